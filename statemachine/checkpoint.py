@@ -1,0 +1,237 @@
+"""The saved run. A run *is* its checkpoint: recovery loads it and performs its effect again.
+
+Values are frozen; a change is a copy. Times are Unix seconds, absolute, so that they survive a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
+from statemachine.states import INITIAL_STATE, State, Trigger
+
+SCHEMA_VERSION = 1
+
+JsonObject = dict[str, Any]
+"""Somebody else's JSON: tool arguments, chat messages, the screen's context."""
+
+ConfidenceSource = Literal["logprobs", "model", "none"]
+StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of a JSON value: sorted keys, no spaces. What digests are made of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON: what an approval is bound to."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Confidence(_Value):
+    """How sure the model is, 0–1, and who says so; never invented (§2.2)."""
+
+    UNKNOWN: ClassVar[Confidence]
+
+    value: float = Field(default=0.5, ge=0, le=1)
+    source: ConfidenceSource = "none"
+
+
+Confidence.UNKNOWN = Confidence()
+
+
+class Limits(_Value):
+    """The policy a run started with; it keeps it on whichever node it goes on."""
+
+    turns: int = 12
+    model_attempts: int = 3
+    run_seconds: float = 3600
+    approval_seconds: float = 300
+    on_reject: Literal["stop", "replan"] = "stop"
+
+
+class RunRequest(_Value):
+    """Who asked for what, and how it came in (§1.1, §1.2)."""
+
+    session_id: str
+    thread_id: str
+    user_id: str
+    tenant_id: str
+    trace_id: str
+    prompt: str
+    context: JsonObject = Field(default_factory=dict)
+    agent_id: str | None = None
+    source: str | None = None
+    caller_type: str | None = None
+
+
+class PlanStep(_Value):
+    """One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call."""
+
+    id: str
+    title: str
+    description: str = ""
+    status: StepStatus = "pending"
+    confidence: Confidence = Confidence.UNKNOWN
+    order: int = 0
+
+
+class CallStatus(StrEnum):
+    """The tool ledger's entries: intent → started → outcome, each committed before the next."""
+
+    REQUESTED = "requested"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+
+
+class Grant(_Value):
+    """A person's yes to one call with exactly these arguments (`arguments_digest`), used at most once."""
+
+    request_id: str
+    arguments_digest: str
+    decided_by: str | None = None
+    decided_at: float
+    edited: bool = False
+
+
+class ToolCall(_Value):
+    """One line of the tool ledger. `arguments` are what runs: after an edit, the edited ones."""
+
+    id: str
+    name: str
+    title: str = ""
+    arguments: JsonObject
+    shown_arguments: JsonObject
+    needs_approval: bool = False
+    idempotent: bool = False
+    question: str = ""
+    confidence: Confidence = Confidence.UNKNOWN
+    turn: int = 0
+    status: CallStatus = CallStatus.REQUESTED
+    grant: Grant | None = None
+    outcome_unknown: bool = False
+    result: Any = None
+    error: str | None = None
+    answer: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+class Approval(_Value):
+    """One entry of `pending_approvals`. The first is open, the others queue; only the open one has a request."""
+
+    request_id: str
+    call_id: str
+    action_type: str
+    message: str
+    arguments_digest: str
+    outcome_unknown: bool = False
+
+
+class Usage(_Value):
+    """Tokens the model reported, summed over the turns of the run."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+    def plus(self, other: Usage | None) -> Usage:
+        if other is None:
+            return self
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+
+
+class Passage(_Value):
+    """A transition that was taken, with its time."""
+
+    trigger: Trigger
+    source: State
+    dest: State
+    at: float
+
+
+class Ending(_Value):
+    """Why a run that did not complete ended."""
+
+    error_type: str
+    error_code: str
+    message: str
+
+
+class Checkpoint(_Value):
+    """Everything needed to go on with a run on any node."""
+
+    schema_version: int = SCHEMA_VERSION
+    request: RunRequest
+    limits: Limits
+    state: State = INITIAL_STATE
+    created_at: float
+    updated_at: float
+    messages: list[JsonObject]
+    turn: int = 1
+    model_attempt: int = 1
+    retry_at: float | None = None
+    plan: list[PlanStep] = Field(default_factory=list)
+    plan_declared: bool = False
+    calls: list[ToolCall] = Field(default_factory=list)
+    pending_approvals: list[Approval] = Field(default_factory=list)
+    deadline_at: float | None = None
+    usage: Usage = Usage()
+    path: list[Passage] = Field(default_factory=list)
+    ending: Ending | None = None
+    cancelled_by: str | None = None
+
+    @property
+    def session_id(self) -> str:
+        return self.request.session_id
+
+    @property
+    def run_deadline_at(self) -> float:
+        return self.created_at + self.limits.run_seconds
+
+    @property
+    def open_approval(self) -> Approval | None:
+        """The approval a person is asked for now; None unless the run waits for one."""
+        return self.pending_approvals[0] if self.deadline_at is not None and self.pending_approvals else None
+
+    @property
+    def running(self) -> list[ToolCall]:
+        """The calls that were started and have no outcome yet."""
+        return [call for call in self.calls if call.status is CallStatus.STARTED]
+
+    def call(self, call_id: str) -> ToolCall | None:
+        return next((call for call in self.calls if call.id == call_id), None)
+
+    def to_json(self) -> str:
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Checkpoint:
+        """Load a saved checkpoint of any released version.
+
+        Raises `CheckpointTooNew` (leave it to a newer node) or `CheckpointUnreadable`.
+        """
+        try:
+            raw = json.loads(text)
+            version = raw["schema_version"]
+            if version > SCHEMA_VERSION:
+                raise CheckpointTooNew(version, SCHEMA_VERSION)
+            return cls.model_validate(raw)
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            raise CheckpointUnreadable(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,196 @@
+"""The event vocabulary of the contract (§2.2): one class a type, one field a field, aliases beside them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from statemachine.checkpoint import ConfidenceSource, JsonObject, StepStatus
+
+VERSION = "1.0"
+
+ThoughtType = Literal["analysis", "planning", "reasoning", "decision", "reflection"]
+ToolStatus = Literal["pending", "executing", "completed", "failed", "rejected"]
+EndStatus = Literal["completed", "rejected", "timed_out", "cancelled", "failed"]
+ErrorType = Literal[
+    "ValidationError",
+    "AuthenticationError",
+    "PermissionError",
+    "LLMNotConfigured",
+    "ModelError",
+    "ModelTimeout",
+    "ToolError",
+    "TimeoutError",
+    "RejectionError",
+    "ResumeExpired",
+    "LimitExceeded",
+    "StorageUnavailable",
+    "Cancelled",
+    "InternalError",
+]
+
+
+class Event(BaseModel):
+    """One event of the stream.
+
+    `ALIASES` are second names under which older and newer clients read a field; `OMITTED_WHEN_NONE` are the fields the
+    contract marks with `?`. Everything else is always present.
+    """
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    TYPE: ClassVar[str]
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {}
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ()
+
+    def fields(self) -> JsonObject:
+        """The event's own fields under all their names, JSON-ready."""
+        fields = self.model_dump(mode="json", by_alias=True)
+        for name in self.OMITTED_WHEN_NONE:
+            if fields[name] is None:
+                del fields[name]
+        for name, aliases in self.ALIASES.items():
+            fields |= dict.fromkeys(aliases, fields[name])
+        return fields
+
+
+class Start(Event):
+    TYPE: ClassVar[str] = "start"
+
+    message: str
+    session_id: str
+    thread_id: str
+    state: str
+
+
+class Thought(Event):
+    TYPE: ClassVar[str] = "thought"
+
+    thought_type: ThoughtType
+    content: str
+    sources: tuple[Any, ...] = ()
+
+
+class PlanStepDeclared(Event):
+    TYPE: ClassVar[str] = "plan_step"
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"stepId": ("id",)}
+
+    step_id: str
+    title: str
+    description: str
+    status: StepStatus
+    confidence: float
+    confidence_source: ConfidenceSource
+    order: int
+
+
+class PlanStepUpdated(Event):
+    TYPE: ClassVar[str] = "plan_step_update"
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"stepId": ("id",)}
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("description", "confidence", "confidenceSource")
+
+    step_id: str
+    status: StepStatus
+    progress: float
+    description: str | None = None
+    confidence: float | None = None
+    confidence_source: ConfidenceSource | None = None
+
+
+class TimelineStepUpdated(Event):
+    """One transition of the machine; `metadata` is `{from, to, trigger}`."""
+
+    TYPE: ClassVar[str] = "timeline_step_update"
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"stepId": ("id",)}
+
+    step_id: str
+    title: str
+    status: StepStatus
+    progress: float
+    metadata: dict[str, str]
+
+
+class ToolExecution(Event):
+    """`truncated` is there where arguments or result were shortened to fit a frame; the run's record has them whole."""
+
+    TYPE: ClassVar[str] = "tool_execution"
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"toolName": ("tool",), "toolArgs": ("params", "parameters")}
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("truncated",)
+
+    tool_name: str
+    tool_args: JsonObject
+    status: ToolStatus
+    result: Any = None
+    error: str | None = None
+    requires_approval: bool
+    tool_call_id: str
+    truncated: bool | None = None
+
+
+class Hitl(Event):
+    """A person is asked. The arguments are never shortened: what is shown is what would run."""
+
+    TYPE: ClassVar[str] = "hitl"
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"actionType": ("action",), "context": ("params",)}
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("confidence", "confidenceSource", "stepId", "outcomeUnknown")
+
+    request_id: str
+    session_id: str
+    action_type: str
+    message: str
+    context: JsonObject
+    requires_approval: Literal[True] = True
+    confidence: float | None = None
+    confidence_source: ConfidenceSource | None = None
+    step_id: str | None = None
+    expires_at: int
+    timeout_seconds: int
+    outcome_unknown: bool | None = None
+
+
+class Content(Event):
+    """A piece of the answer; `chunk` is true while more follow. Clients append."""
+
+    TYPE: ClassVar[str] = "content"
+
+    content: str
+    format: Literal["markdown"] = "markdown"
+    chunk: bool
+
+
+class ErrorRaised(Event):
+    TYPE: ClassVar[str] = "error"
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"message": ("error",)}
+
+    message: str
+    error_type: ErrorType
+    error_code: str
+    retryable: bool
+
+
+class End(Event):
+    TYPE: ClassVar[str] = "end"
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("usage",)
+
+    message: str
+    status: EndStatus
+    usage: dict[str, int] | None = None
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    event.TYPE: event
+    for event in (
+        Start,
+        Thought,
+        PlanStepDeclared,
+        PlanStepUpdated,
+        TimelineStepUpdated,
+        ToolExecution,
+        Hitl,
+        Content,
+        ErrorRaised,
+        End,
+    )
+}

@@ -1,0 +1,133 @@
+"""How an event becomes the bytes of a frame (§2.1): both shapes, one line, at most 2 KiB where it can be cut.
+
+A frame body is everything but its `id:` line, which the journal gives. Bodies are encoded once, for the log and for
+every reader of it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from statemachine.checkpoint import JsonObject
+from statemachine.events import (
+    VERSION,
+    Content,
+    End,
+    ErrorRaised,
+    Event,
+    PlanStepDeclared,
+    PlanStepUpdated,
+    Thought,
+    ToolExecution,
+)
+
+Shape = Literal["both", "flat", "nested"]
+
+FRAME_LIMIT_BYTES = 2048
+ID_LINE_BYTES = len("id: 1706156400123\n") + 3  # µs-sized ids would still fit
+BODY_LIMIT_BYTES = FRAME_LIMIT_BYTES - ID_LINE_BYTES
+
+DONE_BODY = b"data: [DONE]\n\n"
+"""The end of every stream (§2.3), stored in the log like an event so that its id is as firm as theirs."""
+
+# JSON may hold these raw, but line readers of several languages end a line at them.
+_LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
+_MARK = "…"
+# What of an event may be shortened, the least missed first.
+_SHORTENED: dict[type[Event], tuple[str, ...]] = {
+    PlanStepDeclared: ("description", "title"),
+    PlanStepUpdated: ("description",),
+    ErrorRaised: ("message",),
+    End: ("message",),
+}
+
+
+def compact_json(value: object) -> str:
+    """JSON without spaces, UTF-8 unescaped, never a line end in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() else text.translate(_LINE_ENDS)
+
+
+def encode(event: Event, session_id: str, timestamp: int, shape: Shape = "both") -> list[bytes]:
+    """The bodies of the frames of one event, at least one; text too long for a frame makes several.
+
+    `timestamp` is Unix seconds.
+    """
+    body = _body(event, session_id, timestamp, shape)
+    if len(body) <= BODY_LIMIT_BYTES:
+        return [body]
+    match event:
+        case Content(content=text) | Thought(content=text) if len(text) > 1:
+            return [
+                piece_body
+                for piece in _halves(event, text)
+                for piece_body in encode(piece, session_id, timestamp, shape)
+            ]
+        case ToolExecution():
+            return [_body(_shortened_tool(event, session_id, timestamp, shape), session_id, timestamp, shape)]
+        case _:
+            for name in _SHORTENED.get(type(event), ()):
+                if text := getattr(event, name):
+                    return encode(event.model_copy(update={name: _cut(text)}), session_id, timestamp, shape)
+            return [body]
+
+
+def _body(event: Event, session_id: str, timestamp: int, shape: Shape) -> bytes:
+    own = event.fields()
+    message: JsonObject = {"type": event.TYPE, "version": VERSION, "timestamp": timestamp, "sessionId": session_id}
+    if shape != "nested":
+        message |= own
+    if shape != "flat":
+        message["data"] = own
+    # A lone surrogate cannot be UTF-8; a broken character must not break the stream.
+    return f"event: {event.TYPE}\ndata: {compact_json(message)}\n\n".encode("utf-8", "replace")
+
+
+def _halves(event: Content | Thought, text: str) -> tuple[Event, Event]:
+    middle = len(text) // 2
+    head = event.model_copy(update={"content": text[:middle]})
+    tail = event.model_copy(update={"content": text[middle:]})
+    return (head.model_copy(update={"chunk": True}) if isinstance(head, Content) else head), tail
+
+
+def _cut(text: str) -> str:
+    """Half of a text, or nothing of a very short one; a mark says that something is missing."""
+    kept = text[: len(text) // 2].removesuffix(_MARK)
+    return kept + _MARK if len(kept) > 1 else ""
+
+
+def _shortened_tool(event: ToolExecution, session_id: str, timestamp: int, shape: Shape) -> ToolExecution:
+    """Trim the arguments to half of the room, or to all of it where there is no outcome yet; then the outcome."""
+    bare = event.model_copy(update={"truncated": True, "tool_args": {}, "result": None, "error": None})
+    room = BODY_LIMIT_BYTES - len(_body(bare, session_id, timestamp, shape))
+    share = room if event.result is None and event.error is None else room // 2
+    copies = 3 * (2 if shape == "both" else 1)
+    event = event.model_copy(
+        update={"truncated": True, "tool_args": _fitted_arguments(event.tool_args, max(0, share // copies))}
+    )
+    for name in ("result", "error", "tool_name"):
+        while (value := getattr(event, name)) and len(_body(event, session_id, timestamp, shape)) > BODY_LIMIT_BYTES:
+            text = value if isinstance(value, str) else compact_json(value)
+            event = event.model_copy(update={name: _cut(text)})
+    return event
+
+
+def _fitted_arguments(arguments: JsonObject, most_bytes: int) -> JsonObject:
+    for limit in (256, 128, 64, 32, 16, 8, 4):
+        if len(compact_json(arguments).encode("utf-8", "replace")) <= most_bytes:
+            return arguments
+        arguments = _trimmed(arguments, limit)
+    return arguments if len(compact_json(arguments).encode("utf-8", "replace")) <= most_bytes else {}
+
+
+def _trimmed(value: Any, limit: int) -> Any:
+    match value:
+        case str() if len(value) > limit:
+            return value[:limit].removesuffix(_MARK) + _MARK
+        case dict():
+            return {key: _trimmed(item, limit) for key, item in list(value.items())[:limit]}
+        case list():
+            return [_trimmed(item, limit) for item in value[:limit]]
+        case _:
+            return value

@@ -1,0 +1,219 @@
+"""Runs of the core for its tests: builders with sensible defaults, a driver that folds facts, and what always holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, Limits, RunRequest, digest
+from statemachine.events import End, Event, TimelineStepUpdated, ToolExecution
+from statemachine.messages import (
+    AnswerArrived,
+    AnswerFinished,
+    ApprovalGranted,
+    ApprovalRejected,
+    CancelRequested,
+    DeadlinePassed,
+    Effect,
+    Fact,
+    RequestedCall,
+    RunBroke,
+    Stop,
+    ToolFinished,
+    ToolsRequested,
+)
+from statemachine.prompt import conversation
+from statemachine.states import INITIAL_STATE, State
+from statemachine.workflow import advance, begin
+
+NOW = 1_706_156_400.0
+SESSION = "session_user1_1706156400_a1b2"
+EventT = TypeVar("EventT", bound=Event)
+OUTCOMES = ("completed", "failed", "rejected")
+
+
+def request(**changes: Any) -> RunRequest:
+    values: dict[str, Any] = {
+        "session_id": SESSION,
+        "thread_id": "thread-1",
+        "user_id": "user1",
+        "tenant_id": "tenant1",
+        "trace_id": "trace-1",
+        "prompt": "메일을 보내주세요",
+        "context": {"activeApp": "mail", "selectedItemIds": [1, 2, 3]},
+    }
+    return RunRequest(**{**values, **changes})
+
+
+def safe(id: str = "c1", *, name: str = "get_current_time", **changes: Any) -> RequestedCall:
+    """A call that runs without a person; it may be repeated."""
+    values: dict[str, Any] = {"arguments": {}, "raw_arguments": "{}", "title": "현재 시각", "idempotent": True}
+    return RequestedCall(id, name, **{**values, **changes})
+
+
+def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> RequestedCall:
+    """A call that a person must approve; it may not be repeated."""
+    values: dict[str, Any] = {
+        "arguments": {"to": "a@example.com", "subject": "회의"},
+        "raw_arguments": '{"to":"a@example.com","subject":"회의"}',
+        "shown_arguments": {"to": "a@example.com", "subject": "회의"},
+        "title": "이메일 발송",
+        "question": "이메일을 발송하시겠습니까?",
+        "needs_approval": True,
+    }
+    return RequestedCall(id, name, **{**values, **changes})
+
+
+class Run:
+    """A run told fact by fact; keeps all events and the last effect, and checks each step for what always holds."""
+
+    def __init__(self, **limits: Any) -> None:
+        asked = request()
+        step = begin(asked, conversation(asked.prompt, asked.context), Limits(**limits), NOW)
+        self.checkpoint: Checkpoint = step.checkpoint
+        self.effect: Effect = step.effect
+        self.events: list[Event] = list(step.events)
+        self.last: tuple[Event, ...] = step.events
+        self.now = NOW
+
+    def tell(self, fact: Fact, *, at: float | None = None) -> Effect:
+        """`at` is in seconds after the start of the run; the clock stays there."""
+        self.now = self.now if at is None else NOW + at
+        step = advance(self.checkpoint, fact, self.now)
+        self.checkpoint, self.effect, self.last = step.checkpoint, step.effect, step.events
+        self.events += step.events
+        check(self.checkpoint, self.events, self.effect)
+        return step.effect
+
+    def ask(self, *calls: RequestedCall, **more: Any) -> Effect:
+        return self.tell(ToolsRequested(calls, **more))
+
+    def finish(self, call_id: str = "c1", **more: Any) -> Effect:
+        return self.tell(ToolFinished(call_id, **{"answer": "ok", "result": {"ok": True}, **more}))
+
+    def grant(self, *, at: float | None = None, **more: Any) -> Effect:
+        """The open request is approved, in this very moment."""
+        moment = self.now if at is None else NOW + at
+        return self.tell(ApprovalGranted(self.open_request, moment, "boss", **more), at=at)
+
+    def reject(self, **more: Any) -> Effect:
+        return self.tell(ApprovalRejected(self.open_request, self.now, "boss", **more))
+
+    @property
+    def open_request(self) -> str:
+        assert self.checkpoint.open_approval is not None
+        return self.checkpoint.open_approval.request_id
+
+    @property
+    def state(self) -> State:
+        return self.checkpoint.state
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The text the model reads about each call."""
+        return {m["tool_call_id"]: m["content"] for m in self.checkpoint.messages if m["role"] == "tool"}
+
+    def outcomes(self, call_id: str = "c1") -> list[str]:
+        """The statuses of the call's `tool_execution` events, in order."""
+        return [e.status for e in self.events if isinstance(e, ToolExecution) and e.tool_call_id == call_id]
+
+
+def of(kind: type[EventT], events: Iterable[Event]) -> list[EventT]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def in_state(state: State) -> Run:
+    """The shortest run that stands there; where a call is involved it is `c1`."""
+    run = Run()
+    match state:
+        case State.PLANNING:
+            pass
+        case State.TOOL:
+            run.ask(safe())
+        case State.AWAITING_APPROVAL | State.REJECTED | State.TIMED_OUT:
+            run.ask(risky())
+        case State.CONTENT | State.DONE:
+            run.tell(AnswerArrived("안녕"))
+        case State.FAILED:
+            run.tell(RunBroke("broken"))
+        case State.CANCELLED:
+            run.tell(CancelRequested("user1"))
+    match state:
+        case State.REJECTED:
+            run.reject()
+        case State.TIMED_OUT:
+            run.tell(DeadlinePassed(), at=300)
+        case State.DONE:
+            run.tell(AnswerFinished("안녕하세요", "하세요"))
+    assert run.state is state
+    return run
+
+
+# --- what always holds ------------------------------------------------------------------------------------------------
+
+
+def check(checkpoint: Checkpoint, events: Sequence[Event], effect: Effect) -> None:
+    _check_state(checkpoint, effect)
+    _check_ledger(checkpoint)
+    _check_events(checkpoint, events)
+    check_history(checkpoint.messages, finished=checkpoint.state.is_final or checkpoint.state is State.PLANNING)
+    assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
+
+
+def _check_state(checkpoint: Checkpoint, effect: Effect) -> None:
+    state = checkpoint.state
+    assert (state is State.TOOL) == bool(checkpoint.running)
+    assert (state is State.AWAITING_APPROVAL) == (checkpoint.deadline_at is not None)
+    assert (state is State.AWAITING_APPROVAL) == (checkpoint.open_approval is not None)
+    assert isinstance(effect, Stop) == state.is_final
+    assert (checkpoint.ending is not None) == (state.is_final and state is not State.DONE)
+    if state not in (State.TOOL, State.AWAITING_APPROVAL):
+        assert checkpoint.pending_approvals == []
+    if state.is_final:
+        assert {step.status for step in checkpoint.plan} <= {"completed", "failed", "skipped"}
+    here = INITIAL_STATE
+    for passage in checkpoint.path:
+        assert passage.source is here
+        here = passage.dest
+    assert here is state
+
+
+def _check_ledger(checkpoint: Checkpoint) -> None:
+    assert max(Counter(call.id for call in checkpoint.calls).values(), default=1) == 1
+    waiting = {call.id for call in checkpoint.calls if call.status is CallStatus.REQUESTED}
+    assert waiting == {approval.call_id for approval in checkpoint.pending_approvals}
+    assert max(Counter(a.request_id for a in checkpoint.pending_approvals).values(), default=1) == 1
+    for call in checkpoint.calls:
+        assert (call.ended_at is not None) == (call.status.value in OUTCOMES)
+        if call.needs_approval and call.status in (CallStatus.STARTED, CallStatus.COMPLETED):
+            assert call.grant is not None, f"{call.id} ran without a person's yes"
+            assert call.grant.arguments_digest == digest(call.arguments)
+
+
+def _check_events(checkpoint: Checkpoint, events: Sequence[Event]) -> None:
+    ends = [index for index, event in enumerate(events) if isinstance(event, End)]
+    assert ends == ([len(events) - 1] if checkpoint.state.is_final else [])
+    told = [event.metadata for event in events if isinstance(event, TimelineStepUpdated)]
+    assert told == [{"from": p.source.value, "to": p.dest.value, "trigger": p.trigger.value} for p in checkpoint.path]
+    ended = Counter(e.tool_call_id for e in events if isinstance(e, ToolExecution) and e.status in OUTCOMES)
+    assert ended == Counter(call.id for call in checkpoint.calls if call.status.value in OUTCOMES)
+
+
+def check_history(messages: Sequence[JsonObject], *, finished: bool) -> None:
+    """OpenAI's rule: each tool call of an assistant message gets exactly one tool message, before the next message."""
+    owed: set[str] = set()
+    seen: set[str] = set()
+    for message in messages:
+        if message["role"] == "tool":
+            owed.remove(message["tool_call_id"])
+            assert isinstance(message["content"], str)
+            continue
+        assert not owed
+        calls = message.get("tool_calls")
+        assert calls != [], "an empty list of calls is refused by the API"
+        owed = {call["id"] for call in calls or []}
+        assert len(owed) == len(calls or [])
+        assert not owed & seen
+        seen |= owed
+    assert not (finished and owed)

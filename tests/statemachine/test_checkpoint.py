@@ -1,0 +1,192 @@
+"""Saved runs: they load in every later release, go on from there, and are digested in one spelling only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from statemachine.checkpoint import (
+    SCHEMA_VERSION,
+    CallStatus,
+    Checkpoint,
+    Confidence,
+    Limits,
+    Usage,
+    canonical_json,
+    digest,
+)
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, WorkflowError
+from statemachine.messages import AwaitDecision, CallModel, Effect, RunRecovered
+from statemachine.states import OPEN_STATES, State
+from statemachine.workflow import advance
+from tests.statemachine.runs import NOW, Run, check_history, in_state, risky, safe
+
+SAVED = Path(__file__).parents[2] / "fixtures" / "checkpoints"
+FILES = sorted(SAVED.glob("v*_*.json"))
+
+
+def load(name: str) -> Checkpoint:
+    return Checkpoint.from_json((SAVED / name).read_bytes())
+
+
+def test_every_version_has_a_saved_run_of_each_open_state_and_an_ended_one() -> None:
+    names = {path.stem for path in FILES}
+    for version in range(1, SCHEMA_VERSION + 1):
+        assert {f"v{version}_{state}" for state in (*OPEN_STATES, State.DONE)} <= names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_saved_run_loads_and_goes_on(path: Path) -> None:
+    checkpoint = Checkpoint.from_json(path.read_text(encoding="utf-8"))
+    version, _, state = path.stem.partition("_")
+    assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == int(version[1:])
+    assert checkpoint.state == state
+    assert checkpoint.path[-1].dest == state
+    if checkpoint.state.is_final:
+        with pytest.raises(FactRefused):
+            advance(checkpoint, RunRecovered(), NOW + 60)
+        return
+    step = advance(checkpoint, RunRecovered(streamed="안녕하세요! 무엇을"), NOW + 60)
+    expected: dict[str, type[Effect]] = {
+        "planning": CallModel,
+        "tool": AwaitDecision,  # a mail of which nobody knows whether it was sent
+        "awaiting_approval": AwaitDecision,
+        "content": CallModel,
+    }
+    assert type(step.effect) is expected[state]
+    check_history(step.checkpoint.messages, finished=False)
+
+
+def test_a_saved_wait_keeps_its_deadline_and_its_queue() -> None:
+    checkpoint = load("v1_awaiting_approval.json")
+    assert checkpoint.open_approval is not None
+    assert checkpoint.open_approval.call_id == "call_m1"
+    assert [approval.call_id for approval in checkpoint.pending_approvals] == ["call_m1", "call_m2"]
+    assert checkpoint.deadline_at == checkpoint.updated_at + 300
+    assert checkpoint.limits.on_reject == "replan"
+
+
+def test_a_saved_tool_call_keeps_the_grant_for_the_edited_arguments() -> None:
+    (mail,) = load("v1_tool.json").running
+    assert mail.status is CallStatus.STARTED
+    assert mail.grant is not None
+    assert mail.grant.edited
+    assert mail.grant.arguments_digest == digest(mail.arguments)
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_run_in_any_state_survives_its_json(state: State) -> None:
+    checkpoint = in_state(state).checkpoint
+    assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
+    assert Checkpoint.from_json(checkpoint.to_json().encode()) == checkpoint
+
+
+def test_the_json_says_what_other_systems_look_for() -> None:
+    raw = json.loads(in_state(State.AWAITING_APPROVAL).checkpoint.to_json())
+    assert raw["state"] == "awaiting_approval"
+    assert raw["pending_approvals"][0]["action_type"] == "send_email"
+    assert raw["deadline_at"] == NOW + 300
+    assert raw["messages"][0]["role"] == "system"
+    assert raw["schema_version"] == SCHEMA_VERSION
+
+
+def test_a_checkpoint_of_a_newer_release_is_left_to_a_newer_node() -> None:
+    raw = json.loads(Run().checkpoint.to_json()) | {"schema_version": SCHEMA_VERSION + 1, "unheard_of": True}
+    with pytest.raises(CheckpointTooNew) as newer:
+        Checkpoint.from_json(json.dumps(raw))
+    assert (newer.value.found, newer.value.known) == (SCHEMA_VERSION + 1, SCHEMA_VERSION)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "{}", '{"schema_version":"1"}', '{"schema_version":null}', '{"schema_version":1}', b"\xff"],
+)
+def test_a_broken_checkpoint_is_told_from_a_newer_one(text: str | bytes) -> None:
+    with pytest.raises(CheckpointUnreadable, match="checkpoint cannot be read") as broken:
+        Checkpoint.from_json(text)
+    assert isinstance(broken.value, WorkflowError)
+
+
+def test_an_unknown_field_of_the_same_version_is_refused() -> None:
+    raw = json.loads(Run().checkpoint.to_json()) | {"unheard_of": True}
+    with pytest.raises(CheckpointUnreadable, match="unheard_of"):
+        Checkpoint.from_json(json.dumps(raw))
+
+
+def test_a_checkpoint_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValidationError):
+        Run().checkpoint.state = State.DONE
+
+
+def test_the_run_has_a_time_limit_from_its_start() -> None:
+    assert Run(run_seconds=60).checkpoint.run_deadline_at == NOW + 60
+
+
+def test_limits_are_the_contracts() -> None:
+    assert Limits().model_dump() == {
+        "turns": 12,
+        "model_attempts": 3,
+        "run_seconds": 3600,
+        "approval_seconds": 300,
+        "on_reject": "stop",
+    }
+
+
+def test_a_call_is_found_by_its_id() -> None:
+    run = Run()
+    run.ask(safe("a"), risky("b"))
+    found = run.checkpoint.call("b")
+    assert found is not None
+    assert found.name == "send_email"
+    assert run.checkpoint.call("c") is None
+
+
+def test_queued_approvals_are_not_open_while_a_call_runs() -> None:
+    run = Run()
+    run.ask(safe("a"), risky("b"))
+    assert run.checkpoint.pending_approvals
+    assert run.checkpoint.open_approval is None
+
+
+def test_usage_adds_up() -> None:
+    one = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+    assert one.plus(one) == Usage(prompt_tokens=2, completion_tokens=4, total_tokens=6)
+    assert one.plus(None) is one
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_a_confidence_is_between_none_and_all(value: float) -> None:
+    with pytest.raises(ValidationError):
+        Confidence(value=value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.text(), JSON))
+def test_a_digest_says_what_the_value_is_not_how_it_was_spelled(value: dict[str, object]) -> None:
+    turned = dict(reversed(list(value.items())))
+    assert digest(value) == digest(turned) == digest(json.loads(json.dumps(value, indent=2)))
+    assert digest(value) != digest({**value, "one more": 1})
+    assert " " not in canonical_json({"a": [1, 2], "b": None})
+
+
+@settings(max_examples=40, deadline=None)
+@given(JSON)
+def test_arguments_and_results_come_back_as_they_were(value: object) -> None:
+    run = Run()
+    run.ask(safe(arguments={"value": value}, shown_arguments={"value": value}))
+    run.finish(result=value)
+    loaded = Checkpoint.from_json(run.checkpoint.to_json())
+    assert digest(loaded.calls[0].arguments) == digest({"value": value})
+    assert loaded.calls[0].result == value

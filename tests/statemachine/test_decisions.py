@@ -1,0 +1,178 @@
+"""A decision in every form that senders use (§5), and in the forms that decide nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statemachine.decisions import Decision, SignalIgnored, names_its_request, parse_signal
+from tests.statemachine.runs import NOW
+
+REQUEST = "req-0123456789ab"
+
+
+def parse(signal: Any, *, is_live: bool = True) -> Decision:
+    raw = signal if isinstance(signal, str | bytes) else json.dumps(signal)
+    return parse_signal(raw, request_id=REQUEST, received_at=NOW, is_live=is_live)
+
+
+@pytest.mark.parametrize(
+    ("signal", "verdict"),
+    [
+        ({"type": "approval", "requestId": REQUEST, "status": "approved", "timestamp": 1}, "approved"),
+        ({"type": "rejection", "requestId": REQUEST, "status": "rejected", "reason": "no"}, "rejected"),
+        ({"type": "approval", "requestId": REQUEST}, "approved"),
+        ({"type": "rejection", "requestId": REQUEST}, "rejected"),
+        ({"type": "approval"}, "approved"),
+        ({"requestId": None, "type": "approval"}, "approved"),
+        ({"action": "approve"}, "approved"),
+        ({"action": "reject"}, "rejected"),
+        ({"type": "approval", "approved": True}, "approved"),
+        ({"type": "approval", "approved": False}, "rejected"),
+        ({"type": "approval", "status": "rejected"}, "rejected"),
+        ({"approved": True}, "approved"),
+        ({"status": "APPROVED"}, "approved"),
+        ({"type": "hitl", "status": "approved", "extra": {"a": 1}}, "approved"),
+        ({"type": 7, "status": "approved"}, "approved"),
+    ],
+)
+def test_every_form_of_a_signal_is_understood(signal: dict[str, Any], verdict: str) -> None:
+    assert parse(signal).verdict == verdict
+    assert parse(json.dumps(signal).encode()).verdict == verdict
+    assert parse(json.dumps(json.dumps(signal))).verdict == verdict, "a sender that serialised twice"
+
+
+@pytest.mark.parametrize(
+    ("signal", "why"),
+    [
+        ({"requestId": "req-other", "status": "approved"}, "it is for request 'req-other', req-0123456789ab is open"),
+        ({"requestId": 5, "status": "approved"}, "it is for request 5"),
+        ({"requestId": "x" * 9000, "status": "approved"}, "it is for request"),
+        ({}, "holds no decision"),
+        ({"type": "hello"}, "holds no decision"),
+        ({"type": ["approval"]}, "holds no decision"),
+        ({"status": "pending"}, "status 'pending' is no decision"),
+        ({"status": "expired", "type": "approval"}, "status 'expired' is no decision"),
+        ({"status": True}, "status True is no decision"),
+        ({"action": "maybe"}, "action 'maybe' is no decision"),
+        ({"action": "x" * 9000}, "is no decision"),
+        ({"approved": "true"}, "approved 'true' is neither true nor false"),
+        ({"approved": 1}, "approved 1 is neither true nor false"),
+        ({"type": "rejection", "status": "approved"}, "contradicts itself"),
+        ({"type": "rejection", "approved": True}, "contradicts itself"),
+        ({"status": "approved", "action": "reject"}, "contradicts itself"),
+        ({"status": "approved", "params": [1]}, "params is not an object"),
+        ({"status": "approved", "params": "{}"}, "params is not an object"),
+        ([{"status": "approved"}], "it is not a JSON object"),
+        ("null", "it is not a JSON object"),
+        ("1", "it is not a JSON object"),
+        ('"approved"', "it is not JSON"),
+        ("", "it is not JSON"),
+        ("approved", "it is not JSON"),
+        (b"\xff\xfe\x00", "it is not JSON"),
+        ('{"status": "approved"', "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        (b"\xac\xed\x00\x05t\x00\x02{}", "Java serialisation"),
+        ("\xac\xed\x00\x05t", "Java serialisation"),
+    ],
+)
+def test_a_signal_that_decides_nothing_is_ignored_and_says_why_in_short(signal: Any, why: str) -> None:
+    with pytest.raises(SignalIgnored) as ignored:
+        parse(signal)
+    assert why in str(ignored.value)
+    assert len(str(ignored.value)) < 300
+
+
+def test_a_live_decision_was_made_when_it_was_received() -> None:
+    signal = {"status": "approved", "timestamp": 5, "userId": "boss", "reason": "ok", "params": {"to": "b"}}
+    assert parse(signal) == Decision(
+        verdict="approved",
+        request_id=REQUEST,
+        decided_at=NOW,
+        decided_by="boss",
+        reason="ok",
+        arguments={"to": "b"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "decided_at"),
+    [
+        ({"timestamp": int(NOW) - 10}, NOW - 10),
+        ({"timestamp": int(NOW * 1000) - 10_500}, NOW - 10.5),
+        ({"approvedAt": int(NOW * 1000) - 1000, "timestamp": 5}, NOW - 1),
+        ({"rejectedAt": NOW - 2}, NOW - 2),
+        ({"timestamp": NOW + 1}, NOW),
+        ({"timestamp": 0}, NOW),
+        ({"timestamp": -5}, NOW),
+        ({"timestamp": True}, NOW),
+        ({"timestamp": "yesterday"}, NOW),
+        ({"timestamp": 10**400}, NOW),
+        ({"timestamp": 1e300}, NOW),
+        ({"timestamp": float("nan")}, NOW),
+        ({"timestamp": float("inf")}, NOW),
+        ({"approvedAt": "?", "timestamp": int(NOW) - 3}, NOW - 3),
+        ({}, NOW),
+    ],
+)
+def test_a_stored_decision_counts_from_its_senders_time_where_that_can_be(
+    times: dict[str, Any], decided_at: float
+) -> None:
+    assert parse({"status": "approved", **times}, is_live=False).decided_at == decided_at
+
+
+def test_the_owner_of_a_stored_request_is_not_its_decider() -> None:
+    stored = {"requestId": REQUEST, "userId": "owner", "status": "approved"}
+    assert parse(stored, is_live=False).decided_by is None
+    assert parse({**stored, "approvedBy": "boss"}, is_live=False).decided_by == "boss"
+    assert parse({"status": "rejected", "rejectedBy": "boss", "userId": "x"}).decided_by == "boss"
+
+
+def test_skip_means_true_and_nothing_else() -> None:
+    assert parse({"status": "rejected", "skip": True}).skip
+    assert not parse({"status": "rejected", "skip": "yes"}).skip
+
+
+def test_texts_of_unknown_senders_are_bounded_and_whole_characters() -> None:
+    decision = parse({"status": "rejected", "reason": "x" * 9000, "userId": "a\ud83d"})
+    assert decision.reason == "x" * 2000
+    assert decision.decided_by == "a?"
+    assert parse({"status": "rejected", "reason": 5, "userId": ""}) == Decision("rejected", REQUEST, NOW)
+
+
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        (json.dumps({"requestId": REQUEST}), True),
+        (json.dumps({"requestId": None}), False),
+        (json.dumps({"requestId": 5}), False),
+        ("{}", False),
+        ("nonsense", False),
+        (b"\xac\xed", False),
+    ],
+)
+def test_whether_a_stored_signal_names_its_request(raw: str | bytes, names: bool) -> None:
+    assert names_its_request(raw) is names
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["approved", "reject"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(["type", "status", "action", "approved", "requestId", "timestamp", "params", "reason", "skip"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary() | st.text() | st.dictionaries(NAMES, JSON).map(json.dumps), st.booleans())
+def test_anything_at_all_is_a_decision_or_ignored(raw: str | bytes, is_live: bool) -> None:
+    try:
+        decision = parse(raw, is_live=is_live)
+    except SignalIgnored:
+        return
+    assert decision.request_id == REQUEST
+    assert decision.decided_at <= NOW

@@ -1,0 +1,166 @@
+"""However a run ends: one outcome and one answer a call, no open step, `end` last (§2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from statemachine.checkpoint import PlanStep, Usage
+from statemachine.events import End, ErrorRaised
+from statemachine.messages import (
+    AnswerFinished,
+    CancelRequested,
+    DeadlinePassed,
+    RunBroke,
+    Stop,
+    ToolsRequested,
+)
+from statemachine.states import State
+from tests.statemachine.runs import Run, check_history, in_state, of, risky, safe
+
+
+def _done(run: Run) -> None:
+    for _ in range(4):
+        if run.state is State.AWAITING_APPROVAL:
+            run.grant()
+        for call in run.checkpoint.running:
+            run.finish(call.id)
+    run.tell(AnswerFinished("끝", "끝"))
+
+
+def _replan(run: Run) -> None:
+    for call in run.checkpoint.running:
+        run.finish(call.id)
+    while run.state is State.AWAITING_APPROVAL:
+        run.reject(skip=True)
+    run.tell(AnswerFinished("끝", "끝"))
+
+
+def _to_approval(run: Run) -> None:
+    for call in run.checkpoint.running:
+        run.finish(call.id)
+
+
+def _reject(run: Run) -> None:
+    _to_approval(run)
+    run.reject(reason="아니요")
+
+
+def _time_out(run: Run) -> None:
+    _to_approval(run)
+    run.tell(DeadlinePassed(), at=300)
+
+
+ENDINGS: dict[str, tuple[Callable[[Run], object], str, dict[str, str]]] = {
+    "done": (_done, "completed", {"s1": "completed", "s2": "completed", "r1": "completed", "r2": "completed"}),
+    "replan": (_replan, "completed", {"s1": "completed", "s2": "completed", "r1": "rejected", "r2": "rejected"}),
+    "reject": (_reject, "rejected", {"s1": "completed", "s2": "completed", "r1": "rejected", "r2": "rejected"}),
+    "timeout": (_time_out, "timed_out", {"s1": "completed", "s2": "completed", "r1": "rejected", "r2": "rejected"}),
+    "cancel": (
+        lambda run: run.tell(CancelRequested("user1")),
+        "cancelled",
+        {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
+    ),
+    "fail": (
+        lambda run: run.tell(RunBroke("내부 서버 오류가 발생했습니다.")),
+        "failed",
+        {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
+    ),
+    "run time limit": (
+        lambda run: run.tell(DeadlinePassed(), at=3600),
+        "failed",
+        {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_every_call_gets_one_outcome_and_one_answer_on_every_ending(name: str) -> None:
+    end, status, outcomes = ENDINGS[name]
+    run = Run()
+    run.ask(safe("s1"), risky("r1"), safe("s2"), risky("r2"), safe("bad", refusal="no such tool"))
+    end(run)
+    assert isinstance(run.effect, Stop)
+    assert run.events[-1].status == status  # type: ignore[attr-defined]
+    assert {call.id: call.status.value for call in run.checkpoint.calls} == {**outcomes, "bad": "failed"}
+    assert set(run.answers) == {"s1", "s2", "r1", "r2", "bad"}
+    check_history(run.checkpoint.messages, finished=True)
+    assert all(step.status in ("completed", "failed", "skipped") for step in run.checkpoint.plan)
+
+
+def test_the_turn_limit_leaves_no_call_without_an_answer() -> None:
+    run = Run(turns=1)
+    run.ask(safe("a"), risky("b"))
+    run.finish("a")
+    run.reject(skip=True)
+    assert run.state is State.FAILED
+    check_history(run.checkpoint.messages, finished=True)
+
+
+def test_a_cancelled_run_says_which_calls_may_have_run() -> None:
+    run = Run()
+    run.ask(safe("s1"), risky("r1"))
+    run.tell(CancelRequested("user1"))
+    assert run.answers["s1"].startswith("Stopped, outcome unknown: ")
+    assert run.answers["r1"].startswith("Not run: ")
+    started, waited = run.checkpoint.calls
+    assert (started.outcome_unknown, waited.outcome_unknown) == (True, False)
+
+
+def test_a_broken_run_tells_an_internal_error() -> None:
+    run = Run()
+    run.tell(RunBroke("내부 서버 오류가 발생했습니다."))
+    assert run.last[-2:] == (
+        ErrorRaised(
+            message="내부 서버 오류가 발생했습니다.", error_type="InternalError", error_code="E1000", retryable=True
+        ),
+        End(message="내부 서버 오류가 발생했습니다.", status="failed"),
+    )
+
+
+def test_a_cancelled_run_ends_with_error_and_end() -> None:
+    run = Run()
+    run.tell(CancelRequested("user1"))
+    (error,) = of(ErrorRaised, run.last)
+    assert (error.error_type, error.retryable) == ("Cancelled", False)
+    assert run.checkpoint.ending is not None
+    assert run.checkpoint.ending.model_dump() == {
+        "error_type": "Cancelled",
+        "error_code": "E1000",
+        "message": "요청에 따라 작업이 취소되었습니다.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("end", "statuses"),
+    [
+        (_done, ["completed", "completed", "skipped"]),
+        (lambda run: run.tell(RunBroke("x")), ["completed", "failed", "skipped"]),
+        (lambda run: run.tell(CancelRequested("u")), ["completed", "skipped", "skipped"]),
+    ],
+)
+def test_no_step_of_the_models_plan_stays_open(end: Callable[[Run], object], statuses: list[str]) -> None:
+    run = Run()
+    plan = (
+        PlanStep(id="1", title="읽기", status="completed"),
+        PlanStep(id="2", title="쓰기", status="in_progress"),
+        PlanStep(id="3", title="보내기"),
+    )
+    run.ask(safe("p", name="update_plan", plan=plan))
+    end(run)
+    assert [step.status for step in run.checkpoint.plan] == statuses
+
+
+def test_usage_is_told_at_the_end_where_the_model_reported_it() -> None:
+    run = Run()
+    run.tell(ToolsRequested((safe(),), usage=Usage(prompt_tokens=5, completion_tokens=1, total_tokens=6)))
+    run.tell(CancelRequested("user1"))
+    (end,) = of(End, run.last)
+    assert end.usage == {"promptTokens": 5, "completionTokens": 1, "totalTokens": 6}
+
+
+def test_who_cancelled_is_on_record() -> None:
+    run = in_state(State.CONTENT)
+    run.tell(CancelRequested("user1"))
+    assert run.checkpoint.cancelled_by == "user1"

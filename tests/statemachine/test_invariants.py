@@ -1,0 +1,133 @@
+"""Random sequences of facts, legal and not: what `runs.check` holds after each step holds always."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statemachine.errors import FactRefused
+from statemachine.events import End
+from statemachine.messages import (
+    AnswerArrived,
+    AnswerFinished,
+    ApprovalGranted,
+    ApprovalRejected,
+    CancelRequested,
+    DeadlinePassed,
+    Fact,
+    ModelFailed,
+    RequestedCall,
+    RunBroke,
+    RunRecovered,
+    ThoughtArrived,
+    ToolFinished,
+    ToolsRequested,
+)
+from statemachine.workflow import advance
+from tests.statemachine.runs import NOW, Run, of, risky, safe
+
+IDS = ["", "a", "b", "c", "a-1-1", "call-1-0"]
+CALLS = st.builds(
+    RequestedCall,
+    id=st.sampled_from(IDS),
+    name=st.sampled_from(["search", "send_email"]),
+    arguments=st.sampled_from([{}, {"to": "a"}]),
+    raw_arguments=st.just("{}"),
+    needs_approval=st.booleans(),
+    idempotent=st.booleans(),
+    refusal=st.sampled_from([None, None, None, "no such tool"]),
+    plan=st.sampled_from([None, None, None, ()]),
+)
+KINDS = st.sampled_from(
+    [
+        *["ask", "finish", "grant", "reject", "recover"] * 3,
+        *["finish badly", "grant edited", "skip", "thought", "answer", "answered", "model", "deadline"],
+        *["broke", "cancel"],
+    ]
+)
+
+
+def the_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fact:
+    """A fact of that kind; the picked number says which call or request it is about, real or not, and when."""
+    ids = [*(call.id for call in run.checkpoint.calls), "other"]
+    requests = [*(approval.request_id for approval in run.checkpoint.pending_approvals), "req-other"]
+    call_id, request_id = ids[-1 - pick % len(ids)], requests[pick // 4 % len(requests)]
+    decided_at = (run.now, run.now, NOW, NOW + 1e6)[pick % 4]
+    facts: dict[str, Fact] = {
+        "ask": ToolsRequested(tuple(calls)),
+        "finish": ToolFinished(call_id, "ok"),
+        "finish badly": ToolFinished(call_id, "The tool failed", error="broken"),
+        "grant": ApprovalGranted(request_id, decided_at),
+        "grant edited": ApprovalGranted(request_id, decided_at, "boss", {"to": "b"}, {"to": "b"}),
+        "reject": ApprovalRejected(request_id, decided_at),
+        "skip": ApprovalRejected(request_id, decided_at, skip=True),
+        "recover": RunRecovered(),
+        "thought": ThoughtArrived("흠"),
+        "answer": AnswerArrived("답"),
+        "answered": AnswerFinished("답", "답"),
+        "model": ModelFailed("interrupted" if pick % 2 else "timeout", "no"),
+        "deadline": DeadlinePassed(),
+        "broke": RunBroke("broken"),
+        "cancel": CancelRequested("user1"),
+    }
+    return facts[kind]
+
+
+LIMITS = st.fixed_dictionaries(
+    {"turns": st.integers(1, 4), "on_reject": st.sampled_from(["stop", "replan"]), "run_seconds": st.just(900)}
+)
+SECONDS = st.sampled_from([0, 0, 0, 1, 1, 299.999, 300])
+MOVES = st.lists(st.tuples(KINDS, st.integers(0, 15), st.lists(CALLS, max_size=4), SECONDS), min_size=1, max_size=14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MOVES, LIMITS)
+def test_whatever_happens_the_invariants_hold(
+    moves: list[tuple[str, int, list[RequestedCall], float]], limits: dict[str, object]
+) -> None:
+    run, at = Run(**limits), 0.0
+    for kind, pick, calls, seconds in moves:
+        checkpoint, told = run.checkpoint, len(run.events)
+        before = checkpoint.to_json()
+        at += seconds
+        try:
+            run.tell(the_fact(kind, pick, calls, run), at=at)
+        except FactRefused:
+            assert run.checkpoint is checkpoint
+            assert len(run.events) == told
+        else:
+            assert not checkpoint.state.is_final, "nothing is accepted after the end"
+        assert checkpoint.to_json() == before
+    assert len(of(End, run.events)) == run.checkpoint.state.is_final
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(CALLS, min_size=1, max_size=5), st.data())
+def test_any_turn_of_calls_can_be_brought_to_a_good_end(calls: list[RequestedCall], data: st.DataObject) -> None:
+    """With a person who decides and tools that finish no run hangs: each wait has an end."""
+    run = Run(on_reject="replan")
+    run.ask(*calls)
+    for _ in range(3 * len(calls) + 1):
+        if run.checkpoint.open_approval is not None:
+            if data.draw(st.booleans(), label="approve"):
+                run.grant()
+            else:
+                run.reject()
+        elif run.checkpoint.running:
+            if data.draw(st.booleans(), label="node dies"):
+                run.tell(RunRecovered())
+            if run.checkpoint.running:
+                run.finish(data.draw(st.sampled_from(run.checkpoint.running), label="finished").id)
+    if run.checkpoint.open_approval is None and not run.checkpoint.running:
+        run.tell(AnswerFinished("끝", "끝"))
+        assert run.state == "done"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["safe", "risky"]), min_size=1, max_size=4), st.sampled_from(["save", "keep"]))
+def test_deciding_is_a_function_of_checkpoint_fact_and_time_alone(kinds: list[str], how: str) -> None:
+    calls = tuple(safe(f"c{n}") if kind == "safe" else risky(f"c{n}") for n, kind in enumerate(kinds))
+    checkpoint = Run().checkpoint
+    again = type(checkpoint).from_json(checkpoint.to_json()) if how == "save" else checkpoint
+    fact = ToolsRequested(calls)
+    assert advance(checkpoint, fact, NOW + 1) == advance(again, fact, NOW + 1)

@@ -1,0 +1,49 @@
+"""Session ids (§5)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statemachine.sessions import is_session_id, new_session_id, safe_user, user_of
+
+
+def test_a_session_id_has_the_contracts_form() -> None:
+    assert new_session_id("user1", 1_706_156_400, "a1b2") == "session_user1_1706156400_a1b2"
+
+
+@given(st.text())
+def test_any_user_gets_a_session_id_that_is_safe_in_a_key(user: str) -> None:
+    session_id = new_session_id(user, 1_706_156_400, "00ff")
+    assert is_session_id(session_id)
+    assert user_of(session_id) == safe_user(user)
+    assert session_id.isascii()
+    assert not set(session_id) & set(":{}* \n")
+
+
+@pytest.mark.parametrize(
+    ("user", "safe"),
+    [("kim@x.co", "kim@x.co"), ("a:b{c}*", "a-b-c--"), ("김", "-"), ("", "-"), ("u" * 100, "u" * 64), ("a_b", "a_b")],
+)
+def test_users_are_made_safe(user: str, safe: str) -> None:
+    assert safe_user(user) == safe
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "session_user1_1706156400",
+        "session_user1_1706156400_A1B2",
+        "session_user1_1706156400_a1b2\n",
+        "session__1706156400_a1b2",
+        "session_us:er_1706156400_a1b2",
+        "session_user1_１７０６１５６４００_a1b2",
+        "xsession_user1_1706156400_a1b2",
+    ],
+)
+def test_anything_else_is_no_session_id(text: str) -> None:
+    assert not is_session_id(text)
+    with pytest.raises(ValueError, match="is no session id"):
+        user_of(text)

@@ -1,0 +1,128 @@
+"""The table, written out a second time: a transition changed in one place only fails here."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from statemachine.states import (
+    FINAL_STATES,
+    OPEN_STATES,
+    STATE_ACTIVITIES,
+    STATE_TITLES,
+    TRANSITIONS,
+    Guard,
+    Situation,
+    State,
+    Trigger,
+    fire,
+    guard_words,
+)
+from tests.statemachine.runs import NOW, Run, in_state, risky, safe
+
+ARROWS = """
+planning           request_tools   tool
+tool               report_results  planning           every call has its outcome, turns left
+planning           answer          content
+content            finish          done
+tool               ask_approval    awaiting_approval  a call needs approval, none is running
+awaiting_approval  approve         tool               for the open request, before the deadline
+awaiting_approval  decline         tool               for the open request, before the deadline
+content            request_tools   tool
+awaiting_approval  reject          rejected           for the open request, before the deadline
+awaiting_approval  expire          timed_out          deadline passed
+planning           fail            failed
+tool               fail            failed
+awaiting_approval  fail            failed
+content            fail            failed
+planning           cancel          cancelled
+tool               cancel          cancelled
+awaiting_approval  cancel          cancelled
+content            cancel          cancelled
+"""
+
+
+def test_the_table_is_the_contracts_machine() -> None:
+    expected = {tuple(line.split(maxsplit=3)) for line in ARROWS.strip().splitlines()}
+    assert expected == {
+        (arrow.source, arrow.trigger, arrow.dest, *((arrow.guard.words,) if arrow.guard else ()))
+        for arrow in TRANSITIONS
+    }
+    assert len(TRANSITIONS) == len(expected)
+
+
+def test_a_trigger_leads_from_a_state_to_one_place_only() -> None:
+    assert len({(arrow.source, arrow.trigger) for arrow in TRANSITIONS}) == len(TRANSITIONS)
+
+
+def test_the_happy_path_stands_first_in_the_table() -> None:
+    happy = [State.PLANNING, State.TOOL, State.PLANNING, State.CONTENT, State.DONE]
+    assert [(arrow.source, arrow.dest) for arrow in TRANSITIONS[:4]] == list(pairwise(happy))
+
+
+def test_final_states_are_the_contracts_and_nothing_leaves_them() -> None:
+    assert {"done", "failed", "rejected", "timed_out", "cancelled"} == FINAL_STATES
+    assert OPEN_STATES == ("planning", "tool", "awaiting_approval", "content")
+    assert not {arrow.source for arrow in TRANSITIONS} & FINAL_STATES
+    assert all(state.is_final == (state in FINAL_STATES) for state in State)
+
+
+def test_every_state_has_its_words() -> None:
+    assert set(STATE_TITLES) == set(STATE_ACTIVITIES) == set(State)
+    assert len(set(STATE_TITLES.values())) == len(State)
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+@pytest.mark.parametrize("state", State)
+def test_the_machine_that_runs_has_the_tables_arrows_and_no_other(state: State, trigger: Trigger) -> None:
+    arrow = next((it for it in TRANSITIONS if it.source is state and it.trigger is trigger), None)
+    situation = Situation(in_state(state).checkpoint, NOW, None)
+    holds = arrow is not None and (arrow.guard is None or arrow.guard.holds(situation))
+    assert fire(trigger, state, situation) == (arrow.dest if arrow is not None and holds else None)
+
+
+def test_the_words_say_why_a_trigger_was_not_accepted() -> None:
+    assert guard_words(Trigger.EXPIRE, State.AWAITING_APPROVAL) == "the guard does not hold: deadline passed"
+    assert guard_words(Trigger.EXPIRE, State.TOOL) == "there is no transition expire from tool"
+    assert guard_words(Trigger.ANSWER, State.PLANNING) == "there is no transition answer from planning"
+
+
+def _guard(trigger: Trigger) -> Guard:
+    guard = next(arrow.guard for arrow in TRANSITIONS if arrow.trigger is trigger)
+    assert guard is not None
+    return guard
+
+
+def test_approval_is_asked_for_only_when_no_call_runs() -> None:
+    guard, run = _guard(Trigger.ASK_APPROVAL), Run()
+    assert not guard.holds(Situation(run.checkpoint, NOW))
+    run.ask(safe("a"), risky("b"))
+    assert not guard.holds(Situation(run.checkpoint, NOW))
+    run.finish("a")
+    assert guard.holds(Situation(run.checkpoint, NOW))
+
+
+@pytest.mark.parametrize("trigger", [Trigger.APPROVE, Trigger.DECLINE, Trigger.REJECT])
+def test_a_decision_counts_for_the_open_request_before_its_deadline(trigger: Trigger) -> None:
+    guard, run = _guard(trigger), in_state(State.AWAITING_APPROVAL)
+    assert guard.holds(Situation(run.checkpoint, NOW + 299.999, run.open_request))
+    assert not guard.holds(Situation(run.checkpoint, NOW + 300, run.open_request))
+    assert not guard.holds(Situation(run.checkpoint, NOW, "req-other"))
+    assert not guard.holds(Situation(run.checkpoint, NOW, None))
+    assert not guard.holds(Situation(Run().checkpoint, NOW, run.open_request))
+
+
+def test_the_deadline_passes_at_its_very_instant() -> None:
+    guard, run = _guard(Trigger.EXPIRE), in_state(State.AWAITING_APPROVAL)
+    assert not guard.holds(Situation(run.checkpoint, NOW + 299.999))
+    assert guard.holds(Situation(run.checkpoint, NOW + 300))
+    assert not guard.holds(Situation(Run().checkpoint, NOW + 300))
+
+
+def test_the_model_is_asked_again_only_when_all_is_answered_and_turns_are_left() -> None:
+    guard = _guard(Trigger.REPORT_RESULTS)
+    assert guard.holds(Situation(Run().checkpoint, NOW))
+    assert not guard.holds(Situation(in_state(State.TOOL).checkpoint, NOW))
+    assert not guard.holds(Situation(in_state(State.AWAITING_APPROVAL).checkpoint, NOW))
+    assert not guard.holds(Situation(Run(turns=1).checkpoint.model_copy(update={"turn": 2}), NOW))
