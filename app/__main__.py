@@ -1,0 +1,5 @@
+"""`python -m app` is `aura`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,151 @@
+"""The service's client, on behalf of one caller: start a run, attach to one, decide an approval request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from app.ask.answers import TRANSIENT, ClientError, Refused, StreamLost, TokenUnreadable, check, json_object, words
+from app.ask.stream import RunStream
+from statemachine.checkpoint import JsonObject
+
+_MOST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the token, and the headers that must agree with it (§1.2)."""
+
+    token: str
+    tenant_id: str
+    user_id: str
+
+    @classmethod
+    def of(cls, token: str) -> Self:
+        """Read from the token, which only the service can verify. Raises `TokenUnreadable`."""
+        try:
+            payload = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return cls(token, str(claims["tenant_id"]), str(claims["sub"]))
+        except (ValueError, IndexError, KeyError, TypeError):
+            raise TokenUnreadable("the token is not a JWT with the claims sub and tenant_id") from None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}", "X-Tenant-ID": self.tenant_id, "X-User-ID": self.user_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """How a request stands after a decision. `here` is False where an earlier decision stands, or it came too late."""
+
+    status: str
+    here: bool
+    reason: str | None = None
+
+
+class AuraClient:
+    """The service at `url`. An async context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        caller: Caller,
+        *,
+        silence_seconds: float = 60,
+        patience_seconds: float = 120,
+        pause_seconds: float = 0.5,
+    ) -> None:
+        """`silence_seconds` without a byte (heartbeats come every 15) count as a broken connection. Attempts to come
+        back begin after `pause_seconds` (or what the service says), with backoff, and end after `patience_seconds`.
+
+        Raises `ClientError` where `url` is no address.
+        """
+        address = urlsplit(url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ClientError(f"{url!r} is no http(s) address")
+        self.url = url.rstrip("/")
+        self.caller = caller
+        self._patience_seconds, self._pause_seconds = patience_seconds, pause_seconds
+        self._http = httpx2.AsyncClient(
+            base_url=self.url,
+            headers=caller.headers,
+            timeout=httpx2.Timeout(10, read=silence_seconds, pool=None),
+            trust_env=not _is_local(address.hostname),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    def run(self, prompt: str, context: JsonObject | None = None) -> RunStream:
+        """A new run; it starts when its items are asked for."""
+        return self._stream(body={"prompt": prompt, "context": context or {}})
+
+    def attach(self, session_id: str) -> RunStream:
+        """A run that exists, from its first event."""
+        return self._stream(session_id=session_id)
+
+    def _stream(self, *, body: JsonObject | None = None, session_id: str | None = None) -> RunStream:
+        return RunStream(
+            self._http,
+            body=body,
+            session_id=session_id,
+            patience_seconds=self._patience_seconds,
+            pause_seconds=self._pause_seconds,
+        )
+
+    async def approve(self, request_id: str, arguments: JsonObject | None = None) -> Decided:
+        """Say yes; `arguments` replace the tool's. Raises `Refused` (they do not fit, say), `StreamLost`."""
+        return await self._decide("approve", request_id, {"params": arguments})
+
+    async def reject(self, request_id: str, reason: str | None = None) -> Decided:
+        """Say no. Raises `Refused`, `StreamLost`."""
+        return await self._decide("reject", request_id, {"reason": reason})
+
+    async def _decide(self, verdict: str, request_id: str, more: JsonObject) -> Decided:
+        """It may be repeated: one that was taken already is answered as it stands."""
+        body = {"userId": self.caller.user_id, **{name: value for name, value in more.items() if value is not None}}
+        path = f"/aura/hitl/{verdict}/{quote(request_id, safe='')}"
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + self._patience_seconds, self._pause_seconds
+        while True:
+            try:
+                return await _decided(await self._http.post(path, json=body))
+            except httpx2.TransportError as error:
+                cause: ClientError = StreamLost(f"the decision did not arrive: {words(error)}")
+            except Refused as error:
+                if error.status not in TRANSIENT:
+                    raise
+                cause, pause = error, max(pause, error.retry_after_seconds or 0)
+            if loop.time() + pause > until:
+                raise cause
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _MOST_PAUSE_SECONDS)
+
+
+async def _decided(response: httpx2.Response) -> Decided:
+    is_first = response.status_code != 409
+    if is_first:
+        await check(response)
+    data = json_object(response.content).get("data")
+    if not isinstance(data, dict) or "status" not in data:
+        raise Refused(response.status_code, "", "the answer is not one of Aura's")
+    return Decided(str(data["status"]), is_first, data.get("reason"))
+
+
+def _is_local(host: str) -> bool:
+    """An address on this machine is not reached through a proxy of the environment."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

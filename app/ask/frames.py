@@ -1,0 +1,120 @@
+"""The bytes of a stream as typed events (§2.1). Reads what the service writes and what the gateway makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from statemachine.checkpoint import JsonObject
+from statemachine.events import EVENT_TYPES, Event
+
+DONE = "[DONE]"
+_FRAME_LIMIT_BYTES = 16 * 1024 * 1024
+_OWN_IDS_BELOW = 10**14
+"""Ids are milliseconds; the gateway's made-up ones are microseconds."""
+
+
+class StreamDamaged(Exception):
+    """What came is no event stream of ours: read again from the last good event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as it came. `retry_ms` alone, without data, is a frame too."""
+
+    id: int | None = None
+    data: str = ""
+    retry_ms: int | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.data == DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One event. `event` is None where this client does not know the type; `fields` are its own fields, all of them."""
+
+    id: int | None
+    type: str
+    fields: JsonObject
+    event: Event | None
+
+
+class FrameReader:
+    """Bytes in, in any pieces; whole frames out. What is incomplete at the end of a connection is not a frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+
+    def feed(self, piece: bytes) -> Iterator[Frame]:
+        """The frames that this piece completes. Raises `StreamDamaged` on one without an end."""
+        self._buffer += piece
+        *lines, rest = self._buffer.split(b"\n")
+        self._buffer = bytearray(rest)
+        if len(rest) > _FRAME_LIMIT_BYTES:
+            raise StreamDamaged(f"a line of more than {_FRAME_LIMIT_BYTES} bytes")
+        for raw in lines:
+            line = raw.decode("utf-8", "replace").removesuffix("\r")
+            if line:
+                self._lines.append(line)
+                continue
+            frame, self._lines = _frame(self._lines), []
+            if frame is not None:
+                yield frame
+
+
+def _frame(lines: list[str]) -> Frame | None:
+    """None: nothing but comments. Of several ids the first counts: the gateway may put its own behind it."""
+    id: int | None = None
+    retry_ms: int | None = None
+    data: list[str] = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            data.append(value)
+        elif name == "id" and id is None:
+            id = _number(value)
+        elif name == "retry":
+            retry_ms = _number(value)
+    if not data and retry_ms is None:
+        return None
+    if id is not None and id >= _OWN_IDS_BELOW:
+        id = None
+    return Frame(id, "\n".join(data), retry_ms)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def received(frame: Frame) -> Received:
+    """The event of a frame, from the flat or the nested fields, whichever there are. Raises `StreamDamaged`."""
+    try:
+        message = json.loads(frame.data)
+    except (ValueError, RecursionError):
+        raise StreamDamaged("an event that is not JSON") from None
+    if not isinstance(message, dict):
+        raise StreamDamaged("an event that is not a JSON object")
+    nested = message.get("data")
+    fields = {name: value for name, value in message.items() if name != "data"}
+    fields |= nested if isinstance(nested, dict) else {}
+    type = str(fields.get("type", ""))
+    return Received(frame.id, type, fields, _typed(type, fields))
+
+
+def _typed(type: str, fields: JsonObject) -> Event | None:
+    """Lenient: unknown fields are left out, an event that lacks one is not typed."""
+    known = EVENT_TYPES.get(type)
+    if known is None:
+        return None
+    names = {field.alias for field in known.model_fields.values()}
+    try:
+        return known.model_validate({name: value for name, value in fields.items() if name in names})
+    except ValidationError:
+        return None

@@ -1,0 +1,148 @@
+"""The only wiring: which parts make the service. Tests pass parts of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from quart import Quart
+
+from app.approvals import ApprovalService
+from app.auth import Authenticator
+from app.clock import SystemClock
+from app.effects import Effects
+from app.model import OpenAIModel
+from app.ports import Clock, Tool
+from app.records import RunRecords
+from app.redis.channels import Channels
+from app.redis.connection import Connection
+from app.redis.decisions import RedisDecisions
+from app.redis.journal import RedisJournal
+from app.redis.nodes import RedisNodes, new_node_id
+from app.resume import Resumption
+from app.routes.answers import BODY_LIMIT_BYTES, Answers
+from app.routes.health import health_routes
+from app.routes.hitl import hitl_routes
+from app.routes.runs import run_routes
+from app.routes.stream import stream_routes
+from app.runs import RunService
+from app.settings import Settings
+from app.tools import KNOWN_TOOL_NAMES, configured_tools
+from app.tools.registry import ToolRegistry
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one process that have a life of their own, in the order in which they start."""
+
+    connection: Connection
+    channels: Channels
+    journal: RedisJournal
+    decisions: RedisDecisions
+    nodes: RedisNodes
+    model: OpenAIModel
+    runs: RunService
+
+    async def start(self) -> None:
+        await self.connection.open()
+        for words in await self.connection.advice():
+            log.warning("redis.advice", advice=words)
+        await self.channels.start()
+        await self.journal.start()
+        await self.decisions.start()
+        await self.nodes.start()
+
+    async def drain(self) -> None:
+        """Runs first, so that readers see their last committed step; then the lease, so that others go on at once;
+        then the streams, which tell their clients to come back."""
+        await self.runs.drain()
+        await self.nodes.stop()
+        self.journal.drain()
+
+    async def stop(self) -> None:
+        if not self.runs.is_draining:
+            await self.drain()
+        await self.decisions.stop()
+        await self.journal.stop()
+        await self.channels.stop()
+        await self.model.close()
+        await self.connection.close()
+        await asyncio.sleep(0)
+
+
+def create_app(
+    settings: Settings | None = None, *, clock: Clock | None = None, tools: Sequence[Tool] | None = None
+) -> Quart:
+    """The service as an ASGI app; nothing connects before it serves. `app.extensions["aura"]` is its `Service`."""
+    settings = settings or Settings.from_environment()
+    clock = clock or SystemClock()
+    node_id = new_node_id()
+    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
+    channels = Channels(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    decisions = RedisDecisions(connection, channels, clock)
+    nodes = RedisNodes(
+        connection,
+        channels,
+        node_id=node_id,
+        lease_seconds=settings.aura_lease_seconds,
+        takeover_limit=settings.aura_takeover_limit,
+    )
+    journal = RedisJournal(
+        connection,
+        channels,
+        nodes,
+        retention_seconds=settings.aura_retention_seconds,
+        heartbeat_seconds=settings.aura_heartbeat_seconds,
+        most_runs_per_user=settings.aura_max_runs_per_user,
+    )
+    toolbox = ToolRegistry(
+        configured_tools(settings, clock) if tools is None else tools,
+        approval_required=settings.aura_approval_required,
+        known_names=KNOWN_TOOL_NAMES,
+        default_timeout_seconds=settings.aura_tool_timeout_seconds,
+        result_limit_bytes=settings.aura_tool_result_bytes,
+        secrets=settings.secrets,
+    )
+    model = OpenAIModel(
+        settings.openai_model,
+        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
+        base_url=settings.openai_base_url,
+        timeout_seconds=settings.aura_model_timeout_seconds,
+        logprobs=settings.aura_model_logprobs,
+        secrets=settings.secrets,
+    )
+    runs = RunService(
+        journal=journal,
+        decisions=decisions,
+        nodes=nodes,
+        effects=Effects(model, toolbox, decisions, clock),
+        clock=clock,
+        limits=settings.limits,
+        shape=settings.aura_event_shape,
+        most_runs=settings.aura_max_runs,
+        drain_seconds=settings.aura_drain_seconds,
+        thread_tokens=settings.aura_thread_tokens,
+        log_content=settings.aura_log_content,
+    )
+    auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
+    resumption = Resumption(journal, settings.aura_approver_roles)
+    approvals = ApprovalService(decisions, journal, toolbox, clock, settings.aura_approver_roles)
+    answers = Answers(clock, settings.aura_event_shape)
+
+    app = Quart("app", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
+    app.register_blueprint(stream_routes(auth, runs, resumption, journal, settings.aura_event_shape))
+    app.register_blueprint(hitl_routes(auth, approvals, answers))
+    records = RunRecords(journal, clock, settings.aura_approver_roles)
+    app.register_blueprint(run_routes(auth, runs, records, resumption, journal, answers))
+    app.register_blueprint(health_routes(answers, runs, journal, model))
+    answers.install(app)
+    service = Service(connection, channels, journal, decisions, nodes, model, runs)
+    app.extensions["aura"] = service
+    app.before_serving(service.start)
+    app.after_serving(service.stop)
+    return app

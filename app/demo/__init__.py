@@ -1,0 +1,2 @@
+"""Everything `aura demo` and the tests stand on: real parts on this machine, nothing installed. The service never
+imports it."""

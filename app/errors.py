@@ -1,0 +1,171 @@
+"""Everything the service raises on purpose, and the one table that turns it into an HTTP status and a code (§1.4)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from statemachine.events import ErrorType
+from statemachine.messages import ModelFailure
+
+
+class AuraError(Exception):
+    """Base of the service's errors: what a client gets to see of one.
+
+    `message` begins with the platform's own Korean words, the precise cause follows.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "E1000"
+    error_type: ClassVar[ErrorType] = "InternalError"
+    retryable: ClassVar[bool] = False
+    prefix: ClassVar[str] = "내부 서버 오류가 발생했습니다."
+    retry_after_seconds: int | None = None
+
+    def __init__(self, cause: str = "") -> None:
+        self.cause = cause
+        self.message = f"{self.prefix} {cause}".strip()
+        super().__init__(self.message)
+
+
+class AuthenticationRequired(AuraError):
+    status, code, error_type = 401, "E2000", "AuthenticationError"
+    prefix = "인증이 필요합니다."
+
+
+class TokenExpired(AuraError):
+    status, code, error_type = 401, "E2002", "AuthenticationError"
+    prefix = "토큰이 만료되었습니다."
+
+
+class TokenInvalid(AuraError):
+    status, code, error_type = 401, "E2003", "AuthenticationError"
+    prefix = "유효하지 않은 토큰입니다."
+
+
+class PermissionDenied(AuraError):
+    status, code, error_type = 403, "E2001", "PermissionError"
+    prefix = "권한이 없습니다."
+
+
+class TenantMissing(AuraError):
+    status, code, error_type = 400, "E2006", "ValidationError"
+    prefix = "테넌트 정보가 필요합니다."
+
+
+class RequestMalformed(AuraError):
+    """Not the JSON that was expected, or not JSON at all."""
+
+    status, code, error_type = 400, "E1001", "ValidationError"
+    prefix = "잘못된 요청입니다."
+
+
+class FieldInvalid(AuraError):
+    """A field fails validation; the cause names it."""
+
+    status, code, error_type = 400, "E4000", "ValidationError"
+    prefix = "입력값이 올바르지 않습니다."
+
+
+class BodyTooLarge(AuraError):
+    status, code, error_type = 413, "E4001", "ValidationError"
+    prefix = "요청 본문이 너무 큽니다."
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body may hold {limit_bytes} bytes at most")
+
+
+class NotFound(AuraError):
+    status, code, error_type = 404, "E1004", "ValidationError"
+    prefix = "요청한 리소스를 찾을 수 없습니다."
+
+
+class MethodNotAllowed(AuraError):
+    status, code, error_type = 405, "E1002", "ValidationError"
+    prefix = "허용되지 않은 메서드입니다."
+
+
+class RequestTimedOut(AuraError):
+    """The body did not arrive in time."""
+
+    status, code, error_type, retryable = 408, "E1003", "ValidationError", True
+    prefix = "요청 시간이 초과되었습니다."
+
+
+class TooManyRuns(AuraError):
+    """One user has as many runs under way as the settings allow."""
+
+    status, code, error_type, retryable = 429, "E1005", "LimitExceeded", True
+    prefix = "동시에 실행할 수 있는 요청 수를 초과했습니다."
+    retry_after_seconds = 5
+
+
+class ThreadBusy(AuraError):
+    """The thread's last run still waits for a person; a second prompt would overtake it."""
+
+    status, code, error_type = 409, "E1006", "ValidationError"
+    prefix = "이 대화에는 아직 결정되지 않은 승인 요청이 있습니다."
+
+    def __init__(self, request_id: str, session_id: str) -> None:
+        super().__init__(f"decide request {request_id} of session {session_id} first, or cancel that run")
+
+
+class RunEnded(AuraError):
+    """What was asked of a run can only be asked while it is under way."""
+
+    status, code, error_type = 409, "E1007", "ValidationError"
+    prefix = "이미 종료된 실행입니다."
+
+
+class ServiceBusy(AuraError):
+    """This replica takes no new runs: it is draining, or it is full."""
+
+    status, code, error_type, retryable = 503, "E5003", "LimitExceeded", True
+    prefix = "지금은 요청을 처리할 수 없습니다."
+    retry_after_seconds = 1
+
+
+class StorageUnavailable(AuraError):
+    """Redis did not answer in time; nothing was changed that could not be repeated."""
+
+    status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
+    prefix = "저장소에 연결할 수 없습니다."
+    retry_after_seconds = 2
+
+
+class RunLost(AuraError):
+    """This node no longer owns the run (`epoch` is old), or its data is gone; it must let go of it."""
+
+    def __init__(self, session_id: str, cause: str) -> None:
+        super().__init__(f"run {session_id}: {cause}")
+
+
+class RunExists(AuraError):
+    """A session id that is taken; the caller draws another one."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"run {session_id} exists")
+
+
+class ModelError(AuraError):
+    """A model turn that failed; `kind` is the core's word for how."""
+
+    status, code, error_type = 502, "E5000", "ModelError"
+    prefix = "AI 모델 호출에 실패했습니다."
+
+    def __init__(self, kind: ModelFailure, cause: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(cause)
+        self.kind = kind
+        self.model_retry_after_seconds = retry_after_seconds
+
+
+class ToolError(AuraError):
+    """A tool that failed in a way the model should be told about; the cause carries no secret."""
+
+    status, code, error_type = 502, "E5000", "ToolError"
+    prefix = "도구 실행에 실패했습니다."
+
+
+class ConfigurationError(AuraError):
+    """The settings do not allow the start; one line that names the setting and the remedy."""
+
+    prefix = ""

@@ -1,0 +1,55 @@
+"""Structured logs: JSON for machines, lines for people. Never a token, a prompt or an argument in them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure(level: str, format: Literal["json", "console"], secrets: Sequence[str]) -> None:
+    """Set up once, at the start of a process. Libraries' logs come out in the same form."""
+
+    def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """What an exception of somebody else's may quote."""
+        for secret in secrets:
+            for name, value in event.items():
+                if isinstance(value, str):
+                    event[name] = value.replace(secret, "***")
+        return event
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.processors.format_exc_info,
+        scrub,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,183 @@
+"""The language model, through the `openai` client: chat completions, streamed (`ports.Model`).
+
+Works with whatever speaks that API: vLLM, Ollama, llama.cpp, Azure. Chunks are read as lines and parsed once, as the
+client's typed chunks cost eight times as much (see tests/bench).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import openai
+from openai import AsyncOpenAI
+
+from app.errors import ModelError
+from statemachine.checkpoint import JsonObject, Usage
+from statemachine.turn import CallDelta, ModelDelta
+
+_CONNECT_SECONDS = 10.0
+_LINE_BYTES = 4 * 1024 * 1024
+_CAUSE_CHARACTERS = 400
+
+
+class OpenAIModel:
+    """One model on one OpenAI-compatible server. Retries are the run's business, so the client makes none."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        api_key: str | None,
+        base_url: str | None = None,
+        timeout_seconds: float = 120,
+        logprobs: bool = False,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """Without an `api_key` every turn is refused. `timeout_seconds` is the longest silence."""
+        self.name = name
+        self._logprobs = logprobs
+        self._secrets = secrets
+        self._client: AsyncOpenAI | None = None
+        if api_key is not None:
+            timeout = openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS)
+            self._client = AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    @asynccontextmanager
+    async def stream(
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+    ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
+        if self._client is None:
+            raise ModelError("not_configured", "OPENAI_API_KEY is not set")
+        # As `extra_body` they go out as they are: the client would walk every message and tool to transform nothing.
+        request: dict[str, Any] = {"messages": list(messages), "stream_options": {"include_usage": True}}
+        if tools:
+            request["tools"] = list(tools)
+        if self._logprobs:
+            request["logprobs"] = True
+        try:
+            async with self._client.chat.completions.with_streaming_response.create(
+                model=self.name, messages=[], stream=True, extra_body=request
+            ) as response:
+                yield _deltas(response.iter_bytes())
+        except ModelError as error:
+            raise self._harmless(error) from error
+        except (openai.OpenAIError, httpx2.HTTPError) as error:
+            raise self._harmless(_translated(error)) from error
+
+    def _harmless(self, error: ModelError) -> ModelError:
+        """Providers quote the key in their errors, and what they say goes to the user."""
+        cause = error.cause
+        for secret in self._secrets:
+            cause = cause.replace(secret, "***")
+        return ModelError(error.kind, cause[:_CAUSE_CHARACTERS], error.model_retry_after_seconds)
+
+
+async def _deltas(chunks: AsyncIterator[bytes]) -> AsyncIterator[ModelDelta]:
+    try:
+        async for data in _events(chunks):
+            if data == b"[DONE]":
+                return
+            yield _delta(data)
+    except (httpx2.HTTPError, openai.OpenAIError) as error:
+        raise _translated(error) from error
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each server-sent event. Lines end at `\\n` alone: JSON may hold what other readers end one at."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _LINE_BYTES:
+            raise ModelError("interrupted", f"a line of over {_LINE_BYTES} bytes in its stream")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+    if rest.startswith(b"data:"):
+        yield rest[5:].strip()
+
+
+def _delta(data: bytes) -> ModelDelta:
+    try:
+        chunk = json.loads(data)
+        if chunk.get("error"):
+            raise ModelError("unavailable", _told(chunk["error"]))
+        usage = _usage(chunk.get("usage"))
+        if not chunk.get("choices"):
+            return ModelDelta(usage=usage)
+        choice = chunk["choices"][0]
+        delta = choice.get("delta") or {}
+        logprobs = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]
+        return ModelDelta(
+            text=_text(delta.get("content")),
+            reasoning=_text(delta.get("reasoning_content") or delta.get("reasoning")),
+            calls=tuple(_call(index, call) for index, call in enumerate(delta.get("tool_calls") or ())),
+            finish_reason=choice.get("finish_reason"),
+            usage=usage,
+            logprob_sum=sum(logprobs),
+            logprob_count=len(logprobs),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError) as error:
+        raise ModelError("interrupted", f"a malformed chunk in its stream ({type(error).__name__})") from error
+
+
+def _call(position: int, call: dict[str, Any]) -> CallDelta:
+    function = call.get("function") or {}
+    index = call.get("index")
+    return CallDelta(
+        index=index if isinstance(index, int) else position,
+        id=_text(call.get("id")),
+        name=_text(function.get("name")),
+        arguments=_text(function.get("arguments")),
+    )
+
+
+def _text(value: object) -> str:
+    """Raises `TypeError` for what is there and no text."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} instead of text")
+    return value or ""
+
+
+def _usage(usage: dict[str, Any] | None) -> Usage | None:
+    if not usage:
+        return None
+    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    total = usage.get("total_tokens") or prompt + completion
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
+
+
+def _told(error: Any) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message)
+
+
+def _translated(error: Exception) -> ModelError:
+    match error:
+        case openai.APITimeoutError() | httpx2.TimeoutException():
+            return ModelError("timeout", "the model did not answer in time")
+        case openai.APIStatusError(status_code=status):
+            passing = status in (408, 409, 429) or status >= 500
+            cause = f"the model's server answered {status}: {_told(error.message)}"
+            return ModelError("unavailable" if passing else "refused", cause, _retry_after(error.response))
+        case openai.APIConnectionError() | httpx2.ConnectError():
+            return ModelError("unavailable", "the model's server cannot be reached")
+        case httpx2.HTTPError():
+            return ModelError("interrupted", f"the model's stream broke ({type(error).__name__})")
+        case _:
+            return ModelError("refused", f"{type(error).__name__}: {error}")
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds, where the server names some."""
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "")))
+    except ValueError:
+        return None

@@ -1,0 +1,334 @@
+"""What the service needs of the world, as promises. Adapters keep them; `runs` knows nothing else.
+
+Adapters translate their drivers' errors: `StorageUnavailable`, `RunLost`, `ModelError`, `ToolError` are all that
+comes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from statemachine.checkpoint import Approval, Checkpoint, JsonObject, ToolCall
+from statemachine.decisions import Decision
+from statemachine.messages import RequestedCall, ToolFinished
+from statemachine.turn import ModelDelta
+
+
+class Clock(Protocol):
+    """The only source of wall-clock time and the only thing that waits for it; frozen in tests."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+    async def wait(self, event: AnyEvent, until: float | None) -> bool:
+        """Wait for the event, at most until the absolute time (Unix s). True: it is set; False: the time has come."""
+        ...
+
+
+class AnyEvent(Protocol):
+    """What can be waited for: `asyncio.Event` and its like."""
+
+    def is_set(self) -> bool: ...
+    async def wait(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller whose token was checked."""
+
+    user_id: str
+    tenant_id: str
+    role: str | None = None
+    email: str | None = None
+
+
+# --- journal ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One frame of a run's log: its id (ms since the epoch, §3) and its encoded body."""
+
+    id: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known of a run without loading its checkpoint."""
+
+    session_id: str
+    user_id: str
+    tenant_id: str
+    prompt_digest: str
+    owner: str
+    epoch: int
+    is_final: bool
+
+
+@dataclass(slots=True)
+class RunLock:
+    """A node's right to write one run. `epoch` fences it, `sequence` makes a repeated write recognisable.
+
+    `cancelled_by` is set by the commit that finds that somebody asked for the run's end.
+    """
+
+    session_id: str
+    epoch: int
+    sequence: int = 0
+    cancelled_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a list of runs; None stands for one whose data is gone or cannot be read."""
+
+    checkpoints: list[Checkpoint | None]
+    has_more: bool
+
+
+class Journal(Protocol):
+    """The event log and the checkpoint of every run, committed together."""
+
+    async def create(
+        self,
+        checkpoint: Checkpoint,
+        bodies: Sequence[bytes],
+        *,
+        prompt_digest: str,
+        idempotency_key: str | None,
+        thread_id: str | None,
+    ) -> RunLock | str:
+        """Open a run with its first events. A `str` is the session that the idempotency key opened before.
+
+        `thread_id` is set where the run belongs to a conversation whose earlier turns count.
+        Raises `RunExists`, `TooManyRuns`, `FieldInvalid` (the key was used for another prompt), `StorageUnavailable`.
+        """
+        ...
+
+    async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
+        """Append the events and save the checkpoint in one atomic, fenced write, then wake the readers.
+
+        Retried for as long as storage is away; stored at most once. Raises `RunLost`.
+        """
+        ...
+
+    async def forbid(self, session_id: str) -> bool:
+        """Let a run that does not exist never come to be. False: it exists. Retried for as long as storage is away."""
+        ...
+
+    async def load(self, session_id: str) -> Checkpoint | None:
+        """The saved checkpoint; None where there is none (any more)."""
+        ...
+
+    async def record(self, session_id: str) -> RunRecord | None: ...
+
+    async def newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
+        """The caller's newest run, with this prompt and context where a digest is given."""
+        ...
+
+    async def holding(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
+        """The caller's run whose log holds exactly this id."""
+        ...
+
+    def tail(self, session_id: str, after: int) -> AsyncIterator[Entry | None]:
+        """Every entry with an id above `after`, in order, then the live ones; ends after the end marker.
+
+        None is yielded where nothing came for the heartbeat's time. Ends without the marker when the process drains.
+        """
+        ...
+
+    async def thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
+        """The newest runs of a conversation, oldest first; being looked at keeps them for another retention time."""
+        ...
+
+    async def listed(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> Page:
+        """Some of a user's runs, or of the whole tenant's (`user_id` None), newest first."""
+        ...
+
+    async def streamed(self, session_id: str) -> str:
+        """The answer text of the model turn under way, as the log holds it."""
+        ...
+
+    def adopt(self, session_id: str) -> None:
+        """This node writes the run from now on."""
+        ...
+
+    def release(self, session_id: str) -> None:
+        """This node writes the run no more."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises `StorageUnavailable` where storage does not answer in time."""
+        ...
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+class RequestStatus(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """`hitl:request:{requestId}` (§5). `raw` is the stored JSON, as other systems see it."""
+
+    request_id: str
+    session_id: str
+    user_id: str
+    tenant_id: str
+    action_type: str
+    arguments: JsonObject
+    status: RequestStatus
+    expires_at: float
+    reason: str | None
+    raw: str
+
+
+class DecisionBus(Protocol):
+    """Approval requests out, people's decisions in (§5)."""
+
+    async def open(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> None:
+        """Save the request and hold the subscription, acknowledged, before anyone hears of it."""
+        ...
+
+    async def wait(
+        self, checkpoint: Checkpoint, approval: Approval, until: float, accept: Callable[[Decision], None]
+    ) -> Decision | None:
+        """The decision; None when `until` (Unix s) has come without one. Looks at the keys first and now and again.
+
+        `accept` raises `SignalIgnored` for a decision that cannot be followed; it is counted and waited on.
+        """
+        ...
+
+    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+        """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
+        ...
+
+    def forget(self, session_id: str) -> None:
+        """Wait for this session no more."""
+        ...
+
+    async def request(self, request_id: str) -> ApprovalRequest | None: ...
+
+    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
+        """Record the first decision and publish it. The request with the decision that counts, and whether it is this.
+
+        After the deadline nothing is recorded and the status is `expired`.
+        """
+        ...
+
+    async def signal(self, session_id: str) -> str | None:
+        """The last signal of a session, as stored."""
+        ...
+
+    async def session_owner(self, session_id: str) -> tuple[str, str] | None:
+        """`(tenant_id, user_id)` of a session that asked for an approval."""
+        ...
+
+
+# --- nodes ------------------------------------------------------------------------------------------------------------
+
+
+Claim = Callable[[], Awaitable[RunLock | None]]
+"""Take a run over; None: somebody was faster, or it has ended."""
+
+
+class Nodes(Protocol):
+    """Which node writes which run."""
+
+    on_orphan: Callable[[str, Claim], Awaitable[None]]
+    on_lost: Callable[[], None]
+    on_cancel: Callable[[str, str], None]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether this node's lease holds: only then may it start a run."""
+        ...
+
+    async def cancel(self, session_id: str, cancelled_by: str) -> bool:
+        """Ask for the end of a run, wherever it is. False: it has ended already, or is unknown."""
+        ...
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+class Model(Protocol):
+    """The language model."""
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+    ) -> AbstractAsyncContextManager[AsyncIterator[ModelDelta]]:
+        """One turn, as it arrives. Leaving the context closes the connection. Raises `ModelError`."""
+        ...
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """For whom a tool runs. `idempotency_key` is the same each time the same call is tried."""
+
+    session_id: str
+    tenant_id: str
+    user_id: str
+    idempotency_key: str
+
+
+class Tool(Protocol):
+    """One thing the model may ask for. `arguments` is the pydantic model of its arguments, its schema is shown.
+
+    The class docstring's first paragraph is what the model reads. `SecretStr` arguments are kept out of events.
+    """
+
+    name: str
+    title: str
+    arguments: type[BaseModel]
+    needs_approval: bool
+    idempotent: bool
+    timeout_seconds: float | None
+
+    def question(self, arguments: Any) -> str:
+        """What the person is asked before it runs, e.g. `이메일을 발송하시겠습니까?`."""
+        ...
+
+    async def run(self, arguments: Any, context: ToolContext) -> Any:
+        """Do it; a JSON-ready result. Raises `ToolError`, whose words the model reads."""
+        ...
+
+
+class Toolbox(Protocol):
+    """All tools, behind one choke point."""
+
+    def schemas(self) -> list[JsonObject]:
+        """What the model is offered: the `tools` of a chat completion."""
+        ...
+
+    def resolve(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
+        """What the model asked for, checked; a call that cannot be run says why."""
+        ...
+
+    def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
+        """An approver's edit: the arguments, and as they may be shown. Raises `FieldInvalid`."""
+        ...
+
+    async def execute(self, call: ToolCall, context: ToolContext) -> ToolFinished:
+        """Run one started call; a risky one only with the grant for exactly these arguments."""
+        ...

@@ -1,0 +1,1 @@
+"""Everything that is kept in Redis, and the only code that speaks to it."""

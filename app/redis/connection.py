@@ -1,0 +1,222 @@
+"""One process's connections to Redis: few, bounded in time, the driver's errors translated.
+
+What all runs and readers ask at the same time goes out together: nobody waits for a connection of his own, so a burst
+starves neither a request nor the lease. Knows standalone servers and clusters; the caller does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from app.errors import StorageUnavailable
+
+POOL_SIZE = 5
+"""Connections for commands; Pub/Sub has one more."""
+
+_BATCH = 64
+"""Commands of one round trip; the rest goes at the same time over the next connection. A page of a log is an answer
+of some hundred kilobytes, so it is not thousands of them."""
+
+Command = tuple[Any, ...]
+
+_PASSING = ("OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
+"""Error replies of a server that will, or whose successor will, accept the same command later."""
+
+
+class Script:
+    """A Lua script and its digest."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def command(self, keys: Sequence[str], args: Sequence[Any]) -> Command:
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+class Connection:
+    """Commands to Redis. Every method raises `StorageUnavailable` within `timeout_seconds` or a little more."""
+
+    def __init__(self, address: str, *, timeout_seconds: float) -> None:
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._client: Redis | RedisCluster = self._standalone(POOL_SIZE, socket_timeout=timeout_seconds)
+        self._subscriber = self._standalone(1, socket_timeout=None, retries=0)  # its reader alone connects again
+        self._scripts: dict[str, Script] = {}
+        self._asked: deque[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
+
+    def register(self, text: str) -> Script:
+        """A script that `many` may be asked to run; loaded into the server when it is missing there."""
+        script = Script(text)
+        self._scripts[script.sha] = script
+        return script
+
+    async def open(self) -> None:
+        """Find out what kind of server this is. Nothing is connected before."""
+        try:
+            info = await self.call("INFO", "cluster")
+        except StorageUnavailable:
+            return  # it is away: we start all the same, and treat it as what most servers are
+        if info.get("cluster_enabled"):
+            await self._client.aclose()
+            self._client = RedisCluster.from_url(
+                self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
+            )
+
+    async def advice(self) -> list[str]:
+        """What about this server could lose runs; empty where all is well, or where it may not be asked."""
+        try:
+            found = await self.call("CONFIG", "GET", "maxmemory-policy", "appendonly")
+        except StorageUnavailable:
+            return []
+        values = {_text(name): _text(value) for name, value in dict(found).items()}
+        words = []
+        if values.get("maxmemory-policy", "noeviction") != "noeviction":
+            words.append("maxmemory-policy is not noeviction: Redis may throw runs away; set it to noeviction")
+        if values.get("appendonly", "yes") != "yes":
+            words.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
+        return words
+
+    def _standalone(self, size: int, socket_timeout: float | None, retries: int = 1) -> Redis:
+        pool = BlockingConnectionPool.from_url(
+            self._address,
+            max_connections=size,
+            timeout=self._timeout_seconds,
+            socket_timeout=socket_timeout,
+            socket_connect_timeout=self._timeout_seconds,
+            retry=Retry(ConstantBackoff(0.05), retries),  # a pooled connection may have died of a restart
+        )
+        return Redis(connection_pool=pool)
+
+    async def close(self) -> None:
+        for client in (self._client, self._subscriber):
+            await client.aclose()
+
+    def pubsub(self) -> PubSub:
+        return self._subscriber.pubsub()
+
+    async def call(self, *command: Any) -> Any:
+        """One command's answer."""
+        (answer,) = await self._ask([command])
+        if isinstance(answer, Exception):
+            raise StorageUnavailable(_cause(answer)) from answer
+        return answer
+
+    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        (answer,) = await self.many([script.command(keys, args)])
+        if isinstance(answer, Exception):
+            raise StorageUnavailable(_cause(answer)) from answer
+        return answer
+
+    async def many(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers in order, in one round trip; an error reply is an answer too.
+
+        `ResponseError`s that will pass are `StorageUnavailable`, in their command's place.
+        """
+        answers = await self._ask(commands)
+        missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            for sha in {commands[i][1] for i in missing}:
+                await self._load(self._scripts[sha])
+            for i, answer in zip(missing, await self._ask([commands[i] for i in missing]), strict=True):
+                answers[i] = answer
+        return [_translated(answer) for answer in answers]
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._asked.append((commands, future))
+        if len(self._senders) < POOL_SIZE:
+            sender = asyncio.create_task(self._send_all())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        try:
+            async with asyncio.timeout(self._timeout_seconds * 2):
+                return await future
+        except TimeoutError as error:
+            raise StorageUnavailable(_cause(error)) from error
+
+    async def _send_all(self) -> None:
+        """Round trips until nobody waits. Whoever gave up before his was sent is left out: it is not done after all."""
+        while self._asked:
+            batch: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+            size = 0
+            while self._asked and size < _BATCH:
+                commands, future = self._asked.popleft()
+                if not future.done():
+                    batch.append((commands, future))
+                    size += len(commands)
+            await self._send_batch(batch)
+
+    async def _send_batch(self, batch: Sequence[tuple[Sequence[Command], asyncio.Future[list[Any]]]]) -> None:
+        try:
+            answers = iter(await self._send([command for commands, _ in batch for command in commands]))
+        except Exception as error:  # noqa: BLE001 - it is everybody's who asked
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for commands, future in batch:
+            own = list(islice(answers, len(commands)))
+            if not future.done():
+                future.set_result(own)
+
+    async def _load(self, script: Script) -> None:
+        if not isinstance(self._client, RedisCluster):
+            await self.call("SCRIPT", "LOAD", script.text)
+            return
+        try:
+            await self._client.script_load(script.text)  # on every node that holds keys
+        except (RedisError, OSError) as error:
+            raise StorageUnavailable(_cause(error)) from error
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        try:
+            async with asyncio.timeout(self._timeout_seconds * 2):
+                if isinstance(self._client, RedisCluster):
+                    client = self._client
+                    return await asyncio.gather(
+                        *(client.execute_command(*command) for command in commands), return_exceptions=True
+                    )
+                pipeline = self._client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(await pipeline.execute(raise_on_error=False))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StorageUnavailable(_cause(error)) from error
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _translated(answer: Any) -> Any:
+    if isinstance(answer, ResponseError) and not str(answer).startswith(_PASSING) and not _is_passing(answer):
+        return answer
+    if isinstance(answer, (RedisError, OSError, TimeoutError)):
+        return StorageUnavailable(_cause(answer))
+    return answer
+
+
+def _is_passing(error: ResponseError) -> bool:
+    """redis-py takes the code off some errors' text and makes it a class instead."""
+    return type(error) is not ResponseError
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, without the address: it may hold a password."""
+    return f"Redis: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer in time'}"[:200]

@@ -1,0 +1,347 @@
+"""Approval requests and people's decisions in Redis (§5): `ports.DecisionBus`.
+
+A published signal is only a wake-up. What counts is `hitl:request:`: the first decision that gets in there, whether by
+HTTP, by the Main Service or by a bare signal, is the decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from app.errors import StorageUnavailable
+from app.ports import ApprovalRequest, Clock, RequestStatus
+from app.redis import keys, scripts
+from app.redis.channels import Channels
+from app.redis.connection import Connection
+from statemachine.checkpoint import Approval, Checkpoint, JsonObject
+from statemachine.decisions import Decision, SignalIgnored, names_its_request, parse_signal
+from statemachine.frames import compact_json
+
+REQUEST_TTL_SECONDS = 30 * 60
+SESSION_TTL_SECONDS = 60 * 60
+SIGNAL_TTL_SECONDS = 5 * 60
+_LOOK_SECONDS = 2.0
+_BATCH = 500
+
+log = structlog.get_logger(__name__)
+
+
+class _Waiter:
+    """One open request that a run of this process waits for."""
+
+    __slots__ = ("inbox", "request_id", "woken")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.woken = asyncio.Event()
+        self.inbox: list[bytes] = []
+
+    def hear(self, message: bytes | None) -> None:
+        if message is not None:
+            self.inbox.append(message)
+        self.woken.set()
+
+
+class RedisDecisions:
+    """`ignored_signals` counts what was heard and decided nothing, by reason."""
+
+    def __init__(self, connection: Connection, channels: Channels, clock: Clock) -> None:
+        self._connection = connection
+        self._channels = channels
+        self._clock = clock
+        self._swap = connection.register(scripts.SWAP)
+        self._waiters: dict[str, _Waiter] = {}
+        self._looker: asyncio.Task[None] | None = None
+        self.ignored_signals = 0
+        self.last_ignored: str | None = None
+
+    async def start(self) -> None:
+        self._looker = asyncio.create_task(self._look_now_and_again())
+
+    async def stop(self) -> None:
+        if self._looker is not None:
+            self._looker.cancel()
+            await asyncio.gather(self._looker, return_exceptions=True)
+
+    # --- for the run --------------------------------------------------------------------------------------------------
+
+    async def open(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> None:
+        request, session_id = checkpoint.request, checkpoint.session_id
+        call = checkpoint.call(approval.call_id)
+        stored = {
+            "requestId": approval.request_id,
+            "sessionId": session_id,
+            "userId": request.user_id,
+            "tenantId": request.tenant_id,
+            "actionType": approval.action_type,
+            "message": approval.message,
+            "context": call.shown_arguments if call else {},
+            "status": RequestStatus.PENDING.value,
+            "createdAt": int(checkpoint.updated_at * 1000),
+            "expiresAt": int(deadline_at),
+            "expiresAtMillis": int(deadline_at * 1000),
+        }
+        owner = {name: stored[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
+        await self._forget_stale_signal(session_id)
+        answers = await self._connection.many(
+            [
+                ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
+                ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
+            ]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise StorageUnavailable(str(answer)) from answer
+        await self._listen(session_id, approval.request_id)
+
+    async def _forget_stale_signal(self, session_id: str) -> None:
+        """A signal without a `requestId` was for an earlier request; it must not decide this one."""
+        raw = await self.signal(session_id)
+        if raw is not None and not names_its_request(raw):
+            await self._connection.call("DEL", keys.hitl_signal(session_id))
+
+    async def _listen(self, session_id: str, request_id: str) -> _Waiter:
+        waiter = self._waiters.get(session_id)
+        if waiter is None or waiter.request_id != request_id:
+            self.forget(session_id)
+            waiter = self._waiters[session_id] = _Waiter(request_id)
+        await self._channels.subscribe(keys.hitl_channel(session_id), waiter.hear)
+        return waiter
+
+    def forget(self, session_id: str) -> None:
+        """Wait for this session no more."""
+        waiter = self._waiters.pop(session_id, None)
+        if waiter is not None:
+            self._channels.unsubscribe(keys.hitl_channel(session_id), waiter.hear)
+
+    async def wait(
+        self, checkpoint: Checkpoint, approval: Approval, until: float, accept: Callable[[Decision], None]
+    ) -> Decision | None:
+        session_id = checkpoint.session_id
+        waiter = await self._listen(session_id, approval.request_id)
+        decision, is_over = None, False
+        while decision is None and not is_over:
+            waiter.woken.clear()
+            decision = await self._look(session_id, waiter, until, accept)
+            is_over = decision is None and not await self._clock.wait(waiter.woken, until)
+        self.forget(session_id)  # not where storage is away: what was heard is looked at again
+        return decision
+
+    async def _look(
+        self, session_id: str, waiter: _Waiter, deadline_at: float, accept: Callable[[Decision], None]
+    ) -> Decision | None:
+        """The decision, if the request, what was heard or the stored signal hold one that counts."""
+        request = await self.request(waiter.request_id)
+        if request is not None and request.status in (RequestStatus.APPROVED, RequestStatus.REJECTED):
+            return self._accepted(_decision_of(request, self._clock.now()), deadline_at, accept)
+        heard = list(waiter.inbox)
+        stored = await self.signal(session_id)
+        said: list[tuple[bytes | str, bool]] = [(raw, True) for raw in heard]
+        if stored is not None:
+            said.append((stored, False))
+        for raw, is_live in said:
+            decision = self._parsed(raw, waiter.request_id, is_live=is_live)
+            decision = self._accepted(decision, deadline_at, accept)
+            if decision is not None:
+                if await self._record(request, decision):
+                    return decision
+                return await self._look(session_id, waiter, deadline_at, accept)
+        del waiter.inbox[: len(heard)]  # only now: storage may have been away in the middle
+        return None
+
+    def _parsed(self, raw: bytes | str, request_id: str, *, is_live: bool) -> Decision | None:
+        try:
+            return parse_signal(raw, request_id=request_id, received_at=self._clock.now(), is_live=is_live)
+        except SignalIgnored as error:
+            if is_live:
+                self._ignore(request_id, str(error))
+            return None
+
+    def _accepted(
+        self, decision: Decision | None, deadline_at: float, accept: Callable[[Decision], None]
+    ) -> Decision | None:
+        if decision is None:
+            return None
+        try:
+            if decision.decided_at >= deadline_at:
+                raise SignalIgnored("it came after the deadline")
+            accept(decision)
+        except SignalIgnored as error:
+            self._ignore(decision.request_id, str(error))
+            return None
+        return decision
+
+    def _ignore(self, request_id: str, reason: str) -> None:
+        self.ignored_signals += 1
+        self.last_ignored = reason
+        log.warning("signal.ignored", request_id=request_id, reason=reason)
+
+    async def _record(self, request: ApprovalRequest | None, decision: Decision) -> bool:
+        """Write a bare signal's decision into the request. False: another was there first, and counts."""
+        if request is None:
+            return True
+        settled, is_ours = await self._settle(request, decision)
+        return is_ours or settled.status not in (RequestStatus.APPROVED, RequestStatus.REJECTED)
+
+    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+        """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
+        request = await self.request(request_id)
+        while request is not None and request.status is RequestStatus.PENDING:
+            wanted = compact_json({**json.loads(request.raw), "status": status.value})
+            request = await self._swapped(request, wanted)
+            if request is None or request.raw == wanted:
+                return None
+        decision = _decision_of(request, self._clock.now()) if request is not None else None
+        in_time = decision is not None and (deadline_at is None or decision.decided_at < deadline_at)
+        return decision if in_time else None
+
+    async def _look_now_and_again(self) -> None:
+        """Wake whoever's keys show something: a message may have been lost, or a decider may not publish at all."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            waiting = list(self._waiters.items())
+            for start in range(0, len(waiting), _BATCH):
+                try:
+                    await self._look_at(waiting[start : start + _BATCH])
+                except StorageUnavailable:
+                    break
+
+    async def _look_at(self, waiting: list[tuple[str, _Waiter]]) -> None:
+        names = [keys.hitl_request(waiter.request_id) for _, waiter in waiting]
+        names += [keys.hitl_signal(session_id) for session_id, _ in waiting]
+        values = await self._connection.many([("GET", name) for name in names])
+        requests, signals = values[: len(waiting)], values[len(waiting) :]
+        for (_, waiter), request, signal in zip(waiting, requests, signals, strict=True):
+            is_pending = isinstance(request, bytes) and _json_object(request).get("status") == "pending"
+            if isinstance(signal, bytes) or not is_pending:
+                waiter.woken.set()
+
+    # --- for deciders -------------------------------------------------------------------------------------------------
+
+    async def request(self, request_id: str) -> ApprovalRequest | None:
+        raw = await self._connection.call("GET", keys.hitl_request(request_id))
+        return None if raw is None else _request(request_id, raw)
+
+    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
+        settled, is_first = await self._settle(request, decision)
+        if is_first:
+            await self._publish(settled, decision)
+        return settled, is_first
+
+    async def _settle(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
+        """Compare-and-set, until the request holds a decision: this one (True) or an earlier.
+
+        Two decisions may be alike to the millisecond, so each has an id of its own.
+        """
+        decision_id = secrets.token_hex(8)
+        while request.status is RequestStatus.PENDING:
+            if decision.decided_at >= request.expires_at:
+                return _with_status(request, RequestStatus.EXPIRED), False
+            wanted = _decided(request.raw, decision, decision_id)
+            swapped = await self._swapped(request, wanted)
+            if swapped is None:
+                return _with_status(request, RequestStatus.EXPIRED), False
+            if swapped.raw == wanted:
+                return swapped, True
+            request = swapped
+        return request, False
+
+    async def _swapped(self, request: ApprovalRequest, wanted: str) -> ApprovalRequest | None:
+        key = keys.hitl_request(request.request_id)
+        raw = await self._connection.script(self._swap, [key], [request.raw, wanted])
+        return None if raw is None else _request(request.request_id, raw)
+
+    async def _publish(self, request: ApprovalRequest, decision: Decision) -> None:
+        approved = decision.verdict == "approved"
+        signal: JsonObject = {
+            "type": "approval" if approved else "rejection",
+            "requestId": request.request_id,
+            "status": decision.verdict,
+            "timestamp": int(decision.decided_at),
+        }
+        if decision.reason is not None:
+            signal["reason"] = decision.reason
+        raw = compact_json(signal)
+        await self._connection.many(
+            [
+                ("SET", keys.hitl_signal(request.session_id), raw, "EX", SIGNAL_TTL_SECONDS),
+                ("PUBLISH", keys.hitl_channel(request.session_id), raw),
+            ]
+        )
+
+    async def signal(self, session_id: str) -> str | None:
+        raw = await self._connection.call("GET", keys.hitl_signal(session_id))
+        return None if raw is None else raw.decode("utf-8", "replace")
+
+    async def session_owner(self, session_id: str) -> tuple[str, str] | None:
+        raw = await self._connection.call("GET", keys.hitl_session(session_id))
+        if raw is None:
+            return None
+        stored = _json_object(raw)
+        return str(stored.get("tenantId")), str(stored.get("userId"))
+
+
+def _decided(raw: str, decision: Decision, decision_id: str) -> str:
+    """The request as its decider leaves it (§5)."""
+    by, at = ("approvedBy", "approvedAt") if decision.verdict == "approved" else ("rejectedBy", "rejectedAt")
+    stored = json.loads(raw)
+    stored |= {"status": decision.verdict, at: int(decision.decided_at * 1000), "decisionId": decision_id}
+    for name, value in ((by, decision.decided_by), ("reason", decision.reason), ("params", decision.arguments)):
+        if value is not None:
+            stored[name] = value
+    if decision.skip:
+        stored["skip"] = True
+    return compact_json(stored)
+
+
+def _request(request_id: str, raw: bytes | str) -> ApprovalRequest:
+    stored = _json_object(raw)
+    status = stored.get("status")
+    context = stored.get("context")
+    return ApprovalRequest(
+        request_id=request_id,
+        session_id=str(stored.get("sessionId", "")),
+        user_id=str(stored.get("userId", "")),
+        tenant_id=str(stored.get("tenantId", "")),
+        action_type=str(stored.get("actionType", "")),
+        arguments=context if isinstance(context, dict) else {},
+        status=RequestStatus(status) if status in set(RequestStatus) else RequestStatus.PENDING,
+        expires_at=_expiry(stored),
+        reason=stored["reason"] if isinstance(stored.get("reason"), str) else None,
+        raw=raw if isinstance(raw, str) else raw.decode("utf-8", "replace"),
+    )
+
+
+def _expiry(stored: JsonObject) -> float:
+    """Unix s; never, where another system wrote the request without it."""
+    precise, seconds = stored.get("expiresAtMillis"), stored.get("expiresAt")
+    if isinstance(precise, int):
+        return precise / 1000
+    return float(seconds) if isinstance(seconds, (int, float)) else float("inf")
+
+
+def _json_object(raw: bytes | str) -> dict[str, Any]:
+    try:
+        stored = json.loads(raw)
+    except ValueError:
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _with_status(request: ApprovalRequest, status: RequestStatus) -> ApprovalRequest:
+    return replace(request, status=status)
+
+
+def _decision_of(request: ApprovalRequest, now: float) -> Decision | None:
+    """The decision that a request holds, whoever wrote it there."""
+    try:
+        return parse_signal(request.raw, request_id=request.request_id, received_at=now, is_live=False)
+    except SignalIgnored:
+        return None

@@ -1,0 +1,96 @@
+"""Every key and channel name (§5).
+
+All keys of one user's runs share a hash tag, so that a commit is one script on one slot of a cluster and the ids of a
+user's events come from one counter (§3). The tag is read off the session id, so a key can be found from it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from statemachine.sessions import safe_user, user_of
+
+
+def checkpoint(session_id: str) -> str:
+    return f"checkpoint:{{{user_of(session_id)}}}:{session_id}"
+
+
+def events(session_id: str) -> str:
+    return f"aura:{{{user_of(session_id)}}}:events:{session_id}"
+
+
+def run(session_id: str) -> str:
+    return f"aura:{{{user_of(session_id)}}}:run:{session_id}"
+
+
+def event_ids(session_id: str) -> str:
+    """The last event id given to this user."""
+    return f"aura:{{{user_of(session_id)}}}:ids"
+
+
+def runs_of(tenant_id: str, user_id: str) -> str:
+    """A user's runs, scored by their first event id."""
+    return f"aura:{{{safe_user(user_id)}}}:runs:{_owner(tenant_id, user_id)}"
+
+
+def active_of(tenant_id: str, user_id: str) -> str:
+    """A user's runs that have not ended."""
+    return f"aura:{{{safe_user(user_id)}}}:active:{_owner(tenant_id, user_id)}"
+
+
+def thread(tenant_id: str, user_id: str, thread_id: str) -> str:
+    """The runs of a conversation, scored by their first event id."""
+    return f"aura:{{{safe_user(user_id)}}}:thread:{_owner(tenant_id, user_id, thread_id)}"
+
+
+def tenant_runs(tenant_id: str) -> str:
+    """A tenant's runs, scored by when they began (ms); one whose data is gone is no longer listed."""
+    return f"aura:tenant:{_owner(tenant_id)}:runs"
+
+
+def idempotency(tenant_id: str, user_id: str, key: str) -> str:
+    return f"aura:{{{safe_user(user_id)}}}:idempotency:{_owner(tenant_id, user_id, key)}"
+
+
+def _owner(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def wake(session_id: str) -> str:
+    """Channel: the run's log has grown."""
+    return f"aura:wake:{session_id}"
+
+
+NODES = "aura:nodes"
+"""Living nodes, scored by the end of their lease (ms since the epoch, Redis' clock)."""
+
+
+def runs_on(node_id: str) -> str:
+    """The runs of a node, scored by when they began (ms)."""
+    return f"aura:node:{node_id}:runs"
+
+
+def node(node_id: str) -> str:
+    """Channel: what a node is asked to do with its runs."""
+    return f"aura:node:{node_id}"
+
+
+def pulse(node_id: str) -> str:
+    """Channel: a node hears itself on it, or knows that its Pub/Sub connection is dead."""
+    return f"aura:pulse:{node_id}"
+
+
+def hitl_request(request_id: str) -> str:
+    return f"hitl:request:{request_id}"
+
+
+def hitl_session(session_id: str) -> str:
+    return f"hitl:session:{session_id}"
+
+
+def hitl_signal(session_id: str) -> str:
+    return f"hitl:signal:{session_id}"
+
+
+def hitl_channel(session_id: str) -> str:
+    return f"hitl:channel:{session_id}"

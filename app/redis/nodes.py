@@ -1,0 +1,247 @@
+"""Which node writes which run: one lease a node, a takeover of what a dead node left (`ports.Nodes`).
+
+A lease is renewed with one write however many runs the node has. A node that cannot renew lets go of its runs before
+its lease ends; were it to wake up later all the same, the journal refuses its writes (fencing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from app.errors import StorageUnavailable
+from app.ports import Claim, RunLock
+from app.redis import keys, scripts
+from app.redis.channels import Channels
+from app.redis.connection import Command, Connection
+
+_BATCH = 500
+_PAUSE_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class RedisNodes:
+    """This process among its peers.
+
+    `on_orphan` is given each run that a dead node left, and a function that claims it (None: somebody was faster, or it
+    has ended); `on_lost` is called when this node's own lease has run out, `on_cancel` with a session id and who asks.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        channels: Channels,
+        *,
+        node_id: str,
+        lease_seconds: float,
+        takeover_limit: int,
+    ) -> None:
+        self.node_id = node_id
+        self._connection = connection
+        self._channels = channels
+        self._lease_seconds = lease_seconds
+        self._takeover_limit = takeover_limit
+        self._lease = connection.register(scripts.LEASE)
+        self._dead = connection.register(scripts.DEAD)
+        self._claim = connection.register(scripts.CLAIM)
+        self._cancel = connection.register(scripts.CANCEL)
+        self._valid_until = 0.0
+        self._is_lost = True
+        self._task: asyncio.Task[None] | None = None
+        self._taking_over: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self.on_orphan: Callable[[str, Claim], Awaitable[None]]
+        self.on_lost: Callable[[], None]
+        self.on_cancel: Callable[[str, str], None]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the lease holds: only then may this node start a run."""
+        return not self._is_lost and asyncio.get_running_loop().time() < self._valid_until
+
+    async def start(self) -> None:
+        with contextlib.suppress(StorageUnavailable):
+            await self._renew()
+        self._task = asyncio.create_task(self._live())
+
+    async def stop(self) -> None:
+        """Give the lease up at once, so that others need not wait for its end."""
+        if self._task is not None:
+            living = [task for task in (self._task, self._taking_over, self._looking) if task is not None]
+            for task in living:
+                task.cancel()
+            await asyncio.gather(*living, return_exceptions=True)
+        with contextlib.suppress(StorageUnavailable):
+            await self._connection.script(self._lease, [keys.NODES], [self.node_id, 0, 0])
+
+    def enlist(self, session_id: str, created_at: float) -> list[Command]:
+        """The writes that list a run with this node; they go before the run's own: no run is without a node."""
+        return self._listing(self.node_id, session_id, int(created_at * 1000))
+
+    def _listing(self, node_id: str, session_id: str, score: object) -> list[Command]:
+        """Whoever lists a run makes sure that its node is known, dead at the least: it may have been forgotten."""
+        return [
+            ("ZADD", keys.runs_on(node_id), score, session_id),
+            ("ZADD", keys.NODES, "NX", 0, node_id),
+        ]
+
+    def delist(self, session_id: str) -> Command:
+        """Its counterpart; a leftover does no harm, whoever would take the run over drops it."""
+        return ("ZREM", keys.runs_on(self.node_id), session_id)
+
+    async def cancel(self, session_id: str, cancelled_by: str) -> bool:
+        run = keys.run(session_id)
+        answer = await self._connection.script(self._cancel, [run], [cancelled_by])
+        if answer[0] != b"OK":
+            return False
+        owner = answer[1].decode()
+        message = json.dumps({"sessionId": session_id, "cancelledBy": cancelled_by})
+        await self._connection.call("PUBLISH", keys.node(owner), message)
+        return True
+
+    def _heard(self, message: bytes | None) -> None:
+        """A request to this node. With a new subscription the records are looked at: one may have been lost."""
+        if message is None:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_for_cancels())
+        else:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                asked = json.loads(message)
+                self.on_cancel(asked["sessionId"], asked["cancelledBy"])
+
+    async def _look_for_cancels(self) -> None:
+        while True:
+            try:
+                listed = await self._connection.call("ZRANGE", keys.runs_on(self.node_id), 0, -1)
+                for start in range(0, len(listed), _BATCH):
+                    await self._look_at([raw.decode() for raw in listed[start : start + _BATCH]])
+                return
+            except StorageUnavailable:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _look_at(self, session_ids: list[str]) -> None:
+        asked = await self._connection.many([("HGET", keys.run(id), "cancelled_by") for id in session_ids])
+        for session_id, cancelled_by in zip(session_ids, asked, strict=True):
+            if isinstance(cancelled_by, Exception):
+                raise StorageUnavailable(str(cancelled_by)) from cancelled_by
+            if cancelled_by is not None:
+                self.on_cancel(session_id, cancelled_by.decode())
+
+    async def _live(self) -> None:
+        period = min(1.0, self._lease_seconds / 4)
+        while True:
+            await asyncio.sleep(period * random.uniform(0.8, 1.0))  # noqa: S311 - jitter, not a secret
+            try:
+                async with asyncio.timeout(period * 2):  # a server that hangs must not hide that the lease ends
+                    await self._renew()
+            except (StorageUnavailable, TimeoutError) as error:
+                log.warning("node.unreachable", cause=str(error) or "no answer in time")
+            self._notice_loss()
+            if self.is_alive and (self._taking_over is None or self._taking_over.done()):
+                self._taking_over = asyncio.create_task(self._take_over())
+
+    async def _renew(self) -> None:
+        """The lease counts from before the write, so that this node believes in it no longer than the others."""
+        asked_at = asyncio.get_running_loop().time()
+        args = [self.node_id, int(self._lease_seconds * 1000), int(not self._is_lost)]
+        if await self._connection.script(self._lease, [keys.NODES], args):
+            self._valid_until = asked_at + self._lease_seconds
+            if self._is_lost:
+                self._is_lost = False
+                log.info("node.joined", node=self.node_id)
+                await self._channels.subscribe(keys.node(self.node_id), self._heard)
+        else:
+            self._lose("it ran out")
+
+    def _notice_loss(self) -> None:
+        margin = min(1.0, self._lease_seconds / 4)
+        if not self._is_lost and asyncio.get_running_loop().time() > self._valid_until - margin:
+            self._lose("it could not be renewed")
+
+    def _lose(self, cause: str) -> None:
+        """From here on another node may write the runs. This one begins anew under another name."""
+        self._is_lost = True
+        log.warning("node.lease_lost", node=self.node_id, cause=cause)
+        self._channels.unsubscribe(keys.node(self.node_id), self._heard)
+        self.node_id = new_node_id()
+        self.on_lost()
+
+    async def _take_over(self) -> None:
+        try:
+            dead = await self._connection.script(self._dead, [keys.NODES], [])
+            random.shuffle(dead)  # so that the living share the work
+            for raw in dead:
+                if raw.decode() != self.node_id:  # it will notice; a run claimed from oneself would be listed nowhere
+                    await self._inherit(raw.decode())
+        except StorageUnavailable as error:
+            log.warning("takeover.paused", cause=error.cause)
+
+    async def _inherit(self, dead: str) -> None:
+        """A dead node's runs, oldest first, some at a time; the last one to leave puts the light out."""
+        own, left = self.node_id, keys.runs_on(dead)
+        before = None
+        while self.node_id == own:
+            sessions = await self._connection.call("ZRANGE", left, 0, self._takeover_limit - 1, "WITHSCORES")
+            if not sessions:
+                await self._bury(dead)
+                return
+            if sessions == before:
+                return  # what is left is not for this node: it is full, or the runs are a newer release's
+            before = sessions
+            # All at once: each takes several round trips, and the last one must not wait for all the others.
+            adopted = await asyncio.gather(
+                *(self._adopt(own, dead, raw.decode(), score) for raw, score in _scored(sessions)),
+                return_exceptions=True,
+            )
+            for error in adopted:
+                if error is not None:
+                    raise error
+
+    async def _adopt(self, own: str, dead: str, session_id: str, score: object) -> None:
+        taken: list[RunLock] = []
+        await self.on_orphan(session_id, partial(self._take, own, dead, session_id, score, taken))
+        if taken:  # not before it is carried here: what fails half way is found there again
+            await self._connection.call("ZREM", keys.runs_on(dead), session_id)
+
+    async def _bury(self, dead: str) -> None:
+        """Forget a dead node, unless a write of its last moments has just listed a run with it."""
+        (_, count) = await self._connection.many([("ZREM", keys.NODES, dead), ("ZCARD", keys.runs_on(dead))])
+        if count:
+            await self._connection.call("ZADD", keys.NODES, "NX", 0, dead)
+
+    async def _take(self, own: str, dead: str, session_id: str, score: object, taken: list[RunLock]) -> RunLock | None:
+        """Compare-and-set of the owner. Listed here before it is claimed: it must not be without a node."""
+        for answer in await self._connection.many(self._listing(own, session_id, score)):
+            if isinstance(answer, Exception):
+                raise StorageUnavailable(str(answer)) from answer
+        answer = await self._connection.script(self._claim, [keys.run(session_id)], [dead, own])
+        if answer[0] != b"OK":
+            await self._connection.many(
+                [("ZREM", keys.runs_on(dead), session_id), ("ZREM", keys.runs_on(own), session_id)]
+            )
+            return None
+        log.info("run.taken_over", session_id=session_id, from_node=dead)
+        cancelled_by = answer[3].decode() if len(answer) > 3 and answer[3] else None
+        lock = RunLock(session_id, epoch=int(answer[1]), sequence=int(answer[2]), cancelled_by=cancelled_by)
+        taken.append(lock)
+        return lock
+
+
+def _scored(sessions: list[Any]) -> list[tuple[bytes, Any]]:
+    """Members with scores as the driver gives them: flat, or in pairs."""
+    if sessions and isinstance(sessions[0], (list, tuple)):
+        return [tuple(pair) for pair in sessions]
+    return list(zip(sessions[::2], sessions[1::2], strict=True))
+
+
+def new_node_id() -> str:
+    return f"node-{secrets.token_hex(4)}"

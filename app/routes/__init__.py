@@ -1,0 +1,1 @@
+"""HTTP (§1): parse, authorise, call one service method, answer."""

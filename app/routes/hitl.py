@@ -1,0 +1,64 @@
+"""`/aura/hitl/…`: see an approval request, decide it, see the last signal (§5). The Main Service answers the same."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response, request
+
+from app.approvals import ApprovalService
+from app.auth import Authenticator
+from app.errors import PermissionDenied
+from app.ports import ApprovalRequest
+from app.routes.answers import Answers
+from app.routes.bodies import DecisionBody, read
+from statemachine.checkpoint import JsonObject
+from statemachine.decisions import Verdict
+
+
+def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answers) -> Blueprint:
+    routes = Blueprint("hitl", __name__, url_prefix="/aura/hitl")
+
+    @routes.get("/requests/<request_id>")
+    async def show(request_id: str) -> Response:
+        found = await approvals.request(auth.authenticate(request.headers), request_id)
+        return answers.success(found.raw, message="승인 요청입니다.")
+
+    @routes.post("/approve/<request_id>")
+    async def approve(request_id: str) -> Response:
+        return await _decide(request_id, "approved")
+
+    @routes.post("/reject/<request_id>")
+    async def reject(request_id: str) -> Response:
+        return await _decide(request_id, "rejected")
+
+    @routes.get("/signals/<session_id>")
+    async def signal(session_id: str) -> Response:
+        raw = await approvals.signal(auth.authenticate(request.headers), session_id)
+        return answers.success(raw, message="아직 신호가 없습니다." if raw is None else "마지막 신호입니다.")
+
+    async def _decide(request_id: str, verdict: Verdict) -> Response:
+        principal = auth.authenticate(request.headers, user_required=True)
+        body = await read(request, DecisionBody, may_be_empty=True) or DecisionBody()
+        if body.user_id is not None and body.user_id != principal.user_id:
+            raise PermissionDenied("userId is not the token's sub")
+        settled, is_first = await approvals.decide(
+            principal,
+            request_id,
+            verdict,
+            reason=body.reason,
+            arguments=body.params if verdict == "approved" else None,
+            skip=body.skip and verdict == "rejected",
+        )
+        message = "결정이 기록되었습니다." if is_first else "이미 결정되었거나 만료된 요청입니다."
+        return answers.success(_outcome(settled), message=message, status=200 if is_first else 409)
+
+    return routes
+
+
+def _outcome(settled: ApprovalRequest) -> JsonObject:
+    outcome = {
+        "requestId": settled.request_id,
+        "sessionId": settled.session_id,
+        "status": settled.status.value,
+        "reason": settled.reason,
+    }
+    return {name: value for name, value in outcome.items() if value is not None}

@@ -1,0 +1,370 @@
+"""Runs: start, find, decide, and the loop that carries a run from effect to effect.
+
+    perform(effect) → fact → advance() → commit(events + checkpoint) → the next effect
+
+Nothing is seen before it is committed. A run lives in a task of its own: a client that leaves changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+from structlog.contextvars import bind_contextvars
+
+from app.effects import Effects
+from app.errors import RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
+from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock
+from statemachine.checkpoint import Checkpoint, JsonObject, Limits, RunRequest, digest
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
+from statemachine.frames import DONE_BODY, Shape, encode
+from statemachine.messages import (
+    AwaitDecision,
+    CancelRequested,
+    Continue,
+    Effect,
+    Fact,
+    RunBroke,
+    RunRecovered,
+    Step,
+    Stop,
+)
+from statemachine.prompt import conversation, history
+from statemachine.sessions import new_session_id
+from statemachine.states import State
+from statemachine.workflow import advance, begin
+
+_PAUSE_SECONDS = 0.5
+_DRAWS = 8
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A checked request for a run (§1.1, §1.2)."""
+
+    prompt: str
+    context: JsonObject
+    trace_id: str
+    thread_id: str | None = None
+    agent_id: str | None = None
+    source: str | None = None
+    caller_type: str | None = None
+    idempotency_key: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What makes two requests ask for the same."""
+        return digest([self.prompt, self.context])
+
+
+class _Run:
+    """A run that this process carries. `checkpoint` is the last committed one."""
+
+    __slots__ = ("checkpoint", "is_committing", "is_leaving", "lock", "task")  # thousands of them may wait
+
+    def __init__(self, checkpoint: Checkpoint, lock: RunLock) -> None:
+        self.checkpoint = checkpoint
+        self.lock = lock
+        self.is_committing = False
+        self.is_leaving = False
+        self.task: asyncio.Task[None] | None = None
+
+    def leave(self, *, at_next_step: bool = False) -> None:
+        """Let go of the run: never in the middle of a commit, whose answer must be heard."""
+        self.is_leaving = True
+        if not at_next_step:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Stop the effect under way. After a commit that is under way the run looks for itself why it should stop."""
+        if self.task is not None and not self.is_committing:
+            self.task.cancel()
+
+
+class RunService:
+    """All runs of this process."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        decisions: DecisionBus,
+        nodes: Nodes,
+        effects: Effects,
+        clock: Clock,
+        limits: Limits,
+        shape: Shape,
+        most_runs: int,
+        drain_seconds: float,
+        thread_tokens: int,
+        log_content: bool = False,
+    ) -> None:
+        self._journal = journal
+        self._decisions = decisions
+        self._nodes = nodes
+        self._effects = effects
+        self._clock = clock
+        self._limits = limits
+        self._shape = shape
+        self._most_runs = most_runs
+        self._drain_seconds = drain_seconds
+        self._thread_tokens = thread_tokens
+        self._log_content = log_content
+        self._runs: dict[str, _Run] = {}
+        self.is_draining = False
+        nodes.on_orphan = self._adopt
+        nodes.on_lost = self._let_all_go
+        nodes.on_cancel = self._cancel_here
+
+    # --- from outside -------------------------------------------------------------------------------------------------
+
+    async def start(self, principal: Principal, ask: Ask) -> str:
+        """Open a run, or find the one that its idempotency key opened; its session id.
+
+        Raises `ServiceBusy`, `TooManyRuns`, `FieldInvalid`, `StorageUnavailable`: then nothing was begun.
+        """
+        if self.is_draining:
+            raise ServiceBusy("this replica is shutting down; ask again")
+        if len(self._runs) >= self._most_runs:
+            raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
+        if not self._nodes.is_alive:
+            raise StorageUnavailable("this node has no lease at the moment")
+        for _ in range(_DRAWS):
+            try:
+                return await self._open(principal, ask)
+            except RunExists:
+                continue
+        raise ServiceBusy("no free session id this second; ask again")
+
+    async def _open(self, principal: Principal, ask: Ask) -> str:
+        now = self._clock.now()
+        session_id = new_session_id(principal.user_id, int(now), secrets.token_hex(2))
+        request = RunRequest(
+            session_id=session_id,
+            thread_id=ask.thread_id or ask.agent_id or session_id,
+            user_id=principal.user_id,
+            tenant_id=principal.tenant_id,
+            trace_id=ask.trace_id,
+            prompt=ask.prompt,
+            context=ask.context,
+            agent_id=ask.agent_id,
+            source=ask.source,
+            caller_type=ask.caller_type,
+        )
+        earlier = await self._history(principal, ask.thread_id)
+        step = begin(request, conversation(ask.prompt, ask.context, earlier), self._limits, now)
+        try:
+            opened = await self._journal.create(
+                step.checkpoint,
+                self._bodies(step, session_id, now),
+                prompt_digest=ask.digest,
+                idempotency_key=ask.idempotency_key,
+                thread_id=ask.thread_id,
+            )
+        except StorageUnavailable:
+            # It may exist all the same. A caller with an idempotency key comes back for it, so it goes on; any other
+            # would make a second one, so it ends. Both once Redis is back, and only if it does exist.
+            doubtful = _Run(step.checkpoint, RunLock(session_id, epoch=1))
+            fact = None if ask.idempotency_key is not None else CancelRequested("aura")
+            self._spawn(doubtful, step.effect, "run.doubtful", fact, confirm=True)
+            raise
+        if isinstance(opened, str):
+            return opened
+        self._spawn(_Run(step.checkpoint, opened), step.effect, "run.started")
+        return session_id
+
+    async def _history(self, principal: Principal, thread_id: str | None) -> list[JsonObject]:
+        """The thread's earlier turns. Raises `ThreadBusy` while one of them waits for a person."""
+        if thread_id is None:
+            return []
+        turns = await self._journal.thread(principal.tenant_id, principal.user_id, thread_id)
+        for turn in turns:
+            if turn.open_approval is not None:
+                raise ThreadBusy(turn.open_approval.request_id, turn.session_id)
+        return history([turn for turn in turns if turn.state.is_final], self._thread_tokens)
+
+    async def cancel(self, session_id: str, cancelled_by: str) -> bool:
+        """Ask for the end of a run on whichever node it is. False: it has ended already, or is unknown."""
+        asked = await self._nodes.cancel(session_id, cancelled_by)
+        if asked:
+            self._cancel_here(session_id, cancelled_by)
+        return asked
+
+    def _cancel_here(self, session_id: str, cancelled_by: str) -> None:
+        run = self._runs.get(session_id)
+        if run is not None and run.lock.cancelled_by is None:
+            run.lock.cancelled_by = cancelled_by
+            run.interrupt()
+
+    async def drain(self) -> None:
+        """No new runs; those under way reach a committed step, or stop where their last one left them (§2.3)."""
+        self.is_draining = True
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        for run in list(self._runs.values()):
+            run.leave(at_next_step=run.checkpoint.state is not State.AWAITING_APPROVAL)
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._drain_seconds)
+        for task in tasks:
+            task.cancel()  # even in a commit: whoever goes on with the run reads what became of it
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- ownership ----------------------------------------------------------------------------------------------------
+
+    async def _adopt(self, session_id: str, claim: Claim) -> None:
+        """Go on with a run whose node is gone. One saved by a newer release is left for a newer node."""
+        if self.is_draining or len(self._runs) >= self._most_runs:
+            return
+        if session_id in self._runs:  # this process is only just letting go of it; it is offered again
+            return
+        try:
+            await self._journal.load(session_id)
+            lock = await claim()
+            checkpoint = await self._journal.load(session_id) if lock is not None else None
+        except (CheckpointTooNew, CheckpointUnreadable) as error:
+            log.warning("run.left", session_id=session_id, cause=str(error))
+            return
+        if lock is None or checkpoint is None:
+            return
+        streamed = await self._journal.streamed(session_id) if checkpoint.state is State.CONTENT else ""
+        self._journal.adopt(session_id)
+        run = _Run(checkpoint, lock)
+        self._spawn(run, None, "run.recovered", RunRecovered(streamed))
+
+    def _let_all_go(self) -> None:
+        for run in list(self._runs.values()):
+            run.leave()
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _spawn(
+        self, run: _Run, effect: Effect | None, word: str, fact: Fact | None = None, *, confirm: bool = False
+    ) -> None:
+        self._runs[run.checkpoint.session_id] = run
+        run.task = asyncio.create_task(self._carry(run, effect, word, fact, confirm=confirm))
+
+    async def _carry(self, run: _Run, effect: Effect | None, word: str, fact: Fact | None, *, confirm: bool) -> None:
+        """The life of a run in this process, up to its end or to the moment somebody else goes on with it."""
+        request, session_id = run.checkpoint.request, run.checkpoint.session_id
+        bind_contextvars(
+            traceId=request.trace_id,
+            sessionId=session_id,
+            tenant=request.tenant_id,
+            source=request.source,
+            caller=request.caller_type,
+        )
+        log.info(word, **({"prompt": request.prompt} if self._log_content else {}))
+        try:
+            try:
+                if confirm:
+                    await self._confirm(run)
+                if fact is not None:
+                    effect = await self._step(run, advance(run.checkpoint, fact, self._clock.now()))
+                while effect is not None and not isinstance(effect, Stop):
+                    effect = await self._carry_out(run, effect)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if run.is_leaving or run.lock.cancelled_by is None or task is None:
+                    raise
+                task.uncancel()
+                await self._cancel_run(run, run.lock.cancelled_by)
+            log.info("run.ended", state=run.checkpoint.state.value)
+        except RunLost as error:
+            log.warning("run.lost", cause=error.cause)
+        except asyncio.CancelledError:
+            log.info("run.left", state=run.checkpoint.state.value)
+        except Exception:
+            log.exception("run.broke")  # not even its end could be told; whoever takes the run over tries again
+        finally:
+            if self._runs.get(session_id) is run:  # else this process has taken it over from itself
+                del self._runs[session_id]
+                self._decisions.forget(session_id)
+                self._journal.release(session_id)
+
+    async def _confirm(self, run: _Run) -> None:
+        """Find out whether a run whose creation was not answered exists; where it does not, it never will.
+
+        Raises `RunLost`. A request that was not answered may still be on its way to Redis.
+        """
+        session_id = run.lock.session_id
+        try:
+            await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
+        except RunLost:
+            if await self._journal.forbid(session_id):
+                raise
+            await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
+        self._journal.adopt(session_id)
+
+    async def _carry_out(self, run: _Run, effect: Effect) -> Effect:
+        """One effect, fact by fact, until a step asks for another. What breaks ends the run, told in its stream."""
+        try:
+            async with aclosing(self._effects.perform(run.checkpoint, effect)) as facts:  # type: ignore[type-var]
+                async for fact in facts:
+                    following = await self._step(run, advance(run.checkpoint, fact, self._clock.now()))
+                    if not isinstance(following, Continue):
+                        return following
+            raise RuntimeError(f"{type(effect).__name__} came to no end")
+        except StorageUnavailable as error:
+            log.warning("run.paused", cause=error.cause)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            return effect
+        except RunLost:
+            raise
+        except Exception as error:  # whatever it is, the run must not hang
+            log.exception("run.broke")
+            broke = RunBroke(f"내부 서버 오류가 발생했습니다. ({type(error).__name__})")
+            return await self._step(run, advance(run.checkpoint, broke, self._clock.now()))
+
+    async def _step(self, run: _Run, step: Step) -> Effect:
+        """Commit a step, then it counts. An approval is ready to be decided before anyone sees it (§5)."""
+        if step.checkpoint is not run.checkpoint or step.events:
+            run.is_committing = True
+            try:
+                await self._prepare(run.checkpoint, step)
+                now = self._clock.now()
+                saved = None if step.checkpoint is run.checkpoint else step.checkpoint
+                bodies = self._bodies(step, run.lock.session_id, now)
+                await self._journal.commit(run.lock, bodies, saved, now)
+            finally:
+                run.is_committing = False
+            run.checkpoint = step.checkpoint
+        if isinstance(step.effect, Stop):
+            return step.effect
+        if run.lock.cancelled_by is not None and not run.is_leaving:
+            return await self._cancel_run(run, run.lock.cancelled_by)
+        if run.is_leaving and not isinstance(step.effect, Continue):
+            raise asyncio.CancelledError
+        return step.effect
+
+    async def _cancel_run(self, run: _Run, cancelled_by: str) -> Effect:
+        return await self._step(run, advance(run.checkpoint, CancelRequested(cancelled_by), self._clock.now()))
+
+    async def _prepare(self, before: Checkpoint, step: Step) -> None:
+        """What must be true before a step is seen: an approval can be decided, or can no longer be."""
+        match step.effect:
+            case AwaitDecision(approval=approval, deadline_at=deadline_at) if step.events:
+                await _patiently(lambda: self._decisions.open(step.checkpoint, approval, deadline_at))
+            case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
+                request_id = before.open_approval.request_id
+                await _patiently(lambda: self._decisions.close(request_id, RequestStatus.CANCELLED))
+
+    def _bodies(self, step: Step, session_id: str, now: float) -> list[bytes]:
+        """The frames of a step; the end marker goes into the log with the end, as one write."""
+        bodies = [body for event in step.events for body in encode(event, session_id, int(now), self._shape)]
+        return [*bodies, DONE_BODY] if isinstance(step.effect, Stop) else bodies
+
+
+async def _patiently(attempt: Callable[[], Awaitable[object]]) -> None:
+    """While Redis is away a run pauses where it is."""
+    while True:
+        try:
+            await attempt()
+            return
+        except StorageUnavailable as error:
+            log.warning("run.paused", cause=error.cause)
+            await asyncio.sleep(_PAUSE_SECONDS)

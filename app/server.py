@@ -1,0 +1,153 @@
+"""The process: hypercorn with a clean end, and a supervisor over several of them on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from app.bootstrap import Service, create_app
+from app.errors import ConfigurationError
+from app.settings import Settings
+
+_HERE = Path(__file__).parent
+_LEAST_UPTIME_SECONDS = 2.0
+_MOST_PAUSE_SECONDS = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+def configuration(bind: str | None = None) -> Config:
+    """What `hypercorn.toml` says, the flag on top."""
+    places = (_HERE.parent / "hypercorn.toml", _HERE / "hypercorn.toml")
+    config = Config.from_toml(next(place for place in places if place.is_file()))
+    config.errorlog = logging.getLogger("hypercorn.error")  # else hypercorn gives it a handler of its own beside ours
+    if bind is not None:
+        config.bind = [bind]
+    return config
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run on uvloop where it is there, with as many open streams as the system allows."""
+    _raise_descriptor_limit()
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main())
+    else:
+        uvloop.run(main())
+
+
+def _raise_descriptor_limit() -> None:
+    """Each stream is a descriptor; the soft limit is often 1024, the hard one is the machine's word."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard or hard == resource.RLIM_INFINITY:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _descriptor_limit() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def listen(config: Config) -> socket.socket:
+    """The listening socket. Raises `ConfigurationError` where it cannot be had."""
+    bind = config.bind[0]
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=config.backlog)
+    except (OSError, ValueError, OverflowError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        cause = os.strerror(number) if number is not None and number > 0 else str(error)
+        raise ConfigurationError(f"--bind {bind}: {cause}") from None
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT. A second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked(number: int) -> None:
+        log.info("server.stopping", signal=signal.Signals(number).name)
+        stop.set()
+        for handled in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(handled)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    return stop
+
+
+async def serve(
+    settings: Settings, config: Config, *, stop: asyncio.Event | None = None, started: asyncio.Event | None = None
+) -> None:
+    """Serve until `stop`, or else a signal, then drain (§2.3). `started` is set when the port answers."""
+    app = create_app(settings)
+    service: Service = app.extensions["aura"]
+    bind = config.bind[0]
+    if not bind.startswith(("fd://", "unix:")):  # before anything starts, so that a taken port is one clear line
+        config.bind = [f"fd://{listen(config).detach()}"]
+    asked = stop_signal() if stop is None else stop
+
+    async def trigger() -> None:
+        log.info("server.started", bind=bind, descriptor_limit=_descriptor_limit())
+        if started is not None:
+            started.set()
+        await asked.wait()
+        await service.drain()
+
+    await hypercorn_serve(app, config, shutdown_trigger=trigger)
+
+
+def supervise(workers: int, config: Config) -> int:
+    """Keep `workers` processes on one listening socket; one that dies is replaced. Answers the exit code."""
+    create_app()  # what would stop a worker stops the start
+    with listen(config) as listener:
+        listener.set_inheritable(True)
+        command = [sys.executable, "-m", "app", "serve", "--bind", f"fd://{listener.fileno()}"]
+
+        def start() -> tuple[subprocess.Popen[bytes], float]:
+            return subprocess.Popen(command, pass_fds=[listener.fileno()]), time.monotonic()
+
+        asked: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda got, _: asked.append(got))
+        children = [start() for _ in range(workers)]
+        pause, not_before = 0.1, 0.0
+        while not asked:
+            time.sleep(0.1)
+            for index, (child, since) in enumerate(children):
+                if child.poll() is None or time.monotonic() < not_before or asked:
+                    continue
+                short_lived = time.monotonic() - since < _LEAST_UPTIME_SECONDS
+                pause = min(pause * 2, _MOST_PAUSE_SECONDS) if short_lived else 0.1
+                not_before = time.monotonic() + pause  # the next death is looked at after that
+                log.error("worker.died", pid=child.pid, code=child.returncode)
+                children[index] = start()
+        living = [child for child, _ in children if child.poll() is None]
+        for child in living:
+            child.send_signal(signal.SIGTERM)
+        # One that was still starting could not tell the signal from any other.
+        return max((abs(code) for child in living if (code := child.wait()) != -signal.SIGTERM), default=0)

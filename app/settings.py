@@ -1,0 +1,176 @@
+"""The settings (§8): one frozen typed model, read once from the environment, units in the names.
+
+An unknown `AURA_*` name or a bad value stops the start with one line that names it; an empty value is an absent one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from app.errors import ConfigurationError
+from statemachine.checkpoint import Limits
+from statemachine.frames import Shape
+
+SECRET_BYTES = 32
+"""RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
+
+Names = frozenset[str]
+
+
+class Settings(BaseModel):
+    """Every setting under the name of its environment variable, in lower case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # identity
+    jwt_secret: SecretStr = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
+    aura_approver_roles: Names = Field(
+        default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
+    )
+    aura_jwt_leeway_seconds: float = Field(default=60, ge=0, description="how far ahead a token's `iat` may be")
+
+    # Redis
+    redis_url: SecretStr | None = Field(
+        default=None, description="`redis://` or `rediss://`; instead of the three below"
+    )
+    redis_host: str = Field(default="localhost", description="Redis host")
+    redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis port")
+    redis_password: SecretStr | None = Field(default=None, description="Redis password")
+    aura_redis_timeout_seconds: float = Field(default=3, gt=0, description="longest wait for an answer of Redis")
+    aura_retention_seconds: int = Field(
+        default=3600, ge=60, description="how long a run is kept after its last write (§5: 60 min)"
+    )
+
+    # the model
+    openai_api_key: SecretStr | None = Field(default=None, description="without it every run ends `LLMNotConfigured`")
+    openai_base_url: str | None = Field(default=None, description="any OpenAI-compatible server")
+    openai_model: str = Field(default="gpt-4o-mini", description="model name")
+    aura_model_timeout_seconds: float = Field(default=120, gt=0, description="longest silence of the model")
+    aura_model_attempts: int = Field(default=3, ge=1, le=10, description="tries of one model turn")
+    aura_model_logprobs: bool = Field(default=False, description="ask for log-probabilities: confidence from the model")
+
+    # approvals
+    hitl_timeout_seconds: float = Field(default=300, gt=0, le=1700, description="time for a person's decision")
+    aura_on_reject: Literal["stop", "replan"] = Field(default="stop", description="a no ends the run, or informs it")
+    aura_approval_required: Names = Field(default=frozenset(), description="further tools that need approval")
+
+    # limits
+    aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
+    aura_tool_timeout_seconds: float = Field(default=60, gt=0, description="time of one tool call")
+    aura_tool_result_bytes: int = Field(default=16 * 1024, ge=256, description="tool result as the model sees it")
+    aura_run_timeout_seconds: float = Field(default=3600, gt=0, description="time of a whole run, waiting included")
+    aura_thread_tokens: int = Field(default=8000, ge=0, description="earlier turns of a thread that the model sees")
+    aura_max_runs: int = Field(default=20_000, ge=1, description="runs under way in one process; more get 503")
+    aura_max_runs_per_user: int = Field(default=0, ge=0, description="runs under way of one user; more get 429; 0: any")
+
+    # the stream
+    aura_event_shape: Shape = Field(default="both", description="fields flat, nested under `data`, or both (§2.1)")
+    aura_heartbeat_seconds: float = Field(default=15, gt=0, le=240, description="silence before a heartbeat")
+
+    # nodes
+    aura_lease_seconds: float = Field(default=10, ge=1, description="a node that is silent for longer loses its runs")
+    aura_drain_seconds: float = Field(default=5, ge=0, description="time for runs to reach a committed step at SIGTERM")
+    aura_takeover_limit: int = Field(default=64, ge=1, description="runs a node takes over at once")
+
+    # tools
+    smtp_host: str | None = Field(default=None, description="mail server; without it `send_email` is not offered")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="its port")
+    smtp_username: str | None = Field(default=None, description="its user")
+    smtp_password: SecretStr | None = Field(default=None, description="its password")
+    smtp_from: str | None = Field(default=None, description="sender address; without it `send_email` is not offered")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="encryption")
+    github_token: SecretStr | None = Field(default=None, description="without it the GitHub tools are not offered")
+    github_api_url: str = Field(default="https://api.github.com", description="REST base URL (GitHub Enterprise too)")
+
+    # logs
+    aura_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level")
+    aura_log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")
+    aura_log_content: bool = Field(default=False, description="log prompts and arguments too (they are private)")
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr) -> SecretStr:
+        size = len(secret.get_secret_value().encode())
+        if size < SECRET_BYTES:
+            raise ValueError(f"it has {size} bytes, HS256 needs at least {SECRET_BYTES}")
+        return secret
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://")
+        if url is not None and not url.get_secret_value().startswith(schemes):
+            raise ValueError(f"it must begin with one of {', '.join(schemes)}")
+        return url
+
+    @field_validator("aura_approver_roles", "aura_approval_required", mode="before")
+    @classmethod
+    def _split(cls, names: Any) -> Any:
+        return frozenset(name.strip() for name in names.split(",") if name.strip()) if isinstance(names, str) else names
+
+    @property
+    def redis_address(self) -> str:
+        """The URL that all of the three forms come to."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        password = f":{quote(self.redis_password.get_secret_value(), safe='')}@" if self.redis_password else ""
+        return f"redis://{password}{self.redis_host}:{self.redis_port}/0"
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            turns=self.aura_max_turns,
+            model_attempts=self.aura_model_attempts,
+            run_seconds=self.aura_run_timeout_seconds,
+            approval_seconds=self.hitl_timeout_seconds,
+            on_reject=self.aura_on_reject,
+        )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never show in an event, a result or a log line."""
+        held = (self.jwt_secret, self.redis_password, self.openai_api_key, self.smtp_password, self.github_token)
+        in_url = unquote(urlsplit(self.redis_url.get_secret_value()).password or "") if self.redis_url else ""
+        return (*(secret.get_secret_value() for secret in held if secret is not None), *([in_url] if in_url else []))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read the environment once. Raises `ConfigurationError` with one line that names the setting."""
+        values = {name.upper(): value for name, value in (os.environ if environment is None else environment).items()}
+        known = {name.upper() for name in cls.model_fields}
+        for name in values:
+            if name.startswith("AURA_") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigurationError(f"{name}: there is no such setting{hint}")
+        given = {name.lower(): value for name, value in values.items() if name in known and value.strip()}
+        try:
+            return cls(**{**given, **overrides})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+            cause = "it is required" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"{name}: {cause}") from None
+
+
+def table() -> str:
+    """The settings as README shows them (Markdown)."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        if field.is_required():
+            shown = "*required*"
+        elif default is None:
+            shown = "–"
+        elif isinstance(default, frozenset):
+            shown = f"`{','.join(sorted(default))}`" if default else "–"
+        else:
+            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        rows.append(f"| `{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)

@@ -1,0 +1,56 @@
+"""The tools that come with Aura: which of them the settings allow. A tool without its service is not offered."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from app.ports import Clock, Tool
+from app.tools.clock import GetCurrentTime
+from app.tools.github import CreatePullRequest, GetPullRequest
+from app.tools.mail import Encryption, SendEmail
+
+KNOWN_TOOL_NAMES = frozenset({GetCurrentTime.name, SendEmail.name, GetPullRequest.name, CreatePullRequest.name})
+
+
+class ToolSettings(Protocol):
+    """What the tools read of the settings."""
+
+    @property
+    def smtp_host(self) -> str | None: ...
+    @property
+    def smtp_port(self) -> int: ...
+    @property
+    def smtp_username(self) -> str | None: ...
+    @property
+    def smtp_password(self) -> SecretStr | None: ...
+    @property
+    def smtp_from(self) -> str | None: ...
+    @property
+    def smtp_tls(self) -> Encryption: ...
+    @property
+    def github_token(self) -> SecretStr | None: ...
+    @property
+    def github_api_url(self) -> str: ...
+
+
+def configured_tools(settings: ToolSettings, clock: Clock) -> list[Tool]:
+    """The tools whose services are configured. Nothing connects before a tool runs."""
+    tools: list[Tool] = [GetCurrentTime(clock)]
+    if settings.smtp_host and settings.smtp_from:
+        tools.append(
+            SendEmail(
+                clock,
+                host=settings.smtp_host,
+                port=settings.smtp_port,
+                sender=settings.smtp_from,
+                username=settings.smtp_username,
+                password=settings.smtp_password,
+                encryption=settings.smtp_tls,
+            )
+        )
+    if settings.github_token:
+        tools.append(GetPullRequest(settings.github_token, settings.github_api_url))
+        tools.append(CreatePullRequest(settings.github_token, settings.github_api_url))
+    return tools

@@ -1,0 +1,256 @@
+"""`github_get_pr` and `github_create_pr`, over GitHub's REST API; GitHub Enterprise by its own base URL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import gidgethub
+import httpx2
+from gidgethub.httpx import GitHubAPI
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from app.errors import ToolError
+from app.ports import ToolContext
+from statemachine.checkpoint import JsonObject
+
+DEFAULT_API_URL = "https://api.github.com"
+# The version that Enterprise servers in use understand too; the newer one changes nothing that is read here.
+API_VERSION = "2022-11-28"
+_HEADERS = {"X-GitHub-Api-Version": API_VERSION}
+_ACCEPT = "application/vnd.github+json"
+_STEP_TIMEOUT_SECONDS = 20
+_FILES_LIMIT = 50
+_BODY_LIMIT_CHARACTERS = 4000
+
+
+def _no_path_trick(name: str) -> str:
+    if name in (".", ".."):
+        raise ValueError("not the name of a repository")
+    return name
+
+
+def _branch(name: str) -> str:
+    """The rules of `git check-ref-format` that matter in a request."""
+    wrong = ("..", "//", "@{", "\\")
+    if any(part in name for part in wrong) or name.startswith(("/", "-")) or name.endswith(("/", ".", ".lock")):
+        raise ValueError("not the name of a branch")
+    return name
+
+
+Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="User or organisation")]
+Repository = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Name of the repository, without its owner"),
+    AfterValidator(_no_path_trick),
+]
+Branch = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f~^:?*\[]{1,200}$"), AfterValidator(_branch)]
+Head = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,99}:)?[^\s\x00-\x1f\x7f~^:?*\[]{1,200}$",
+        description="Branch with the changes; `owner:branch` where it is in a fork",
+    ),
+    AfterValidator(_branch),
+]
+
+
+class GetPullRequestArguments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    owner: Owner
+    repo: Repository
+    number: int = Field(ge=1, le=2**31)
+
+
+class CreatePullRequestArguments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    owner: Owner
+    repo: Repository
+    title: str = Field(min_length=1, max_length=256)
+    head: Head
+    base: Branch = "main"
+    body: str = Field(default="", max_length=40_000, description="Markdown")
+    draft: bool = False
+
+
+class _GitHub:
+    """The connection to one GitHub: a client for each use, so that nothing is open between calls."""
+
+    def __init__(self, token: SecretStr | None, api_url: str) -> None:
+        self._token = token
+        self._api_url = api_url or DEFAULT_API_URL
+
+    @asynccontextmanager
+    async def session(
+        self, subject: str, *, follow_redirects: bool, idempotency_key: str | None = None
+    ) -> AsyncIterator[GitHubAPI]:
+        """The API, with every error of it in words; `subject` is what the request is about."""
+        headers = _HEADERS if idempotency_key is None else {**_HEADERS, "Idempotency-Key": idempotency_key}
+        token = self._token.get_secret_value() if self._token else None
+        try:
+            async with httpx2.AsyncClient(
+                headers=headers, timeout=_STEP_TIMEOUT_SECONDS, follow_redirects=follow_redirects
+            ) as client:
+                yield GitHubAPI(client, "Aura-Platform", oauth_token=token, base_url=self._api_url)
+        except gidgethub.HTTPException as error:
+            raise ToolError(_told(error, subject)) from error
+        except httpx2.TimeoutException as error:
+            raise ToolError(f"GitHub did not answer in time ({subject})") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            # Its own words may hold a header: only the kind is told.
+            raise ToolError(f"GitHub cannot be reached at {self._api_url} ({type(error).__name__})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # not the JSON that was expected
+            raise ToolError(f"GitHub gave an answer that cannot be understood ({subject})") from error
+
+
+class GetPullRequest:
+    """Read a GitHub pull request: title, state, author, branches, description, size and changed files."""
+
+    name: str = "github_get_pr"
+    title: str = "GitHub PR 조회"
+    arguments: type[BaseModel] = GetPullRequestArguments
+    needs_approval: bool = False
+    idempotent: bool = True
+    timeout_seconds: float | None = None
+
+    def __init__(self, token: SecretStr | None = None, api_url: str = DEFAULT_API_URL) -> None:
+        self._github = _GitHub(token, api_url)
+
+    def question(self, arguments: GetPullRequestArguments) -> str:
+        return f"GitHub PR {arguments.owner}/{arguments.repo}#{arguments.number}을(를) 조회하시겠습니까?"
+
+    async def run(self, arguments: GetPullRequestArguments, context: ToolContext) -> JsonObject:  # noqa: ARG002
+        subject = f"{arguments.owner}/{arguments.repo}#{arguments.number}"
+        where = {"owner": arguments.owner, "repo": arguments.repo, "number": str(arguments.number)}
+        # A repository that was renamed answers with a redirect; the token does not go along to another host.
+        async with self._github.session(subject, follow_redirects=True) as github:
+            pull = await github.getitem("/repos/{owner}/{repo}/pulls/{number}", where, accept=_ACCEPT)
+            files = await github.getitem(
+                "/repos/{owner}/{repo}/pulls/{number}/files{?per_page}",
+                {**where, "per_page": str(_FILES_LIMIT)},
+                accept=_ACCEPT,
+            )
+            return _described(pull) | {
+                "additions": pull["additions"],
+                "deletions": pull["deletions"],
+                "changed_files": pull["changed_files"],
+                "mergeable": pull.get("mergeable"),
+                "files": [
+                    {key: file[key] for key in ("filename", "status", "additions", "deletions")}
+                    for file in files[:_FILES_LIMIT]
+                ],
+            }
+
+
+class CreatePullRequest:
+    """Open a GitHub pull request from a branch that is already pushed. A person approves it before.
+
+    An open one with the same head and base is returned instead of a second one: GitHub allows no two of them.
+    """
+
+    name: str = "github_create_pr"
+    title: str = "GitHub PR 생성"
+    arguments: type[BaseModel] = CreatePullRequestArguments
+    needs_approval: bool = True
+    idempotent: bool = True
+    timeout_seconds: float | None = None
+
+    def __init__(self, token: SecretStr, api_url: str = DEFAULT_API_URL) -> None:
+        self._github = _GitHub(token, api_url)
+
+    def question(self, arguments: CreatePullRequestArguments) -> str:  # noqa: ARG002 - as the port says
+        return "GitHub PR을 생성하시겠습니까?"
+
+    async def run(self, arguments: CreatePullRequestArguments, context: ToolContext) -> JsonObject:
+        subject = f"{arguments.owner}/{arguments.repo}"
+        # No redirects: what a person approved for one repository is not done in another.
+        session = self._github.session(subject, follow_redirects=False, idempotency_key=context.idempotency_key)
+        async with session as github:
+            existing = await _open_pull(github, arguments)
+            if existing is not None:
+                return _described(existing) | {"created": False, "note": "An open pull request for this head and base."}
+            try:
+                pull = await github.post(
+                    "/repos/{owner}/{repo}/pulls",
+                    {"owner": arguments.owner, "repo": arguments.repo},
+                    data=arguments.model_dump(include={"title", "head", "base", "body", "draft"}),
+                    accept=_ACCEPT,
+                )
+            except (gidgethub.InvalidField, gidgethub.ValidationError):
+                # Another try of the same call may have been faster since we looked.
+                existing = await _open_pull(github, arguments)
+                if existing is None:
+                    raise
+                return _described(existing) | {"created": False, "note": "An open pull request for this head and base."}
+            return _described(pull) | {"created": True}
+
+
+async def _open_pull(github: GitHubAPI, arguments: CreatePullRequestArguments) -> Any | None:
+    """The open pull request of this head and base, as GitHub tells it. The filter needs the head's owner."""
+    head = arguments.head if ":" in arguments.head else f"{arguments.owner}:{arguments.head}"
+    pulls = await github.getitem(
+        "/repos/{owner}/{repo}/pulls{?state,head,base}",
+        {"owner": arguments.owner, "repo": arguments.repo, "state": "open", "head": head, "base": arguments.base},
+        accept=_ACCEPT,
+    )
+    branch = head.partition(":")[2]
+    # Looked at again: GitHub gives *all* open pull requests where it does not understand the filter.
+    return next(
+        (pull for pull in pulls if pull["head"]["ref"] == branch and pull["base"]["ref"] == arguments.base), None
+    )
+
+
+def _described(pull: Any) -> JsonObject:
+    body = pull.get("body") or ""
+    return {
+        "number": pull["number"],
+        "title": pull["title"],
+        "state": "merged" if pull.get("merged") else pull["state"],
+        "draft": pull.get("draft", False),
+        "author": (pull.get("user") or {}).get("login"),  # null for a deleted account
+        "base": pull["base"]["ref"],
+        "head": pull["head"]["ref"],
+        "body": body if len(body) <= _BODY_LIMIT_CHARACTERS else body[:_BODY_LIMIT_CHARACTERS] + "…",
+        "url": pull["html_url"],
+    }
+
+
+def _told(error: gidgethub.HTTPException, subject: str) -> str:
+    words = " ".join(str(error).split())[:300]
+    status = int(error.status_code)
+    match error:
+        case gidgethub.RateLimitExceeded():
+            return f"GitHub's rate limit is used up until {error.rate_limit.reset_datetime.isoformat()}"
+        case gidgethub.RedirectionException():
+            return f"{subject} has moved; use the repository's present name"
+        case gidgethub.InvalidField() | gidgethub.ValidationError():
+            return f"GitHub refused it ({status}, {subject}): {words}{_field_errors(error.errors)}"
+        case gidgethub.GitHubBroken():
+            return f"GitHub has a problem of its own ({status}); try again later"
+    return _told_by_status(status, error.headers.get("retry-after"), f"({status}, {subject}): {words}", subject)
+
+
+def _told_by_status(status: int, retry_after: str | None, words: str, subject: str) -> str:
+    if status == 401:
+        return "GitHub does not accept the token (401): GITHUB_TOKEN is wrong or expired"
+    if status == 429 or (status == 403 and retry_after):
+        return f"GitHub's rate limit is used up ({status}); try again in {retry_after or 60} s"
+    if status == 403:
+        return f"the token may not do this {words}"
+    if status == 404:
+        return f"GitHub knows no {subject}, or the token may not see it (404)"
+    return f"GitHub refused it {words}"
+
+
+def _field_errors(errors: Any) -> str:
+    if not isinstance(errors, list):
+        return ""
+    told = [
+        " ".join(str(item[key]) for key in ("field", "code") if item.get(key))
+        for item in errors[:5]
+        if isinstance(item, dict)
+    ]
+    return f" [{', '.join(told)}]" if any(told) else ""

@@ -1,0 +1,231 @@
+"""`send_email`: one message over SMTP, after a person's approval."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from typing import Annotated, Literal
+
+import aiosmtplib
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from app.errors import ConfigurationError, ToolError
+from app.ports import Clock, ToolContext
+from statemachine.checkpoint import JsonObject
+
+Encryption = Literal["starttls", "tls", "none"]
+
+_STEP_TIMEOUT_SECONDS = 15  # each of connect, greeting, login … by itself; the tool's own timeout is over all
+_QUIT_TIMEOUT_SECONDS = 2
+_RECIPIENTS_LIMIT = 50
+_LINE_SEPARATORS = "\u2028\u2029"
+
+
+def _one_line(text: str) -> str:
+    """A header is one line: whatever could end it or hide in it is refused, never removed silently."""
+    if any(unicodedata.category(character) == "Cc" or character in _LINE_SEPARATORS for character in text):
+        raise ValueError("line breaks and control characters are not allowed")
+    return text
+
+
+def _plain_text(text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" and character not in "\n\r\t" for character in text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _address(text: str) -> str:
+    """A bare address. Checked by the mail library, not by a service that would ask the network."""
+    wrong = ValueError("not a mail address; give it like name@example.com, without a display name")
+    if any(character.isspace() or unicodedata.category(character) == "Cc" for character in text):
+        raise wrong
+    try:
+        address = Address(addr_spec=text)
+    except (ValueError, IndexError, MessageError):
+        raise wrong from None
+    if not address.username or not address.domain or address.addr_spec != text:
+        raise wrong
+    return text
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value  # models often write a single recipient so
+
+
+MailAddress = Annotated[str, Field(max_length=254), AfterValidator(_address)]
+Recipients = Annotated[list[MailAddress], BeforeValidator(_as_list)]
+
+
+class SendEmailArguments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    to: Recipients = Field(min_length=1, max_length=_RECIPIENTS_LIMIT)
+    cc: Recipients = Field(default=[], max_length=_RECIPIENTS_LIMIT)
+    bcc: Recipients = Field(default=[], max_length=_RECIPIENTS_LIMIT)
+    subject: Annotated[str, AfterValidator(_one_line)] = Field(min_length=1, max_length=255)
+    body: Annotated[str, AfterValidator(_plain_text)] = Field(min_length=1, max_length=50_000, description="Plain text")
+
+
+class SendEmail:
+    """Send a plain-text e-mail from the company's address. A person approves it before it goes out.
+
+    A repeated send carries the same Message-ID, so that mail servers and people can recognise it. That is not enough
+    to repeat it unasked: most servers deliver it twice.
+    """
+
+    name: str = "send_email"
+    title: str = "이메일 발송"
+    arguments: type[BaseModel] = SendEmailArguments
+    needs_approval: bool = True
+    idempotent: bool = False
+    timeout_seconds: float | None = None
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        host: str,
+        port: int,
+        sender: str,
+        username: str | None = None,
+        password: SecretStr | None = None,
+        encryption: Encryption = "starttls",
+        tls_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`sender` may have a display name. `tls_context` is the system's unless given; certificates are checked."""
+        self._clock = clock
+        self._host, self._port = host, port
+        self._sender = _parsed_sender(sender)
+        self._username, self._password = username, password
+        self._encryption = encryption
+        self._tls_context = tls_context
+
+    def question(self, arguments: SendEmailArguments) -> str:  # noqa: ARG002 - as the port says
+        return "이메일을 발송하시겠습니까?"
+
+    async def run(self, arguments: SendEmailArguments, context: ToolContext) -> JsonObject:
+        message = self._message(arguments, context)
+        recipients = list(dict.fromkeys([*arguments.to, *arguments.cc, *arguments.bcc]))
+        client = self._client()
+        try:
+            await self._connect(client)
+            refused = await self._send(client, message, recipients)
+            await _quit(client)
+        finally:
+            client.close()
+        result: JsonObject = {
+            "message_id": message["Message-ID"],
+            "accepted": [recipient for recipient in recipients if recipient not in refused],
+        }
+        if refused:
+            result["refused"] = [{"address": address, "reason": reason} for address, reason in refused.items()]
+            result["note"] = "Only the accepted recipients got the mail; tell the user who did not."
+        return result
+
+    def _message(self, arguments: SendEmailArguments, context: ToolContext) -> EmailMessage:
+        message = EmailMessage()
+        message["From"] = self._sender
+        message["To"] = ", ".join(arguments.to)
+        if arguments.cc:
+            message["Cc"] = ", ".join(arguments.cc)
+        message["Subject"] = arguments.subject
+        message["Date"] = format_datetime(datetime.fromtimestamp(self._clock.now(), UTC))
+        name = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:32]
+        message["Message-ID"] = f"<aura.{name}@{self._sender.domain}>"
+        message.set_content(arguments.body)
+        return message
+
+    def _client(self) -> aiosmtplib.SMTP:
+        return aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._username,
+            password=self._password.get_secret_value() if self._password else None,
+            local_hostname=self._sender.domain,  # else the machine's name is looked up in DNS and told to the server
+            timeout=_STEP_TIMEOUT_SECONDS,
+            use_tls=self._encryption == "tls",
+            start_tls=self._encryption == "starttls",
+            tls_context=self._tls_context,
+        )
+
+    async def _connect(self, client: aiosmtplib.SMTP) -> None:
+        """Connect, encrypt, log in. What fails here has sent nothing."""
+        server = f"the mail server {self._host}:{self._port}"
+        try:
+            await client.connect()
+        except aiosmtplib.SMTPAuthenticationError as error:
+            raise ToolError(f"nothing was sent: {server} refused the login ({_reply(error)})") from error
+        except aiosmtplib.SMTPResponseException as error:
+            raise ToolError(f"nothing was sent: {server} refused the connection ({_reply(error)})") from error
+        except aiosmtplib.SMTPTimeoutError as error:
+            raise ToolError(f"nothing was sent: {server} did not answer in time") from error
+        except (aiosmtplib.SMTPConnectError, OSError) as error:
+            cause = _encryption_problem(error) or "cannot be reached"
+            raise ToolError(f"nothing was sent: {server} {cause}") from error
+        except aiosmtplib.SMTPException as error:
+            raise ToolError(f"nothing was sent: {server}: {_line(error.message)}") from error
+
+    async def _send(self, client: aiosmtplib.SMTP, message: EmailMessage, recipients: list[str]) -> Mapping[str, str]:
+        """Hand the message over; the refused recipients, where at least one was accepted."""
+        try:
+            refused, _ = await client.send_message(message, sender=self._sender.addr_spec, recipients=recipients)
+            return {address: f"{reply.code} {_line(reply.message)}" for address, reply in refused.items()}
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            told = "; ".join(f"{item.recipient} ({_reply(item)})" for item in error.recipients)
+            raise ToolError(f"nothing was sent: the mail server refused every recipient: {told}") from error
+        except aiosmtplib.SMTPSenderRefused as error:
+            sender = self._sender.addr_spec
+            raise ToolError(
+                f"nothing was sent: the mail server refused the sender {sender} ({_reply(error)})"
+            ) from error
+        except aiosmtplib.SMTPResponseException as error:
+            raise ToolError(f"nothing was sent: the mail server refused the message ({_reply(error)})") from error
+        except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError, OSError) as error:
+            raise ToolError(
+                "the connection to the mail server broke while sending: it is not known whether the mail went out"
+                f" (Message-ID {message['Message-ID']})"
+            ) from error
+        except aiosmtplib.SMTPException as error:
+            raise ToolError(f"nothing was sent: {_line(error.message)}") from error
+
+
+async def _quit(client: aiosmtplib.SMTP) -> None:
+    """Say goodbye; the mail is out, so nothing that happens now is its failure."""
+    try:
+        await client.quit(timeout=_QUIT_TIMEOUT_SECONDS)
+    except (aiosmtplib.SMTPException, OSError):  # a TimeoutError is an OSError
+        return
+
+
+def _parsed_sender(text: str) -> Address:
+    display_name, address = parseaddr(text)
+    try:
+        return Address(display_name=_one_line(display_name), addr_spec=_address(address))
+    except ValueError:
+        raise ConfigurationError("SMTP_FROM is not a mail address; give it like `Aura <aura@example.com>`") from None
+
+
+def _encryption_problem(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"shows a certificate that is not trusted ({_line(error.verify_message)})"
+        if isinstance(error, ssl.SSLError):
+            return "does not speak TLS as SMTP_TLS says"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _reply(error: aiosmtplib.SMTPResponseException) -> str:
+    return f"{error.code} {_line(error.message)}"
+
+
+def _line(text: str) -> str:
+    """A server's words on one line, not too many of them."""
+    return " ".join(text.split())[:200]
