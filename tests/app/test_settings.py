@@ -1,0 +1,146 @@
+"""The settings (§8): a bad one stops the start with one line that names it and holds no secret."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypercorn.config import Config
+
+from app import server
+from app.errors import ConfigurationError
+from app.settings import Settings
+from tests.harness.service import SECRET
+
+
+def read(**environment: str) -> Settings:
+    return Settings.from_environment({"JWT_SECRET": SECRET, **environment})
+
+
+def refused(**environment: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment(environment)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_of_the_contract() -> None:
+    settings = read()
+    assert settings.redis_address == "redis://localhost:6379/0"
+    assert settings.hitl_timeout_seconds == 300
+    assert settings.aura_event_shape == "both"
+    assert settings.aura_on_reject == "stop"
+    assert settings.aura_approver_roles == {"admin", "approver"}
+    assert settings.aura_heartbeat_seconds == 15
+    assert settings.aura_lease_seconds == 10
+    assert settings.aura_max_turns == 12
+    assert settings.aura_tool_timeout_seconds == 60
+    assert settings.aura_model_timeout_seconds == 120
+    assert settings.aura_tool_result_bytes == 16 * 1024
+    assert settings.openai_api_key is None
+
+
+def test_an_empty_value_is_an_absent_one() -> None:
+    settings = read(OPENAI_API_KEY="", HITL_TIMEOUT_SECONDS=" ", AURA_EVENT_SHAPE="", REDIS_URL="")
+    assert settings.openai_api_key is None
+    assert settings.hitl_timeout_seconds == 300
+    assert refused(JWT_SECRET="").startswith("JWT_SECRET: it is required")
+
+
+def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
+    assert read(aura_max_turns="3", PATH="/bin", PYTHONPATH=".").aura_max_turns == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JWT_SECRET", "too short"),
+        ("JWT_SECRET", "x" * 31),
+        ("REDIS_PORT", "many"),
+        ("REDIS_PORT", "65536"),
+        ("HITL_TIMEOUT_SECONDS", "0"),
+        ("HITL_TIMEOUT_SECONDS", "-1"),
+        ("HITL_TIMEOUT_SECONDS", "nan"),
+        ("HITL_TIMEOUT_SECONDS", "1800"),
+        ("AURA_EVENT_SHAPE", "round"),
+        ("AURA_ON_REJECT", "cry"),
+        ("AURA_HEARTBEAT_SECONDS", "0"),
+        ("AURA_HEARTBEAT_SECONDS", "300"),
+        ("AURA_LEASE_SECONDS", "0.1"),
+        ("AURA_MAX_TURNS", "0"),
+        ("AURA_LOG_CONTENT", "perhaps"),
+        ("SMTP_TLS", "ssl"),
+    ],
+)
+def test_a_bad_value_is_named(name: str, value: str) -> None:
+    message = refused(**{"JWT_SECRET": SECRET, name: value})
+    assert message.startswith(f"{name}: ")
+    assert SECRET not in message
+    assert value not in message or name != "JWT_SECRET"
+
+
+def test_an_unknown_aura_name_is_named_with_the_nearest_that_exists() -> None:
+    assert "AURA_MAX_TURN:" in (message := refused(JWT_SECRET=SECRET, AURA_MAX_TURN="3"))
+    assert "did you mean AURA_MAX_TURNS?" in message
+    assert "AURA_ZZZZ: there is no such setting" in refused(JWT_SECRET=SECRET, AURA_ZZZZ="")
+
+
+def test_the_secret_is_counted_in_bytes() -> None:
+    assert read(JWT_SECRET="가" * 11).jwt_secret.get_secret_value() == "가" * 11
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({"REDIS_HOST": "redis", "REDIS_PORT": "7000"}, "redis://redis:7000/0"),
+        ({"REDIS_PASSWORD": "p@ss/w:rd"}, "redis://:p%40ss%2Fw%3Ard@localhost:6379/0"),
+        ({"REDIS_URL": "rediss://u:p@host:1/2", "REDIS_HOST": "other"}, "rediss://u:p@host:1/2"),
+    ],
+)
+def test_redis_address(environment: dict[str, str], address: str) -> None:
+    assert read(**environment).redis_address == address
+
+
+def test_names_in_lists_are_trimmed() -> None:
+    settings = read(AURA_APPROVER_ROLES=" boss , chief,,", AURA_APPROVAL_REQUIRED="get_current_time")
+    assert settings.aura_approver_roles == {"boss", "chief"}
+    assert settings.aura_approval_required == {"get_current_time"}
+
+
+def test_secrets_do_not_show() -> None:
+    held = {
+        "OPENAI_API_KEY": "sk-secret-1",
+        "REDIS_PASSWORD": "redis-secret-2",
+        "SMTP_PASSWORD": "smtp-secret-3",
+        "GITHUB_TOKEN": "github-secret-4",
+        "REDIS_URL": "redis://user:url-secret%2F5@host:6379/0",
+    }
+    settings = read(**held)
+    for secret in (SECRET, "sk-secret-1", "redis-secret-2", "smtp-secret-3", "github-secret-4", "url-secret/5"):
+        assert secret in settings.secrets
+        assert secret not in repr(settings)
+        assert secret not in str(settings.model_dump())
+
+
+def test_settings_do_not_change() -> None:
+    settings: Any = read()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.aura_max_turns = 3
+
+
+def test_limits_come_from_the_settings() -> None:
+    limits = read(
+        AURA_MAX_TURNS="3", HITL_TIMEOUT_SECONDS="45", AURA_ON_REJECT="replan", AURA_MODEL_ATTEMPTS="1"
+    ).limits
+    assert (limits.turns, limits.approval_seconds, limits.on_reject, limits.model_attempts) == (3, 45, "replan", 1)
+
+
+def test_hypercorn_toml_says_port_9000_on_all_interfaces_and_holds_no_typo() -> None:
+    said = tomllib.loads((Path(server.__file__).parent.parent / "hypercorn.toml").read_text())
+    known = Config()
+    assert [key for key in said if not hasattr(known, key)] == []
+    assert server.configuration().bind == ["0.0.0.0:9000"]
+    assert server.configuration("127.0.0.1:1").bind == ["127.0.0.1:1"]

@@ -1,0 +1,326 @@
+"""What a model's call means, and what a person may change in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from app.errors import ConfigurationError, FieldInvalid
+from app.ports import Tool, ToolContext
+from app.tools.clock import GetCurrentTime
+from app.tools.github import CreatePullRequest, GetPullRequest
+from app.tools.mail import SendEmail
+from app.tools.registry import ToolRegistry
+from statemachine.checkpoint import Confidence
+
+
+class Account(BaseModel):
+    user: str
+    password: SecretStr
+
+
+class LoginArguments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    title: str = Field(min_length=1)
+    accounts: list[Account] = []
+    token: SecretStr | None = None
+    count: int = 1
+    ratio: float = 0.5
+    free: dict[str, Any] = {}
+
+    @field_validator("title")
+    @classmethod
+    def not_odd(cls, value: str) -> str:
+        if value == "odd":
+            raise KeyError(value)
+        return value
+
+
+class Login:
+    """Log in
+    somewhere.
+
+    More words that the model does not read.
+    """
+
+    name: str = "login"
+    title: str = "로그인"
+    arguments: type[BaseModel] = LoginArguments
+    needs_approval: bool = True
+    idempotent: bool = True
+    timeout_seconds: float | None = None
+
+    def question(self, arguments: LoginArguments) -> str:
+        if arguments.title == "no words":
+            raise RuntimeError
+        return f"{arguments.title}?"
+
+    async def run(self, arguments: LoginArguments, context: ToolContext) -> Any:
+        return None
+
+
+@pytest.fixture
+def registry(clock: Any) -> ToolRegistry:
+    return ToolRegistry([GetCurrentTime(clock), Login()], frozenset(), secrets=["hunter2-hunter2"])
+
+
+# --- construction -----------------------------------------------------------------------------------------------------
+
+
+def test_two_tools_of_a_name_are_refused(clock: Any) -> None:
+    with pytest.raises(ConfigurationError, match="get_current_time"):
+        ToolRegistry([GetCurrentTime(clock), GetCurrentTime(clock)])
+
+
+def test_no_tool_may_be_called_like_the_built_in_one(clock: Any) -> None:
+    tool = GetCurrentTime(clock)
+    tool.name = "update_plan"
+    with pytest.raises(ConfigurationError, match="update_plan"):
+        ToolRegistry([tool])
+
+
+def test_typo_in_approval_required_stops_the_start(clock: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"AURA_APPROVAL_REQUIRED.*'get_curent_time'"):
+        ToolRegistry([GetCurrentTime(clock)], frozenset({"get_curent_time"}))
+    ToolRegistry([GetCurrentTime(clock)], frozenset({"send_email"}), known_names={"send_email"})
+
+
+def test_result_limit_must_leave_room_for_its_mark() -> None:
+    with pytest.raises(ConfigurationError):
+        ToolRegistry([], result_limit_bytes=10)
+
+
+def test_settings_add_approval_and_never_remove_it(clock: Any) -> None:
+    registry = ToolRegistry([GetCurrentTime(clock), Login()], frozenset({"get_current_time"}))
+    assert registry.needs_approval("get_current_time")
+    assert registry.needs_approval("login")
+    assert not ToolRegistry([GetCurrentTime(clock)]).needs_approval("get_current_time")
+
+
+def test_schemas_are_what_a_model_needs_and_no_more(registry: ToolRegistry) -> None:
+    schemas = {schema["function"]["name"]: schema for schema in registry.schemas()}
+    assert list(schemas) == ["get_current_time", "login", "update_plan"]
+    assert schemas["login"]["type"] == "function"
+    assert schemas["login"]["function"]["description"] == "Log in somewhere."
+    parameters = schemas["login"]["function"]["parameters"]
+    assert parameters["required"] == ["title"]
+    assert set(parameters["properties"]) == {"title", "accounts", "token", "count", "ratio", "free"}
+    assert parameters["properties"]["title"] == {"minLength": 1, "type": "string"}
+    assert "title" not in parameters
+    assert "required" not in schemas["get_current_time"]["function"]["parameters"]
+    assert registry.schemas() is registry.schemas()
+    json.dumps(registry.schemas(), allow_nan=False)
+
+
+def test_schemas_of_the_real_tools_are_json(clock: Any) -> None:
+    mail = SendEmail(clock, host="mail.test", port=25, sender="a@b.test")
+    tools: list[Tool] = [mail, GetPullRequest(), CreatePullRequest(SecretStr("token"))]
+    for schema in ToolRegistry(tools).schemas():
+        assert schema["function"]["description"]
+        assert schema["function"]["parameters"]["type"] == "object"
+
+
+# --- resolve ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw", ["", "  \n", "{}"])
+def test_no_arguments_are_an_empty_object(registry: ToolRegistry, raw: str) -> None:
+    call = registry.resolve("c1", "get_current_time", raw)
+    assert (call.refusal, call.arguments, call.shown_arguments) == (None, {}, {})
+    assert (call.title, call.needs_approval, call.idempotent, call.question) == ("현재 시각 확인", False, True, "")
+
+
+def test_arguments_are_stored_as_given_with_secrets_only_where_they_run(registry: ToolRegistry) -> None:
+    raw = '{"title":"x","token":"s3cret","accounts":[{"user":"u","password":"pw"}],"count":"2"}'
+    call = registry.resolve("c1", "login", raw)
+    assert call.refusal is None
+    assert call.arguments == {
+        "title": "x",
+        "token": "s3cret",
+        "accounts": [{"user": "u", "password": "pw"}],
+        "count": 2,
+    }
+    assert call.shown_arguments == {
+        "title": "x",
+        "token": "***",
+        "accounts": [{"user": "u", "password": "***"}],
+        "count": 2,
+    }
+    assert (call.question, call.needs_approval, call.raw_arguments) == ("x?", True, raw)
+
+
+def test_the_services_own_secrets_are_not_shown(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "login", '{"title":"hunter2-hunter2"}')
+    assert call.arguments == {"title": "hunter2-hunter2"}
+    assert call.shown_arguments == {"title": "***"}
+    assert call.question == "***?"
+
+
+def test_unknown_tool_is_refused_with_those_there_are(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "rm_rf", "{}")
+    assert call.refusal == "There is no tool 'rm_rf'. Available tools: get_current_time, login, update_plan."
+    assert registry.resolve("c1", "rm_rf", "{").refusal == call.refusal
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ('{"title":', "not valid JSON: Expecting value at line 1 column 10"),
+        ("[1]", "one JSON object, not an array"),
+        ("null", "one JSON object, not null"),
+        ('"x"', "one JSON object, not a string"),
+        ("true", "one JSON object, not a boolean"),
+        ("7", "one JSON object, not a number"),
+        ('{"title":"x","ratio":NaN}', "NaN is not a JSON number"),
+        ('{"title":"x","ratio":-Infinity}', "-Infinity is not a JSON number"),
+        ('{"title":"x","ratio":1e999}', "1e999 is too large a number"),
+        ('{"title":"x","count":' + "9" * 5000 + "}", "a number that is too long"),
+        ('{"title":"x","title":"y"}', "title: the key stands more than once"),
+        ('{"title":"x","free":{"a":1,"a":2}}', "a: the key stands more than once"),
+        ("[" * 20_000, "nested more than 32 levels deep"),
+        ('{"title":"x","free":' + '{"a":' * 40 + "1" + "}" * 41, "nested more than 32 levels deep"),
+        ('{"title":"' + "x" * 70_000 + '"}', "more than 65536 bytes"),
+        ("{}", "title: Field required"),
+        ('{"title":7,"count":"many","more":1}', "title: Input should be a valid string; count: Input should be"),
+        ('{"title":"x","accounts":[{"user":"u"}]}', "accounts[0].password: Field required"),
+        ('{"title":"\\ud800"}', "arguments: Invalid JSON"),
+        ('{"title":"odd"}', "cannot be checked (KeyError)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_in_precise_words(registry: ToolRegistry, raw: str, words: str) -> None:
+    call = registry.resolve("c1", "login", raw)
+    assert call.refusal is not None
+    assert words in call.refusal
+    assert call.refusal.startswith("login was not run: ")
+    assert (call.arguments, call.shown_arguments) == ({}, {})
+    assert call.raw_arguments == (raw if len(raw) <= 65536 else "{}")
+    assert call.needs_approval
+
+
+def test_refusal_does_not_repeat_a_value(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "login", '{"title":"x","token":["pa55word"],"count":"pa55word"}')
+    assert call.refusal is not None
+    assert "pa55word" not in call.refusal
+
+
+def test_many_errors_are_told_in_part(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "login", json.dumps({"title": "x", **{f"more{i}": i for i in range(9)}}))
+    assert call.refusal is not None
+    assert "and 4 more" in call.refusal
+
+
+def test_question_that_breaks_does_not_lose_the_call(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "login", '{"title":"no words"}')
+    assert (call.refusal, call.question) == (None, "")
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_plan_is_understood(registry: ToolRegistry) -> None:
+    steps = [
+        {"id": "a", "title": "조회", "description": "PR을 읽는다", "confidence": 0.9, "status": "in_progress"},
+        {"title": "분석", "extra": True},
+        {"id": 3, "title": "답변", "confidence": 1},
+    ]
+    call = registry.resolve("c1", "update_plan", json.dumps({"steps": steps}))
+    assert call.refusal is None
+    assert call.plan is not None
+    first, second, third = call.plan
+    assert (first.id, first.title, first.description, first.status) == ("a", "조회", "PR을 읽는다", "in_progress")
+    assert first.confidence == Confidence(value=0.9, source="model")
+    assert (second.id, second.status, second.confidence) == ("step-2", "pending", Confidence.UNKNOWN)
+    assert (third.id, third.confidence.value) == ("3", 1.0)
+    assert [step.order for step in call.plan] == [1, 2, 3]
+
+
+def test_made_step_ids_do_not_meet_given_ones(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "update_plan", '{"steps":[{"title":"x"},{"id":"step-1","title":"y"}]}')
+    assert call.plan is not None
+    assert len({step.id for step in call.plan}) == 2
+
+
+def test_too_long_texts_of_a_plan_are_cut(registry: ToolRegistry) -> None:
+    steps = [{"id": "i" * 99, "title": "t" * 999, "description": "d" * 9999}]
+    call = registry.resolve("c1", "update_plan", json.dumps({"steps": steps}))
+    assert call.plan is not None
+    step = call.plan[0]
+    assert (len(step.id), len(step.title), len(step.description)) == (40, 120, 500)
+    assert step.title.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "steps: Field required"),
+        ({"steps": []}, "steps: "),
+        ({"steps": [{"title": "x"}] * 31}, "at most 30"),
+        ({"steps": [{"title": ""}]}, "steps[0].title"),
+        ({"steps": [{"title": "x", "status": "done"}]}, "steps[0].status"),
+        ({"steps": [{"title": "x", "confidence": 85}]}, "steps[0].confidence"),
+        ({"steps": [{"title": "x", "confidence": True}]}, "steps[0].confidence"),
+        ({"steps": [{"id": "a", "title": "x"}, {"id": "a", "title": "y"}]}, "'a' is used more than once"),
+    ],
+)
+def test_plan_that_does_not_fit_is_refused(registry: ToolRegistry, arguments: Any, words: str) -> None:
+    call = registry.resolve("c1", "update_plan", json.dumps(arguments))
+    assert call.plan == ()
+    assert call.refusal is not None
+    assert words in call.refusal
+
+
+# --- a person's edit --------------------------------------------------------------------------------------------------
+
+ORIGINAL = {
+    "title": "x",
+    "token": "s3cret",
+    "accounts": [{"user": "u", "password": "p1"}, {"user": "v", "password": "p2"}],
+}
+
+
+def test_edit_keeps_the_secrets_nobody_saw(registry: ToolRegistry) -> None:
+    shown = registry.resolve("c1", "login", json.dumps(ORIGINAL)).shown_arguments
+    arguments, shown_again = registry.validate_edit("login", {**shown, "title": "y"}, ORIGINAL)
+    assert arguments == {**ORIGINAL, "title": "y"}
+    assert shown_again == {**shown, "title": "y"}
+
+
+def test_edit_can_set_a_new_secret(registry: ToolRegistry) -> None:
+    arguments, shown = registry.validate_edit("login", {"title": "x", "token": "fresh"}, ORIGINAL)
+    assert (arguments["token"], shown["token"]) == ("fresh", "***")
+
+
+def test_edit_keeps_what_was_scrubbed(registry: ToolRegistry) -> None:
+    arguments, _ = registry.validate_edit("login", {"title": "***", "count": 3}, {"title": "hunter2-hunter2"})
+    assert arguments == {"title": "hunter2-hunter2", "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        ({"title": ""}, "params: title: "),
+        ({"title": "x", "count": "many"}, "params: count: "),
+        ({"title": "x", "unknown": 1}, "params: unknown: "),
+        ({"title": "x", "ratio": float("nan")}, "params: the arguments are not JSON"),
+        ({"title": "x", "free": {"a": object()}}, "params: they are not JSON"),
+        ({"title": "x" * 70_000}, "params: the arguments have more than 65536 bytes"),
+        ({"title": "x", "accounts": [{"user": "v", "password": "***"}]}, "params: accounts[0].password: *** is a mask"),
+        (
+            {"title": "x", "accounts": [{"user": "w", "password": "***"}, {"user": "v", "password": "***"}]},
+            "params: accounts[0].password: *** is a mask",
+        ),
+    ],
+)
+def test_edit_that_does_not_fit_names_the_field(registry: ToolRegistry, edited: Any, words: str) -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        registry.validate_edit("login", edited, ORIGINAL)
+    assert words in caught.value.cause
+
+
+def test_edit_of_a_tool_that_is_gone_is_refused(registry: ToolRegistry) -> None:
+    with pytest.raises(FieldInvalid, match="send_email"):
+        registry.validate_edit("send_email", {}, {})

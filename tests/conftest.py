@@ -1,0 +1,60 @@
+"""Fixtures of all tests: one Redis for the session, emptied before each test that uses it; a strict scripted model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from app.demo.model import ScriptedModelServer
+from app.demo.redis import RedisServer
+from app.settings import Settings
+from tests.harness.service import SECRET
+
+# Tests start many processes of the service: let the first one keep its compiled code for the others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """An empty Redis."""
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ScriptedModelServer]:
+    """Plays the turns a test gives it; fails the test on a call too many and on turns left over."""
+    async with ScriptedModelServer(pace=0) as server:
+        yield server
+        server.check()
+
+
+@pytest.fixture
+def settings(
+    redis_client: redis.Redis, redis_server: RedisServer, model: ScriptedModelServer
+) -> Callable[..., Settings]:
+    """Makes settings for this Redis and this model; overrides by name."""
+
+    def make(**overrides: Any) -> Settings:
+        values: dict[str, Any] = {
+            "jwt_secret": SECRET,
+            "redis_url": redis_server.url,
+            "openai_api_key": "test-key-0123456789",
+            "openai_base_url": model.base_url,
+            "aura_lease_seconds": 2,
+            "aura_drain_seconds": 0.5,
+        }
+        return Settings.from_environment({}, **{**values, **overrides})
+
+    return make

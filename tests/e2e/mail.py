@@ -1,0 +1,31 @@
+"""A model that wants to send a mail, and a mail server that can be held up in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from app.demo.script import ScriptedCall, ScriptedTurn
+from app.demo.smtp import ReceivedMail, SmtpSink
+
+MAIL = {"to": ["kim@example.com"], "subject": "회의", "body": "내일 10시에 만나요."}
+
+
+def asks_for_mail(**turn: Any) -> ScriptedTurn:
+    return ScriptedTurn(tool_calls=[ScriptedCall(name="send_email", arguments=MAIL)], **turn)
+
+
+def mail_settings(smtp: SmtpSink) -> dict[str, Any]:
+    return {"SMTP_HOST": smtp.host, "SMTP_PORT": smtp.port, "SMTP_FROM": "aura@example.com", "SMTP_TLS": "none"}
+
+
+class HeldSmtp(SmtpSink):
+    """Takes a message and says nothing until `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def keep(self, mail: ReceivedMail) -> None:
+        await super().keep(mail)
+        await self.go_on.wait()

@@ -1,0 +1,114 @@
+"""Behind the platform's gateway a client sees every event once and whole (§2.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedCall, ScriptedTurn
+from app.demo.smtp import SmtpSink
+from tests.e2e.conftest import Nodes
+from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.harness.follow import Follower, of_type
+from tests.harness.frames import answer, check
+from tests.harness.gateway import Gateway
+from tests.harness.service import Client, headers
+
+KOREAN = "가나다라마바사아자차카타파하 🇰🇷 뷁쀍 " * 150
+
+
+class Browser(Client):
+    """A client of the gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.client = httpx2.AsyncClient(base_url=gateway.url + "/api", timeout=httpx2.Timeout(30, pool=None))
+
+
+@asynccontextmanager
+async def behind(url: str) -> AsyncIterator[tuple[Gateway, Browser]]:
+    async with Gateway(url) as gateway:
+        browser = Browser(gateway)
+        async with browser.client:
+            yield gateway, browser
+
+
+async def test_every_event_once_and_whole(nodes: Nodes, model: ScriptedModelServer) -> None:
+    async with SmtpSink() as smtp:
+        node = await nodes.start(**mail_settings(smtp), AURA_HEARTBEAT_SECONDS=0.2)
+        model.play(
+            ScriptedTurn(
+                reasoning="먼저 시각을 확인하고 메일을 씁니다. " * 200,
+                tool_calls=[ScriptedCall(name="get_current_time")],
+            ),
+            asks_for_mail(),
+            ScriptedTurn(text=KOREAN, chunk_chars=2000, hang_after=1),
+        )
+        async with behind(node.url) as (gateway, browser):
+            client = Follower("메일")
+            async with browser.stream("메일") as stream:
+                hitl = await client.take(stream, of_type("hitl"))
+                while stream.comments < 2:
+                    await stream.any()  # heartbeats
+                assert (await node.decide("approve", hitl["requestId"])).status_code == 200
+                await model.arrived(3)
+                await client.take(stream, of_type("content"))
+                model.release()
+                await client.take(stream)
+            assert gateway.made_up == []
+            check(client.seen)
+            assert answer(client.seen) == KOREAN
+            direct = Follower("메일")
+            async with node.stream(method="GET") as stream:
+                await direct.take(stream)
+            assert [frame.raw for frame in client.seen] == [frame.raw for frame in direct.seen]
+            (at,) = (buffer for buffer in gateway.buffers if b"event: hitl" in buffer)
+            assert at.count(b"event: ") == 1
+            assert at.endswith(b"\n\n")
+            events = [buffer for buffer in gateway.buffers if b"event: " in buffer]
+            assert max(len(buffer) for buffer in events) <= 2048
+
+
+async def test_a_burst_of_frames_survives_being_read_slowly(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """A client that does not read for a while; frames pile up in the sockets on the way."""
+    node = await nodes.start()
+    text = KOREAN * 20
+    model.play(ScriptedTurn(text=text, chunk_chars=500))
+    async with behind(node.url) as (_, browser):
+        client = Follower("길게")
+        async with browser.stream("길게") as stream:
+            await client.take(stream, of_type("content"))
+            await model.idle()
+            await client.take(stream)
+        check(client.seen)
+        assert answer(client.seen) == text
+
+
+async def test_a_made_up_id_resumes_by_post(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The gateway's ids are microseconds that no event has: the run is found by its prompt, the place by the time."""
+    first, second = await nodes.pair()
+    model.play(ScriptedTurn(text=KOREAN, chunk_chars=100, hang_after=10), ScriptedTurn(text="다른"))
+    client = Follower("길게")
+    async with first.stream("길게") as stream:
+        while len(answer(client.seen)) < 1000:
+            await client.take(stream, of_type("content"))
+    while time.time() * 1000 <= float(client.seen[-1].id or 0):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    made_up = str(time.time_ns() // 1000)
+    other = Follower("다른 것")
+    await other.read(first)  # a newer run of the same user, with another prompt
+    async with behind(second.url) as (_, browser):
+        async with browser.stream("길게", headers=headers(**{"Last-Event-ID": made_up})) as stream:
+            model.release()
+            await client.take(stream)
+        check(client.seen)
+        assert answer(client.seen) == KOREAN
+        for id in ("not-a-number", "0"):  # they say nothing: from its start
+            async with browser.stream("길게", headers=headers(**{"Last-Event-ID": id})) as stream:
+                frames = await stream.rest()
+            assert [frame.raw for frame in frames] == [frame.raw for frame in client.seen]
+    assert len(model.requests) == 2

@@ -1,0 +1,107 @@
+"""Many runs in one process: few connections to Redis, every one of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import redis
+
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
+from app.demo.smtp import SmtpSink
+from tests.e2e.conftest import Nodes
+from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.harness.follow import Follower, of_type
+from tests.harness.frames import answer, check
+from tests.harness.service import headers
+from tests.harness.waiting import eventually
+
+COUNT = 200
+CONNECTIONS = 8
+DONE = "메일을 보냈습니다."
+
+
+def connections(client: redis.Redis) -> int:
+    """Those of the nodes, without the test's own."""
+    return len(client.client_list()) - 1
+
+
+async def test_200_waiting_runs_are_approved_at_once(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    async with SmtpSink() as smtp:
+        node = await nodes.start(AURA_LEASE_SECONDS="10", **mail_settings(smtp))
+        model.play(*(asks_for_mail() for _ in range(COUNT)))
+        clients = [Follower("메일", f"user{number}") for number in range(COUNT)]
+        all_wait, most = asyncio.Event(), 0
+
+        async def follow(client: Follower) -> None:
+            async with node.stream("메일", headers=headers(client.user)) as stream:
+                await client.take(stream, of_type("hitl"))
+                if all(client.seen and client.seen[-1].type == "hitl" for client in clients):
+                    all_wait.set()
+                await all_wait.wait()
+                await client.take(stream)
+
+        following = asyncio.gather(*(follow(client) for client in clients))
+        async with asyncio.timeout(90):
+            await all_wait.wait()
+        assert len(redis_client.pubsub_channels("hitl:channel:*")) == COUNT
+        most = connections(redis_client)
+        model.play(*(ScriptedTurn(text=DONE) for _ in range(COUNT)))
+        approved_at = time.monotonic()
+        with redis_client.pipeline(transaction=False) as pipeline:
+            for client in clients:
+                signal = {"type": "approval", "requestId": client.seen[-1]["requestId"], "status": "approved"}
+                pipeline.publish(f"hitl:channel:{client.session_id}", json.dumps(signal))
+            assert pipeline.execute() == [1] * COUNT
+        while not following.done():
+            assert time.monotonic() < approved_at + 90
+            most = max(most, connections(redis_client))
+            await asyncio.sleep(0.02)
+        await following
+        print(f"{COUNT} approved and done in {time.monotonic() - approved_at:.2f} s, {most} connections")
+        for client in clients:
+            check(client.seen)
+            assert answer(client.seen) == DONE
+        assert len(smtp.messages) == COUNT
+        assert most <= CONNECTIONS
+        await eventually(lambda: not redis_client.pubsub_channels("hitl:channel:*"))
+
+
+async def test_200_waiting_runs_outlive_the_only_node(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    """Kill it, start another, approve all: each finishes once, deadlines unchanged."""
+    async with SmtpSink() as smtp:
+        first = await nodes.start(**mail_settings(smtp))
+        model.play(*(asks_for_mail() for _ in range(COUNT)))
+        clients = [Follower("메일", f"user{number}") for number in range(COUNT)]
+        await asyncio.gather(*(client.read(first, of_type("hitl")) for client in clients))
+        before = deadlines(redis_client)
+        first.kill()
+        killed_at = time.monotonic()
+        second = await nodes.start(**mail_settings(smtp))
+        await eventually(lambda: len(redis_client.pubsub_channels("hitl:channel:*")) == COUNT, 10)
+        took = time.monotonic() - killed_at
+        print(f"{COUNT} runs taken over after {took:.2f} s")
+        assert took < 4
+        assert deadlines(redis_client) == before
+        model.play(*(ScriptedTurn(text=DONE) for _ in range(COUNT)))
+
+        async def finish(client: Follower) -> None:
+            request_id = client.seen[-1]["requestId"]
+            assert (await second.decide("approve", request_id, as_=headers(client.user))).status_code == 200
+            await client.read(second)
+
+        await asyncio.gather(*(finish(client) for client in clients))
+        for client in clients:
+            check(client.seen)
+            assert answer(client.seen) == DONE
+        assert len(smtp.messages) == COUNT
+
+
+def deadlines(client: redis.Redis) -> dict[str, float]:
+    return {str(key): json.loads(str(client.get(key)))["deadline_at"] for key in client.keys("checkpoint:*")}

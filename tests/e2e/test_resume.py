@@ -1,0 +1,99 @@
+"""A reader that comes back, to any node, gets the same events with the same ids: none missing, none twice (§3)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedCall, ScriptedTurn
+from tests.e2e.conftest import Nodes
+from tests.harness.frames import Frame, answer, check, types
+from tests.harness.process import ServeProcess
+from tests.harness.service import headers
+
+TEXT = "결재 서류를 검토했습니다. 총 세 건이며, 모두 정상입니다. 감사합니다!"
+
+
+def back(frame: Frame) -> dict[str, str]:
+    return headers(**{"Last-Event-ID": str(frame.id)})
+
+
+async def test_cut_after_every_event_of_a_run_that_has_ended(nodes: Nodes, model: ScriptedModelServer) -> None:
+    first, second = await nodes.pair()
+    model.play(ScriptedTurn(tool_calls=[ScriptedCall(name="get_current_time")]), ScriptedTurn(text=TEXT))
+    async with first.stream("검토") as stream:
+        whole = await stream.rest()
+    check(whole)
+    raws = [frame.raw for frame in whole]
+    for number, frame in enumerate(whole[:-1], start=1):
+        async with second.stream("검토", headers=back(frame)) as stream:
+            assert [frame.raw for frame in await stream.rest()] == raws[number:]
+    async with second.stream(method="GET") as stream:
+        assert [frame.raw for frame in await stream.rest()] == raws
+    assert len(model.requests) == 2
+
+
+async def test_cut_after_every_event_of_a_run_that_goes_on(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The client changes the node after each event, while the run is under way on the first."""
+    pair = await nodes.pair()
+    model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
+    seen: list[Frame] = []
+    async with pair[0].stream("검토") as stream:
+        seen.append(await stream.next())
+    while not seen[-1].is_done:
+        node = pair[len(seen) % 2]
+        async with node.stream("검토", headers=back(seen[-1])) as stream:
+            seen.append(await stream.next())
+    check(seen)
+    assert answer(seen) == TEXT
+    async with pair[1].stream(method="GET") as stream:
+        assert [frame.raw for frame in await stream.rest()] == [frame.raw for frame in seen]
+    assert len(model.requests) == 1
+
+
+async def test_a_reader_on_another_node_is_woken_at_once(nodes: Nodes, model: ScriptedModelServer) -> None:
+    first, second = await nodes.pair()
+    pieces = [f"조각 {number} " for number in range(8)]
+    model.play(ScriptedTurn(text=pieces, delay_ms=300))
+    model._pace = 1.0  # the fixture's plays at once
+    arrivals: dict[ServeProcess, dict[int, float]] = {first: {}, second: {}}
+
+    async def read(node: ServeProcess, stream: object) -> None:
+        frames = stream
+        while True:
+            try:
+                frame = await frames.next()  # type: ignore[attr-defined]
+            except StopAsyncIteration:
+                return
+            arrivals[node][frame.id] = time.monotonic()
+
+    async with first.stream("검토") as here:
+        start = await here.next()
+        async with second.stream(method="GET", params={"sessionId": start["sessionId"]}) as there:
+            await asyncio.gather(read(first, here), read(second, there))
+            frames = there.seen
+    check(frames)
+    assert answer(frames) == "".join(pieces)
+    lags = [arrivals[second][id] - at for id, at in arrivals[first].items()]
+    assert max(lags) < 0.25, lags
+
+
+async def test_an_unknown_id_starts_nothing(nodes: Nodes, model: ScriptedModelServer) -> None:
+    node = await nodes.start()
+    async with node.stream("없는 실행", headers=headers(**{"Last-Event-ID": "1706156400123"})) as stream:
+        frames = await stream.rest()
+    assert types(frames) == ["error", "end", "[DONE]"]
+    assert frames[0]["errorType"] == "ResumeExpired"
+    assert model.requests == []
+
+
+async def test_the_same_idempotency_key_on_another_node_attaches(nodes: Nodes, model: ScriptedModelServer) -> None:
+    first, second = await nodes.pair()
+    model.play(ScriptedTurn(text=TEXT))
+    keyed = headers(**{"Idempotency-Key": "key-1"})
+    async with first.stream("검토", headers=keyed) as stream:
+        whole = await stream.rest()
+    async with second.stream("검토", headers=keyed) as stream:
+        assert [frame.raw for frame in await stream.rest()] == [frame.raw for frame in whole]
+    assert len(model.requests) == 1

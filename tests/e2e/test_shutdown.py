@@ -1,0 +1,183 @@
+"""SIGTERM: no new runs, the open streams end with the word to come back, others go on at once (§2.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+import redis
+
+from app.demo.model import ScriptedModelServer
+from app.demo.redis import RedisServer
+from app.demo.script import ScriptedTurn
+from app.demo.smtp import SmtpSink
+from tests.e2e.conftest import Nodes
+from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
+from tests.e2e.test_storage import NodesOn
+from tests.harness.follow import Follower, of_type
+from tests.harness.frames import StreamReader, answer, check, types
+from tests.harness.waiting import eventually
+
+TEXT = "분기 보고서를 정리했습니다. 매출은 12% 늘었고, 비용은 그대로입니다. 자세한 표는 첨부를 보세요."
+DONE = "메일을 보냈습니다."
+
+
+async def sent_away(client: Follower, stream: StreamReader) -> None:
+    """The stream ends with the comment frame that says when to come back, and without `[DONE]`."""
+    with pytest.raises(StopAsyncIteration):
+        await client.take(stream)
+    assert not client.is_done
+    assert stream.last is not None
+    assert "retry: 1000" in stream.last.raw
+    assert "id:" in stream.last.raw
+    assert stream.last.id is None
+
+
+async def test_streams_move_to_the_other_node(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    """One run waits for an approval, one is in the middle of an answer."""
+    async with SmtpSink() as smtp:
+        first, second = await nodes.pair(**mail_settings(smtp))
+        waiting, writing = Follower("메일"), Follower("보고서")
+        model.play(asks_for_mail())
+        async with first.stream("메일") as approval:
+            hitl = await waiting.take(approval, of_type("hitl"))
+            model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
+            async with first.stream("보고서") as report:
+                while len(answer(writing.seen)) < 40:
+                    await writing.take(report, of_type("content"))
+                model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
+                first.terminate()
+                asked_at = time.monotonic()
+                await eventually(lambda: first.logged("server.stopping"))
+                assert (await first.client.get("/ready")).status_code == 503
+                assert (await first.client.get("/health")).status_code == 200
+                async with first.stream("새로") as stream:
+                    refused = await stream.rest()
+                assert stream.response.status_code == 503
+                assert int(stream.response.headers["retry-after"]) >= 1
+                assert types(refused) == ["error", "end", "[DONE]"]
+                await sent_away(waiting, approval)
+                await sent_away(writing, report)
+        await writing.read(second)
+        assert await first.ended() == 0
+        assert time.monotonic() - asked_at < 5
+        model.play(ScriptedTurn(text=DONE))
+        await eventually(lambda: redis_client.pubsub_channels("hitl:channel:*"))
+        assert (await second.decide("approve", hitl["requestId"])).status_code == 200
+        await waiting.read(second)
+        for client, text in ((writing, TEXT), (waiting, DONE)):
+            check(client.seen)
+            assert answer(client.seen) == text
+        assert len(smtp.messages) == 1
+        assert len(model.requests) == 4  # the answer was gone on with, once
+
+
+async def test_a_waiting_run_moves_without_waiting_for_the_lease(nodes: Nodes, model: ScriptedModelServer) -> None:
+    async with SmtpSink() as smtp:
+        first, second = await nodes.pair(**mail_settings(smtp), AURA_LEASE_SECONDS=10)
+        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        client = Follower("메일")
+        async with first.stream("메일") as stream:
+            hitl = await client.take(stream, of_type("hitl"))
+            first.terminate()
+            asked_at = time.monotonic()
+            await sent_away(client, stream)
+        await eventually(lambda: second.logged("run.taken_over"), 3)
+        print(f"handed over after {time.monotonic() - asked_at:.2f} s")
+        assert time.monotonic() - asked_at < 2
+        await second.decide("approve", hitl["requestId"])
+        await client.read(second)
+        assert await first.ended() == 0
+        check(client.seen)
+        assert answer(client.seen) == DONE
+
+
+async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """Its result is committed before the node leaves, so nobody is asked whether it happened."""
+    async with HeldSmtp() as smtp:
+        first, second = await nodes.pair(**mail_settings(smtp), AURA_DRAIN_SECONDS=5)
+        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        client = Follower("메일")
+        async with first.stream("메일") as stream:
+            hitl = await client.take(stream, of_type("hitl"))
+            await first.decide("approve", hitl["requestId"])
+            await smtp.received(1)
+            first.terminate()
+            await eventually(lambda: first.logged("server.stopping"))
+            smtp.go_on.set()
+            await sent_away(client, stream)
+        await client.read(second)
+        assert await first.ended() == 0
+        check(client.seen)
+        assert types(client.seen).count("hitl") == 1
+        assert answer(client.seen) == DONE
+        assert len(smtp.messages) == 1
+
+
+async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """Every client ends with the whole answer and sees no more than a reconnect."""
+    count = 30
+    first, second = await nodes.pair(AURA_DRAIN_SECONDS=0.5)
+    model._pace = 1.0
+    model.play(*(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=60) for _ in range(3 * count)))
+    clients = [Follower("보고서", f"user{number}") for number in range(count)]
+
+    async def follow(client: Follower) -> None:
+        node = first
+        while not client.is_done:
+            try:
+                await client.read(node)
+            except StopAsyncIteration:
+                node = second
+
+    following = asyncio.gather(*(follow(client) for client in clients))
+    await model.arrived(count)
+    first.terminate()
+    async with asyncio.timeout(20):
+        await following
+    assert await first.ended() == 0
+    model._queue.clear()
+    for client in clients:
+        check(client.seen)
+        assert answer(client.seen) == TEXT
+
+
+async def test_nothing_under_way_ends_at_once(nodes: Nodes) -> None:
+    node = await nodes.start()
+    node.terminate()
+    asked_at = time.monotonic()
+    assert await node.ended() == 0
+    assert time.monotonic() - asked_at < 2
+
+
+async def test_interrupt_ends_as_terminate_does(nodes: Nodes) -> None:
+    node = await nodes.start()
+    node.signal(signal.SIGINT)
+    assert await node.ended() == 0
+
+
+async def test_it_ends_although_redis_hangs(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
+    with RedisServer() as server:
+        async with SmtpSink() as smtp:
+            node = await nodes_on(server.url).start(**mail_settings(smtp))
+            waiting, writing = Follower("메일"), Follower("보고서")
+            model.play(asks_for_mail())
+            async with node.stream("메일") as approval:
+                await waiting.take(approval, of_type("hitl"))
+                model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
+                async with node.stream("보고서") as report:
+                    while len(answer(writing.seen)) < 40:
+                        await writing.take(report, of_type("content"))
+                    server.pause()
+                    model.release()
+                    node.terminate()
+                    asked_at = time.monotonic()
+                    await sent_away(waiting, approval)
+                    await sent_away(writing, report)
+                    assert await node.ended(15) == 0
+                    print(f"ended after {time.monotonic() - asked_at:.2f} s")
+            server.resume()

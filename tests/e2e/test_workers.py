@@ -1,0 +1,87 @@
+"""`aura serve --workers 2`: one port, several processes, a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
+from app.demo.smtp import SmtpSink
+from tests.e2e.conftest import Nodes
+from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.harness.follow import BROKEN, Follower, of_type
+from tests.harness.frames import answer, check
+from tests.harness.process import ServeProcess
+from tests.harness.service import headers
+from tests.harness.waiting import eventually
+
+DONE = "메일을 보냈습니다."
+
+
+def workers(node: ServeProcess) -> list[int]:
+    """Process ids of the supervisor's children."""
+    with contextlib.suppress(FileNotFoundError):
+        return [int(id) for id in Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()]
+    return []
+
+
+async def test_the_death_of_a_worker_loses_nothing(nodes: Nodes, model: ScriptedModelServer) -> None:
+    async with SmtpSink() as smtp:
+        node = await nodes.start("--workers", "2", **mail_settings(smtp))
+        await eventually(lambda: len(node.logged("server.started")) == 2, 15)
+        count = 6
+        model.play(*(asks_for_mail() for _ in range(count)))
+        clients = [Follower("메일", f"user{number}") for number in range(count)]
+        broken: list[Follower] = []
+
+        async def wait_for_hitl(client: Follower) -> None:
+            async with node.stream("메일", headers=_headers(client)) as stream:
+                await client.take(stream, of_type("hitl"))
+                all_wait.release()
+                with contextlib.suppress(*BROKEN, StopAsyncIteration):
+                    await client.take(stream)
+            broken.append(client)
+
+        all_wait = asyncio.Semaphore(0)
+        waiting = [asyncio.create_task(wait_for_hitl(client)) for client in clients]
+        for _ in clients:
+            await all_wait.acquire()
+        victim = workers(node)[0]
+        os.kill(victim, signal.SIGKILL)
+        model.play(*(ScriptedTurn(text=DONE) for _ in range(count)))
+        await eventually(lambda: len(workers(node)) == 2 and victim not in workers(node), 10)
+        assert node.code is None
+        for client in clients:  # whatever worker accepts it
+            response = await node.decide("approve", client.seen[-1]["requestId"], as_=_headers(client))
+            assert response.status_code == 200
+        async with asyncio.timeout(15):
+            for client in clients:
+                while not client.is_done:
+                    with contextlib.suppress(*BROKEN, StopAsyncIteration):
+                        if client in broken:
+                            await client.read(node)
+                        else:
+                            await asyncio.sleep(0.01)
+        await asyncio.gather(*waiting)
+        for client in clients:
+            check(client.seen)
+            assert answer(client.seen) == DONE
+        assert len(smtp.messages) == count
+        await eventually(lambda: len(node.logged("server.started")) == 3, 15)
+        node.terminate()
+        assert await node.ended() == 0
+        assert workers(node) == []
+
+
+async def test_terminated_while_workers_still_start(nodes: Nodes) -> None:
+    node = await nodes.start("--workers", "2")  # one answers, the other may not be there yet
+    node.terminate()
+    assert await node.ended() == 0
+
+
+def _headers(client: Follower) -> dict[str, str]:
+    return headers(client.user)

@@ -1,0 +1,50 @@
+"""A clock that stands still until a test moves it; freezegun moves with it, timers of the loop stay real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from freezegun import freeze_time
+from freezegun.api import FrozenDateTimeFactory
+
+from app.ports import AnyEvent
+
+START = 1_795_000_000.0
+
+
+class FrozenClock:
+    """`ports.Clock` under freezegun. `advance` ticks it and wakes whoever waits for a time that has come."""
+
+    def __init__(self, frozen: FrozenDateTimeFactory) -> None:
+        self._frozen = frozen
+        self._ticked = asyncio.Event()
+
+    def now(self) -> float:
+        return datetime.now(UTC).timestamp()
+
+    def advance(self, seconds: float) -> None:
+        self._frozen.tick(seconds)
+        ticked, self._ticked = self._ticked, asyncio.Event()
+        ticked.set()
+
+    async def wait(self, event: AnyEvent, until: float | None) -> bool:
+        while not event.is_set():
+            if until is not None and self.now() >= until:
+                return False
+            waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._ticked.wait())}
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        return True
+
+
+@contextmanager
+def frozen_clock(at: float = START) -> Iterator[FrozenClock]:
+    with freeze_time(datetime.fromtimestamp(at, UTC), real_asyncio=True) as frozen:
+        assert isinstance(frozen, FrozenDateTimeFactory)
+        yield FrozenClock(frozen)

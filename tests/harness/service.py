@@ -1,0 +1,94 @@
+"""Aura under a real Hypercorn on a real socket, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from hypercorn.asyncio import serve
+from quart import Quart
+
+from app import server
+from app.auth import mint
+from app.bootstrap import Service, create_app
+from app.ports import Clock, Tool
+from app.settings import Settings
+from tests.harness.frames import StreamReader
+
+SECRET = "a secret of at least thirty-two bytes, for tests"
+STREAM = "/aura/test/stream"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def headers(user: str = "user1", tenant: str = "tenant1", role: str | None = None, **more: str) -> dict[str, str]:
+    token = mint(SECRET, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=3600)
+    return {"Authorization": f"Bearer {token}", "X-Tenant-ID": tenant, "X-User-ID": user, **more}
+
+
+class Client:
+    """What a test says to a running service, whatever runs it."""
+
+    client: httpx2.AsyncClient
+
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str | None = None, *, method: str = "POST", body: Any = None, **kwargs: Any
+    ) -> AsyncIterator[StreamReader]:
+        """POST a prompt (or `body`) and read the stream; `headers` default to user1 of tenant1."""
+        kwargs.setdefault("headers", headers())
+        if method == "POST":
+            kwargs["json"] = body if body is not None else {"prompt": prompt}
+        async with self.client.stream(method, STREAM, **kwargs) as response:
+            yield StreamReader(response)
+
+    async def decide(self, verdict: str, request_id: str, *, as_: dict[str, str] | None = None, **body: Any) -> Any:
+        sent = as_ or headers()
+        body = {"userId": sent["X-User-ID"], **body}
+        return await self.client.post(f"/aura/hitl/{verdict}/{request_id}", json=body, headers=sent)
+
+
+@dataclass
+class Aura(Client):
+    """A running service and a client of it."""
+
+    url: str
+    app: Quart
+    client: httpx2.AsyncClient
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.extensions["aura"]
+        return service
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, *, clock: Clock | None = None, tools: Sequence[Tool] | None = None
+) -> AsyncIterator[Aura]:
+    """Serve until the block is left, then shut down as a SIGTERM would."""
+    app = create_app(settings, clock=clock, tools=tools)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    port = listener.getsockname()[1]
+    config = server.configuration(f"fd://{listener.detach()}")
+    stop = asyncio.Event()
+
+    async def trigger() -> None:
+        await stop.wait()
+        await app.extensions["aura"].drain()
+
+    serving = asyncio.create_task(serve(app, config, shutdown_trigger=trigger))
+    url = f"http://127.0.0.1:{port}"
+    async with httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(30, pool=None)) as client:
+        try:
+            await client.get("/health")
+            yield Aura(url, app, client)
+        finally:
+            stop.set()
+            await serving

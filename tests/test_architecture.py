@@ -1,0 +1,144 @@
+"""Who may import whom (DESIGN), read from the sources themselves."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypercorn.config import Config
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for folder in ("app", "statemachine") for path in sorted((ROOT / folder).rglob("*.py"))]
+ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+
+SERVICES = {"approvals", "effects", "records", "resume", "runs", "tools"}
+ROUTES = {"auth", "routes", "sse"}
+
+# part of `app` → the other parts it may import; a part that is missing here has no place in the design yet
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "logs": set(),
+    "settings": {"errors"},
+    "ports": set(),
+    "clock": {"ports"},
+    **{part: SERVICES | {"ports", "errors"} for part in SERVICES - {"tools"}},
+    "tools": {"ports", "errors"},
+    "redis": {"ports", "errors"},
+    "model": {"ports", "errors"},
+    "integrations": {"ports", "errors"},
+    **{part: ROUTES | SERVICES - {"effects", "tools"} | {"ports", "errors"} for part in ROUTES},
+    "ask": {"errors"},
+    "server": {"bootstrap", "settings", "logs", "errors"},
+    "__main__": {"cli"},
+}
+ANYTHING = {"bootstrap", "chaos", "cli", "demo"}
+STARTERS = {"server", "cli", "demo", "__main__"}
+
+# library → the only parts of `app` that may import it
+ONLY_IN = {
+    "redis": {"redis", "demo", "chaos"},
+    "openai": {"model"},
+    "quart": {"routes", "bootstrap"},
+    "hypercorn": {"server"},
+}
+
+
+def name(path: Path) -> str:
+    """The path from the root, as a test id."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def part(path: Path) -> str:
+    """`runs` for app/runs.py, `redis` for app/redis/keys.py, `` for app/__init__.py."""
+    inner = path.relative_to(ROOT).parts[1:]
+    return "" if inner == ("__init__.py",) else inner[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module the file imports, wherever in it; `from app import logs` is `app.logs`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)} has a relative import"
+            assert node.module
+            if node.module in ("app", "statemachine"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def parts_imported(path: Path) -> set[str]:
+    return {module.split(".")[1] for module in imports(path) if module.startswith("app.")}
+
+
+def libraries_imported(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imports(path)}
+
+
+APP = [path for path in SOURCES if path.is_relative_to(ROOT / "app")]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path not in APP], ids=name)
+def test_the_core_knows_nothing_of_the_world(path: Path) -> None:
+    foreign = libraries_imported(path) - sys.stdlib_module_names
+    assert foreign <= {"statemachine", "pydantic", "transitions"}
+    effects = {"asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}
+    assert not libraries_imported(path) & effects, "the core has no clock, no chance, no I/O"
+
+
+@pytest.mark.parametrize("path", APP, ids=name)
+def test_a_part_of_the_shell_imports_only_what_it_may(path: Path) -> None:
+    own = part(path)
+    if own in ANYTHING or not own:
+        return
+    assert own in MAY_IMPORT, f"{own} has no place in the design: give it one in MAY_IMPORT"
+    assert parts_imported(path) <= MAY_IMPORT[own] | {own}
+
+
+@pytest.mark.parametrize("path", APP, ids=name)
+def test_a_library_is_imported_only_by_its_adapter(path: Path) -> None:
+    for library in libraries_imported(path) & set(ONLY_IN):
+        assert part(path) in ONLY_IN[library], f"{library} must not be known here"
+
+
+@pytest.mark.parametrize("path", APP, ids=name)
+def test_nobody_imports_the_wiring_but_those_who_start_it(path: Path) -> None:
+    assert part(path) in STARTERS or not parts_imported(path) & {"bootstrap", "cli"}
+
+
+def test_the_wiring_does_not_know_who_starts_it() -> None:
+    assert not parts_imported(ROOT / "app" / "bootstrap.py") & (STARTERS | {"ask"})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_the_environment_is_read_by_the_settings_alone(path: Path) -> None:
+    readers = {"environ", "environb", "getenv", "getenvb"}
+    read = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr in readers and ast.unparse(node.value) == "os")
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and readers & {it.name for it in node.names})
+    ]
+    assert not read or name(path) == "app/settings.py"
+
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_no_file_is_too_long_to_be_read(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_the_top_level_is_fixed() -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
+    assert folders - {"dist", "build", "htmlcov"} <= {"app", "statemachine", "tests", "fixtures"}
+    assert not list((ROOT / "fixtures").rglob("*.py")), "fixtures are data"
+
+
+def test_every_key_of_hypercorn_toml_is_one_that_hypercorn_knows() -> None:
+    keys = tomllib.loads((ROOT / "hypercorn.toml").read_text(encoding="utf-8"))
+    assert keys["bind"] == ["0.0.0.0:9000"]
+    assert [key for key in keys if not hasattr(Config, key)] == []
