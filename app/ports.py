@@ -292,6 +292,14 @@ class ToolContext:
     idempotency_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """A tool's result together with what it rests on: small JSON objects, shown as `sources` of a thought (§2.2)."""
+
+    result: Any
+    sources: tuple[JsonObject, ...]
+
+
 class Tool(Protocol):
     """One thing the model may ask for. `arguments` is the pydantic model of its arguments, its schema is shown.
 
@@ -310,7 +318,7 @@ class Tool(Protocol):
         ...
 
     async def run(self, arguments: Any, context: ToolContext) -> Any:
-        """Do it; a JSON-ready result. Raises `ToolError`, whose words the model reads."""
+        """Do it; a JSON-ready result, or one that is `Cited`. Raises `ToolError`, whose words the model reads."""
         ...
 
 

@@ -58,6 +58,12 @@ def encode(event: Event, session_id: str, timestamp: int, shape: Shape = "both")
     if len(body) <= BODY_LIMIT_BYTES:
         return [body]
     match event:
+        case Thought(sources=sources) if len(sources) > 1:
+            return [
+                piece_body
+                for piece in _with_fewer_sources(event)
+                for piece_body in encode(piece, session_id, timestamp, shape)
+            ]
         case Content(content=text) | Thought(content=text) if len(text) > 1:
             return [
                 piece_body
@@ -84,10 +90,17 @@ def _body(event: Event, session_id: str, timestamp: int, shape: Shape) -> bytes:
     return f"event: {event.TYPE}\ndata: {compact_json(message)}\n\n".encode("utf-8", "replace")
 
 
+def _with_fewer_sources(event: Thought) -> tuple[Thought, Thought]:
+    """Each source stands whole in one of the frames; the text is told once."""
+    middle = len(event.sources) // 2
+    tail = event.model_copy(update={"content": _MARK, "sources": event.sources[middle:]})
+    return event.model_copy(update={"sources": event.sources[:middle]}), tail
+
+
 def _halves(event: Content | Thought, text: str) -> tuple[Event, Event]:
     middle = len(text) // 2
     head = event.model_copy(update={"content": text[:middle]})
-    tail = event.model_copy(update={"content": text[middle:]})
+    tail = event.model_copy(update={"content": text[middle:], **({"sources": ()} if isinstance(event, Thought) else {})})
     return (head.model_copy(update={"chunk": True}) if isinstance(head, Content) else head), tail
 
 

@@ -97,12 +97,16 @@ class ModelFailed:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """A call came to its outcome. `answer` is the text for the model, already cut to its size limit."""
+    """A call came to its outcome. `answer` is the text for the model, already cut to its size limit.
+
+    `sources` are what the result rests on, each a small JSON object: the `thought` that follows shows them (§2.2).
+    """
 
     call_id: str
     answer: str
     result: Any = None
     error: str | None = None
+    sources: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

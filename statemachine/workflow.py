@@ -329,6 +329,10 @@ def _tool_finished(draft: Draft, fact: ToolFinished) -> Effect:
         raise FactRefused("ToolFinished", draft.now_is.state, f"call {fact.call_id} is not running")
     status = CallStatus.COMPLETED if fact.error is None else CallStatus.FAILED
     draft.end_call(call, status, answer=fact.answer, result=fact.result, error=fact.error)
+    if fact.sources:
+        # in the same commit as the result: the model may think nothing aloud, or the node may die before it does
+        found = f"{call.title or call.name}: 근거 자료 {len(fact.sources)}건을 찾았습니다."
+        draft.emit(Thought(thought_type="analysis", content=found, sources=fact.sources))
     return Continue() if draft.now_is.running else _proceed(draft)
 
 

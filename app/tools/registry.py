@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError
-from app.ports import Tool, ToolContext
+from app.ports import Cited, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
 from app.tools.arguments import ArgumentsInvalid
@@ -180,12 +180,15 @@ class ToolRegistry:
                 raise ToolError(f"the tool {call.name!r} is not available any more")
             # Checked in the same instant as the grant: no await lies between the digest and these arguments.
             checked = _checked(tool, call.arguments)
-            result = self._scrubber.json(_safe(await self._run(tool, checked, call.id, context)))
+            given = await self._run(tool, checked, call.id, context)
+            cited = given if isinstance(given, Cited) else Cited(given, ())
+            result = self._scrubber.json(_safe(cited.result))
+            sources = tuple(self._scrubber.json(_safe(source)) for source in cited.sources)
         except ToolError as error:
             cause = self._scrubber.text(error.cause)
             told = cut(self._scrubber.text(error.message), _ERROR_LIMIT_BYTES)
             return ToolFinished(call.id, answer=self._answer(call, f"The tool failed: {cause}"), error=told)
-        return ToolFinished(call.id, answer=self._answer(call, answer_text(result)), result=result)
+        return ToolFinished(call.id, answer=self._answer(call, answer_text(result)), result=result, sources=sources)
 
     def _check_permission(self, call: ToolCall) -> None:
         if call.status is not CallStatus.STARTED:

@@ -115,6 +115,18 @@ def test_a_long_thought_becomes_several(text: str, shape: Shape) -> None:
     assert all(len(frame) <= FRAME_LIMIT_BYTES for frame in got)
 
 
+@pytest.mark.parametrize("text", ["근거", "한글" * 3000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_many_sources_are_spread_over_frames_whole_and_once(text: str, shape: Shape) -> None:
+    sources = tuple({"id": f"evt-{n}", "title": "분기 보고서 " * 12} for n in range(9))
+    got = frames(Thought(thought_type="analysis", content=text, sources=sources), shape)
+    assert [source for frame in got for source in fields(frame)["sources"]] == list(sources)
+    told = [fields(frame)["content"] for frame in got]
+    assert "".join(content for content in told if content != "…") == text
+    assert len(got) < 200
+    assert all(len(frame) <= FRAME_LIMIT_BYTES for frame in got)
+
+
 @pytest.mark.parametrize("text", HUGE)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_events_that_can_be_shortened_fit_a_frame(text: str, shape: Shape) -> None:

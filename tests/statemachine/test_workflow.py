@@ -272,6 +272,17 @@ def test_safe_calls_of_a_turn_run_at_the_same_time() -> None:
     assert run.checkpoint.calls[0].confidence.source == "logprobs"
 
 
+def test_what_a_result_rests_on_is_told_as_sources_in_the_same_step() -> None:
+    run = Run()
+    run.ask(safe("a", title="업무 자료 검색"), safe("b"))
+    sources = ({"id": "evt-1", "title": "견적서"}, {"id": "evt-2", "title": "계약서"})
+    run.finish("a", sources=sources)
+    told = Thought(thought_type="analysis", content="업무 자료 검색: 근거 자료 2건을 찾았습니다.", sources=sources)
+    assert run.last[-1] == told
+    run.finish("b")
+    assert of(Thought, run.last) == []
+
+
 def test_a_second_outcome_of_a_call_is_refused() -> None:
     run = Run()
     run.ask(safe("a"), safe("b"))

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.errors import ToolError
-from app.ports import ToolContext
+from app.ports import Cited, ToolContext
 from app.tools.registry import ApprovalMissing, ToolRegistry
 from statemachine.checkpoint import CallStatus, Grant, ToolCall, digest
 
@@ -287,3 +287,10 @@ async def test_secrets_are_scrubbed_from_errors(context: ToolContext) -> None:
     finished = await registry.execute(started(), context)
     assert finished.answer == "The tool failed: login *** refused"
     assert finished.error == "도구 실행에 실패했습니다. login *** refused"
+
+
+async def test_what_a_result_rests_on_goes_along_without_secrets(context: ToolContext) -> None:
+    cited = Cited({"found": 1}, ({"id": "e1", "title": f"about {SECRET}"},))
+    finished = await ToolRegistry([giving(cited)], secrets=[SECRET]).execute(started(), context)
+    assert (finished.result, finished.answer) == ({"found": 1}, '{"found":1}')
+    assert finished.sources == ({"id": "e1", "title": "about ***"},)
