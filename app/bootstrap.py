@@ -139,7 +139,7 @@ def create_app(
     app.register_blueprint(hitl_routes(auth, approvals, answers))
     records = RunRecords(journal, clock, settings.aura_approver_roles)
     app.register_blueprint(run_routes(auth, runs, records, resumption, journal, answers))
-    app.register_blueprint(health_routes(answers, runs, journal, model))
+    app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
     answers.install(app)
     service = Service(connection, channels, journal, decisions, nodes, model, runs)
     app.extensions["aura"] = service

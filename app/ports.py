@@ -200,6 +200,11 @@ class ApprovalRequest:
 class DecisionBus(Protocol):
     """Approval requests out, people's decisions in (§5)."""
 
+    @property
+    def hints(self) -> list[str]:
+        """What an operator should put right about those who send decisions; empty where all is well."""
+        ...
+
     async def open(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> None:
         """Save the request and hold the subscription, acknowledged, before anyone hears of it."""
         ...

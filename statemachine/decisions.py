@@ -20,6 +20,13 @@ _VERDICTS: dict[str, Verdict] = {
 }
 
 
+JAVA_HEADER = b"\xac\xed\x00\x05"
+"""How Java's object serialisation begins."""
+JAVA_REMEDY = (
+    "The sender's RedisTemplate uses its default serialiser (JdkSerializationRedisSerializer), which no other language"
+    " reads: use a StringRedisTemplate, or set StringRedisSerializer as its key and value serialiser."
+)
+
 _FIRST_MILLISECONDS = 1e11
 """Above it a time cannot be Unix seconds (the year 5138), so it is milliseconds."""
 _LAST_MILLISECONDS = 1e14
@@ -86,10 +93,7 @@ def names_its_request(raw: str | bytes) -> bool:
 
 def _object(raw: str | bytes) -> JsonObject:
     if raw[:2] in (b"\xac\xed", "\xac\xed"):
-        raise SignalIgnored(
-            "its bytes begin with a Java serialisation header: the sender's RedisTemplate uses the default"
-            " serialiser; set StringRedisSerializer as its key and value serialiser"
-        )
+        raise SignalIgnored(f"its bytes begin with a Java serialisation header. {JAVA_REMEDY}")
     try:
         message = json.loads(raw)
         if isinstance(message, str):  # a sender that serialised twice

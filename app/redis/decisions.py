@@ -20,6 +20,7 @@ from app.ports import ApprovalRequest, Clock, RequestStatus
 from app.redis import keys, scripts
 from app.redis.channels import Channels
 from app.redis.connection import Connection
+from app.redis.senders import Senders
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalIgnored, names_its_request, parse_signal
 from statemachine.frames import compact_json
@@ -56,6 +57,7 @@ class RedisDecisions:
         self._connection = connection
         self._channels = channels
         self._clock = clock
+        self._senders = Senders(connection, clock)
         self._swap = connection.register(scripts.SWAP)
         self._waiters: dict[str, _Waiter] = {}
         self._looker: asyncio.Task[None] | None = None
@@ -69,6 +71,10 @@ class RedisDecisions:
         if self._looker is not None:
             self._looker.cancel()
             await asyncio.gather(self._looker, return_exceptions=True)
+
+    @property
+    def hints(self) -> list[str]:
+        return self._senders.hints
 
     # --- for the run --------------------------------------------------------------------------------------------------
 
@@ -157,6 +163,8 @@ class RedisDecisions:
         return None
 
     def _parsed(self, raw: bytes | str, request_id: str, *, is_live: bool) -> Decision | None:
+        if isinstance(raw, bytes):
+            self._senders.notice(raw, "A signal")
         try:
             return parse_signal(raw, request_id=request_id, received_at=self._clock.now(), is_live=is_live)
         except SignalIgnored as error:
@@ -204,6 +212,7 @@ class RedisDecisions:
 
     async def _look_now_and_again(self) -> None:
         """Wake whoever's keys show something: a message may have been lost, or a decider may not publish at all."""
+        await self._senders.look()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             waiting = list(self._waiters.items())
@@ -278,7 +287,10 @@ class RedisDecisions:
 
     async def signal(self, session_id: str) -> str | None:
         raw = await self._connection.call("GET", keys.hitl_signal(session_id))
-        return None if raw is None else raw.decode("utf-8", "replace")
+        if raw is None:
+            return None
+        self._senders.notice(raw, "A stored signal")
+        return str(raw, "utf-8", "replace")
 
     async def session_owner(self, session_id: str) -> tuple[str, str] | None:
         raw = await self._connection.call("GET", keys.hitl_session(session_id))

@@ -7,7 +7,7 @@ import importlib.metadata
 from quart import Blueprint, Response
 
 from app.errors import ServiceBusy
-from app.ports import Journal, Model
+from app.ports import DecisionBus, Journal, Model
 from app.routes.answers import Answers
 from app.runs import RunService
 from statemachine.states import State
@@ -15,7 +15,9 @@ from statemachine.states import State
 VERSION = importlib.metadata.version("aura-platform")
 
 
-def health_routes(answers: Answers, runs: RunService, journal: Journal, model: Model) -> Blueprint:
+def health_routes(
+    answers: Answers, runs: RunService, journal: Journal, decisions: DecisionBus, model: Model
+) -> Blueprint:
     routes = Blueprint("health", __name__)
 
     @routes.get("/health")
@@ -28,7 +30,8 @@ def health_routes(answers: Answers, runs: RunService, journal: Journal, model: M
         if runs.is_draining:
             raise ServiceBusy("this replica is shutting down")
         await journal.ping()
-        return answers.success({"status": "UP"}, message="준비되었습니다.")
+        hints = {"hints": decisions.hints} if decisions.hints else {}  # ready all the same: others' decisions do arrive
+        return answers.success({"status": "UP", **hints}, message="준비되었습니다.")
 
     @routes.get("/aura/info")
     async def info() -> Response:
