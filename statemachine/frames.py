@@ -100,8 +100,10 @@ def _with_fewer_sources(event: Thought) -> tuple[Thought, Thought]:
 def _halves(event: Content | Thought, text: str) -> tuple[Event, Event]:
     middle = len(text) // 2
     head = event.model_copy(update={"content": text[:middle]})
-    tail = event.model_copy(update={"content": text[middle:], **({"sources": ()} if isinstance(event, Thought) else {})})
-    return (head.model_copy(update={"chunk": True}) if isinstance(head, Content) else head), tail
+    tail = event.model_copy(update={"content": text[middle:]})
+    if isinstance(event, Content):
+        return head.model_copy(update={"chunk": True}), tail
+    return head, tail.model_copy(update={"sources": ()})
 
 
 def _cut(text: str) -> str:
