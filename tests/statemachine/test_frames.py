@@ -6,7 +6,7 @@ import json
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from statemachine.events import (
@@ -99,6 +99,7 @@ TEXTS = st.text(st.characters(codec=None, exclude_categories=()), max_size=3000)
 
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, st.booleans(), st.sampled_from(SHAPES))
+@example("한글" * 3000, True, "both")
 def test_joined_content_is_the_text_exactly(text: str, chunk: bool, shape: Shape) -> None:
     got = frames(Content(content=text, chunk=chunk), shape)
     assert "".join(fields(frame)["content"] for frame in got) == text.encode("utf-8", "replace").decode()
