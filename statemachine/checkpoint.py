@@ -157,6 +157,40 @@ class Usage(_Value):
         )
 
 
+TurnOutcome = Literal["tools", "answer", "failed", "lost", "stopped"]
+"""How an attempt at a model turn ended; `lost`: with the node that made it, `stopped`: by the end of the run."""
+
+
+class ModelTurn(_Value):
+    """One attempt at one turn of the model, with its times; open until it has an outcome."""
+
+    turn: int
+    attempt: int
+    started_at: float
+    ended_at: float | None = None
+    outcome: TurnOutcome | None = None
+    usage: Usage | None = None
+
+
+ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
+"""What came of a question to a person; `withdrawn`: the run ended otherwise while it waited."""
+
+
+class Review(_Value):
+    """One question to a person: what was asked and when, and what came of it; open until it has a verdict."""
+
+    request_id: str
+    call_id: str
+    asked_at: float
+    expires_at: float
+    verdict: ReviewVerdict | None = None
+    ended_at: float | None = None
+    decided_at: float | None = None
+    decided_by: str | None = None
+    reason: str | None = None
+    edited: bool = False
+
+
 class Passage(_Value):
     """A transition that was taken, with its time."""
 
@@ -194,6 +228,8 @@ class Checkpoint(_Value):
     deadline_at: float | None = None
     usage: Usage = Usage()
     path: list[Passage] = Field(default_factory=list)
+    model_turns: list[ModelTurn] = Field(default_factory=list)
+    reviews: list[Review] = Field(default_factory=list)
     ending: Ending | None = None
     cancelled_by: str | None = None
 

@@ -14,10 +14,15 @@ from statemachine.checkpoint import (
     CallStatus,
     Checkpoint,
     JsonObject,
+    ModelTurn,
     Passage,
     PlanStep,
+    Review,
+    ReviewVerdict,
     StepStatus,
     ToolCall,
+    TurnOutcome,
+    Usage,
 )
 from statemachine.errors import FactRefused
 from statemachine.events import (
@@ -97,6 +102,54 @@ class Draft:
     def _plan_progress(self) -> float:
         plan = self.now_is.plan
         return round(sum(_STEP_PROGRESS[step.status] for step in plan) / len(plan), 2) if plan else 0.0
+
+    # --- what took time -----------------------------------------------------------------------------------------------
+
+    def begin_turn(self, at: float) -> None:
+        """The model is asked, at that time: now, or after a pause."""
+        turn = ModelTurn(turn=self.now_is.turn, attempt=self.now_is.model_attempt, started_at=at)
+        self.change(model_turns=[*self.now_is.model_turns, turn])
+
+    def end_turn(self, outcome: TurnOutcome, usage: Usage | None = None) -> None:
+        """The model's turn has ended; a no-op where none is under way. One whose pause had not passed never was."""
+        turns = self.now_is.model_turns
+        if not turns or turns[-1].outcome is not None:
+            return
+        *earlier, last = turns
+        ended = last.model_copy(update={"outcome": outcome, "ended_at": self.now, "usage": usage})
+        self.change(model_turns=[*earlier, ended] if last.started_at <= self.now else earlier)
+
+    def begin_review(self, approval: Approval, expires_at: float) -> None:
+        review = Review(
+            request_id=approval.request_id, call_id=approval.call_id, asked_at=self.now, expires_at=expires_at
+        )
+        self.change(reviews=[*self.now_is.reviews, review])
+
+    def end_review(
+        self,
+        verdict: ReviewVerdict,
+        *,
+        decided_at: float | None = None,
+        decided_by: str | None = None,
+        reason: str | None = None,
+        edited: bool = False,
+    ) -> None:
+        """What came of the open question; a no-op where none is open."""
+        reviews = self.now_is.reviews
+        if not reviews or reviews[-1].verdict is not None:
+            return
+        *earlier, last = reviews
+        ended = last.model_copy(
+            update={
+                "verdict": verdict,
+                "ended_at": self.now,
+                "decided_at": decided_at,
+                "decided_by": decided_by,
+                "reason": reason,
+                "edited": edited,
+            }
+        )
+        self.change(reviews=[*earlier, ended])
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 

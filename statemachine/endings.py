@@ -51,6 +51,8 @@ def time_out(draft: Draft) -> Stop:
 
 def _close_calls(draft: Draft, why: str) -> None:
     """What waited was not run; what ran was told to stop, and nobody knows how far it came."""
+    draft.end_turn("stopped")
+    draft.end_review("withdrawn")
     draft.change(pending_approvals=[], deadline_at=None)
     for call in draft.now_is.calls:
         if call.status is CallStatus.REQUESTED and call.outcome_unknown:

@@ -74,6 +74,8 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
 def begin(request: RunRequest, messages: list[JsonObject], limits: Limits, now: float) -> Step:
     """Open a run: it is seen before the model is asked (§4). `messages` end with the user's prompt."""
     checkpoint = Checkpoint(request=request, limits=limits, created_at=now, updated_at=now, messages=messages)
+    draft = Draft(checkpoint, "RunRequest", now)
+    draft.begin_turn(now)
     events = (
         Start(
             message="요청을 받았습니다.",
@@ -83,7 +85,7 @@ def begin(request: RunRequest, messages: list[JsonObject], limits: Limits, now: 
         ),
         Thought(thought_type="analysis", content="사용자의 요청을 분석하고 있습니다..."),
     )
-    return Step(checkpoint, events, CallModel(tuple(messages)))
+    return Step(draft.now_is, events, CallModel(tuple(messages)))
 
 
 def advance(checkpoint: Checkpoint, fact: Fact, now: float) -> Step:
@@ -137,6 +139,7 @@ def _answer_finished(draft: Draft, fact: AnswerFinished) -> Effect:
     rest = _begin_answer(draft) + fact.rest
     draft.say({"role": "assistant", "content": fact.text})
     draft.change(usage=draft.now_is.usage.plus(fact.usage))
+    draft.end_turn("answer", fact.usage)
     draft.emit(Content(content=rest, chunk=False))
     return endings.complete(draft)
 
@@ -156,11 +159,13 @@ _MOST_PATIENCE_SECONDS = 30.0
 
 def _model_failed(draft: Draft, fact: ModelFailed) -> Effect:
     """Ask again where that can help and little of the user's time is lost; else end with the precise cause."""
+    draft.end_turn("failed")
     attempt = draft.now_is.model_attempt
     pause = fact.retry_after_seconds or _BACKOFF_SECONDS * 2 ** (attempt - 1)
     again = fact.failure in ("unavailable", "interrupted") and pause <= _MOST_PATIENCE_SECONDS
     if again and attempt < draft.now_is.limits.model_attempts:
         draft.change(model_attempt=attempt + 1, retry_at=draft.now + pause)
+        draft.begin_turn(draft.now + pause)
         return CallModel(tuple(draft.now_is.messages), fact.streamed, draft.now_is.retry_at)
     match fact.failure:
         case "not_configured":
@@ -196,6 +201,7 @@ def _tools_requested(draft: Draft, fact: ToolsRequested) -> Effect:
         }
     )
     draft.change(usage=draft.now_is.usage.plus(fact.usage))
+    draft.end_turn("tools", fact.usage)
     for _, call in calls:
         if call.plan:
             draft.set_plan(call.plan)
@@ -292,6 +298,7 @@ def _proceed(draft: Draft) -> Effect:
         message = f"모델 호출 횟수 한도({limit}회)에 도달하여 작업을 중단했습니다."
         return endings.fail(draft, "LimitExceeded", "E1000", message, retryable=False)
     draft.change(turn=turn, model_attempt=1, retry_at=None)
+    draft.begin_turn(draft.now)
     draft.move(Trigger.REPORT_RESULTS)
     return CallModel(tuple(draft.now_is.messages))
 
@@ -305,6 +312,7 @@ def _ask(draft: Draft) -> Effect:
     # a person is never given time that the run does not have
     deadline_at = min(draft.now + draft.now_is.limits.approval_seconds, draft.now_is.run_deadline_at)
     draft.change(deadline_at=deadline_at)
+    draft.begin_review(approval, deadline_at)
     draft.emit(
         Hitl(
             request_id=approval.request_id,
@@ -341,6 +349,8 @@ def _tool_finished(draft: Draft, fact: ToolFinished) -> Effect:
 
 def _granted(draft: Draft, fact: ApprovalGranted) -> Effect:
     draft.move(Trigger.APPROVE, request_id=fact.request_id, decided_at=fact.decided_at)
+    edited = fact.arguments is not None
+    draft.end_review("approved", decided_at=fact.decided_at, decided_by=fact.decided_by, edited=edited)
     approved = draft.now_is.pending_approvals[0]
     call = draft.take_open_approval()
     arguments = call.arguments if fact.arguments is None else fact.arguments
@@ -350,7 +360,7 @@ def _granted(draft: Draft, fact: ApprovalGranted) -> Effect:
         arguments_digest=approved.arguments_digest if fact.arguments is None else digest(fact.arguments),
         decided_by=fact.decided_by,
         decided_at=fact.decided_at,
-        edited=fact.arguments is not None,
+        edited=edited,
     )
     shown = call.shown_arguments if fact.shown_arguments is None else fact.shown_arguments
     decided = {"arguments": arguments, "shown_arguments": shown, "grant": grant, "outcome_unknown": False}
@@ -362,13 +372,20 @@ def _rejected(draft: Draft, fact: ApprovalRejected) -> Effect:
     reason = fact.reason or "사용자가 요청을 거절했습니다."
     if fact.skip or draft.now_is.limits.on_reject == "replan":
         draft.move(Trigger.DECLINE, request_id=fact.request_id, decided_at=fact.decided_at)
+        _end_rejected_review(draft, fact)
         call = draft.take_open_approval()
         known = "It may have run before" if call.outcome_unknown else "It was not run"
         answer = f"A person refused this call: {reason} {known}; do not try it again unchanged."
         draft.end_call(call, CallStatus.REJECTED, answer=answer, error=reason)
         return _proceed(draft)
     draft.move(Trigger.REJECT, request_id=fact.request_id, decided_at=fact.decided_at)
+    _end_rejected_review(draft, fact)
     return endings.reject(draft, reason)
+
+
+def _end_rejected_review(draft: Draft, fact: ApprovalRejected) -> None:
+    reason = fact.reason or None
+    draft.end_review("rejected", decided_at=fact.decided_at, decided_by=fact.decided_by, reason=reason)
 
 
 def _deadline_passed(draft: Draft) -> Effect:
@@ -377,6 +394,7 @@ def _deadline_passed(draft: Draft) -> Effect:
     approval_ends_at, run_ends_at = checkpoint.deadline_at, checkpoint.run_deadline_at
     if approval_ends_at is not None and approval_ends_at < run_ends_at and draft.now >= approval_ends_at:
         draft.move(Trigger.EXPIRE)
+        draft.end_review("expired")
         return endings.time_out(draft)
     if draft.now >= run_ends_at:
         message = f"실행 시간 한도({checkpoint.limits.run_seconds:g}초)를 초과하여 작업을 중단했습니다."
@@ -403,4 +421,6 @@ def _recovered(draft: Draft, fact: RunRecovered) -> Effect:
         return _proceed(draft)
     if checkpoint.open_approval is not None and checkpoint.deadline_at is not None:
         return AwaitDecision(checkpoint.open_approval, checkpoint.deadline_at)
+    draft.end_turn("lost")
+    draft.begin_turn(max(draft.now, checkpoint.retry_at or 0))
     return CallModel(tuple(checkpoint.messages), fact.streamed, checkpoint.retry_at)
