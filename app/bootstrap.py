@@ -48,7 +48,6 @@ class Service:
     runs: RunService
 
     async def start(self) -> None:
-        await self.connection.open()
         for words in await self.connection.advice():
             log.warning("redis.advice", advice=words)
         await self.channels.start()

@@ -88,7 +88,8 @@ class Channels:
     async def _listen(self) -> None:
         while True:
             try:
-                await self._connect()
+                async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
+                    await self._connect()
                 while self._is_connected:
                     message = await self._pubsub.get_message(ignore_subscribe_messages=False, timeout=None)
                     if message is not None:
@@ -110,7 +111,11 @@ class Channels:
         for acknowledged in self._acknowledged.values():
             acknowledged.clear()
         pubsub = self._connection.pubsub()
-        await pubsub.subscribe(self._pulse)
+        try:
+            await pubsub.subscribe(self._pulse)
+        except BaseException:
+            await _closed(pubsub)
+            raise
         self._pubsub = pubsub  # whoever subscribes from here on does it himself
         wanted = list(self._acknowledged)
         for start in range(0, len(wanted), _BATCH):
@@ -119,8 +124,7 @@ class Channels:
     async def _disconnect(self) -> None:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
-            with contextlib.suppress(RedisError, OSError, RuntimeError):
-                await pubsub.aclose()
+            await _closed(pubsub)
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         self._heard.set()
@@ -153,3 +157,8 @@ class Channels:
                 if pubsub.connection is not None:
                     with contextlib.suppress(RedisError, OSError):
                         await pubsub.connection.disconnect(nowait=True)
+
+
+async def _closed(pubsub: Any) -> None:
+    with contextlib.suppress(RedisError, OSError, RuntimeError):
+        await pubsub.aclose()

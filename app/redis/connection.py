@@ -18,7 +18,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from app.errors import StorageUnavailable
 
@@ -57,6 +57,8 @@ class Connection:
         self._scripts: dict[str, Script] = {}
         self._asked: deque[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = deque()
         self._senders: set[asyncio.Task[None]] = set()
+        self._is_known = False  # what kind of server this is
+        self._finding_out = asyncio.Lock()
 
     def register(self, text: str) -> Script:
         """A script that `many` may be asked to run; loaded into the server when it is missing there."""
@@ -64,17 +66,21 @@ class Connection:
         self._scripts[script.sha] = script
         return script
 
-    async def open(self) -> None:
-        """Find out what kind of server this is. Nothing is connected before."""
-        try:
-            info = await self.call("INFO", "cluster")
-        except StorageUnavailable:
-            return  # it is away: we start all the same, and treat it as what most servers are
-        if info.get("cluster_enabled"):
-            await self._client.aclose()
-            self._client = RedisCluster.from_url(
-                self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
-            )
+    async def _find_out(self) -> None:
+        """At the first contact: is it a cluster? It may have been away when this process started."""
+        async with self._finding_out:
+            if self._is_known:
+                return
+            try:
+                info = await self._client.execute_command("INFO", "cluster")
+            except NoPermissionError:
+                info = {}
+            if info.get("cluster_enabled"):
+                await self._client.aclose()
+                self._client = RedisCluster.from_url(
+                    self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
+                )
+            self._is_known = True
 
     async def advice(self) -> list[str]:
         """What about this server could lose runs; empty where all is well, or where it may not be asked."""
@@ -187,6 +193,8 @@ class Connection:
             return []
         try:
             async with asyncio.timeout(self._timeout_seconds * 2):
+                if not self._is_known:
+                    await self._find_out()
                 if isinstance(self._client, RedisCluster):
                     client = self._client
                     return await asyncio.gather(
@@ -195,9 +203,20 @@ class Connection:
                 pipeline = self._client.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command)
-                return list(await pipeline.execute(raise_on_error=False))
+                answers = list(await pipeline.execute(raise_on_error=False))
+                if any(isinstance(answer, ReadOnlyError) for answer in answers):
+                    await self._leave_replica(self._client)
+                return answers
         except (RedisError, OSError, TimeoutError) as error:
             raise StorageUnavailable(_cause(error)) from error
+
+    async def _leave_replica(self, client: Redis) -> None:
+        """The server was demoted, and would refuse every write for ever: whoever is at the address now is asked next.
+
+        A connection that is in use hangs up by itself, when it hears the same.
+        """
+        await client.connection_pool.disconnect(inuse_connections=False)
+        await self._subscriber.connection_pool.disconnect(inuse_connections=True)
 
 
 def _text(value: bytes | str) -> str:

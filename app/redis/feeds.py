@@ -33,6 +33,7 @@ class Feed:
 
     def open(self) -> None:
         self.is_local = True
+        self.wake()  # what the last owner said may not have been heard: look once more, then only here
 
     def close(self) -> None:
         self.is_local, self._floor = False, None
@@ -111,7 +112,9 @@ class Feeds:
             del self._feeds[session_id]
 
     async def _listen(self, session_id: str, feed: Feed) -> None:
-        """Be woken by other processes. An away Redis makes it later; the log is looked at every now and then anyway."""
+        """Be woken by other processes. Where Redis is away the wish stays, and is met when it is back."""
+        if feed.is_local or not feed.readers:
+            return  # taken over again, or left, before this came to run
         with suppress(StorageUnavailable):
             await self._channels.subscribe(keys.wake(session_id), feed.wake)
         feed.wake()
