@@ -116,7 +116,8 @@ class Journal(Protocol):
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         """Append the events and save the checkpoint in one atomic, fenced write, then wake the readers.
 
-        Retried for as long as storage is away; stored at most once. Raises `RunLost`.
+        Retried for as long as storage is away; stored at most once. Raises `RunLost`, or `RunDamaged` where storage
+        has lost earlier writes of the run: it can still be ended.
         """
         ...
 
@@ -196,6 +197,11 @@ class ApprovalRequest:
     reason: str | None
     raw: str
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether a person's decision is recorded in it."""
+        return self.status in (RequestStatus.APPROVED, RequestStatus.REJECTED)
+
 
 class DecisionBus(Protocol):
     """Approval requests out, people's decisions in (§5)."""
@@ -265,6 +271,10 @@ class Nodes(Protocol):
 
     async def cancel(self, session_id: str, cancelled_by: str) -> bool:
         """Ask for the end of a run, wherever it is. False: it has ended already, or is unknown."""
+        ...
+
+    async def release(self, lock: RunLock, created_at: float) -> None:
+        """Give a run up that has reached a committed step: another node takes it over without waiting."""
         ...
 
 

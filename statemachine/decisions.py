@@ -50,17 +50,21 @@ class SignalIgnored(ValueError):
     """A signal that decides nothing; the message says why. Counted, never an error of the run (§5)."""
 
 
+class SignalElsewhere(SignalIgnored):
+    """It decides another request. Stored, that is what remains of an earlier one."""
+
+
 def parse_signal(raw: str | bytes, *, request_id: str, received_at: float, is_live: bool = True) -> Decision:
     """The decision in a signal, or in a request that was decided, in any of the forms that senders use.
 
     `request_id` is the one request that is open: a signal without its own means this one. A live message was decided
     when it was received (Unix s); of a stored one the sender's own time counts, where it is one that has been.
-    Raises `SignalIgnored`.
+    Raises `SignalIgnored`, for another request `SignalElsewhere`.
     """
     message = _object(raw)
     named = message.get("requestId")
     if named is not None and named != request_id:
-        raise SignalIgnored(f"it is for request {named!r:.80}, {request_id} is open")
+        raise SignalElsewhere(f"it is for request {named!r:.80}, {request_id} is open")
     return Decision(
         verdict=_verdict(message),
         request_id=request_id,

@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -22,7 +22,7 @@ from app.redis.channels import Channels
 from app.redis.connection import Connection
 from app.redis.senders import Senders
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
-from statemachine.decisions import Decision, SignalIgnored, names_its_request, parse_signal
+from statemachine.decisions import Decision, SignalElsewhere, SignalIgnored, names_its_request, parse_signal
 from statemachine.frames import compact_json
 
 REQUEST_TTL_SECONDS = 30 * 60
@@ -34,19 +34,31 @@ _BATCH = 500
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What may hold a decision; `heard_at` (Unix s) of a live message, None for what is stored."""
+
+    raw: bytes
+    heard_at: float | None = None
+
+
 class _Waiter:
     """One open request that a run of this process waits for."""
 
-    __slots__ = ("inbox", "request_id", "woken")
+    __slots__ = ("_clock", "complained", "inbox", "request_id", "woken")
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, clock: Clock) -> None:
+        self._clock = clock
         self.request_id = request_id
         self.woken = asyncio.Event()
-        self.inbox: list[bytes] = []
+        self.inbox: list[_Said] = []
+        self.complained: set[bytes] = set()
+        """Stored values that decide nothing: they are looked at every now and then, and counted once."""
 
     def hear(self, message: bytes | None) -> None:
+        """It counts from now, however long storage is away before it can be looked at."""
         if message is not None:
-            self.inbox.append(message)
+            self.inbox.append(_Said(message, self._clock.now()))
         self.woken.set()
 
 
@@ -109,7 +121,7 @@ class RedisDecisions:
 
     async def _forget_stale_signal(self, session_id: str) -> None:
         """A signal without a `requestId` was for an earlier request; it must not decide this one."""
-        raw = await self.signal(session_id)
+        raw = await self._stored_signal(session_id)
         if raw is not None and not names_its_request(raw):
             await self._connection.call("DEL", keys.hitl_signal(session_id))
 
@@ -117,7 +129,7 @@ class RedisDecisions:
         waiter = self._waiters.get(session_id)
         if waiter is None or waiter.request_id != request_id:
             self.forget(session_id)
-            waiter = self._waiters[session_id] = _Waiter(request_id)
+            waiter = self._waiters[session_id] = _Waiter(request_id, self._clock)
         await self._channels.subscribe(keys.hitl_channel(session_id), waiter.hear)
         return waiter
 
@@ -145,44 +157,40 @@ class RedisDecisions:
     ) -> Decision | None:
         """The decision, if the request, what was heard or the stored signal hold one that counts."""
         request = await self.request(waiter.request_id)
-        if request is not None and request.status in (RequestStatus.APPROVED, RequestStatus.REJECTED):
-            return self._accepted(_decision_of(request, self._clock.now()), deadline_at, accept)
-        heard = list(waiter.inbox)
-        stored = await self.signal(session_id)
-        said: list[tuple[bytes | str, bool]] = [(raw, True) for raw in heard]
-        if stored is not None:
-            said.append((stored, False))
-        for raw, is_live in said:
-            decision = self._parsed(raw, waiter.request_id, is_live=is_live)
-            decision = self._accepted(decision, deadline_at, accept)
-            if decision is not None:
-                if await self._record(request, decision):
-                    return decision
-                return await self._look(session_id, waiter, deadline_at, accept)
+        heard, stored = list(waiter.inbox), await self._stored_signal(session_id)
+        decision = None
+        if request is not None and request.is_decided:
+            decision = self._judged(waiter, _Said(request.raw.encode()), deadline_at, accept)
+        else:
+            for said in (*heard, *([] if stored is None else [_Said(stored)])):
+                decision = self._judged(waiter, said, deadline_at, accept)
+                if decision is not None:
+                    faster = await self._recorded(request, decision)
+                    if faster is not None:  # it counts, whether it can be followed or not
+                        decision = self._judged(waiter, _Said(faster.raw.encode()), deadline_at, accept)
+                    break
         del waiter.inbox[: len(heard)]  # only now: storage may have been away in the middle
-        return None
+        return decision
 
-    def _parsed(self, raw: bytes | str, request_id: str, *, is_live: bool) -> Decision | None:
-        if isinstance(raw, bytes):
-            self._senders.notice(raw, "A signal")
-        try:
-            return parse_signal(raw, request_id=request_id, received_at=self._clock.now(), is_live=is_live)
-        except SignalIgnored as error:
-            if is_live:
-                self._ignore(request_id, str(error))
-            return None
-
-    def _accepted(
-        self, decision: Decision | None, deadline_at: float, accept: Callable[[Decision], None]
+    def _judged(
+        self, waiter: _Waiter, said: _Said, deadline_at: float, accept: Callable[[Decision], None]
     ) -> Decision | None:
-        if decision is None:
-            return None
+        """The decision that it holds, if it came in time and can be followed."""
+        is_live = said.heard_at is not None
+        heard_at = self._clock.now() if said.heard_at is None else said.heard_at
+        if is_live:
+            self._senders.notice(said.raw, "A signal")
         try:
+            decision = parse_signal(said.raw, request_id=waiter.request_id, received_at=heard_at, is_live=is_live)
             if decision.decided_at >= deadline_at:
                 raise SignalIgnored("it came after the deadline")
             accept(decision)
         except SignalIgnored as error:
-            self._ignore(decision.request_id, str(error))
+            is_news = is_live or not (isinstance(error, SignalElsewhere) or said.raw in waiter.complained)
+            if is_news:
+                self._ignore(waiter.request_id, str(error))
+            if not is_live:
+                waiter.complained.add(said.raw)
             return None
         return decision
 
@@ -191,12 +199,12 @@ class RedisDecisions:
         self.last_ignored = reason
         log.warning("signal.ignored", request_id=request_id, reason=reason)
 
-    async def _record(self, request: ApprovalRequest | None, decision: Decision) -> bool:
-        """Write a bare signal's decision into the request. False: another was there first, and counts."""
+    async def _recorded(self, request: ApprovalRequest | None, decision: Decision) -> ApprovalRequest | None:
+        """Write a bare signal's decision into the request; the request where another decision was there first."""
         if request is None:
-            return True
+            return None
         settled, is_ours = await self._settle(request, decision)
-        return is_ours or settled.status not in (RequestStatus.APPROVED, RequestStatus.REJECTED)
+        return settled if settled.is_decided and not is_ours else None
 
     async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
         """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
@@ -286,11 +294,15 @@ class RedisDecisions:
         )
 
     async def signal(self, session_id: str) -> str | None:
-        raw = await self._connection.call("GET", keys.hitl_signal(session_id))
-        if raw is None:
-            return None
-        self._senders.notice(raw, "A stored signal")
-        return str(raw, "utf-8", "replace")
+        raw = await self._stored_signal(session_id)
+        return None if raw is None else raw.decode("utf-8", "replace")
+
+    async def _stored_signal(self, session_id: str) -> bytes | None:
+        """Undecoded: its first bytes may say what is wrong with its sender."""
+        raw: bytes | None = await self._connection.call("GET", keys.hitl_signal(session_id))
+        if raw is not None:
+            self._senders.notice(raw, "A stored signal")
+        return raw
 
     async def session_owner(self, session_id: str) -> tuple[str, str] | None:
         raw = await self._connection.call("GET", keys.hitl_session(session_id))

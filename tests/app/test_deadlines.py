@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
@@ -174,6 +175,26 @@ async def test_a_decision_recorded_in_time_counts_though_the_run_wakes_up_late(
         redis_client.set(key, json.dumps({**request_of(redis_client, hitl), **in_time}), keepttl=True)
         clock.advance(301)
         assert (await stream.rest())[-2]["status"] == "completed"
+    assert len(tool.ran) == 1
+
+
+@frozen
+async def test_a_decision_heard_in_time_counts_though_redis_could_not_store_it_until_later(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
+) -> None:
+    tool = risky()
+    model.play(ASKING, ENDED)
+    with capture_logs() as logs:
+        async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
+            hitl = await stream.until("hitl")
+            redis_client.config_set("maxmemory", 1)
+            try:
+                redis_client.publish(f"hitl:channel:{hitl['sessionId']}", json.dumps({"action": "approve"}))
+                await eventually(lambda: [line for line in logs if line["event"] == "run.paused"])
+                clock.advance(301)
+            finally:
+                redis_client.config_set("maxmemory", 0)
+            assert (await stream.rest())[-2]["status"] == "completed"
     assert len(tool.ran) == 1
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
@@ -157,6 +158,29 @@ async def test_a_stored_signal_for_another_request_decides_nothing(asked: Ask) -
         assert run.request()["status"] == "pending"
         await run.aura.decide("approve", run.request_id)
         await run.approved()
+
+
+STORED_IN_VAIN = [
+    (b'\xac\xed\x00\x05t\x00\x10{"status":"approved"}', "StringRedisSerializer"),
+    (b"not json", "not JSON"),
+    (b'{"type":"approval","status":"approved","params":{"to":5}}', "to"),
+]
+
+
+@pytest.mark.parametrize(("raw", "reason"), STORED_IN_VAIN)
+async def test_a_stored_signal_that_decides_nothing_says_why_once(asked: Ask, raw: bytes, reason: str) -> None:
+    with capture_logs() as logs:
+        async with asked(ENDED) as run:
+            decisions = run.aura.service.decisions
+            run.redis.set(f"hitl:signal:{run.session_id}", raw, ex=300)
+            for count in (2, 3):  # what is heard makes the stored one be looked at again
+                run.publish({"type": "wake up"})
+                await eventually(functools.partial(lambda least: decisions.ignored_signals >= least, count))
+            assert decisions.ignored_signals == 3
+            await run.aura.decide("approve", run.request_id)
+            await run.approved()
+    reasons = [line["reason"] for line in logs if line["event"] == "signal.ignored"]
+    assert sum(reason in told for told in reasons) == 1
 
 
 # --- after a no -------------------------------------------------------------------------------------------------------
