@@ -139,6 +139,16 @@ class RunLost(AuraError):
         super().__init__(f"run {session_id}: {cause}")
 
 
+class RunDamaged(AuraError):
+    """Redis no longer has the run's last writes (a failover or a power cut lost them): it cannot go on truthfully."""
+
+    status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
+    prefix = "실행 기록의 일부가 저장소에서 사라졌습니다."
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the last writes of run {session_id} are gone from Redis; ask again")
+
+
 class RunExists(AuraError):
     """A session id that is taken; the caller draws another one."""
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import structlog
 from structlog.contextvars import bind_contextvars
 
 from app.effects import Effects
-from app.errors import RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
+from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
 from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock
 from statemachine.checkpoint import Checkpoint, JsonObject, Limits, RunRequest, digest
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
@@ -117,6 +117,7 @@ class RunService:
         self._thread_tokens = thread_tokens
         self._log_content = log_content
         self._runs: dict[str, _Run] = {}
+        self._not_ours: set[str] = set()  # runs of a newer release
         self.is_draining = False
         nodes.on_orphan = self._adopt
         nodes.on_lost = self._let_all_go
@@ -133,7 +134,7 @@ class RunService:
             raise ServiceBusy("this replica is shutting down; ask again")
         if len(self._runs) >= self._most_runs:
             raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
-        if not self._nodes.is_alive:
+        if not self.is_alive:
             raise StorageUnavailable("this node has no lease at the moment")
         for _ in range(_DRAWS):
             try:
@@ -189,6 +190,11 @@ class RunService:
                 raise ThreadBusy(turn.open_approval.request_id, turn.session_id)
         return history([turn for turn in turns if turn.state.is_final], self._thread_tokens)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether this process may start a run: its lease holds."""
+        return self._nodes.is_alive
+
     async def cancel(self, session_id: str, cancelled_by: str) -> bool:
         """Ask for the end of a run on whichever node it is. False: it has ended already, or is unknown."""
         asked = await self._nodes.cancel(session_id, cancelled_by)
@@ -227,7 +233,9 @@ class RunService:
             lock = await claim()
             checkpoint = await self._journal.load(session_id) if lock is not None else None
         except (CheckpointTooNew, CheckpointUnreadable) as error:
-            log.warning("run.left", session_id=session_id, cause=str(error))
+            if session_id not in self._not_ours:  # it is offered again and again
+                self._not_ours.add(session_id)
+                log.warning("run.left", session_id=session_id, cause=str(error))
             return
         if lock is None or checkpoint is None:
             return
@@ -278,6 +286,9 @@ class RunService:
             log.warning("run.lost", cause=error.cause)
         except asyncio.CancelledError:
             log.info("run.left", state=run.checkpoint.state.value)
+            if self.is_draining:  # others need not wait for the rest of them
+                with suppress(StorageUnavailable):
+                    await self._nodes.release(run.lock, run.checkpoint.created_at)
         except Exception:
             log.exception("run.broke")  # not even its end could be told; whoever takes the run over tries again
         finally:
@@ -330,6 +341,10 @@ class RunService:
                 saved = None if step.checkpoint is run.checkpoint else step.checkpoint
                 bodies = self._bodies(step, run.lock.session_id, now)
                 await self._journal.commit(run.lock, bodies, saved, now)
+            except RunDamaged as error:
+                log.warning("run.damaged", cause=error.cause)
+                broke = RunBroke(error.message, error.error_type, error.code)
+                return await self._step(run, advance(run.checkpoint, broke, self._clock.now()))
             finally:
                 run.is_committing = False
             run.checkpoint = step.checkpoint

@@ -14,7 +14,7 @@ from statemachine.checkpoint import (
     ToolCall,
     Usage,
 )
-from statemachine.events import Event, ThoughtType
+from statemachine.events import ErrorType, Event, ThoughtType
 
 # --- facts ------------------------------------------------------------------------------------------------------------
 
@@ -148,6 +148,8 @@ class RunBroke:
     """Something in the service itself went wrong; the message carries no secret and no stack trace."""
 
     message: str
+    error_type: ErrorType = "InternalError"
+    error_code: str = "E1000"
 
 
 @dataclass(frozen=True, slots=True)

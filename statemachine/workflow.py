@@ -119,8 +119,8 @@ def _apply(draft: Draft, fact: Fact) -> Effect:  # noqa: C901, PLR0911, PLR0912 
             return _deadline_passed(draft)
         case CancelRequested():
             return endings.cancel(draft, fact.cancelled_by)
-        case RunBroke(message=message):
-            return endings.fail(draft, "InternalError", "E1000", message, retryable=True)
+        case RunBroke():
+            return endings.fail(draft, fact.error_type, fact.error_code, fact.message, retryable=True)
         case RunRecovered():
             return _recovered(draft, fact)
         case _:

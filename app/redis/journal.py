@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from app.errors import FieldInvalid, RunExists, RunLost, StorageUnavailable, TooManyRuns
+from app.errors import FieldInvalid, RunDamaged, RunExists, RunLost, StorageUnavailable, TooManyRuns
 from app.ports import Entry, Page, RunLock, RunRecord
 from app.redis import keys, scripts
 from app.redis.channels import Channels
@@ -120,7 +120,7 @@ class RedisJournal:
             ],
         )
         tenant = keys.tenant_runs(request.tenant_id)
-        (*_, answer) = await self._connection.many(
+        (*listed, answer) = await self._connection.many(
             [
                 *self._nodes.enlist(session_id, checkpoint.created_at),
                 ("ZADD", tenant, now_ms, session_id),
@@ -129,8 +129,9 @@ class RedisJournal:
                 create,
             ]
         )
-        if isinstance(answer, Exception):
-            raise answer
+        for each in (answer, *listed):  # what is not listed with a node nobody would take over
+            if isinstance(each, Exception):
+                raise each
         if answer[0] != b"OK":
             await self._connection.many([self._nodes.delist(session_id), ("ZREM", tenant, session_id)])
         match answer[0]:
@@ -172,6 +173,9 @@ class RedisJournal:
             ],
         )
         answer = await self._enqueue(command)
+        if answer[0] == b"BEHIND":
+            lock.sequence = int(answer[1])
+            raise RunDamaged(session_id)
         if answer[0] != b"OK":
             self.release(session_id)
             cause = "another node took it over" if answer[0] == b"FENCED" else "its data is gone from Redis"

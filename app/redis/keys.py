@@ -65,6 +65,10 @@ NODES = "aura:nodes"
 """Living nodes, scored by the end of their lease (ms since the epoch, Redis' clock)."""
 
 
+RELEASED = "released"
+"""In place of a node: the owner of runs that theirs has left. It never lives, so that anybody takes them over."""
+
+
 def runs_on(node_id: str) -> str:
     """The runs of a node, scored by when they began (ms)."""
     return f"aura:node:{node_id}:runs"

@@ -54,6 +54,7 @@ class RedisNodes:
         self._dead = connection.register(scripts.DEAD)
         self._claim = connection.register(scripts.CLAIM)
         self._cancel = connection.register(scripts.CANCEL)
+        self._release = connection.register(scripts.RELEASE)
         self._valid_until = 0.0
         self._is_lost = True
         self._task: asyncio.Task[None] | None = None
@@ -97,6 +98,20 @@ class RedisNodes:
     def delist(self, session_id: str) -> Command:
         """Its counterpart; a leftover does no harm, whoever would take the run over drops it."""
         return ("ZREM", keys.runs_on(self.node_id), session_id)
+
+    async def release(self, lock: RunLock, created_at: float) -> None:
+        """Listed with those that wait before it is let go of; a leftover there is dropped by whoever would take it."""
+        session_id = lock.session_id
+        answers = await self._connection.many(
+            [
+                *self._listing(keys.RELEASED, session_id, int(created_at * 1000)),
+                self._release.command([keys.run(session_id)], [self.node_id, lock.epoch, keys.RELEASED]),
+                self.delist(session_id),
+            ]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise StorageUnavailable(str(answer)) from answer
 
     async def cancel(self, session_id: str, cancelled_by: str) -> bool:
         run = keys.run(session_id)
@@ -188,29 +203,31 @@ class RedisNodes:
     async def _inherit(self, dead: str) -> None:
         """A dead node's runs, oldest first, some at a time; the last one to leave puts the light out."""
         own, left = self.node_id, keys.runs_on(dead)
-        before = None
+        passed_over = 0  # not for this node: it is full, or the runs are a newer release's
         while self.node_id == own:
-            sessions = await self._connection.call("ZRANGE", left, 0, self._takeover_limit - 1, "WITHSCORES")
+            last = passed_over + self._takeover_limit - 1
+            sessions = await self._connection.call("ZRANGE", left, passed_over, last, "WITHSCORES")
             if not sessions:
-                await self._bury(dead)
+                if not passed_over:
+                    await self._bury(dead)
                 return
-            if sessions == before:
-                return  # what is left is not for this node: it is full, or the runs are a newer release's
-            before = sessions
             # All at once: each takes several round trips, and the last one must not wait for all the others.
             adopted = await asyncio.gather(
                 *(self._adopt(own, dead, raw.decode(), score) for raw, score in _scored(sessions)),
                 return_exceptions=True,
             )
-            for error in adopted:
-                if error is not None:
-                    raise error
+            for is_gone in adopted:
+                if isinstance(is_gone, BaseException):
+                    raise is_gone
+                passed_over += not is_gone
 
-    async def _adopt(self, own: str, dead: str, session_id: str, score: object) -> None:
-        taken: list[RunLock] = []
-        await self.on_orphan(session_id, partial(self._take, own, dead, session_id, score, taken))
-        if taken:  # not before it is carried here: what fails half way is found there again
+    async def _adopt(self, own: str, dead: str, session_id: str, score: object) -> bool:
+        """Whether the run is listed with the dead node no more."""
+        claims: list[RunLock | None] = []
+        await self.on_orphan(session_id, partial(self._take, own, dead, session_id, score, claims))
+        if any(claims):  # not before it is carried here: what fails half way is found there again
             await self._connection.call("ZREM", keys.runs_on(dead), session_id)
+        return bool(claims)
 
     async def _bury(self, dead: str) -> None:
         """Forget a dead node, unless a write of its last moments has just listed a run with it."""
@@ -218,7 +235,9 @@ class RedisNodes:
         if count:
             await self._connection.call("ZADD", keys.NODES, "NX", 0, dead)
 
-    async def _take(self, own: str, dead: str, session_id: str, score: object, taken: list[RunLock]) -> RunLock | None:
+    async def _take(
+        self, own: str, dead: str, session_id: str, score: object, claims: list[RunLock | None]
+    ) -> RunLock | None:
         """Compare-and-set of the owner. Listed here before it is claimed: it must not be without a node."""
         for answer in await self._connection.many(self._listing(own, session_id, score)):
             if isinstance(answer, Exception):
@@ -228,11 +247,12 @@ class RedisNodes:
             await self._connection.many(
                 [("ZREM", keys.runs_on(dead), session_id), ("ZREM", keys.runs_on(own), session_id)]
             )
+            claims.append(None)
             return None
         log.info("run.taken_over", session_id=session_id, from_node=dead)
         cancelled_by = answer[3].decode() if len(answer) > 3 and answer[3] else None
         lock = RunLock(session_id, epoch=int(answer[1]), sequence=int(answer[2]), cancelled_by=cancelled_by)
-        taken.append(lock)
+        claims.append(lock)
         return lock
 
 

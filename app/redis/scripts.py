@@ -1,6 +1,7 @@
 """The Lua scripts: every change of more than one key is one of these, so it happens whole or not at all.
 
-Each can be sent twice: a repeated write whose answer was lost is recognised and answered as the first time.
+Each can be sent twice: a repeated write whose answer was lost is recognised and answered as the first time. The first
+write of each is one that a server without memory refuses, so that it then does nothing rather than half.
 """
 
 # Appends bodies (ARGV from `first` on) to the log, with ids that rise within the user (§3), and one wake-up for all.
@@ -40,8 +41,9 @@ if ARGV[10] == '1' then
   local first = redis.call('GET', KEYS[7])
   if first then return {'SAME', first} end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', ARGV[12])
-if tonumber(ARGV[11]) > 0 and redis.call('ZCARD', KEYS[6]) >= tonumber(ARGV[11]) then return {'FULL'} end
+if tonumber(ARGV[11]) > 0 and redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[12], '+inf') >= tonumber(ARGV[11]) then
+  return {'FULL'}
+end
 local ttl = ARGV[4]
 local base = append(KEYS[2], KEYS[4], ARGV[13], ARGV[3], ttl, 15)
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'epoch', 1, 'seq', 0, 'base', base, 'final', 0, 'owner', ARGV[6],
@@ -51,6 +53,7 @@ redis.call('SET', KEYS[3], ARGV[5], 'EX', ttl)
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', ARGV[12])
 redis.call('ZADD', KEYS[5], base, ARGV[2])
 redis.call('EXPIRE', KEYS[5], ttl * 2)
+redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', ARGV[12])
 redis.call('ZADD', KEYS[6], base, ARGV[2])
 redis.call('EXPIRE', KEYS[6], ttl * 2)
 if ARGV[14] == '1' then
@@ -72,6 +75,7 @@ local run = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'base', 'cancelled_by')
 if not run[1] then return {'GONE'} end
 if run[1] ~= ARGV[1] then return {'FENCED'} end
 if run[2] == ARGV[2] then return {'OK', run[3], run[4]} end
+if tonumber(run[2]) < tonumber(ARGV[2]) - 1 then return {'BEHIND', run[2]} end
 if tonumber(run[2]) ~= tonumber(ARGV[2]) - 1 then return {'FENCED'} end
 local ttl = ARGV[4]
 local base = append(KEYS[2], KEYS[4], ARGV[8], ARGV[3], ttl, 9)
@@ -120,12 +124,20 @@ redis.call('HSET', KEYS[1], 'owner', ARGV[2])
 return {'OK', tostring(epoch), run[4], run[5]}
 """
 
+# KEYS run · ARGV 1 the node that leaves it, 2 its epoch, 3 the name under which it waits for the next
+RELEASE = """
+local run = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
+if run[1] == ARGV[1] and run[2] == ARGV[2] then redis.call('HSET', KEYS[1], 'owner', ARGV[3]) end
+"""
+
 # KEYS nodes · ARGV 1 node, 2 lease ms (0: give it up), 3 renew only (0|1). Answers whether the node is alive.
+# A server without memory refuses a ZADD, unless the script has written before: the lease must not end for that.
 LEASE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if ARGV[3] == '1' and (not ends or tonumber(ends) <= now) then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
 return 1
 """

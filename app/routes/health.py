@@ -6,7 +6,7 @@ import importlib.metadata
 
 from quart import Blueprint, Response
 
-from app.errors import ServiceBusy
+from app.errors import ServiceBusy, StorageUnavailable
 from app.ports import DecisionBus, Journal, Model
 from app.routes.answers import Answers
 from app.runs import RunService
@@ -30,6 +30,8 @@ def health_routes(
         if runs.is_draining:
             raise ServiceBusy("this replica is shutting down")
         await journal.ping()
+        if not runs.is_alive:
+            raise StorageUnavailable("this node has no lease at the moment")
         hints = {"hints": decisions.hints} if decisions.hints else {}  # ready all the same: others' decisions do arrive
         return answers.success({"status": "UP", **hints}, message="준비되었습니다.")
 

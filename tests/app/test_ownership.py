@@ -1,0 +1,157 @@
+"""Who writes a run: handed over when its node leaves, taken over by whoever can read it, ended where it is torn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import redis
+from redis.asyncio.cluster import RedisCluster
+from structlog.testing import capture_logs
+
+from app.demo.model import ScriptedModelServer
+from app.demo.redis import RedisServer
+from app.demo.script import ScriptedTurn
+from app.errors import StorageUnavailable
+from app.redis import journal, keys
+from app.redis.connection import Connection
+from app.settings import Settings
+from tests.harness.asked import ENDED, Ask
+from tests.harness.frames import answer, check, types
+from tests.harness.redis_proxy import RedisProxy
+from tests.harness.service import headers, running
+from tests.harness.tools import NoteArguments, NoteTool, calling, risky
+from tests.harness.waiting import eventually
+
+MakeSettings = Callable[..., Settings]
+TEXT = "분기 보고서를 정리했습니다. " * 10
+
+
+async def test_a_node_that_leaves_gives_up_each_run_as_soon_as_it_may(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    """One run waits for a person, the other is in a tool: the first is decided elsewhere while the second goes on."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(_: NoteArguments) -> str:
+        started.set()
+        await go_on.wait()
+        return "written"
+
+    tools = [risky(), NoteTool(work=work)]
+    made = settings(aura_lease_seconds=60, aura_drain_seconds=60)
+    async with running(made, tools=tools) as other:
+        async with running(made, tools=tools) as leaving:
+            model.play(calling(("send_note", {"to": "김"})))
+            async with leaving.stream("메모", headers=headers("user1")) as stream:
+                hitl = await stream.until("hitl")
+                model.play(calling(("write_note", {"to": "이"})))
+                async with leaving.stream("쓰기", headers=headers("user2")) as busy:
+                    await started.wait()
+                    drain = asyncio.create_task(leaving.service.drain())
+                    await eventually(lambda: hitl["sessionId"] in other.service.runs._runs)
+                    model.play(ENDED)
+                    assert (await other.decide("approve", hitl["requestId"])).status_code == 200
+                    frames = await stream.rest()  # its old node still serves it: from the log
+                    assert not drain.done()
+                    model.play(ENDED)
+                    go_on.set()
+                    await drain
+                    last = (await busy.rest())[-1]
+        resumed = headers("user2", **{"Last-Event-ID": str(last.id)})
+        async with other.stream("쓰기", headers=resumed) as elsewhere:
+            rest = await elsewhere.rest()
+    check(frames)
+    assert frames[-2]["status"] == rest[-2]["status"] == "completed"
+    assert len(tools[0].ran) == len(tools[1].ran) == 1
+
+
+async def test_runs_of_a_newer_release_do_not_hide_the_others(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    model.play(calling(("send_note", {"to": "김"})), calling(("send_note", {"to": "이"})))
+    with capture_logs() as logs:
+        async with running(settings(), tools=[risky()]) as gone:
+            sessions = []
+            for user in ("user1", "user2"):
+                async with gone.stream("메모", headers=headers(user)) as stream:
+                    sessions.append((await stream.until("hitl"))["sessionId"])
+        newer, older = sessions
+        (key,) = redis_client.keys(f"checkpoint:*{newer}")
+        checkpoint = json.loads(str(redis_client.get(key)))
+        redis_client.set(key, json.dumps({**checkpoint, "schema_version": 999}))
+        async with running(settings(aura_takeover_limit=1), tools=[risky()]) as heir:
+            await eventually(lambda: older in heir.service.runs._runs)
+            await eventually(lambda: [line for line in logs if line.get("session_id") == newer])
+            assert newer not in heir.service.runs._runs
+    assert json.loads(str(redis_client.get(key)))["schema_version"] == 999
+    assert len([line for line in logs if line["event"] == "run.left" and line.get("session_id") == newer]) == 1
+
+
+async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(asked: Ask) -> None:
+    """As after a failover to a replica that lagged: what clients have seen and the tool may do is not in the log."""
+    async with asked() as run:
+        run.redis.hincrby(keys.run(run.session_id), "seq", -1)
+        await run.aura.decide("approve", run.request_id)
+        frames = await run.stream.rest()
+    check(frames)
+    assert types(frames)[-3:] == ["error", "end", "[DONE]"]
+    assert (frames[-3]["errorType"], frames[-3]["retryable"]) == ("StorageUnavailable", True)
+    assert frames[-2]["status"] == "failed"
+    assert run.tool.ran == []
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[RedisProxy]:
+    async with RedisProxy(redis_server.port) as proxy:
+        yield proxy
+
+
+async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
+    settings: MakeSettings, model: ScriptedModelServer, proxy: RedisProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_POLL_SECONDS", 600.0)
+    model.play(calling(("send_note", {"to": "김"})))
+    tools = [risky()]
+    cut_off = settings(redis_url=proxy.url, aura_redis_timeout_seconds=0.5)
+    async with running(settings(), tools=tools) as heir, running(cut_off, tools=tools) as cut:
+        async with cut.stream("메모") as stream:
+            hitl = await stream.until("hitl")
+            proxy.freeze()
+            await eventually(lambda: hitl["sessionId"] in heir.service.runs._runs)
+            await eventually(lambda: hitl["sessionId"] not in cut.service.runs._runs)
+            assert (await heir.client.get("/ready")).status_code == 200
+            proxy.thaw()
+            await eventually(lambda: cut.service.nodes.is_alive)
+            model.play(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=10))
+            assert (await heir.decide("approve", hitl["requestId"])).status_code == 200
+            async with asyncio.timeout(10):
+                frames = await stream.rest()
+    check(frames)
+    assert answer(frames) == TEXT
+
+
+async def test_a_node_without_a_lease_is_not_ready(settings: MakeSettings, redis_client: redis.Redis) -> None:
+    async with running(settings(aura_lease_seconds=60)) as aura:
+        assert (await aura.client.get("/ready")).status_code == 200
+        aura.service.nodes._lose("a test says so")
+        refused = await aura.client.get("/ready")
+        assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5002")
+        await eventually(lambda: aura.service.nodes.is_alive)
+        assert (await aura.client.get("/ready")).status_code == 200
+
+
+async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
+    with RedisServer("--cluster-enabled", "yes", persistent=True) as server:
+        server.kill()
+        connection = Connection(server.url, timeout_seconds=1)
+        with pytest.raises(StorageUnavailable):
+            await connection.call("PING")
+        server.restart(keep_data=True)
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        assert await connection.call("PING")
+        assert isinstance(connection._client, RedisCluster)
+        await connection.close()
