@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,11 @@ from tests.e2e.conftest import Nodes
 from tests.e2e.mail import asks_for_mail, mail_settings
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import answer, check
-from tests.harness.gateway import Gateway
+from tests.harness.gateway import Gateway, treated
 from tests.harness.service import Client, headers
 
 KOREAN = "가나다라마바사아자차카타파하 🇰🇷 뷁쀍 " * 150
+MADE_UP = 1706156400123456
 
 
 class Browser(Client):
@@ -86,6 +88,59 @@ async def test_a_burst_of_frames_survives_being_read_slowly(nodes: Nodes, model:
             await client.take(stream)
         check(client.seen)
         assert answer(client.seen) == text
+
+
+def understood(stream: bytes) -> list[tuple[str, str]]:
+    """What a browser's EventSource dispatches, as far as it is JSON: the id and the data of each event."""
+    events, last_id = [], ""
+    for block in stream.decode().split("\n\n"):
+        data = None
+        for line in block.split("\n"):
+            name, _, value = line.partition(":")
+            if name == "id":
+                last_id = value.removeprefix(" ")
+            elif name == "data":
+                data = value.removeprefix(" ")
+        if data is not None and (data == "[DONE]" or is_json(data)):
+            events.append((last_id, data))
+    return events
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+async def test_wherever_a_buffer_ends_no_event_becomes_another(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The network may part or join our writes at any byte. Joined they pass unchanged; of a parted one at most its own
+    event is lost, or gets a made-up id or one that is no number. Nothing that was not sent is taken for an event."""
+    node = await nodes.start(AURA_HEARTBEAT_SECONDS=0.05)
+    model.play(
+        ScriptedTurn(reasoning="시각을 확인합니다.", tool_calls=[ScriptedCall(name="get_current_time")]),
+        ScriptedTurn(text=KOREAN[:1000], chunk_chars=500, hang_after=1),
+    )
+    writes = []
+    async with node.stream("지금 몇 시") as stream:
+        while True:
+            frame = await stream.any()
+            writes.append(f"{frame.raw}\n\n".encode())
+            if stream.comments > 1:
+                model.release()
+            if frame.is_done:
+                break
+    assert stream.comments > 1
+    for size in range(1, len(writes) + 1):
+        joined = [b"".join(writes[start : start + size]) for start in range(0, len(writes), size)]
+        assert b"".join(treated(buffer, MADE_UP) for buffer in joined) == b"".join(writes)
+    for write in writes:
+        sent = understood(write)
+        for place in range(1, len(write)):
+            got = understood(treated(write[:place], MADE_UP) + treated(write[place:], MADE_UP))
+            assert [data for _, data in got] in ([], [data for _, data in sent]), (place, write)
+            assert all(id in (sent[0][0], str(MADE_UP)) or not id.isdigit() for id, _ in got), (place, write)
 
 
 async def test_a_made_up_id_resumes_by_post(nodes: Nodes, model: ScriptedModelServer) -> None:

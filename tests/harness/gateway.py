@@ -75,12 +75,16 @@ class Gateway:
 
     def _treated(self, buffer: bytes) -> bytes:
         self.buffers.append(buffer)
-        text = buffer.decode("utf-8", "replace")  # half a character at its end is lost
-        if "id:" not in text:
-            made_up = time.time_ns() // 1000
+        made_up = time.time_ns() // 1000
+        if b"id:" not in buffer:
             self.made_up.append(made_up)
-            text = f"id: {made_up}\n{text}"
-        return text.encode()
+        return treated(buffer, made_up)
+
+
+def treated(buffer: bytes, made_up: int) -> bytes:
+    """What becomes of one network buffer; `made_up` is the id it gets where it has none."""
+    text = buffer.decode("utf-8", "replace")  # half a character at its end is lost
+    return (text if "id:" in text else f"id: {made_up}\n{text}").encode()
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:

@@ -1,0 +1,146 @@
+"""Through nginx and HAProxy, set up by the recipes of `fixtures/gateway/`, nothing of a stream is held back, changed or
+lost (§2), and who leaves is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
+from app.settings import Settings
+from tests.harness.frames import Frame, answer, check, types
+from tests.harness.gateways import KINDS, Behind, behind, program
+from tests.harness.service import FIXTURES, Aura, headers, running
+from tests.harness.tools import calling, risky
+from tests.harness.waiting import eventually
+
+KOREAN = "가나다라마바사아자차카타파하 🇰🇷 뷁쀍 " * 150
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if program(name) is None:
+        pytest.skip(f"{name.removeprefix('plain ')} is not installed (apt-get install nginx haproxy)")
+    return name
+
+
+@asynccontextmanager
+async def through(kind: str, settings: Settings, folder: Path, **kwargs: object) -> AsyncIterator[tuple[Aura, Behind]]:
+    tools = kwargs.get("tools")
+    async with (
+        running(settings, tools=tools) as aura,  # type: ignore[arg-type]
+        behind(kind, aura.url, folder) as browser,
+    ):
+        yield aura, browser
+
+
+async def direct(aura: Aura, session_id: str) -> list[Frame]:
+    async with aura.stream(method="GET", params={"sessionId": session_id}) as stream:
+        return await stream.rest()
+
+
+async def test_a_stream_comes_as_it_was_sent(
+    kind: str, settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
+) -> None:
+    """The model says nothing until the first events, an approval and heartbeats have come through."""
+    tool = risky()
+    model.play(
+        calling((tool.name, {"to": "김"})).model_copy(update={"hang_after": 0}),
+        ScriptedTurn(text=KOREAN, chunk_chars=2000, hang_after=1),
+    )
+    made = settings(aura_heartbeat_seconds=0.2)
+    sent = headers(**{"X-Correlation-ID": "corr-1", "X-Agent-ID": "agent-7", "X-DWP-Source": "FRONTEND"})
+    async with through(kind, made, tmp_path, tools=[tool]) as (aura, browser):
+        async with browser.stream("메모를 보내주세요", headers=sent) as stream:
+            start, thought = await stream.next(), await stream.next()
+            assert (start.type, thought.type) == ("start", "thought")
+            while stream.comments < 2:
+                await stream.any()
+            model.release()
+            hitl = await stream.until("hitl")
+            assert (await browser.decide("approve", hitl["requestId"])).status_code == 200
+            await stream.until("content")
+            assert model.turns_left == 0
+            model.release()
+            frames = await stream.rest()
+        check(frames)
+        assert answer(frames) == KOREAN
+        assert [frame.raw for frame in frames] == [frame.raw for frame in await direct(aura, start["sessionId"])]
+        assert start["threadId"] == "agent-7"
+        got = stream.response.headers
+        assert got["content-type"] == "text/event-stream"
+        assert got["cache-control"] == "no-cache"
+        assert got["x-session-id"] == start["sessionId"]
+        assert got["x-correlation-id"] == "corr-1"
+        assert "content-encoding" not in got
+        assert (await browser.client.get(f"/aura/runs/{start['sessionId']}", headers=sent)).status_code == 200
+
+
+async def test_what_piles_up_before_a_slow_reader_comes_whole(
+    kind: str, settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
+) -> None:
+    """More than the proxy's buffers hold, and Korean text: characters of three bytes lie across every border."""
+    text = KOREAN * 20
+    model.play(ScriptedTurn(text=text, chunk_chars=700))
+    async with through(kind, settings(), tmp_path) as (aura, browser):
+        async with browser.stream("길게") as stream:
+            start = await stream.next()
+            await model.idle()
+            frames = await stream.rest()
+        check(frames)
+        assert answer(frames) == text
+        assert [frame.raw for frame in frames] == [frame.raw for frame in await direct(aura, start["sessionId"])]
+
+
+async def test_a_client_that_leaves_is_noticed_and_the_run_goes_on(
+    kind: str, settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
+) -> None:
+    model.play(ScriptedTurn(text=KOREAN, chunk_chars=500, hang_after=2))
+    async with through(kind, settings(aura_heartbeat_seconds=0.2), tmp_path) as (aura, browser):
+        async with browser.stream("길게") as stream:
+            start = await stream.next()
+            last = await stream.until("content")
+        feeds = aura.service.journal._feeds._feeds
+
+        def readers() -> int:
+            return sum(len(feed.readers) for feed in feeds.values())
+
+        await eventually(lambda: readers() == 0)
+        model.release()
+        back = headers(**{"Last-Event-ID": str(last.id)})
+        async with browser.stream("길게", headers=back) as stream:
+            rest = await stream.rest()
+        frames = await direct(aura, start["sessionId"])
+        check(frames)
+        assert answer(frames) == KOREAN
+        assert [frame.raw for frame in rest] == [frame.raw for frame in frames if (frame.id or 0) > (last.id or 0)]
+        assert len(model.requests) == 1
+
+
+async def test_a_refusal_keeps_its_status_and_its_form(kind: str, settings: MakeSettings, tmp_path: Path) -> None:
+    async with through(kind, settings(), tmp_path) as (_, browser):
+        async with browser.stream("안녕", headers={"X-Tenant-ID": "tenant1"}) as stream:
+            assert stream.response.status_code == 401
+            assert types(await stream.rest()) == ["error", "end", "[DONE]"]
+        too_large = {"prompt": "안녕", "context": {"text": "x" * 1_100_000}}
+        if kind != "plain nginx":  # which answers it itself
+            async with browser.stream(body=too_large) as stream:
+                assert stream.response.status_code == 413
+                assert types(await stream.rest()) == ["error", "end", "[DONE]"]
+
+
+def test_the_spring_recipe_holds_what_matters() -> None:
+    """There is no Java here to run it; what must not be lost from it is checked as text."""
+    recipe = (FIXTURES / "gateway" / "spring-cloud-gateway.yml").read_text(encoding="utf-8")
+    settings = [line.partition("#")[0].strip() for line in recipe.splitlines()]
+    assert settings.count("- StripPrefix=1") == 2
+    assert settings.index("- Path=/api/aura/hitl/**") < settings.index("- Path=/api/aura/**")
+    assert "response-timeout: 300000" in settings
+    assert not [line for line in settings if "Retry" in line or "ModifyResponseBody" in line]

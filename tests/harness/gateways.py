@@ -1,0 +1,94 @@
+"""nginx and HAProxy as processes, on the recipes of `fixtures/gateway/` with other ports and nothing else changed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+
+from tests.harness.process import free_port
+from tests.harness.service import FIXTURES, Client
+
+_AURA = "127.0.0.1:9000"
+_NGINX_MAIN = """
+daemon off; master_process off; pid nginx.pid; error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+  {server}
+}}
+"""
+# What a distribution's nginx does where nobody thought of streams: HTTP/1.0 to the service, buffering on.
+_NGINX_PLAIN = "server {{ listen 127.0.0.1:{port}; location /api/aura/ {{ proxy_pass http://{aura}/aura/; }} }}"
+
+KINDS = ("nginx", "plain nginx", "haproxy")
+
+
+def program(kind: str) -> str | None:
+    """The path of the proxy's program; None where it is not installed."""
+    return shutil.which(kind.removeprefix("plain "), path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+
+
+class Behind(Client):
+    """A client of a proxy, as a browser is: under `/api`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = httpx2.AsyncClient(base_url=f"{url}/api", timeout=httpx2.Timeout(30, pool=None))
+
+
+@asynccontextmanager
+async def behind(kind: str, url: str, folder: Path) -> AsyncIterator[Behind]:
+    """The proxy in front of the service at `url` until the block is left."""
+    port, log = free_port(), folder / "proxy.log"
+    process = _start(kind, urlsplit(url).netloc, port, folder, log)
+    browser = Behind(f"http://127.0.0.1:{port}")
+    try:
+        async with browser.client:
+            while not await _is_up(browser):
+                assert process.poll() is None, log.read_text(errors="replace")
+                await asyncio.sleep(0.01)
+            yield browser
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+
+def _start(kind: str, aura: str, port: int, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    path, config = program(kind), folder / "proxy.conf"
+    assert path is not None
+    if kind == "haproxy":
+        text = _replaced("haproxy.cfg", {"bind :8080": f"bind 127.0.0.1:{port}", _AURA: aura})
+        command = [path, "-db", "-f", str(config)]
+    else:
+        recipe = _replaced("nginx.conf", {"listen 8080": f"listen 127.0.0.1:{port}", _AURA: aura})
+        plain = _NGINX_PLAIN.format(port=port, aura=aura)
+        text = _NGINX_MAIN.format(server=plain if kind == "plain nginx" else recipe)
+        command = [path, "-p", str(folder), "-c", str(config), "-e", "stderr"]
+    config.write_text(text, encoding="utf-8")
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+
+
+def _replaced(name: str, changes: dict[str, str]) -> str:
+    recipe = (FIXTURES / "gateway" / name).read_text(encoding="utf-8")
+    for old, new in changes.items():
+        assert recipe.count(old) == 1, f"{old} is to stand once in {name}"
+        recipe = recipe.replace(old, new)
+    return recipe
+
+
+async def _is_up(browser: Behind) -> bool:
+    """HAProxy answers 503 until it has looked at the service's health."""
+    try:
+        return bool((await browser.client.get("/aura/health")).status_code == 200)
+    except httpx2.HTTPError:
+        return False
