@@ -21,6 +21,7 @@ from hypercorn.config import Config
 
 from app.bootstrap import Service, create_app
 from app.errors import ConfigurationError
+from app.parent import die_with_parent
 from app.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -122,14 +123,22 @@ async def serve(
 
 
 def supervise(workers: int, config: Config) -> int:
-    """Keep `workers` processes on one listening socket; one that dies is replaced. Answers the exit code."""
+    """Keep `workers` processes on one listening socket; one that dies is replaced. Answers the exit code.
+
+    When this process is killed, its workers drain and end (on Linux): else they would hold the port for ever.
+    """
     create_app()  # what would stop a worker stops the start
     with listen(config) as listener:
         listener.set_inheritable(True)
         command = [sys.executable, "-m", "app", "serve", "--bind", f"fd://{listener.fileno()}"]
 
         def start() -> tuple[subprocess.Popen[bytes], float]:
-            return subprocess.Popen(command, pass_fds=[listener.fileno()]), time.monotonic()
+            worker = subprocess.Popen(
+                command,
+                pass_fds=[listener.fileno()],
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
+            )
+            return worker, time.monotonic()
 
         asked: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors"},
     "ports": set(),
     "clock": {"ports"},
+    "parent": set(),
     **{part: SERVICES | {"ports", "errors"} for part in SERVICES - {"tools"}},
     "tools": {"ports", "errors"},
     "redis": {"ports", "errors"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "integrations": {"ports", "errors"},
     **{part: ROUTES | SERVICES - {"effects", "tools"} | {"ports", "errors"} for part in ROUTES},
     "ask": {"errors"},
-    "server": {"bootstrap", "settings", "logs", "errors"},
+    "server": {"bootstrap", "settings", "logs", "errors", "parent"},
     "__main__": {"cli"},
 }
 ANYTHING = {"bootstrap", "chaos", "cli", "demo"}

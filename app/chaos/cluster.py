@@ -20,7 +20,8 @@ import httpx2
 import app
 from app.chaos.link import Link
 from app.chaos.plan import Fault, FaultKind
-from app.demo.redis import RedisServer, _die_with_parent
+from app.demo.redis import RedisServer
+from app.parent import die_with_parent
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 25.0
@@ -97,7 +98,7 @@ class Node:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for us: we end it in order
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
 
     def down(self) -> None:

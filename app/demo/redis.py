@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import importlib.util
 import os
 import random
@@ -15,14 +14,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-_PR_SET_PDEATHSIG = 1
+from app.parent import die_with_parent
+
 _PORTS = range(15000, 22000)
 """Below every system's ephemeral ports, so that no outgoing connection takes the port of a server that is down, and
 low enough for a cluster's bus port (+10000)."""
@@ -156,7 +155,7 @@ class RedisServer:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C ends the service first, its storage last
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
         while not _answers(port):
             if self._process.poll() is not None:
@@ -201,17 +200,3 @@ def _answers(port: int) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
     return False
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child runs before the server, on Linux: end when the parent does, even by SIGKILL."""
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def ask_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the request
-            os._exit(1)
-
-    return ask_kernel

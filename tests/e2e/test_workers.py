@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
+
+import pytest
 
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
@@ -75,6 +79,21 @@ async def test_the_death_of_a_worker_loses_nothing(nodes: Nodes, model: Scripted
         node.terminate()
         assert await node.ended() == 0
         assert workers(node) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the workers")
+async def test_workers_drain_when_their_supervisor_is_killed(nodes: Nodes) -> None:
+    node = await nodes.start("--workers", "2")
+    await eventually(lambda: len(node.logged("server.started")) == 2, 15)
+    node.kill()
+    await eventually(lambda: len(node.logged("server.stopping", signal="SIGTERM")) == 2, 10)
+
+    def is_closed() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", node.port), timeout=1):
+            return False
+        return True
+
+    await eventually(is_closed, 10)
 
 
 async def test_terminated_while_workers_still_start(nodes: Nodes) -> None:
