@@ -200,12 +200,9 @@ class Turn:
     def _take_answer(self, *, is_last: bool) -> str:
         text = self._text
         if self._overlap_open:
-            fresh = _without_overlap(self._streamed, text)
-            if fresh is None and not is_last:
+            if not is_last and _may_repeat(self._streamed, text):
                 return ""
-            if fresh is None:  # all of it stands in what clients have; a few characters do so by chance
-                fresh = text if len(text) < _LEAST_OVERLAP else ""
-            text = fresh
+            text = _without_overlap(self._streamed, text)
             self._overlap_open = False
         text, self._text = (text, "") if is_last else _whole(text)
         text = _repaired(text)
@@ -239,13 +236,19 @@ def _repaired(text: str) -> str:
     return text
 
 
-def _without_overlap(streamed: str, text: str) -> str | None:
-    """What `text` adds to `streamed` where the model said some of it again; None: too little to tell yet."""
+def _may_repeat(streamed: str, text: str) -> bool:
+    """Whether `text` could yet grow into a repetition of what was said, up to its end: too little to tell."""
+    return streamed.startswith(text) or text in streamed[-_MOST_OVERLAP:]
+
+
+def _without_overlap(streamed: str, text: str) -> str:
+    """What `text` adds to `streamed` where the model said its end, or all of it, again.
+
+    Text that stands somewhere in the middle of it is new all the same: rows of a table are often alike.
+    """
     if text.startswith(streamed):
         return text[len(streamed) :]
     tail = streamed[-_MOST_OVERLAP:]
-    if streamed.startswith(text) or text in tail:
-        return None
     for length in range(min(len(tail), len(text)), _LEAST_OVERLAP - 1, -1):
         if tail.endswith(text[:length]):
             return text[length:]

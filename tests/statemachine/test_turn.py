@@ -252,8 +252,20 @@ def test_a_short_last_piece_that_occurs_by_chance_is_kept() -> None:
     assert joined("1. 사과 2. 배 3.", " 배") == "1. 사과 2. 배 3. 배"
 
 
-def test_a_long_last_piece_that_clients_have_already_is_dropped() -> None:
-    assert joined(LONG, LONG[5:30]) == LONG
+def test_a_long_last_piece_that_repeats_the_end_is_dropped() -> None:
+    assert joined(LONG, LONG[-25:]) == LONG
+
+
+@pytest.mark.parametrize("end", ["", "합계 | 4 |\n"])
+def test_a_row_that_stands_in_the_table_already_is_no_repetition(end: str) -> None:
+    rows = ["| 서울 | 1 | 가나다라 |\n", "| 부산 | 0 | 가나다라 |\n"]
+    assert joined("".join(rows), rows[0], end) == "".join(rows) + rows[0] + end
+    assert joined("".join(rows), rows[0][:9], rows[0][9:] + "끝", end) == "".join(rows) + rows[0] + "끝" + end
+
+
+def test_the_end_is_dropped_though_what_follows_it_stands_before_it() -> None:
+    end, before = "마지막 줄은 이렇게 끝납니다.\n", "처음 줄은 이렇게 시작합니다.\n"
+    assert joined(end + before + end, end, before) == end + before + end + before
 
 
 def test_nothing_more_to_say_leaves_the_answer_as_it_is() -> None:
