@@ -14,7 +14,7 @@ from email.utils import format_datetime, parseaddr
 from typing import Annotated, Literal
 
 import aiosmtplib
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.errors import ConfigurationError, ToolError
 from app.ports import Clock, ToolContext
@@ -25,6 +25,7 @@ Encryption = Literal["starttls", "tls", "none"]
 _STEP_TIMEOUT_SECONDS = 15  # each of connect, greeting, login … by itself; the tool's own timeout is over all
 _QUIT_TIMEOUT_SECONDS = 2
 _RECIPIENTS_LIMIT = 50
+_ADDRESS_CHARACTERS = 254
 _LINE_SEPARATORS = "\u2028\u2029"
 
 
@@ -44,7 +45,9 @@ def _plain_text(text: str) -> str:
 def _address(text: str) -> str:
     """A bare address. Checked by the mail library, not by a service that would ask the network."""
     wrong = ValueError("not a mail address; give it like name@example.com, without a display name")
-    if any(character.isspace() or unicodedata.category(character) == "Cc" for character in text):
+    if len(text) > _ADDRESS_CHARACTERS or any(
+        character.isspace() or unicodedata.category(character) == "Cc" for character in text
+    ):
         raise wrong
     try:
         address = Address(addr_spec=text)
@@ -55,20 +58,31 @@ def _address(text: str) -> str:
     return text
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value  # models often write a single recipient so
+def _addresses(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
 
 
-MailAddress = Annotated[str, Field(max_length=254), AfterValidator(_address)]
-Recipients = Annotated[list[MailAddress], BeforeValidator(_as_list)]
+def _recipients(given: str | list[str]) -> str | list[str]:
+    for number, text in enumerate(_addresses(given), start=1):
+        if number > _RECIPIENTS_LIMIT:
+            raise ValueError(f"more than {_RECIPIENTS_LIMIT} addresses")
+        try:
+            _address(text)
+        except ValueError as error:
+            raise ValueError(f"address {number}: {error}") from None
+    return given
+
+
+Recipients = Annotated[str | list[str], AfterValidator(_recipients)]
+"""Kept as the model spelled it, which is often a single string: what a person is shown is what was asked for."""
 
 
 class SendEmailArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    to: Recipients = Field(min_length=1, max_length=_RECIPIENTS_LIMIT)
-    cc: Recipients = Field(default=[], max_length=_RECIPIENTS_LIMIT)
-    bcc: Recipients = Field(default=[], max_length=_RECIPIENTS_LIMIT)
+    to: Recipients = Field(min_length=1)
+    cc: Recipients = []
+    bcc: Recipients = []
     subject: Annotated[str, AfterValidator(_one_line)] = Field(min_length=1, max_length=255)
     body: Annotated[str, AfterValidator(_plain_text)] = Field(min_length=1, max_length=50_000, description="Plain text")
 
@@ -112,7 +126,8 @@ class SendEmail:
 
     async def run(self, arguments: SendEmailArguments, context: ToolContext) -> JsonObject:
         message = self._message(arguments, context)
-        recipients = list(dict.fromkeys([*arguments.to, *arguments.cc, *arguments.bcc]))
+        parts = (arguments.to, arguments.cc, arguments.bcc)
+        recipients = list(dict.fromkeys(address for part in parts for address in _addresses(part)))
         client = self._client()
         try:
             await self._connect(client)
@@ -132,9 +147,9 @@ class SendEmail:
     def _message(self, arguments: SendEmailArguments, context: ToolContext) -> EmailMessage:
         message = EmailMessage()
         message["From"] = self._sender
-        message["To"] = ", ".join(arguments.to)
+        message["To"] = ", ".join(_addresses(arguments.to))
         if arguments.cc:
-            message["Cc"] = ", ".join(arguments.cc)
+            message["Cc"] = ", ".join(_addresses(arguments.cc))
         message["Subject"] = arguments.subject
         message["Date"] = format_datetime(datetime.fromtimestamp(self._clock.now(), UTC))
         name = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:32]

@@ -161,8 +161,16 @@ def test_body_holds_no_control_characters() -> None:
         SendEmailArguments(to=["kim@dwp.test"], subject="s", body="a\x1b[2J")
 
 
-def test_single_recipient_need_not_be_a_list() -> None:
-    assert SendEmailArguments.model_validate({"to": "kim@dwp.test", "subject": "s", "body": "b"}).to == ["kim@dwp.test"]
+@pytest.mark.parametrize("to", ["kim@dwp.test", ["kim@dwp.test"]])
+def test_recipients_stay_as_the_model_spelled_them(to: str | list[str]) -> None:
+    given = {"to": to, "subject": "s", "body": "b"}
+    assert SendEmailArguments.model_validate(given).model_dump(exclude_unset=True) == given
+
+
+@pytest.mark.parametrize("to", ["kim", ["kim@dwp.test", "kim"], [], "", 5, ["kim@dwp.test"] * 51, [5]])
+def test_what_is_no_list_of_addresses_is_refused(to: object) -> None:
+    with pytest.raises(ValidationError, match=r"^[12] validation error"):
+        SendEmailArguments.model_validate({"to": to, "subject": "s", "body": "b"})
 
 
 # --- a mail that arrives ----------------------------------------------------------------------------------------------
@@ -187,6 +195,14 @@ async def test_mail_arrives_as_it_was_written(serve: Serve, clock: Any, context:
     assert message.get_content().replace("\r\n", "\n").rstrip("\n") == LETTER.body
     assert message["Date"] == "Thu, 25 Jan 2024 03:00:00 +0000"
     assert result == {"message_id": message["Message-ID"], "accepted": result["accepted"]}
+
+
+async def test_a_single_recipient_gets_the_mail(serve: Serve, clock: Any, context: ToolContext) -> None:
+    mailbox = await serve()
+    letter = LETTER.model_copy(update={"to": "kim@dwp.test", "cc": "lee@dwp.test"})
+    result = await sender_to(mailbox.port, clock).run(letter, context)
+    assert result["accepted"] == mailbox.envelopes[0].rcpt_tos == ["kim@dwp.test", "lee@dwp.test"]
+    assert (mailbox.message()["To"], mailbox.message()["Cc"]) == ("kim@dwp.test", "lee@dwp.test")
 
 
 async def _without_8bit(server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]) -> list[str]:
