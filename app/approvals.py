@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.errors import NotFound, PermissionDenied
-from app.ports import ApprovalRequest, Clock, DecisionBus, Journal, Principal, Toolbox
+from app.ports import ApprovalRequest, Clock, DecisionBus, Journal, Principal, RequestStatus, Toolbox
 from statemachine.checkpoint import JsonObject
 from statemachine.decisions import Decision, Verdict
 
@@ -42,15 +42,16 @@ class ApprovalService:
 
         `skip`, with a rejection: this call is not run, the run goes on.
 
-        Raises `NotFound`, `PermissionDenied`, `FieldInvalid` (edited arguments do not fit the tool).
+        Raises `NotFound`, `PermissionDenied`, and of an open request `FieldInvalid` (edited arguments do not fit).
         """
         request = await self.request(principal, request_id)
-        if arguments is not None:
+        now = self._clock.now()
+        if arguments is not None and request.status is RequestStatus.PENDING and now < request.expires_at:
             self._tools.validate_edit(request.action_type, arguments, request.arguments)
         decision = Decision(
             verdict=verdict,
             request_id=request_id,
-            decided_at=self._clock.now(),
+            decided_at=now,
             decided_by=principal.user_id,
             reason=reason,
             arguments=arguments,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
 import structlog
@@ -58,7 +59,7 @@ class Answers:
             log.warning("request.failed", code=error.code, cause=error.cause)
         if request.path.rstrip("/") == STREAM_PATH and not _prefers_json(request):
             frames = refusal(error, "", int(self._clock.now() * 1000), self._shape)
-            response = Response(b"".join(frames), error.status)
+            response = Response(_one_by_one(frames), error.status)
             stream_headers(response)
         else:
             body: JsonObject = {
@@ -102,8 +103,17 @@ class Answers:
         )
 
     async def _finish(self, response: Response) -> Response:
+        if request.method == "OPTIONS" and response.status_code == 200:  # what is allowed stands in `Allow`
+            response.status_code = 204
+            response.headers.pop("Content-Type", None)
         response.headers["X-Correlation-ID"] = g.get("trace_id") or _trace_id(request)
         return response
+
+
+async def _one_by_one(frames: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """One frame is one write (§2.1)."""
+    for frame in frames:
+        yield frame
 
 
 def stream_headers(response: Response) -> None:

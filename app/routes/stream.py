@@ -55,7 +55,9 @@ def stream_routes(
         return _stream(position)
 
     def _stream(position: Position) -> Response:
-        response = Response(frames(journal.tail(position.session_id, position.after), position.session_id, shape))
+        tail = journal.tail(position.session_id, position.after)
+        # A HEAD would follow the run to its end and show nothing of it.
+        response = Response(b"" if request.method == "HEAD" else frames(tail, position.session_id, shape))
         response.timeout = None  # Quart would cut a stream silently after 60 s
         stream_headers(response)
         response.headers["X-Session-ID"] = position.session_id

@@ -309,6 +309,8 @@ async def test_an_invalid_edit_leaves_the_request_open(asked: Ask, params: dict[
         assert run.request()["status"] == "pending"
         assert run.tool.ran == []
         assert (await run.aura.decide("approve", run.request_id)).status_code == 200
+        late = await run.aura.decide("approve", run.request_id, params=params)  # the earlier decision is the news
+        assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
         await run.approved()
         assert run.tool.ran == [ARGUMENTS]
 

@@ -23,6 +23,7 @@ from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.settings import Settings
 from tests.harness.frames import DONE, parse_frame, types
+from tests.harness.raw import RawStream
 from tests.harness.service import SECRET, STREAM, Aura, headers, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -332,6 +333,30 @@ async def test_a_401_names_the_scheme(served: Served) -> None:
 async def test_a_405_names_what_is_allowed(served: Served, method: str) -> None:
     answer = await served.aura.client.request(method, STREAM, headers=headers())
     assert {"GET", "POST"} <= {name.strip() for name in answer.headers["allow"].split(",")}
+
+
+@pytest.mark.parametrize(("path", "allowed"), [(STREAM, "GET, HEAD, OPTIONS, POST"), ("/health", "GET, HEAD, OPTIONS")])
+async def test_options_says_what_is_allowed_and_nothing_else(served: Served, path: str, allowed: str) -> None:
+    answer = await served.aura.client.options(path)
+    assert (answer.status_code, answer.content, "content-type" in answer.headers) == (204, b"", False)
+    assert ", ".join(sorted(answer.headers["allow"].split(", "))) == allowed
+
+
+async def test_head_says_what_get_would_and_has_no_body(served: Served) -> None:
+    for path, status, media_type in (("/aura/info", 200, JSON), (STREAM, 404, SSE)):
+        answer = await served.aura.client.head(path, headers=headers("nobody"))
+        assert (answer.status_code, answer.content, answer.headers["content-type"]) == (status, b"", media_type)
+
+
+async def test_a_refused_stream_is_written_frame_by_frame(served: Served) -> None:
+    """As any other stream (§2.1): the gateway treats each write by itself."""
+    refused = await RawStream.post(served.aura, {"prompt": ""})
+    assert (refused.status, refused.headers["content-type"]) == (400, SSE)
+    assert types([parse_frame(chunk.decode().removesuffix("\n\n")) for chunk in await refused.rest()]) == [
+        "error",
+        "end",
+        DONE,
+    ]
 
 
 async def test_ids_of_a_refusal_are_not_those_of_a_run(served: Served) -> None:

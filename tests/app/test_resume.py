@@ -43,6 +43,8 @@ async def test_get_attaches_to_a_run_under_way(settings: MakeSettings, model: Sc
     model.play(ScriptedTurn(text="네.", hang_after=0))
     async with running(settings()) as aura, aura.stream("질문") as first:
         await first.until("thought")
+        head = await aura.client.head(STREAM, headers=headers())  # does not wait for the run's end
+        assert (head.status_code, head.content, head.headers["content-type"]) == (200, b"", "text/event-stream")
         async with aura.stream(method="GET") as second:
             await second.until("thought")
             model.release()
