@@ -1,0 +1,143 @@
+"""Lines that should be flat: cost per run and per event while the amount of work grows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from tests.bench.client import StreamWrong
+from tests.bench.load import check, connected, median, percentile, round_of
+from tests.bench.waiting import ENVIRONMENT, Waited, waiting
+from tests.bench.world import World
+
+PROCESSES = (1, 2, 4)
+LENGTHS = (10, 100, 1_000, 10_000)
+WAITING = (1, 100, 1_000, 2_000, 10_000)
+_RESUMES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a line."""
+
+    at: int
+    value: float
+    note: str = ""
+
+
+async def processes() -> list[Point]:
+    """CPU of all processes per chat run."""
+    points = []
+    for workers in PROCESSES:
+        with World(workers=workers) as world:
+            clients = await connected(world, 32)
+            rounds = [await round_of(world, clients, 5, "bench chat 200 0", 200) for _ in range(4)]
+            cost = median(rounds[1:])
+            points.append(Point(workers, cost.cpu_ms, f"{cost.runs_per_second:.0f} runs/s"))
+            for client in clients:
+                client.close()
+    return points
+
+
+async def lengths() -> tuple[list[Point], list[Point]]:
+    """CPU per event of streams of many tokens 2 ms apart; CPU per resume at the end of such a stream."""
+    per_event, per_resume = [], []
+    with World() as world:
+        clients = await connected(world, 8)
+        await round_of(world, clients, 2, "bench chat 100 2", 100)
+        for tokens in LENGTHS:
+            each = max(1, 300 // tokens)
+            cost = await round_of(world, clients, each, f"bench chat {tokens} 2", tokens)
+            per_event.append(Point(tokens, cost.cpu_us_per_event, f"{cost.events:.0f} events a run"))
+            per_resume.append(await _resumed(world, tokens))
+        for client in clients:
+            client.close()
+    return per_event, per_resume
+
+
+async def _resumed(world: World, tokens: int) -> Point:
+    (client,) = await connected(world, 1, start=9000 + tokens)
+    reading = await client.run(f"bench chat {tokens} 2", with_times=True)
+    check(reading, tokens)
+    took: list[float] = []
+    cpu = world.cpu_seconds()
+    for _ in range(_RESUMES):
+        again = await client.resume(reading.session_id, reading.last_id - 1)
+        if again.events != 1 or again.last_id != reading.last_id:
+            raise StreamWrong(f"{again.events} events after the last but one")
+        took.append(again.first_event_seconds * 1000)
+    cpu = world.cpu_seconds() - cpu
+    client.close()
+    took.sort()
+    return Point(tokens, cpu * 1e6 / _RESUMES, f"p50 {percentile(took, 0.5):.2f} ms")
+
+
+async def crowds() -> list[Waited]:
+    found = []
+    for count in WAITING:
+        with World(ENVIRONMENT) as world:
+            found.append(await waiting(world, count))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Runs that came in at a steady rate, whoever was ready for them."""
+
+    share: float
+    rate: float
+    first_event_p50_ms: float
+    first_event_p99_ms: float
+    refused_percent: float
+    refusal_p99_ms: float
+
+    def told(self) -> str:
+        times = f"first event p50 {self.first_event_p50_ms:.1f} ms, p99 {self.first_event_p99_ms:.1f} ms"
+        refused = f"{self.refused_percent:.0f} % refused, p99 {self.refusal_p99_ms:.1f} ms"
+        return f"{self.share:.0%} load ({self.rate:.0f} runs/s): {times}; {refused}"
+
+
+async def overload(shares: tuple[float, ...] = (0.5, 0.8, 1.5), seconds: float = 8) -> list[Offered]:
+    """First events at shares of what this machine can do with the clients on it; above that, who is refused."""
+    with World() as world:
+        clients = await connected(world, 64)
+        rounds = [await round_of(world, clients, 4, "bench chat 200 0", 200) for _ in range(4)]
+        most = sorted(cost.runs_per_second for cost in rounds[1:])[1]
+        for client in clients:
+            client.close()
+        return [await _offered(world, share, share * most, seconds) for share in shares]
+
+
+async def _offered(world: World, share: float, rate: float, seconds: float) -> Offered:
+    count = int(rate * seconds)
+    free = await connected(world, min(2000, count))
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    firsts: list[float] = []
+    refusals: list[float] = []
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        due = began + number / rate
+        client = free.pop() if free else (await connected(world, 1, start=5000 + number))[0]
+        reading = await client.run("bench chat 200 0")
+        if reading.status == 503:
+            refusals.append(1000 * (time.perf_counter() - due))
+        else:
+            check(reading, 200)
+            firsts.append(1000 * (reading.first_event_at - due))
+        free.append(client)
+
+    await asyncio.gather(*(loop.create_task(one(number)) for number in range(count)))
+    for client in free:
+        client.close()
+    firsts.sort()
+    refusals.sort()
+    return Offered(
+        share=share,
+        rate=rate,
+        first_event_p50_ms=percentile(firsts, 0.5) if firsts else 0.0,
+        first_event_p99_ms=percentile(firsts, 0.99) if firsts else 0.0,
+        refused_percent=100 * len(refusals) / count,
+        refusal_p99_ms=percentile(refusals, 0.99) if refusals else 0.0,
+    )

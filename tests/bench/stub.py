@@ -1,0 +1,158 @@
+"""The model of the bench: raw asyncio, ready-made bytes, a process of its own, so that it is never the bottleneck.
+
+A prompt says what is to be answered: `bench chat 200 10` (200 tokens, 10 ms apart), `bench tools 5 20` (5 calls, one a
+turn, then 20 tokens), `bench together 5 20` (5 calls in one turn), `bench approval 1 20` (one call that needs a yes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from functools import cache
+from typing import cast
+
+import uvloop
+
+TOOL = "get_current_time"
+_PROMPT = re.compile(rb"bench (\w+) (\d+) ([\d.]+)")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_LAST = b"0\r\n\r\n"
+
+
+def token(index: int) -> str:
+    return f"토큰{index} " if index % 4 else f"word{index} "
+
+
+@cache
+def answer(tokens: int) -> str:
+    """What the client must have read in the end."""
+    return "".join(token(index) for index in range(tokens))
+
+
+def _piece(delta: dict[str, object], finish: str | None = None) -> bytes:
+    """One server-sent event with all that a real server puts into it, as one HTTP chunk."""
+    body = {
+        "id": "chatcmpl-CbenchbenchbenchbenchbenchB",
+        "object": "chat.completion.chunk",
+        "created": 1767225600,
+        "model": "gpt-4o-mini-2024-07-18",
+        "service_tier": "default",
+        "system_fingerprint": "fp_0123456789",
+        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
+        "usage": None,
+    }
+    return _chunk(b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n")
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _ending(finish: str) -> bytes:
+    counted = {"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}
+    usage = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "choices": [], "usage": counted}
+    return b"".join(
+        [_piece({}, finish), _chunk(b"data: " + json.dumps(usage).encode() + b"\n\n"), _chunk(b"data: [DONE]\n\n")]
+    )
+
+
+@cache
+def _pieces(tokens: int) -> tuple[bytes, ...]:
+    first = _piece({"role": "assistant", "content": "", "refusal": None})
+    return (first, *(_piece({"content": token(index)}) for index in range(tokens)))
+
+
+@cache
+def _whole(tokens: int) -> bytes:
+    return b"".join((_HEAD, *_pieces(tokens), _ending("stop"), _LAST))
+
+
+@cache
+def _calls(first: int, count: int) -> bytes:
+    pieces = [_HEAD]
+    for index in range(count):
+        function = {"name": TOOL, "arguments": ""}
+        call = {"index": index, "id": f"call_{first + index}", "type": "function", "function": function}
+        pieces.append(_piece({"role": "assistant", "content": None, "tool_calls": [call]}))
+        pieces += [
+            _piece({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
+            for text in ('{"timezone"', ':"Asia/', 'Seoul"}')
+        ]
+    return b"".join((*pieces, _ending("tool_calls"), _LAST))
+
+
+class _Answering(asyncio.Protocol):
+    """One connection of the service."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, if not by descent
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, body = self._buffer.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if not found or length is None or len(body) < int(length[1]):
+            return
+        self._buffer = b""
+        asked = _PROMPT.search(body)
+        assert asked, "a prompt that the bench does not know"
+        self._answer(asked[1].decode(), int(asked[2]), asked[3].decode(), results=body.count(b'"tool_call_id"'))
+
+    def _answer(self, kind: str, count: int, more: str, *, results: int) -> None:
+        if kind == "chat" and float(more):
+            self._paced(iter((*_pieces(count), _ending("stop") + _LAST)), float(more) / 1000)
+        elif kind == "chat":
+            self._write(_whole(count))
+        elif results >= count:
+            self._write(_whole(int(more)))
+        else:
+            self._write(_calls(results, count if kind == "together" else 1))
+
+    def _paced(self, pieces: Iterator[bytes], pace_seconds: float) -> None:
+        self._write(_HEAD)
+        loop = asyncio.get_running_loop()
+        started, sent = loop.time(), 0
+
+        def send() -> None:
+            nonlocal sent
+            piece = next(pieces, None)
+            if piece is not None and self._transport is not None:
+                self._write(piece)
+                sent += 1
+                loop.call_at(started + sent * pace_seconds, send)
+
+        send()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Answering, "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    over = asyncio.Event()
+
+    def watch() -> None:
+        sys.stdin.read()
+        loop.call_soon_threadsafe(over.set)
+
+    threading.Thread(target=watch, daemon=True).start()
+    await over.wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())

@@ -1,0 +1,180 @@
+"""What is measured and what it needs, a process each: the service, a Redis, the stub model. And their counters."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from app.demo.redis import RedisServer, _die_with_parent
+from tests.harness.process import free_port
+from tests.harness.service import SECRET
+
+ROOT = Path(__file__).parents[2]
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisCount:
+    """What Redis has done so far. A round trip is one read of its socket: a pipeline is one."""
+
+    commands: int
+    round_trips: int
+    cpu_seconds: float
+    connections: int
+
+    def since(self, before: RedisCount) -> RedisCount:
+        return RedisCount(
+            self.commands - before.commands,
+            self.round_trips - before.round_trips,
+            self.cpu_seconds - before.cpu_seconds,
+            self.connections,
+        )
+
+
+class World:
+    """Everything up when it is entered, gone when it is left."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
+        self.port = free_port()
+        self._workers = workers
+        self._redis = RedisServer()
+        self._environment = dict(environment or {})
+        self._folder = Path(tempfile.mkdtemp(prefix="aura-bench-"))
+        self._stub: subprocess.Popen[bytes] | None = None
+        self._service: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._redis.start()
+            self._redis_client = redis.Redis.from_url(self._redis.url)
+            self._stub = self._launch("tests.bench.stub", {}, stdout=subprocess.PIPE)
+            assert self._stub.stdout is not None
+            model_port = int(self._stub.stdout.readline())
+            environment = {
+                "JWT_SECRET": SECRET,
+                "REDIS_URL": self._redis.url,
+                "OPENAI_API_KEY": "key-of-the-stub-0123456789",
+                "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
+                "AURA_LEASE_SECONDS": "30",
+                **self._environment,
+            }
+            arguments = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))
+            self._service = self._launch("app", environment, *arguments)
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        if kind is not None:
+            print(self.log[-3000:], file=sys.stderr)
+        for process in (self._service, self._stub):
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._redis.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _launch(
+        self, module: str, environment: Mapping[str, str], *arguments: str, stdout: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        with (self._folder / f"{module}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment},
+                stdin=subprocess.PIPE,
+                stdout=stdout if stdout is not None else log,
+                stderr=log,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+            )
+
+    def _wait_until_ready(self) -> None:
+        assert self._service is not None
+        until, answered = time.monotonic() + _START_SECONDS, 0
+        while answered < 4 * self._workers:  # each worker is likely to have answered
+            if self._service.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"the service did not start: {self.log[-2000:]}")
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=1) as answer:
+                    answered += json.load(answer)["status"] == "SUCCESS"
+            except (OSError, ValueError):
+                time.sleep(0.05)
+
+    @property
+    def log(self) -> str:
+        """What the service has logged so far."""
+        return (self._folder / "app.log").read_text(errors="replace")
+
+    @property
+    def redis_port(self) -> int:
+        return self._redis.port
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that serve; with several workers, without their supervisor."""
+        assert self._service is not None
+        own = self._service.pid
+        return [own] if self._workers == 1 else _children(own)
+
+    def cpu_seconds(self) -> float:
+        """Of all that serve, as the scheduler counts it."""
+        return sum(_cpu_seconds(pid) for pid in self.pids)
+
+    def memory_bytes(self) -> int:
+        """Resident, of all that serve."""
+        return sum(int(_status(pid)["VmRSS"].split()[0]) * 1024 for pid in self.pids)
+
+    def redis_count(self) -> RedisCount:
+        """Without this question itself."""
+        info: dict[str, Any] = self._redis_client.info("everything")
+        commands = sum(found["calls"] for name, found in info.items() if name.startswith("cmdstat_"))
+        own = info.get("cmdstat_info", {"calls": 0})["calls"]
+        return RedisCount(
+            commands=commands - own,
+            round_trips=info["total_reads_processed"] - own,
+            cpu_seconds=info["used_cpu_sys"] + info["used_cpu_user"],
+            connections=info["connected_clients"] - 1,
+        )
+
+    def redis_memory_bytes(self) -> int:
+        return int(self._redis_client.info("memory")["used_memory"])
+
+
+def _cpu_seconds(pid: int) -> float:
+    tasks = Path(f"/proc/{pid}/task")
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if _status(int(path.name)).get("PPid") == str(pid):
+                found.append(int(path.name))
+        except (OSError, ValueError):
+            continue
+    return found
