@@ -12,6 +12,7 @@ import redis
 from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.settings import Settings
+from tests.harness.nursery import Nursery
 from tests.harness.service import SECRET
 
 # Tests start many processes of the service: let the first one keep its compiled code for the others.
@@ -22,6 +23,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import pty
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,94 +18,34 @@ from app.settings import Settings
 from statemachine.events import Hitl
 from tests.harness.asking import (
     ANSWER,
-    ROOT,
     MakeSettings,
     client,
     mail_call,
 )
+from tests.harness.nursery import Nursery
+from tests.harness.process import Command
 from tests.harness.proxy import CuttingProxy, Link
 from tests.harness.service import SECRET, running
 
-# --- the command ------------------------------------------------------------------------------------------------------
+Asking = Callable[..., Command]
 
 
-@dataclass
-class Command:
-    """`aura ask` as a process, in a terminal of its own or with pipes."""
+@pytest.fixture
+def asking(nursery: Nursery) -> Asking:
+    """`aura ask` as a process, in a terminal of its own or with nobody there."""
 
-    process: asyncio.subprocess.Process
-    terminal: int | None = None
-    output: str = ""
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    def ask(url: str, *arguments: str, in_terminal: bool = False, **environment: str) -> Command:
+        environment = {"JWT_SECRET": SECRET, **environment}
+        return Command(nursery, environment, "ask", *arguments, "--url", url, in_terminal=in_terminal)
 
-    def read_terminal(self) -> None:
-        try:
-            data = os.read(self.terminal or 0, 65536)
-        except OSError:  # the process is gone
-            data = b""
-        if not data:
-            asyncio.get_running_loop().remove_reader(self.terminal or 0)
-        self.output += data.decode(errors="replace")
-        self._news.set()
-
-    async def read_pipe(self) -> None:
-        assert self.process.stdout is not None
-        while data := await self.process.stdout.read(65536):
-            self.output += data.decode()
-            self._news.set()
-
-    async def until(self, text: str, *, times: int = 1) -> None:
-        async with asyncio.timeout(30):
-            while self.output.count(text) < times:
-                self._news.clear()
-                await self._news.wait()
-
-    def type(self, text: str) -> None:
-        assert self.terminal is not None
-        os.write(self.terminal, text.encode())
-
-    async def ended(self) -> int:
-        async with asyncio.timeout(30):
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def asking(url: str, *arguments: str, in_terminal: bool = False, **environment: str) -> AsyncIterator[Command]:
-    command = [sys.executable, "-m", "app", "ask", *arguments, "--url", url]
-    ours, theirs = pty.openpty() if in_terminal else (None, None)
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=theirs if in_terminal else asyncio.subprocess.DEVNULL,
-        stdout=theirs if in_terminal else asyncio.subprocess.PIPE,
-        stderr=theirs if in_terminal else asyncio.subprocess.STDOUT,
-        cwd=ROOT,
-        env={**os.environ, "JWT_SECRET": SECRET, "TERM": "xterm", **environment},
-    )
-    running = Command(process, ours)
-    reading = None
-    if theirs is not None and ours is not None:
-        os.close(theirs)
-        asyncio.get_running_loop().add_reader(ours, running.read_terminal)
-    else:
-        reading = asyncio.create_task(running.read_pipe())
-    try:
-        yield running
-        if reading is not None:
-            await reading
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        if ours is not None:
-            asyncio.get_running_loop().remove_reader(ours)
-            os.close(ours)
+    return ask
 
 
 ME = ("--user", "user1", "--tenant", "tenant1")
 
 
 async def test_run_is_shown_and_markup_of_the_model_is_not_obeyed(
-    settings: MakeSettings, model: ScriptedModelServer
+    settings: MakeSettings, model: ScriptedModelServer, asking: Asking
 ) -> None:
     said = "[bold red]빨강[/] :smile: \x1b[31m\x1b]0;title\x07 [/nonsense]"
     model.play(ScriptedTurn(reasoning="[link=http://x]생각[/]\x1b[2J", text=said))
@@ -126,7 +61,7 @@ async def test_run_is_shown_and_markup_of_the_model_is_not_obeyed(
 
 @pytest.mark.parametrize(("flag", "code", "said"), [("--approve", 0, "✔ approved"), ("--reject", 1, "RejectionError")])
 async def test_decision_of_the_command_line(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, flag: str, code: int, said: str
+    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, flag: str, code: int, said: str, asking: Asking
 ) -> None:
     model.play(mail_call())
     if code == 0:
@@ -138,7 +73,7 @@ async def test_decision_of_the_command_line(
     assert len(mail.messages) == 1 - code
 
 
-async def test_reason_is_told(mailing: Settings, model: ScriptedModelServer) -> None:
+async def test_reason_is_told(mailing: Settings, model: ScriptedModelServer, asking: Asking) -> None:
     model.play(mail_call())
     arguments = ("메일을 보내주세요", "--reject", "--reason", "수신자 오류", *ME)
     async with running(mailing) as aura, asking(aura.url, *arguments) as command:
@@ -147,7 +82,7 @@ async def test_reason_is_told(mailing: Settings, model: ScriptedModelServer) -> 
 
 
 async def test_without_a_terminal_it_says_how_to_decide_and_waits(
-    mailing: Settings, model: ScriptedModelServer
+    mailing: Settings, model: ScriptedModelServer, asking: Asking
 ) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura, asking(aura.url, "메일을 보내주세요", *ME) as command:
@@ -158,7 +93,7 @@ async def test_without_a_terminal_it_says_how_to_decide_and_waits(
         assert await command.ended() == 0
 
 
-async def test_json_lines_are_the_events(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_json_lines_are_the_events(settings: MakeSettings, model: ScriptedModelServer, asking: Asking) -> None:
     model.play(ScriptedTurn(text="답"))
     async with running(settings()) as aura, asking(aura.url, "안녕하세요", "--json", *ME) as command:
         assert await command.ended() == 0
@@ -168,12 +103,14 @@ async def test_json_lines_are_the_events(settings: MakeSettings, model: Scripted
     assert all(isinstance(line["eventId"], int) for line in lines)
 
 
-async def test_ctrl_c_leaves_a_run_that_can_be_attached_to(mailing: Settings, model: ScriptedModelServer) -> None:
+async def test_ctrl_c_leaves_a_run_that_can_be_attached_to(
+    mailing: Settings, model: ScriptedModelServer, asking: Asking
+) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura:
         async with asking(aura.url, "메일을 보내주세요", *ME) as command:
             await command.until("waiting for a decision")
-            command.process.send_signal(signal.SIGINT)
+            command.signal(signal.SIGINT)
             assert await command.ended() == 130
         session_id = command.output.rpartition("--attach ")[2].split()[0]
         assert "Traceback" not in command.output
@@ -183,7 +120,9 @@ async def test_ctrl_c_leaves_a_run_that_can_be_attached_to(mailing: Settings, mo
     assert "보냈습니다." in again.output
 
 
-async def test_broken_connection_is_told_and_mended(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_broken_connection_is_told_and_mended(
+    settings: MakeSettings, model: ScriptedModelServer, asking: Asking
+) -> None:
     model.play(ScriptedTurn(text=ANSWER))
     async with (
         running(settings()) as aura,
@@ -201,7 +140,7 @@ async def test_broken_connection_is_told_and_mended(settings: MakeSettings, mode
 
 @pytest.mark.parametrize(("key", "code"), [("y", 0), ("ㅛ", 0), ("n", 1)])
 async def test_person_decides_with_a_key(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, key: str, code: int
+    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, key: str, code: int, asking: Asking
 ) -> None:
     model.play(mail_call())
     if code == 0:
@@ -215,7 +154,7 @@ async def test_person_decides_with_a_key(
 
 
 async def test_person_edits_the_arguments(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, tmp_path: Path
+    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, tmp_path: Path, asking: Asking
 ) -> None:
     """First no JSON, then arguments that do not fit, then good ones: each time asked again."""
     editor = tmp_path / "editor"
@@ -252,7 +191,9 @@ async def test_person_edits_the_arguments(
     assert "boss@example.com" in command.output
 
 
-async def test_decision_elsewhere_ends_the_question(mailing: Settings, model: ScriptedModelServer) -> None:
+async def test_decision_elsewhere_ends_the_question(
+    mailing: Settings, model: ScriptedModelServer, asking: Asking
+) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura, asking(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
         await command.until("approve?")
@@ -262,7 +203,7 @@ async def test_decision_elsewhere_ends_the_question(mailing: Settings, model: Sc
 
 
 async def test_time_that_is_up_ends_the_question(
-    settings: MakeSettings, model: ScriptedModelServer, mail: SmtpSink
+    settings: MakeSettings, model: ScriptedModelServer, mail: SmtpSink, asking: Asking
 ) -> None:
     model.play(mail_call())
     short = settings(
@@ -299,14 +240,14 @@ def request_of(command: Command) -> str:
         (("안녕", *ME), "nobody answers at http://127.0.0.1:9"),
     ],
 )
-async def test_usage_is_refused_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+async def test_usage_is_refused_in_one_line(arguments: tuple[str, ...], said: str, asking: Asking) -> None:
     async with asking("http://127.0.0.1:9", *arguments) as command:
         assert await command.ended() == 2
     assert said in command.output
     assert "Traceback" not in command.output
 
 
-async def test_refused_request_is_code_2(settings: MakeSettings) -> None:
+async def test_refused_request_is_code_2(settings: MakeSettings, asking: Asking) -> None:
     async with running(settings()) as aura, asking(aura.url, " ", *ME) as command:
         assert await command.ended() == 2
     assert "E4000" in command.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,18 +12,11 @@ import redis
 
 from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
-from tests.harness.process import Nursery, ServeProcess
+from tests.harness.nursery import Nursery
+from tests.harness.process import ServeProcess
 from tests.harness.service import SECRET
 
 LEASE_SECONDS = 2
-TAKEOVER_SECONDS = LEASE_SECONDS + 2
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @dataclass

@@ -15,7 +15,8 @@ import pytest
 
 from app.demo.redis import RedisServer
 from tests.e2e.conftest import Nodes
-from tests.harness.process import ROOT, free_port
+from tests.harness.nursery import ROOT
+from tests.harness.process import free_port
 from tests.harness.waiting import eventually
 
 
@@ -74,7 +75,7 @@ async def test_it_starts_before_redis_does(nodes: Nodes) -> None:
         assert (await node.client.get("/health")).status_code == 200
         assert (await node.client.get("/ready")).status_code == 503
         server.restart(keep_data=False)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await node.ready()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from app.demo.smtp import SmtpSink
 from app.settings import Settings
 from tests.harness.service import SECRET
 
-ROOT = Path(__file__).parents[2]
 MAIL = {"to": ["team@example.com"], "subject": "보고", "body": "첫 줄\n둘째 줄"}
 ANSWER = "안녕하세요! 무엇을 도와드릴까요? " * 3
 MakeSettings = Callable[..., Settings]

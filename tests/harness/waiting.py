@@ -11,7 +11,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.01
 
 
-async def eventually(look: Callable[[], T], seconds: float = 10) -> T:
+async def eventually(look: Callable[[], T], seconds: float = 30) -> T:
     """The first truthy value of `look()`. Raises `AssertionError` when the time is up."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
