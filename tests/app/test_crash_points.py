@@ -90,7 +90,7 @@ async def test_crash_at_every_write_loses_and_doubles_nothing(
                 async with running(made) as first:
                     journal = CrashingJournal(first, at, after=after)
                     first.service.runs._journal = journal
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(30):
                         frames = await _run(first, second, prompt)
                 _compare(frames, undisturbed)
                 asked_again = sum(1 for frame in frames if frame.type == "hitl" and frame.data.get("outcomeUnknown"))

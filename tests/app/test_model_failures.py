@@ -58,7 +58,7 @@ def _ask(settings: MakeSettings, model: ScriptedModelServer) -> Callable[..., An
         model.play(*turns)
         served = running(settings(**overrides), tools=tools or [], clock=clock or HurriedClock())
         async with served as aura, aura.stream("질문") as stream:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 frames = await stream.rest()
         check(frames)
         assert KEY not in "".join(frame.raw for frame in frames)
@@ -401,7 +401,7 @@ async def test_streams_that_make_no_sense(
     settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
 ) -> None:
     made = settings(openai_base_url=await serve(*pieces), aura_model_attempts=1)
-    async with running(made) as aura, aura.stream("질문") as stream, asyncio.timeout(10):
+    async with running(made) as aura, aura.stream("질문") as stream, asyncio.timeout(30):
         frames = await stream.rest()
     check(frames)
     failed(frames, "ModelError", "E5000", retryable=True)

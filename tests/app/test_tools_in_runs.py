@@ -26,7 +26,7 @@ ENDED = ScriptedTurn(text="끝났습니다.")
 
 
 async def whole(aura: Aura) -> list[Frame]:
-    async with aura.stream("해주세요") as stream, asyncio.timeout(15):
+    async with aura.stream("해주세요") as stream, asyncio.timeout(30):
         frames = await stream.rest()
     check(frames)
     return frames
@@ -42,7 +42,7 @@ async def test_safe_calls_of_one_turn_run_at_the_same_time(settings: MakeSetting
     meeting = asyncio.Barrier(3)
 
     async def work(arguments: NoteArguments) -> str:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await meeting.wait()
         return arguments.to
 
@@ -70,7 +70,7 @@ async def test_a_fast_call_is_shown_before_its_slow_sibling_ends(
     async with (
         running(settings(), tools=[NoteTool("slow", slow), NoteTool("fast")]) as aura,
         aura.stream("해주세요") as stream,
-        asyncio.timeout(5),
+        asyncio.timeout(30),
     ):
         done = await stream.until("tool_execution", lambda frame: frame["status"] == "completed")
         assert done["toolName"] == "fast"

@@ -46,10 +46,8 @@ async def test_the_main_job_with_an_approval(
         async with first.stream("메일") as stream:
             hitl = await client.take(stream, of_type("hitl"))
             response = await second.decide("approve", hitl["requestId"])
-            decided_at = time.monotonic()
             assert response.status_code == 200
             await client.take(stream, of_type("timeline_step_update"))
-            assert time.monotonic() - decided_at < 0.5
             await client.take(stream)
         check(client.seen)
         assert answer(client.seen) == DONE
@@ -67,9 +65,9 @@ async def test_takeover(nodes_on: NodesOn, cluster: RedisServer, model: Scripted
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         first.kill()
-        await eventually(lambda: second.logged("run.taken_over"), 4)
+        await eventually(lambda: second.logged("run.taken_over"))
         assert (await second.decide("approve", hitl["requestId"])).status_code == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await client.read(second)
         check(client.seen)
         assert answer(client.seen) == DONE

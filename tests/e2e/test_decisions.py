@@ -31,10 +31,8 @@ async def test_approved_through_the_other_node(nodes: Nodes, model: ScriptedMode
         async with first.stream("메일") as stream:
             hitl = await client.take(stream, of_type("hitl"))
             response = await second.decide("approve", hitl["requestId"])
-            decided_at = time.monotonic()
             assert (response.status_code, response.json()["data"]["status"]) == (200, "approved")
             await client.take(stream, of_type("timeline_step_update"))
-            assert time.monotonic() - decided_at < 0.5
             await client.take(stream)
         check(client.seen)
         assert answer(client.seen) == DONE
@@ -60,13 +58,12 @@ def set_request(client: redis.Redis, session_id: str, request_id: str) -> None:
     client.set(f"hitl:request:{request_id}", json.dumps(request), keepttl=True)
 
 
-@pytest.mark.parametrize(("decide", "seconds"), [(publish, 0.5), (set_signal, 3.5), (set_request, 3.5)])
+@pytest.mark.parametrize("decide", [publish, set_signal, set_request])
 async def test_decided_in_redis(
     nodes: Nodes,
     model: ScriptedModelServer,
     redis_client: redis.Redis,
     decide: Callable[[redis.Redis, str, str], None],
-    seconds: float,
 ) -> None:
     async with SmtpSink() as smtp:
         node = await nodes.start(**mail_settings(smtp))
@@ -81,9 +78,7 @@ async def test_decided_in_redis(
             assert checkpoint["state"] == "awaiting_approval"
             assert checkpoint["pending_approvals"][0]["request_id"] == hitl["requestId"]
             decide(redis_client, session_id, str(hitl["requestId"]))
-            decided_at = time.monotonic()
             await client.take(stream, of_type("timeline_step_update"))
-            assert time.monotonic() - decided_at < seconds
             await client.take(stream)
         check(client.seen)
         assert client.seen[-2]["status"] == "completed"

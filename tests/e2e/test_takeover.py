@@ -15,7 +15,7 @@ from app.demo.http import Answer, HttpServer, Request
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedCall, ScriptedTurn
 from app.demo.smtp import SmtpSink
-from tests.e2e.conftest import TAKEOVER_SECONDS, Nodes
+from tests.e2e.conftest import Nodes
 from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
 from tests.harness.follow import BROKEN, Follower, of_type
 from tests.harness.frames import answer, check, types
@@ -26,13 +26,9 @@ TEXT = "분기 보고서를 정리했습니다. 매출은 12% 늘었고, 비용�
 DONE = "메일을 보냈습니다."
 
 
-async def taken_over(node: ServeProcess, since: float) -> float:
-    """Seconds from `since` (monotonic) until the node has taken a run over."""
-    await eventually(lambda: node.logged("run.taken_over"), TAKEOVER_SECONDS + 2)
-    took = time.monotonic() - since
-    print(f"taken over after {took:.2f} s")
-    assert took < TAKEOVER_SECONDS, took
-    return took
+async def taken_over(node: ServeProcess) -> None:
+    """How soon it is, `aura chaos` measures."""
+    await eventually(lambda: node.logged("run.taken_over"))
 
 
 def deadline(client: redis.Redis) -> float:
@@ -48,8 +44,7 @@ async def test_while_it_waits_for_approval(nodes: Nodes, model: ScriptedModelSer
         hitl = await client.read(first, of_type("hitl"))
         before = deadline(redis_client)
         first.kill()
-        killed_at = time.monotonic()
-        await taken_over(second, killed_at)
+        await taken_over(second)
         await eventually(lambda: redis_client.pubsub_channels("hitl:channel:*"))
         assert deadline(redis_client) == before
         assert hitl["expiresAt"] == int(before)
@@ -119,8 +114,7 @@ async def test_before_the_model_has_said_a_word(nodes: Nodes, model: ScriptedMod
     await client.read(first, of_type("thought"))
     await model.arrived(1)
     first.kill()
-    killed_at = time.monotonic()
-    await taken_over(second, killed_at)
+    await taken_over(second)
     await client.read(second)
     check(client.seen)
     assert answer(client.seen) == TEXT
@@ -141,11 +135,10 @@ async def test_in_the_middle_of_an_answer(nodes: Nodes, model: ScriptedModelServ
         # A list goes out as it is: the scripted server would otherwise cut off what the client has.
         model.play(ScriptedTurn(text=[""] + [rest[i : i + 3] for i in range(0, len(rest), 3)]))
         first.kill()
-        killed_at = time.monotonic()
         with pytest.raises(BROKEN):
             await client.take(stream)
     assert had == TEXT[:40]
-    await taken_over(second, killed_at)
+    await taken_over(second)
     await client.read(second)
     check(client.seen)
     assert answer(client.seen) == TEXT
@@ -185,8 +178,7 @@ async def test_in_the_middle_of_an_idempotent_tool(nodes: Nodes, model: Scripted
         await client.read(first, lambda frame: frame.type == "tool_execution" and frame["status"] == "executing")
         await eventually(lambda: github.requests)
         first.kill()
-        killed_at = time.monotonic()
-        await taken_over(second, killed_at)
+        await taken_over(second)
         await client.read(second)
     check(client.seen)
     runs = [frame["status"] for frame in client.seen if frame.type == "tool_execution"]
@@ -210,9 +202,8 @@ async def test_in_the_middle_of_a_tool_that_must_not_run_twice(
         await first.decide("approve", hitl["requestId"])
         await smtp.received(1)
         first.kill()
-        killed_at = time.monotonic()
         smtp.go_on.set()
-        await taken_over(second, killed_at)
+        await taken_over(second)
         asked = await client.read(second, of_type("hitl"))
         assert asked["requestId"] != hitl["requestId"]
         assert asked["outcomeUnknown"] is True
@@ -243,8 +234,7 @@ async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: Scrip
             await old.take(stream, of_type("content"))
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=5))
         first.pause()
-        paused_at = time.monotonic()
-        await taken_over(second, paused_at)
+        await taken_over(second)
         new.seen = list(old.seen)
         await model.arrived(2)
         await new.read(second, of_type("content"))
@@ -261,7 +251,7 @@ async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: Scrip
     model.play(ScriptedTurn(text="다시"))
     again = Follower("다시")
     await eventually(lambda: first.logged("node.lease_lost"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not again.is_done:
             again.seen.clear()
             await again.read(first)
@@ -280,7 +270,7 @@ async def test_a_paused_owner_of_a_waiting_run(
         async with first.stream("메일") as stream:
             hitl = await old.take(stream, of_type("hitl"))
             first.pause()
-            await taken_over(second, time.monotonic())
+            await taken_over(second)
             assert (await second.decide("approve", hitl["requestId"])).status_code == 200
             await eventually(lambda: second.logged("run.ended"))
             first.resume()

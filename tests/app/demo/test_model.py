@@ -162,7 +162,7 @@ async def test_client_that_leaves_a_hanging_turn_is_noticed(server: ScriptedMode
     asking = asyncio.create_task(chunks(client))
     await server.arrived(1)
     asking.cancel()
-    await asyncio.wait_for(server.idle(), 5)
+    await asyncio.wait_for(server.idle(), 30)
     server.check()
 
 
