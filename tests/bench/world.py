@@ -17,7 +17,8 @@ from typing import Any, Self
 
 import redis
 
-from app.demo.redis import RedisServer, _die_with_parent
+from app.demo.redis import RedisServer
+from app.parent import die_with_parent
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 
@@ -104,7 +105,7 @@ class World:
                 stdin=subprocess.PIPE,
                 stdout=stdout if stdout is not None else log,
                 stderr=log,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
 
     def _wait_until_ready(self) -> None:
