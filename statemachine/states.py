@@ -6,7 +6,7 @@ A guard is a predicate over the situation a fact meets: it decides in the machin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -154,6 +154,10 @@ TRANSITIONS: tuple[Transition, ...] = (
 )
 
 
+HAPPY_PATH = TRANSITIONS[:4]
+"""What a run does that uses a tool and needs nobody: the table begins with it, and drawings show it first."""
+
+
 class _Position:
     """The machine's model: nothing but where one run stands. Never added to the machine, so it costs nothing."""
 
@@ -163,27 +167,28 @@ class _Position:
         self.state: str = state.value
 
 
-def _build() -> Machine:
+def build(transitions: Iterable[Transition]) -> Machine:
+    """The machine of a table."""
     machine = Machine(
         model=None,
         states=[{"name": state.value, "final": state.is_final} for state in State],
         initial=INITIAL_STATE.value,
         auto_transitions=False,
     )
-    for arrow in TRANSITIONS:
+    for arrow in transitions:
         conditions = arrow.guard.holds if arrow.guard else None
         machine.add_transition(arrow.trigger.value, arrow.source.value, arrow.dest.value, conditions=conditions)
     return machine
 
 
-MACHINE = _build()
+MACHINE = build(TRANSITIONS)
 
 
 def fire(trigger: Trigger, source: State, situation: Situation) -> State | None:
     """The state that `trigger` leads to, or None where the table has no such arrow or its guard does not hold."""
-    position = _Position(source)
+    position, event = _Position(source), MACHINE.events.get(trigger.value)
     try:
-        moved = MACHINE.events[trigger.value].trigger(position, situation)
+        moved = event is not None and event.trigger(position, situation)
     except MachineError:
         return None
     return State(position.state) if moved else None

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import get_args
 
 import pytest
-from click.testing import CliRunner
 
-from app.cli import main
 from statemachine import diagram
 from statemachine.diagram import Format, dot, machine_config, mermaid, readme_section, render, table
+from statemachine.glance import Glance, duration_words
 from statemachine.messages import AnswerFinished
-from statemachine.states import STATE_ACTIVITIES, STATE_TITLES, TRANSITIONS, State
-from tests.statemachine.runs import Run, in_state, safe
+from statemachine.states import HAPPY_PATH, INITIAL_STATE, STATE_ACTIVITIES, STATE_TITLES, TRANSITIONS, State
+from tests.statemachine.runs import NOW, Run, in_state, risky, safe
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 ARROWS = {(arrow.source.value, arrow.dest.value, arrow.trigger.value) for arrow in TRANSITIONS}
 FINAL = {state.value for state in State if state.is_final}
 
 
-def run_with_a_path() -> Run:
+def run_with_a_path() -> Glance:
+    """Two rounds of tools, a second each, and an answer."""
     run = Run()
     for _ in range(2):
+        run.now += 1
         run.ask(safe())
         run.finish(run.checkpoint.running[0].id)
     run.tell(AnswerFinished("끝", "끝"))
-    return run
+    return Glance.of(run.checkpoint, run.now)
+
+
+def waiting(*, after: float, calls: int = 1) -> Glance:
+    run = Run()
+    run.ask(*(risky(f"c{n}") for n in range(calls)))
+    return Glance.of(run.checkpoint, NOW + after)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -56,6 +62,11 @@ def test_mermaid_has_the_tables_arrows_and_ends() -> None:
 
 def test_the_happy_path_comes_first_and_the_ways_out_of_every_state_last() -> None:
     arrows = [line.split(" : ")[0].strip() for line in mermaid().splitlines() if " : " in line and "-->" in line]
+    here = INITIAL_STATE
+    for arrow in HAPPY_PATH:
+        assert arrow.source is here
+        here = arrow.dest
+    assert here is State.DONE
     assert arrows[:4] == ["planning --> tool", "tool --> planning", "planning --> content", "content --> done"]
     assert all(arrow.endswith(("failed", "cancelled")) for arrow in arrows[-8:])
     assert not any(arrow.endswith(("failed", "cancelled")) for arrow in arrows[:-8])
@@ -95,7 +106,7 @@ def test_the_table_has_a_line_for_each_state_and_arrow() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_the_current_state_of_a_run_is_marked(state: State) -> None:
-    run = in_state(state).checkpoint
+    run = Glance.of(in_state(state).checkpoint, NOW)
     assert mermaid(run).endswith(f"    class {state} current\n")
     assert re.findall(r"^  (\w+) \[.*fillcolor", dot(run), re.MULTILINE) == [state]
     assert machine_config(run)["meta"]["current"] == state
@@ -109,17 +120,46 @@ def test_without_a_run_nothing_is_marked() -> None:
     assert ">" not in table()
 
 
-def test_the_path_of_a_run_is_numbered() -> None:
-    run = run_with_a_path().checkpoint
-    assert "planning --> tool : request_tools (1, 3)\n" in mermaid(run)
-    assert "planning --> content : answer (5)\n" in mermaid(run)
+def test_the_path_of_a_run_is_numbered_and_timed() -> None:
+    run = run_with_a_path()
+    assert "planning --> tool : request_tools (1 at 1.0 s, 3 at 2.0 s)\n" in mermaid(run)
+    assert "planning --> content : answer (5 at 2.0 s)\n" in mermaid(run)
     assert "content --> tool : request_tools\n" in mermaid(run)
-    assert 'planning -> tool [label="request_tools (1, 3)"]' in dot(run)
+    assert 'planning -> tool [label="request_tools (1 at 1.0 s, 3 at 2.0 s)"]' in dot(run)
     (line,) = [line for line in table(run).splitlines() if line.startswith("content") and "finish" in line]
-    assert line.endswith(" 6")
+    assert line.endswith(" 6 at 2.0 s")
     path = machine_config(run)["meta"]["path"]
     assert [step["to"] for step in path] == ["tool", "planning", "tool", "planning", "content", "done"]
-    assert set(path[0]) == {"trigger", "from", "to", "at"}
+    assert path[2] == {
+        "number": 3, "trigger": "request_tools", "from": "planning", "to": "tool", "at": NOW + 2, "afterSeconds": 2
+    }  # fmt: skip
+
+
+def test_of_an_arrow_taken_many_times_the_newest_are_told() -> None:
+    run = Run()
+    for n in range(5):
+        run.ask(safe(f"c{n}"))
+        run.finish(f"c{n}")
+    assert "request_tools (…, 5 at 0.0 s, 7 at 0.0 s, 9 at 0.0 s)\n" in mermaid(Glance.of(run.checkpoint, NOW))
+
+
+def test_a_waiting_run_tells_what_it_waits_for_and_the_time_left() -> None:
+    run = waiting(after=59, calls=2)
+    words = "send_email, 241 s left, 1 more queued"
+    assert f"    note right of awaiting_approval : {words}\n" in mermaid(run)
+    assert f'before the deadline\\n{words}"' in dot(run)
+    assert table(run).endswith(f"\nwaiting for a decision: {words}\n")
+    pending = machine_config(run)["meta"]["pendingApproval"]
+    assert (pending["secondsLeft"], pending["expiresAt"], pending["queued"]) == (241, NOW + 300, 1)
+    late = waiting(after=301).waiting
+    assert late is not None
+    assert late.words == "send_email, 0 s left"
+
+
+def test_durations_are_said_in_words() -> None:
+    assert [duration_words(seconds) for seconds in (0.04, 59.9, 59.99, 125, 3725)] == [
+        "0.0 s", "59.9 s", "1 min 00 s", "2 min 05 s", "1 h 02 min"
+    ]  # fmt: skip
 
 
 def test_the_readme_shows_the_mermaid_form_fenced() -> None:
@@ -128,25 +168,3 @@ def test_the_readme_shows_the_mermaid_form_fenced() -> None:
 
 def test_words_with_quotes_stay_inside_a_dot_string() -> None:
     assert diagram._quoted('a "b"\\\nc') == '"a \\"b\\"\\\\\\nc"'
-
-
-# --- aura diagram -----------------------------------------------------------------------------------------------------
-
-
-def test_the_command_prints_mermaid_unless_told_otherwise() -> None:
-    assert CliRunner().invoke(main, ["diagram"]).output == mermaid()
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_command_writes_any_format_to_a_file(format: str, tmp_path: Path) -> None:
-    file = tmp_path / "machine"
-    result = CliRunner().invoke(main, ["diagram", "--format", format, "--output", str(file)])
-    assert (result.exit_code, result.output) == (0, "")
-    assert file.read_text(encoding="utf-8") == render(format)  # type: ignore[arg-type]
-
-
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["diagram", "--output", str(tmp_path / "nowhere" / "file")])
-    assert result.exit_code == 1
-    assert "No such file or directory" in result.output
-    assert CliRunner().invoke(main, ["diagram", "--format", "svg"]).exit_code == 2
