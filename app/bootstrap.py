@@ -23,6 +23,7 @@ from app.redis.journal import RedisJournal
 from app.redis.nodes import RedisNodes, new_node_id
 from app.resume import Resumption
 from app.routes.answers import BODY_LIMIT_BYTES, Answers
+from app.routes.diagram import diagram_routes
 from app.routes.health import health_routes
 from app.routes.hitl import hitl_routes
 from app.routes.runs import run_routes
@@ -137,7 +138,8 @@ def create_app(
     app.register_blueprint(stream_routes(auth, runs, resumption, journal, settings.aura_event_shape))
     app.register_blueprint(hitl_routes(auth, approvals, answers))
     records = RunRecords(journal, clock, settings.aura_approver_roles)
-    app.register_blueprint(run_routes(auth, runs, records, resumption, journal, answers))
+    app.register_blueprint(run_routes(auth, runs, records, resumption, answers))
+    app.register_blueprint(diagram_routes(auth, records, resumption))
     app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
     answers.install(app)
     service = Service(connection, channels, journal, decisions, nodes, model, runs)

@@ -116,6 +116,13 @@ class RunEnded(AuraError):
     prefix = "이미 종료된 실행입니다."
 
 
+class FormatUnavailable(AuraError):
+    """A form of answer that this machine cannot make; the cause says what it lacks."""
+
+    status, code, error_type = 501, "E1008", "ValidationError"
+    prefix = "이 형식은 지금 제공할 수 없습니다."
+
+
 class ServiceBusy(AuraError):
     """This replica takes no new runs: it is draining, or it is full."""
 

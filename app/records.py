@@ -5,7 +5,9 @@ from __future__ import annotations
 from app.errors import FieldInvalid
 from app.ports import Clock, Journal, Principal
 from statemachine.checkpoint import Checkpoint, JsonObject, ToolCall
+from statemachine.glance import Glance
 from statemachine.states import State
+from statemachine.timeline import Timeline, timeline
 
 _PROMPT_HEAD_CHARACTERS = 120
 _SCANNED = 1000
@@ -70,6 +72,14 @@ class RunRecords:
             "cancelledBy": checkpoint.cancelled_by,
             "runDeadlineAt": checkpoint.run_deadline_at,
         }
+
+    def timeline(self, checkpoint: Checkpoint) -> Timeline:
+        """Where the run's time went until now."""
+        return timeline(checkpoint, self._clock.now())
+
+    def glance(self, checkpoint: Checkpoint) -> Glance:
+        """The run as a drawing of the machine shows it now."""
+        return Glance.of(checkpoint, self._clock.now())
 
     def _summary(self, checkpoint: Checkpoint) -> JsonObject:
         request, approval = checkpoint.request, checkpoint.open_approval

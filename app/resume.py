@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.errors import NotFound, PermissionDenied
 from app.ports import Journal, Principal, RunRecord
+from statemachine.checkpoint import Checkpoint
 
 _MILLISECONDS_BELOW = 10**14
 _MICROSECONDS_BELOW = 10**17
@@ -70,6 +71,14 @@ class Resumption:
             raise NotFound(f"there is no run {session_id[:120]}")
         self.allow(principal, record)
         return record
+
+    async def checkpoint(self, principal: Principal, session_id: str) -> Checkpoint:
+        """A run that the caller may see, as it was last saved. Raises `NotFound`, `PermissionDenied`."""
+        await self.visible(principal, session_id)
+        checkpoint = await self._journal.load(session_id)
+        if checkpoint is None:
+            raise NotFound(f"the run {session_id} is no longer kept")
+        return checkpoint
 
 
 def _as_milliseconds(last_event_id: str | None) -> int:

@@ -91,7 +91,9 @@ class Glance:
 
 
 def duration_words(seconds: float) -> str:
-    """`4.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    """`420 ms`, `4.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

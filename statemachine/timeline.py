@@ -5,7 +5,7 @@ Pure: what is still under way lasts until the `now` that is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -232,12 +232,3 @@ class _Lanes:
 
 def _name(what: str, name: str, thread: int) -> JsonObject:
     return {"ph": "M", "name": what, "pid": _PROCESS, "tid": thread, "args": {"name": name}}
-
-
-# --- formats ----------------------------------------------------------------------------------------------------------
-
-TimelineFormat = Literal["json", "trace"]
-TIMELINE_FORMATS: dict[TimelineFormat, Callable[[Timeline], JsonObject]] = {
-    "json": Timeline.to_json_object,
-    "trace": chrome_trace,
-}

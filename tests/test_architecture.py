@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redis": {"ports", "errors"},
     "model": {"ports", "errors"},
     "integrations": {"ports", "errors"},
-    **{part: ROUTES | SERVICES - {"effects", "tools"} | {"ports", "errors"} for part in ROUTES},
+    **{part: ROUTES | SERVICES - {"effects", "tools"} | {"drawings", "ports", "errors"} for part in ROUTES},
+    "drawings": {"errors"},
     "ask": {"errors"},
     "server": {"bootstrap", "settings", "logs", "errors", "parent"},
     "__main__": {"cli"},
@@ -45,6 +46,7 @@ ONLY_IN = {
     "openai": {"model"},
     "quart": {"routes", "bootstrap"},
     "hypercorn": {"server"},
+    "resvg_py": {"drawings"},
 }
 
 

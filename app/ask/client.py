@@ -12,7 +12,17 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from app.ask.answers import TRANSIENT, ClientError, Refused, StreamLost, TokenUnreadable, check, json_object, words
+from app.ask.answers import (
+    TRANSIENT,
+    ClientError,
+    Refused,
+    StreamLost,
+    TokenUnreadable,
+    Unreachable,
+    check,
+    json_object,
+    words,
+)
 from app.ask.stream import RunStream
 from statemachine.checkpoint import JsonObject
 
@@ -103,6 +113,15 @@ class AuraClient:
             patience_seconds=self._patience_seconds,
             pause_seconds=self._pause_seconds,
         )
+
+    async def fetch(self, path: str, **parameters: str) -> bytes:
+        """The body of a GET, asked once. Raises `Unreachable`, `Refused`."""
+        try:
+            response = await self._http.get(path, params=parameters)
+        except httpx2.TransportError as error:
+            raise Unreachable(f"nobody answers at {self.url}: {words(error)}") from error
+        await check(response)
+        return response.content
 
     async def approve(self, request_id: str, arguments: JsonObject | None = None) -> Decided:
         """Say yes; `arguments` replace the tool's. Raises `Refused` (they do not fit, say), `StreamLost`."""

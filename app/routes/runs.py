@@ -1,16 +1,19 @@
-"""`/aura/runs…`: see runs, cancel one. `/aura/hitl/pending`: what waits for a decision."""
+"""`/aura/runs…`: see runs and where their time went, cancel one. `/aura/hitl/pending`: what waits for a decision."""
 
 from __future__ import annotations
+
+import re
 
 from quart import Blueprint, Response, request
 
 from app.auth import Authenticator
-from app.errors import FieldInvalid, NotFound, RunEnded
-from app.ports import Journal
+from app.errors import FieldInvalid, RunEnded
 from app.records import MOST_PER_PAGE, RunRecords
 from app.resume import Resumption
 from app.routes.answers import Answers
 from app.runs import RunService
+from statemachine.frames import compact_json
+from statemachine.timeline import chrome_trace
 
 _PAGE = 20
 
@@ -20,7 +23,6 @@ def run_routes(
     runs: RunService,
     records: RunRecords,
     resumption: Resumption,
-    journal: Journal,
     answers: Answers,
 ) -> Blueprint:
     routes = Blueprint("runs", __name__, url_prefix="/aura")
@@ -47,11 +49,20 @@ def run_routes(
 
     @routes.get("/runs/<session_id>")
     async def show(session_id: str) -> Response:
-        await resumption.visible(auth.authenticate(request.headers), session_id)
-        checkpoint = await journal.load(session_id)
-        if checkpoint is None:
-            raise NotFound(f"the run {session_id} is no longer kept")
+        checkpoint = await resumption.checkpoint(auth.authenticate(request.headers), session_id)
         return answers.success(records.whole(checkpoint))
+
+    @routes.get("/runs/<session_id>/timeline")
+    async def timeline(session_id: str) -> Response:
+        format = request.args.get("format") or "json"
+        if format not in ("json", "trace"):
+            raise FieldInvalid(f"format: {format[:40]!r} is none of json, trace")
+        shown = records.timeline(await resumption.checkpoint(auth.authenticate(request.headers), session_id))
+        if format == "json":
+            return answers.success(shown.to_json_object())
+        response = Response(compact_json(chrome_trace(shown)), content_type="application/json")
+        response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(session_id)}.trace.json"'
+        return response
 
     @routes.post("/runs/<session_id>/cancel")
     @routes.delete("/runs/<session_id>")
@@ -63,6 +74,10 @@ def run_routes(
         return answers.success({"sessionId": session_id, "status": "cancelling"}, status=202)
 
     return routes
+
+
+def _file_name(session_id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", session_id)[:120]
 
 
 def _number(name: str, default: int, most: int, *, least: int = 0) -> int:

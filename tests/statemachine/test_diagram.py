@@ -140,7 +140,7 @@ def test_of_an_arrow_taken_many_times_the_newest_are_told() -> None:
     for n in range(5):
         run.ask(safe(f"c{n}"))
         run.finish(f"c{n}")
-    assert "request_tools (…, 5 at 0.0 s, 7 at 0.0 s, 9 at 0.0 s)\n" in mermaid(Glance.of(run.checkpoint, NOW))
+    assert "request_tools (…, 5 at 0 ms, 7 at 0 ms, 9 at 0 ms)\n" in mermaid(Glance.of(run.checkpoint, NOW))
 
 
 def test_a_waiting_run_tells_what_it_waits_for_and_the_time_left() -> None:
@@ -157,8 +157,8 @@ def test_a_waiting_run_tells_what_it_waits_for_and_the_time_left() -> None:
 
 
 def test_durations_are_said_in_words() -> None:
-    assert [duration_words(seconds) for seconds in (0.04, 59.9, 59.99, 125, 3725)] == [
-        "0.0 s", "59.9 s", "1 min 00 s", "2 min 05 s", "1 h 02 min"
+    assert [duration_words(seconds) for seconds in (0.0404, 0.9999, 59.9, 59.99, 125, 3725)] == [
+        "40 ms", "1.0 s", "59.9 s", "1 min 00 s", "2 min 05 s", "1 h 02 min"
     ]  # fmt: skip
 
 

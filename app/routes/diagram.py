@@ -1,0 +1,35 @@
+"""`/aura/fsm/diagram`: the machine for everybody, a run in it for those who may see the run."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quart import Blueprint, Response, request
+
+from app.auth import Authenticator
+from app.drawings import FORMATS, MEDIA_TYPES, draw
+from app.errors import FieldInvalid
+from app.records import RunRecords
+from app.resume import Resumption
+
+
+def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumption) -> Blueprint:
+    routes = Blueprint("diagram", __name__, url_prefix="/aura/fsm")
+
+    @routes.get("/diagram")
+    async def show() -> Response:
+        asked = request.args.get("format") or "mermaid"
+        format = next((name for name in FORMATS if name == asked), None)
+        if format is None:
+            raise FieldInvalid(f"format: {asked[:40]!r} is none of {', '.join(FORMATS)}")
+        session_id, glance = request.args.get("sessionId"), None
+        if session_id:
+            principal = auth.authenticate(request.headers)
+            glance = records.glance(await resumption.checkpoint(principal, session_id))
+        response = Response(await asyncio.to_thread(draw, format, glance), content_type=MEDIA_TYPES[format])
+        response.headers["Cache-Control"] = "no-store" if session_id else "max-age=300"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+        return response
+
+    return routes
