@@ -1,70 +1,127 @@
-"""The network between one node and Redis: a TCP proxy that can go silent."""
+"""The network in between: a TCP proxy, and the one between a node and Redis, which can go silent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Self
 
-_READ_BYTES = 64 * 1024
+READ_BYTES = 64 * 1024
 
 
-class Link:
-    """The network between one node and Redis. Cut, it is silent: nothing is lost, everything comes late."""
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One end of a connection through the proxy."""
 
-    def __init__(self, redis_port: int) -> None:
-        self._redis_port = redis_port
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class Relay:
+    """A TCP proxy on 127.0.0.1, any free port; also an async context manager.
+
+    Passes everything on as it comes. A subclass treats a connection otherwise: `accept` before the target hears of it,
+    `talk` once both sides are there. Whatever breaks or is cancelled in it ends that connection and nothing else.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
+        """Where new connections go."""
         self._server: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
-    def url(self) -> str:
+    def port(self) -> int:
         if self._server is None:
-            raise RuntimeError("the link is not open")
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
-
-    def cut(self) -> None:
-        self._flows.clear()
-
-    def mend(self) -> None:
-        self._flows.set()
+            raise RuntimeError("the proxy is not open")
+        return int(self._server.sockets[0].getsockname()[1])
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for link in self._links:
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._relay(reader, writer))
-        self._links.add(task)
-        task.add_done_callback(self._links.discard)
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def break_all(self) -> None:
+        """Break every connection now."""
+        for writer in self._connections.values():
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(Side(reader, writer)))
+        self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
+
+    async def _serve(self, client: Side) -> None:
         try:
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._redis_port)
-                ways = [
-                    asyncio.ensure_future(self._carry(reader, up_writer)),
-                    asyncio.ensure_future(self._carry(up_reader, writer)),
-                ]
-                try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for way in ways:
-                        way.cancel()
-                    await asyncio.gather(*ways, return_exceptions=True)
-                    up_writer.close()
+            # A broken connection is what this is for; cancelled is how it is stopped.
+            with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
+                await self.accept(client)
+        finally:
+            client.writer.close()
+
+    async def accept(self, client: Side) -> None:
+        reader, writer = await asyncio.open_connection(*self.target)
+        try:
+            await self.talk(client, Side(reader, writer))
         finally:
             writer.close()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_READ_BYTES):
-            await self._flows.wait()
+    async def talk(self, client: Side, target: Side) -> None:
+        """One connection, until either side ends it."""
+        await until_either(self.carry(client.reader, target.writer), self.carry(target.reader, client.writer))
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(READ_BYTES):
+            writer.write(data)
+            await writer.drain()
+
+
+async def until_either(*ways: Coroutine[Any, Any, None]) -> None:
+    """Both directions of a connection, until one has come to its end; then neither goes on."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Link(Relay):
+    """The network between one node and Redis. Cut, it is silent: nothing is lost, everything comes late."""
+
+    def __init__(self, redis_port: int) -> None:
+        super().__init__("127.0.0.1", redis_port)
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def cut(self) -> None:
+        """Nothing passes any more, in either direction; connections stay open and new ones are accepted."""
+        self._flowing.clear()
+
+    def mend(self) -> None:
+        self._flowing.set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(READ_BYTES):
+            await self._flowing.wait()
             writer.write(data)
             await writer.drain()

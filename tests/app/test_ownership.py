@@ -119,11 +119,11 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
     async with running(settings(), tools=tools) as heir, running(cut_off, tools=tools) as cut:
         async with cut.stream("메모") as stream:
             hitl = await stream.until("hitl")
-            proxy.freeze()
+            proxy.cut()
             await eventually(lambda: hitl["sessionId"] in heir.service.runs._runs)
             await eventually(lambda: hitl["sessionId"] not in cut.service.runs._runs)
             assert (await heir.client.get("/ready")).status_code == 200
-            proxy.thaw()
+            proxy.mend()
             await eventually(lambda: cut.service.nodes.is_alive)
             model.play(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=10))
             assert (await heir.decide("approve", hitl["requestId"])).status_code == 200

@@ -15,12 +15,10 @@ from app.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
 from tests.e2e.test_storage import NodesOn
+from tests.e2e.two_runs import DONE, TEXT, two_runs
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import StreamReader, answer, check, types
 from tests.harness.waiting import eventually
-
-TEXT = "분기 보고서를 정리했습니다. 매출은 12% 늘었고, 비용은 그대로입니다. 자세한 표는 첨부를 보세요."
-DONE = "메일을 보냈습니다."
 
 
 async def sent_away(client: Follower, stream: StreamReader) -> None:
@@ -37,38 +35,28 @@ async def sent_away(client: Follower, stream: StreamReader) -> None:
 async def test_streams_move_to_the_other_node(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
-    """One run waits for an approval, one is in the middle of an answer."""
     async with SmtpSink() as smtp:
         first, second = await nodes.pair(**mail_settings(smtp))
-        waiting, writing = Follower("메일"), Follower("보고서")
-        model.play(asks_for_mail())
-        async with first.stream("메일") as approval:
-            hitl = await waiting.take(approval, of_type("hitl"))
-            model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
-            async with first.stream("보고서") as report:
-                while len(answer(writing.seen)) < 40:
-                    await writing.take(report, of_type("content"))
-                model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
-                first.terminate()
-                await eventually(lambda: first.logged("server.stopping"))
-                assert (await first.client.get("/ready")).status_code == 503
-                assert (await first.client.get("/health")).status_code == 200
-                async with first.stream("새로") as stream:
-                    refused = await stream.rest()
-                assert stream.response.status_code == 503
-                assert int(stream.response.headers["retry-after"]) >= 1
-                assert types(refused) == ["error", "end", "[DONE]"]
-                await sent_away(waiting, approval)
-                await sent_away(writing, report)
-        await writing.read(second)
+        async with two_runs(first, model) as runs:
+            model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
+            first.terminate()
+            await eventually(lambda: first.logged("server.stopping"))
+            assert (await first.client.get("/ready")).status_code == 503
+            assert (await first.client.get("/health")).status_code == 200
+            async with first.stream("새로") as stream:
+                refused = await stream.rest()
+            assert stream.response.status_code == 503
+            assert int(stream.response.headers["retry-after"]) >= 1
+            assert types(refused) == ["error", "end", "[DONE]"]
+            await sent_away(runs.waiting, runs.approval)
+            await sent_away(runs.writing, runs.report)
+        await runs.writing.read(second)
         assert await first.ended() == 0
         model.play(ScriptedTurn(text=DONE))
         await eventually(lambda: redis_client.pubsub_channels("hitl:channel:*"))
-        assert (await second.decide("approve", hitl["requestId"])).status_code == 200
-        await waiting.read(second)
-        for client, text in ((writing, TEXT), (waiting, DONE)):
-            check(client.seen)
-            assert answer(client.seen) == text
+        assert await runs.approve(second) == 200
+        await runs.waiting.read(second)
+        runs.both_whole()
         assert len(smtp.messages) == 1
         assert len(model.requests) == 4  # the answer was gone on with, once
 
@@ -155,19 +143,12 @@ async def test_interrupt_ends_as_terminate_does(nodes: Nodes) -> None:
 async def test_it_ends_although_redis_hangs(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
     with RedisServer() as server:
         async with SmtpSink() as smtp:
-            node = await nodes_on(server.url).start(**mail_settings(smtp))
-            waiting, writing = Follower("메일"), Follower("보고서")
-            model.play(asks_for_mail())
-            async with node.stream("메일") as approval:
-                await waiting.take(approval, of_type("hitl"))
-                model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
-                async with node.stream("보고서") as report:
-                    while len(answer(writing.seen)) < 40:
-                        await writing.take(report, of_type("content"))
-                    server.pause()
-                    model.release()
-                    node.terminate()
-                    await sent_away(waiting, approval)
-                    await sent_away(writing, report)
-                    assert await node.ended() == 0
+            node = await nodes_on(server.url).start(**mail_settings(smtp), AURA_REDIS_TIMEOUT_SECONDS=0.5)
+            async with two_runs(node, model) as runs:
+                server.pause()
+                model.release()
+                node.terminate()
+                await sent_away(runs.waiting, runs.approval)
+                await sent_away(runs.writing, runs.report)
+                assert await node.ended() == 0
             server.resume()

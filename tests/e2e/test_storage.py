@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
 
 import pytest
 import redis
@@ -19,15 +17,17 @@ from app.demo.smtp import SmtpSink
 from app.redis import scripts
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.e2e.two_runs import APPROVER, DONE, TEXT, two_runs
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import Frame, answer, check, types
 from tests.harness.process import ServeProcess
 from tests.harness.redis_proxy import RedisProxy
 from tests.harness.service import headers
+from tests.harness.stored import checkpoints
 from tests.harness.waiting import eventually
 
-TEXT = "분기 보고서를 정리했습니다. 매출은 12% 늘었고, 비용은 그대로입니다. 자세한 표는 첨부를 보세요."
-DONE = "메일을 보냈습니다."
+BOUND_SECONDS = 10
+"""What is bounded to a few seconds, on a machine that has much else to do."""
 
 NodesOn = Callable[[str], Nodes]
 
@@ -47,53 +47,37 @@ async def posted(node: ServeProcess, prompt: str) -> list[Frame]:
             return frames
 
 
-async def refused(node: ServeProcess, prompt: str = "저장소") -> float:
-    """A new prompt gets a 503 that says so; the seconds it took."""
-    asked_at = time.monotonic()
-    async with node.stream(prompt) as stream:
+async def refused(node: ServeProcess, prompt: str = "저장소") -> None:
+    """A new prompt gets a 503 that says so, in a bounded time."""
+    async with asyncio.timeout(BOUND_SECONDS), node.stream(prompt) as stream:
         frames = await stream.rest()
     assert stream.response.status_code == 503
     assert frames[0]["errorType"] == "StorageUnavailable"
     assert "retry-after" in stream.response.headers
-    return time.monotonic() - asked_at
 
 
 @pytest.mark.parametrize("lease_seconds", [2, 10])
 async def test_redis_restarts_with_its_data_in_the_middle(
     nodes_on: NodesOn, durable: RedisServer, model: ScriptedModelServer, lease_seconds: int
 ) -> None:
-    """One run is in the middle of an answer, the other waits for an approval."""
     async with SmtpSink() as smtp:
         node = await nodes_on(durable.url).start(**mail_settings(smtp), AURA_LEASE_SECONDS=lease_seconds)
-        model.play(asks_for_mail())
-        waiting, writing = Follower("메일", "user2"), Follower("보고서")
-        async with AsyncExitStack() as streams:
-            approval = await streams.enter_async_context(node.stream("메일", headers=headers("user2")))
-            hitl = await waiting.take(approval, of_type("hitl"))
-            model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
-            report = await streams.enter_async_context(node.stream("보고서"))
-            while len(answer(writing.seen)) < 40:
-                await writing.take(report, of_type("content"))
+        async with two_runs(node, model) as runs:
             durable.kill()
             model.release()
-            assert await refused(node) < 3
+            await refused(node)
             assert (await node.client.get("/ready")).status_code == 503
             assert (await node.client.get("/health")).status_code == 200
             durable.restart(keep_data=True)
-            await writing.take(report)
+            await runs.writing.take(runs.report)
             async with asyncio.timeout(5):
                 await node.ready()
             model.play(ScriptedTurn(text=DONE))
             with redis.Redis.from_url(durable.url, decode_responses=True) as client:
                 await eventually(lambda: client.pubsub_channels("hitl:channel:*"))
-            assert (await node.decide("approve", hitl["requestId"], as_=headers("user2"))).status_code == 200
-            decided_at = time.monotonic()
-            await waiting.take(approval, of_type("timeline_step_update"))
-            assert time.monotonic() - decided_at < 2
-            await waiting.take(approval)
-        for follower, text in ((waiting, DONE), (writing, TEXT)):
-            check(follower.seen)
-            assert answer(follower.seen) == text
+            assert await runs.approve() == 200
+            await runs.waiting.take(runs.approval)
+        runs.both_whole()
         assert len(smtp.messages) == 1
         assert len(model.requests) == 3
 
@@ -101,54 +85,32 @@ async def test_redis_restarts_with_its_data_in_the_middle(
 async def test_redis_hangs(nodes_on: NodesOn, durable: RedisServer, model: ScriptedModelServer) -> None:
     """It accepts and does not answer: runs pause, streams get heartbeats, requests an answer in a bounded time."""
     async with SmtpSink() as smtp:
-        node = await nodes_on(durable.url).start(**mail_settings(smtp), AURA_LEASE_SECONDS=10, AURA_HEARTBEAT_SECONDS=1)
-        model.play(asks_for_mail())
-        waiting, writing = Follower("메일", "user2"), Follower("보고서")
-        async with AsyncExitStack() as streams:
-            approval = await streams.enter_async_context(node.stream("메일", headers=headers("user2")))
-            hitl = await waiting.take(approval, of_type("hitl"))
-            model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
-            report = await streams.enter_async_context(node.stream("보고서"))
-            while len(answer(writing.seen)) < 40:
-                await writing.take(report, of_type("content"))
+        node = await nodes_on(durable.url).start(
+            **mail_settings(smtp),
+            AURA_LEASE_SECONDS=10,
+            AURA_HEARTBEAT_SECONDS=0.5,
+            AURA_REDIS_TIMEOUT_SECONDS=0.5,
+        )
+        async with two_runs(node, model) as runs:
             durable.pause()
             paused_at = time.monotonic()
             model.release()
-            assert await refused(node) < 3
-            asked_at = time.monotonic()
-            response = await node.decide("approve", hitl["requestId"], as_=headers("user2"))
-            assert response.status_code == 503
-            assert response.json()["errorCode"] == "E5002"
-            assert time.monotonic() - asked_at < 3
-            before = report.comments
-            async with asyncio.timeout(3):
-                while report.comments < before + 2:
-                    await report.any()
-            while time.monotonic() - paused_at < 4:
-                await report.any()  # a heartbeat a second
+            await refused(node)
+            async with asyncio.timeout(BOUND_SECONDS):
+                response = await node.decide("approve", runs.hitl["requestId"], as_=headers(APPROVER))
+                assert response.status_code == 503
+                assert response.json()["errorCode"] == "E5002"
+                await runs.heartbeats()
+            while time.monotonic() - paused_at < 2.5:  # longer than any answer is waited for
+                await runs.report.any()  # a heartbeat
             durable.resume()
-            async with asyncio.timeout(5):
-                await writing.take(report)
-            model.play(ScriptedTurn(text=DONE))
-            async with asyncio.timeout(5):
-                await node.ready()
-            response = await node.decide("approve", hitl["requestId"], as_=headers("user2"))
-            assert response.json()["data"]["status"] == "approved"
-            async with asyncio.timeout(5):
-                await waiting.take(approval)
-        for follower, text in ((waiting, DONE), (writing, TEXT)):
-            check(follower.seen)
-            assert answer(follower.seen) == text
+            await runs.finish(15)
         assert not node.logged("node.lease_lost")
         assert len(smtp.messages) == 1
-        # What was refused was not begun after all, or ended before the model was asked.
+        # What was refused does not go on: it was not begun, or, where its creation had reached Redis, it was cancelled.
         with redis.Redis.from_url(durable.url, decode_responses=True) as client:
-            await eventually(lambda: sorted(states(client)) in (["done"] * 2, ["cancelled", "done", "done"]))
-        assert len(model.requests) == 3
-
-
-def states(client: redis.Redis) -> list[str]:
-    return [str(json.loads(str(client.get(key)))["state"]) for key in client.keys("checkpoint:*")]
+            ended = (["done", "done"], ["cancelled", "done", "done"])
+            await eventually(lambda: sorted(checkpoint["state"] for checkpoint in checkpoints(client)) in ended)
 
 
 async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
@@ -156,28 +118,23 @@ async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServe
     with RedisServer() as volatile:
         async with SmtpSink() as smtp:
             first, second = await nodes_on(volatile.url).pair(**mail_settings(smtp))
-            model.play(asks_for_mail())
-            waiting, writing, other = Follower("메일", "user2"), Follower("보고서"), Follower("메일", "user2")
-            async with AsyncExitStack() as streams:
-                approval = await streams.enter_async_context(first.stream("메일", headers=headers("user2")))
-                hitl = await waiting.take(approval, of_type("hitl"))
-                model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
-                report = await streams.enter_async_context(first.stream("보고서"))
-                while len(answer(writing.seen)) < 40:
-                    await writing.take(report, of_type("content"))
-                async with second.stream(method="GET", headers=headers("user2")) as elsewhere:
+            other = Follower("메일", APPROVER)
+            async with two_runs(first, model) as runs:
+                async with second.stream(method="GET", headers=headers(APPROVER)) as elsewhere:
                     await other.take(elsewhere, of_type("hitl"))
                     volatile.kill()
                     volatile.restart(keep_data=False)
                     async with asyncio.timeout(10):
-                        await asyncio.gather(writing.take(report), waiting.take(approval), other.take(elsewhere))
-            for follower in (waiting, writing, other):
+                        await asyncio.gather(
+                            runs.writing.take(runs.report), runs.waiting.take(runs.approval), other.take(elsewhere)
+                        )
+            for follower in (runs.waiting, runs.writing, other):
                 check(follower.seen)
                 assert types(follower.seen)[-3:] == ["error", "end", "[DONE]"]
                 assert follower.seen[-3]["errorType"] == "StorageUnavailable"
                 assert follower.seen[-2]["status"] == "failed"
             await eventually(lambda: first.logged("node.lease_lost"))
-            assert (await first.decide("approve", hitl["requestId"], as_=headers("user2"))).status_code == 404
+            assert await runs.approve() == 404
             await model.idle()  # the model's turn was let go
             model.play(ScriptedTurn(text="새로"))
             async with asyncio.timeout(3):
@@ -253,13 +210,13 @@ async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
         client = Follower("메일")
         async with cut.stream("메일") as stream:
             hitl = await client.take(stream, of_type("hitl"))
-            proxy.freeze()
+            proxy.cut()
             await eventually(lambda: cut.logged("node.lease_lost"), 3)
             await eventually(lambda: whole.logged("run.taken_over"), 4)
             assert (await whole.decide("approve", hitl["requestId"])).status_code == 200
             await eventually(lambda: whole.logged("run.ended"), 5)
             assert (await cut.client.get("/ready")).status_code == 503
-            proxy.thaw()
+            proxy.mend()
             async with asyncio.timeout(10):
                 await client.take(stream)
         check(client.seen)
@@ -267,13 +224,10 @@ async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
         assert len(smtp.messages) == 1
         async with asyncio.timeout(5):
             await cut.ready()
-        # Its Pub/Sub line is well again: a decision through the other node is heard at once.
+        # Its Pub/Sub line is well again: a decision through the other node is heard.
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with cut.stream("메일") as stream:
             hitl = await client.take(stream, of_type("hitl"))
             await whole.decide("approve", hitl["requestId"])
-            decided_at = time.monotonic()
-            await client.take(stream, of_type("timeline_step_update"))
-            assert time.monotonic() - decided_at < 1
             await client.take(stream)

@@ -4,21 +4,20 @@ an id of its own making before every buffer that has none."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from typing import Self
 from urllib.parse import urlsplit
 
-_READ_BYTES = 64 * 1024
+from app.chaos.link import READ_BYTES, Relay, Side
 
 
-class Gateway:
+class Gateway(Relay):
     """The proxy, also an async context manager: 127.0.0.1, any free port. `/api/…` goes to `target` without `/api`."""
 
     def __init__(self, target: str) -> None:
-        self._target = urlsplit(target)
-        self._server: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
+        address = urlsplit(target)
+        assert address.hostname is not None
+        assert address.port is not None
+        super().__init__(address.hostname, address.port)
         self.buffers: list[bytes] = []
         """Every buffer of an event stream, as it came from the service."""
         self.made_up: list[int] = []
@@ -26,52 +25,26 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for link in self._links:
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._links.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
-                await self._exchange(reader, writer)
-        finally:
-            self._links.discard(task)
-            writer.close()
-
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(self, client: Side, target: Side) -> None:
         """One request a connection, which is enough for a client that opens a stream."""
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = await client.reader.readuntil(b"\r\n\r\n")
         line, _, rest = head.partition(b"\r\n")
         fields = [field for field in rest.split(b"\r\n") if field and not field.lower().startswith(b"connection:")]
         length = next((int(field.split(b":")[1]) for field in fields if field.lower().startswith(b"content-length")), 0)
-        body = await reader.readexactly(length)
-        up_reader, up_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        try:
-            up_writer.write(b"\r\n".join([line.replace(b" /api/", b" /", 1), *fields, b"Connection: close", b"", body]))
-            answer = await up_reader.readuntil(b"\r\n\r\n")
-            is_stream = b"content-type: text/event-stream" in answer.lower()
-            dropped = (b"transfer-encoding", b"connection")
-            kept = [field for field in answer[:-4].split(b"\r\n") if not field.lower().startswith(dropped)]
-            writer.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]))
-            chunked = b"transfer-encoding: chunked" in answer.lower()
-            while buffer := await (_chunk(up_reader) if chunked else up_reader.read(_READ_BYTES)):
-                writer.write(self._treated(buffer) if is_stream else buffer)
-                await writer.drain()
-        finally:
-            up_writer.close()
+        body = await client.reader.readexactly(length)
+        line = line.replace(b" /api/", b" /", 1)
+        target.writer.write(b"\r\n".join([line, *fields, b"Connection: close", b"", body]))
+        answer = await target.reader.readuntil(b"\r\n\r\n")
+        is_stream = b"content-type: text/event-stream" in answer.lower()
+        dropped = (b"transfer-encoding", b"connection")
+        kept = [field for field in answer[:-4].split(b"\r\n") if not field.lower().startswith(dropped)]
+        client.writer.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]))
+        chunked = b"transfer-encoding: chunked" in answer.lower()
+        while buffer := await (_chunk(target.reader) if chunked else target.reader.read(READ_BYTES)):
+            client.writer.write(self._treated(buffer) if is_stream else buffer)
+            await client.writer.drain()
 
     def _treated(self, buffer: bytes) -> bytes:
         self.buffers.append(buffer)

@@ -7,11 +7,10 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-_READ_BYTES = 64 * 1024
+from app.chaos.link import READ_BYTES, Relay, Side, until_either
 
 
 @dataclass(frozen=True)
@@ -38,27 +37,20 @@ class Passed:
     answer: bytes = b""
 
 
-@dataclass
-class CuttingProxy:
+class CuttingProxy(Relay):
     """The proxy, also an async context manager: 127.0.0.1, any free port, in front of `target` (an http URL).
 
     The n-th connection gets the n-th of `links`; later ones get `Link()`.
     """
 
-    target: str
-    links: Iterable[Link] = ()
-    connections: list[Passed] = field(default_factory=list)
-    """Every connection in the order in which they came in."""
-
-    def __post_init__(self) -> None:
-        self._links: Iterator[Link] = iter(self.links)
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None, "the proxy is not started"
-        return int(self._server.sockets[0].getsockname()[1])
+    def __init__(self, target: str, links: Iterable[Link] = ()) -> None:
+        address = urlsplit(target)
+        assert address.hostname is not None
+        assert address.port is not None
+        super().__init__(address.hostname, address.port)
+        self._links: Iterator[Link] = iter(links)
+        self.connections: list[Passed] = []
+        """Every connection in the order in which they came in."""
 
     @property
     def url(self) -> str:
@@ -70,57 +62,27 @@ class CuttingProxy:
         lines = (line for passed in self.connections for line in passed.request.split(b"\r\n"))
         return [line.decode("latin-1") for line in lines if line.endswith(b" HTTP/1.1")]
 
-    def cut(self) -> None:
-        """Cut every connection now."""
-        for writer in self._open.values():
-            writer.transport.abort()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._open):
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[task] = writer
+    async def accept(self, client: Side) -> None:
         passed = Passed(next(self._links, Link()))
         self.connections.append(passed)
         try:
-            # A broken connection is what this is for; cancelled is how it is stopped.
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                if not passed.link.refuse:
-                    await self._link(passed, reader, writer)
+            if not passed.link.refuse:
+                await self._pass(passed, client)
         finally:
-            del self._open[task]
-            _close(writer, reset=passed.link.reset)
+            if passed.link.reset:
+                _reset(client.writer)
 
-    async def _link(self, passed: Passed, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = urlsplit(self.target)
-        up_reader, up_writer = await asyncio.open_connection(address.hostname, address.port)
+    async def _pass(self, passed: Passed, client: Side) -> None:
+        reader, writer = await asyncio.open_connection(*self.target)
         try:
-            ways = {
-                asyncio.ensure_future(self._requests(passed, reader, up_writer)),
-                asyncio.ensure_future(self._answers(passed, up_reader, writer)),
-            }
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+            await until_either(
+                self._requests(passed, client.reader, writer), self._answers(passed, reader, client.writer)
+            )
         finally:
-            _close(up_writer, reset=False)
+            writer.close()
 
     async def _requests(self, passed: Passed, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_READ_BYTES):
+        while data := await reader.read(READ_BYTES):
             passed.request += data
             writer.write(data)
             await writer.drain()
@@ -140,11 +102,11 @@ class CuttingProxy:
                 return
 
     async def _read(self, reader: asyncio.StreamReader, gather_seconds: float) -> bytes:
-        data = await reader.read(_READ_BYTES)
+        data = await reader.read(READ_BYTES)
         if gather_seconds and data:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(gather_seconds):
-                    while more := await reader.read(_READ_BYTES):
+                    while more := await reader.read(READ_BYTES):
                         data += more
         return data
 
@@ -154,9 +116,7 @@ def _pieces(data: bytes, size: int | None) -> Iterator[bytes]:
         yield data[start : start + (size or len(data))]
 
 
-def _close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
-    """With `reset` the kernel sends an RST: what the other side has not read yet is lost."""
-    if reset:
-        with contextlib.suppress(OSError):
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.close()
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Closed, the kernel sends an RST: what the other side has not read yet is lost."""
+    with contextlib.suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -20,3 +20,8 @@ def checkpoint(client: redis.Redis, session_id: str = "") -> dict[str, Any]:
     (key,) = client.keys(f"checkpoint:*{session_id}*")
     value: dict[str, Any] = stored(client, key)
     return value
+
+
+def checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
+    """All of them."""
+    return [stored(client, key) for key in client.keys("checkpoint:*")]
