@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import redis
 
 from app.demo.model import ScriptedModelServer
@@ -14,6 +15,7 @@ from app.settings import Settings
 from tests.harness.frames import check, types
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
+from tests.harness.waiting import eventually
 
 
 async def _cancel(aura: Aura, session_id: str, **as_: str) -> Any:
@@ -49,6 +51,39 @@ async def test_run_is_cancelled_from_another_node_in_the_middle_of_its_answer(
     assert response.status_code == 202
     check(frames)
     assert frames[-2]["status"] == "cancelled"
+
+
+async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_again(
+    settings: Callable[..., Settings],
+    model: ScriptedModelServer,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its run waits, so no write of its own would tell it either."""
+    model.play(calling(("send_note", {"to": "kim"})))
+    tool, may_connect = risky(), asyncio.Event()
+    tools = [tool]
+    async with running(settings(), tools=tools) as owner, running(settings(), tools=tools) as other:
+        channels = owner.service.channels
+        connect = channels._connect
+
+        async def later() -> None:
+            await may_connect.wait()
+            await connect()
+
+        async with owner.stream("메모") as stream:
+            hitl = await stream.until("hitl")
+            monkeypatch.setattr(channels, "_connect", later)
+            redis_client.client_kill_filter(_type="pubsub")
+            await eventually(lambda: not channels._is_connected)
+            assert (await _cancel(other, hitl["sessionId"])).status_code == 202
+            assert hitl["sessionId"] in owner.service.runs._runs
+            may_connect.set()
+            async with asyncio.timeout(10):
+                frames = await stream.rest()
+    check(frames)
+    assert frames[-2]["status"] == "cancelled"
+    assert tool.ran == []
 
 
 async def test_running_tool_is_told_to_stop_and_its_outcome_is_unknown(
