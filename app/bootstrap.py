@@ -13,6 +13,10 @@ from app.approvals import ApprovalService
 from app.auth import Authenticator
 from app.clock import SystemClock
 from app.effects import Effects
+from app.knowledge.embeddings import OpenAIEmbeddings
+from app.knowledge.service import Knowledge
+from app.knowledge.sqlite import SqliteIndex
+from app.knowledge.vectors import Vectors
 from app.model import OpenAIModel
 from app.ports import Clock, Tool
 from app.records import RunRecords
@@ -20,6 +24,7 @@ from app.redis.channels import Channels
 from app.redis.connection import Connection
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
+from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
 from app.resume import Resumption
 from app.routes.answers import BODY_LIMIT_BYTES, Answers
@@ -47,6 +52,7 @@ class Service:
     nodes: RedisNodes
     model: OpenAIModel
     runs: RunService
+    knowledge: Knowledge | None
 
     async def start(self) -> None:
         for words in await self.connection.advice():
@@ -55,6 +61,8 @@ class Service:
         await self.journal.start()
         await self.decisions.start()
         await self.nodes.start()
+        if self.knowledge is not None:
+            await self.knowledge.start()
 
     async def drain(self) -> None:
         """Runs first, so that readers see their last committed step; then the lease, so that others go on at once;
@@ -66,6 +74,8 @@ class Service:
     async def stop(self) -> None:
         if not self.runs.is_draining:
             await self.drain()
+        if self.knowledge is not None:
+            await self.knowledge.stop()
         await self.decisions.stop()
         await self.journal.stop()
         await self.channels.stop()
@@ -99,8 +109,9 @@ def create_app(
         heartbeat_seconds=settings.aura_heartbeat_seconds,
         most_runs_per_user=settings.aura_max_runs_per_user,
     )
+    knowledge = make_knowledge(settings, connection, channels, node_id, clock) if settings.aura_knowledge else None
     toolbox = ToolRegistry(
-        configured_tools(settings, clock) if tools is None else tools,
+        configured_tools(settings, clock, knowledge) if tools is None else tools,
         approval_required=settings.aura_approval_required,
         known_names=KNOWN_TOOL_NAMES,
         default_timeout_seconds=settings.aura_tool_timeout_seconds,
@@ -142,8 +153,33 @@ def create_app(
     app.register_blueprint(diagram_routes(auth, records, resumption))
     app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
     answers.install(app)
-    service = Service(connection, channels, journal, decisions, nodes, model, runs)
+    service = Service(connection, channels, journal, decisions, nodes, model, runs, knowledge)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)
     return app
+
+
+def make_knowledge(
+    settings: Settings, connection: Connection, channels: Channels, node_id: str, clock: Clock
+) -> Knowledge:
+    """The workspace's knowledge; nothing connects and no file is opened before it starts or is asked."""
+    events = RedisKnowledgeLog(
+        connection,
+        channels,
+        node_id,
+        clock,
+        retention_seconds=settings.aura_knowledge_retention_days * 86_400,
+        most_events=settings.aura_knowledge_max_events,
+    )
+    key, model = settings.openai_api_key, settings.openai_embedding_model
+    if key is None or model is None:
+        return Knowledge(events, SqliteIndex(settings.aura_knowledge_path, None))
+    embeddings = OpenAIEmbeddings(
+        model,
+        api_key=key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        dimensions=settings.aura_knowledge_dimensions,
+    )
+    index = SqliteIndex(settings.aura_knowledge_path, embeddings.model)
+    return Knowledge(events, index, Vectors(embeddings, events, index, clock))

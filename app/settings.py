@@ -88,6 +88,20 @@ class Settings(BaseModel):
     github_token: SecretStr | None = Field(default=None, description="without it the GitHub tools are not offered")
     github_api_url: str = Field(default="https://api.github.com", description="REST base URL (GitHub Enterprise too)")
 
+    # knowledge
+    aura_knowledge: bool = Field(default=True, description="hear domain events (§7), offer `search_workspace`")
+    aura_knowledge_path: str | None = Field(
+        default=None, description="file of the search index; without it a temporary one of each process's own"
+    )
+    aura_knowledge_retention_days: float = Field(default=90, gt=0, description="how long an event can be found")
+    aura_knowledge_max_events: int = Field(default=100_000, ge=1, description="events of a tenant; the oldest go")
+    openai_embedding_model: str | None = Field(
+        default=None, description="search by meaning too, with vectors of this model at the same server"
+    )
+    aura_knowledge_dimensions: int | None = Field(
+        default=None, ge=8, le=4096, description="ask that model for shorter vectors, where it can: searches are faster"
+    )
+
     # logs
     aura_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level")
     aura_log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")

@@ -27,8 +27,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clock": {"ports"},
     "parent": set(),
     **{part: SERVICES | {"ports", "errors"} for part in SERVICES - {"tools"}},
-    "tools": {"ports", "errors"},
-    "redis": {"ports", "errors"},
+    "tools": {"workspace", "ports", "errors"},
+    "workspace": set(),
+    "knowledge": {"workspace", "ports", "errors"},
+    "redis": {"workspace", "ports", "errors"},
     "model": {"ports", "errors"},
     "integrations": {"ports", "errors"},
     **{part: ROUTES | SERVICES - {"effects", "tools"} | {"drawings", "ports", "errors"} for part in ROUTES},
@@ -43,7 +45,9 @@ STARTERS = {"server", "cli", "demo", "__main__"}
 # library → the only parts of `app` that may import it
 ONLY_IN = {
     "redis": {"redis", "demo", "chaos"},
-    "openai": {"model"},
+    "openai": {"model", "knowledge"},
+    "apsw": {"knowledge"},
+    "sqlite_vec": {"knowledge"},
     "quart": {"routes", "bootstrap"},
     "hypercorn": {"server"},
     "resvg_py": {"drawings"},

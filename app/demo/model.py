@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server: chat completions, streamed or not, and the list of models.
+"""A scripted OpenAI-compatible server: chat completions, streamed or not, embeddings, and the list of models.
 
 Owns the wire format and its faults. What is said is data: a strict queue (`play`) or scenarios (`load`).
 """
@@ -15,6 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
+from app.demo import embeddings
 from app.demo.http import Answer, HttpServer, Request
 from app.demo.scenarios import Conversation, Scenario, choose, load_scenarios
 from app.demo.script import Delta, ScriptedTurn, deltas
@@ -45,6 +46,12 @@ class ScriptedModelServer:
         self.requests: list[dict[str, Any]] = []
         """The body of every call, parsed, in the order in which they came in."""
         self.unexpected_calls: list[dict[str, Any]] = []
+        self.embedded: list[dict[str, Any]] = []
+        """The body of every call for embeddings."""
+        self.embeddings_status = 200
+        """What a call for embeddings is answered with; anything but 200 is an error."""
+        self.embeddings_refuse = ""
+        """A call with a text that holds this is refused with 400."""
         self._http = HttpServer(self._handle)
         self._pace = pace
         self._queue: deque[ScriptedTurn] = deque()
@@ -115,11 +122,26 @@ class ScriptedModelServer:
         match request.method, request.path:
             case "POST", "/v1/chat/completions":
                 await self._completion(request, answer)
+            case "POST", "/v1/embeddings":
+                await self._embeddings(request, answer)
             case "GET", "/v1/models":
-                model = {"id": MODEL_NAME, "object": "model", "created": 0, "owned_by": "aura"}
-                await answer.json(200, {"object": "list", "data": [model]})
+                names = (MODEL_NAME, embeddings.EMBEDDING_MODEL_NAME)
+                models = [{"id": name, "object": "model", "created": 0, "owned_by": "aura"} for name in names]
+                await answer.json(200, {"object": "list", "data": models})
             case method, path:
                 await answer.json(404, _error(404, f"Unknown request URL: {method} {path}"))
+
+    async def _embeddings(self, request: Request, answer: Answer) -> None:
+        try:
+            body = request.json()
+            given = embeddings.answer(body)
+        except ValueError as error:
+            await answer.json(400, _error(400, f"Invalid request: {error}"))
+            return
+        self.embedded.append(body)
+        refused = self.embeddings_refuse and any(self.embeddings_refuse in text for text in body["input"])
+        status = 400 if refused else self.embeddings_status
+        await answer.json(status, given if status == HTTPStatus.OK else _error(status, "scripted error"))
 
     async def _completion(self, request: Request, answer: Answer) -> None:
         try:

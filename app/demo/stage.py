@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from app import server
 from app.auth import mint
+from app.demo.embeddings import EMBEDDING_MODEL_NAME
 from app.demo.github import GitHubStandIn
 from app.demo.model import MODEL_NAME, ScriptedModelServer
 from app.demo.redis import RedisServer
@@ -115,5 +116,6 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
                 "openai_api_key": SecretStr("scripted, no secret"),
                 "openai_base_url": model.base_url,
                 "openai_model": MODEL_NAME,
+                "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
         yield Stage(settings.model_copy(update=leading_there), redis, mail, github, is_scripted)

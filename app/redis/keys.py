@@ -98,3 +98,36 @@ def hitl_signal(session_id: str) -> str:
 
 def hitl_channel(session_id: str) -> str:
     return f"hitl:channel:{session_id}"
+
+
+def knowledge_log(tenant_id: str) -> str:
+    """A tenant's events and their vectors; one slot with what is below it."""
+    return f"aura:{{knowledge-{_owner(tenant_id)}}}:log"
+
+
+def knowledge_seen(tenant_id: str) -> str:
+    """The ids of the events in the log, scored by their position (ms)."""
+    return f"aura:{{knowledge-{_owner(tenant_id)}}}:seen"
+
+
+KNOWLEDGE_TENANTS = "aura:knowledge:tenants"
+"""Tenants that have a log, scored by when it was last written (ms)."""
+
+KNOWLEDGE_CHANNEL = "aura:knowledge:changed"
+"""Channel: the tenant whose log has grown; empty: every index has to be made again."""
+
+KNOWLEDGE_GENERATION = "aura:knowledge:generation"
+
+KNOWLEDGE_LEADER = "aura:knowledge:leader"
+"""The node that makes vectors."""
+
+KNOWLEDGE_REFUSED = "aura:{knowledge}:refused"
+"""How many messages were malformed, by reason."""
+
+
+def knowledge_refusal(digest: str) -> str:
+    """A malformed message that was counted just now."""
+    return f"aura:{{knowledge}}:refusal:{digest}"
+
+
+DOMAIN_CHANNELS = ("dwp:events:all", "dwp:events:mail", "dwp:events:approval")

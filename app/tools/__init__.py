@@ -10,8 +10,12 @@ from app.ports import Clock, Tool
 from app.tools.clock import GetCurrentTime
 from app.tools.github import CreatePullRequest, GetPullRequest
 from app.tools.mail import Encryption, SendEmail
+from app.tools.workspace import SearchWorkspace
+from app.workspace import WorkspaceSearch
 
-KNOWN_TOOL_NAMES = frozenset({GetCurrentTime.name, SendEmail.name, GetPullRequest.name, CreatePullRequest.name})
+KNOWN_TOOL_NAMES = frozenset(
+    {GetCurrentTime.name, SendEmail.name, GetPullRequest.name, CreatePullRequest.name, SearchWorkspace.name}
+)
 
 
 class ToolSettings(Protocol):
@@ -35,7 +39,7 @@ class ToolSettings(Protocol):
     def github_api_url(self) -> str: ...
 
 
-def configured_tools(settings: ToolSettings, clock: Clock) -> list[Tool]:
+def configured_tools(settings: ToolSettings, clock: Clock, workspace: WorkspaceSearch | None = None) -> list[Tool]:
     """The tools whose services are configured. Nothing connects before a tool runs."""
     tools: list[Tool] = [GetCurrentTime(clock)]
     if settings.smtp_host and settings.smtp_from:
@@ -53,4 +57,6 @@ def configured_tools(settings: ToolSettings, clock: Clock) -> list[Tool]:
     if settings.github_token:
         tools.append(GetPullRequest(settings.github_token, settings.github_api_url))
         tools.append(CreatePullRequest(settings.github_token, settings.github_api_url))
+    if workspace is not None:
+        tools.append(SearchWorkspace(workspace))
     return tools

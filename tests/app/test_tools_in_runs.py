@@ -315,12 +315,13 @@ async def test_only_configured_tools_are_offered(settings: MakeSettings, model: 
     everything: dict[str, Any] = {"smtp_host": "localhost", "smtp_from": "a@b.c", "github_token": "ghp_0123456789"}
     async with running(settings(**everything)) as aura:
         await whole(aura)
-    assert offered(model.requests[0]) == ["get_current_time", "update_plan"]
+    assert offered(model.requests[0]) == ["get_current_time", "search_workspace", "update_plan"]
     assert offered(model.requests[1]) == [
         "get_current_time",
         "send_email",
         "github_get_pr",
         "github_create_pr",
+        "search_workspace",
         "update_plan",
     ]
 

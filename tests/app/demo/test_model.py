@@ -11,6 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
 
+from app.demo.embeddings import EMBEDDING_MODEL_NAME
 from app.demo.model import MODEL_NAME, ScriptedModelServer
 from app.demo.script import ScriptedCall, ScriptedTurn
 
@@ -112,7 +113,7 @@ async def test_without_stream_the_answer_is_whole(server: ScriptedModelServer, c
 
 
 async def test_models_are_listed(client: AsyncOpenAI) -> None:
-    assert [model.id async for model in client.models.list()] == [MODEL_NAME]
+    assert [model.id async for model in client.models.list()] == [MODEL_NAME, EMBEDDING_MODEL_NAME]
 
 
 @pytest.mark.parametrize(

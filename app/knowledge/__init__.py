@@ -1,0 +1,1 @@
+"""Domain events that become knowledge the agent can search (§7)."""

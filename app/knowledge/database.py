@@ -1,0 +1,261 @@
+"""The embedded index's tables: SQLite's FTS5 for text, sqlite-vec for vectors, a set of them for each tenant.
+
+A tenant's query names that tenant's tables only, so that there is no filter to forget. `apsw` brings its own SQLite:
+Python's is often built without extensions. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import sqlite_vec
+
+from app.knowledge.ranking import fuse
+from app.knowledge.text import excerpt, query_terms, terms
+from app.workspace import START, Hit, Logged, Position, Query, Unembedded, Vector, WorkspaceEvent
+
+_FORMAT = 1
+_BUSY_MS = 5000
+_CANDIDATES = 50
+_EXCERPT_CHARACTERS = 500
+_COMMON_SHARE = 0.1
+_FEW = 500
+_LEAST_RELEVANCE = 0.3
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS stamp (stamp TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tenant (n INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, ms INTEGER NOT NULL,
+  sequence INTEGER NOT NULL, dimensions INTEGER NOT NULL DEFAULT 0);
+"""
+_TABLES = """
+CREATE TABLE event_{n} (row INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, ms INTEGER NOT NULL, at REAL NOT NULL,
+  topics TEXT NOT NULL, body TEXT NOT NULL, model TEXT);
+CREATE INDEX event_{n}_ms ON event_{n} (ms);
+CREATE INDEX event_{n}_unembedded ON event_{n} (row) WHERE model IS NULL;
+CREATE VIRTUAL TABLE text_{n} USING fts5 (title, body, content='', contentless_delete=1,
+  tokenize='porter unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE terms_{n} USING fts5vocab (text_{n}, row);
+"""
+
+
+class Database:
+    """One connection, for one thread. `model` is the one whose vectors are taken in."""
+
+    def __init__(self, path: str, model: str | None) -> None:
+        """Without a `path` a temporary file that goes with the connection."""
+        self._model = model
+        self._db = apsw.Connection(path)
+        self._db.set_busy_timeout(_BUSY_MS)
+        self._db.enable_load_extension(True)
+        self._db.load_extension(sqlite_vec.loadable_path())
+        self._db.enable_load_extension(False)
+        # it can be made again from the log, so a power cut may cost its newest writes
+        self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -32768")
+        self._db.execute(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def keep_only(self, generation: int) -> None:
+        """Empty it, unless it was made of this generation, for this model, by this format."""
+        stamp = json.dumps([_FORMAT, generation, self._model])
+        with self._write():
+            if self._rows("SELECT stamp FROM stamp") == [(stamp,)]:
+                return
+            for (n,) in self._rows("SELECT n FROM tenant WHERE dimensions"):
+                self._db.execute(f"DROP TABLE vector_{n}")
+            for (n,) in self._rows("SELECT n FROM tenant"):
+                self._db.execute(f"DROP TABLE terms_{n}; DROP TABLE text_{n}; DROP TABLE event_{n}")
+            self._db.execute("DELETE FROM tenant; DELETE FROM stamp")
+            self._db.execute("INSERT INTO stamp VALUES (?)", (stamp,))
+
+    def position(self, tenant_id: str) -> Position:
+        rows = self._rows("SELECT ms, sequence FROM tenant WHERE id = ?", tenant_id)
+        return (rows[0][0], rows[0][1]) if rows else START
+
+    # --- taking in ----------------------------------------------------------------------------------------------------
+
+    def apply(self, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+        # the slow part first: another process may be waiting for the write lock
+        prepared = [(logged, _indexed(logged.entry)) for logged in entries]
+        with self._write():
+            n, position = self._tenant(tenant_id)
+            if position < after:
+                return
+            for logged, columns in prepared:
+                if logged.position <= position:
+                    continue  # another process was faster
+                position = logged.position
+                if isinstance(logged.entry, Vector):
+                    self._put_vector(n, logged.entry)
+                else:
+                    self._put_event(n, logged.entry, position[0], columns)
+            self._db.execute("UPDATE tenant SET ms = ?, sequence = ? WHERE n = ?", (*position, n))
+
+    def forget_before(self, tenant_id: str, first: Position | None) -> None:
+        with self._write():
+            n = self._known(tenant_id)
+            if n is None:
+                return
+            ms = first[0] if first else (1 << 62)
+            old = [row for (row,) in self._rows(f"SELECT row FROM event_{n} WHERE ms < ?", ms)]
+            tables = [f"text_{n}", *([f"vector_{n}"] if self._dimensions(n) else [])]
+            for table in tables:
+                self._db.executemany(f"DELETE FROM {table} WHERE rowid = ?", ((row,) for row in old))
+            self._db.execute(f"DELETE FROM event_{n} WHERE ms < ?", (ms,))
+
+    def _tenant(self, tenant_id: str) -> tuple[int, Position]:
+        n = self._known(tenant_id)
+        if n is not None:
+            return n, self.position(tenant_id)
+        self._db.execute("INSERT INTO tenant (id, ms, sequence) VALUES (?, ?, ?)", (tenant_id, *START))
+        n = self._db.last_insert_rowid()
+        self._db.execute(_TABLES.format(n=n))
+        return n, START
+
+    def _put_event(self, n: int, event: WorkspaceEvent, ms: int, columns: tuple[str, str]) -> None:
+        body = json.dumps([event.type, event.user_id, event.title, event.text], ensure_ascii=False)
+        known = f" {' '.join(event.topics)} "
+        row = self._rows(
+            f"INSERT INTO event_{n} (id, ms, at, topics, body) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO NOTHING RETURNING row",
+            *(event.id, ms, event.at, known, body),
+        )
+        if row:
+            self._db.execute(f"INSERT INTO text_{n} (rowid, title, body) VALUES (?, ?, ?)", (row[0][0], *columns))
+
+    def _put_vector(self, n: int, vector: Vector) -> None:
+        if vector.model != self._model:
+            return
+        row = self._rows(
+            f"UPDATE event_{n} SET model = ? WHERE id = ? AND model IS NULL RETURNING row",
+            *(vector.model, vector.event_id),
+        )
+        if not row or not vector.values:
+            return
+        if not self._dimensions(n):
+            size = len(vector.values)
+            self._db.execute(
+                f"CREATE VIRTUAL TABLE vector_{n} USING vec0 (embedding int8[{size}] distance_metric=cosine)"
+            )
+            self._db.execute("UPDATE tenant SET dimensions = ? WHERE n = ?", (size, n))
+        if self._dimensions(n) == len(vector.values):  # else the server changed the model under its name
+            self._db.execute(
+                f"INSERT INTO vector_{n} (rowid, embedding) VALUES (?, vec_int8(?))", (row[0][0], vector.values)
+            )
+
+    # --- finding ------------------------------------------------------------------------------------------------------
+
+    def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
+        n = self._known(tenant_id)
+        if n is None:
+            return []
+        wanted = query_terms(query.text)
+        by_text = self._by_text(n, query, wanted)
+        by_meaning = self._by_meaning(n, query, vector) if vector and self._dimensions(n) == len(vector) else []
+        best = fuse(by_text, by_meaning)[: query.limit]
+        return [self._hit(n, tenant_id, row, wanted) for row in best]
+
+    def unembedded(self, most: int) -> list[Unembedded]:
+        found: list[Unembedded] = []
+        for n, tenant_id in self._rows("SELECT n, id FROM tenant"):
+            rows = self._rows(
+                f"SELECT id, body FROM event_{n} WHERE model IS NULL ORDER BY row DESC LIMIT ?", most - len(found)
+            )
+            for event_id, body in rows:
+                _, _, title, text = json.loads(body)
+                found.append(Unembedded(tenant_id, event_id, f"{title}\n{text}".strip()))
+            if len(found) == most:
+                break
+        return found
+
+    def _by_text(self, n: int, query: Query, wanted: Sequence[str]) -> list[int]:
+        telling = self._telling(n, wanted)
+        if not telling:
+            return []
+        # a single syllable begins a pair, or stands alone
+        match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in telling)
+        where, values = _conditions(query)
+        ranked = self._rows(
+            f"SELECT text_{n}.rowid, bm25(text_{n}, 2.0, 1.0) AS score FROM text_{n}"
+            f" JOIN event_{n} AS event ON event.row = text_{n}.rowid"
+            f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {_CANDIDATES}",
+            *(match, *values),
+        )
+        # bm25() is negative, the best is the least
+        return [row for row, score in ranked if score <= ranked[0][1] * _LEAST_RELEVANCE]
+
+    def _telling(self, n: int, wanted: Sequence[str]) -> list[str]:
+        """The terms that tell events apart: what stands in very many costs much and says little."""
+        marks = ", ".join("?" * len(wanted))
+        found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({marks})", *wanted))
+        most = self._rows(f"SELECT count(*) FROM event_{n}")[0][0] * _COMMON_SHARE
+        if not any(documents <= max(most, _FEW) for documents in found.values()):
+            return list(wanted)
+        return [term for term in wanted if found.get(term, 0) <= max(most, _FEW)]
+
+    def _by_meaning(self, n: int, query: Query, vector: bytes) -> list[int]:
+        where, values = _conditions(query)
+        among = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
+        ranked = self._rows(
+            f"SELECT rowid FROM vector_{n} WHERE embedding MATCH vec_int8(?) AND k = {_CANDIDATES}{among}"
+            " ORDER BY distance",
+            *(vector, *values),
+        )
+        return [row for (row,) in ranked]
+
+    def _hit(self, n: int, tenant_id: str, row: int, wanted: list[str]) -> Hit:
+        ((event_id, at, known, body),) = self._rows(f"SELECT id, at, topics, body FROM event_{n} WHERE row = ?", row)
+        event_type, user_id, title, text = json.loads(body)
+        event = WorkspaceEvent(event_id, tenant_id, event_type, tuple(known.split()), user_id, at, title, text)
+        return Hit(event, excerpt(text, wanted, _EXCERPT_CHARACTERS))
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def _known(self, tenant_id: str) -> int | None:
+        rows = self._rows("SELECT n FROM tenant WHERE id = ?", tenant_id)
+        return rows[0][0] if rows else None
+
+    def _dimensions(self, n: int) -> int:
+        """Of the tenant's vectors; 0: there is none yet."""
+        size: int = self._rows("SELECT dimensions FROM tenant WHERE n = ?", n)[0][0]
+        return size
+
+    def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        return list(self._db.execute(statement, values))
+
+    def _write(self) -> Any:
+        return _Write(self._db)
+
+
+class _Write:
+    """A transaction that holds the write lock from its beginning."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _indexed(entry: WorkspaceEvent | Vector) -> tuple[str, str]:
+    if isinstance(entry, Vector):
+        return "", ""
+    return " ".join(terms(entry.title)), " ".join(terms(f"{entry.text}\n{entry.type}"))
+
+
+def _conditions(query: Query) -> tuple[str, list[Any]]:
+    words, values = "", list[Any]()
+    if query.since is not None:
+        words += " AND event.at >= ?"
+        values.append(query.since)
+    if query.types:
+        words += f" AND ({' OR '.join(['instr(event.topics, ?)'] * len(query.types))})"
+        values += [f" {kind.strip().lower()} " for kind in query.types]
+    return words, values

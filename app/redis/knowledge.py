@@ -1,0 +1,213 @@
+"""The log of domain events (§7): a stream for each tenant that holds every accepted event once, and its vector.
+
+All replicas hear the same messages; the script that knows the ids lets one of them through. Retention is the log's:
+what falls out of it falls out of every index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from app.errors import StorageUnavailable
+from app.ports import Clock
+from app.redis import keys
+from app.redis.channels import Channels
+from app.redis.connection import Connection
+from app.workspace import Logged, LogSummary, Position, Vector, WorkspaceEvent
+
+_REFUSAL_SECONDS = 60
+
+# KEYS log seen · ARGV 1 event id, 2 event, 3 most events, 4 retention ms, 5 channel, 6 tenant. 0: it is there already.
+_ACCEPT = """
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
+local ms = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '^%d+')
+redis.call('ZADD', KEYS[2], ms, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', tonumber(ms) - tonumber(ARGV[4])))
+local excess = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[3])
+if excess > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, excess - 1) end
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', tonumber(first[2])))
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[6])
+return 1
+"""
+
+# KEYS log seen · ARGV 1 channel, 2 tenant, 3 model, then event id and vector each
+_KEEP_VECTORS = """
+for i = 4, #ARGV, 2 do
+  if redis.call('ZSCORE', KEYS[2], ARGV[i]) then
+    redis.call('XADD', KEYS[1], '*', 'v', ARGV[i], 'm', ARGV[3], 'b', ARGV[i + 1])
+  end
+end
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 1
+"""
+
+# KEYS counters mark · ARGV 1 reason, 2 ttl
+_REFUSE = """
+if redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[2]) then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
+return 1
+"""
+
+# KEYS leader · ARGV 1 node, 2 ms
+_LEAD = """
+local found = redis.call('GET', KEYS[1])
+if found and found ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+class RedisKnowledgeLog:
+    """The log in Redis (`workspace.KnowledgeLog`)."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        channels: Channels,
+        node_id: str,
+        clock: Clock,
+        *,
+        retention_seconds: float,
+        most_events: int,
+    ) -> None:
+        """Retention is per tenant: events that are older go, and the oldest of more."""
+        self._connection = connection
+        self._channels = channels
+        self._node_id = node_id
+        self._clock = clock
+        self._retention_ms = int(retention_seconds * 1000)
+        self._most_events = most_events
+        self._accept = connection.register(_ACCEPT)
+        self._keep_vectors = connection.register(_KEEP_VECTORS)
+        self._refuse = connection.register(_REFUSE)
+        self._lead = connection.register(_LEAD)
+
+    async def subscribe(self, heard: Callable[[bytes | None], None], changed: Callable[[str | None], None]) -> None:
+        def wake(message: bytes | None) -> None:
+            changed(message.decode() if message is not None else None)
+
+        wanted = [(channel, heard) for channel in keys.DOMAIN_CHANNELS] + [(keys.KNOWLEDGE_CHANNEL, wake)]
+        waiting = (self._channels.subscribe(channel, listener) for channel, listener in wanted)
+        # without an acknowledgement in time it is made when Redis is back, and the listeners hear of it then
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    async def accept(self, events: Sequence[WorkspaceEvent]) -> list[bool]:
+        now_ms = int(self._clock.now() * 1000)
+        # the tenant is known first: whoever dies after this has lost nothing that another would not find
+        scores = [part for tenant in {event.tenant_id for event in events} for part in (now_ms, tenant)]
+        commands: list[tuple[Any, ...]] = [("ZADD", keys.KNOWLEDGE_TENANTS, "GT", *scores)]
+        for event in events:
+            tenant = event.tenant_id
+            own = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
+            args = [event.id, _written(event), self._most_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant]
+            commands.append(self._accept.command(own, args))
+        _, *answers = _whole(await self._connection.many(commands))
+        return [bool(answer) for answer in answers]
+
+    async def keep_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
+        own = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
+        for model, some in groupby(vectors, lambda vector: vector.model):
+            pairs = [part for vector in some for part in (vector.event_id, vector.values)]
+            await self._connection.script(self._keep_vectors, own, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs])
+
+    async def refuse(self, reasons: Sequence[tuple[str, str]]) -> None:
+        commands = [
+            self._refuse.command([keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _REFUSAL_SECONDS])
+            for reason, digest in reasons
+        ]
+        _whole(await self._connection.many(commands))
+
+    async def lead(self, seconds: float) -> bool:
+        args = [self._node_id, int(seconds * 1000)]
+        return bool(await self._connection.script(self._lead, [keys.KNOWLEDGE_LEADER], args))
+
+    async def next_generation(self) -> int:
+        await self._connection.call("INCR", keys.KNOWLEDGE_GENERATION)
+        return int(await self._connection.call("PUBLISH", keys.KNOWLEDGE_CHANNEL, ""))
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    async def refused(self) -> dict[str, int]:
+        found = await self._connection.call("HGETALL", keys.KNOWLEDGE_REFUSED)
+        return {_text(reason): int(count) for reason, count in dict(found).items()}
+
+    async def tenants(self) -> list[str]:
+        since = int(self._clock.now() * 1000) - self._retention_ms
+        await self._connection.call("ZREMRANGEBYSCORE", keys.KNOWLEDGE_TENANTS, "-inf", f"({since}")
+        return [_text(tenant) for tenant in await self._connection.call("ZRANGE", keys.KNOWLEDGE_TENANTS, 0, -1)]
+
+    async def read(self, tenant_id: str, after: Position, most: int) -> list[Logged]:
+        begin = f"({after[0]}-{after[1]}"
+        rows = await self._connection.call("XRANGE", keys.knowledge_log(tenant_id), begin, "+", "COUNT", most)
+        return [Logged(_position(id), _entry(tenant_id, fields)) for id, fields in rows]
+
+    async def first(self, tenant_id: str) -> Position | None:
+        rows = await self._connection.call("XRANGE", keys.knowledge_log(tenant_id), "-", "+", "COUNT", 1)
+        return _position(rows[0][0]) if rows else None
+
+    async def generation(self) -> int:
+        return int(await self._connection.call("GET", keys.KNOWLEDGE_GENERATION) or 0)
+
+    async def summary(self, tenant_id: str) -> LogSummary:
+        log, seen = keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)
+        entries, events, first, last, *sizes = _whole(
+            await self._connection.many(
+                [
+                    ("XLEN", log),
+                    ("ZCARD", seen),
+                    ("ZRANGE", seen, 0, 0, "WITHSCORES"),
+                    ("ZRANGE", seen, -1, -1, "WITHSCORES"),
+                    ("MEMORY", "USAGE", log),
+                    ("MEMORY", "USAGE", seen),
+                ]
+            )
+        )
+        oldest, newest = (_seconds(scored) for scored in (first, last))
+        size = sum(int(size or 0) for size in sizes)
+        return LogSummary(tenant_id, events, max(0, entries - events), oldest, newest, size)
+
+
+def _whole(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, StorageUnavailable):
+            raise answer
+        if isinstance(answer, Exception):
+            raise StorageUnavailable(f"Redis: {answer}"[:200]) from answer
+    return answers
+
+
+def _written(event: WorkspaceEvent) -> str:
+    fields = [event.id, event.type, event.topics, event.user_id, event.at, event.title, event.text]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def _entry(tenant_id: str, pairs: Any) -> WorkspaceEvent | Vector:
+    fields: Mapping[bytes, bytes] = (
+        pairs if isinstance(pairs, Mapping) else dict(zip(pairs[::2], pairs[1::2], strict=True))
+    )
+    if b"v" in fields:
+        return Vector(fields[b"v"].decode(), fields[b"m"].decode(), fields[b"b"])
+    id, event_type, topics, user_id, at, title, text = json.loads(fields[b"e"])
+    return WorkspaceEvent(id, tenant_id, event_type, tuple(topics), user_id, at, title, text)
+
+
+def _position(id: bytes | str) -> Position:
+    ms, _, sequence = _text(id).partition("-")
+    return int(ms), int(sequence)
+
+
+def _seconds(scored: Any) -> float | None:
+    flat = [part for item in scored for part in (item if isinstance(item, list | tuple) else [item])]
+    return float(flat[1]) / 1000 if flat else None
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()
