@@ -15,6 +15,7 @@ from app.resume import Resumption
 
 def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumption) -> Blueprint:
     routes = Blueprint("diagram", __name__, url_prefix="/aura/fsm")
+    one_at_a_time = asyncio.Lock()  # a picture is never worth the cores that runs need
 
     @routes.get("/diagram")
     async def show() -> Response:
@@ -26,7 +27,12 @@ def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumpt
         if session_id:
             principal = auth.authenticate(request.headers)
             glance = records.glance(await resumption.checkpoint(principal, session_id))
-        response = Response(await asyncio.to_thread(draw, format, glance), content_type=MEDIA_TYPES[format])
+        if format == "png":
+            async with one_at_a_time:
+                drawing = await asyncio.to_thread(draw, format, glance)
+        else:
+            drawing = draw(format, glance)
+        response = Response(drawing, content_type=MEDIA_TYPES[format])
         response.headers["Cache-Control"] = "no-store" if session_id else "max-age=300"
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"

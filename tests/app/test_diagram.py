@@ -146,6 +146,11 @@ async def test_the_machine_is_public_in_every_format_with_its_media_type(setting
             assert (answer.status_code, answer.headers["Content-Type"]) == (200, MEDIA_TYPES[format])
             assert answer.content == draw(format)
         assert (await service.client.get("/aura/fsm/diagram")).text == diagram.mermaid()
+        picture = await service.client.get("/aura/fsm/diagram", params={"format": "png"})
+        if picture.status_code == 501:  # this machine has no font
+            assert picture.json()["errorCode"] == "E1008"
+        else:
+            assert (picture.headers["Content-Type"], size(picture.content)) == ("image/png", (2520, 1448))
         refused = await service.client.get("/aura/fsm/diagram", params={"format": "gif"})
         assert (refused.status_code, refused.json()["errorCode"]) == (400, "E4000")
         assert "'gif' is none of mermaid, dot, svg, png, json, table" in refused.json()["message"]
