@@ -83,9 +83,11 @@ class Effects:
     ) -> ModelError | None:
         """From the model into the turn, at the model's pace; how it failed, if it did."""
         try:
-            async with self._model.stream(messages, tools) as deltas:
-                async for delta in deltas:
-                    turn.feed(delta, self._clock.now())
+            async with self._model.stream(messages, tools) as arrivals:
+                async for deltas in arrivals:
+                    now = self._clock.now()
+                    for delta in deltas:
+                        turn.feed(delta, now)
                     arrived.set()
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")

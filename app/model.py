@@ -1,27 +1,31 @@
 """The language model, through the `openai` client: chat completions, streamed (`ports.Model`).
 
-Works with whatever speaks that API: vLLM, Ollama, llama.cpp, Azure. Chunks are read as lines and parsed once, as the
-client's typed chunks cost eight times as much (see tests/bench).
+Works with whatever speaks that API: vLLM, Ollama, llama.cpp, Azure. Lines are parsed once, all that arrived together
+at once: the client's typed chunks, and its own HTTP, cost many times as much (tests/bench).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx2
 import openai
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, AsyncStream
+from pydantic_core import from_json
 
 from app.errors import ModelError
+from app.transport import AiohttpTransport
 from statemachine.checkpoint import JsonObject, Usage
 from statemachine.turn import CallDelta, ModelDelta
 
 _CONNECT_SECONDS = 10.0
 _LINE_BYTES = 4 * 1024 * 1024
 _CAUSE_CHARACTERS = 400
+_REST_SECONDS = 1.0
 
 
 class OpenAIModel:
@@ -44,33 +48,58 @@ class OpenAIModel:
         self._client: AsyncOpenAI | None = None
         if api_key is not None:
             timeout = openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS)
-            self._client = AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout)
+            http = httpx2.AsyncClient(transport=AiohttpTransport(), headers={"Accept-Encoding": "identity"})
+            self._client = AsyncOpenAI(
+                api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http
+            )
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
 
     @asynccontextmanager
     async def stream(
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
-    ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
+    ) -> AsyncIterator[AsyncIterator[list[ModelDelta]]]:
         if self._client is None:
             raise ModelError("not_configured", "OPENAI_API_KEY is not set")
-        # As `extra_body` they go out as they are: the client would walk every message and tool to transform nothing.
-        request: dict[str, Any] = {"messages": list(messages), "stream_options": {"include_usage": True}}
+        request: dict[str, Any] = {
+            "model": self.name,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         if tools:
             request["tools"] = list(tools)
         if self._logprobs:
             request["logprobs"] = True
         try:
-            async with self._client.chat.completions.with_streaming_response.create(
-                model=self.name, messages=[], stream=True, extra_body=request
-            ) as response:
-                yield _deltas(response.iter_bytes())
-        except ModelError as error:
-            raise self._harmless(error) from error
+            # Not `chat.completions.create`: it would walk every message and tool to transform nothing.
+            response = await self._client.post(
+                "/chat/completions", cast_to=httpx2.Response, body=request, stream=True, stream_cls=AsyncStream[Any]
+            )
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             raise self._harmless(_translated(error)) from error
+        answer = _Answer(response)
+        try:
+            yield answer.deltas()
+        except ModelError as error:
+            raise self._harmless(error) from error
+        finally:
+            await self._leave(answer)
+
+    async def _leave(self, answer: _Answer) -> None:
+        """A connection can be used again when its answer was read to the last byte, which comes after the last line."""
+        if answer.is_done:
+            task = asyncio.create_task(answer.read_rest())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        else:
+            await answer.response.aclose()
 
     def _harmless(self, error: ModelError) -> ModelError:
         """Providers quote the key in their errors, and what they say goes to the user."""
@@ -80,33 +109,53 @@ class OpenAIModel:
         return ModelError(error.kind, cause[:_CAUSE_CHARACTERS], error.model_retry_after_seconds)
 
 
-async def _deltas(chunks: AsyncIterator[bytes]) -> AsyncIterator[ModelDelta]:
-    try:
-        async for data in _events(chunks):
+class _Answer:
+    """A streamed answer. `is_done`: its last line, `[DONE]`, has been read."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
+        self.is_done = False
+        encoded = response.headers.get("content-encoding", "identity") != "identity"  # though it was not asked for
+        self._chunks = response.aiter_bytes() if encoded else response.aiter_raw()
+
+    async def deltas(self) -> AsyncIterator[list[ModelDelta]]:
+        """What arrived together comes together. Lines end at `\\n` alone: JSON may hold what others end a line at."""
+        rest = b""
+        try:
+            async for chunk in self._chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > _LINE_BYTES:
+                    raise ModelError("interrupted", f"a line of over {_LINE_BYTES} bytes in its stream")
+                if arrived := list(self._told(lines)):
+                    yield arrived
+                if self.is_done:
+                    return
+        except httpx2.HTTPError as error:
+            raise _translated(error) from error
+        if last := list(self._told([rest])):
+            yield last
+
+    def _told(self, lines: Sequence[bytes]) -> Iterator[ModelDelta]:
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
             if data == b"[DONE]":
+                self.is_done = True
                 return
             yield _delta(data)
-    except (httpx2.HTTPError, openai.OpenAIError) as error:
-        raise _translated(error) from error
 
-
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each server-sent event. Lines end at `\\n` alone: JSON may hold what other readers end one at."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LINE_BYTES:
-            raise ModelError("interrupted", f"a line of over {_LINE_BYTES} bytes in its stream")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-    if rest.startswith(b"data:"):
-        yield rest[5:].strip()
+    async def read_rest(self) -> None:
+        with suppress(httpx2.HTTPError, TimeoutError):
+            async with asyncio.timeout(_REST_SECONDS):
+                async for _ in self._chunks:
+                    pass
+        await self.response.aclose()
 
 
 def _delta(data: bytes) -> ModelDelta:
     try:
-        chunk = json.loads(data)
+        chunk = _parsed(data)
         if chunk.get("error"):
             raise ModelError("unavailable", _told(chunk["error"]))
         usage = _usage(chunk.get("usage"))
@@ -126,6 +175,13 @@ def _delta(data: bytes) -> ModelDelta:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError) as error:
         raise ModelError("interrupted", f"a malformed chunk in its stream ({type(error).__name__})") from error
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return from_json(data)
+    except ValueError:  # halves of characters that were sent apart are no JSON to it, but to most of the world
+        return json.loads(data)
 
 
 def _call(position: int, call: dict[str, Any]) -> CallDelta:

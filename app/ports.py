@@ -289,8 +289,8 @@ class Model(Protocol):
 
     def stream(
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
-    ) -> AbstractAsyncContextManager[AsyncIterator[ModelDelta]]:
-        """One turn, as it arrives. Leaving the context closes the connection. Raises `ModelError`."""
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[ModelDelta]]]:
+        """One turn as it arrives: what came together, together. Leaving the context ends it. Raises `ModelError`."""
         ...
 
 
