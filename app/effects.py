@@ -30,6 +30,44 @@ from statemachine.prompt import continued
 from statemachine.turn import Answered, Called, Turn
 
 
+GATHER_SECONDS = 0.025
+"""Text that arrives within so long of other text may wait for it; the first never does."""
+
+
+class _Gathering:
+    """When what has arrived is told: at once after a silence, and else with all that comes until the next beat.
+
+    The beats of all runs are the same, so that what they have to commit goes out together.
+    """
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._next_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self) -> None:
+        """Something has arrived."""
+        if self._loop.time() >= self._next_at:
+            self.ready.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_at(self._next_at, self.ready.set)
+
+    def begin(self) -> None:
+        """What has arrived is taken now."""
+        self.ready.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._next_at = (self._loop.time() // GATHER_SECONDS + 1) * GATHER_SECONDS
+
+    def end(self) -> None:
+        """Nothing more will arrive."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.ready.set()
+
+
 class Effects:
     """The one place where the outside world is touched for a run."""
 
@@ -59,14 +97,14 @@ class Effects:
         if effect.not_before is not None:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
-        turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
+        turn, gathering = Turn(streamed=effect.streamed, may_call=bool(tools)), _Gathering()
         messages = continued(effect.messages, effect.streamed) if effect.streamed else effect.messages
-        pump = asyncio.create_task(self._pump(messages, tools, turn, arrived))
+        pump = asyncio.create_task(self._pump(messages, tools, turn, gathering))
         try:
             while not pump.done():
                 until = min(turn.release_at or checkpoint.run_deadline_at, checkpoint.run_deadline_at)
-                await self._clock.wait(arrived, until)
-                arrived.clear()
+                await self._clock.wait(gathering.ready, until)
+                gathering.begin()
                 for fact in turn.take(self._clock.now()):
                     yield fact
                 if self._clock.now() >= checkpoint.run_deadline_at:
@@ -75,11 +113,13 @@ class Effects:
             for last in self._turn_end(turn, pump.result()):
                 yield last
         finally:
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+            gathering.end()
+            if not pump.done():
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
 
     async def _pump(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, arrived: asyncio.Event
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, gathering: _Gathering
     ) -> ModelError | None:
         """From the model into the turn, at the model's pace; how it failed, if it did."""
         try:
@@ -88,14 +128,14 @@ class Effects:
                     now = self._clock.now()
                     for delta in deltas:
                         turn.feed(delta, now)
-                    arrived.set()
+                    gathering.note()
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")
             return None
         except ModelError as error:
             return error
         finally:
-            arrived.set()
+            gathering.end()
 
     def _turn_end(self, turn: Turn, failure: ModelError | None) -> list[Fact]:
         if failure is not None:
