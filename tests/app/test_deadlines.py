@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
-from app.settings import Settings
+from tests.harness.asked import ENDED, Ask, MakeSettings
 from tests.harness.clock import START, FrozenClock, frozen_clock
 from tests.harness.frames import DONE, Frame, answer, check, types
 from tests.harness.service import headers, running
@@ -23,10 +23,8 @@ from tests.harness.stored import checkpoint, stored
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
-MakeSettings = Callable[..., Settings]
 TIMED_OUT = "HITL 승인 요청이 300초 내에 응답되지 않아 작업이 중단되었습니다."
 ASKING = calling(("send_note", {"to": "김"}))
-ENDED = ScriptedTurn(text="보냈습니다.")
 
 
 def frozen(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -52,79 +50,46 @@ def timed_out(frames: list[Frame], message: str = TIMED_OUT) -> None:
     assert [frame["status"] for frame in frames if frame.type == "tool_execution"] == ["pending", "rejected"]
 
 
-def request_of(client: redis.Redis, hitl: Frame) -> dict[str, Any]:
-    request: dict[str, Any] = stored(client, f"hitl:request:{hitl['requestId']}")
-    return request
-
-
 @frozen
-async def test_timeout_after_300_seconds_in_a_moment(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
-) -> None:
-    tool = risky()
-    model.play(ASKING)
-    async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-        hitl = await stream.until("hitl")
-        assert (hitl["expiresAt"], hitl["timeoutSeconds"]) == (int(START) + 300, 300)
+async def test_timeout_after_300_seconds_in_a_moment(asked: Ask, clock: FrozenClock) -> None:
+    async with asked(clock=clock) as run:
+        assert (run.hitl["expiresAt"], run.hitl["timeoutSeconds"]) == (int(START) + 300, 300)
         clock.advance(300)
-        async with asyncio.timeout(30):
-            timed_out(await stream.rest())
-        late = await aura.decide("approve", hitl["requestId"])
+        async with asyncio.timeout(10):
+            timed_out(await run.stream.rest())
+        late = await run.aura.decide("approve", run.request_id)
         assert (late.status_code, late.json()["data"]["status"], late.json()["status"]) == (409, "expired", "SUCCESS")
-    assert request_of(redis_client, hitl)["status"] == "expired"
-    assert tool.ran == []
+        assert run.request()["status"] == "expired"
+        assert run.tool.ran == []
 
 
+@pytest.mark.parametrize("way", ["http", "publish"])
 @frozen
-async def test_at_299_999_seconds_it_can_still_be_approved(
-    settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
-) -> None:
-    tool = risky()
-    model.play(ASKING, ENDED)
-    async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-        hitl = await stream.until("hitl")
+async def test_at_299_999_seconds_it_can_still_be_approved(asked: Ask, clock: FrozenClock, way: str) -> None:
+    async with asked(ENDED, clock=clock) as run:
         clock.advance(299.999)
-        decided = await aura.decide("approve", hitl["requestId"])
-        assert decided.status_code == 200
-        frames = await stream.rest()
-    check(frames)
-    assert frames[-2]["status"] == "completed"
-    assert len(tool.ran) == 1
-
-
-@frozen
-async def test_at_299_999_seconds_a_published_signal_still_counts(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
-) -> None:
-    tool = risky()
-    model.play(ASKING, ENDED)
-    async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-        hitl = await stream.until("hitl")
-        clock.advance(299.999)
-        redis_client.publish(f"hitl:channel:{hitl['sessionId']}", json.dumps({"action": "approve"}))
-        assert (await stream.rest())[-2]["status"] == "completed"
+        if way == "http":
+            assert (await run.aura.decide("approve", run.request_id)).status_code == 200
+        else:
+            run.publish({"action": "approve"})
+        await run.approved()
 
 
 @pytest.mark.parametrize("way", ["http", "publish", "key"])
 @frozen
-async def test_at_300_seconds_it_cannot(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock, way: str
-) -> None:
-    tool = risky()
-    model.play(ASKING)
-    async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-        hitl = await stream.until("hitl")
+async def test_at_300_seconds_it_cannot(asked: Ask, clock: FrozenClock, way: str) -> None:
+    async with asked(clock=clock) as run:
         clock.advance(300)
         if way == "http":
-            late = await aura.decide("approve", hitl["requestId"])
+            late = await run.aura.decide("approve", run.request_id)
             assert (late.status_code, late.json()["data"]["status"]) == (409, "expired")
         else:
-            signal = {"type": "approval", "requestId": hitl["requestId"], "timestamp": START + 300}
+            signal = {"type": "approval", "requestId": run.request_id, "timestamp": START + 300}
             if way == "key":
-                redis_client.set(f"hitl:signal:{hitl['sessionId']}", json.dumps(signal))
-            redis_client.publish(f"hitl:channel:{hitl['sessionId']}", json.dumps(signal))
-        timed_out(await stream.rest())
-    assert tool.ran == []
+                run.store(signal)
+            run.publish(signal)
+        timed_out(await run.stream.rest())
+        assert run.tool.ran == []
 
 
 @frozen
@@ -156,63 +121,44 @@ async def test_a_decision_in_the_same_instant_as_the_deadline_is_one_or_the_othe
                 assert (decided.status_code, told) == (409, "expired")
                 timed_out(frames)
                 model._queue.clear()
-            assert request_of(redis_client, hitl)["status"] == told
+            assert stored(redis_client, f"hitl:request:{hitl['requestId']}")["status"] == told
     settled = [stored(redis_client, key)["status"] for key in redis_client.keys("hitl:request:*")]
     assert len(tool.ran) == settled.count("approved")
     assert outcomes <= {"approved", "expired"}
 
 
 @frozen
-async def test_a_decision_recorded_in_time_counts_though_the_run_wakes_up_late(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
-) -> None:
-    tool = risky()
-    model.play(ASKING, ENDED)
-    async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-        hitl = await stream.until("hitl")
-        key = f"hitl:request:{hitl['requestId']}"
-        in_time = {"status": "approved", "approvedBy": "user1", "approvedAt": int((START + 299.5) * 1000)}
-        redis_client.set(key, json.dumps({**request_of(redis_client, hitl), **in_time}), keepttl=True)
+async def test_a_decision_recorded_in_time_counts_though_the_run_wakes_up_late(asked: Ask, clock: FrozenClock) -> None:
+    async with asked(ENDED, clock=clock) as run:
+        run.update_request(status="approved", approvedBy="user1", approvedAt=int((START + 299.5) * 1000))
         clock.advance(301)
-        assert (await stream.rest())[-2]["status"] == "completed"
-    assert len(tool.ran) == 1
+        await run.approved()
 
 
 @frozen
 async def test_a_decision_heard_in_time_counts_though_redis_could_not_store_it_until_later(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
+    asked: Ask, clock: FrozenClock
 ) -> None:
-    tool = risky()
-    model.play(ASKING, ENDED)
     with capture_logs() as logs:
-        async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-            hitl = await stream.until("hitl")
-            redis_client.config_set("maxmemory", 1)
+        async with asked(ENDED, clock=clock) as run:
+            run.redis.config_set("maxmemory", 1)
             try:
-                redis_client.publish(f"hitl:channel:{hitl['sessionId']}", json.dumps({"action": "approve"}))
+                run.publish({"action": "approve"})
                 await eventually(lambda: [line for line in logs if line["event"] == "run.paused"])
                 clock.advance(301)
             finally:
-                redis_client.config_set("maxmemory", 0)
-            assert (await stream.rest())[-2]["status"] == "completed"
-    assert len(tool.ran) == 1
+                run.redis.config_set("maxmemory", 0)
+            await run.approved()
 
 
 @frozen
-async def test_a_decision_recorded_too_late_does_not_count(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
-) -> None:
-    tool = risky()
-    model.play(ASKING)
-    async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
-        hitl = await stream.until("hitl")
-        key = f"hitl:request:{hitl['requestId']}"
-        late = {"status": "approved", "approvedBy": "user1", "approvedAt": int((START + 300) * 1000)}
+async def test_a_decision_recorded_too_late_does_not_count(asked: Ask, clock: FrozenClock) -> None:
+    async with asked(clock=clock) as run:
         clock.advance(299)
-        redis_client.set(key, json.dumps({**request_of(redis_client, hitl), **late}), keepttl=True)
+        run.update_request(status="approved", approvedBy="user1", approvedAt=int((START + 300) * 1000))
         clock.advance(2)
-        timed_out(await stream.rest())
-    assert tool.ran == []
+        timed_out(await run.stream.rest())
+        assert run.tool.ran == []
 
 
 @pytest.mark.parametrize("past", [True, False], ids=["passed meanwhile", "not yet passed"])
@@ -265,18 +211,11 @@ async def test_an_approval_after_a_restart_goes_on_with_the_run(
 
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45초"), (1700, "1700초"), (0.5, "0.5초")])
 @frozen
-async def test_the_setting_is_in_the_message(
-    settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock, seconds: float, words: str
-) -> None:
-    model.play(ASKING)
-    async with (
-        running(settings(hitl_timeout_seconds=seconds), clock=clock, tools=[risky()]) as aura,
-        aura.stream("메모") as stream,
-    ):
-        hitl = await stream.until("hitl")
-        assert hitl["timeoutSeconds"] == max(1, round(seconds))
+async def test_the_setting_is_in_the_message(asked: Ask, clock: FrozenClock, seconds: float, words: str) -> None:
+    async with asked(clock=clock, hitl_timeout_seconds=seconds) as run:
+        assert run.hitl["timeoutSeconds"] == max(1, round(seconds))
         clock.advance(seconds)
-        timed_out(await stream.rest(), TIMED_OUT.replace("300초", words))
+        timed_out(await run.stream.rest(), TIMED_OUT.replace("300초", words))
 
 
 @frozen
@@ -343,18 +282,12 @@ async def test_the_run_time_ends_a_run_whose_tool_hangs(
 
 
 @frozen
-async def test_the_run_time_ends_a_run_that_waits_for_a_person(
-    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
-) -> None:
-    model.play(ASKING)
-    async with running(settings(aura_run_timeout_seconds=100), clock=clock, tools=[risky()]) as aura:
-        async with aura.stream("메모") as stream:
-            hitl = await stream.until("hitl")
-            clock.advance(100)
-            limit_reached(await stream.rest(), 100)
-        late = await aura.decide("approve", hitl["requestId"])
-        assert late.status_code == 409
-    assert request_of(redis_client, hitl)["status"] in ("expired", "cancelled")
+async def test_the_run_time_ends_a_run_that_waits_for_a_person(asked: Ask, clock: FrozenClock) -> None:
+    async with asked(clock=clock, aura_run_timeout_seconds=100) as run:
+        clock.advance(100)
+        limit_reached(await run.stream.rest(), 100)
+        assert (await run.aura.decide("approve", run.request_id)).status_code == 409
+        assert run.request()["status"] in ("expired", "cancelled")
 
 
 @frozen

@@ -13,6 +13,7 @@ import redis
 
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
+from app.ports import Clock
 from app.settings import Settings
 from tests.harness.frames import DONE, Frame, StreamReader, answer, check, types
 from tests.harness.service import Aura, headers, running
@@ -86,12 +87,16 @@ Ask = Callable[..., Any]
 def asked(settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis) -> Ask:
     @asynccontextmanager
     async def ask(
-        *then: ScriptedTurn, arguments: dict[str, Any] = ARGUMENTS, sent: dict[str, str] | None = None, **overrides: Any
+        *then: ScriptedTurn,
+        arguments: dict[str, Any] = ARGUMENTS,
+        sent: dict[str, str] | None = None,
+        clock: Clock | None = None,
+        **overrides: Any,
     ) -> AsyncIterator[Waiting]:
         tool = risky()
         model.play(calling((tool.name, arguments)), *then)
         async with (
-            running(settings(**overrides), tools=[tool]) as aura,
+            running(settings(**overrides), clock=clock, tools=[tool]) as aura,
             aura.stream("메모를 보내주세요", headers=sent or headers()) as stream,
         ):
             hitl = await stream.until("hitl")
