@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
 from app.demo.smtp import SmtpSink
 from app.settings import Settings
 from tests.harness.frames import Frame, answer, check, types
-from tests.harness.service import FIXTURES, Aura, running
+from tests.harness.service import FIXTURES, Aura, headers, running
 
 SCENARIOS = {
     "answer": "안녕하세요",
@@ -46,13 +47,25 @@ class CrashingJournal:
         if self.writes == self.at and self.after:
             self.crash()
 
+    async def create(self, *args: Any, **kwargs: Any) -> Any:
+        """Write number 0, in the request's own task."""
+        if self.at or self.after:
+            created = await self.inner.create(*args, **kwargs)
+            if self.at:
+                return created
+        self.die()
+        raise ConnectionAbortedError
+
     def crash(self) -> None:
+        self.die()
+        raise asyncio.CancelledError
+
+    def die(self) -> None:
         """What is left of a killed process: nothing that it had in memory, and a lease that ends."""
         runs = self.aura.service.runs
         for run in runs._runs.values():
             run.is_leaving = True
         self.stopped = asyncio.create_task(self.aura.service.nodes.stop())
-        raise asyncio.CancelledError
 
 
 async def _run(first: Aura, second: Aura, prompt: str) -> list[Frame]:
@@ -100,6 +113,34 @@ async def test_crash_at_every_write_loses_and_doubles_nothing(
                 if journal.writes < at:
                     return  # the run ended before: every write has had its crash
     pytest.fail(f"a run of {prompt} makes more than {MOST_WRITES} writes")
+
+
+async def test_crash_before_the_creation_leaves_nothing(settings: Callable[..., Settings], redis_client: Any) -> None:
+    async with running(settings()) as first:
+        first.service.runs._journal = CrashingJournal(first, 0, after=False)
+        async with first.stream("안녕하세요") as stream:
+            await stream.rest()
+        assert stream.response.status_code == 500
+    assert not redis_client.keys("checkpoint:*")
+
+
+async def test_crash_after_the_creation_is_a_run_that_another_node_finds(
+    settings: Callable[..., Settings], model: ScriptedModelServer
+) -> None:
+    """Its client was told nothing. With its key it comes back to the run, and the prompt is not executed twice."""
+    keyed = headers(**{"Idempotency-Key": "key-1"})
+    model.play(ScriptedTurn(text="안녕하세요!"))
+    async with running(settings()) as second:
+        async with running(settings()) as first:
+            first.service.runs._journal = CrashingJournal(first, 0, after=True)
+            async with first.stream("인사", headers=keyed) as lost:
+                await lost.rest()
+            assert lost.response.status_code == 500
+        async with asyncio.timeout(20), second.stream("인사", headers=keyed) as stream:
+            frames = await stream.rest()
+    check(frames)
+    assert answer(frames) == "안녕하세요!"
+    assert len(model.requests) == 1
 
 
 def _timeless(text: str) -> str:
