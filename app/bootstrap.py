@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -183,3 +184,17 @@ def make_knowledge(
     )
     index = SqliteIndex(settings.aura_knowledge_path, embeddings.model)
     return Knowledge(events, index, Vectors(embeddings, events, index, clock))
+
+
+@asynccontextmanager
+async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
+    """The same parts for a command: it asks, but does not listen."""
+    clock, node_id = SystemClock(), new_node_id()
+    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
+    channels = Channels(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    knowledge = make_knowledge(settings, connection, channels, node_id, clock)
+    try:
+        yield knowledge
+    finally:
+        await knowledge.stop()
+        await connection.close()

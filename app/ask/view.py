@@ -99,6 +99,8 @@ class View:
                 self.line(f"● {start.state}", "bold cyan", f"  {start.session_id}")
             case events.Thought() as thought:
                 self._block(thought.content, "  ✻ ", "    ", "dim italic")
+                for source in thought.sources:
+                    self._block(_source(source), "    ↳ ", "      ", "dim")
             case events.PlanStepDeclared() | events.PlanStepUpdated() as step:
                 self._step(step)
             case events.TimelineStepUpdated() as moved:
@@ -205,3 +207,11 @@ class JsonView(View):
 
     def _event(self, item: Received) -> None:
         self._out.print(Text(json_line({"eventId": item.id, **item.fields})))
+
+
+def _source(source: Any) -> str:
+    """What an answer rests on: its title and where it is from, or whatever else a server says."""
+    if isinstance(source, dict) and isinstance(source.get("title"), str):
+        rest = ", ".join(str(source[name]) for name in ("type", "timestamp", "id") if source.get(name))
+        return f"{source['title']}  ({rest})"
+    return source if isinstance(source, str) else json_line(source)

@@ -1,4 +1,4 @@
-"""The command line: `aura serve | token | ask | timeline | diagram | demo | chaos`, a module a group of commands."""
+"""The command line: `aura serve | token | ask | timeline | diagram | knowledge | demo | chaos`, a module a group."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import click
 
 from app.cli.asking import ask
+from app.cli.knowledge import knowledge
 from app.cli.machine import diagram, timeline
 from app.cli.service import serve, token
 from app.cli.trying import chaos, demo
@@ -30,5 +31,5 @@ def main() -> None:
     """Aura: the AI-agent service of the DWP platform."""
 
 
-for _command in (serve, token, ask, timeline, diagram, demo, chaos):
+for _command in (serve, token, ask, timeline, diagram, knowledge, demo, chaos):
     main.add_command(_command)

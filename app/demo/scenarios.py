@@ -233,7 +233,10 @@ def _inside(text: str | None, keys: list[str]) -> str | None:
     except ValueError:
         return None
     for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list) and key.isdecimal():
+            value = value[int(key)] if int(key) < len(value) else None
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
     if value is None or isinstance(value, str):
         return value or None
     return json.dumps(value, ensure_ascii=False)

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from app import server
 from app.auth import mint
+from app.demo import events
 from app.demo.embeddings import EMBEDDING_MODEL_NAME
 from app.demo.github import GitHubStandIn
 from app.demo.model import MODEL_NAME, ScriptedModelServer
@@ -46,6 +47,10 @@ def fixtures() -> Path:
     """In an installed package beside this file, in a checkout at its top."""
     here = Path(__file__).parent
     return next(folder for folder in (here / "fixtures", here.parents[1] / "fixtures") if folder.is_dir())
+
+
+def sample_events() -> list[str]:
+    return (fixtures() / "knowledge" / "events.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 def listen(port: int) -> socket.socket:
@@ -85,6 +90,8 @@ class Stage:
         service.add_done_callback(lambda _: started.set())
         try:
             await started.wait()
+            if self.settings.aura_knowledge and not stop.is_set():
+                await events.publish(self.redis.url, sample_events())
             yield url
         finally:
             stop.set()

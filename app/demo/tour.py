@@ -40,6 +40,11 @@ redis-cli -p {redis_port} PUBLISH hitl:channel:$SESSION_ID \\
 LAST_ID=$(grep '^id:' run.sse | sed -n 3p | cut -d' ' -f2)
 aura_curl "{url}/aura/test/stream?sessionId=$SESSION_ID" -H "Last-Event-ID: $LAST_ID"
 
+# 6. Let another service tell something, then ask about it; only its own tenant finds it
+redis-cli -p {redis_port} PUBLISH dwp:events:mail '{{"eventId":"e1","timestamp":"2024-01-25T09:00:00Z","userId":"u9",
+  "tenantId":"{tenant}","eventType":"mail.received","subject":"사무실 이전 안내","body":"3월 4일 판교로 이전합니다."}}'
+aura_curl {url}/aura/test/stream -d '{{"prompt":"사무실 이전 메일 찾아줘"}}'
+
 # or all of it in one
 aura ask '메일을 보내주세요' --url {url} --token $TOKEN"""
 _PROMPTS = (
@@ -49,6 +54,7 @@ _PROMPTS = (
     "메일을 보내주세요  (approval)",
     "현재 화면에서 선택한 항목들을 분석해주세요  (with a context: selectedItemIds)",
     "지금 몇 시예요?",
+    "김철수가 보낸 견적서 메일 찾아줘  (fixtures/knowledge was published as domain events)",
 )
 
 

@@ -25,6 +25,8 @@ _COMMON_SHARE = 0.1
 _FEW = 500
 _LEAST_RELEVANCE = 0.3
 
+_COLUMNS = "id, at, topics, body"
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stamp (stamp TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tenant (n INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, ms INTEGER NOT NULL,
@@ -163,11 +165,10 @@ class Database:
         found: list[Unembedded] = []
         for n, tenant_id in self._rows("SELECT n, id FROM tenant"):
             rows = self._rows(
-                f"SELECT id, body FROM event_{n} WHERE model IS NULL ORDER BY row DESC LIMIT ?", most - len(found)
+                f"SELECT {_COLUMNS} FROM event_{n} WHERE model IS NULL ORDER BY row DESC LIMIT ?", most - len(found)
             )
-            for event_id, body in rows:
-                _, _, title, text = json.loads(body)
-                found.append(Unembedded(tenant_id, event_id, f"{title}\n{text}".strip()))
+            events = [_event(tenant_id, row) for row in rows]
+            found += [Unembedded(tenant_id, event.id, event.wording) for event in events]
             if len(found) == most:
                 break
         return found
@@ -208,10 +209,9 @@ class Database:
         return [row for (row,) in ranked]
 
     def _hit(self, n: int, tenant_id: str, row: int, wanted: list[str]) -> Hit:
-        ((event_id, at, known, body),) = self._rows(f"SELECT id, at, topics, body FROM event_{n} WHERE row = ?", row)
-        event_type, user_id, title, text = json.loads(body)
-        event = WorkspaceEvent(event_id, tenant_id, event_type, tuple(known.split()), user_id, at, title, text)
-        return Hit(event, excerpt(text, wanted, _EXCERPT_CHARACTERS))
+        (columns,) = self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)
+        event = _event(tenant_id, columns)
+        return Hit(event, excerpt(event.text, wanted, _EXCERPT_CHARACTERS))
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -248,6 +248,12 @@ def _indexed(entry: WorkspaceEvent | Vector) -> tuple[str, str]:
     if isinstance(entry, Vector):
         return "", ""
     return " ".join(terms(entry.title)), " ".join(terms(f"{entry.text}\n{entry.type}"))
+
+
+def _event(tenant_id: str, columns: tuple[Any, ...]) -> WorkspaceEvent:
+    id, at, topics, body = columns
+    event_type, user_id, title, text = json.loads(body)
+    return WorkspaceEvent(id, tenant_id, event_type, tuple(topics.split()), user_id, at, title, text)
 
 
 def _conditions(query: Query) -> tuple[str, list[Any]]:

@@ -81,7 +81,7 @@ def _identifier(fields: dict[str, Any], name: str) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise Malformed(f"no_{name}")
-    value = value.strip().encode("utf-8", "replace").decode()
+    value = _line(value)
     if len(value) > _ID_CHARACTERS:
         raise Malformed(f"long_{name}")
     return value

@@ -30,7 +30,7 @@ class Knowledge:
 
     def __init__(self, events: KnowledgeLog, index: KnowledgeIndex, vectors: Vectors | None = None) -> None:
         self.counts: Counter[str] = Counter()
-        self._log = events
+        self.events = events
         self._index = index
         self._vectors = vectors
         self._inbox: deque[bytes] = deque()
@@ -64,15 +64,25 @@ class Knowledge:
         hits = await self._index.search(tenant_id, query, vector)
         return Found(tuple(hits), is_complete, by_meaning=vector is not None)
 
-    async def catch_up(self, tenant_id: str) -> int:
-        """Let the index have all that the tenant's log has; how many entries that were."""
+    async def catch_up(self, tenant_id: str, *, gently: bool = False) -> int:
+        """Let the index have all that the tenant's log has; how many entries that were.
+
+        `gently` leaves half of the time to the runs: making terms holds the interpreter.
+        """
         await self._open()
-        async with self._catching_up.setdefault(tenant_id, asyncio.Lock()):
-            count = 0
-            while entries := await self._log.read(tenant_id, (after := await self._index.position(tenant_id)), _BATCH):
+        lock, clock = self._catching_up.setdefault(tenant_id, asyncio.Lock()), asyncio.get_running_loop()
+        count = 0
+        while True:
+            async with lock:  # for one batch: a search must not wait for a whole index
+                began = clock.time()
+                after = await self._index.position(tenant_id)
+                entries = await self.events.read(tenant_id, after, _BATCH)
+                if not entries:
+                    break
                 await self._index.apply(tenant_id, after, entries)
-                count += len(entries)
-            await self._index.forget_before(tenant_id, await self._log.first(tenant_id))
+            count += len(entries)
+            await asyncio.sleep(clock.time() - began if gently else 0)
+        await self._index.forget_before(tenant_id, await self.events.first(tenant_id))
         return count
 
     async def _caught_up(self, tenant_id: str) -> bool:
@@ -90,7 +100,7 @@ class Knowledge:
     async def _open(self) -> None:
         async with self._opening:
             if self._generation is None:
-                generation = await self._log.generation()
+                generation = await self.events.generation()
                 await self._index.open(generation)
                 self._generation = generation
 
@@ -113,7 +123,7 @@ class Knowledge:
         self._woken.set()
 
     async def _listen(self) -> None:
-        await self._log.subscribe(self._heard, self._changed)
+        await self.events.subscribe(self._heard, self._changed)
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -133,9 +143,9 @@ class Knowledge:
         """The oldest messages; they leave the inbox once they are kept. Accepting is safe to repeat."""
         messages = [self._inbox[at] for at in range(min(len(self._inbox), _BATCH))]
         events, refused = _sorted(messages)
-        accepted = await self._log.accept(events) if events else []
+        accepted = await self.events.accept(events) if events else []
         if refused:
-            await self._log.refuse(refused)
+            await self.events.refuse(refused)
         for _ in messages:
             self._inbox.popleft()
         self.counts["accepted"] += sum(accepted)
@@ -151,7 +161,7 @@ class Knowledge:
         while self._grown:
             tenant_id = self._grown.pop()
             try:
-                await self.catch_up(tenant_id)
+                await self.catch_up(tenant_id, gently=True)
             except BaseException:
                 self._grown.add(tenant_id)
                 raise
@@ -163,9 +173,9 @@ class Knowledge:
 
     async def _look(self) -> None:
         """Something may have been missed, or every index has to be made again."""
-        if self._generation is not None and await self._log.generation() != self._generation:
+        if self._generation is not None and await self.events.generation() != self._generation:
             self._generation = None
-        self._grown.update(await self._log.tenants())
+        self._grown.update(await self.events.tenants())
         self._look_at_all = False
 
 

@@ -2,7 +2,7 @@
 
 Not a test. The contenders are not dependencies: `pip install qdrant-client lancedb` first, then
 
-    PYTHONPATH=. python tests/bench/knowledge.py [--events 100000] [sqlite trigram qdrant lancedb redis]
+    python -m tests.bench.knowledge [--events 100000] [sqlite trigram qdrant lancedb redis]
 
 Each runs in a process of its own; the table is what README shows. Vectors are `app/demo/embeddings.py`'s hashing ones
 for the labelled events and questions, random ones for the filling: their recall shows that the hybrid works, not how
@@ -277,7 +277,7 @@ def main() -> None:
     columns = ["contender", "index s", "memory MB", "disk MB", "text p50 / p99 ms", "hybrid p50 / p99 ms"]
     print(f"| {' | '.join([*columns, 'recall@5 text / hybrid'])} |\n|{'---|' * 7}", flush=True)
     for name in options.names:
-        command = [sys.executable, __file__, name, "--events", str(options.events), "--json"]
+        command = [sys.executable, "-m", "tests.bench.knowledge", name, "--events", str(options.events), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"| {name} | {(done.stderr.strip().splitlines() or ['failed'])[-1]} |")

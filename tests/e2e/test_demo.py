@@ -181,7 +181,7 @@ async def test_lines_to_paste_work(demo: Demo, tmp_path: Path) -> None:
     port = free_port()
     async with demo("--port", str(port)) as command:
         await command.until("지금 몇 시예요?")
-        pasted = command.output.partition("# 1. ")[2].partition("# or all of it")[0]
+        pasted, _, telling = command.output.partition("# 1. ")[2].partition("# or all of it")[0].partition("# 6. ")
         redis_port = int(pasted.partition("redis-cli -p ")[2].split()[0])
         published = re.search(r"^redis-cli.*\n.*$", pasted, flags=re.MULTILINE)
         assert published is not None
@@ -204,6 +204,12 @@ async def test_lines_to_paste_work(demo: Demo, tmp_path: Path) -> None:
         second = await shell(f"# {decided_there}\nwait", tmp_path)
         assert ":1\r\n" in second
         assert second.endswith("data: [DONE]\n\n")
+
+        who = pasted.partition("# 2. ")[0]
+        told = re.sub(r"redis-cli -p \d+ PUBLISH", "LC_ALL=C aura_publish", telling)  # its lengths are bytes
+        third = await shell(f"# {who}\n{by_hand}\n# {told}", tmp_path)
+        assert ":1\r\n" in third
+        assert '"sources":[{"id":"e1","type":"mail.received","title":"사무실 이전 안내"' in third
 
 
 async def shell(script: str, folder: Path) -> str:

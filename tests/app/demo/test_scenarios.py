@@ -13,8 +13,9 @@ from app.demo.script import ScriptedTurn
 from statemachine.prompt import continued, conversation
 
 FOLDER = Path(__file__).parents[3] / "fixtures" / "model_turns"
-TOOLS = ("update_plan", "get_current_time", "send_email", "github_get_pr", "github_create_pr")
+TOOLS = ("update_plan", "get_current_time", "send_email", "github_get_pr", "github_create_pr", "search_workspace")
 RESULTS: dict[str, dict[str, Any]] = {
+    "search_workspace": {"items": [{"id": "evt-1", "type": "mail", "timestamp": "2024", "title": "3분기 견적서"}]},
     "update_plan": {"ok": True},
     "get_current_time": {"time": "2024-01-16T12:00:00+09:00", "timezone": "Asia/Seoul"},
     "send_email": {"message_id": "<aura.1@example.com>", "accepted": ["team@example.com"]},
@@ -70,6 +71,8 @@ def play(
         ("GitHub PR을 생성해주세요", ["update_plan", "github_create_pr", "update_plan"], "pull/43"),
         ("메일을 보내주세요", ["send_email"], "team@example.com"),
         ("지금 몇 시예요?", ["get_current_time"], "2024-01-16T12:00:00+09:00"),
+        ("서버 견적서 메일 찾아줘", ["search_workspace"], "3분기 견적서"),
+        ("find the mail about budgets", ["search_workspace"], "`evt-1`"),
         ("What time is it?", ["get_current_time"], "2024-01-16T12:00:00+09:00"),
         ("오늘 점심 뭐 먹을까요?", [], "오늘 점심 뭐 먹을까요?"),
     ],

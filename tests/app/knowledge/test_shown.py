@@ -1,0 +1,31 @@
+"""Sources as `aura ask` shows them."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.ask.frames import Received
+from app.ask.view import View
+from statemachine.events import Thought
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (
+            {"id": "evt-1", "type": "mail.received", "title": "견적서\x1b[31m", "timestamp": "2024-01-16"},
+            "    ↳ 견적서[31m  (mail.received, 2024-01-16, evt-1)\n",
+        ),
+        ("https://example.com", "    ↳ https://example.com\n"),
+        ({"page": 3}, '    ↳ {"page": 3}\n'),
+    ],
+)
+def test_each_source_is_a_line_below_its_thought(source: Any, shown: str) -> None:
+    out = StringIO()
+    thought = Thought(thought_type="analysis", content="찾았습니다.", sources=(source,))
+    View(Console(file=out, width=120)).show(Received(1, "thought", thought.fields(), thought))
+    assert out.getvalue() == f"  ✻ 찾았습니다.\n{shown}"
