@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
@@ -94,7 +95,7 @@ class Settings(BaseModel):
         default=None, description="file of the search index; without it a temporary one of each process's own"
     )
     aura_knowledge_retention_days: float = Field(default=90, gt=0, description="how long an event can be found")
-    aura_knowledge_max_events: int = Field(default=100_000, ge=1, description="events of a tenant; the oldest go")
+    aura_knowledge_max_events: int = Field(default=20_000, ge=1, description="events kept of a tenant; the oldest go")
     openai_embedding_model: str | None = Field(
         default=None, description="search by meaning too, with vectors of this model at the same server"
     )
@@ -122,6 +123,13 @@ class Settings(BaseModel):
         if url is not None and not url.get_secret_value().startswith(schemes):
             raise ValueError(f"it must begin with one of {', '.join(schemes)}")
         return url
+
+    @field_validator("aura_knowledge_path")
+    @classmethod
+    def _in_a_folder(cls, path: str | None) -> str | None:
+        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            raise ValueError("it must name a file in a folder that exists")
+        return path
 
     @field_validator("aura_approver_roles", "aura_approval_required", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from app.workspace import START, Hit, Logged, Position, Query, Unembedded, Vecto
 
 _FORMAT = 1
 _BUSY_MS = 5000
+_END_OF_TIME = 1 << 62
 _CANDIDATES = 50
 _EXCERPT_CHARACTERS = 500
 _COMMON_SHARE = 0.1
@@ -98,11 +99,13 @@ class Database:
             self._db.execute("UPDATE tenant SET ms = ?, sequence = ? WHERE n = ?", (*position, n))
 
     def forget_before(self, tenant_id: str, first: Position | None) -> None:
+        n, ms = self._known(tenant_id), first[0] if first else _END_OF_TIME
+        if n is None or not self._rows(f"SELECT 1 FROM event_{n} WHERE ms < ? LIMIT 1", ms):
+            return  # each search comes by here, and nearly none of them has anything to write
         with self._write():
             n = self._known(tenant_id)
             if n is None:
                 return
-            ms = first[0] if first else (1 << 62)
             old = [row for (row,) in self._rows(f"SELECT row FROM event_{n} WHERE ms < ?", ms)]
             tables = [f"text_{n}", *([f"vector_{n}"] if self._dimensions(n) else [])]
             for table in tables:

@@ -47,6 +47,10 @@ class OpenAIEmbeddings:
             answer = await self._client.embeddings.create(
                 model=self._name, input=asked, dimensions=openai.omit if self._dimensions is None else self._dimensions
             )
+            vectors = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+            if len(vectors) != len(asked) or not all(vectors):
+                raise ValueError("not a vector for each text")
+            return await asyncio.to_thread(lambda: [quantised(vector) for vector in vectors])
         except openai.APIStatusError as error:
             # a wrong key or a wrong name may be put right: only what is wrong with the texts will not change
             is_final = error.status_code in (400, 413, 422)
@@ -54,10 +58,8 @@ class OpenAIEmbeddings:
             raise ModelError("refused" if is_final else "unavailable", cause) from error
         except openai.OpenAIError as error:
             raise ModelError("unavailable", f"no embeddings: {type(error).__name__}") from error
-        vectors = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
-        if len(vectors) != len(asked) or not all(vectors):
-            raise ModelError("unavailable", "the embeddings endpoint answered something else")
-        return await asyncio.to_thread(lambda: [quantised(vector) for vector in vectors])
+        except (AttributeError, TypeError, ValueError) as error:  # HTML of a proxy, NaN, an empty list
+            raise ModelError("unavailable", "the embeddings endpoint answered something else") from error
 
 
 def quantised(vector: Sequence[float]) -> bytes:

@@ -18,6 +18,7 @@ from app.knowledge.vectors import Vectors
 from app.workspace import Found, KnowledgeIndex, KnowledgeLog, Query, WorkspaceEvent
 
 _INBOX = 10_000
+_INBOX_BYTES = 32 * 1024 * 1024
 _BATCH = 200
 _RETRY_SECONDS = 1.0
 _CATCH_UP_SECONDS = 5.0
@@ -34,6 +35,7 @@ class Knowledge:
         self._index = index
         self._vectors = vectors
         self._inbox: deque[bytes] = deque()
+        self._inbox_bytes = 0
         self._grown: set[str] = set()
         self._look_at_all = False
         self._woken = asyncio.Event()
@@ -109,10 +111,13 @@ class Knowledge:
     def _heard(self, message: bytes | None) -> None:
         if message is None:
             return  # what was said meanwhile may be lost, unless another replica heard it: `_changed` looks
-        if len(self._inbox) >= _INBOX:
+        if len(self._inbox) >= _INBOX or self._inbox_bytes + len(message) > _INBOX_BYTES:
+            if not self.counts["overflowed"]:
+                log.warning("knowledge.overflowed", messages=len(self._inbox), bytes=self._inbox_bytes)
             self.counts["overflowed"] += 1
             return
         self._inbox.append(message)
+        self._inbox_bytes += len(message)
         self._woken.set()
 
     def _changed(self, tenant_id: str | None) -> None:
@@ -147,7 +152,7 @@ class Knowledge:
         if refused:
             await self.events.refuse(refused)
         for _ in messages:
-            self._inbox.popleft()
+            self._inbox_bytes -= len(self._inbox.popleft())
         self.counts["accepted"] += sum(accepted)
         self.counts["repeated"] += len(accepted) - sum(accepted)
         for reason, _ in refused:

@@ -70,6 +70,9 @@ class Vectors:
                 pause = min(max(_LEAST_PAUSE_SECONDS, pause * 2), _MOST_PAUSE_SECONDS)
                 log.warning("knowledge.not_embedded", cause=error.cause, again_in_seconds=pause)
                 await self._again(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads the replicas, hides nothing
+            except Exception as error:  # noqa: BLE001 - whatever it was must not be the last of all vectors
+                log.warning("knowledge.failed", cause=type(error).__name__)
+                await self._again(_MOST_PAUSE_SECONDS)
 
     async def _again(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.errors import StorageUnavailable, ToolError
+from app.errors import AuraError, ToolError
 from app.ports import Cited, ToolContext
 from app.workspace import Hit, Query, WorkspaceSearch
 from statemachine.checkpoint import JsonObject
@@ -69,7 +69,7 @@ class SearchWorkspace:
         query = Query(arguments.query, since.timestamp() if since else None, tuple(arguments.types))
         try:
             found = await self._workspace.search(context.tenant_id, query)
-        except StorageUnavailable as error:
+        except AuraError as error:
             raise ToolError("the workspace cannot be searched at the moment; try again later") from error
         result: JsonObject = {"notice": _NOTICE, "items": [_item(hit) for hit in found.hits]}
         if not found.is_complete:

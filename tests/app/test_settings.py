@@ -73,6 +73,8 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("AURA_MAX_TURNS", "0"),
         ("AURA_LOG_CONTENT", "perhaps"),
         ("SMTP_TLS", "ssl"),
+        ("AURA_KNOWLEDGE_PATH", "/nowhere/index.db"),
+        ("AURA_KNOWLEDGE_PATH", "/"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:

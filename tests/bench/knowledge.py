@@ -35,6 +35,7 @@ from app.workspace import Logged, Query, Vector, WorkspaceEvent
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "knowledge"
 BATCH, TOP = 500, 5
+REPEATS, ENOUGH_MS = 3, 500
 
 
 class Contender(Protocol):
@@ -222,13 +223,13 @@ def measure(name: str, count: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         contender: Contender = CONTENDERS[name](folder)
-        start = time.perf_counter()
+        start = time.process_time()
         for at in range(0, len(events), BATCH):
             some = events[at : at + BATCH]
             contender.index(some, [vectors[(at + i) % len(vectors)] for i in range(len(some))])
         contender.index(labelled, [embedding(event.wording) for event in labelled])
         contender.finish()
-        took = time.perf_counter() - start
+        took = time.process_time() - start
         result: dict[str, Any] = {"name": name, "index_s": round(took, 1)}
         ordinary = [" ".join(chance.sample(event.wording.split(), 4)) for event in events[:100]]
         for mode in ("text", "hybrid"):
@@ -247,9 +248,12 @@ def asked(
 
     def timed(text: str) -> list[str]:
         vector = embedding(text) if is_hybrid else None
-        start = time.perf_counter()
-        found = contender.search(text, vector)
-        times.append((time.perf_counter() - start) * 1000)
+        took: list[float] = []
+        while len(took) < REPEATS and sum(took) < ENOUGH_MS:
+            start = time.perf_counter()
+            found = contender.search(text, vector)
+            took.append((time.perf_counter() - start) * 1000)
+        times.append(min(took))  # what others do on this machine is no matter of the contender's
         return found
 
     recalls = defaultdict[str, list[float]](list)
@@ -274,7 +278,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(measure(options.names[0], options.events), ensure_ascii=False))
         return
-    columns = ["contender", "index s", "memory MB", "disk MB", "text p50 / p99 ms", "hybrid p50 / p99 ms"]
+    columns = ["contender", "index CPU s", "memory MB", "disk MB", "text p50 / p99 ms", "hybrid p50 / p99 ms"]
     print(f"| {' | '.join([*columns, 'recall@5 text / hybrid'])} |\n|{'---|' * 7}", flush=True)
     for name in options.names:
         command = [sys.executable, "-m", "tests.bench.knowledge", name, "--events", str(options.events), "--json"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
+from app.knowledge import service
 from app.settings import Settings
 from app.workspace import Found, Query
 from tests.harness.frames import Frame, check
@@ -189,6 +192,31 @@ async def test_events_heard_while_redis_cannot_be_written_are_kept_when_it_can(
         assert ids(await search(aura)) == ["evt-1"]
 
 
+async def test_more_than_fits_is_counted_not_kept(
+    settings: MakeSettings, redis_client: redis.Redis, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(settings()) as aura:
+        await listening(redis_client)
+        monkeypatch.setattr(service, "_INBOX_BYTES", 1000)
+        publish(mail(body="가" * 1000))
+        publish(mail(2))
+        await counted(aura, accepted=1, overflowed=1)
+        assert ids(await search(aura)) == ["evt-2"]
+
+
+async def test_a_search_that_cannot_be_made_is_told_to_the_model(
+    settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
+) -> None:
+    model.play(calling(SEARCH), ScriptedTurn(text="검색하지 못했습니다."))
+    broken = tmp_path / "index.db"
+    broken.write_bytes(b"no database" * 1000)
+    async with running(settings(aura_knowledge_path=str(broken))) as aura, aura.stream("견적서") as stream:
+        frames = await stream.rest()
+    (failed,) = [frame for frame in of_type(frames, "tool_execution") if frame["status"] == "failed"]
+    assert "cannot be searched at the moment" in failed["error"]
+    assert frames[-2]["status"] == "completed"
+
+
 async def test_a_service_without_knowledge_neither_listens_nor_offers_the_tool(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, publish: Publish
 ) -> None:
@@ -206,10 +234,10 @@ async def test_a_process_that_hears_nothing_has_no_index(settings: MakeSettings,
         assert aura.service.knowledge._generation is None
 
 
-async def test_a_search_without_redis_is_told_to_the_model(
+async def test_without_redis_what_is_in_the_index_is_found(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, publish: Publish
 ) -> None:
-    """What is in the index is still found, and the answer says that more may be missing."""
+    """And the answer says that more may be missing."""
     with RedisServer() as own:
         async with running(settings(redis_url=own.url, aura_redis_timeout_seconds=0.3)) as aura:
             client = redis.Redis.from_url(own.url, decode_responses=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,34 @@ async def test_a_server_that_is_not_there_is_no_end(unused_tcp_port: int) -> Non
         await embeddings.embed(["글"])
     assert failed.value.kind == "unavailable"
     await embeddings.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html>login</html>",
+        b'{"data": []}',
+        b'{"data": [{"index": 0, "embedding": []}]}',
+        b'{"data": [{"index": 0, "embedding": [NaN, 1]}]}',
+        b'{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, 2]}]}',
+    ],
+)
+async def test_an_answer_that_is_none_is_no_end(answer: bytes) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer)}\r\n"
+        writer.write(f"{head}connection: close\r\n\r\n".encode() + answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        embeddings = OpenAIEmbeddings(
+            MODEL, api_key="k", base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        )
+        with pytest.raises(ModelError) as failed:
+            await embeddings.embed(["글"])
+        assert failed.value.kind == "unavailable"
+        await embeddings.close()
 
 
 async def test_vectors_come_in_the_order_of_the_texts(model: ScriptedModelServer) -> None:
