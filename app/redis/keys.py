@@ -61,12 +61,20 @@ def wake(session_id: str) -> str:
     return f"aura:wake:{session_id}"
 
 
+_LEFT = ":left"
+
 NODES = "aura:nodes"
 """Living nodes, scored by the end of their lease (ms since the epoch, Redis' clock)."""
 
 
-RELEASED = "released"
-"""In place of a node: the owner of runs that theirs has left. It never lives, so that anybody takes them over."""
+def left_by(node_id: str) -> str:
+    """In place of a node: the owner of runs that theirs has left. It never lives, so that anybody takes them over."""
+    return node_id + _LEFT
+
+
+def real_node(node_id: str) -> str:
+    """The node itself, of either name."""
+    return node_id.removesuffix(_LEFT)
 
 
 def runs_on(node_id: str) -> str:

@@ -101,11 +101,11 @@ class RedisNodes:
 
     async def release(self, lock: RunLock, created_at: float) -> None:
         """Listed with those that wait before it is let go of; a leftover there is dropped by whoever would take it."""
-        session_id = lock.session_id
+        session_id, left = lock.session_id, keys.left_by(self.node_id)
         answers = await self._connection.many(
             [
-                *self._listing(keys.RELEASED, session_id, int(created_at * 1000)),
-                self._release.command([keys.run(session_id)], [self.node_id, lock.epoch, keys.RELEASED]),
+                *self._listing(left, session_id, int(created_at * 1000)),
+                self._release.command([keys.run(session_id)], [self.node_id, lock.epoch, left]),
                 self.delist(session_id),
             ]
         )
@@ -249,7 +249,7 @@ class RedisNodes:
             )
             claims.append(None)
             return None
-        log.info("run.taken_over", session_id=session_id, from_node=dead)
+        log.info("run.taken_over", session_id=session_id, from_node=keys.real_node(dead))
         cancelled_by = answer[3].decode() if len(answer) > 3 and answer[3] else None
         lock = RunLock(session_id, epoch=int(answer[1]), sequence=int(answer[2]), cancelled_by=cancelled_by)
         claims.append(lock)
