@@ -45,7 +45,8 @@ def lines(text: str) -> list[dict[str, Any]]:
 def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lease_seconds: float) -> Takeovers:
     """`logs` are the nodes', in their order. A claim's cause is the first fault of its former owner since that one
     had its name; of a node that lost its lease by itself (Redis was away, or the machine slow) nothing is counted.
-    A run that came to be only after the fault (a cut node's request got through late) was without an owner since then.
+    A run that came to be only after the fault (a cut node's request got through late) was without an owner since then:
+    one whose creation was not answered, when the node was cut off no more.
     """
     owners = {
         str(line["node"]): (index, _time(line))
@@ -59,6 +60,12 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lea
         for line in log
         if line["event"] == "run.started"
     }
+    doubtful = {
+        (index, str(line["sessionId"]))
+        for index, log in enumerate(logs)
+        for line in log
+        if line["event"] == "run.doubtful"
+    }
     result = Takeovers()
     for line in (line for log in logs for line in log if line["event"] == "run.taken_over"):
         at, former = _time(line), str(line["from_node"])
@@ -67,7 +74,10 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lea
         if cause is None or owner is None:
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
-        since = max(cause.since, begun.get((owner[0], str(line["session_id"])), 0.0))
+        run = (owner[0], str(line["session_id"]))
+        since = max(cause.since, begun.get(run, 0.0))
+        if run in doubtful and at >= cause.until:
+            since = max(since, cause.until)
         away = sum(
             max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.is_of_redis
         )

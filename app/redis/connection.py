@@ -204,7 +204,7 @@ class Connection:
                 for command in commands:
                     pipeline.execute_command(*command)
                 answers = list(await pipeline.execute(raise_on_error=False))
-                if any(isinstance(answer, ReadOnlyError) for answer in answers):
+                if any(_is_read_only(answer) for answer in answers):
                     await self._leave_replica(self._client)
                 return answers
         except (RedisError, OSError, TimeoutError) as error:
@@ -224,7 +224,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _translated(answer: Any) -> Any:
-    if isinstance(answer, ResponseError) and not str(answer).startswith(_PASSING) and not _is_passing(answer):
+    if isinstance(answer, ResponseError) and not _is_passing(answer):
         return answer
     if isinstance(answer, (RedisError, OSError, TimeoutError)):
         return StorageUnavailable(_cause(answer))
@@ -232,8 +232,14 @@ def _translated(answer: Any) -> Any:
 
 
 def _is_passing(error: ResponseError) -> bool:
-    """redis-py takes the code off some errors' text and makes it a class instead."""
-    return type(error) is not ResponseError
+    """redis-py takes the code off some errors' text and makes it a class instead; Redis 6 hides that of a command in a
+    script: `ERR Error running script (call to f_…): @user_script:5: -OOM command not allowed …`."""
+    text = str(error)
+    return type(error) is not ResponseError or text.startswith(_PASSING) or any(f" -{it} " in text for it in _PASSING)
+
+
+def _is_read_only(answer: Any) -> bool:
+    return isinstance(answer, ReadOnlyError) or (isinstance(answer, ResponseError) and " -READONLY " in str(answer))
 
 
 def _cause(error: BaseException) -> str:

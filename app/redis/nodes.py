@@ -152,11 +152,12 @@ class RedisNodes:
                 self.on_cancel(session_id, cancelled_by.decode())
 
     async def _live(self) -> None:
-        period = min(1.0, self._lease_seconds / 4)
+        period = min(0.5, self._lease_seconds / 4)
         while True:
             await asyncio.sleep(period * random.uniform(0.8, 1.0))  # noqa: S311 - jitter, not a secret
             try:
-                async with asyncio.timeout(period * 2):  # a server that hangs must not hide that the lease ends
+                # A server that hangs must not hide that the lease ends.
+                async with asyncio.timeout(min(2.0, self._lease_seconds / 2)):
                     await self._renew()
             except (StorageUnavailable, TimeoutError) as error:
                 log.warning("node.unreachable", cause=str(error) or "no answer in time")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import redis
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from app.demo.model import ScriptedModelServer
@@ -16,7 +17,7 @@ from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
 from app.errors import StorageUnavailable
 from app.redis import journal, keys
-from app.redis.connection import Connection
+from app.redis.connection import Connection, _is_read_only, _translated
 from app.settings import Settings
 from tests.harness.asked import ENDED, Ask
 from tests.harness.frames import answer, check, types
@@ -155,3 +156,12 @@ async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
         assert await connection.call("PING")
         assert isinstance(connection._client, RedisCluster)
         await connection.close()
+
+
+@pytest.mark.parametrize("code", ["OOM command not allowed", "READONLY You can't write against a read only replica."])
+def test_what_redis_6_says_from_within_a_script_is_known_to_pass(code: str) -> None:
+    error = ResponseError(f"Error running script (call to f_ab): @user_script:13: @user_script: 13: -{code}")
+    assert isinstance(_translated(error), StorageUnavailable)
+    assert _is_read_only(error) == code.startswith("READONLY")
+    wrong = ResponseError("Error running script (call to f_ab): @user_script:1: attempt to index a nil value")
+    assert _translated(wrong) is wrong

@@ -230,6 +230,13 @@ def test_a_run_that_began_after_the_fault_counts_from_its_beginning() -> None:
     assert takeover.measure([log, [claimed(21)]], injected, 10).late == []
 
 
+def test_a_run_whose_creation_got_through_late_counts_from_the_mending() -> None:
+    injected = [fault(FaultKind.CUT, 5, 20)]
+    log = [JOINED, line(9, "run.doubtful", sessionId=SESSION)]
+    assert takeover.measure([log, [claimed(20.5)]], injected, 10).late == []
+    assert len(takeover.measure([log, [claimed(19)]], injected, 10).late) == 1  # it was there before
+
+
 def test_a_lease_lost_without_a_fault_is_not_timed() -> None:
     found = takeover.measure([[JOINED], [claimed(20)]], [fault(FaultKind.KILL, 5, 6, node=1)], 10)
     assert (found.counts, found.slowest_seconds) == ({"other": 1}, {})
