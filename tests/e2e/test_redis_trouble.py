@@ -151,12 +151,13 @@ async def test_it_loads_its_data(nodes_on: NodesOn, server: RedisServer, model: 
         node = await nodes_on(server.url).start(**mail_settings(smtp), **PATIENT)
         with connected(server) as client:
             async with two_runs(node, model) as runs:
-                client.mset({f"filler:{number}": secrets.token_hex(2000) for number in range(100)})
+                client.mset({f"filler:{number}": secrets.token_hex(2000) for number in range(600)})
                 client.config_set("loading-process-events-interval-bytes", 1024)
-                client.config_set("key-load-delay", 20_000)  # microseconds
+                client.config_set("key-load-delay", 20_000)  # microseconds: as long as the test needs
                 loading = asyncio.create_task(asyncio.to_thread(client.execute_command, "DEBUG", "RELOAD"))
                 await nothing_gets_in(runs)
                 assert not loading.done()
+                client.config_set("key-load-delay", 0)
                 await loading
                 await runs.finish()
         assert any("LOADING" in str(line) or "loading" in str(line) for line in node.log)
