@@ -25,7 +25,8 @@ class Authenticator:
 
     def authenticate(self, headers: Headers, *, user_required: bool = False) -> Principal:
         """The caller. Raises one of the E20xx errors, or `FieldInvalid` where `X-User-ID` is required and missing."""
-        principal = self._principal(self._claims(_bearer(headers.get("Authorization"))))
+        token = _bearer(headers.get("Authorization"))
+        principal = self._principal(self._claims(token), token)
         tenant_id, user_id = headers.get("X-Tenant-ID"), headers.get("X-User-ID")
         if not tenant_id:
             raise TenantMissing("X-Tenant-ID: the header is required")
@@ -43,7 +44,7 @@ class Authenticator:
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             raise TokenInvalid(f"the token cannot be verified ({type(error).__name__})") from error
 
-    def _principal(self, claims: dict[str, Any]) -> Principal:
+    def _principal(self, claims: dict[str, Any], token: str) -> Principal:
         now = self._clock.now()
         issued_at, expires_at = _seconds(claims, "iat"), _seconds(claims, "exp")
         if expires_at <= now:
@@ -58,6 +59,8 @@ class Authenticator:
             tenant_id=_identifier(claims, "tenant_id"),
             role=role if isinstance(role, str) else None,
             email=email if isinstance(email, str) else None,
+            token=token,
+            expires_at=expires_at,
         )
 
 

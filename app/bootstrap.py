@@ -14,6 +14,9 @@ from app.approvals import ApprovalService
 from app.auth import Authenticator
 from app.clock import SystemClock
 from app.effects import Effects
+from app.integrations.board import MainServiceBoard
+from app.integrations.main_service import MainService
+from app.integrations.seal import Seal
 from app.knowledge.embeddings import OpenAIEmbeddings
 from app.knowledge.service import Knowledge
 from app.knowledge.sqlite import SqliteIndex
@@ -27,6 +30,7 @@ from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.tasks import RedisOutbox
 from app.resume import Resumption
 from app.routes.answers import BODY_LIMIT_BYTES, Answers
 from app.routes.diagram import diagram_routes
@@ -54,6 +58,7 @@ class Service:
     model: OpenAIModel
     runs: RunService
     knowledge: Knowledge | None
+    board: MainServiceBoard | None
 
     async def start(self) -> None:
         for words in await self.connection.advice():
@@ -64,6 +69,8 @@ class Service:
         await self.nodes.start()
         if self.knowledge is not None:
             await self.knowledge.start()
+        if self.board is not None:
+            await self.board.start()
 
     async def drain(self) -> None:
         """Runs first, so that readers see their last committed step; then the lease, so that others go on at once;
@@ -77,6 +84,8 @@ class Service:
             await self.drain()
         if self.knowledge is not None:
             await self.knowledge.stop()
+        if self.board is not None:
+            await self.board.stop()
         await self.decisions.stop()
         await self.journal.stop()
         await self.channels.stop()
@@ -127,6 +136,7 @@ def create_app(
         logprobs=settings.aura_model_logprobs,
         secrets=settings.secrets,
     )
+    board = _board(settings, connection, nodes, clock)
     runs = RunService(
         journal=journal,
         decisions=decisions,
@@ -138,6 +148,7 @@ def create_app(
         most_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
         thread_tokens=settings.aura_thread_tokens,
+        board=board,
         log_content=settings.aura_log_content,
     )
     auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
@@ -154,7 +165,7 @@ def create_app(
     app.register_blueprint(diagram_routes(auth, records, resumption))
     app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
     answers.install(app)
-    service = Service(connection, channels, journal, decisions, nodes, model, runs, knowledge)
+    service = Service(connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)
@@ -198,3 +209,17 @@ async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
     finally:
         await knowledge.stop()
         await connection.close()
+
+
+def _board(settings: Settings, connection: Connection, nodes: RedisNodes, clock: Clock) -> MainServiceBoard | None:
+    """Without a Main Service nothing is done, and nothing kept, for one."""
+    if settings.main_service_url is None:
+        return None
+    return MainServiceBoard(
+        MainService(settings.main_service_url, timeout_seconds=settings.aura_main_service_timeout_seconds),
+        RedisOutbox(connection),
+        Seal(settings.jwt_secret.get_secret_value()),
+        clock,
+        is_owner=lambda: nodes.is_alive,
+        hold_seconds=2 * settings.aura_lease_seconds,
+    )

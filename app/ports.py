@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -47,6 +47,8 @@ class Principal:
     tenant_id: str
     role: str | None = None
     email: str | None = None
+    token: str = field(default="", repr=False, compare=False)
+    expires_at: float = field(default=0.0, compare=False)
 
 
 # --- journal ----------------------------------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class RunRecord:
     owner: str
     epoch: int
     is_final: bool
+    task_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -105,10 +108,12 @@ class Journal(Protocol):
         prompt_digest: str,
         idempotency_key: str | None,
         thread_id: str | None,
+        ticket: Ticket | None = None,
     ) -> RunLock | str:
         """Open a run with its first events. A `str` is the session that the idempotency key opened before.
 
-        `thread_id` is set where the run belongs to a conversation whose earlier turns count.
+        `thread_id` is set where the run belongs to a conversation whose earlier turns count. With a `ticket` the run is
+        listed in the `Outbox`.
         Raises `RunExists`, `TooManyRuns`, `FieldInvalid` (the key was used for another prompt), `StorageUnavailable`.
         """
         ...
@@ -211,7 +216,9 @@ class DecisionBus(Protocol):
         """What an operator should put right about those who send decisions; empty where all is well."""
         ...
 
-    async def open(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> None:
+    async def open(
+        self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
+    ) -> None:
         """Save the request and hold the subscription, acknowledged, before anyone hears of it."""
         ...
 
@@ -275,6 +282,83 @@ class Nodes(Protocol):
 
     async def release(self, lock: RunLock, created_at: float) -> None:
         """Give a run up that has reached a committed step: another node takes it over without waiting."""
+        ...
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What is kept of a run's caller until its task knows of its end: sealed, and no longer than his token is good.
+
+    `look_at`: when the outbox offers the run for the first time. All times are Unix seconds.
+    """
+
+    sealed: str
+    expires_at: float
+    look_at: float
+
+
+class TaskBoard(Protocol):
+    """Where others follow a run as a task (§6). No method waits: the board is told, and tells in its own time."""
+
+    def ticket(self, session_id: str, principal: Principal) -> Ticket:
+        """What to keep with a run that this caller starts."""
+        ...
+
+    def moved(self, checkpoint: Checkpoint) -> None:
+        """A run that this node carries stands here now: after its begin, after a takeover, after every commit."""
+        ...
+
+    def left(self, session_id: str) -> None:
+        """This node carries the run no more, and it has not ended."""
+        ...
+
+    def task_id(self, session_id: str) -> str | None:
+        """The task of a run that is carried here, where it is known by now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What storage knows of a run and its task. Not `is_listed`: there is nothing more to tell."""
+
+    checkpoint: Checkpoint
+    is_final: bool
+    task_id: str | None
+    is_started: bool
+    is_listed: bool
+    sealed: str | None
+
+
+class Outbox(Protocol):
+    """The runs whose task may not know of their end yet, and what is kept to tell it. Raises `StorageUnavailable`."""
+
+    async def load(self, session_id: str) -> TaskRecord | None:
+        """None: the run is gone. Raises `CheckpointTooNew`, `CheckpointUnreadable`."""
+        ...
+
+    async def keep_task(self, session_id: str, task_id: str) -> str:
+        """The run's task from now on; where it has one already, that one."""
+        ...
+
+    async def keep_started(self, session_id: str) -> None: ...
+
+    async def link(self, task_id: str, request_id: str) -> None:
+        """Let the approval request be found by the task, and the task by a request that is still pending (§5)."""
+        ...
+
+    async def hold(self, session_ids: Sequence[str], until: float) -> None:
+        """`due` does not offer these before that time (Unix s)."""
+        ...
+
+    async def due(self, now: float, until: float, limit: int) -> list[str]:
+        """Sessions that nobody holds, oldest first; they are held from here on."""
+        ...
+
+    async def done(self, session_id: str) -> None:
+        """There is nothing more to tell, or nobody to tell it for: forget the ticket."""
         ...
 
 

@@ -51,9 +51,10 @@ class RunRecords:
         requests = [run["pendingApproval"] | {"sessionId": run["sessionId"]} for run in page.pop("runs")]
         return {"requests": requests, **page}
 
-    def whole(self, checkpoint: Checkpoint) -> JsonObject:
-        """One run: the checkpoint without secrets, the tool ledger, timings, usage."""
+    def whole(self, checkpoint: Checkpoint, task_id: str | None) -> JsonObject:
+        """One run: the checkpoint without secrets, the tool ledger, timings, usage; its task in the Main Service."""
         return self._summary(checkpoint) | {
+            "taskId": task_id,
             "schemaVersion": checkpoint.schema_version,
             "prompt": checkpoint.request.prompt,
             "context": checkpoint.request.context,

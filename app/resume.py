@@ -72,13 +72,13 @@ class Resumption:
         self.allow(principal, record)
         return record
 
-    async def checkpoint(self, principal: Principal, session_id: str) -> Checkpoint:
+    async def run(self, principal: Principal, session_id: str) -> tuple[RunRecord, Checkpoint]:
         """A run that the caller may see, as it was last saved. Raises `NotFound`, `PermissionDenied`."""
-        await self.visible(principal, session_id)
+        record = await self.visible(principal, session_id)
         checkpoint = await self._journal.load(session_id)
         if checkpoint is None:
             raise NotFound(f"the run {session_id} is no longer kept")
-        return checkpoint
+        return record, checkpoint
 
 
 def _as_milliseconds(last_event_id: str | None) -> int:

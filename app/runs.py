@@ -18,7 +18,7 @@ from structlog.contextvars import bind_contextvars
 
 from app.effects import Effects
 from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
-from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock
+from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock, TaskBoard
 from statemachine.checkpoint import Checkpoint, JsonObject, Limits, RunRequest, digest
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.frames import DONE_BODY, Shape, encode
@@ -103,6 +103,7 @@ class RunService:
         most_runs: int,
         drain_seconds: float,
         thread_tokens: int,
+        board: TaskBoard | None = None,
         log_content: bool = False,
     ) -> None:
         self._journal = journal
@@ -115,6 +116,7 @@ class RunService:
         self._most_runs = most_runs
         self._drain_seconds = drain_seconds
         self._thread_tokens = thread_tokens
+        self._board = board
         self._log_content = log_content
         self._runs: dict[str, _Run] = {}
         self._not_ours: set[str] = set()  # runs of a newer release
@@ -167,6 +169,7 @@ class RunService:
                 prompt_digest=ask.digest,
                 idempotency_key=ask.idempotency_key,
                 thread_id=ask.thread_id,
+                ticket=self._board.ticket(session_id, principal) if self._board is not None else None,
             )
         except StorageUnavailable:
             # It may exist all the same. A caller with an idempotency key comes back for it, so it goes on; any other
@@ -254,7 +257,12 @@ class RunService:
         self, run: _Run, effect: Effect | None, word: str, fact: Fact | None = None, *, confirm: bool = False
     ) -> None:
         self._runs[run.checkpoint.session_id] = run
+        self._tell(run.checkpoint)
         run.task = asyncio.create_task(self._carry(run, effect, word, fact, confirm=confirm))
+
+    def _tell(self, checkpoint: Checkpoint) -> None:
+        if self._board is not None:
+            self._board.moved(checkpoint)
 
     async def _carry(self, run: _Run, effect: Effect | None, word: str, fact: Fact | None, *, confirm: bool) -> None:
         """The life of a run in this process, up to its end or to the moment somebody else goes on with it."""
@@ -296,6 +304,8 @@ class RunService:
                 del self._runs[session_id]
                 self._decisions.forget(session_id)
                 self._journal.release(session_id)
+                if self._board is not None:
+                    self._board.left(session_id)
 
     async def _confirm(self, run: _Run) -> None:
         """Find out whether a run whose creation was not answered exists; where it does not, it never will.
@@ -347,7 +357,9 @@ class RunService:
                 return await self._step(run, advance(run.checkpoint, broke, self._clock.now()))
             finally:
                 run.is_committing = False
-            run.checkpoint = step.checkpoint
+            if step.checkpoint is not run.checkpoint:
+                run.checkpoint = step.checkpoint
+                self._tell(run.checkpoint)
         if isinstance(step.effect, Stop):
             return step.effect
         if run.lock.cancelled_by is not None and not run.is_leaving:
@@ -363,7 +375,9 @@ class RunService:
         """What must be true before a step is seen: an approval can be decided, or can no longer be."""
         match step.effect:
             case AwaitDecision(approval=approval, deadline_at=deadline_at) if step.events:
-                await _patiently(lambda: self._decisions.open(step.checkpoint, approval, deadline_at))
+                task_id = self._board.task_id(before.session_id) if self._board is not None else None
+                opened = step.checkpoint
+                await _patiently(lambda: self._decisions.open(opened, approval, deadline_at, task_id=task_id))
             case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
                 request_id = before.open_approval.request_id
                 await _patiently(lambda: self._decisions.close(request_id, RequestStatus.CANCELLED))

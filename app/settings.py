@@ -103,6 +103,12 @@ class Settings(BaseModel):
         default=None, ge=8, le=4096, description="ask that model for shorter vectors, where it can: searches are faster"
     )
 
+    # the platform
+    main_service_url: str | None = Field(
+        default=None, description="Main Service; with it each run is a task there (§6)"
+    )
+    aura_main_service_timeout_seconds: float = Field(default=5, gt=0, description="longest wait for one of its answers")
+
     # logs
     aura_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level")
     aura_log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")
@@ -130,6 +136,16 @@ class Settings(BaseModel):
         if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             raise ValueError("it must name a file in a folder that exists")
         return path
+
+    @field_validator("main_service_url")
+    @classmethod
+    def _plain_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("http(s)://host[:port][/path] is required, without a user or a query")
+        return url.rstrip("/")
 
     @field_validator("aura_approver_roles", "aura_approval_required", mode="before")
     @classmethod

@@ -84,6 +84,18 @@ class PlanStep(_Value):
     status: StepStatus = "pending"
     confidence: Confidence = Confidence.UNKNOWN
     order: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    def timed(self, known: PlanStep | None, now: float) -> PlanStep:
+        """With the times of its status; `known` is the step as it was before."""
+        began = known.started_at if known is not None else None
+        ended = known.ended_at if known is not None and known.status == self.status else None
+        if self.status in ("in_progress", "completed", "failed") and began is None:
+            began = now
+        if self.status in ("completed", "failed", "skipped") and ended is None:
+            ended = now
+        return self.model_copy(update={"started_at": began, "ended_at": ended})
 
 
 class CallStatus(StrEnum):

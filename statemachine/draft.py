@@ -162,13 +162,13 @@ class Draft:
                 continue
             # without a confidence it said nothing new about it
             confidence = known.confidence if step.confidence.source == "none" else step.confidence
-            changed = step.model_copy(update={"order": known.order, "confidence": confidence})
+            changed = step.model_copy(update={"order": known.order, "confidence": confidence}).timed(known, self.now)
             if changed != known:
                 self._put_step(changed)
         self.change(plan_declared=True)
 
     def add_step(self, step: PlanStep) -> None:
-        step = step.model_copy(update={"order": len(self.now_is.plan) + 1})
+        step = step.model_copy(update={"order": len(self.now_is.plan) + 1}).timed(None, self.now)
         self.change(plan=[*self.now_is.plan, step])
         self.emit(
             PlanStepDeclared(
@@ -186,7 +186,7 @@ class Draft:
         """A step's new status; a no-op for a step that the plan does not have or that has it already."""
         step = next((step for step in self.now_is.plan if step.id == step_id), None)
         if step is not None and step.status != status:
-            self._put_step(step.model_copy(update={"status": status}))
+            self._put_step(step.model_copy(update={"status": status}).timed(step, self.now))
 
     def settle_plan(self, in_progress: StepStatus) -> None:
         """No step stays open when the run ends: what was under way gets this status, what never began is skipped."""

@@ -1,4 +1,5 @@
-"""The demo's parts and the real service on them. Mail and GitHub are always stand-ins; only the model may be real."""
+"""The demo's parts and the real service on them. Mail, GitHub and the Main Service are always stand-ins; only the model
+may be real."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from app.auth import mint
 from app.demo import events
 from app.demo.embeddings import EMBEDDING_MODEL_NAME
 from app.demo.github import GitHubStandIn
+from app.demo.main_service import MainServiceStandIn
 from app.demo.model import MODEL_NAME, ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.smtp import SmtpSink
@@ -69,6 +71,7 @@ class Stage:
     redis: RedisServer
     mail: SmtpSink
     github: GitHubStandIn
+    main_service: MainServiceStandIn
     is_scripted: bool
 
     @property
@@ -107,6 +110,7 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
         mail = await parts.enter_async_context(SmtpSink())
         github_token = secrets.token_hex(16)
         github = await parts.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
+        main_service = await parts.enter_async_context(MainServiceStandIn())
         leading_there = {
             "redis_url": SecretStr(redis.url),
             "smtp_host": mail.host,
@@ -115,6 +119,7 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
             "smtp_from": "aura@example.com",
             "github_token": SecretStr(github_token),
             "github_api_url": github.url,
+            "main_service_url": main_service.url,
         }
         if is_scripted:
             model = await parts.enter_async_context(ScriptedModelServer())
@@ -125,4 +130,4 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
                 "openai_model": MODEL_NAME,
                 "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
-        yield Stage(settings.model_copy(update=leading_there), redis, mail, github, is_scripted)
+        yield Stage(settings.model_copy(update=leading_there), redis, mail, github, main_service, is_scripted)

@@ -16,6 +16,7 @@ from app.settings import Settings
 from statemachine.checkpoint import JsonObject
 
 _TERMINATED = 143
+_SETTLE_SECONDS = 2.0
 _PASTE = """\
 # 1. Who asks: a token for user {user} of tenant {tenant}, good for 24 hours
 export TOKEN={token}
@@ -121,6 +122,7 @@ async def _play(settings: Settings, prompt: str, context: JsonObject, policy: Po
         view.asked(prompt)
         async with AuraClient(url, Caller.of(parts.token)) as client:
             code = await Conversation(client, view, policy).follow(client.run(prompt, context))
+        await parts.main_service.settled(_SETTLE_SECONDS)  # it is told off the run's path
         _tell_outcome(view, parts)
         view.line()
         view.line("`aura demo` alone keeps all of this running on port 9000, with curl lines to paste.", "dim")
@@ -133,9 +135,11 @@ def _tell_parts(view: View, parts: Stage) -> None:
         view.line("  scripted  ", "yellow", "the model: fixtures/model_turns (set OPENAI_API_KEY for a real one)")
     else:
         view.line("  real      ", "green", f"the model: {settings.openai_model}")
-    view.line(
-        "  stand-in  ", "yellow", f"mail sink {HOST}:{parts.mail.port}, GitHub {parts.github.url}: nothing leaves"
+    stand_ins = (
+        f"mail sink {HOST}:{parts.mail.port}, GitHub {parts.github.url}, Main Service {parts.main_service.url}:"
+        " nothing leaves"
     )
+    view.line("  stand-in  ", "yellow", stand_ins)
     view.line("  real      ", "green", f"service, state machine, HTTP, SSE, SMTP, Redis {HOST}:{parts.redis.port}")
 
 
@@ -148,6 +152,10 @@ def _tell_outcome(view: View, parts: Stage) -> None:
         view.line(f"⇄ the GitHub stand-in created pull request #{pull['number']}", "bold green")
         branch = f"{pull['head']['ref']} → {pull['base']['ref']}"
         view.values({"title": pull["title"], "branch": branch, "body": pull["body"] or ""})
+    for task in parts.main_service.tasks.values():
+        view.line()
+        view.line(f"☑ the Main Service stand-in has {task.task_id}: {task.status}", "bold green")
+        view.values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
 
 
 def _tell_mail(view: View, mail: ReceivedMail) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from app.errors import StorageUnavailable
 from app.ports import ApprovalRequest, Clock, RequestStatus
-from app.redis import keys, scripts
+from app.redis import keys, scripts, tasks
 from app.redis.channels import Channels
 from app.redis.connection import Connection
 from app.redis.senders import Senders
@@ -90,7 +90,9 @@ class RedisDecisions:
 
     # --- for the run --------------------------------------------------------------------------------------------------
 
-    async def open(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> None:
+    async def open(
+        self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
+    ) -> None:
         request, session_id = checkpoint.request, checkpoint.session_id
         call = checkpoint.call(approval.call_id)
         stored = {
@@ -106,12 +108,15 @@ class RedisDecisions:
             "expiresAt": int(deadline_at),
             "expiresAtMillis": int(deadline_at * 1000),
         }
+        if task_id is not None:
+            stored["taskId"] = task_id
         owner = {name: stored[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
         await self._forget_stale_signal(session_id)
         answers = await self._connection.many(
             [
                 ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
                 ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
+                *([] if task_id is None else [tasks.link(task_id, approval.request_id)]),
             ]
         )
         for answer in answers:

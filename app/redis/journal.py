@@ -15,8 +15,8 @@ from typing import Any
 import structlog
 
 from app.errors import FieldInvalid, RunDamaged, RunExists, RunLost, StorageUnavailable, TooManyRuns
-from app.ports import Entry, Page, RunLock, RunRecord
-from app.redis import keys, scripts
+from app.ports import Entry, Page, RunLock, RunRecord, Ticket
+from app.redis import keys, scripts, tasks
 from app.redis.channels import Channels
 from app.redis.connection import Command, Connection
 from app.redis.feeds import Feed, Feeds
@@ -86,6 +86,7 @@ class RedisJournal:
         prompt_digest: str,
         idempotency_key: str | None,
         thread_id: str | None,
+        ticket: Ticket | None = None,
     ) -> RunLock | str:
         request = checkpoint.request
         session_id, now_ms = request.session_id, int(checkpoint.created_at * 1000)
@@ -100,6 +101,7 @@ class RedisJournal:
                 keys.active_of(*owner),
                 keys.idempotency(*owner, idempotency_key or ""),
                 keys.thread(*owner, thread_id or ""),
+                keys.ticket(session_id),
             ],
             [
                 secrets.token_hex(8),
@@ -116,6 +118,7 @@ class RedisJournal:
                 now_ms - 2000 * self._retention_seconds,
                 keys.wake(session_id),
                 int(thread_id is not None),
+                *tasks.ticket_arguments(ticket, checkpoint.created_at),
                 *bodies,
             ],
         )
@@ -126,6 +129,7 @@ class RedisJournal:
                 ("ZADD", tenant, now_ms, session_id),
                 ("ZREMRANGEBYSCORE", tenant, "-inf", now_ms - 2000 * self._retention_seconds),
                 ("EXPIRE", tenant, 2 * self._retention_seconds),
+                *([] if ticket is None else [tasks.listing(session_id, ticket)]),
                 create,
             ]
         )
@@ -311,7 +315,7 @@ class RedisJournal:
     async def _records(self, session_ids: Sequence[str]) -> list[RunRecord | None]:
         if not session_ids:
             return []
-        names = ("user", "tenant", "prompt", "owner", "epoch", "final")
+        names = ("user", "tenant", "prompt", "owner", "epoch", "final", "task")
         found = await self._connection.many([("HMGET", keys.run(id), *names) for id in session_ids])
         records: list[RunRecord | None] = []
         for session_id, fields in zip(session_ids, found, strict=True):
@@ -320,8 +324,9 @@ class RedisJournal:
             if fields[0] is None:
                 records.append(None)
                 continue
-            user, tenant, prompt, owner, epoch, final = (field.decode() for field in fields)
-            records.append(RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1"))
+            user, tenant, prompt, owner, epoch, final = (field.decode() for field in fields[:-1])
+            task_id = fields[-1].decode() if fields[-1] is not None else None
+            records.append(RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1", task_id))
         return records
 
     async def streamed(self, session_id: str) -> str:

@@ -92,6 +92,20 @@ def pulse(node_id: str) -> str:
     return f"aura:pulse:{node_id}"
 
 
+TASKS = "aura:tasks"
+"""Runs whose task may not know of their end yet, scored by when somebody should look (ms)."""
+
+
+def ticket(session_id: str) -> str:
+    """What is kept of a run's caller, sealed."""
+    return f"aura:{{{user_of(session_id)}}}:ticket:{session_id}"
+
+
+def hitl_task(task_id: str) -> str:
+    """The open approval request of a task (§6)."""
+    return f"hitl:task:{task_id}"
+
+
 def hitl_request(request_id: str) -> str:
     return f"hitl:request:{request_id}"
 

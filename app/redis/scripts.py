@@ -25,10 +25,10 @@ local function append(events, ids, channel, now, ttl, first)
 end
 """
 
-# KEYS run events checkpoint ids index active idempotency thread
+# KEYS run events checkpoint ids index active idempotency thread ticket
 # ARGV 1 token, 2 session, 3 now_ms, 4 ttl, 5 checkpoint, 6 owner, 7 user, 8 tenant, 9 prompt digest,
 #      10 idempotent (0|1), 11 most runs (0: any), 12 drop index entries below, 13 wake channel, 14 in a thread (0|1),
-#      15… bodies
+#      15 ticket ('' for none), 16 its ttl in ms, 17… bodies
 CREATE = (
     _APPEND
     + """
@@ -45,7 +45,7 @@ if tonumber(ARGV[11]) > 0 and redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[12], '+i
   return {'FULL'}
 end
 local ttl = ARGV[4]
-local base = append(KEYS[2], KEYS[4], ARGV[13], ARGV[3], ttl, 15)
+local base = append(KEYS[2], KEYS[4], ARGV[13], ARGV[3], ttl, 17)
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'epoch', 1, 'seq', 0, 'base', base, 'final', 0, 'owner', ARGV[6],
   'user', ARGV[7], 'tenant', ARGV[8], 'prompt', ARGV[9])
 redis.call('EXPIRE', KEYS[1], ttl)
@@ -61,6 +61,7 @@ if ARGV[14] == '1' then
   redis.call('EXPIRE', KEYS[8], ttl * 2)
 end
 if ARGV[10] == '1' then redis.call('SET', KEYS[7], ARGV[2] .. ' ' .. ARGV[9], 'EX', ttl) end
+if ARGV[15] ~= '' then redis.call('SET', KEYS[9], ARGV[15], 'PX', ARGV[16]) end
 return {'OK', base}
 """
 )
@@ -157,4 +158,18 @@ if found == ARGV[1] then
   return ARGV[2]
 end
 return found
+"""
+
+# KEYS run · ARGV 1 field, 2 value: what is noted of the run's task. The first one counts, whoever notes a second.
+NOTE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return ARGV[2] end
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('HGET', KEYS[1], ARGV[1])
+"""
+
+# KEYS tasks · ARGV 1 now ms, 2 the time until which they are held (ms), 3 how many
+DUE = """
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
+for _, session in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[2], session) end
+return due
 """

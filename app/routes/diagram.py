@@ -26,7 +26,8 @@ def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumpt
         session_id, glance = request.args.get("sessionId"), None
         if session_id:
             principal = auth.authenticate(request.headers)
-            glance = records.glance(await resumption.checkpoint(principal, session_id))
+            _, checkpoint = await resumption.run(principal, session_id)
+            glance = records.glance(checkpoint)
         if format == "png":
             async with one_at_a_time:
                 drawing = await asyncio.to_thread(draw, format, glance)

@@ -49,15 +49,16 @@ def run_routes(
 
     @routes.get("/runs/<session_id>")
     async def show(session_id: str) -> Response:
-        checkpoint = await resumption.checkpoint(auth.authenticate(request.headers), session_id)
-        return answers.success(records.whole(checkpoint))
+        record, checkpoint = await resumption.run(auth.authenticate(request.headers), session_id)
+        return answers.success(records.whole(checkpoint, record.task_id))
 
     @routes.get("/runs/<session_id>/timeline")
     async def timeline(session_id: str) -> Response:
         format = request.args.get("format") or "json"
         if format not in ("json", "trace"):
             raise FieldInvalid(f"format: {format[:40]!r} is none of json, trace")
-        shown = records.timeline(await resumption.checkpoint(auth.authenticate(request.headers), session_id))
+        _, checkpoint = await resumption.run(auth.authenticate(request.headers), session_id)
+        shown = records.timeline(checkpoint)
         if format == "json":
             return answers.success(shown.to_json_object())
         response = Response(compact_json(chrome_trace(shown)), content_type="application/json")

@@ -1,0 +1,311 @@
+"""Each run is a task in the Main Service (§6), whatever the Main Service does; no run notices it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from app.auth import mint
+from app.clock import SystemClock
+from app.demo.main_service import AgentTask, MainServiceStandIn, is_ended
+from app.demo.model import ScriptedModelServer
+from app.demo.scenarios import Scenario
+from app.demo.script import ScriptedCall, ScriptedTurn
+from app.redis.connection import Connection
+from app.redis.tasks import RedisOutbox
+from app.settings import Settings
+from tests.harness.frames import Frame, check, types
+from tests.harness.service import SECRET, Aura, headers, running
+from tests.harness.tools import NoteTool, calling, risky
+from tests.harness.waiting import eventually
+
+MakeSettings = Callable[..., Settings]
+NOTE = {"to": "김", "text": "안녕하세요"}
+PLAN = {
+    "steps": [
+        {"id": "read", "title": "읽기", "status": "in_progress", "confidence": 0.9},
+        {"id": "write", "title": "쓰기", "status": "pending"},
+    ]
+}
+WRITING = {
+    "steps": [
+        {"id": "read", "title": "읽기", "status": "completed"},
+        {"id": "write", "title": "쓰기", "status": "in_progress"},
+    ]
+}
+
+
+def scenario(match: str, *turns: ScriptedTurn) -> Scenario:
+    return Scenario(description="", match=[match], turns=list(turns))
+
+
+def planning(plan: dict[str, Any], *calls: ScriptedCall) -> ScriptedTurn:
+    return ScriptedTurn(tool_calls=[ScriptedCall(name="update_plan", arguments=plan), *calls])
+
+
+SCENARIOS = (
+    scenario(
+        "계획",
+        planning(PLAN),
+        planning(WRITING, ScriptedCall(name="write_note", arguments=NOTE)),
+        ScriptedTurn(text="다 했습니다."),
+    ),
+    scenario("보내", calling(("send_note", NOTE)), ScriptedTurn(text="보냈습니다.")),
+    scenario("실패", ScriptedTurn(status=400)),
+    scenario(".", ScriptedTurn(text="안녕하세요.")),
+)
+KINDS = ("인사", "계획", "보내 승인", "보내 거절", "실패")
+
+
+@pytest.fixture
+async def main() -> AsyncIterator[MainServiceStandIn]:
+    async with MainServiceStandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def made(settings: MakeSettings, main: MainServiceStandIn, model: ScriptedModelServer) -> Callable[..., Settings]:
+    model.add(*SCENARIOS)
+    return lambda **more: settings(main_service_url=main.url, **more)
+
+
+def tools() -> list[Any]:
+    return [NoteTool(), risky()]
+
+
+async def one(aura: Aura, prompt: str, sent: dict[str, str] | None = None) -> list[Frame]:
+    """A whole run; what it asks for is decided as the prompt says."""
+    async with aura.stream(prompt, headers=sent or headers()) as stream:
+        while not stream.seen or not stream.seen[-1].is_done:
+            frame = await stream.next()
+            if frame.type == "hitl":
+                verdict = "approve" if "승인" in prompt else "reject"
+                assert (await aura.decide(verdict, frame["requestId"], as_=sent)).status_code == 200
+    check(stream.seen)
+    return stream.seen
+
+
+def ended(main: MainServiceStandIn, count: int) -> bool:
+    return sum(map(is_ended, main.tasks.values())) == count
+
+
+def steps(task: AgentTask) -> list[tuple[str, str]]:
+    return [(step["title"], step["status"]) for step in task.plan]
+
+
+def is_right(task: AgentTask, prompt: str) -> None:
+    sent = "제목 send_note"
+    expected: dict[str, tuple[str, list[tuple[str, str]]]] = {
+        "인사": ("COMPLETED", []),
+        "계획": ("COMPLETED", [("읽기", "completed"), ("쓰기", "completed")]),
+        "보내 승인": ("COMPLETED", [(sent, "completed")]),
+        "보내 거절": ("FAILED", [(sent, "pending")]),
+        "실패": ("FAILED", []),
+    }
+    assert (task.status, steps(task)) == expected[prompt]
+    if task.status == "COMPLETED":
+        assert task.result["answer"]
+        assert task.progress == 100
+    else:
+        assert str(task.error_message).startswith("RejectionError" if "거절" in prompt else "ModelError")
+
+
+async def test_two_hundred_runs_while_half_of_all_calls_fail(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("board._MOST_PAUSE_SECONDS", "breaker._MOST_REST_SECONDS"):  # some calls fail ten times in a row
+        monkeypatch.setattr(f"app.integrations.{name}", 0.2)
+    main.failing = 0.5
+    prompts: dict[str, str] = {}
+    gate = asyncio.Semaphore(20)
+
+    async def run(aura: Aura, prompt: str) -> None:
+        async with gate:
+            frames = await one(aura, prompt)
+        assert frames[0].type == "start"
+        prompts[str(frames[0]["sessionId"])] = prompt
+
+    async with running(made(aura_lease_seconds=60), tools=tools()) as aura:  # a slow machine must not cost the lease
+        await asyncio.gather(*(run(aura, KINDS[number % len(KINDS)]) for number in range(200)))
+        await eventually(lambda: ended(main, 200), 120)
+        await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
+    assert len(main.tasks) == 200
+    assert {task.session_id for task in main.tasks.values()} == set(prompts)
+    for task in main.tasks.values():
+        is_right(task, prompts[task.session_id])
+    assert redis_client.keys("aura:*ticket*") == []
+
+
+async def test_the_callers_headers_go_along(made: MakeSettings, main: MainServiceStandIn) -> None:
+    sent = headers("kim", "7", **{"X-Correlation-ID": "corr-1"})
+    async with running(made(), tools=tools()) as aura:
+        session_id = (await one(aura, "인사", sent))[0]["sessionId"]
+        await eventually(lambda: ended(main, 1))
+        shown = (await aura.client.get(f"/aura/runs/{session_id}", headers=sent)).json()["data"]
+        assert shown["taskId"] == "task-1"
+    (task,) = main.tasks.values()
+    assert (task.asked["userId"], task.asked["tenantId"], task.session_id) == ("kim", "7", session_id)
+    assert [request.path.rpartition("/")[2] for request in main.requests] == ["tasks", "start", "complete"]
+    for request in main.requests:
+        assert request.headers["authorization"] == sent["Authorization"]
+        assert request.headers["x-correlation-id"] == "corr-1"
+
+
+async def test_a_main_service_that_hangs_is_no_runs_business(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    """Not one call is answered, and every run ends, as without a Main Service."""
+    main.go_on.clear()
+    async with running(made(), tools=tools()) as aura:
+        runs = await asyncio.gather(*(one(aura, kind) for kind in KINDS * 2))
+        assert main.requests != []
+        assert main.tasks == {}
+        async with running(made().model_copy(update={"main_service_url": None}), tools=tools()) as without:
+            for frames, kind in zip(runs, KINDS, strict=False):
+                assert types(frames) == types(await one(without, kind))
+        assert len(redis_client.keys("aura:*ticket*")) == len(runs)
+        main.go_on.set()
+        await eventually(lambda: ended(main, len(runs)))
+
+
+async def test_a_request_that_was_opened_before_the_task_is_linked_later(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    main.go_on.clear()
+
+    def stored(request_id: str) -> dict[str, Any]:
+        return dict(json.loads(str(redis_client.get(f"hitl:request:{request_id}"))))
+
+    async with running(made(), tools=tools()) as aura, aura.stream("보내 승인") as stream:
+        hitl = await stream.until("hitl")
+        before = stored(hitl["requestId"])
+        assert "taskId" not in before
+        main.go_on.set()
+        await eventually(lambda: "taskId" in stored(hitl["requestId"]))
+        assert stored(hitl["requestId"]) == before | {"taskId": "task-1"}
+        assert redis_client.get("hitl:task:task-1") == hitl["requestId"]
+        assert 3500 < redis_client.ttl("hitl:task:task-1") <= 3600
+        assert 1700 < redis_client.ttl(f"hitl:request:{hitl['requestId']}") <= 1800
+        assert (await aura.decide("approve", hitl["requestId"])).status_code == 200
+        check(await stream.rest())
+        await eventually(lambda: ended(main, 1))
+    is_right(main.tasks["task-1"], "보내 승인")
+
+
+async def test_a_request_carries_the_task_where_that_is_known_by_then(
+    made: MakeSettings, main: MainServiceStandIn, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    model.play(calling(("send_note", NOTE)).model_copy(update={"hang_after": 0}), ScriptedTurn(text="보냈습니다."))
+    async with running(made(), tools=tools()) as aura, aura.stream("보내 승인") as stream:
+        session_id = str((await stream.next())["sessionId"])
+        board = aura.service.board
+        assert board is not None
+        await eventually(lambda: board.task_id(session_id) == "task-1")
+        model.release()
+        hitl = await stream.until("hitl")
+        assert json.loads(str(redis_client.get(f"hitl:request:{hitl['requestId']}")))["taskId"] == "task-1"
+        assert redis_client.get("hitl:task:task-1") == hitl["requestId"]
+        await aura.decide("approve", hitl["requestId"])
+        await stream.rest()
+
+
+async def test_a_decision_is_never_touched_by_a_link(redis_client: redis.Redis, redis_server: Any) -> None:
+    connection = Connection(redis_server.url, timeout_seconds=3)
+    outbox = RedisOutbox(connection)
+    decided = '{"requestId": "req-1", "status": "approved", "approvedBy": "boss"}'
+    redis_client.set("hitl:request:req-1", decided, ex=60)
+    redis_client.set("hitl:request:req-2", "not json", ex=60)
+    for request_id in ("req-1", "req-2", "req-3"):
+        await outbox.link("task-1", request_id)
+    assert redis_client.get("hitl:request:req-1") == decided
+    assert redis_client.get("hitl:request:req-2") == "not json"
+    assert redis_client.get("hitl:request:req-3") is None
+    await connection.close()
+
+
+async def test_what_was_not_delivered_is_taken_up_after_a_restart(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    main.failing = 1.0
+    async with running(made(), tools=tools()) as aura:
+        await one(aura, "계획")
+        await eventually(lambda: len(main.requests) > 1)
+    main.failing = 0.0
+    async with running(made(), tools=tools()) as aura:
+        await eventually(lambda: ended(main, 1))
+        await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
+    (task,) = main.tasks.values()
+    is_right(task, "계획")
+
+
+async def test_a_refused_token_is_one_line_and_one_call_a_run(made: MakeSettings, main: MainServiceStandIn) -> None:
+    main.rejects_tokens = True
+    with capture_logs() as logged:
+        async with running(made(), tools=tools()) as aura:
+            await asyncio.gather(*(one(aura, kind) for kind in KINDS))
+            await eventually(lambda: len(_given_up(logged)) == len(KINDS))
+    assert len(main.requests) == len(KINDS)
+    assert {line["log_level"] for line in _given_up(logged)} == {"warning"}
+    assert "Bearer" not in json.dumps(logged, default=str)
+
+
+class Hurrying(SystemClock):
+    """Real time, from a moment on an hour later."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+
+async def test_a_token_that_expires_meanwhile_is_one_line(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    main.failing, clock = 1.0, Hurrying()
+    with capture_logs() as logged:
+        async with running(made(), tools=tools(), clock=clock) as aura:
+            await one(aura, "인사")
+            await eventually(lambda: len(main.requests) > 1)
+            clock.ahead = 3600.0
+            await eventually(lambda: _given_up(logged))
+    (line,) = _given_up(logged)
+    assert "expired" in line["cause"]
+    assert redis_client.zcard("aura:tasks") == 0
+
+
+async def test_a_token_is_kept_sealed_and_no_longer_than_it_is_good(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    main.go_on.clear()
+    token = mint(SECRET, user_id="user1", tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=600)
+    async with running(made(), tools=tools()) as aura:
+        await one(aura, "계획", headers() | {"Authorization": f"Bearer {token}"})
+        (ticket,) = redis_client.keys("aura:*ticket*")
+        assert 590 < redis_client.ttl(ticket) <= 600
+        for key in redis_client.keys("*"):
+            assert token.encode() not in (redis_client.dump(key) or b""), key
+        main.go_on.set()
+        await eventually(lambda: ended(main, 1))
+        await eventually(lambda: redis_client.keys("aura:*ticket*") == [])
+
+
+async def test_without_a_main_service_nothing_is_kept_for_one(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    async with running(made().model_copy(update={"main_service_url": None}), tools=tools()) as aura:
+        session_id = (await one(aura, "보내 승인"))[0]["sessionId"]
+        shown = (await aura.client.get(f"/aura/runs/{session_id}", headers=headers())).json()["data"]
+        assert shown["taskId"] is None
+    assert main.requests == []
+    assert redis_client.keys("aura:*ticket*") == redis_client.keys("aura:tasks") == redis_client.keys("hitl:task:*")
+
+
+def _given_up(logged: list[Any]) -> list[Any]:
+    return [line for line in logged if line["event"] == "task.given_up"]

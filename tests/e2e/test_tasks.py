@@ -1,0 +1,66 @@
+"""A run's task in the Main Service goes on where the run does, and is told of the end whoever has to (§6)."""
+
+from __future__ import annotations
+
+import json
+
+import redis
+
+from app.demo.main_service import MainServiceStandIn, is_ended
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
+from app.demo.smtp import SmtpSink
+from tests.e2e.conftest import Nodes
+from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.harness.follow import Follower, of_type
+from tests.harness.frames import check
+from tests.harness.service import headers
+from tests.harness.waiting import eventually
+
+
+async def test_the_node_that_takes_a_run_over_goes_on_with_its_task(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    async with SmtpSink() as smtp, MainServiceStandIn() as main:
+        settings = {**mail_settings(smtp), "MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
+        first, second = await nodes.pair(**settings)
+        model.play(asks_for_mail(), ScriptedTurn(text="보냈습니다."))
+        client = Follower("메일")
+        hitl = await client.read(first, of_type("hitl"))
+        key = f"hitl:request:{hitl['requestId']}"
+        await eventually(lambda: redis_client.get("hitl:task:task-1") == hitl["requestId"])
+        await eventually(lambda: json.loads(str(redis_client.get(key))).get("taskId") == "task-1")
+        await eventually(lambda: main.tasks["task-1"].plan)
+        first.kill()
+        await first.ended()
+        assert (await second.decide("approve", hitl["requestId"])).status_code == 200
+        await client.read(second)
+        check(client.seen)
+        (task,) = main.tasks.values()
+        await eventually(lambda: is_ended(task))
+        assert (task.status, [step["status"] for step in task.plan]) == ("COMPLETED", ["completed"])
+        run = await second.client.get(f"/aura/runs/{client.session_id}", headers=headers())
+        assert run.json()["data"]["taskId"] == "task-1"
+        starts = [request for request in main.requests if request.path.endswith("/start")]
+        assert len(starts) == 1
+
+
+async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    async with MainServiceStandIn() as main:
+        main.go_on.clear()
+        settings = {"MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
+        first, second = await nodes.pair(**settings)
+        model.play(ScriptedTurn(text="안녕하세요"))
+        client = Follower("인사")
+        await client.read(first)
+        await eventually(lambda: main.requests)
+        first.kill()
+        await first.ended()
+        main.go_on.set()
+        await eventually(lambda: [task.status for task in main.tasks.values()] == ["COMPLETED"], 30)
+        await eventually(lambda: second.logged("task.taken_up"))
+        await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
+        secret = headers()["Authorization"].partition(" ")[2].partition(".")[0]
+        assert secret not in first.output + second.output
