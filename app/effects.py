@@ -29,7 +29,6 @@ from statemachine.messages import (
 from statemachine.prompt import continued
 from statemachine.turn import Answered, Called, Turn
 
-
 GATHER_SECONDS = 0.025
 """Text that arrives within so long of other text may wait for it; the first never does."""
 

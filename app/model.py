@@ -79,7 +79,7 @@ class OpenAIModel:
             request["logprobs"] = True
         try:
             # Not `chat.completions.create`: it would walk every message and tool to transform nothing.
-            response = await self._client.post(
+            response: Any = await self._client.post(
                 "/chat/completions", cast_to=httpx2.Response, body=request, stream=True, stream_cls=AsyncStream[Any]
             )
         except (openai.OpenAIError, httpx2.HTTPError) as error:
@@ -159,19 +159,21 @@ def _delta(data: bytes) -> ModelDelta:
         if chunk.get("error"):
             raise ModelError("unavailable", _told(chunk["error"]))
         usage = _usage(chunk.get("usage"))
-        if not chunk.get("choices"):
+        choices = chunk.get("choices")
+        if not choices:
             return ModelDelta(usage=usage)
-        choice = chunk["choices"][0]
+        choice = choices[0]
         delta = choice.get("delta") or {}
-        logprobs = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]
+        calls, logprobs = delta.get("tool_calls"), choice.get("logprobs")
+        found = [token["logprob"] for token in logprobs.get("content") or ()] if logprobs else []
         return ModelDelta(
             text=_text(delta.get("content")),
             reasoning=_text(delta.get("reasoning_content") or delta.get("reasoning")),
-            calls=tuple(_call(index, call) for index, call in enumerate(delta.get("tool_calls") or ())),
+            calls=tuple(_call(index, call) for index, call in enumerate(calls)) if calls else (),
             finish_reason=choice.get("finish_reason"),
             usage=usage,
-            logprob_sum=sum(logprobs),
-            logprob_count=len(logprobs),
+            logprob_sum=sum(found),
+            logprob_count=len(found),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError) as error:
         raise ModelError("interrupted", f"a malformed chunk in its stream ({type(error).__name__})") from error

@@ -1,6 +1,6 @@
 """HTTP to the model's server: httpx2's transport on aiohttp, whose parser is C (measured: tests/bench).
 
-Knows nothing of models. Pools connections, keeps to httpx2's timeouts, proxies and certificates, raises httpx2's errors.
+Knows nothing of models. Pools connections; timeouts, proxies, certificates and errors are as httpx2 has them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from pydantic_core import to_json
+
 from statemachine.checkpoint import JsonObject
 from statemachine.events import (
     VERSION,
@@ -32,8 +34,10 @@ DONE_BODY = b"data: [DONE]\n\n"
 """The end of every stream (§2.3), stored in the log like an event so that its id is as firm as theirs."""
 
 # JSON may hold these raw, but line readers of several languages end a line at them.
-_LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
+_LINE_ENDS = (("\u2028", "\\u2028"), ("\u2029", "\\u2029"), ("\x85", "\\u0085"))
+_UTF8_LINE_ENDS = tuple((end.encode(), spelled.encode()) for end, spelled in _LINE_ENDS)
 _MARK = "…"
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
 # What of an event may be shortened, the least missed first.
 _SHORTENED: dict[type[Event], tuple[str, ...]] = {
     PlanStepDeclared: ("description", "title"),
@@ -45,8 +49,13 @@ _SHORTENED: dict[type[Event], tuple[str, ...]] = {
 
 def compact_json(value: object) -> str:
     """JSON without spaces, UTF-8 unescaped, never a line end in it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if text.isascii() else text.translate(_LINE_ENDS)
+    text = _json(value)
+    if text.isascii():
+        return text
+    for end, spelled in _LINE_ENDS:
+        if end in text:
+            text = text.replace(end, spelled)
+    return text
 
 
 def encode(event: Event, session_id: str, timestamp: int, shape: Shape = "both") -> list[bytes]:
@@ -81,13 +90,29 @@ def encode(event: Event, session_id: str, timestamp: int, shape: Shape = "both")
 
 def _body(event: Event, session_id: str, timestamp: int, shape: Shape) -> bytes:
     own = event.fields()
-    message: JsonObject = {"type": event.TYPE, "version": VERSION, "timestamp": timestamp, "sessionId": session_id}
+    head: JsonObject = {"type": event.TYPE, "version": VERSION, "timestamp": timestamp}
+    if shape == "nested" or "sessionId" not in own:
+        head["sessionId"] = session_id
+    parts = [b"event: ", event.TYPE.encode(), b"\ndata: ", _utf8_json(head)[:-1]]
+    fields = _utf8_json(own)  # once, though it may stand there twice
     if shape != "nested":
-        message |= own
+        parts += (b",", fields[1:-1])
     if shape != "flat":
-        message["data"] = own
-    # A lone surrogate cannot be UTF-8; a broken character must not break the stream.
-    return f"event: {event.TYPE}\ndata: {compact_json(message)}\n\n".encode("utf-8", "replace")
+        parts += (b',"data":', fields)
+    return b"".join((*parts, b"}\n\n"))
+
+
+def _utf8_json(value: JsonObject) -> bytes:
+    try:
+        data = to_json(value)
+    except ValueError:
+        # A lone surrogate cannot be UTF-8; a broken character must not break the stream.
+        return compact_json(value).encode("utf-8", "replace")
+    if not data.isascii():
+        for end, spelled in _UTF8_LINE_ENDS:
+            if end in data:
+                data = data.replace(end, spelled)
+    return data
 
 
 def _with_fewer_sources(event: Thought) -> tuple[Thought, Thought]:

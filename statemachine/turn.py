@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from statemachine.checkpoint import Confidence, Usage
 from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
@@ -32,8 +33,7 @@ class CallDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDelta:
+class ModelDelta(NamedTuple):
     """What one chunk of the model's stream added, in words of no provider."""
 
     text: str = ""
@@ -118,10 +118,13 @@ class Turn:
             call.name = call.name or piece.name
             call.arguments += piece.arguments
             self._characters += len(piece.arguments)
-        self._finish_reason = delta.finish_reason or self._finish_reason
-        self._usage = delta.usage or self._usage
-        self._logprob_sum += delta.logprob_sum
-        self._logprob_count += delta.logprob_count
+        if delta.finish_reason:
+            self._finish_reason = delta.finish_reason
+        if delta.usage is not None:
+            self._usage = delta.usage
+        if delta.logprob_count:
+            self._logprob_sum += delta.logprob_sum
+            self._logprob_count += delta.logprob_count
 
     @property
     def is_too_long(self) -> bool:

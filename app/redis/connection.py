@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -16,9 +17,11 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.errors import StorageUnavailable
 
@@ -52,8 +55,9 @@ class Connection:
     def __init__(self, address: str, *, timeout_seconds: float) -> None:
         self._address = address
         self._timeout_seconds = timeout_seconds
-        self._client: Redis | RedisCluster = self._standalone(POOL_SIZE, socket_timeout=timeout_seconds)
-        self._subscriber = self._standalone(1, socket_timeout=None, retries=0)  # its reader alone connects again
+        self._client: Redis | RedisCluster = self._standalone(POOL_SIZE)
+        self._idle: list[AbstractConnection] = []  # of a standalone server
+        self._subscriber = self._standalone(1, retries=0)  # its reader alone connects again
         self._scripts: dict[str, Script] = {}
         self._asked: deque[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = deque()
         self._senders: set[asyncio.Task[None]] = set()
@@ -69,14 +73,11 @@ class Connection:
     async def _find_out(self) -> None:
         """At the first contact: is it a cluster? It may have been away when this process started."""
         async with self._finding_out:
-            if self._is_known:
+            if self._is_known or isinstance(self._client, RedisCluster):
                 return
-            try:
-                info = await self._client.execute_command("INFO", "cluster")
-            except NoPermissionError:
-                info = {}
-            if info.get("cluster_enabled"):
-                await self._client.aclose()
+            (info,) = await self._exchange(self._client, [("INFO", "cluster")])
+            if isinstance(info, bytes) and b"cluster_enabled:1" in info:
+                await self._hang_up()
                 self._client = RedisCluster.from_url(
                     self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
                 )
@@ -96,18 +97,20 @@ class Connection:
             words.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
         return words
 
-    def _standalone(self, size: int, socket_timeout: float | None, retries: int = 1) -> Redis:
+    def _standalone(self, size: int, retries: int = 1) -> Redis:
+        """Its connections watch no time themselves: they would set a timer for each answer."""
         pool = BlockingConnectionPool.from_url(
             self._address,
             max_connections=size,
             timeout=self._timeout_seconds,
-            socket_timeout=socket_timeout,
+            socket_timeout=None,
             socket_connect_timeout=self._timeout_seconds,
             retry=Retry(ConstantBackoff(0.05), retries),  # a pooled connection may have died of a restart
         )
         return Redis(connection_pool=pool)
 
     async def close(self) -> None:
+        await self._hang_up()
         for client in (self._client, self._subscriber):
             await client.aclose()
 
@@ -142,17 +145,18 @@ class Connection:
         return [_translated(answer) for answer in answers]
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
         self._asked.append((commands, future))
         if len(self._senders) < POOL_SIZE:
             sender = asyncio.create_task(self._send_all())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
+        patience = loop.call_later(self._timeout_seconds * 2, _give_up, future)
         try:
-            async with asyncio.timeout(self._timeout_seconds * 2):
-                return await future
-        except TimeoutError as error:
-            raise StorageUnavailable(_cause(error)) from error
+            return await future
+        finally:
+            patience.cancel()
 
     async def _send_all(self) -> None:
         """Round trips until nobody waits. Whoever gave up before his was sent is left out: it is not done after all."""
@@ -200,23 +204,63 @@ class Connection:
                     return await asyncio.gather(
                         *(client.execute_command(*command) for command in commands), return_exceptions=True
                     )
-                pipeline = self._client.pipeline(transaction=False)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                answers = list(await pipeline.execute(raise_on_error=False))
+                answers = await self._exchange(self._client, commands)
                 if any(_is_read_only(answer) for answer in answers):
-                    await self._leave_replica(self._client)
+                    await self._leave_replica()
                 return answers
         except (RedisError, OSError, TimeoutError) as error:
             raise StorageUnavailable(_cause(error)) from error
 
-    async def _leave_replica(self, client: Redis) -> None:
+    async def _exchange(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        """One round trip. There are never more connections than senders."""
+        connection: AbstractConnection = self._idle.pop() if self._idle else _made(client)
+
+        async def attempt() -> list[Any]:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                    return [await _answer(connection) for _ in commands]
+            except TimeoutError as error:
+                raise RedisTimeout(str(error)) from error  # which is tried again
+
+        async def hang_up(_: Exception) -> None:
+            await connection.disconnect(nowait=True)
+
+        try:
+            # A connection may have died of a restart, or of a way that has become silent.
+            return list(await connection.retry.call_with_retry(attempt, hang_up))
+        finally:
+            self._idle.append(connection)
+
+    async def _leave_replica(self) -> None:
         """The server was demoted, and would refuse every write for ever: whoever is at the address now is asked next.
 
-        A connection that is in use hangs up by itself, when it hears the same.
+        A connection that is in use hangs up when it hears the same.
         """
-        await client.connection_pool.disconnect(inuse_connections=False)
+        await self._hang_up()
         await self._subscriber.connection_pool.disconnect(inuse_connections=True)
+
+    async def _hang_up(self) -> None:
+        for connection in self._idle:
+            await connection.disconnect(nowait=True)
+
+
+def _made(client: Redis) -> AbstractConnection:
+    connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    return connection
+
+
+async def _answer(connection: AbstractConnection) -> Any:
+    """The next answer; an error reply is one, too. A connection that was left in the middle has hung up."""
+    try:
+        return await connection.read_response(timeout=math.inf)
+    except ResponseError as error:
+        return error
+
+
+def _give_up(future: asyncio.Future[list[Any]]) -> None:
+    if not future.done():
+        future.set_exception(StorageUnavailable(_cause(TimeoutError())))
 
 
 def _text(value: bytes | str) -> str:

@@ -30,7 +30,18 @@ class Profiler:
 
     def begin(self, name: str, pid: int) -> None:
         path = Path(tempfile.mkdtemp(prefix="aura-profile-")) / f"{name}.txt"
-        command = [self._command, "record", "--pid", str(pid), "--rate", "500", "--format", "raw", "--full-filenames"]
+        command = [
+            self._command,
+            "record",
+            "--pid",
+            str(pid),
+            "--rate",
+            "150",
+            "--nonblocking",
+            "--format",
+            "raw",
+            "--full-filenames",
+        ]
         self._process = subprocess.Popen([*command, "--output", str(path)], stdout=subprocess.DEVNULL)
         self._profiles.append((name, path))
 
@@ -52,7 +63,7 @@ def _told(name: str, samples: str) -> str:
     for line in samples.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [frame for frame in map(_read, stack.split(";")) if frame]
-        if not frames:
+        if not frames or frames[-1][0] == "_worker":  # an idle thread of a pool
             continue
         own[_place(frames[-1])] += int(count)
         packages[_package(frames[-1][1])] += int(count)

@@ -81,7 +81,8 @@ class World:
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if kind is not None:
-            print(self.log[-3000:], file=sys.stderr)
+            lines = [line for line in self.log.splitlines() if '"level": "info"' not in line]
+            print("\n".join(lines)[-4000:], file=sys.stderr)
         for process in (self._service, self._stub):
             if process is None:
                 continue
