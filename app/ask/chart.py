@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from app.ask.answers import ClientError, json_object
 from app.ask.view import plain
+from app.client.answers import ClientError, json_object
 from statemachine.glance import duration_words
 from statemachine.timeline import Span, SpanKind, Timeline
 

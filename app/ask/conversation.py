@@ -10,12 +10,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
-from app.ask.answers import ClientError, Refused
-from app.ask.client import AuraClient
-from app.ask.frames import Received
 from app.ask.keys import EditRefused, choose, edit, wipe_line
-from app.ask.stream import Item, RunStream
 from app.ask.view import JsonView, View, terminal
+from app.client.answers import ClientError, Refused
+from app.client.client import AuraClient
+from app.client.frames import Received
+from app.client.stream import Item, RunStream
 from statemachine.checkpoint import JsonObject
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated
 from statemachine.states import State

@@ -13,9 +13,9 @@ from typing import Any, assert_never
 from rich.console import Console
 from rich.text import Text
 
-from app.ask.client import Decided
-from app.ask.frames import Received
-from app.ask.stream import Interrupted, Item, Resumed
+from app.client.client import Decided
+from app.client.frames import Received
+from app.client.stream import Interrupted, Item, Resumed
 from statemachine import events
 from statemachine.checkpoint import JsonObject
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 if TYPE_CHECKING:
-    from app.ask.client import AuraClient
+    from app.client.client import AuraClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,8 +39,8 @@ class Asker:
 
     def client(self) -> AuraClient:
         """Raises `click.UsageError`: nobody is named, or the address or the token is none."""
-        from app.ask.answers import ClientError
-        from app.ask.client import AuraClient, Caller
+        from app.client.answers import ClientError
+        from app.client.client import AuraClient, Caller
 
         token = self.token
         if token is None:

@@ -7,9 +7,9 @@ import logging
 import signal
 
 from app import logs, server
-from app.ask.client import AuraClient, Caller
 from app.ask.conversation import INTERRUPTED, Conversation, Policy, Verdict, at_terminal
 from app.ask.view import View, terminal
+from app.client.client import AuraClient, Caller
 from app.demo.smtp import ReceivedMail
 from app.demo.stage import HOST, TENANT_ID, USER_ID, Stage, demo_settings, listen, stage
 from app.settings import Settings

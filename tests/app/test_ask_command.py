@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.ask.frames import Received
+from app.ask.view import json_line, plain
+from app.client.frames import Received
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.demo.smtp import SmtpSink
@@ -262,3 +263,8 @@ async def test_client_decides_once(mailing: Settings, model: ScriptedModelServer
                 second = await asks.reject(item.event.request_id, "늦음")
     assert (first.status, first.here) == ("approved", True)
     assert (second.status, second.here) == ("approved", False)
+
+
+def test_controls_never_reach_the_terminal() -> None:
+    assert plain("a\x1b[31mb\x07\r\n\tc\x9b\u202ed") == "a[31mb\n\tcd"
+    assert json_line({"a": "\x1b\u202e"}) == '{"a": "\\u001b\\u202e"}'

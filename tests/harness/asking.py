@@ -1,4 +1,4 @@
-"""What the tests of `aura ask` share: callers, a mail tool that is configured."""
+"""What the tests of `app.client` and `aura ask` share: callers, a mail tool that is configured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.ask.client import AuraClient, Caller
-from app.ask.frames import Received
-from app.ask.stream import Item, RunStream
 from app.auth import mint
+from app.client.client import AuraClient, Caller
+from app.client.frames import Received
+from app.client.stream import Item, RunStream
 from app.demo.script import ScriptedCall, ScriptedTurn
 from app.demo.smtp import SmtpSink
 from app.settings import Settings

@@ -7,7 +7,7 @@ import json
 
 import httpx2
 
-from app.ask.frames import FrameReader, StreamDamaged, received
+from app.client.frames import FrameReader, StreamDamaged, received
 from statemachine.checkpoint import JsonObject
 from statemachine.events import ErrorRaised
 
@@ -41,8 +41,8 @@ class TokenUnreadable(ClientError):
 
 
 async def check(response: httpx2.Response) -> None:
-    """Raises `Refused` with the service's own words, unless the status is 200."""
-    if response.status_code == 200:
+    """Raises `Refused` with the service's own words, unless the status says yes."""
+    if response.is_success:
         return
     body = b""
     with contextlib.suppress(httpx2.TransportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ from statemachine.events import EVENT_TYPES, Event
 
 DONE = "[DONE]"
 _FRAME_LIMIT_BYTES = 16 * 1024 * 1024
-_OWN_IDS_BELOW = 10**14
-"""Ids are milliseconds; the gateway's made-up ones are microseconds."""
+_MADE_UP = re.compile(r"id: ?[0-9]{15,19}$")
+"""What the gateway puts before a network buffer without `id:`, wherever that buffer was cut: microseconds, a line end.
+Our own ids are milliseconds, and nothing else that the service writes ends a line like that."""
+
+_BROKEN_CHARACTER = "\ufffd"
 
 
 class StreamDamaged(Exception):
@@ -49,6 +53,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._held = ""  # of a line that was cut in two
         self._lines: list[str] = []
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
@@ -59,7 +64,11 @@ class FrameReader:
         if len(rest) > _FRAME_LIMIT_BYTES:
             raise StreamDamaged(f"a line of more than {_FRAME_LIMIT_BYTES} bytes")
         for raw in lines:
-            line = raw.decode("utf-8", "replace").removesuffix("\r")
+            line = self._held + raw.decode("utf-8", "replace").removesuffix("\r")
+            made_up = _MADE_UP.search(line)
+            self._held = "" if made_up is None else line[: made_up.start()]
+            if made_up is not None:
+                continue  # the line goes on where it was cut
             if line:
                 self._lines.append(line)
                 continue
@@ -69,7 +78,7 @@ class FrameReader:
 
 
 def _frame(lines: list[str]) -> Frame | None:
-    """None: nothing but comments. Of several ids the first counts: the gateway may put its own behind it."""
+    """None: nothing but comments. Of several ids the first counts."""
     id: int | None = None
     retry_ms: int | None = None
     data: list[str] = []
@@ -84,8 +93,6 @@ def _frame(lines: list[str]) -> Frame | None:
             retry_ms = _number(value)
     if not data and retry_ms is None:
         return None
-    if id is not None and id >= _OWN_IDS_BELOW:
-        id = None
     return Frame(id, "\n".join(data), retry_ms)
 
 
@@ -101,11 +108,17 @@ def received(frame: Frame) -> Received:
         raise StreamDamaged("an event that is not JSON") from None
     if not isinstance(message, dict):
         raise StreamDamaged("an event that is not a JSON object")
-    nested = message.get("data")
-    fields = {name: value for name, value in message.items() if name != "data"}
-    fields |= nested if isinstance(nested, dict) else {}
+    nested = message.pop("data", None)
+    fields = message
+    if isinstance(nested, dict):  # of two copies the one that came whole
+        fields |= {name: value for name, value in nested.items() if name not in fields or not is_broken(value)}
     type = str(fields.get("type", ""))
     return Received(frame.id, type, fields, _typed(type, fields))
+
+
+def is_broken(value: object) -> bool:
+    """Whether a character of it was cut in two on the way; or it is one of the model's own making."""
+    return _BROKEN_CHARACTER in json.dumps(value, ensure_ascii=False)
 
 
 def _typed(type: str, fields: JsonObject) -> Event | None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import redis
 
-from app.ask.answers import ClientError, Refused, StreamLost, Unreachable
-from app.ask.frames import Frame, FrameReader, StreamDamaged, received
-from app.ask.stream import Interrupted, Resumed
-from app.ask.view import json_line, plain
+from app.client.answers import ClientError, Refused, StreamLost, Unreachable
+from app.client.frames import Frame, FrameReader, StreamDamaged, received
+from app.client.stream import Interrupted, Resumed
 from app.demo.http import Answer, HttpServer, Request
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
+from statemachine.states import State
+from tests.harness.asked import Ask
 from tests.harness.asking import (
     ANSWER,
     MakeSettings,
@@ -193,7 +194,7 @@ async def test_page_that_is_no_stream_is_refused() -> None:
 
 def test_made_up_ids_do_not_count() -> None:
     text = b'id: 1706156400123456\nid: 5\ndata: {}\n\nid: 6\nid: 1706156400123456\ndata: {"a":\ndata: 1}\n\n: id:\n\n'
-    assert list(FrameReader().feed(text)) == [Frame(None, "{}"), Frame(6, '{"a":\n1}')]
+    assert list(FrameReader().feed(text)) == [Frame(5, "{}"), Frame(6, '{"a":\n1}')]
 
 
 @pytest.mark.parametrize("shape", ["flat", "nested"])
@@ -212,6 +213,43 @@ def test_unknown_event_is_kept_untyped() -> None:
         received(Frame(1, "[1]"))
 
 
-def test_controls_never_reach_the_terminal() -> None:
-    assert plain("a\x1b[31mb\x07\r\n\tc\x9b\u202ed") == "a[31mb\n\tcd"
-    assert json_line({"a": "\x1b\u202e"}) == '{"a": "\\u001b\\u202e"}'
+# --- calls beside the stream ------------------------------------------------------------------------------------------
+
+
+async def test_runs_requests_and_cancel(asked: Ask) -> None:
+    async with asked() as waiting, client(waiting.aura.url) as calling:
+        (run,) = (await calling.runs(state=State.AWAITING_APPROVAL, limit=5))["runs"]
+        (request,) = (await calling.pending())["requests"]
+        details = await calling.details(waiting.session_id)
+        assert run["sessionId"] == request["sessionId"] == details["sessionId"] == waiting.session_id
+        assert (request["requestId"], details["answer"]) == (waiting.request_id, None)
+        with pytest.raises(Refused, match="E1004"):
+            await calling.reject("req-000000000000", "아니오")
+        assert await calling.cancel(waiting.session_id)
+        await waiting.stream.rest()
+        assert not await calling.cancel(waiting.session_id)
+        assert (await calling.runs(state=State.AWAITING_APPROVAL, scope="own")) == {"runs": []}
+
+
+async def test_calls_are_asked_again_while_the_service_is_away(asked: Ask) -> None:
+    async with asked() as waiting:
+        links = [Link(refuse=True), Link(cut_after=0), Link(cut_after=50)]
+        async with CuttingProxy(waiting.aura.url, links) as proxy, client(proxy.url) as calling:
+            assert (await calling.details(waiting.session_id))["state"] == "awaiting_approval"
+            decided = await calling.reject(waiting.request_id, "아니오")
+        assert (decided.status, decided.here) == ("rejected", True)
+        await waiting.rejected("아니오")
+
+
+async def test_same_key_is_the_same_run_and_a_reader_may_begin_in_the_middle(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(ScriptedTurn(text=ANSWER))
+    async with running(settings()) as aura, client(aura.url) as asking:
+        first = [item async for item in asking.run("안녕", thread_id="t-1", idempotency_key="k-1").events()]
+        second = [item async for item in asking.run("안녕", thread_id="t-1", idempotency_key="k-1").events()]
+        session_id = str(first[0].fields["sessionId"])
+        rest = [item async for item in asking.attach(session_id, last_event_id=first[1].id).events()]
+    assert first == second
+    assert rest == first[2:]
+    assert first[0].fields["threadId"] == "t-1"

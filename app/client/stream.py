@@ -10,19 +10,20 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx2
 
-from app.ask.answers import TRANSIENT, Refused, StreamLost, Unreachable, check, is_stream, words
-from app.ask.frames import Frame, FrameReader, Received, StreamDamaged, received
+from app.client.answers import TRANSIENT, Refused, StreamLost, Unreachable, check, is_stream, words
+from app.client.frames import Frame, FrameReader, Received, StreamDamaged, is_broken, received
 from statemachine.checkpoint import JsonObject
 from statemachine.events import Start
 
 STREAM_PATH = "/aura/test/stream"
 _MOST_PAUSE_SECONDS = 10.0
 _MOST_DAMAGES = 8
+_MOST_READINGS = 3
 _FINAL_AT_START = frozenset({429, 500})
 """A person decides whether to ask again: too many runs, or a fault."""
 
@@ -44,30 +45,43 @@ Item = Received | Interrupted | Resumed
 
 
 class RunStream:
-    """The events of one run, up to its end. Iterate `items()` once."""
+    """The events of one run, up to its end. Iterate `events()` or `items()`, once."""
 
     def __init__(
         self,
         http: httpx2.AsyncClient,
         *,
         body: JsonObject | None = None,
+        idempotency_key: str | None = None,
         session_id: str | None = None,
+        last_event_id: int | None = None,
         patience_seconds: float,
         pause_seconds: float,
     ) -> None:
         """`body` starts a run, `session_id` names one; it gives up after `patience_seconds` without a byte."""
         self.session_id = session_id
         """None until the service has answered."""
-        self.last_event_id: int | None = None
+        self.last_event_id = last_event_id
+        """The last event that came."""
         self._http = http
         self._body = body
-        self._idempotency_key = secrets.token_hex(16)
+        self._idempotency_key = idempotency_key or secrets.token_hex(16)
         self._patience_seconds = patience_seconds
         self._retry_seconds = pause_seconds
         self._alive_at = 0.0
         self._was_reached = False
         self._failures = 0  # in a row, without an event between them
         self._damages = 0
+        self._suspect: Frame | None = None
+        self._readings = 0  # of the suspect
+        self._trusts_characters = False
+
+    async def events(self) -> AsyncGenerator[Received, None]:
+        """The events alone. Raises as `items` does."""
+        async with aclosing(self.items()) as items:
+            async for item in items:
+                if isinstance(item, Received):
+                    yield item
 
     async def items(self) -> AsyncGenerator[Item, None]:
         """Events, and between them what happens to the connection. Close it where you leave before the end.
@@ -151,9 +165,25 @@ class RunStream:
         if frame.id is not None and self.last_event_id is not None and frame.id <= self.last_event_id:
             return None
         item = received(frame)
+        if is_broken(item.fields):
+            self._doubt(frame)
         if frame.id is not None:
             self.last_event_id = frame.id
         if isinstance(item.event, Start):
             self.session_id = item.event.session_id
         self._failures = self._damages = 0
         return item
+
+    def _doubt(self, frame: Frame) -> None:
+        """A character that was cut in two on the way is read again; one that stays is the model's own.
+
+        Raises `StreamDamaged`.
+        """
+        if self._trusts_characters:
+            return
+        is_again = self._suspect is not None and self._suspect.id == frame.id
+        self._trusts_characters = self._suspect == frame
+        self._readings = self._readings + 1 if is_again else 1
+        self._suspect = frame
+        if not self._trusts_characters and self._readings < _MOST_READINGS:
+            raise StreamDamaged("a broken character")
