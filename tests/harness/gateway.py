@@ -4,6 +4,7 @@ an id of its own making before every buffer that has none."""
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from urllib.parse import urlsplit
 
@@ -13,7 +14,9 @@ from app.chaos.link import READ_BYTES, Relay, Side
 class Gateway(Relay):
     """The proxy, also an async context manager: 127.0.0.1, any free port. `/api/…` goes to `target` without `/api`."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, dice: random.Random | None = None) -> None:
+        """With `dice` each buffer of a stream is cut in two, anywhere, as a network may cut it."""
+        self._dice = dice
         address = urlsplit(target)
         assert address.hostname is not None
         assert address.port is not None
@@ -43,8 +46,15 @@ class Gateway(Relay):
         client.writer.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]))
         chunked = b"transfer-encoding: chunked" in answer.lower()
         while buffer := await (_chunk(target.reader) if chunked else target.reader.read(READ_BYTES)):
-            client.writer.write(self._treated(buffer) if is_stream else buffer)
+            for piece in self._cut(buffer) if is_stream else (buffer,):
+                client.writer.write(self._treated(piece) if is_stream else piece)
             await client.writer.drain()
+
+    def _cut(self, buffer: bytes) -> list[bytes]:
+        if self._dice is None or len(buffer) < 2:
+            return [buffer]
+        at = self._dice.randrange(1, len(buffer))
+        return [buffer[:at], buffer[at:]]
 
     def _treated(self, buffer: bytes) -> bytes:
         self.buffers.append(buffer)
