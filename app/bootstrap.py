@@ -34,6 +34,7 @@ from app.redis.tasks import RedisOutbox
 from app.resume import Resumption
 from app.routes.answers import BODY_LIMIT_BYTES, Answers
 from app.routes.diagram import diagram_routes
+from app.routes.documents import document_routes
 from app.routes.health import health_routes
 from app.routes.hitl import hitl_routes
 from app.routes.runs import run_routes
@@ -164,6 +165,7 @@ def create_app(
     app.register_blueprint(run_routes(auth, runs, records, resumption, answers))
     app.register_blueprint(diagram_routes(auth, records, resumption))
     app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
+    app.register_blueprint(document_routes(settings.aura_event_shape))
     answers.install(app)
     service = Service(connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
     app.extensions["aura"] = service

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.errors import FieldInvalid
 from app.ports import Clock, Journal, Principal
-from statemachine.checkpoint import Checkpoint, JsonObject, ToolCall
+from app.schema.answers import LedgerLine, OpenRequest, RequestPage, RunDetails, RunPage, RunSummary
+from statemachine.checkpoint import Checkpoint, ToolCall
 from statemachine.glance import Glance
 from statemachine.states import State
 from statemachine.timeline import Timeline, timeline
@@ -23,17 +23,15 @@ class RunRecords:
         self._approver_roles = approver_roles
 
     async def page(
-        self, principal: Principal, *, state: str | None, only_own: bool, offset: int, limit: int
-    ) -> JsonObject:
+        self, principal: Principal, *, state: State | None, only_own: bool, offset: int, limit: int
+    ) -> RunPage:
         """Runs, newest first: the caller's; for approver roles the whole tenant's, unless `only_own`.
 
-        `nextOffset` is where the next page begins; without it there is none. Raises `FieldInvalid`.
+        `nextOffset` is where the next page begins; without it there is none.
         """
-        if state is not None and state not in set(State):
-            raise FieldInvalid(f"state: {state[:40]!r} is none of {', '.join(State)}")
         sees_all = principal.role in self._approver_roles and not only_own
         user_id = None if sees_all else principal.user_id
-        runs: list[JsonObject] = []
+        runs: list[RunSummary] = []
         next_offset: int | None = offset
         while next_offset is not None and len(runs) < limit and next_offset < offset + _SCANNED:
             found = await self._journal.listed(principal.tenant_id, user_id, next_offset, MOST_PER_PAGE)
@@ -43,17 +41,24 @@ class RunRecords:
                     if len(runs) == limit:
                         return {"runs": runs, "nextOffset": next_offset + position + 1}
             next_offset = next_offset + MOST_PER_PAGE if found.has_more else None
-        return {"runs": runs, **({} if next_offset is None else {"nextOffset": next_offset})}
+        return {"runs": runs} if next_offset is None else {"runs": runs, "nextOffset": next_offset}
 
-    async def pending(self, principal: Principal, *, offset: int, limit: int) -> JsonObject:
+    async def pending(self, principal: Principal, *, offset: int, limit: int) -> RequestPage:
         """Open approval requests: the caller's, for approver roles the tenant's."""
         page = await self.page(principal, state=State.AWAITING_APPROVAL, only_own=False, offset=offset, limit=limit)
-        requests = [run["pendingApproval"] | {"sessionId": run["sessionId"]} for run in page.pop("runs")]
-        return {"requests": requests, **page}
+        requests: list[OpenRequest] = [
+            {**run["pendingApproval"], "sessionId": run["sessionId"]}
+            for run in page["runs"]
+            if "pendingApproval" in run
+        ]
+        if "nextOffset" in page:
+            return {"requests": requests, "nextOffset": page["nextOffset"]}
+        return {"requests": requests}
 
-    def whole(self, checkpoint: Checkpoint, task_id: str | None) -> JsonObject:
+    def whole(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
         """One run: the checkpoint without secrets, the tool ledger, timings, usage; its task in the Main Service."""
-        return self._summary(checkpoint) | {
+        return {
+            **self._summary(checkpoint),
             "taskId": task_id,
             "schemaVersion": checkpoint.schema_version,
             "prompt": checkpoint.request.prompt,
@@ -82,14 +87,14 @@ class RunRecords:
         """The run as a drawing of the machine shows it now."""
         return Glance.of(checkpoint, self._clock.now())
 
-    def _summary(self, checkpoint: Checkpoint) -> JsonObject:
+    def _summary(self, checkpoint: Checkpoint) -> RunSummary:
         request, approval = checkpoint.request, checkpoint.open_approval
-        summary: JsonObject = {
+        summary: RunSummary = {
             "sessionId": request.session_id,
             "threadId": request.thread_id,
             "userId": request.user_id,
             "traceId": request.trace_id,
-            "state": checkpoint.state.value,
+            "state": checkpoint.state,
             "createdAt": checkpoint.created_at,
             "updatedAt": checkpoint.updated_at,
             "ageSeconds": round(self._clock.now() - checkpoint.created_at, 3),
@@ -112,13 +117,13 @@ class RunRecords:
         return summary
 
 
-def _ledger_line(call: ToolCall) -> JsonObject:
+def _ledger_line(call: ToolCall) -> LedgerLine:
     return {
         "toolCallId": call.id,
         "toolName": call.name,
         "toolArgs": call.shown_arguments,
         "turn": call.turn,
-        "status": call.status.value,
+        "status": call.status,
         "requiresApproval": call.needs_approval,
         "idempotent": call.idempotent,
         "outcomeUnknown": call.outcome_unknown,

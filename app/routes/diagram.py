@@ -7,10 +7,12 @@ import asyncio
 from quart import Blueprint, Response, request
 
 from app.auth import Authenticator
-from app.drawings import FORMATS, MEDIA_TYPES, draw
-from app.errors import FieldInvalid
+from app.drawings import MEDIA_TYPES, draw
+from app.errors import FormatUnavailable, NotFound
 from app.records import RunRecords
 from app.resume import Resumption
+from app.routes.bodies import DrawingQuery, read_query
+from app.schema.operations import operation
 
 
 def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumption) -> Blueprint:
@@ -18,12 +20,16 @@ def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumpt
     one_at_a_time = asyncio.Lock()  # a picture is never worth the cores that runs need
 
     @routes.get("/diagram")
+    @operation(
+        "The machine in one of several formats; with sessionId the run in it, for those who may see the run",
+        media_types=tuple(type.partition(";")[0] for type in MEDIA_TYPES.values()),
+        access="either",
+        query=DrawingQuery,
+        errors=(FormatUnavailable, NotFound),
+    )
     async def show() -> Response:
-        asked = request.args.get("format") or "mermaid"
-        format = next((name for name in FORMATS if name == asked), None)
-        if format is None:
-            raise FieldInvalid(f"format: {asked[:40]!r} is none of {', '.join(FORMATS)}")
-        session_id, glance = request.args.get("sessionId"), None
+        query = read_query(request, DrawingQuery)
+        format, session_id, glance = query.format, query.session_id, None
         if session_id:
             principal = auth.authenticate(request.headers)
             _, checkpoint = await resumption.run(principal, session_id)

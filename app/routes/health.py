@@ -10,6 +10,8 @@ from app.errors import ServiceBusy, StorageUnavailable
 from app.ports import DecisionBus, Journal, Model
 from app.routes.answers import Answers
 from app.runs import RunService
+from app.schema.answers import ServiceInfo, Up
+from app.schema.operations import operation
 from statemachine.states import State
 
 VERSION = importlib.metadata.version("aura-platform")
@@ -22,10 +24,17 @@ def health_routes(
 
     @routes.get("/health")
     @routes.get("/aura/health")
+    @operation("Liveness", data=Up, access="anybody")
     async def health() -> Response:
         return answers.success({"status": "UP"}, message="살아 있습니다.")
 
     @routes.get("/ready")
+    @operation(
+        "Readiness: Redis answers, and this replica is not shutting down",
+        data=Up,
+        access="anybody",
+        errors=(ServiceBusy, StorageUnavailable),
+    )
     async def ready() -> Response:
         if runs.is_draining:
             raise ServiceBusy("this replica is shutting down")
@@ -36,11 +45,14 @@ def health_routes(
         return answers.success({"status": "UP", **hints}, message="준비되었습니다.")
 
     @routes.get("/aura/info")
+    @operation("What this is", data=ServiceInfo, access="anybody")
     async def info() -> Response:
-        states = [state.value for state in State]
-        return answers.success(
-            {"name": "aura-platform", "version": VERSION, "model": model.name, "states": states},
-            message="Aura-Platform",
-        )
+        about: ServiceInfo = {
+            "name": "aura-platform",
+            "version": VERSION,
+            "model": model.name,
+            "states": list(State),
+        }
+        return answers.success(about, message="Aura-Platform")
 
     return routes

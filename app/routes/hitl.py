@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import Json
 from quart import Blueprint, Response, request
 
 from app.approvals import ApprovalService
 from app.auth import Authenticator
-from app.errors import PermissionDenied
+from app.errors import NotFound, PermissionDenied
 from app.ports import ApprovalRequest
 from app.routes.answers import Answers
 from app.routes.bodies import DecisionBody, read
-from statemachine.checkpoint import JsonObject
+from app.schema.answers import Outcome, Signal, StoredRequest
+from app.schema.operations import operation
 from statemachine.decisions import Verdict
+
+_DECIDING: dict[str, Any] = {
+    "data": Outcome,
+    "also": {409: Outcome},
+    "body": DecisionBody,
+    "is_body_required": False,
+    "is_user_required": True,
+    "errors": (NotFound,),
+}
 
 
 def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answers) -> Blueprint:
     routes = Blueprint("hitl", __name__, url_prefix="/aura/hitl")
 
     @routes.get("/requests/<request_id>")
+    @operation("An approval request, as JSON text (§5)", data=Json[StoredRequest], errors=(NotFound,))
     async def show(request_id: str) -> Response:
         found = await approvals.request(auth.authenticate(request.headers), request_id)
         return answers.success(found.raw, message="승인 요청입니다.")
 
     @routes.post("/approve/<request_id>")
+    @operation("Say yes to a request; 409: an earlier decision stands, or it came too late", **_DECIDING)
     async def approve(request_id: str) -> Response:
         return await _decide(request_id, "approved")
 
     @routes.post("/reject/<request_id>")
+    @operation("Say no to a request; 409: an earlier decision stands, or it came too late", **_DECIDING)
     async def reject(request_id: str) -> Response:
         return await _decide(request_id, "rejected")
 
     @routes.get("/signals/<session_id>")
+    @operation(
+        "The last signal of a session, as JSON text (§5)", data=Json[Signal], may_lack_data=True, errors=(NotFound,)
+    )
     async def signal(session_id: str) -> Response:
         raw = await approvals.signal(auth.authenticate(request.headers), session_id)
         return answers.success(raw, message="아직 신호가 없습니다." if raw is None else "마지막 신호입니다.")
@@ -54,11 +73,12 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answer
     return routes
 
 
-def _outcome(settled: ApprovalRequest) -> JsonObject:
-    outcome = {
+def _outcome(settled: ApprovalRequest) -> Outcome:
+    outcome: Outcome = {
         "requestId": settled.request_id,
         "sessionId": settled.session_id,
-        "status": settled.status.value,
-        "reason": settled.reason,
+        "status": settled.status,
     }
-    return {name: value for name, value in outcome.items() if value is not None}
+    if settled.reason is not None:
+        outcome["reason"] = settled.reason
+    return outcome

@@ -7,15 +7,16 @@ import re
 from quart import Blueprint, Response, request
 
 from app.auth import Authenticator
-from app.errors import FieldInvalid, RunEnded
-from app.records import MOST_PER_PAGE, RunRecords
+from app.errors import NotFound, RunEnded
+from app.records import RunRecords
 from app.resume import Resumption
 from app.routes.answers import Answers
+from app.routes.bodies import PageQuery, RunQuery, TimelineQuery, read_query
 from app.runs import RunService
+from app.schema.answers import Cancelling, RequestPage, RunDetails, RunPage
+from app.schema.operations import operation
 from statemachine.frames import compact_json
-from statemachine.timeline import chrome_trace
-
-_PAGE = 20
+from statemachine.timeline import Timeline, chrome_trace
 
 
 def run_routes(
@@ -28,38 +29,42 @@ def run_routes(
     routes = Blueprint("runs", __name__, url_prefix="/aura")
 
     @routes.get("/runs")
+    @operation("Runs, newest first: the caller's own, for approvers the tenant's", data=RunPage, query=RunQuery)
     async def listing() -> Response:
+        principal = auth.authenticate(request.headers)
+        query = read_query(request, RunQuery)
         page = await records.page(
-            auth.authenticate(request.headers),
-            state=request.args.get("state") or None,
-            only_own=request.args.get("scope") == "own",
-            offset=_number("offset", 0, 1_000_000),
-            limit=_number("limit", _PAGE, MOST_PER_PAGE, least=1),
+            principal, state=query.state, only_own=query.scope == "own", offset=query.offset, limit=query.limit
         )
         return answers.success(page)
 
     @routes.get("/hitl/pending")
+    @operation("Open approval requests, as for runs", data=RequestPage, query=PageQuery)
     async def pending() -> Response:
-        page = await records.pending(
-            auth.authenticate(request.headers),
-            offset=_number("offset", 0, 1_000_000),
-            limit=_number("limit", _PAGE, MOST_PER_PAGE, least=1),
-        )
-        return answers.success(page)
+        principal = auth.authenticate(request.headers)
+        query = read_query(request, PageQuery)
+        return answers.success(await records.pending(principal, offset=query.offset, limit=query.limit))
 
     @routes.get("/runs/<session_id>")
+    @operation("One run whole: ledger, path, usage, answer", data=RunDetails, errors=(NotFound,))
     async def show(session_id: str) -> Response:
         record, checkpoint = await resumption.run(auth.authenticate(request.headers), session_id)
         return answers.success(records.whole(checkpoint, record.task_id))
 
     @routes.get("/runs/<session_id>/timeline")
+    @operation(
+        "Where a run's time went; as a Chrome trace the answer is a file for Perfetto, without the envelope",
+        data=Timeline,
+        media_types=("application/json",),
+        query=TimelineQuery,
+        errors=(NotFound,),
+    )
     async def timeline(session_id: str) -> Response:
-        format = request.args.get("format") or "json"
-        if format not in ("json", "trace"):
-            raise FieldInvalid(f"format: {format[:40]!r} is none of json, trace")
-        _, checkpoint = await resumption.run(auth.authenticate(request.headers), session_id)
+        principal = auth.authenticate(request.headers)
+        query = read_query(request, TimelineQuery)
+        _, checkpoint = await resumption.run(principal, session_id)
         shown = records.timeline(checkpoint)
-        if format == "json":
+        if query.format == "json":
             return answers.success(shown.to_json_object())
         response = Response(compact_json(chrome_trace(shown)), content_type="application/json")
         response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(session_id)}.trace.json"'
@@ -67,22 +72,17 @@ def run_routes(
 
     @routes.post("/runs/<session_id>/cancel")
     @routes.delete("/runs/<session_id>")
+    @operation("Cancel a run, in any state, on any node", data=Cancelling, status=202, errors=(NotFound, RunEnded))
     async def cancel(session_id: str) -> Response:
         principal = auth.authenticate(request.headers)
         await resumption.visible(principal, session_id)
         if not await runs.cancel(session_id, principal.user_id):
             raise RunEnded(f"the run {session_id} has ended; there is nothing to cancel")
-        return answers.success({"sessionId": session_id, "status": "cancelling"}, status=202)
+        cancelling: Cancelling = {"sessionId": session_id, "status": "cancelling"}
+        return answers.success(cancelling, status=202)
 
     return routes
 
 
 def _file_name(session_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", session_id)[:120]
-
-
-def _number(name: str, default: int, most: int, *, least: int = 0) -> int:
-    text = request.args.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise FieldInvalid(f"{name}: a number from {least} to {most} is required")
-    return int(text)

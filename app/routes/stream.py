@@ -5,16 +5,15 @@ from __future__ import annotations
 from quart import Blueprint, Response, g, request
 
 from app.auth import Authenticator
-from app.errors import FieldInvalid, NotFound
+from app.errors import NotFound, ServiceBusy, ThreadBusy, TooManyRuns
 from app.ports import Journal, Principal
 from app.resume import Position, Resumption
 from app.routes.answers import STREAM_PATH, stream_headers
-from app.routes.bodies import StreamBody, read
+from app.routes.bodies import ResumeHeaders, RunNamed, StartHeaders, StreamBody, read, read_headers, read_query
 from app.runs import Ask, RunService
+from app.schema.operations import operation
 from app.sse import ResumeExpired, frames
 from statemachine.frames import Shape
-
-_HEADER_CHARACTERS = 200
 
 
 def stream_routes(
@@ -23,31 +22,47 @@ def stream_routes(
     routes = Blueprint("stream", __name__)
 
     @routes.post(STREAM_PATH)
+    @operation(
+        "Start a run and read its events; with Last-Event-ID resume one (the body may be empty then)",
+        is_stream=True,
+        body=StreamBody,
+        query=RunNamed,
+        headers=StartHeaders,
+        errors=(ResumeExpired, ServiceBusy, ThreadBusy, TooManyRuns),
+    )
     async def start() -> Response:
         principal = auth.authenticate(request.headers)
-        last_event_id = request.headers.get("Last-Event-ID")
-        if last_event_id:
+        headers = read_headers(request, StartHeaders)
+        if headers.last_event_id:
             resent = await read(request, StreamBody, may_be_empty=True)
-            return await _resume(principal, last_event_id, _ask(resent) if resent else None)
-        ask = _ask(await read(request, StreamBody))
+            return await _resume(principal, headers, _ask(resent, headers) if resent else None)
+        ask = _ask(await read(request, StreamBody), headers)
         return _stream(Position(await runs.start(principal, ask), 0))
 
     @routes.get(STREAM_PATH)
+    @operation(
+        "Attach to a run: the named one, or else the caller's newest",
+        is_stream=True,
+        query=RunNamed,
+        headers=ResumeHeaders,
+        errors=(NotFound,),
+    )
     async def attach() -> Response:
         principal = auth.authenticate(request.headers)
+        headers = read_headers(request, ResumeHeaders)
         position = await resumption.find(
-            principal, session_id=_session_id(), last_event_id=request.headers.get("Last-Event-ID")
+            principal, session_id=_session_id(headers), last_event_id=headers.last_event_id
         )
         if position is None:
             raise NotFound("there is no run to attach to; POST a prompt to start one")
         return _stream(position)
 
-    async def _resume(principal: Principal, last_event_id: str, ask: Ask | None) -> Response:
+    async def _resume(principal: Principal, headers: StartHeaders, ask: Ask | None) -> Response:
         """It never starts a run: a prompt is not executed twice because a network broke (§3)."""
         position = await resumption.find(
             principal,
-            session_id=_session_id(),
-            last_event_id=last_event_id,
+            session_id=_session_id(headers),
+            last_event_id=headers.last_event_id,
             prompt_digest=ask.digest if ask is not None else "",
         )
         if position is None:
@@ -66,25 +81,18 @@ def stream_routes(
     return routes
 
 
-def _session_id() -> str | None:
-    return request.args.get("sessionId") or request.headers.get("X-Session-ID") or None
+def _session_id(headers: ResumeHeaders) -> str | None:
+    return read_query(request, RunNamed).session_id or headers.session_id
 
 
-def _ask(body: StreamBody) -> Ask:
+def _ask(body: StreamBody, headers: StartHeaders) -> Ask:
     return Ask(
         prompt=body.prompt,
         context=body.context,
         trace_id=g.trace_id,
         thread_id=body.thread_id,
-        agent_id=_header("X-Agent-ID"),
-        source=_header("X-DWP-Source"),
-        caller_type=_header("X-DWP-Caller-Type"),
-        idempotency_key=_header("Idempotency-Key"),
+        agent_id=headers.agent_id,
+        source=headers.source,
+        caller_type=headers.caller_type,
+        idempotency_key=headers.idempotency_key,
     )
-
-
-def _header(name: str) -> str | None:
-    value = request.headers.get(name) or None
-    if value is not None and len(value) > _HEADER_CHARACTERS:
-        raise FieldInvalid(f"{name}: at most {_HEADER_CHARACTERS} characters")
-    return value

@@ -162,7 +162,7 @@ async def test_the_machine_is_public_in_every_format_with_its_media_type(setting
             assert (picture.headers["Content-Type"], size(picture.content)) == ("image/png", (2520, 1448))
         refused = await service.client.get("/aura/fsm/diagram", params={"format": "gif"})
         assert (refused.status_code, refused.json()["errorCode"]) == (400, "E4000")
-        assert "'gif' is none of mermaid, dot, svg, png, json, table" in refused.json()["message"]
+        assert "format: Input should be 'mermaid', 'dot', 'svg', 'png', 'json' or 'table'" in refused.json()["message"]
 
 
 async def test_a_run_is_drawn_for_its_owner_and_approvers_and_for_nobody_else(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from app.ask.answers import ClientError
 from app.ask.chart import chart, timeline_of
 from app.cli import main
+from app.client.answers import ClientError
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.settings import Settings
@@ -46,7 +46,10 @@ async def test_the_timeline_tells_spans_tokens_and_the_decision(
             assert (await service.client.get(path, headers=who)).json()["errorCode"] == code
         refused = await service.client.get(path, params={"format": "xml"}, headers=headers())
         gone = await service.client.get("/aura/runs/nix/timeline", headers=headers())
-    assert (refused.status_code, "'xml' is none of json, trace" in refused.json()["message"]) == (400, True)
+    assert (refused.status_code, "format: Input should be 'json' or 'trace'" in refused.json()["message"]) == (
+        400,
+        True,
+    )
     assert gone.status_code == 404
     shown = Timeline.model_validate(told)
     assert (shown.session_id, shown.state, shown.is_open) == (session_id, "done", False)

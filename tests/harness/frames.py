@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2
 
+from tests.harness.conformity import check_event
+
 DONE = "[DONE]"
 
 
@@ -112,5 +114,6 @@ def check(frames: Sequence[Frame]) -> None:
     for frame in frames[:-1]:
         assert frame["type"] == frame.type
         assert frame["version"] == "1.0"
+        check_event(frame.data)
         for name, value in frame["data"].items():
             assert frame.data[name] == value, (frame.type, name)

@@ -20,6 +20,7 @@ from app.auth import mint
 from app.bootstrap import Service, create_app
 from app.ports import Clock, Tool
 from app.settings import Settings
+from tests.harness.conformity import Conformity
 from tests.harness.frames import StreamReader
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
@@ -85,7 +86,8 @@ async def running(
 
     serving = asyncio.create_task(serve(app, config, shutdown_trigger=trigger))
     url = f"http://127.0.0.1:{port}"
-    async with httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(30, pool=None)) as client:
+    hooks = {"response": [Conformity(app).hook()]}
+    async with httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(30, pool=None), event_hooks=hooks) as client:
         try:
             await client.get("/health")
             yield Aura(url, app, client)

@@ -1,0 +1,80 @@
+"""Every answer a test gets is one that the service's own documents describe: `/openapi.json`, the events' schema."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+from jsonschema import Draft202012Validator
+from quart import Quart
+from werkzeug.exceptions import HTTPException
+
+from app.routes.documents import described_routes
+from app.schema.events import events_schema
+from app.schema.openapi import Document
+from statemachine.frames import Shape
+
+
+@functools.cache
+def _event_validators(shape: Shape) -> dict[str, Draft202012Validator]:
+    schema = events_schema(shape)
+    definitions = (reference["$ref"].rpartition("/")[2] for reference in schema["oneOf"])
+    return {
+        schema["$defs"][name]["properties"]["type"]["const"]: Draft202012Validator(schema["$defs"][name])
+        for name in definitions
+    }
+
+
+def check_event(message: dict[str, Any], shape: Shape = "both") -> None:
+    """The JSON of one frame is what the schema says of its type."""
+    _event_validators(shape)[message["type"]].validate(message)
+
+
+class Conformity:
+    """Holds answers against the document of one app."""
+
+    def __init__(self, app: Quart) -> None:
+        self._map = app.url_map.bind("aura")
+        self._app = app
+        self._document: dict[str, Any] | None = None
+
+    def hook(self) -> Callable[[httpx2.Response], Awaitable[None]]:
+        """For an HTTP client: raises where an answer's status, type or body is not in the document."""
+        return self._check
+
+    @property
+    def document(self) -> dict[str, Any]:
+        if self._document is None:
+            self._document = Document(described_routes(self._app), version="0", shape="both").build()
+        return self._document
+
+    async def _check(self, response: httpx2.Response) -> None:
+        request = response.request
+        if request.method in ("HEAD", "OPTIONS"):
+            return  # answered for every route alike
+        try:
+            rule, _ = self._map.match(request.url.path, request.method, return_rule=True)
+        except HTTPException:
+            return  # not one of our routes
+        path = next(path for path in self.document["paths"] if _shape_of(path, "{") == _shape_of(str(rule.rule), "<"))
+        answers = self.document["paths"][path][request.method.lower()]["responses"]
+        where = f"{request.method} {path}: {response.status_code}"
+        assert str(response.status_code) in answers, f"{where} is not documented"
+        contents = answers[str(response.status_code)].get("content", {})
+        media_type = response.headers.get("Content-Type", "").partition(";")[0]
+        assert media_type in contents or not contents, f"{where} {media_type} is not documented"
+        if contents and media_type == "application/json":
+            await response.aread()
+            self._validator(path, request.method.lower(), str(response.status_code)).validate(response.json())
+
+    @functools.cache  # noqa: B019 - it lives as long as a test
+    def _validator(self, path: str, method: str, status: str) -> Draft202012Validator:
+        answer = self.document["paths"][path][method]["responses"][status]
+        schema = answer["content"]["application/json"]["schema"]
+        return Draft202012Validator({**schema, "components": self.document["components"]})
+
+
+def _shape_of(path: str, opening: str) -> list[str]:
+    return ["*" if part.startswith(opening) else part for part in path.split("/")]
