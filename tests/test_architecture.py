@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redis": {"workspace", "ports", "errors"},
     "model": {"ports", "errors", "transport"},
     "transport": set(),
-    "integrations": {"ports", "errors"},
+    "integrations": {"ports", "errors", "transport"},
     **{part: ROUTES | SERVICES - {"effects", "tools"} | {"drawings", "ports", "errors", "schema"} for part in ROUTES},
     "drawings": {"errors"},
     "client": {"schema"},

@@ -20,7 +20,7 @@ import structlog
 from app.errors import StorageUnavailable
 from app.integrations.agent_task import Call, Complete, Create, Delivered, Fail, Report, Start, next_call
 from app.integrations.breaker import Breaker
-from app.integrations.main_service import CONNECTIONS, Away, Caller, CallerRefused, CallRefused, MainService
+from app.integrations.main_service import CALLS_AT_ONCE, Away, Caller, CallerRefused, CallRefused, MainService
 from app.integrations.seal import Seal
 from app.ports import Clock, Outbox, Principal, Ticket
 from statemachine.checkpoint import Checkpoint
@@ -31,6 +31,7 @@ _MOST_PAUSE_SECONDS = 5.0  # of one run; a service that is away is spared by the
 _PAGE = 200
 _MOST_ENDED = 2000
 _LAST_WORD_SECONDS = 2.0
+_CALM_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class MainServiceBoard:
         self._hold_seconds = hold_seconds
         self._entries: dict[str, _Entry] = {}
         self._ended: set[str] = set()
-        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
         self._breaker = Breaker(lambda: asyncio.get_running_loop().time())
         self._calling: set[_Entry] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -141,8 +142,11 @@ class MainServiceBoard:
             failures = 0
             while not entry.is_over and not self._is_stopping:
                 await self._link(entry)
-                if next_call(entry.checkpoint, entry.delivered) is None:
+                call = next_call(entry.checkpoint, entry.delivered)
+                if call is None:
                     break
+                if isinstance(call, Report) and not entry.checkpoint.state.is_final:
+                    await asyncio.sleep(_CALM_SECONDS)  # a plan moves several times in a moment: told once
                 try:
                     await self._hold(entry, 0)
                     await self._call(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import assert_never
 from urllib.parse import quote
@@ -9,13 +10,14 @@ from urllib.parse import quote
 import httpx2
 
 from app.integrations.agent_task import Call, Complete, Create, Fail, Report, Start
+from app.transport import AiohttpTransport
 from statemachine.checkpoint import RunRequest
 
 _TASKS = "/main/agent/tasks"
 _PASSING = (408, 425, 429)
 _ANSWER_BYTES = 64 * 1024
 _MOST_PATIENCE_SECONDS = 60.0
-CONNECTIONS = 8
+CALLS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,9 @@ class MainService:
     """A client of one Main Service."""
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
         self._client = httpx2.AsyncClient(
-            base_url=url.rstrip("/"),
-            timeout=timeout_seconds,
-            limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
-            follow_redirects=False,
+            base_url=url.rstrip("/"), transport=AiohttpTransport(), timeout=timeout_seconds, follow_redirects=False
         )
 
     async def close(self) -> None:
@@ -64,10 +64,9 @@ class MainService:
         """Make one call; the task's id where it was created. Raises `Away`, `CallerRefused`, `CallRefused`."""
         outgoing = self._request(call, quote(task_id or "", safe=""), _headers(call, request, caller))
         try:
-            response = await self._client.send(outgoing)
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
-            raise CallRefused(f"it cannot be sent: {type(error).__name__}") from error
-        except httpx2.HTTPError as error:
+            async with asyncio.timeout(self._timeout_seconds):  # of the whole call; a client's own is of each step
+                response = await self._client.send(outgoing)
+        except (httpx2.HTTPError, TimeoutError) as error:
             raise Away(type(error).__name__) from error
         _check(response)
         return _task_id(response) if isinstance(call, Create) else None
@@ -101,6 +100,8 @@ def _headers(call: Call, request: RunRequest, caller: Caller) -> dict[bytes, byt
     }
     if isinstance(call, Create):
         fields["Idempotency-Key"] = request.session_id  # where it is known: one task, however often an answer is lost
+    if any(character < " " for value in fields.values() for character in value):
+        raise CallRefused("a control character in a header")
     return {name.encode(): value.encode("utf-8", "replace") for name, value in fields.items()}
 
 
