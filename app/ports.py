@@ -118,6 +118,10 @@ class Journal(Protocol):
         """
         ...
 
+    async def opened_by(self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str) -> str | None:
+        """The session that this key opened. Raises `FieldInvalid`: it was used for another prompt."""
+        ...
+
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         """Append the events and save the checkpoint in one atomic, fenced write, then wake the readers.
 

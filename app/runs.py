@@ -160,7 +160,13 @@ class RunService:
             source=ask.source,
             caller_type=ask.caller_type,
         )
-        earlier = await self._history(principal, ask.thread_id)
+        try:
+            earlier = await self._history(principal, ask.thread_id)
+        except ThreadBusy:
+            first = await self._opened_before(principal, ask)
+            if first is None:
+                raise
+            return first
         step = begin(request, conversation(ask.prompt, ask.context, earlier), self._limits, now)
         try:
             opened = await self._journal.create(
@@ -192,6 +198,13 @@ class RunService:
             if turn.open_approval is not None:
                 raise ThreadBusy(turn.open_approval.request_id, turn.session_id)
         return history([turn for turn in turns if turn.state.is_final], self._thread_tokens)
+
+    async def _opened_before(self, principal: Principal, ask: Ask) -> str | None:
+        """A repeated request is no second prompt: it attaches to its run, which may be the one that waits (§3)."""
+        if ask.idempotency_key is None:
+            return None
+        owner = (principal.tenant_id, principal.user_id)
+        return await self._journal.opened_by(*owner, ask.idempotency_key, ask.digest)
 
     @property
     def is_alive(self) -> bool:

@@ -143,14 +143,15 @@ class RedisJournal:
                 self._feeds.open(session_id).publish(_entries(int(answer[1]), bodies))
                 return RunLock(session_id, epoch=1)
             case b"SAME":
-                first, _, first_digest = answer[1].decode().partition(" ")
-                if first_digest != prompt_digest:
-                    raise FieldInvalid("Idempotency-Key: it was used for another prompt or context; use a new key")
-                return str(first)
+                return _first_opened(answer[1], prompt_digest)
             case b"FULL":
                 raise TooManyRuns(f"at most {self._most_runs_per_user} runs of one user at a time")
             case _:
                 raise RunExists(session_id)
+
+    async def opened_by(self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str) -> str | None:
+        raw = await self._connection.call("GET", keys.idempotency(tenant_id, user_id, idempotency_key))
+        return None if raw is None else _first_opened(raw, prompt_digest)
 
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         session_id = lock.session_id
@@ -408,6 +409,14 @@ class RedisJournal:
                 yield fields[1]
             if len(raw) < _PAGE:
                 return
+
+
+def _first_opened(raw: bytes, prompt_digest: str) -> str:
+    """The session of an idempotency key. Raises `FieldInvalid` where it was opened for something else."""
+    first, _, first_digest = raw.decode().partition(" ")
+    if first_digest != prompt_digest:
+        raise FieldInvalid("Idempotency-Key: it was used for another prompt or context; use a new key")
+    return first
 
 
 def _pairs(raw: Any) -> list[tuple[bytes, list[bytes]]]:

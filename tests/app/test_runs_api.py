@@ -10,7 +10,7 @@ from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.settings import Settings
 from tests.harness.frames import Frame, answer
-from tests.harness.service import Aura, headers, running
+from tests.harness.service import STREAM, Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
 
 
@@ -103,6 +103,22 @@ async def test_thread_history_is_bounded_by_whole_turns(
         for n in range(3):
             await _ask(aura, f"질문 {n}", thread_id="t-1")
     assert [m["content"] for m in model.requests[2]["messages"] if m["role"] == "user"] == ["질문 1", "질문 2"]
+
+
+async def test_a_repeated_request_attaches_to_its_run_though_that_waits_in_its_thread(
+    settings: Callable[..., Settings], model: ScriptedModelServer
+) -> None:
+    model.play(calling(("send_note", {"to": "kim"})), ScriptedTurn(text="보냈습니다."))
+    sent, key = {"prompt": "메모", "thread_id": "t-1"}, {"Idempotency-Key": "k-1"}
+    async with running(settings(), tools=[risky()]) as aura:
+        async with aura.stream(body=sent, headers=headers(**key)) as stream:
+            hitl = await stream.until("hitl")
+            async with aura.stream(body=sent, headers=headers(**key)) as again:
+                assert (await again.until("hitl"))["requestId"] == hitl["requestId"]
+                other = await aura.client.post(STREAM, json=sent, headers=headers(**{"Idempotency-Key": "k-2"}))
+                assert other.status_code == 409
+                await aura.decide("approve", hitl["requestId"])
+                assert answer(await again.rest()) == "보냈습니다."
 
 
 async def test_second_prompt_of_a_waiting_thread_gets_409_that_names_the_request(
