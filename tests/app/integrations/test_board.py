@@ -245,6 +245,21 @@ async def test_what_was_not_delivered_is_taken_up_after_a_restart(
     is_right(task, "계획")
 
 
+async def test_what_is_gone_is_forgotten_and_what_a_newer_release_left_is_not(
+    made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
+) -> None:
+    gone, newer = "session_user1_1700000000_aaaa", "session_user1_1700000000_bbbb"
+    redis_client.zadd("aura:tasks", {gone: 0, newer: 0})
+    redis_client.hset(f"aura:{{user1}}:run:{newer}", "final", 1)
+    redis_client.set(f"checkpoint:{{user1}}:{newer}", '{"schema_version": 99}')
+    redis_client.set(f"aura:{{user1}}:ticket:{newer}", "sealed")
+    async with running(made(), tools=tools()):
+        await eventually(lambda: redis_client.zrange("aura:tasks", 0, -1) == [newer])
+        await eventually(lambda: float(redis_client.zscore("aura:tasks", newer) or 0) > 0)
+    assert redis_client.get(f"aura:{{user1}}:ticket:{newer}") == "sealed"
+    assert main.requests == []
+
+
 async def test_a_refused_token_is_one_line_and_one_call_a_run(made: MakeSettings, main: MainServiceStandIn) -> None:
     main.rejects_tokens = True
     with capture_logs() as logged:
