@@ -9,7 +9,15 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from werkzeug.datastructures import Headers
 
-from app.errors import AuthenticationRequired, FieldInvalid, PermissionDenied, TenantMissing, TokenExpired, TokenInvalid
+from app.errors import (
+    AuraError,
+    AuthenticationRequired,
+    FieldInvalid,
+    PermissionDenied,
+    TenantMissing,
+    TokenExpired,
+    TokenInvalid,
+)
 from app.ports import Clock, Principal
 
 ALGORITHM = "HS256"
@@ -25,9 +33,10 @@ class Authenticator:
 
     def authenticate(self, headers: Headers, *, user_required: bool = False) -> Principal:
         """The caller. Raises one of the E20xx errors, or `FieldInvalid` where `X-User-ID` is required and missing."""
-        token = _bearer(headers.get("Authorization"))
+        token = _bearer(_only(headers, "Authorization", TokenInvalid))
         principal = self._principal(self._claims(token), token)
-        tenant_id, user_id = headers.get("X-Tenant-ID"), headers.get("X-User-ID")
+        tenant_id = _only(headers, "X-Tenant-ID", PermissionDenied)
+        user_id = _only(headers, "X-User-ID", PermissionDenied)
         if not tenant_id:
             raise TenantMissing("X-Tenant-ID: the header is required")
         if tenant_id != principal.tenant_id:
@@ -75,6 +84,14 @@ def mint(secret: str, *, user_id: str, tenant_id: str, role: str | None, now: fl
     if role is not None:
         claims["role"] = role
     return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, OctKey.import_key(secret))
+
+
+def _only(headers: Headers, name: str, error: type[AuraError]) -> str | None:
+    """A header's one value. Where there are two, who stands before us may have checked the other."""
+    values = set(headers.getlist(name))
+    if len(values) > 1:
+        raise error(f"{name}: it is there more than once, with different values")
+    return values.pop() if values else None
 
 
 def _bearer(header: str | None) -> str:

@@ -37,6 +37,7 @@ from app.routes.diagram import diagram_routes
 from app.routes.documents import document_routes
 from app.routes.health import health_routes
 from app.routes.hitl import hitl_routes
+from app.routes.incoming import IncomingRequest
 from app.routes.runs import run_routes
 from app.routes.stream import stream_routes
 from app.runs import RunService
@@ -158,6 +159,7 @@ def create_app(
     answers = Answers(clock, settings.aura_event_shape)
 
     app = Quart("app", static_folder=None)
+    app.request_class = IncomingRequest
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
     app.register_blueprint(stream_routes(auth, runs, resumption, journal, settings.aura_event_shape))
     app.register_blueprint(hitl_routes(auth, approvals, answers))

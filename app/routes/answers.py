@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from typing import cast
 
 import structlog
 from quart import Quart, Request, Response, g, request
@@ -21,12 +22,15 @@ from app.errors import (
     RequestTimedOut,
 )
 from app.ports import Clock
+from app.routes.incoming import IncomingRequest
 from app.sse import MEDIA_TYPE, refusal
 from statemachine.checkpoint import JsonObject
 from statemachine.frames import Shape, compact_json
 
 STREAM_PATH = "/aura/test/stream"
 BODY_LIMIT_BYTES = 1024 * 1024
+_PATIENCE_SECONDS = 2.0
+"""For the rest of a body that was refused unread."""
 _JSON = "application/json"
 _CORRELATION = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -103,6 +107,8 @@ class Answers:
         )
 
     async def _finish(self, response: Response) -> Response:
+        if response.status_code >= 400:
+            await cast("IncomingRequest", request).body.read_away(_PATIENCE_SECONDS)
         if request.method == "OPTIONS" and response.status_code == 200:  # what is allowed stands in `Allow`
             response.status_code = 204
             response.headers.pop("Content-Type", None)

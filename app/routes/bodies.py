@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, overload
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -47,7 +48,7 @@ class StreamBody(BaseModel):
         Field(description=f"the screen's; at most {CONTEXT_LIMIT_BYTES} bytes as JSON"),
         WithJsonSchema({"type": ["object", "null"]}),
     ] = Field(default_factory=dict)
-    thread_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    thread_id: Annotated[str, Field(max_length=200)] | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -55,6 +56,11 @@ class StreamBody(BaseModel):
         if not prompt.strip():
             raise ValueError("it must not be empty")
         return prompt
+
+    @field_validator("thread_id")
+    @classmethod
+    def _empty_is_absent(cls, thread_id: str | None) -> str | None:
+        return thread_id or None
 
     @field_validator("context", mode="before")
     @classmethod
@@ -134,7 +140,10 @@ class ResumeHeaders(BaseModel):
     session_id: str | None = Field(default=None, alias="X-Session-ID", description="as ?sessionId=")
 
 
-Noted = Annotated[str, Field(max_length=200)]
+_NOTED_CHARACTERS = 200
+Noted = Annotated[str, Field(max_length=_NOTED_CHARACTERS)]
+Logged = Annotated[str, AfterValidator(lambda text: text[:_NOTED_CHARACTERS])]
+"""Whatever it is, it is no error (§1.2)."""
 
 
 class StartHeaders(ResumeHeaders):
@@ -144,8 +153,8 @@ class StartHeaders(ResumeHeaders):
         default=None, alias="Idempotency-Key", description="a second POST with it attaches to the run of the first"
     )
     agent_id: Noted | None = Field(default=None, alias="X-Agent-ID", description="groups runs without a thread_id")
-    source: Noted | None = Field(default=None, alias="X-DWP-Source", description="AURA, FRONTEND, INTERNAL, BATCH")
-    caller_type: Noted | None = Field(default=None, alias="X-DWP-Caller-Type", description="USER, AGENT, SYSTEM")
+    source: Logged | None = Field(default=None, alias="X-DWP-Source", description="AURA, FRONTEND, INTERNAL, BATCH")
+    caller_type: Logged | None = Field(default=None, alias="X-DWP-Caller-Type", description="USER, AGENT, SYSTEM")
 
 
 @overload
