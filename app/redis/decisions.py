@@ -248,8 +248,14 @@ class RedisDecisions:
     # --- for deciders -------------------------------------------------------------------------------------------------
 
     async def request(self, request_id: str) -> ApprovalRequest | None:
-        raw = await self._connection.call("GET", keys.hitl_request(request_id))
-        return None if raw is None else _request(request_id, raw)
+        return self._readable(request_id, await self._connection.call("GET", keys.hitl_request(request_id)))
+
+    def _readable(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
+        """A request that somebody overwrote with what is no JSON is as good as gone; its deadline is not."""
+        if raw is None:
+            return None
+        self._senders.notice(raw, "An approval request")
+        return _request(request_id, raw) if _json_object(raw) else None
 
     async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
         settled, is_first = await self._settle(request, decision)
@@ -278,7 +284,7 @@ class RedisDecisions:
     async def _swapped(self, request: ApprovalRequest, wanted: str) -> ApprovalRequest | None:
         key = keys.hitl_request(request.request_id)
         raw = await self._connection.script(self._swap, [key], [request.raw, wanted])
-        return None if raw is None else _request(request.request_id, raw)
+        return self._readable(request.request_id, raw)
 
     async def _publish(self, request: ApprovalRequest, decision: Decision) -> None:
         approved = decision.verdict == "approved"

@@ -66,6 +66,22 @@ async def test_a_stored_java_signal_is_noticed(asked: Ask) -> None:
         await run.approved()
 
 
+async def test_a_request_overwritten_by_java_is_named_and_the_run_still_hears_a_signal(asked: Ask) -> None:
+    async with asked(ENDED) as run:
+        run.redis.set(f"hitl:request:{run.request_id}", as_java_writes(json.dumps(run.request())), keepttl=True)
+        (hint,) = await eventually(lambda: hints(run.aura))
+        assert hint.startswith("An approval request")
+        assert (await run.aura.decide("approve", run.request_id)).status_code == 404
+        run.publish({"type": "approval", "requestId": run.request_id})
+        await run.approved()
+
+
+async def test_a_request_overwritten_by_java_still_has_its_deadline(asked: Ask) -> None:
+    async with asked(hitl_timeout_seconds=0.5) as run:
+        run.redis.set(f"hitl:request:{run.request_id}", as_java_writes(json.dumps(run.request())), keepttl=True)
+        assert (await run.stream.rest())[-2]["status"] == "timed_out"
+
+
 @pytest.mark.usefixtures("model")
 async def test_a_java_named_key_is_noticed_at_the_start(settings: MakeSettings, redis_client: redis.Redis) -> None:
     made: Settings = settings()
