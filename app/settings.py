@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -27,7 +29,7 @@ Names = frozenset[str]
 class Settings(BaseModel):
     """Every setting under the name of its environment variable, in lower case."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # identity
     jwt_secret: SecretStr = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
@@ -124,10 +126,34 @@ class Settings(BaseModel):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+    def _redis_address(cls, url: SecretStr | None) -> SecretStr | None:
         schemes = ("redis://", "rediss://", "unix://")
-        if url is not None and not url.get_secret_value().startswith(schemes):
+        text = url.get_secret_value() if url is not None else schemes[0]
+        if not text.startswith(schemes):
             raise ValueError(f"it must begin with one of {', '.join(schemes)}")
+        try:
+            path, _ = urlsplit(text).path.strip("/"), urlsplit(text).port
+        except ValueError:  # its words may hold the password
+            raise ValueError("host and port cannot be read; special characters of a password are %-escaped") from None
+        if not text.startswith("unix://") and path and not path.isdecimal():
+            raise ValueError("after the host only the number of a database may follow, like /0")
+        return url
+
+    @field_validator("redis_host")
+    @classmethod
+    def _without_a_port(cls, host: str) -> str:
+        if ":" not in host:
+            return host
+        try:
+            return f"[{IPv6Address(host.strip('[]'))}]"
+        except ValueError:
+            raise ValueError("a name or an address is required; the port goes into REDIS_PORT") from None
+
+    @field_validator("openai_base_url", "github_api_url")
+    @classmethod
+    def _http_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.match(r"https?://[^/\s]", url):
+            raise ValueError("http(s)://host[:port][/path] is required")
         return url
 
     @field_validator("aura_knowledge_path")

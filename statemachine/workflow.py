@@ -324,7 +324,7 @@ def _ask(draft: Draft) -> Effect:
             confidence_source=call.confidence.source,
             step_id=draft.step_id_for(call),
             expires_at=int(deadline_at),
-            timeout_seconds=max(1, round(draft.now_is.limits.approval_seconds)),
+            timeout_seconds=max(1, round(deadline_at - draft.now)),
             outcome_unknown=True if approval.outcome_unknown else None,
         )
     )

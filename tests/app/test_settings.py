@@ -73,6 +73,14 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("AURA_MAX_TURNS", "0"),
         ("AURA_LOG_CONTENT", "perhaps"),
         ("SMTP_TLS", "ssl"),
+        ("AURA_RUN_TIMEOUT_SECONDS", "inf"),  # no JSON, so no checkpoint
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "redis://localhost:many/0"),
+        ("REDIS_URL", "redis://localhost:6379/main"),  # the driver would take database 0
+        ("REDIS_URL", "redis://[::1/0"),
+        ("REDIS_HOST", "redis:6380"),
+        ("OPENAI_BASE_URL", "localhost:8000/v1"),
+        ("GITHUB_API_URL", "https://"),
         ("AURA_KNOWLEDGE_PATH", "/nowhere/index.db"),
         ("AURA_KNOWLEDGE_PATH", "/"),
     ],
@@ -98,6 +106,9 @@ def test_the_secret_is_counted_in_bytes() -> None:
     ("environment", "address"),
     [
         ({"REDIS_HOST": "redis", "REDIS_PORT": "7000"}, "redis://redis:7000/0"),
+        ({"REDIS_HOST": "::1"}, "redis://[::1]:6379/0"),
+        ({"REDIS_URL": "unix:///run/redis.sock"}, "unix:///run/redis.sock"),
+        ({"REDIS_URL": "redis://host"}, "redis://host"),
         ({"REDIS_PASSWORD": "p@ss/w:rd"}, "redis://:p%40ss%2Fw%3Ard@localhost:6379/0"),
         ({"REDIS_URL": "rediss://u:p@host:1/2", "REDIS_HOST": "other"}, "rediss://u:p@host:1/2"),
     ],

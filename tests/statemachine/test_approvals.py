@@ -256,6 +256,8 @@ def test_a_run_about_to_end_gives_no_more_time_than_it_has() -> None:
     effect = run.ask(risky())
     assert isinstance(effect, AwaitDecision)
     assert effect.deadline_at == NOW + 100
+    hitl = of(Hitl, run.last)[0]
+    assert (hitl.expires_at, hitl.timeout_seconds) == (NOW + 100, 100)
 
 
 def test_an_approved_repeat_leaves_no_doubt_behind() -> None:
