@@ -13,6 +13,7 @@ from quart import Quart
 from app.approvals import ApprovalService
 from app.auth import Authenticator
 from app.clock import SystemClock
+from app.console.entrance import Entrance
 from app.effects import Effects
 from app.integrations.board import MainServiceBoard
 from app.integrations.main_service import MainService
@@ -33,6 +34,7 @@ from app.redis.nodes import RedisNodes, new_node_id
 from app.redis.tasks import RedisOutbox
 from app.resume import Resumption
 from app.routes.answers import BODY_LIMIT_BYTES, Answers
+from app.routes.console import console_routes
 from app.routes.diagram import diagram_routes
 from app.routes.documents import document_routes
 from app.routes.health import health_routes
@@ -97,9 +99,16 @@ class Service:
 
 
 def create_app(
-    settings: Settings | None = None, *, clock: Clock | None = None, tools: Sequence[Tool] | None = None
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    tools: Sequence[Tool] | None = None,
+    entrance: Entrance | None = None,
 ) -> Quart:
-    """The service as an ASGI app; nothing connects before it serves. `app.extensions["aura"]` is its `Service`."""
+    """The service as an ASGI app; nothing connects before it serves. `app.extensions["aura"]` is its `Service`.
+
+    `entrance`: whose one-time links open the console, where there are any.
+    """
     settings = settings or Settings.from_environment()
     clock = clock or SystemClock()
     node_id = new_node_id()
@@ -168,6 +177,8 @@ def create_app(
     app.register_blueprint(diagram_routes(auth, records, resumption))
     app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
     app.register_blueprint(document_routes(settings.aura_event_shape))
+    if settings.aura_console:
+        app.register_blueprint(console_routes(answers, entrance))
     answers.install(app)
     service = Service(connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
     app.extensions["aura"] = service

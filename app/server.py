@@ -20,6 +20,7 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 
 from app.bootstrap import Service, create_app
+from app.console.entrance import Entrance
 from app.errors import ConfigurationError
 from app.parent import die_with_parent
 from app.settings import Settings
@@ -102,10 +103,15 @@ def stop_signal() -> asyncio.Event:
 
 
 async def serve(
-    settings: Settings, config: Config, *, stop: asyncio.Event | None = None, started: asyncio.Event | None = None
+    settings: Settings,
+    config: Config,
+    *,
+    stop: asyncio.Event | None = None,
+    started: asyncio.Event | None = None,
+    entrance: Entrance | None = None,
 ) -> None:
     """Serve until `stop`, or else a signal, then drain (§2.3). `started` is set when the port answers."""
-    app = create_app(settings)
+    app = create_app(settings, entrance=entrance)
     service: Service = app.extensions["aura"]
     bind = config.bind[0]
     if not bind.startswith(("fd://", "unix:")):  # before anything starts, so that a taken port is one clear line

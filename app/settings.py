@@ -76,6 +76,9 @@ class Settings(BaseModel):
     aura_event_shape: Shape = Field(default="both", description="fields flat, nested under `data`, or both (§2.1)")
     aura_heartbeat_seconds: float = Field(default=15, gt=0, le=240, description="silence before a heartbeat")
 
+    # the operator page
+    aura_console: bool = Field(default=False, description="serve the operator page at `/aura/console`")
+
     # nodes
     aura_lease_seconds: float = Field(default=10, ge=1, description="a node that is silent for longer loses its runs")
     aura_drain_seconds: float = Field(default=5, ge=0, description="time for runs to reach a committed step at SIGTERM")

@@ -1,8 +1,8 @@
 """The one table as an SVG, drawn by hand: what is drawn and said comes from the table, where it stands from here.
 
-Every state has its `id` and `data-state`, every arrow its `data-trigger`, `data-from` and `data-to`, so that a page can
-light them up. Colours are attributes (light), which a page's CSS overrides by class; where the reader prefers dark, the
-picture's own style does.
+Every state has its `id` and `data-state`, every arrow its `data-trigger`, `data-from`, `data-to` and `data-number-at`
+(where the numbers of its passages go), so that a page can light them up. Colours are attributes (light), which a
+page's CSS overrides by class; where the reader prefers dark, the picture's own style does.
 """
 
 from __future__ import annotations
@@ -186,7 +186,11 @@ def _arrow(route: Route, glance: Glance | None) -> Iterable[str]:
     width = {"taken": 2.8, "happy": 2.4}.get(kind, 1.6)
     sources = " ".join(arrow.source for arrow in arrows)
     taken = ' data-taken="true"' if passed else ""
-    yield (f'<g class="transition" data-trigger="{first.trigger}" data-from="{sources}" data-to="{first.dest}"{taken}>')
+    x, y = route.badge
+    yield (
+        f'<g class="transition" data-trigger="{first.trigger}" data-from="{sources}" data-to="{first.dest}"'
+        f' data-number-at="{x} {y}"{taken}>'
+    )
     yield f"<title>{escape(_told(first, passed))}</title>"
     dashes = ' stroke-dasharray="7 5"' if way_out else ""
     yield (

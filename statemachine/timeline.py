@@ -31,7 +31,7 @@ class Tokens(_Shown):
     total_tokens: int = 0
 
 
-class Decided(_Shown):
+class Settlement(_Shown):
     """What came of a wait for a person."""
 
     request_id: str
@@ -60,7 +60,7 @@ class Span(_Shown):
     tool_call_id: str | None = None
     outcome: str | None = None
     tokens: Tokens | None = None
-    decision: Decided | None = None
+    decision: Settlement | None = None
 
     @property
     def ended_at(self) -> float:
@@ -164,7 +164,7 @@ def _wait_span(review: Review, run: Checkpoint, until: float) -> Span:
         is_open=review.ended_at is None,
         tool_call_id=review.call_id,
         outcome=review.verdict,
-        decision=Decided(
+        decision=Settlement(
             request_id=review.request_id,
             verdict=review.verdict,
             decided_by=review.decided_by,

@@ -15,7 +15,7 @@
  * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads one that exists. Both answer a `RunStream`:
  *   iterate it once. It comes back by itself when the connection breaks; no event is lost or seen twice, and the prompt
  *   is executed once. To leave the loop, or to abort `options.signal`, ends the reading, not the run.
- * - `approve`, `reject`, `cancel`, `runs`, `details`, `pending`, `request`, `info`: one call each, repeated where the
+ * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request`, `info`: one call each, repeated where the
  *   network or the service was away for a moment.
  * - What goes wrong is a `Refused` (the service said no: `status`, `code`, `message`), or a `StreamLost` (it did not come
  *   back in time).
@@ -273,6 +273,31 @@ export interface ServiceInfo {
     model: string;
     states: State[];
 }
+/** What came of a wait for a person. */
+export interface Settlement {
+    requestId: string;
+    verdict?: string | null;
+    decidedBy?: string | null;
+    decidedAt?: number | null;
+    reason?: string | null;
+    edited: boolean;
+}
+/** Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made. `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's. */
+export interface Span {
+    kind: "state" | "model" | "tool" | "wait";
+    name: string;
+    startedAt: number;
+    durationSeconds: number;
+    isOpen: boolean;
+    source?: State | null;
+    trigger?: string | null;
+    turn?: number | null;
+    attempt?: number | null;
+    toolCallId?: string | null;
+    outcome?: string | null;
+    tokens?: Tokens | null;
+    decision?: Settlement | null;
+}
 /** Where a run stands. */
 export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
 /** An approval request as Redis holds it (§5); every system may add fields. `createdAt` is in milliseconds. */
@@ -287,8 +312,24 @@ export interface StoredRequest {
     createdAt: number;
     expiresAt?: number;
 }
+/** A run's spans by their start. `waited_seconds` is what people took, of `duration_seconds` in all. */
+export interface Timeline {
+    sessionId: string;
+    state: State;
+    startedAt: number;
+    durationSeconds: number;
+    waitedSeconds: number;
+    isOpen: boolean;
+    tokens: Tokens;
+    spans: Span[];
+}
 /** Tokens the model reported. */
 export interface TokenUsage {
+    promptTokens: number;
+    completionTokens: number;
+    totalTokens: number;
+}
+export interface Tokens {
     promptTokens: number;
     completionTokens: number;
     totalTokens: number;
@@ -395,6 +436,8 @@ export declare class AuraClient {
     runs({ signal, ...query }?: RunsOptions): Promise<RunPage>;
     /** One run whole: ledger, path, usage, answer. */
     details(sessionId: string): Promise<RunDetails>;
+    /** Where a run's time went until now: states, model turns, tools, waits. */
+    timeline(sessionId: string): Promise<Timeline>;
     /** Approval requests that wait for a decision. */
     pending({ signal, ...query }?: PageOptions): Promise<RequestPage>;
     /** An approval request as it is stored. */
@@ -448,4 +491,4 @@ export declare class FrameParser {
     private lines;
     feed(piece: Uint8Array): Frame[];
 }
-// Made from client.ts (SHA-256 8deda04a449a4a5e8df7937344071ea8e17658ea32306462b3a24d195210361b).
+// Made from client.ts (SHA-256 68b3ea5e30c0e624ca8f0af872b83641755ce1e5585f91dca302665a05cc38d8).

@@ -15,7 +15,7 @@
  * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads one that exists. Both answer a `RunStream`:
  *   iterate it once. It comes back by itself when the connection breaks; no event is lost or seen twice, and the prompt
  *   is executed once. To leave the loop, or to abort `options.signal`, ends the reading, not the run.
- * - `approve`, `reject`, `cancel`, `runs`, `details`, `pending`, `request`, `info`: one call each, repeated where the
+ * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request`, `info`: one call each, repeated where the
  *   network or the service was away for a moment.
  * - What goes wrong is a `Refused` (the service said no: `status`, `code`, `message`), or a `StreamLost` (it did not come
  *   back in time).
@@ -102,6 +102,10 @@ export class AuraClient {
     /** One run whole: ledger, path, usage, answer. */
     async details(sessionId) {
         return (await this.call("GET", `/aura/runs/${encodeURIComponent(sessionId)}`)).data;
+    }
+    /** Where a run's time went until now: states, model turns, tools, waits. */
+    async timeline(sessionId) {
+        return (await this.call("GET", `/aura/runs/${encodeURIComponent(sessionId)}/timeline`)).data;
     }
     /** Approval requests that wait for a decision. */
     async pending({ signal, ...query } = {}) {
@@ -495,4 +499,4 @@ function sleep(ms, signal) {
             signal?.addEventListener("abort", stop, { once: true });
     });
 }
-// Made from client.ts (SHA-256 8deda04a449a4a5e8df7937344071ea8e17658ea32306462b3a24d195210361b).
+// Made from client.ts (SHA-256 68b3ea5e30c0e624ca8f0af872b83641755ce1e5585f91dca302665a05cc38d8).

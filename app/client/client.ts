@@ -15,7 +15,7 @@
  * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads one that exists. Both answer a `RunStream`:
  *   iterate it once. It comes back by itself when the connection breaks; no event is lost or seen twice, and the prompt
  *   is executed once. To leave the loop, or to abort `options.signal`, ends the reading, not the run.
- * - `approve`, `reject`, `cancel`, `runs`, `details`, `pending`, `request`, `info`: one call each, repeated where the
+ * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request`, `info`: one call each, repeated where the
  *   network or the service was away for a moment.
  * - What goes wrong is a `Refused` (the service said no: `status`, `code`, `message`), or a `StreamLost` (it did not come
  *   back in time).
@@ -286,6 +286,31 @@ export interface ServiceInfo {
   model: string;
   states: State[];
 }
+/** What came of a wait for a person. */
+export interface Settlement {
+  requestId: string;
+  verdict?: string | null;
+  decidedBy?: string | null;
+  decidedAt?: number | null;
+  reason?: string | null;
+  edited: boolean;
+}
+/** Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made. `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's. */
+export interface Span {
+  kind: "state" | "model" | "tool" | "wait";
+  name: string;
+  startedAt: number;
+  durationSeconds: number;
+  isOpen: boolean;
+  source?: State | null;
+  trigger?: string | null;
+  turn?: number | null;
+  attempt?: number | null;
+  toolCallId?: string | null;
+  outcome?: string | null;
+  tokens?: Tokens | null;
+  decision?: Settlement | null;
+}
 /** Where a run stands. */
 export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
 /** An approval request as Redis holds it (§5); every system may add fields. `createdAt` is in milliseconds. */
@@ -300,8 +325,24 @@ export interface StoredRequest {
   createdAt: number;
   expiresAt?: number;
 }
+/** A run's spans by their start. `waited_seconds` is what people took, of `duration_seconds` in all. */
+export interface Timeline {
+  sessionId: string;
+  state: State;
+  startedAt: number;
+  durationSeconds: number;
+  waitedSeconds: number;
+  isOpen: boolean;
+  tokens: Tokens;
+  spans: Span[];
+}
 /** Tokens the model reported. */
 export interface TokenUsage {
+  promptTokens: number;
+  completionTokens: number;
+  totalTokens: number;
+}
+export interface Tokens {
   promptTokens: number;
   completionTokens: number;
   totalTokens: number;
@@ -441,6 +482,11 @@ export class AuraClient {
   /** One run whole: ledger, path, usage, answer. */
   async details(sessionId: string): Promise<RunDetails> {
     return (await this.call("GET", `/aura/runs/${encodeURIComponent(sessionId)}`)).data as RunDetails;
+  }
+
+  /** Where a run's time went until now: states, model turns, tools, waits. */
+  async timeline(sessionId: string): Promise<Timeline> {
+    return (await this.call("GET", `/aura/runs/${encodeURIComponent(sessionId)}/timeline`)).data as Timeline;
   }
 
   /** Approval requests that wait for a decision. */

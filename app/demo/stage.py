@@ -10,12 +10,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from app import server
 from app.auth import mint
+from app.clock import SystemClock
+from app.console.entrance import Entrance
 from app.demo import events
 from app.demo.embeddings import EMBEDDING_MODEL_NAME
 from app.demo.github import GitHubStandIn
@@ -73,13 +76,12 @@ class Stage:
     github: GitHubStandIn
     main_service: MainServiceStandIn
     is_scripted: bool
+    entrance: Entrance
+    """Whose links open the console, as somebody who may decide whatever the tenant asks."""
 
     @property
     def token(self) -> str:
-        secret = self.settings.jwt_secret.get_secret_value()
-        return mint(
-            secret, user_id=USER_ID, tenant_id=TENANT_ID, role=None, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
-        )
+        return _token(self.settings, role=None)
 
     @asynccontextmanager
     async def serving(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
@@ -88,7 +90,9 @@ class Stage:
         config = server.configuration(f"fd://{listener.detach()}")
         config.loglevel = "WARNING"
         started = asyncio.Event()
-        service = asyncio.create_task(server.serve(self.settings, config, stop=stop, started=started))
+        service = asyncio.create_task(
+            server.serve(self.settings, config, stop=stop, started=started, entrance=self.entrance)
+        )
         service.add_done_callback(lambda _: stop.set())  # nobody shall wait for a service that is gone
         service.add_done_callback(lambda _: started.set())
         try:
@@ -120,6 +124,7 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
             "github_token": SecretStr(github_token),
             "github_api_url": github.url,
             "main_service_url": main_service.url,
+            "aura_console": True,
         }
         if is_scripted:
             model = await parts.enter_async_context(ScriptedModelServer())
@@ -130,4 +135,15 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
                 "openai_model": MODEL_NAME,
                 "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
-        yield Stage(settings.model_copy(update=leading_there), redis, mail, github, main_service, is_scripted)
+        settings = settings.model_copy(update=leading_there)
+        entrance = Entrance(
+            SystemClock(), partial(_token, settings, role=min(settings.aura_approver_roles, default=None))
+        )
+        yield Stage(settings, redis, mail, github, main_service, is_scripted, entrance)
+
+
+def _token(settings: Settings, *, role: str | None) -> str:
+    secret = settings.jwt_secret.get_secret_value()
+    return mint(
+        secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+    )

@@ -10,7 +10,8 @@ from app import logs, server
 from app.ask.conversation import INTERRUPTED, Conversation, Policy, Verdict, at_terminal
 from app.ask.view import View, terminal
 from app.client.client import AuraClient, Caller
-from app.demo.smtp import ReceivedMail
+from app.console.entrance import LIFETIME_SECONDS
+from app.demo.smtp import ReceivedMail, SmtpSink
 from app.demo.stage import HOST, TENANT_ID, USER_ID, Stage, demo_settings, listen, stage
 from app.settings import Settings
 from statemachine.checkpoint import JsonObject
@@ -76,6 +77,11 @@ async def _serve(settings: Settings, port: int) -> None:
         view.line(f"Aura demo on {url}", "bold", "   Ctrl-C stops everything")
         _tell_parts(view, parts)
         view.line()
+        view.line(
+            "Open the console in a browser:", "bold", f"   the link works once, for {LIFETIME_SECONDS // 60} minutes"
+        )
+        _tell_link(view, parts, url)
+        view.line()
         view.line("Paste into another terminal:", "bold")
         view.line()
         values = {"user": USER_ID, "tenant": TENANT_ID, "token": parts.token, "url": url}
@@ -87,7 +93,9 @@ async def _serve(settings: Settings, port: int) -> None:
             for prompt in _PROMPTS:
                 view.line(f"  {prompt}")
         view.line()
+        telling = asyncio.create_task(_tell_mails(view, parts.mail))
         await stop.wait()
+        telling.cancel()
 
 
 def play(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str | None, port: int) -> int:
@@ -129,6 +137,16 @@ async def _play(settings: Settings, prompt: str, context: JsonObject, policy: Po
     return code
 
 
+def _tell_link(view: View, parts: Stage, url: str) -> None:
+    """A link that opens the console once, and another when it was used. What follows `#` reaches no server, no log."""
+
+    def tell(before: str = "") -> None:
+        view.line(f"{before}{url}/aura/console#code={parts.entrance.code()}", "dim" if before else "")
+
+    parts.entrance.used = lambda: tell("the next link: ")
+    tell()
+
+
 def _tell_parts(view: View, parts: Stage) -> None:
     settings = parts.settings
     if parts.is_scripted:
@@ -156,6 +174,16 @@ def _tell_outcome(view: View, parts: Stage) -> None:
         view.line()
         view.line(f"☑ the Main Service stand-in has {task.task_id}: {task.status}", "bold green")
         view.values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
+
+
+async def _tell_mails(view: View, sink: SmtpSink) -> None:
+    """Each mail as it comes in."""
+    told = 0
+    while True:
+        mails = await sink.received(told + 1)
+        for mail in mails[told:]:
+            _tell_mail(view, mail)
+        told = len(mails)
 
 
 def _tell_mail(view: View, mail: ReceivedMail) -> None:

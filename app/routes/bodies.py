@@ -157,6 +157,14 @@ class StartHeaders(ResumeHeaders):
     caller_type: Logged | None = Field(default=None, alias="X-DWP-Caller-Type", description="USER, AGENT, SYSTEM")
 
 
+class CodeBody(BaseModel):
+    """`POST /aura/console/token`: what a one-time link holds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    code: Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+
+
 @overload
 async def read(incoming: Request, model: type[T]) -> T: ...
 @overload

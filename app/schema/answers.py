@@ -168,3 +168,9 @@ class Signal(TypedDict):
     status: NotRequired[str]
     timestamp: NotRequired[int]
     reason: NotRequired[str]
+
+
+class ConsoleToken(TypedDict):
+    """What a one-time link of the console is exchanged for."""
+
+    token: str

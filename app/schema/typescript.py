@@ -13,11 +13,12 @@ from app.schema.events import own_schema
 from app.schema.models import draw
 from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
+from statemachine.timeline import Timeline
 
 BEGIN = "// <generated>"
 END = "// </generated>"
 _PREFIX = "#/"
-_ANSWERS = (RunPage, RequestPage, RunDetails, Outcome, StoredRequest, ServiceInfo)
+_ANSWERS = (RunPage, RequestPage, RunDetails, Outcome, StoredRequest, ServiceInfo, Timeline)
 _WORDS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 

@@ -11,6 +11,8 @@ from openapi_spec_validator import validate
 from quart import Quart
 
 from app.bootstrap import create_app
+from app.clock import SystemClock
+from app.console.entrance import Entrance
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.errors import AuraError
@@ -29,7 +31,8 @@ OWN_METHODS = {"HEAD", "OPTIONS"}
 
 @pytest.fixture
 def app(settings: MakeSettings) -> Quart:
-    return create_app(settings())
+    """With every route there can be."""
+    return create_app(settings(aura_console=True), entrance=Entrance(SystemClock(), lambda: ""))
 
 
 def document(app: Quart) -> dict[str, Any]:

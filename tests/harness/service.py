@@ -18,6 +18,7 @@ from quart import Quart
 from app import server
 from app.auth import mint
 from app.bootstrap import Service, create_app
+from app.console.entrance import Entrance
 from app.ports import Clock, Tool
 from app.settings import Settings
 from tests.harness.conformity import Conformity
@@ -71,10 +72,14 @@ class Aura(Client):
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock | None = None, tools: Sequence[Tool] | None = None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    tools: Sequence[Tool] | None = None,
+    entrance: Entrance | None = None,
 ) -> AsyncIterator[Aura]:
     """Serve until the block is left, then shut down as a SIGTERM would."""
-    app = create_app(settings, clock=clock, tools=tools)
+    app = create_app(settings, clock=clock, tools=tools, entrance=entrance)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
     config = server.configuration(f"fd://{listener.detach()}")
