@@ -8,6 +8,7 @@ Nothing is seen before it is committed. A run lives in a task of its own: a clie
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -271,7 +272,9 @@ class RunService:
     ) -> None:
         self._runs[run.checkpoint.session_id] = run
         self._tell(run.checkpoint)
-        run.task = asyncio.create_task(self._carry(run, effect, word, fact, confirm=confirm))
+        # In a context of its own: the request's would keep its connection in memory for as long as the run lasts.
+        carrying = self._carry(run, effect, word, fact, confirm=confirm)
+        run.task = asyncio.create_task(carrying, context=contextvars.Context())
 
     def _tell(self, checkpoint: Checkpoint) -> None:
         if self._board is not None:

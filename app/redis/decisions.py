@@ -19,7 +19,7 @@ from app.errors import StorageUnavailable
 from app.ports import ApprovalRequest, Clock, RequestStatus
 from app.redis import keys, scripts, tasks
 from app.redis.channels import Channels
-from app.redis.connection import Connection
+from app.redis.connection import Command, Connection
 from app.redis.senders import Senders
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalElsewhere, SignalIgnored, names_its_request, parse_signal
@@ -111,24 +111,24 @@ class RedisDecisions:
         if task_id is not None:
             stored["taskId"] = task_id
         owner = {name: stored[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
-        await self._forget_stale_signal(session_id)
-        answers = await self._connection.many(
-            [
-                ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
-                ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
-                *([] if task_id is None else [tasks.link(task_id, approval.request_id)]),
-            ]
+        stale, *_ = await self._asked(
+            ("GET", keys.hitl_signal(session_id)),
+            ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
+            ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
+            *([] if task_id is None else [tasks.link(task_id, approval.request_id)]),
         )
+        # A signal without a `requestId` was for an earlier request; it must not decide this one.
+        if stale is not None and not names_its_request(stale):
+            await self._connection.call("DEL", keys.hitl_signal(session_id))
+        await self._listen(session_id, approval.request_id)
+
+    async def _asked(self, *commands: Command) -> list[Any]:
+        """All answers, in one round trip. Raises `StorageUnavailable`."""
+        answers = await self._connection.many(commands)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise StorageUnavailable(str(answer)) from answer
-        await self._listen(session_id, approval.request_id)
-
-    async def _forget_stale_signal(self, session_id: str) -> None:
-        """A signal without a `requestId` was for an earlier request; it must not decide this one."""
-        raw = await self._stored_signal(session_id)
-        if raw is not None and not names_its_request(raw):
-            await self._connection.call("DEL", keys.hitl_signal(session_id))
+        return answers
 
     async def _listen(self, session_id: str, request_id: str) -> _Waiter:
         waiter = self._waiters.get(session_id)
@@ -161,8 +161,11 @@ class RedisDecisions:
         self, session_id: str, waiter: _Waiter, deadline_at: float, accept: Callable[[Decision], None]
     ) -> Decision | None:
         """The decision, if the request, what was heard or the stored signal hold one that counts."""
-        request = await self.request(waiter.request_id)
-        heard, stored = list(waiter.inbox), await self._stored_signal(session_id)
+        heard = list(waiter.inbox)
+        raw, stored = await self._asked(
+            ("GET", keys.hitl_request(waiter.request_id)), ("GET", keys.hitl_signal(session_id))
+        )
+        request = None if raw is None else _request(waiter.request_id, raw)
         decision = None
         if request is not None and request.is_decided:
             decision = self._judged(waiter, _Said(request.raw.encode()), deadline_at, accept)
