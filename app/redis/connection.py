@@ -144,6 +144,17 @@ class Connection:
                 answers[i] = answer
         return [_translated(answer) for answer in answers]
 
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Many strings at once."""
+        if isinstance(self._client, RedisCluster):  # whose nodes hold some of them each
+            found = await self.many([("GET", key) for key in keys])
+        else:
+            found = await self.call("MGET", *keys) if keys else []
+        for value in found:
+            if isinstance(value, Exception):
+                raise StorageUnavailable(_cause(value)) from value
+        return found
+
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +31,9 @@ REQUEST_TTL_SECONDS = 30 * 60
 SESSION_TTL_SECONDS = 60 * 60
 SIGNAL_TTL_SECONDS = 5 * 60
 _LOOK_SECONDS = 2.0
-_BATCH = 500
+_LOOKS, _TURNS = 500, 5
+"""So many at a time, or the fifth part of them: the more runs wait, the rarer each is looked at, but every 10 s."""
+_BATCH = 100
 
 log = structlog.get_logger(__name__)
 
@@ -229,23 +233,25 @@ class RedisDecisions:
     async def _look_now_and_again(self) -> None:
         """Wake whoever's keys show something: a message may have been lost, or a decider may not publish at all."""
         await self._senders.look()
+        reached = 0
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             waiting = list(self._waiters.items())
-            for start in range(0, len(waiting), _BATCH):
-                try:
-                    await self._look_at(waiting[start : start + _BATCH])
-                except StorageUnavailable:
-                    break
+            reached = reached if reached < len(waiting) else 0
+            until = reached + max(_LOOKS, math.ceil(len(waiting) / _TURNS))
+            with suppress(StorageUnavailable):
+                while reached < min(until, len(waiting)):
+                    await self._look_at(waiting[reached : reached + _BATCH])
+                    reached += _BATCH
 
     async def _look_at(self, waiting: list[tuple[str, _Waiter]]) -> None:
         names = [keys.hitl_request(waiter.request_id) for _, waiter in waiting]
         names += [keys.hitl_signal(session_id) for session_id, _ in waiting]
-        values = await self._connection.many([("GET", name) for name in names])
+        values = await self._connection.values(names)
         requests, signals = values[: len(waiting)], values[len(waiting) :]
         for (_, waiter), request, signal in zip(waiting, requests, signals, strict=True):
-            is_pending = isinstance(request, bytes) and _json_object(request).get("status") == "pending"
-            if isinstance(signal, bytes) or not is_pending:
+            is_pending = request is not None and _json_object(request).get("status") == "pending"
+            if signal is not None or not is_pending:
                 waiter.woken.set()
 
     # --- for deciders -------------------------------------------------------------------------------------------------
