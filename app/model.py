@@ -165,7 +165,7 @@ def _delta(data: bytes) -> ModelDelta:
         choice = choices[0]
         delta = choice.get("delta") or {}
         calls, logprobs = delta.get("tool_calls"), choice.get("logprobs")
-        found = [token["logprob"] for token in logprobs.get("content") or ()] if logprobs else []
+        found = [token["logprob"] for token in logprobs.get("content") or ()] if logprobs else ()
         return ModelDelta(
             text=_text(delta.get("content")),
             reasoning=_text(delta.get("reasoning_content") or delta.get("reasoning")),

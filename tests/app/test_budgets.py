@@ -1,0 +1,130 @@
+"""What a run may cost, in units that do not depend on the machine: round trips, bytes, tasks, timers, parses."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from app import model as model_client
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
+from app.redis.connection import Connection
+from statemachine.frames import FRAME_LIMIT_BYTES
+from tests.harness.frames import answer, check
+from tests.harness.raw import MakeSettings, whole
+from tests.harness.service import Aura, headers, running
+from tests.harness.tools import calling, risky
+from tests.harness.waiting import eventually
+
+TEXT = "".join(f"낱말{number} " for number in range(200))
+WAITING = 20
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Iterator[Callable[[], int]]:
+    """How often a function was called in the block."""
+    original, calls = getattr(owner, name), 0
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, counting)
+        yield lambda: calls
+
+
+async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
+    settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(settings(aura_lease_seconds=60)) as aura:
+        model.play(ScriptedTurn(text=TEXT, chunk_chars=4), ScriptedTurn(text=TEXT, chunk_chars=4))
+        await whole(aura)  # the scripts are loaded
+        with (
+            counted(monkeypatch, Connection, "_exchange") as round_trips,
+            counted(monkeypatch, model_client, "_parsed") as parses,
+        ):
+            _, frames = await whole(aura)
+        check(frames)
+        assert answer(frames) == TEXT
+        chunks = len(TEXT) / 4
+        assert chunks <= parses() <= chunks + 6  # each once: the role, the end and the usage are chunks, too
+        # One for the creation, one a beat of text, one for the end; on a slow machine there are more beats.
+        contents = sum(frame.type == "content" for frame in frames)
+        assert round_trips() <= contents + 6
+        assert all(len(frame.raw.encode()) <= FRAME_LIMIT_BYTES for frame in frames)
+
+
+async def test_text_that_comes_token_by_token_costs_less_than_a_round_trip_a_token(
+    settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most one frame in 25 ms, though 5 tokens come in that time."""
+    async with running(settings(aura_lease_seconds=60)) as aura:
+        model.play(ScriptedTurn(text=TEXT[:400], chunk_chars=4, delay_ms=5))
+        with counted(monkeypatch, Connection, "_exchange") as round_trips:
+            _, frames = await whole(aura)
+        check(frames)
+        tokens = 100
+        assert sum(frame.type == "content" for frame in frames) <= tokens / 2
+        assert round_trips() <= tokens / 2 + 10
+
+
+async def _wait_for_a_person(aura: Aura, number: int) -> None:
+    """A run whose client leaves when a person is asked."""
+    async with aura.stream("메모", headers=headers(f"user{number}")) as stream:
+        await stream.until("hitl")
+
+
+def _alive(name: str) -> int:
+    return sum(type(found).__name__ == name for found in gc.get_objects())
+
+
+def _tasks() -> list[asyncio.Task[Any]]:
+    """The service's, without those of the model's stand-in."""
+    return [task for task in asyncio.all_tasks() if "HttpServer" not in str(task.get_coro())]
+
+
+async def test_a_waiting_run_keeps_one_task_and_nothing_of_its_request(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    tool = risky()
+    model.play(*(calling((tool.name, {"to": str(number)})) for number in range(WAITING)))
+    async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
+        await aura.client.get("/health")
+        tasks = len(_tasks())
+        await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
+        assert len(redis_client.pubsub_channels("hitl:channel:*")) == WAITING
+
+        def settled() -> bool:
+            gc.collect()
+            return len(_tasks()) <= tasks + WAITING and _alive("HTTPStream") <= 2
+
+        await eventually(settled)
+        assert _alive("TCPServer") <= 2  # of the client's own connection, whoever waits
+        assert len(redis_client.client_list()) <= 8 + 1
+
+
+async def test_looking_after_waiting_runs_is_one_command_for_many(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = risky()
+    model.play(*(calling((tool.name, {"to": str(number)})) for number in range(WAITING)))
+    async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
+        await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
+        decisions = aura.service.decisions
+        waiting = list(decisions._waiters.items())
+        assert len(waiting) == WAITING
+        with counted(monkeypatch, Connection, "_exchange") as round_trips:
+            await decisions._look_at(waiting)
+        assert round_trips() <= 2  # the lease may be renewed meanwhile
+        before = redis_client.info("commandstats")["cmdstat_mget"]["calls"]
+        assert before >= 1
+        assert json.loads(str(redis_client.get(f"hitl:request:{waiting[0][1].request_id}")))["status"] == "pending"
