@@ -60,7 +60,7 @@ def settings(
             "redis_url": redis_server.url,
             "openai_api_key": "test-key-0123456789",
             "openai_base_url": model.base_url,
-            "aura_lease_seconds": 2,
+            "aura_lease_seconds": 10,  # a loaded machine must not cost it
             "aura_drain_seconds": 0.5,
         }
         return Settings.from_environment({}, **{**values, **overrides})

@@ -1,9 +1,15 @@
 """Fixtures of the service's tests, and plain log lines: structlog's default draws every variable of a traceback."""
 
+import pytest
+
 from app import logs
 from tests.harness.asked import asked
 from tests.harness.asking import mail, mailing
 
 __all__ = ["asked", "mail", "mailing"]
 
-logs.configure("INFO", "json", secrets=())
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> None:
+    """Before each test: a command that ran in the one before has set them up for itself."""
+    logs.configure("INFO", "json", secrets=())

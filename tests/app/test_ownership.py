@@ -116,7 +116,7 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
     monkeypatch.setattr(journal, "_POLL_SECONDS", 600.0)
     model.play(calling(("send_note", {"to": "김"})))
     tools = [risky()]
-    cut_off = settings(redis_url=proxy.url, aura_redis_timeout_seconds=0.5)
+    cut_off = settings(redis_url=proxy.url, aura_redis_timeout_seconds=0.5, aura_lease_seconds=2)
     async with running(settings(), tools=tools) as heir, running(cut_off, tools=tools) as cut:
         async with cut.stream("메모") as stream:
             hitl = await stream.until("hitl")

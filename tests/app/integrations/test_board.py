@@ -234,11 +234,11 @@ async def test_what_was_not_delivered_is_taken_up_after_a_restart(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     main.failing = 1.0
-    async with running(made(), tools=tools()) as aura:
+    async with running(made(aura_lease_seconds=2), tools=tools()) as aura:
         await one(aura, "계획")
         await eventually(lambda: len(main.requests) > 1)
     main.failing = 0.0
-    async with running(made(), tools=tools()) as aura:
+    async with running(made(aura_lease_seconds=2), tools=tools()) as aura:
         await eventually(lambda: ended(main, 1))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
     (task,) = main.tasks.values()
