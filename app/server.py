@@ -13,17 +13,23 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import hypercorn.protocol
 import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
+from hypercorn.events import Closed
+from hypercorn.protocol.h11 import H11Protocol
 
 from app.bootstrap import Service, create_app
 from app.console.entrance import Entrance
 from app.errors import ConfigurationError
 from app.parent import die_with_parent
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    import h11
 
 _HERE = Path(__file__).parent
 _LEAST_UPTIME_SECONDS = 2.0
@@ -32,10 +38,34 @@ _MOST_PAUSE_SECONDS = 10.0
 log = structlog.get_logger(__name__)
 
 
+class _Http1(H11Protocol):
+    """HTTP/1.1 and nothing else: hypercorn's HTTP/2 has no back-pressure, and it has no setting to be without it.
+
+    A wish to go over to something else is left unanswered, as it may be (RFC 9110 §7.8): Java's HttpClient has it by
+    default. So the request is served as it is.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Here hypercorn would go over to HTTP/2."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if request.http_version not in (b"1.0", b"1.1"):
+            await self._send_error_response(505)
+            await self.send(Closed())
+            return
+        if any(name == b"upgrade" for name, _ in request.headers):
+            kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
+            request = type(request)(
+                method=request.method, target=request.target, headers=kept, http_version=request.http_version
+            )
+        await super()._create_stream(request)
+
+
 def configuration(bind: str | None = None) -> Config:
     """What `hypercorn.toml` says, the flag on top."""
     places = (_HERE.parent / "hypercorn.toml", _HERE / "hypercorn.toml")
     config = Config.from_toml(next(place for place in places if place.is_file()))
+    hypercorn.protocol.H11Protocol = _Http1  # type: ignore[attr-defined]
     config.errorlog = logging.getLogger("hypercorn.error")  # else hypercorn gives it a handler of its own beside ours
     if bind is not None:
         config.bind = [bind]

@@ -62,6 +62,37 @@ async def test_an_empty_thread_is_none_and_a_long_source_no_error(
         await stream.rest()
 
 
+# --- other protocols --------------------------------------------------------------------------------------------------
+
+_WEBSOCKET = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+
+
+async def _raw(aura: Aura, sent: str) -> str:
+    host, _, port = aura.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent.encode())
+    answer = await reader.read()
+    writer.close()
+    return answer.decode()
+
+
+@pytest.mark.parametrize("protocol", ["h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", f"websocket\r\n{_WEBSOCKET}".strip()])
+async def test_a_wish_for_another_protocol_is_answered_in_http_1(settings: MakeSettings, protocol: str) -> None:
+    wish = f"Host: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: {protocol}\r\n\r\n"
+    async with running(settings()) as aura:
+        healthy = await _raw(aura, f"GET /health HTTP/1.1\r\n{wish}")
+        refused = await _raw(aura, f"GET {STREAM} HTTP/1.1\r\n{wish}")
+    assert healthy.startswith("HTTP/1.1 200 ")
+    assert '"status":"UP"' in healthy
+    assert refused.startswith("HTTP/1.1 401 ")
+    assert "data: [DONE]" in refused
+
+
+async def test_http_2_without_asking_is_refused(settings: MakeSettings) -> None:
+    async with running(settings()) as aura:
+        assert (await _raw(aura, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).startswith("HTTP/1.1 505 ")
+
+
 # --- bodies that nobody reads -----------------------------------------------------------------------------------------
 
 
