@@ -18,7 +18,7 @@ NAMES = (
     PAGE,
     "mark.svg",
     *("page.css", "run.css", "machine.css"),
-    *("app.js", "desk.js", "api.js", "reduce.js", "words.js", "dom.js"),
+    *("app.js", "desk.js", "api.js", "schedule.js", "reduce.js", "words.js", "dom.js"),
     *("run.js", "approval.js", "values.js", "markdown.js", "lists.js", "diagram.js", "timeline.js"),
     *("vendor/marked-18.2.1.js", "vendor/dompurify-3.4.18.js"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 from app.demo.model import MODEL_NAME, ScriptedModelServer
 from app.demo.script import ScriptedCall, ScriptedTurn
 from tests.harness.browser import Console, Demo, chromium, needs_chromium
+from tests.harness.gateways import behind, program
 from tests.harness.nursery import Nursery
 from tests.harness.process import Command, free_port
 from tests.harness.proxy import CuttingProxy
@@ -221,6 +223,50 @@ async def test_a_broken_connection_heals_without_a_lost_or_doubled_word(demo: De
         resumed = [line for line in proxy.requests if line.startswith("GET /aura/test/stream")]
         assert resumed
         assert sum(line.startswith("POST /aura/test/stream") for line in proxy.requests) == 1
+
+
+async def test_a_connection_that_was_given_up_is_taken_up_again_on_request(demo: Demo) -> None:
+    """The service is out of reach for longer than the page has patience for."""
+    words = [f"낱말{number} " for number in range(20)]
+    async with CuttingProxy(demo.url) as proxy, demo.console(url=proxy.url) as console:
+        page = console.page
+        demo.model.play(ScriptedTurn(text=words, hang_after=10))
+        await start(page, "조금 말해주세요")
+        await expect(page.locator("#answer-text")).to_contain_text("낱말9")
+        await page.route("**/aura/test/stream*", lambda route: route.abort())
+        await page.evaluate("const now = Date.now; Date.now = () => now() + 200_000;")
+        proxy.break_all()
+        await expect(page.locator("#link")).to_have_text("Connection lost")
+        await page.unroute("**/aura/test/stream*")
+        demo.model.release()
+        await page.get_by_role("button", name="Try again").click()
+        await ends(page)
+        assert (await page.locator("#answer-text").inner_text()).split() == [word.strip() for word in words]
+
+
+async def test_what_the_screen_shows_goes_along(demo: Demo) -> None:
+    async with demo.console() as console:
+        page = console.page
+        await page.get_by_text("Screen context").click()
+        await page.locator("#context").fill("[1]")
+        await page.locator("#prompt").fill("선택한 항목들을 분석해주세요")
+        await page.get_by_role("button", name="Run", exact=True).click()
+        await expect(page.locator("#context-complaint")).to_contain_text("not a JSON object")
+        await expect(page.locator("#context")).to_be_focused()
+        await page.locator("#context").fill('{"activeApp": "mail", "selectedItemIds": [11, "msg-7"]}')
+        await page.get_by_role("button", name="Run", exact=True).click()
+        await ends(page)
+        await expect(page.locator("#answer-text")).to_contain_text("11, msg-7")
+
+
+@pytest.mark.skipif(program("nginx") is None, reason="nginx is not installed (apt-get install nginx)")
+async def test_behind_the_gateway_every_path_begins_with_api(demo: Demo, tmp_path: Path) -> None:
+    async with behind("nginx", demo.url, tmp_path) as gateway:
+        address = demo.link.replace(demo.url, f"{gateway.url}/api")
+        async with demo.visiting(address) as console:
+            await start(console.page, "안녕하세요")
+            await ends(console.page)
+            await expect(console.page.locator("#spans li").first).to_be_visible()
 
 
 async def test_a_finished_run_is_replayed_from_the_log(demo: Demo) -> None:

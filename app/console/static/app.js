@@ -7,7 +7,14 @@ import { find, h } from "./dom.js";
 import { isOver } from "./reduce.js";
 import { language, speak, t, translate } from "./words.js";
 
-const SUGGESTIONS = ["메일을 보내주세요", "GitHub PR을 생성해주세요", "GitHub PR을 분석해주세요", "지금 몇 시예요?", "안녕하세요"];
+/** What the demo's script answers. */
+const SUGGESTIONS = [
+  ["메일을 보내주세요"],
+  ["GitHub PR을 생성해주세요"],
+  ["GitHub PR을 분석해주세요"],
+  ["선택한 항목들을 분석해주세요", { activeApp: "mail", path: "/mail", selectedItemIds: [11, "msg-7"] }],
+  ["지금 몇 시예요?"],
+];
 const SCRIPTED = "aura-scripted";
 
 let desk = null;
@@ -32,6 +39,10 @@ const page = {
   opened(sessionId) {
     history.replaceState(null, "", `#run=${encodeURIComponent(sessionId)}`);
   },
+  /** The service would not start it: the prompt is not lost. */
+  returned(prompt) {
+    find("prompt").value ||= prompt;
+  },
   show,
   rendered(run) {
     find("follow-label").hidden = !(isOver(run) && run.threadId);
@@ -45,6 +56,7 @@ function showLink() {
   const chip = find("link");
   chip.dataset.kind = kind;
   chip.title = link.words;
+  find("retry").hidden = link.kind !== "lost";
   const words = t(`link.${kind}`);
   if (find("link-words").textContent !== words) find("link-words").textContent = words;
 }
@@ -96,7 +108,12 @@ function complain(words) {
 async function suggest() {
   const about = await service.glimpse.info().catch(() => null);
   const prompts = about?.model === SCRIPTED ? SUGGESTIONS : [];
-  find("suggestions").replaceChildren(...prompts.map((prompt) => h("li", {}, h("button", { type: "button", onclick: () => start(prompt) }, prompt))));
+  const chosen = (prompt, context) => {
+    if (context) find("context").value = JSON.stringify(context);
+    start(prompt);
+  };
+  const buttons = prompts.map(([prompt, context]) => h("button", { type: "button", onclick: () => chosen(prompt, context) }, prompt));
+  find("suggestions").replaceChildren(...buttons.map((button) => h("li", {}, button)));
 }
 
 // --- starting runs
@@ -160,6 +177,7 @@ function listen() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(find("prompt").value);
   });
   find("leave").addEventListener("click", () => leave());
+  find("retry").addEventListener("click", () => desk.retry());
   find("run-new").addEventListener("click", fresh);
   find("runs-more").addEventListener("click", () => desk.more());
   find("theme").addEventListener("click", turnTheme);

@@ -49,7 +49,7 @@ export class ApprovalCard {
       h("header", {}, icon(isOpen ? "hand" : entry.verdict === "approved" ? "check" : "close"), this.title, this.left ?? this.verdict()),
       ...(this.bar ? [this.bar] : []),
       ...(entry.outcomeUnknown ? [h("p", { class: "notice", role: "note" }, t("approval.unknown"))] : []),
-      ...(isOpen ? [h("p", { class: "what" }, h("code", {}, entry.action), ` · ${t("approval.args")}`), rows(entry.args)] : [this.asked()]),
+      ...(isOpen ? [h("p", { class: "what" }, h("code", {}, entry.action), ` · ${t("approval.args")}${sure(entry)}`), rows(entry.args)] : [this.asked()]),
     );
     if (isOpen) this.offer();
   }
@@ -168,6 +168,10 @@ export class ApprovalCard {
   busy(is) {
     for (const button of this.form.querySelectorAll("button")) button.disabled = is;
   }
+}
+
+function sure({ confidence }) {
+  return confidence === null ? "" : ` · ${t("plan.sure", { percent: `${Math.round(confidence * 100)} %` })}`;
 }
 
 /** A JSON object, or the error. */

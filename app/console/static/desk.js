@@ -5,6 +5,7 @@ import { find } from "./dom.js";
 import { Inbox, RunList } from "./lists.js";
 import { freshRun, isOver, openApproval, reduced } from "./reduce.js";
 import { RunView } from "./run.js";
+import { Schedule } from "./schedule.js";
 import { Timeline } from "./timeline.js";
 import { t } from "./words.js";
 
@@ -15,7 +16,7 @@ const SETTLE_MS = 250;
 const PAGE = 25;
 
 export class Desk {
-  /** `page`: connection(kind, words), say(words, isUrgent), refused(error), show(view), opened(sessionId). */
+  /** `page`: connection(kind, words), say(words, isUrgent), refused(error), show(view), opened(sessionId), returned(prompt). */
   constructor(service, page) {
     this.service = service;
     this.page = page;
@@ -33,11 +34,11 @@ export class Desk {
     this.runs = [];
     this.limit = PAGE;
     this.leaveRun();
-    this.later = {};
+    this.schedule = new Schedule();
     this.ticker = setInterval(() => this.tick(), 500);
     this.loadDiagram();
-    this.poll("inbox", INBOX_MS, () => this.readInbox());
-    this.poll("runs", RUNS_MS, () => this.readRuns());
+    this.schedule.poll("inbox", INBOX_MS, () => this.readInbox());
+    this.schedule.poll("runs", RUNS_MS, () => this.readRuns());
     this.render();
   }
 
@@ -45,7 +46,7 @@ export class Desk {
     this.ended.abort();
     this.following.abort();
     clearInterval(this.ticker);
-    Object.values(this.later).forEach(clearTimeout);
+    this.schedule.end();
     this.requests = [];
     this.runs = [];
     this.leaveRun();
@@ -58,6 +59,7 @@ export class Desk {
     this.following?.abort();
     this.following = new AbortController();
     this.run = freshRun(known);
+    this.lastId = undefined;
     this.ledger = [];
     this.refusal = "";
     this.isActive = false;
@@ -89,19 +91,31 @@ export class Desk {
     this.soon();
   }
 
+  /** After the connection was given up: on from the last event that came. */
+  retry() {
+    const { signal } = this.following;
+    this.refusal = "";
+    this.follow(this.service.client.attach(this.run.sessionId, { signal, lastEventId: this.lastId }));
+  }
+
   async follow(stream) {
     const { signal } = this.following;
     this.isActive = true;
     this.page.connection("connecting");
     this.soon();
     try {
-      for await (const item of stream) this.took(item);
+      for await (const item of stream) {
+        if (signal.aborted) return; // what was read ahead belongs to a run that was left
+        this.took(item);
+      }
       this.page.connection("over");
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401) this.page.refused(error);
       this.refusal = error.message;
-      this.page.connection(error.name === "Refused" ? "over" : "lost", error.message);
+      const isLost = error.name !== "Refused" && this.run.sessionId !== null;
+      this.page.connection(isLost ? "lost" : "over", error.message);
+      if (this.run.sessionId === null) this.page.returned(this.run.prompt);
     }
     this.soon();
     this.readRecord();
@@ -114,6 +128,7 @@ export class Desk {
     if (item.kind === "resumed") this.page.connection("live");
     if (item.kind !== "event") return;
     const before = this.run;
+    this.lastId = item.id ?? this.lastId;
     this.run = reduced(before, item.event, item.id);
     if (item.event.type === "start") this.page.opened(this.run.sessionId);
     if (before.state === null || item.event.type === "start") this.page.connection("live");
@@ -128,9 +143,9 @@ export class Desk {
     else if (run.state !== before.state && run.state) this.page.say(t("machine.said", { state: t(`state.${run.state}`) }));
     else if (before.isAnswering && !run.isAnswering) this.page.say(t("answer.ready"));
     if (run.path === before.path && event.type !== "hitl" && event.type !== "start") return;
-    this.after("inbox", () => this.readInbox());
-    this.after("runs", () => this.readRuns());
-    this.after("timeline", () => this.readTimeline());
+    this.schedule.after("inbox", SETTLE_MS, () => this.readInbox());
+    this.schedule.after("runs", SETTLE_MS, () => this.readRuns());
+    this.schedule.after("timeline", SETTLE_MS, () => this.readTimeline());
   }
 
   /** The run's record has what the stream has not: the prompt, who decided, results in full. */
@@ -153,15 +168,15 @@ export class Desk {
       this.spansAt = performance.now();
       this.soon();
     }
-    if (!isOver(this.run)) this.after("timeline", () => this.readTimeline(), TIMELINE_MS);
+    if (!isOver(this.run)) this.schedule.after("timeline", TIMELINE_MS, () => this.readTimeline());
   }
 
   async decide(verdict, requestId, { params, reason, skip }) {
     const { glimpse } = this.service;
     const asked = verdict === "approve" ? glimpse.approve(requestId, params) : glimpse.reject(requestId, { reason, skip });
     const outcome = await asked;
-    this.after("inbox", () => this.readInbox());
-    this.after("record", () => this.readRecord());
+    this.schedule.after("inbox", SETTLE_MS, () => this.readInbox());
+    this.schedule.after("record", SETTLE_MS, () => this.readRecord());
     return outcome;
   }
 
@@ -205,7 +220,7 @@ export class Desk {
     } catch (error) {
       place.textContent = t("machine.away", { cause: error.message });
       place.hidden = false;
-      this.after("diagram", () => this.loadDiagram(), TIMELINE_MS);
+      this.schedule.after("diagram", TIMELINE_MS, () => this.loadDiagram());
     }
     this.soon();
   }
@@ -222,20 +237,6 @@ export class Desk {
       else if (tells) this.page.away(true);
       return null;
     }
-  }
-
-  poll(name, pauseMs, read) {
-    const again = async () => {
-      if (!document.hidden) await read();
-      if (!this.ended.signal.aborted) this.after(`poll ${name}`, again, pauseMs);
-    };
-    again();
-  }
-
-  /** Once, when things have settled. */
-  after(name, act, pauseMs = SETTLE_MS) {
-    clearTimeout(this.later[name]);
-    if (!this.ended.signal.aborted) this.later[name] = setTimeout(act, pauseMs);
   }
 
   // --- the page
@@ -272,7 +273,7 @@ export class Desk {
     const requests = this.requests.filter(({ requestId }) => !decided.has(requestId));
     const own = openApproval(this.run);
     if (own && requests.every(({ requestId }) => requestId !== own.requestId)) {
-      requests.unshift({ requestId: own.requestId, sessionId: own.sessionId, actionType: own.action, message: own.message, context: own.args, expiresAt: own.expiresAt / 1000 });
+      requests.unshift({ requestId: own.requestId, sessionId: own.sessionId, actionType: own.action, message: own.message, context: own.args, expiresAt: own.expiresAt / 1000, queued: 0 });
     }
     return requests;
   }

@@ -44,7 +44,7 @@ export class Inbox {
       "button",
       { type: "button", class: "row", "data-session": request.sessionId, onclick: () => this.open(request) },
       h("span", { class: "line" }, icon("hand"), h("strong", {}, request.message), left),
-      h("span", { class: "line quiet" }, h("code", {}, request.actionType), h("span", { class: "clip" }, head.slice(0, 80))),
+      h("span", { class: "line quiet" }, h("code", {}, request.actionType), h("span", { class: "clip" }, head.slice(0, 80)), request.queued > 0 && h("span", {}, t("inbox.queued", { count: request.queued }))),
     );
     return { button, left, element: h("li", {}, button) };
   }

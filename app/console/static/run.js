@@ -151,7 +151,7 @@ export function badge(element, state) {
 }
 
 function thought(entry) {
-  const sources = entry.sources.map((source) => h("li", {}, typeof source === "string" ? source : JSON.stringify(source)));
+  const sources = entry.sources.map((source) => h("li", {}, sourceWords(source)));
   return h(
     "div",
     { class: "entry thought", "data-type": entry.thoughtType },
@@ -159,6 +159,14 @@ function thought(entry) {
     h("div", {}, h("span", { class: "visually-hidden" }, t(`thought.${entry.thoughtType}`)), h("p", {}, entry.text), sources.length > 0 && h("ul", { class: "sources", "aria-label": t("thought.sources") }, ...sources)),
     h("time", { datetime: new Date(entry.at).toISOString() }, clockTime(entry.at)),
   );
+}
+
+/** What an answer rests on: its title and where it is from, or whatever else a server says. */
+function sourceWords(source) {
+  if (typeof source === "string") return source;
+  if (typeof source?.title !== "string") return JSON.stringify(source);
+  const more = ["type", "timestamp", "id"].map((name) => source[name]).filter(Boolean);
+  return more.length > 0 ? `${source.title} (${more.join(", ")})` : source.title;
 }
 
 function planStep(step) {

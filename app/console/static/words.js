@@ -35,6 +35,7 @@ const WORDS = {
 
   "inbox": ["Approvals", "승인 대기"],
   "inbox.none": ["Nothing waits for a decision.", "결정을 기다리는 요청이 없습니다."],
+  "inbox.queued": ["+{count} after it", "이후 {count}건"],
   "runs": ["Runs", "실행 목록"],
   "runs.none": ["No runs yet.", "아직 실행이 없습니다."],
   "runs.more": ["Show more", "더 보기"],
