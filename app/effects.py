@@ -29,42 +29,15 @@ from statemachine.messages import (
 from statemachine.prompt import continued
 from statemachine.turn import Answered, Called, Turn
 
-GATHER_SECONDS = 0.025
+GATHER_SECONDS = 0.024
 """Text that arrives within so long of other text may wait for it; the first never does."""
+_EARLY_SECONDS = 0.001  # a timer of uvloop may be, by this much
 
 
-class _Gathering:
-    """When what has arrived is told: at once after a silence, and else with all that comes until the next beat.
-
-    The beats of all runs are the same, so that what they have to commit goes out together.
-    """
-
-    def __init__(self) -> None:
-        self.ready = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._next_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def note(self) -> None:
-        """Something has arrived."""
-        if self._loop.time() >= self._next_at:
-            self.ready.set()
-        elif self._timer is None:
-            self._timer = self._loop.call_at(self._next_at, self.ready.set)
-
-    def begin(self) -> None:
-        """What has arrived is taken now."""
-        self.ready.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._next_at = (self._loop.time() // GATHER_SECONDS + 1) * GATHER_SECONDS
-
-    def end(self) -> None:
-        """Nothing more will arrive."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self.ready.set()
+async def _next_beat() -> None:
+    """The beats of all runs are the same, so that what they read and commit goes together."""
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(((now + _EARLY_SECONDS) // GATHER_SECONDS + 1) * GATHER_SECONDS - now)
 
 
 class Effects:
@@ -96,14 +69,14 @@ class Effects:
         if effect.not_before is not None:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
-        turn, gathering = Turn(streamed=effect.streamed, may_call=bool(tools)), _Gathering()
+        turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
         messages = continued(effect.messages, effect.streamed) if effect.streamed else effect.messages
-        pump = asyncio.create_task(self._pump(messages, tools, turn, gathering))
+        pump = asyncio.create_task(self._pump(messages, tools, turn, arrived))
         try:
             while not pump.done():
                 until = min(turn.release_at or checkpoint.run_deadline_at, checkpoint.run_deadline_at)
-                await self._clock.wait(gathering.ready, until)
-                gathering.begin()
+                await self._clock.wait(arrived, until)
+                arrived.clear()
                 for fact in turn.take(self._clock.now()):
                     yield fact
                 if self._clock.now() >= checkpoint.run_deadline_at:
@@ -112,13 +85,12 @@ class Effects:
             for last in self._turn_end(turn, pump.result()):
                 yield last
         finally:
-            gathering.end()
             if not pump.done():
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
 
     async def _pump(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, gathering: _Gathering
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, arrived: asyncio.Event
     ) -> ModelError | None:
         """From the model into the turn, at the model's pace; how it failed, if it did."""
         try:
@@ -127,14 +99,16 @@ class Effects:
                     now = self._clock.now()
                     for delta in deltas:
                         turn.feed(delta, now)
-                    gathering.note()
+                    arrived.set()
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")
+                    if not turn.is_urgent:
+                        await _next_beat()
             return None
         except ModelError as error:
             return error
         finally:
-            gathering.end()
+            arrived.set()
 
     def _turn_end(self, turn: Turn, failure: ModelError | None) -> list[Fact]:
         if failure is not None:

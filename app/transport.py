@@ -47,7 +47,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """What has arrived, as soon as it has; all that waits comes as one piece."""
+    """What has arrived, as soon as it is asked for, in one piece. Until it is, the kernel keeps it: nobody wakes up."""
 
     def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
         self._response = response
@@ -56,7 +56,13 @@ class _Body(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _httpx_errors(self._request):
             async for piece in self._response.content.iter_any():
+                connection = self._response.connection
+                if connection is None or connection.protocol is None:  # that was the last
+                    yield piece
+                    continue
+                connection.protocol.pause_reading()
                 yield piece
+                connection.protocol.resume_reading()
 
     async def aclose(self) -> None:
         """Keeps the connection for the next request only where all of this one's answer has been read."""

@@ -103,6 +103,11 @@ class Turn:
         held = self._text.strip() and not self._answering and not self._calls
         return self._held_since + HOLD_SECONDS if held and self._held_since is not None else None
 
+    @property
+    def is_urgent(self) -> bool:
+        """A tool call has begun, or the end has come: what follows should not wait for more text."""
+        return bool(self._calls) or self._finish_reason is not None
+
     def feed(self, delta: ModelDelta, now: float) -> None:
         self._characters += len(delta.text) + len(delta.reasoning)
         if delta.reasoning:

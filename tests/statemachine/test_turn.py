@@ -56,6 +56,14 @@ def test_the_sixty_fourth_piece_ends_the_wait() -> None:
     assert turn.take(0) == [AnswerArrived("x" * 64)]
 
 
+def test_a_call_and_the_end_are_urgent_and_text_is_not() -> None:
+    assert not turn_of("안녕").is_urgent
+    assert ended(turn_of("안녕")).is_urgent
+    calling = turn_of("찾아볼게요.")
+    calling.feed(ModelDelta(calls=CALL), 0)
+    assert calling.is_urgent
+
+
 def test_once_answering_nothing_is_held_back() -> None:
     turn = turn_of("가")
     turn.take(1)
