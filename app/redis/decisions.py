@@ -166,10 +166,9 @@ class RedisDecisions:
     ) -> Decision | None:
         """The decision, if the request, what was heard or the stored signal hold one that counts."""
         heard = list(waiter.inbox)
-        raw, stored = await self._asked(
-            ("GET", keys.hitl_request(waiter.request_id)), ("GET", keys.hitl_signal(session_id))
-        )
-        request = None if raw is None else _request(waiter.request_id, raw)
+        names = [keys.hitl_request(waiter.request_id), keys.hitl_signal(session_id)]
+        raw, signal = await self._connection.values(names)
+        request, stored = self._readable(waiter.request_id, raw), self._noticed(signal)
         decision = None
         if request is not None and request.is_decided:
             decision = self._judged(waiter, _Said(request.raw.encode()), deadline_at, accept)
@@ -222,7 +221,7 @@ class RedisDecisions:
         """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
         request = await self.request(request_id)
         while request is not None and request.status is RequestStatus.PENDING:
-            wanted = compact_json({**json.loads(request.raw), "status": status.value})
+            wanted = compact_json({**_json_object(request.raw), "status": status.value})
             request = await self._swapped(request, wanted)
             if request is None or request.raw == wanted:
                 return None
@@ -257,7 +256,8 @@ class RedisDecisions:
     # --- for deciders -------------------------------------------------------------------------------------------------
 
     async def request(self, request_id: str) -> ApprovalRequest | None:
-        return self._readable(request_id, await self._connection.call("GET", keys.hitl_request(request_id)))
+        (raw,) = await self._connection.values([keys.hitl_request(request_id)])
+        return self._readable(request_id, raw)
 
     def _readable(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
         """A request that somebody overwrote with what is no JSON is as good as gone; its deadline is not."""
@@ -314,18 +314,17 @@ class RedisDecisions:
         )
 
     async def signal(self, session_id: str) -> str | None:
-        raw = await self._stored_signal(session_id)
+        raw = self._noticed(*await self._connection.values([keys.hitl_signal(session_id)]))
         return None if raw is None else raw.decode("utf-8", "replace")
 
-    async def _stored_signal(self, session_id: str) -> bytes | None:
+    def _noticed(self, signal: bytes | None) -> bytes | None:
         """Undecoded: its first bytes may say what is wrong with its sender."""
-        raw: bytes | None = await self._connection.call("GET", keys.hitl_signal(session_id))
-        if raw is not None:
-            self._senders.notice(raw, "A stored signal")
-        return raw
+        if signal is not None:
+            self._senders.notice(signal, "A stored signal")
+        return signal
 
     async def session_owner(self, session_id: str) -> tuple[str, str] | None:
-        raw = await self._connection.call("GET", keys.hitl_session(session_id))
+        (raw,) = await self._connection.values([keys.hitl_session(session_id)])
         if raw is None:
             return None
         stored = _json_object(raw)
@@ -335,7 +334,7 @@ class RedisDecisions:
 def _decided(raw: str, decision: Decision, decision_id: str) -> str:
     """The request as its decider leaves it (§5)."""
     by, at = ("approvedBy", "approvedAt") if decision.verdict == "approved" else ("rejectedBy", "rejectedAt")
-    stored = json.loads(raw)
+    stored = _json_object(raw)
     stored |= {"status": decision.verdict, at: int(decision.decided_at * 1000), "decisionId": decision_id}
     for name, value in ((by, decision.decided_by), ("reason", decision.reason), ("params", decision.arguments)):
         if value is not None:
@@ -347,7 +346,7 @@ def _decided(raw: str, decision: Decision, decision_id: str) -> str:
 
 def _request(request_id: str, raw: bytes | str) -> ApprovalRequest:
     stored = _json_object(raw)
-    status = stored.get("status")
+    status = str(stored.get("status")).lower()
     context = stored.get("context")
     return ApprovalRequest(
         request_id=request_id,
@@ -374,7 +373,9 @@ def _expiry(stored: JsonObject) -> float:
 def _json_object(raw: bytes | str) -> dict[str, Any]:
     try:
         stored = json.loads(raw)
-    except ValueError:
+        if isinstance(stored, str):  # serialised twice, as some senders' signals are
+            stored = json.loads(stored)
+    except (ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
 

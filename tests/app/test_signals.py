@@ -184,6 +184,35 @@ async def test_a_stored_signal_that_decides_nothing_says_why_once(asked: Ask, ra
     assert sum(reason in told for told in reasons) == 1
 
 
+async def _unreadable(run: Waiting, how: str) -> None:
+    name = f"hitl:request:{run.request_id}"
+    run.redis.delete(name)
+    if how == "hash":
+        run.redis.hset(name, "status", "approved")
+    else:
+        run.redis.set(name, {"java": b"\xac\xed\x00\x05t\x00\x05hello", "list": b"[]", "text": b"{"}[how])
+
+
+@pytest.mark.parametrize("how", ["java", "list", "text", "hash"])
+async def test_a_request_that_somebody_made_unreadable_leaves_the_signals_to_decide(asked: Ask, how: str) -> None:
+    async with asked(ENDED) as run:
+        await _unreadable(run, how)
+        assert (await run.aura.decide("reject", run.request_id)).status_code == 404
+        run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
+        await run.approved()
+
+
+@pytest.mark.parametrize("spelled", [lambda request: json.dumps(json.dumps(request)), json.dumps])
+async def test_a_decided_request_counts_however_its_decider_spells_it(
+    asked: Ask, spelled: Callable[[dict[str, Any]], str]
+) -> None:
+    async with asked(ENDED) as run:
+        decided = {**run.request(), "status": "APPROVED", "approvedBy": "user1"}
+        run.redis.set(f"hitl:request:{run.request_id}", spelled(decided), keepttl=True)
+        run.publish({"type": "wake up"})
+        await run.approved()
+
+
 # --- after a no -------------------------------------------------------------------------------------------------------
 
 
