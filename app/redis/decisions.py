@@ -34,6 +34,9 @@ _LOOK_SECONDS = 2.0
 _LOOKS, _TURNS = 500, 5
 """So many at a time, or the fifth part of them: the more runs wait, the rarer each is looked at, but every 10 s."""
 _BATCH = 100
+_DOORS = 64
+"""Runs that look at once. When thousands are decided in a second the others wait here, and not in Redis' queue, where
+they would make requests and the lease run into their time limits."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +79,7 @@ class RedisDecisions:
         self._senders = Senders(connection, clock)
         self._swap = connection.register(scripts.SWAP)
         self._waiters: dict[str, _Waiter] = {}
+        self._doors = asyncio.Semaphore(_DOORS)
         self._looker: asyncio.Task[None] | None = None
         self.ignored_signals = 0
         self.last_ignored: str | None = None
@@ -156,7 +160,8 @@ class RedisDecisions:
         decision, is_over = None, False
         while decision is None and not is_over:
             waiter.woken.clear()
-            decision = await self._look(session_id, waiter, until, accept)
+            async with self._doors:
+                decision = await self._look(session_id, waiter, until, accept)
             is_over = decision is None and not await self._clock.wait(waiter.woken, until)
         self.forget(session_id)  # not where storage is away: what was heard is looked at again
         return decision
