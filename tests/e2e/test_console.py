@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -47,7 +46,7 @@ async def demo(browser: Browser, nursery: Nursery) -> AsyncIterator[Demo]:
     """One for all tests of a worker; its scenarios answer where a test plays no turns of its own."""
     port = free_port()
     async with AsyncExitStack() as parts:
-        model = await parts.enter_async_context(ScriptedModelServer(pace=0.2))
+        model = await parts.enter_async_context(ScriptedModelServer(pace=0.05))
         model.load(FIXTURES / "model_turns")
         environment = {
             "OPENAI_API_KEY": "scripted, no secret",
@@ -61,6 +60,7 @@ async def demo(browser: Browser, nursery: Nursery) -> AsyncIterator[Demo]:
 
 async def start(page: Page, prompt: str) -> None:
     """By keyboard alone."""
+    await expect(page.locator("#prompt")).to_be_visible()
     await page.locator("#prompt").focus()
     await page.keyboard.insert_text(prompt)
     await page.keyboard.press("Control+Enter")
@@ -340,32 +340,74 @@ async def test_a_link_opens_once_and_a_token_opens_too(demo: Demo) -> None:
         assert await page.locator("#token").input_value() == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("desktop-light", {"color_scheme": "light"}),
-        ("desktop-dark-korean", {"color_scheme": "dark", "locale": "ko-KR"}),
-        ("phone", {"viewport": {"width": 390, "height": 844}, "has_touch": True}),
-    ],
-)
-async def test_no_serious_violation_of_accessibility(demo: Demo, name: str, options: dict[str, Any]) -> None:
-    """While a run waits for a decision, with the editor open, and when it has ended."""
-    async with demo.console(**options) as console:
+async def test_a_token_that_is_no_longer_accepted_leads_back_to_the_door(demo: Demo) -> None:
+    async with demo.console() as console:
+        refused = {"status": "ERROR", "success": False, "errorCode": "E2002", "message": "토큰이 만료되었습니다."}
+        await console.page.route("**/aura/hitl/pending*", lambda route: route.fulfill(status=401, json=refused))
+        await expect(console.page.locator("#enter")).to_be_visible()
+        await expect(console.page.locator("#enter-complaint")).to_contain_text("토큰이 만료되었습니다.")
+        await expect(console.page.locator("#desk")).to_be_hidden()
+
+
+async def test_a_call_that_may_have_happened_already_is_told_in_plain_words(demo: Demo) -> None:
+    """The card alone: how such a request comes about is tested with nodes that are killed."""
+    entry = {
+        "requestId": "req-1",
+        "message": "다시 보낼까요?",
+        "action": "send_email",
+        "args": {"to": ["a@example.com"]},
+        "expiresAt": 4e12,
+        "seconds": 300,
+        "outcomeUnknown": True,
+        "confidence": None,
+        "verdict": None,
+    }
+    show = """async (entry) => {
+        const { ApprovalCard } = await import("/aura/console/approval.js");
+        document.querySelector("#enter").append(new ApprovalCard(entry, () => {}).element);
+    }"""
+    async with demo.visiting(f"{demo.url}/aura/console") as console:
+        await expect(console.page.locator("#token")).to_be_focused()
+        await console.page.evaluate(show, entry)
+        await expect(console.page.get_by_role("note")).to_contain_text("it may already have happened once")
+
+
+async def test_no_serious_violation_of_accessibility(demo: Demo) -> None:
+    """While a run waits, with the editor open, and when it has ended; light and dark, in English and Korean."""
+    async with demo.console(color_scheme="light") as console:
         page = console.page
         await start(page, "GitHub PR을 생성해주세요")
         await expect(inbox(page, await waits(page))).to_be_attached()
-        await picture_and_check(console, f"{name}-waiting")
+        await picture_and_check(console, "desktop-light-waiting")
+        await page.emulate_media(color_scheme="dark")
+        await page.get_by_role("button", name="Switch to Korean").click()
+        await expect(page.locator("html")).to_have_attribute("lang", "ko")
+        await picture_and_check(console, "desktop-dark-korean-waiting")
         await page.locator("[data-act=edit]").click()
-        await picture_and_check(console, f"{name}-editing")
+        await picture_and_check(console, "desktop-dark-korean-editing")
         await page.locator("[data-act=send]").click()
         await ends(page)
-        await picture_and_check(console, f"{name}-done")
-        if name == "phone":
-            for view in ("machine", "lists"):
-                await page.locator(f"#views [data-view={view}]").click()
-                await picture_and_check(console, f"{name}-{view}")
-        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide == 0, "nothing is wider than the window"
+        await console.picture("desktop-dark-korean-done")
+        await page.get_by_role("button", name="밝게 또는 어둡게").click()
+        await picture_and_check(console, "desktop-light-korean-done")
+
+
+async def test_a_phone_shows_one_thing_at_a_time(demo: Demo) -> None:
+    async with demo.console(viewport={"width": 390, "height": 844}, has_touch=True) as console:
+        page = console.page
+        await start(page, MAIL)
+        await expect(inbox(page, await waits(page))).to_be_attached()
+        await picture_and_check(console, "phone-waiting")
+        for view in ("machine", "lists", "run"):
+            await page.locator(f"#views [data-view={view}]").tap()
+            await expect(page.locator("#view-machine, #view-lists, #view-run").locator("visible=true")).to_have_count(1)
+            await expect(page.locator(f"#view-{view}")).to_be_visible()
+            await console.picture(f"phone-{view}")
+            wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide == 0, f"{view} is wider than the window"
+        await page.locator("[data-act=approve]").tap()
+        await ends(page)
+        await console.picture("phone-done")
 
 
 async def picture_and_check(console: Console, name: str) -> None:

@@ -27,6 +27,7 @@ export class Diagram {
     svg.removeAttribute("width");
     svg.removeAttribute("height");
     svg.removeAttribute("aria-labelledby");
+    for (const part of svg.querySelectorAll(":scope > :is(text, title), .legend, .path, .open-states text")) part.remove();
     svg.setAttribute("role", "group");
     svg.setAttribute("viewBox", cropped(svg));
     svg.setAttribute("aria-label", t("machine.label"));
