@@ -340,6 +340,26 @@ async def test_a_link_opens_once_and_a_token_opens_too(demo: Demo) -> None:
         assert await page.locator("#token").input_value() == ""
 
 
+async def test_who_signs_in_after_another_has_nothing_of_his(demo: Demo) -> None:
+    token = demo.headers["Authorization"].removeprefix("Bearer ")
+    async with demo.console() as console:
+        page = console.page
+        await start(page, MAIL)
+        first = await waits(page)
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_label("Token (JWT)").fill(token)
+        await page.get_by_role("button", name="Connect").click()
+        await expect(page.locator("#empty")).to_be_visible()
+        assert await page.locator(".approval, .transition.is-taken").count() == 0
+        await inbox(page, first).click()
+        await waits(page)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/cancel") else None)
+        await page.get_by_role("button", name="Cancel run").click()
+        await ends(page, "cancelled")
+        assert asked == [f"{demo.url}/aura/runs/{first}/cancel"]
+
+
 async def test_a_token_that_is_no_longer_accepted_leads_back_to_the_door(demo: Demo) -> None:
     async with demo.console() as console:
         refused = {"status": "ERROR", "success": False, "errorCode": "E2002", "message": "토큰이 만료되었습니다."}

@@ -176,7 +176,10 @@ function listen() {
   find("composer").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(find("prompt").value);
   });
-  find("leave").addEventListener("click", () => leave());
+  find("leave").addEventListener("click", () => {
+    history.replaceState(null, "", location.pathname); // whoever comes next did not open this run
+    leave();
+  });
   find("retry").addEventListener("click", () => desk.retry());
   find("run-new").addEventListener("click", fresh);
   find("runs-more").addEventListener("click", () => desk.more());

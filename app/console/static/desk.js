@@ -21,12 +21,13 @@ export class Desk {
     this.service = service;
     this.page = page;
     this.ended = new AbortController();
-    this.runView = new RunView({
+    const actions = {
       decide: (verdict, requestId, more) => this.decide(verdict, requestId, more),
       cancel: () => this.cancel(),
       whole: () => this.readRecord(),
-    });
-    this.diagram = new Diagram();
+    };
+    this.runView = new RunView(actions, this.ended.signal);
+    this.diagram = new Diagram(this.ended.signal);
     this.timeline = new Timeline();
     this.inbox = new Inbox((request) => this.open(request.sessionId, "", request.requestId));
     this.runList = new RunList((sessionId, prompt) => this.open(sessionId, prompt));
@@ -50,6 +51,7 @@ export class Desk {
     this.requests = [];
     this.runs = [];
     this.leaveRun();
+    cancelAnimationFrame(this.frame);
     this.render();
   }
 
@@ -242,6 +244,7 @@ export class Desk {
   // --- the page
 
   soon() {
+    if (this.ended.signal.aborted) return;
     this.frame ??= requestAnimationFrame(() => this.render());
   }
 

@@ -11,13 +11,13 @@ const MOST_NUMBERS = 3;
 const MOST_TOLD = 2;
 
 export class Diagram {
-  constructor() {
+  constructor(signal) {
     this.tip = find("machine-tip");
     this.arrows = new Map();
     this.states = new Map();
     this.run = null;
     this.pointed = null;
-    find("machine-figure").addEventListener("keydown", (event) => event.key === "Escape" && this.point(null));
+    find("machine-figure").addEventListener("keydown", (event) => event.key === "Escape" && this.point(null), { signal });
   }
 
   /** Throws where the text is no drawing. */

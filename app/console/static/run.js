@@ -12,13 +12,13 @@ const LONG_ANSWER = 20_000;
 const LONG_ANSWER_PAUSE_MS = 400;
 
 export class RunView {
-  /** `actions`: decide, cancel, whole(callId) → the ledger's line. */
-  constructor(actions) {
+  /** `actions`: decide, cancel, whole. `signal` ends it: whoever signs in next has a view of his own. */
+  constructor(actions, signal) {
     this.actions = actions;
     this.feed = find("feed");
     this.entries = find("entries");
     this.answer = find("answer-text");
-    find("cancel").addEventListener("click", () => actions.cancel());
+    find("cancel").addEventListener("click", () => actions.cancel(), { signal });
     this.clear();
   }
 
