@@ -41,7 +41,7 @@ async def processes() -> list[Point]:
 
 
 async def lengths() -> tuple[list[Point], list[Point]]:
-    """CPU per event of streams of many tokens 2 ms apart; CPU per resume at the end of such a stream."""
+    """CPU per event of streams of so many tokens, 2 ms apart; CPU per resume at the end of such a stream."""
     per_event, per_resume = [], []
     with World() as world:
         clients = await connected(world, 8)

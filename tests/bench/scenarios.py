@@ -124,7 +124,10 @@ async def _lengths(rounds: int, profiler: Profiler | None) -> Outcome:
             *(f"{point.at:>6,} tokens: {point.value:.0f} µs CPU per event, {point.note}" for point in per_event),
             *(f"resume at the end of {point.at:>6,}: {point.value:.0f} µs CPU, {point.note}" for point in per_resume),
         ],
-        {"stream length: CPU µs per event": per_event, "stream length: CPU µs per resume at its end": per_resume},
+        {
+            "tokens in a stream: CPU µs per event": per_event,
+            "tokens in a stream: CPU µs per resume at its end": per_resume,
+        },
     )
 
 
