@@ -273,7 +273,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_short_one_loses_nothing() -> None:
-    process = chaos("--runs", "12", "--kill-every", "1.0", "--lease", "2", "--seed", "4")
+    process = chaos("--runs", "12", "--kill-every", "2.0", "--lease", "2", "--seed", "4")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, output.decode() + errors.decode()
     found = json.loads(output)
