@@ -52,15 +52,26 @@ class _Said:
 class _Waiter:
     """One open request that a run of this process waits for."""
 
-    __slots__ = ("_clock", "complained", "inbox", "request_id", "woken")
+    __slots__ = ("_clock", "_pending", "complained", "inbox", "request_id", "woken")
 
     def __init__(self, request_id: str, clock: Clock) -> None:
         self._clock = clock
+        self._pending: int | None = None
         self.request_id = request_id
         self.woken = asyncio.Event()
         self.inbox: list[_Said] = []
         self.complained: set[bytes] = set()
         """Stored values that decide nothing: they are looked at every now and then, and counted once."""
+
+    def is_pending(self, request: bytes | None) -> bool:
+        """Whether the stored request is undecided. One that is as it was at the last look is not read again."""
+        if request is None:
+            return False
+        if hash(request) != self._pending:
+            if _json_object(request).get("status") != RequestStatus.PENDING:
+                return False
+            self._pending = hash(request)
+        return True
 
     def hear(self, message: bytes | None) -> None:
         """It counts from now, however long storage is away before it can be looked at."""
@@ -254,8 +265,7 @@ class RedisDecisions:
         values = await self._connection.values(names)
         requests, signals = values[: len(waiting)], values[len(waiting) :]
         for (_, waiter), request, signal in zip(waiting, requests, signals, strict=True):
-            is_pending = request is not None and _json_object(request).get("status") == "pending"
-            if signal is not None or not is_pending:
+            if signal is not None or not waiter.is_pending(request):
                 waiter.woken.set()
 
     # --- for deciders -------------------------------------------------------------------------------------------------
