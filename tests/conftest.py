@@ -19,6 +19,11 @@ from tests.harness.service import SECRET
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half of the suite waits, for leases, processes, a browser: more workers than cores, but not a crowd."""
+    return min(2 * (os.cpu_count() or 1), 8)
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:

@@ -185,7 +185,7 @@ async def test_silence_is_a_broken_connection_and_the_word_to_come_back_is_honou
             await answer.end()
 
     async with HttpServer(handle) as server:
-        items = await node("follow", url=server.origin, token=token(), prompt="안녕", client={"silenceMs": 300})
+        items = await node("follow", url=server.origin, token=token(), prompt="안녕", client={"silenceMs": 1500})
     assert [item["kind"] for item in items] == ["interrupted", "resumed", "event", "interrupted", "resumed", "event"]
     assert "silence" in items[3]["cause"]
     assert 20 < items[3]["pauseMs"] < 40
