@@ -9,9 +9,9 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from app.demo.http import Answer, HttpServer, Request
+from app.demo.http import Answer, Request, StandIn
 
 _PATH = re.compile(r"/repos/(?P<owner>[^/]+)/(?P<repo>[^/]+)/pulls(?:/(?P<number>\d+)(?P<files>/files)?)?$")
 _DOCUMENTATION = "https://docs.github.com/rest"
@@ -20,7 +20,7 @@ _REQUIRED = ("title", "head", "base")
 Pull = dict[str, Any]
 
 
-class GitHubStandIn:
+class GitHubStandIn(StandIn):
     """The server, also an async context manager: 127.0.0.1, any free port.
 
     Anybody may read; writing needs a token, that very one where `token` is set.
@@ -35,7 +35,7 @@ class GitHubStandIn:
         self._token = token
         self._pulls: dict[tuple[str, int], Pull] = {}
         self._files: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        self._http = HttpServer(self._handle)
+        super().__init__()
         for path in sorted(folder.glob("*.json")):
             if not path.stem.endswith("_files"):
                 self._load(path)
@@ -44,19 +44,6 @@ class GitHubStandIn:
     def url(self) -> str:
         """`http://127.0.0.1:{port}`: what takes the place of GitHub's API address."""
         return self._http.origin
-
-    async def start(self) -> Self:
-        await self._http.start()
-        return self
-
-    async def stop(self) -> None:
-        await self._http.stop()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     def _load(self, path: Path) -> None:
         pull = json.loads(path.read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -166,3 +167,27 @@ def _head(status: int, fields: Mapping[str, object]) -> bytes:
         phrase = "Unknown"
     lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in fields.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+class StandIn(ABC):
+    """A service on an HTTP server of its own, in place of a real one; also an async context manager."""
+
+    def __init__(self) -> None:
+        self._http = HttpServer(self._handle)
+
+    @abstractmethod
+    async def _handle(self, request: Request, answer: Answer) -> None:
+        """Answer one request."""
+
+    async def start(self) -> Self:
+        await self._http.start()
+        return self
+
+    async def stop(self) -> None:
+        await self._http.stop()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()

@@ -8,9 +8,9 @@ import json
 import random
 import re
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
-from app.demo.http import Answer, HttpServer, Request
+from app.demo.http import Answer, Request, StandIn
 
 _PATH = re.compile(r"/main/agent/tasks(?:/(?P<task>[^/]+)/(?P<verb>start|progress|complete|fail))?")
 _METHODS = {None: "POST", "start": "POST", "progress": "PATCH", "complete": "POST", "fail": "POST"}
@@ -38,7 +38,7 @@ def is_ended(task: AgentTask) -> bool:
     return task.status in ("COMPLETED", "FAILED")
 
 
-class MainServiceStandIn:
+class MainServiceStandIn(StandIn):
     """The server, also an async context manager: 127.0.0.1, any free port.
 
     `failing` is the share of calls that fail: half of them before anything is done, half with the answer lost. With
@@ -57,24 +57,11 @@ class MainServiceStandIn:
         self._chance = random.Random(seed)  # noqa: S311 - a script, not a secret
         self._by_key: dict[str, str] = {}
         self._changed = asyncio.Condition()
-        self._http = HttpServer(self._handle)
+        super().__init__()
 
     @property
     def url(self) -> str:
         return self._http.origin
-
-    async def start(self) -> Self:
-        await self._http.start()
-        return self
-
-    async def stop(self) -> None:
-        await self._http.stop()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     async def settled(self, timeout_seconds: float) -> None:
         """Wait until every task has ended, or until the time is up."""

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from app.demo import embeddings
-from app.demo.http import Answer, HttpServer, Request
+from app.demo.http import Answer, Request, StandIn
 from app.demo.scenarios import Conversation, Scenario, choose, load_scenarios
 from app.demo.script import Delta, ScriptedTurn, deltas
 
@@ -33,7 +33,7 @@ _DONE = b"data: [DONE]\n\n"
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes an encoder each time
 
 
-class ScriptedModelServer:
+class ScriptedModelServer(StandIn):
     """The server, also an async context manager: 127.0.0.1, any free port.
 
     Turns of the queue come first, as they are; with the queue empty the scenarios answer. A call that neither answers
@@ -52,7 +52,7 @@ class ScriptedModelServer:
         """What a call for embeddings is answered with; anything but 200 is an error."""
         self.embeddings_refuse = ""
         """A call with a text that holds this is refused with 400."""
-        self._http = HttpServer(self._handle)
+        super().__init__()
         self._pace = pace
         self._queue: deque[ScriptedTurn] = deque()
         self._scenarios: list[Scenario] = []
@@ -104,19 +104,6 @@ class ScriptedModelServer:
         """Wait until no call is being answered: also a client that left in the middle is done with."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._open == 0)
-
-    async def start(self) -> Self:
-        await self._http.start()
-        return self
-
-    async def stop(self) -> None:
-        await self._http.stop()
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     async def _handle(self, request: Request, answer: Answer) -> None:
         match request.method, request.path:
