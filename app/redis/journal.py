@@ -377,12 +377,13 @@ class RedisJournal:
         """Until there may be news (True) or a heartbeat is due (False). Other nodes' wake-ups can be lost: look."""
         loop = asyncio.get_running_loop()
         sure = feed.is_local and not is_blind
+        # Not `asyncio.timeout`: a cancelled wait costs more than the timer, and thousands of streams may be open.
+        timer = loop.call_at(until if sure else min(until, loop.time() + _POLL_SECONDS), woken.set)
         try:
-            async with asyncio.timeout_at(until if sure else min(until, loop.time() + _POLL_SECONDS)):
-                await woken.wait()
-            return True
-        except TimeoutError:
-            return loop.time() < until
+            await woken.wait()
+        finally:
+            timer.cancel()
+        return loop.time() < until
 
     async def _page(self, session_id: str, cursor: int) -> list[Entry]:
         """Some of the log. Of an ended run that has been read to its end: the end marker again."""

@@ -122,7 +122,7 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
     first, second = await nodes.pair(AURA_DRAIN_SECONDS=0.5)
     model._pace = 1.0
     model.play(*(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=100) for _ in range(4 * count)))
-    followers = [Follower("보고서", f"user{number}") for number in range(browsers)]
+    followers = [Follower("보고서", f"user{number}", key="once") for number in range(browsers)]
     async with Relay("127.0.0.1", first.port) as address, AsyncExitStack() as opened:
         url = f"http://127.0.0.1:{address.port}"
         behind = Behind(url)
@@ -155,6 +155,7 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
             answers = await asking
             await following
         assert await second.ended() == 0
+    await model.idle()
     model._queue.clear()
     assert answers == [TEXT] * terminals
     for follower in followers:

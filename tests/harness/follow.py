@@ -20,6 +20,8 @@ class Follower:
     prompt: str
     user: str = "user1"
     seen: list[Frame] = field(default_factory=list)
+    key: str | None = None
+    """The `Idempotency-Key` under which it asks again where nothing was answered."""
 
     @property
     def session_id(self) -> str:
@@ -34,6 +36,8 @@ class Follower:
     ) -> Frame:
         """From one node, up to a frame. Raises what broke the connection, or `StopAsyncIteration`."""
         more = {"Last-Event-ID": str(self.seen[-1].id)} if self.seen and resume else {}
+        if self.key is not None:
+            more["Idempotency-Key"] = self.key
         async with node.stream(self.prompt, headers=headers(self.user, **more)) as stream:
             return await self.take(stream, until)
 
