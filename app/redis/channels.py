@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from app.errors import StorageUnavailable
 from app.redis import keys
-from app.redis.connection import Connection
+from app.redis.connection import TROUBLE, Connection
 
 Listener = Callable[[bytes | None], None]
 """Called with a message, or with None: the subscription is new, look at the keys."""
@@ -57,7 +56,7 @@ class Channels:
         if acknowledged is None:
             acknowledged = self._acknowledged[channel] = asyncio.Event()
             if self._is_connected:
-                with contextlib.suppress(RedisError, OSError):
+                with contextlib.suppress(*TROUBLE):
                     await self._pubsub.subscribe(channel)
         if acknowledged.is_set():
             return
@@ -82,7 +81,7 @@ class Channels:
 
     async def _unsubscribe(self, channel: str) -> None:
         if self._is_connected and channel not in self._listeners:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*TROUBLE):
                 await self._pubsub.unsubscribe(channel)
 
     async def _listen(self) -> None:
@@ -95,7 +94,7 @@ class Channels:
                     if message is not None:
                         self._dispatch(message)
                 raise ConnectionError("hung up")
-            except (RedisError, OSError, ConnectionError, RuntimeError) as error:
+            except TROUBLE as error:
                 log.warning("pubsub.lost", cause=type(error).__name__)
                 await self._disconnect()
                 await asyncio.sleep(0.2)
@@ -153,12 +152,12 @@ class Channels:
                 async with asyncio.timeout(self._timeout_seconds):
                     await pubsub.ping()
                     await self._heard.wait()
-            except (TimeoutError, RedisError, OSError):
+            except TROUBLE:
                 if pubsub.connection is not None:
-                    with contextlib.suppress(RedisError, OSError):
+                    with contextlib.suppress(*TROUBLE):
                         await pubsub.connection.disconnect(nowait=True)
 
 
 async def _closed(pubsub: Any) -> None:
-    with contextlib.suppress(RedisError, OSError, RuntimeError):
+    with contextlib.suppress(*TROUBLE):
         await pubsub.aclose()

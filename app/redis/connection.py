@@ -20,6 +20,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
@@ -36,6 +37,10 @@ Command = tuple[Any, ...]
 
 _PASSING = ("OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
 """Error replies of a server that will, or whose successor will, accept the same command later."""
+
+
+TROUBLE = (RedisError, OSError, RuntimeError)
+"""What a connection raises when it breaks; `RuntimeError` is uvloop's word for a write to a closed transport."""
 
 
 class Script:
@@ -200,7 +205,7 @@ class Connection:
             return
         try:
             await self._client.script_load(script.text)  # on every node that holds keys
-        except (RedisError, OSError) as error:
+        except TROUBLE as error:
             raise StorageUnavailable(_cause(error)) from error
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
@@ -219,7 +224,7 @@ class Connection:
                 if any(_is_read_only(answer) for answer in answers):
                     await self._leave_replica()
                 return answers
-        except (RedisError, OSError, TimeoutError) as error:
+        except TROUBLE as error:
             raise StorageUnavailable(_cause(error)) from error
 
     async def _exchange(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
@@ -233,6 +238,8 @@ class Connection:
                     return [await _answer(connection) for _ in commands]
             except TimeoutError as error:
                 raise RedisTimeout(str(error)) from error  # which is tried again
+            except RuntimeError as error:
+                raise RedisConnectionError(str(error)) from error
 
         async def hang_up(_: Exception) -> None:
             await connection.disconnect(nowait=True)
@@ -281,7 +288,7 @@ def _text(value: bytes | str) -> str:
 def _translated(answer: Any) -> Any:
     if isinstance(answer, ResponseError) and not _is_passing(answer):
         return answer
-    if isinstance(answer, (RedisError, OSError, TimeoutError)):
+    if isinstance(answer, TROUBLE):
         return StorageUnavailable(_cause(answer))
     return answer
 
