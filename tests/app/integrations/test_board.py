@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -158,6 +159,11 @@ async def test_the_callers_headers_go_along(made: MakeSettings, main: MainServic
         assert request.headers["x-correlation-id"] == "corr-1"
 
 
+def told(frames: list[Frame]) -> list[str]:
+    """What came after what; into how many pieces an answer falls is a matter of moments."""
+    return [type for type, _ in groupby(types(frames))]
+
+
 async def test_a_main_service_that_hangs_is_no_runs_business(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
@@ -169,7 +175,7 @@ async def test_a_main_service_that_hangs_is_no_runs_business(
         assert main.tasks == {}
         async with running(made().model_copy(update={"main_service_url": None}), tools=tools()) as without:
             for frames, kind in zip(runs, KINDS, strict=False):
-                assert types(frames) == types(await one(without, kind))
+                assert told(frames) == told(await one(without, kind))
         assert len(redis_client.keys("aura:*ticket*")) == len(runs)
         main.go_on.set()
         await eventually(lambda: ended(main, len(runs)))
