@@ -34,6 +34,7 @@ from app.redis.nodes import RedisNodes, new_node_id
 from app.redis.tasks import RedisOutbox
 from app.resume import Resumption
 from app.routes.answers import BODY_LIMIT_BYTES, Answers
+from app.routes.connection import HttpConnection
 from app.routes.console import console_routes
 from app.routes.diagram import diagram_routes
 from app.routes.documents import document_routes
@@ -44,6 +45,7 @@ from app.routes.runs import run_routes
 from app.routes.stream import stream_routes
 from app.runs import RunService
 from app.settings import Settings
+from app.sse import Streams
 from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
 
@@ -127,7 +129,6 @@ def create_app(
         channels,
         nodes,
         retention_seconds=settings.aura_retention_seconds,
-        heartbeat_seconds=settings.aura_heartbeat_seconds,
         most_runs_per_user=settings.aura_max_runs_per_user,
     )
     knowledge = make_knowledge(settings, connection, channels, node_id, clock) if settings.aura_knowledge else None
@@ -170,7 +171,9 @@ def create_app(
     app = Quart("app", static_folder=None)
     app.request_class = IncomingRequest
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
-    app.register_blueprint(stream_routes(auth, runs, resumption, journal, settings.aura_event_shape))
+    app.asgi_http_class = HttpConnection
+    streams = Streams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds)
+    app.register_blueprint(stream_routes(auth, runs, resumption, streams))
     app.register_blueprint(hitl_routes(auth, approvals, answers))
     records = RunRecords(journal, clock, settings.aura_approver_roles)
     app.register_blueprint(run_routes(auth, runs, records, resumption, answers))

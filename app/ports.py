@@ -97,6 +97,26 @@ class Page:
     has_more: bool
 
 
+class Tail(Protocol):
+    """One reader of one run's log: a cursor. It has no task and no queue, so a slow one costs nothing."""
+
+    @property
+    def is_over(self) -> bool:
+        """The process drains: what there is may still be read, the rest elsewhere."""
+        ...
+
+    async def read(self) -> list[Entry]:
+        """The next entries in order; none: there is no news, or storage is away, and the reader will be woken.
+
+        Of an ended run that has been read to its end: the end marker again. Raises `RunLost` where the log is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Be woken no more."""
+        ...
+
+
 class Journal(Protocol):
     """The event log and the checkpoint of every run, committed together."""
 
@@ -148,11 +168,8 @@ class Journal(Protocol):
         """The caller's run whose log holds exactly this id."""
         ...
 
-    def tail(self, session_id: str, after: int) -> AsyncIterator[Entry | None]:
-        """Every entry with an id above `after`, in order, then the live ones; ends after the end marker.
-
-        None is yielded where nothing came for the heartbeat's time. Ends without the marker when the process drains.
-        """
+    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> Tail:
+        """A reader of every entry with an id above `after`; `woken` is called whenever there may be news for it."""
         ...
 
     async def thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:

@@ -57,7 +57,7 @@ ONLY_IN = {
     "sqlite_vec": {"knowledge"},
     "aiohttp": {"transport"},
     "quart": {"routes", "bootstrap"},
-    "hypercorn": {"server"},
+    "hypercorn": {"server", "routes"},  # there only the types of its ASGI
     "resvg_py": {"drawings"},
 }
 

@@ -1,4 +1,4 @@
-"""Readers of logs in this process. A reader is a cursor and an event to wake it; a slow one costs nothing more.
+"""Readers of logs in this process. A reader is a cursor and a word to wake it; a slow one costs nothing more.
 
 For a run that this node writes, the latest frames are kept in memory while somebody reads: those readers do not ask
 Redis for what the process has just sent there.
@@ -8,36 +8,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from app.errors import StorageUnavailable
+from app.errors import RunLost, StorageUnavailable
 from app.ports import Entry
 from app.redis import keys
 from app.redis.channels import Channels
+from app.redis.connection import Connection
 
 _KEPT = 256
+_PAGE = 200
+_LOOK_SECONDS = 2.0
+"""How often readers look who cannot be sure to be woken: other nodes' wake-ups can be lost."""
 
 
 class Feed:
     """What this process knows of one run's log. `is_local`: every new entry passes through here."""
 
-    __slots__ = ("_entries", "_floor", "_was_read", "is_local", "readers")
+    __slots__ = ("_entries", "_floor", "_was_read", "is_local", "is_subscribed", "readers")
 
     def __init__(self) -> None:
         self.is_local = False
-        self.readers: set[asyncio.Event] = set()
+        self.is_subscribed = False
+        self.readers: set[RedisTail] = set()
         self._was_read = False
         self._entries: deque[Entry] = deque()
         self._floor: int | None = None  # everything above it is in `_entries`
 
     def open(self) -> None:
-        self.is_local = True
+        self.is_local, self.is_subscribed = True, False
         self.wake()  # what the last owner said may not have been heard: look once more, then only here
 
     def close(self) -> None:
+        """The readers look once more, and find that they must be woken by others."""
         self.is_local, self._floor = False, None
         self._entries.clear()
+        self.wake()
 
     def publish(self, entries: Sequence[Entry]) -> None:
         """Keep the entries for the readers; where all have left, only remember how far the log goes."""
@@ -53,15 +60,15 @@ class Feed:
 
     def wake(self, _: bytes | None = None) -> None:
         """There may be news; also what a Pub/Sub message says."""
-        for woken in self.readers:
-            woken.set()
+        for reader in tuple(self.readers):
+            reader.woken()
 
-    def add(self, woken: asyncio.Event) -> None:
-        self.readers.add(woken)
+    def add(self, reader: RedisTail) -> None:
+        self.readers.add(reader)
         self._was_read = True
 
-    def remove(self, woken: asyncio.Event) -> None:
-        self.readers.discard(woken)
+    def remove(self, reader: RedisTail) -> None:
+        self.readers.discard(reader)
         if not self.readers and self._entries:
             self._floor = self._entries[-1].id
             self._entries.clear()
@@ -82,10 +89,13 @@ class Feed:
 class Feeds:
     """The feeds of all runs that are written or read here."""
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, connection: Connection, channels: Channels) -> None:
+        self._connection = connection
         self._channels = channels
         self._feeds: dict[str, Feed] = {}
-        self._listening: set[asyncio.Task[None]] = set()
+        self._unsure: set[RedisTail] = set()
+        self._look: asyncio.TimerHandle | None = None
+        self.is_draining = False
 
     def open(self, session_id: str) -> Feed:
         """This process writes the run from now on."""
@@ -102,40 +112,108 @@ class Feeds:
     def close(self, session_id: str) -> None:
         """Somebody else writes it, or nobody: the readers here go on by Pub/Sub."""
         feed = self._feeds.get(session_id)
-        if feed is None:
-            return
-        feed.close()
-        if feed.readers:
-            self._listening = {task for task in self._listening if not task.done()}
-            self._listening.add(asyncio.create_task(self._listen(session_id, feed)))
-        else:
-            del self._feeds[session_id]
+        if feed is not None:
+            feed.close()
+            if not feed.readers:
+                del self._feeds[session_id]
 
-    async def _listen(self, session_id: str, feed: Feed) -> None:
-        """Be woken by other processes. Where Redis is away the wish stays, and is met when it is back."""
-        if feed.is_local or not feed.readers:
-            return  # taken over again, or left, before this came to run
-        with suppress(StorageUnavailable):
-            await self._channels.subscribe(keys.wake(session_id), feed.wake)
-        feed.wake()
-
-    def wake_all(self) -> None:
+    def drain(self) -> None:
+        """Let every reader end without the end marker (§2.3)."""
+        self.is_draining = True
         for feed in self._feeds.values():
             feed.wake()
 
-    @asynccontextmanager
-    async def reader(self, session_id: str) -> AsyncIterator[tuple[Feed, asyncio.Event]]:
-        """Be woken by what is new, from before the first look at the log."""
+    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> RedisTail:
+        """A reader; it is woken from now on, before its first look at the log."""
         feed = self._feeds.setdefault(session_id, Feed())
-        woken = asyncio.Event()
-        feed.add(woken)
-        try:
-            if not feed.is_local:
-                await self._listen(session_id, feed)
-            yield feed, woken
-        finally:
-            feed.remove(woken)
-            if not feed.readers:
-                self._channels.unsubscribe(keys.wake(session_id), feed.wake)
-                if not feed.is_local and self._feeds.get(session_id) is feed:
-                    del self._feeds[session_id]
+        reader = RedisTail(self, feed, session_id, after, woken)
+        feed.add(reader)
+        return reader
+
+    def leave(self, reader: RedisTail, feed: Feed, session_id: str) -> None:
+        feed.remove(reader)
+        self._unsure.discard(reader)
+        if not feed.readers:
+            self._channels.unsubscribe(keys.wake(session_id), feed.wake)
+            feed.is_subscribed = False
+            if not feed.is_local and self._feeds.get(session_id) is feed:
+                del self._feeds[session_id]
+
+    async def subscribe(self, session_id: str, feed: Feed) -> None:
+        """Be woken by other processes. Where Redis is away the wish stays, and is met when it is back."""
+        if not (feed.is_local or feed.is_subscribed) and feed.readers:
+            feed.is_subscribed = True
+            with suppress(StorageUnavailable):
+                await self._channels.subscribe(keys.wake(session_id), feed.wake)
+
+    def look_later(self, reader: RedisTail) -> None:
+        """Wake a reader in a while, whatever happens."""
+        self._unsure.add(reader)
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_now)
+
+    def _look_now(self) -> None:
+        self._look = None
+        unsure, self._unsure = self._unsure, set()
+        for reader in unsure:
+            reader.woken()
+
+    async def page(self, session_id: str, cursor: int) -> list[Entry]:
+        """Some of the log. Of an ended run that has been read to its end: the end marker again."""
+        events = keys.events(session_id)
+        raw = await self._connection.call("XRANGE", events, f"({cursor}", "+", "COUNT", _PAGE)
+        if not raw:
+            (final, last) = await self._connection.many(
+                [("HGET", keys.run(session_id), "final"), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
+            )
+            if isinstance(final, Exception) or isinstance(last, Exception):
+                raise StorageUnavailable("Redis: the log cannot be read")
+            if final is None:
+                raise RunLost(session_id, "its data is gone from Redis")
+            if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= cursor:
+                raw = last
+        return [Entry(int(id.partition(b"-")[0]), fields[1]) for id, fields in pairs(raw)]
+
+
+class RedisTail:
+    """One reader's cursor: `ports.Tail`."""
+
+    __slots__ = ("_cursor", "_feed", "_feeds", "_session_id", "woken")
+
+    def __init__(self, feeds: Feeds, feed: Feed, session_id: str, after: int, woken: Callable[[], None]) -> None:
+        self._feeds = feeds
+        self._feed = feed
+        self._session_id = session_id
+        self._cursor = after
+        self.woken = woken
+
+    @property
+    def is_over(self) -> bool:
+        return self._feeds.is_draining
+
+    async def read(self) -> list[Entry]:
+        await self._feeds.subscribe(self._session_id, self._feed)
+        entries = self._feed.since(self._cursor)
+        is_sure = self._feed.is_local
+        if entries is None:
+            try:
+                entries = await self._feeds.page(self._session_id, self._cursor)
+            except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
+                entries, is_sure = [], False
+        if entries:
+            self._cursor = entries[-1].id
+        elif not is_sure and self in self._feed.readers:
+            self._feeds.look_later(self)
+        return entries
+
+    def close(self) -> None:
+        self._feeds.leave(self, self._feed, self._session_id)
+
+
+def pairs(raw: object) -> list[tuple[bytes, list[bytes]]]:
+    """Stream entries as the driver gives them: raw lists, or with fields as a dict."""
+    return [(id, list(fields) if isinstance(fields, list) else _flat(fields)) for id, fields in raw]  # type: ignore[attr-defined]
+
+
+def _flat(fields: dict[bytes, bytes]) -> list[bytes]:
+    return [part for pair in fields.items() for part in pair]

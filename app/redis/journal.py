@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import structlog
 
 from app.errors import FieldInvalid, RunDamaged, RunExists, RunLost, StorageUnavailable, TooManyRuns
-from app.ports import Entry, Page, RunLock, RunRecord, Ticket
+from app.ports import Entry, Page, RunLock, RunRecord, Tail, Ticket
 from app.redis import keys, scripts, tasks
 from app.redis.channels import Channels
 from app.redis.connection import Command, Connection
-from app.redis.feeds import Feed, Feeds
+from app.redis.feeds import Feeds, pairs
 from app.redis.nodes import RedisNodes
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
@@ -30,7 +30,6 @@ _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _PAGE = 200
 _NEWEST = 100
 _TURNS = 20
-_POLL_SECONDS = 2.0
 _FORBID_SECONDS = 600
 
 log = structlog.get_logger(__name__)
@@ -46,22 +45,19 @@ class RedisJournal:
         nodes: RedisNodes,
         *,
         retention_seconds: int,
-        heartbeat_seconds: float,
         most_runs_per_user: int = 0,
     ) -> None:
         self._connection = connection
         self._nodes = nodes
         self._retention_seconds = retention_seconds
-        self._heartbeat_seconds = heartbeat_seconds
         self._most_runs_per_user = most_runs_per_user
         self._create = connection.register(scripts.CREATE)
         self._commit = connection.register(scripts.COMMIT)
         self._forbid = connection.register(scripts.FORBID)
-        self._feeds = Feeds(channels)
+        self._feeds = Feeds(connection, channels)
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._queued = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self._draining = False
 
     async def start(self) -> None:
         self._writer = asyncio.create_task(self._write())
@@ -73,8 +69,7 @@ class RedisJournal:
 
     def drain(self) -> None:
         """Let every reader end without the end marker (§2.3)."""
-        self._draining = True
-        self._feeds.wake_all()
+        self._feeds.drain()
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -346,66 +341,14 @@ class RedisJournal:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    async def tail(self, session_id: str, after: int) -> AsyncIterator[Entry | None]:
-        """See `ports.Journal.tail`. Raises `RunLost` where the log is gone."""
-        async with self._feeds.reader(session_id) as (feed, woken):
-            cursor, quiet_since = after, asyncio.get_running_loop().time()
-            while True:
-                woken.clear()
-                entries, is_blind = feed.since(cursor), False
-                if entries is None:
-                    try:
-                        entries = await self._page(session_id, cursor)
-                    except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
-                        entries, is_blind = [], True
-                for entry in entries:
-                    cursor = entry.id
-                    yield entry
-                    if entry.body == DONE_BODY:
-                        return
-                if entries:
-                    quiet_since = asyncio.get_running_loop().time()
-                    continue
-                if self._draining:
-                    return
-                if await self._wait(feed, woken, quiet_since + self._heartbeat_seconds, is_blind=is_blind):
-                    continue
-                quiet_since = asyncio.get_running_loop().time()
-                yield None
-
-    async def _wait(self, feed: Feed, woken: asyncio.Event, until: float, *, is_blind: bool) -> bool:
-        """Until there may be news (True) or a heartbeat is due (False). Other nodes' wake-ups can be lost: look."""
-        loop = asyncio.get_running_loop()
-        sure = feed.is_local and not is_blind
-        # Not `asyncio.timeout`: a cancelled wait costs more than the timer, and thousands of streams may be open.
-        timer = loop.call_at(until if sure else min(until, loop.time() + _POLL_SECONDS), woken.set)
-        try:
-            await woken.wait()
-        finally:
-            timer.cancel()
-        return loop.time() < until
-
-    async def _page(self, session_id: str, cursor: int) -> list[Entry]:
-        """Some of the log. Of an ended run that has been read to its end: the end marker again."""
-        events = keys.events(session_id)
-        raw = await self._connection.call("XRANGE", events, f"({cursor}", "+", "COUNT", _PAGE)
-        if not raw:
-            (final, last) = await self._connection.many(
-                [("HGET", keys.run(session_id), "final"), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
-            )
-            if isinstance(final, Exception) or isinstance(last, Exception):
-                raise StorageUnavailable("Redis: the log cannot be read")
-            if final is None:
-                raise RunLost(session_id, "its data is gone from Redis")
-            if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= cursor:
-                raw = last
-        return [Entry(int(id.partition(b"-")[0]), fields[1]) for id, fields in _pairs(raw)]
+    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> Tail:
+        return self._feeds.tail(session_id, after, woken)
 
     async def _all_bodies(self, session_id: str) -> AsyncIterator[bytes]:
         cursor = "-"
         while True:
             raw = await self._connection.call("XRANGE", keys.events(session_id), cursor, "+", "COUNT", _PAGE)
-            for id, fields in _pairs(raw):
+            for id, fields in pairs(raw):
                 cursor = f"({id.decode()}"
                 yield fields[1]
             if len(raw) < _PAGE:
@@ -418,15 +361,6 @@ def _first_opened(raw: bytes, prompt_digest: str) -> str:
     if first_digest != prompt_digest:
         raise FieldInvalid("Idempotency-Key: it was used for another prompt or context; use a new key")
     return first
-
-
-def _pairs(raw: Any) -> list[tuple[bytes, list[bytes]]]:
-    """Stream entries as the driver gives them: raw lists, or with fields as a dict."""
-    return [(id, list(fields) if isinstance(fields, list) else _flat(fields)) for id, fields in raw]
-
-
-def _flat(fields: dict[bytes, bytes]) -> list[bytes]:
-    return [part for pair in fields.items() for part in pair]
 
 
 def _entries(base: int, bodies: Sequence[bytes]) -> list[Entry]:

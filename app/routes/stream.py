@@ -6,18 +6,18 @@ from quart import Blueprint, Response, g, request
 
 from app.auth import Authenticator
 from app.errors import NotFound, ServiceBusy, ThreadBusy, TooManyRuns
-from app.ports import Journal, Principal
+from app.ports import Principal
 from app.resume import Position, Resumption
 from app.routes.answers import STREAM_PATH, stream_headers
 from app.routes.bodies import ResumeHeaders, RunNamed, StartHeaders, StreamBody, read, read_headers, read_query
+from app.routes.connection import StreamResponse
 from app.runs import Ask, RunService
 from app.schema.operations import operation
-from app.sse import ResumeExpired, frames
-from statemachine.frames import Shape
+from app.sse import ResumeExpired, Streams
 
 
 def stream_routes(
-    auth: Authenticator, runs: RunService, resumption: Resumption, journal: Journal, shape: Shape
+    auth: Authenticator, runs: RunService, resumption: Resumption, streams: Streams
 ) -> Blueprint:
     routes = Blueprint("stream", __name__)
 
@@ -70,10 +70,9 @@ def stream_routes(
         return _stream(position)
 
     def _stream(position: Position) -> Response:
-        tail = journal.tail(position.session_id, position.after)
         # A HEAD would follow the run to its end and show nothing of it.
-        response = Response(b"" if request.method == "HEAD" else frames(tail, position.session_id, shape))
-        response.timeout = None  # Quart would cut a stream silently after 60 s
+        opened = streams.open(position.session_id, position.after)
+        response = Response(b"") if request.method == "HEAD" else StreamResponse(opened)
         stream_headers(response)
         response.headers["X-Session-ID"] = position.session_id
         return response

@@ -16,7 +16,7 @@ from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
 from app.errors import StorageUnavailable
-from app.redis import journal, keys
+from app.redis import feeds, keys
 from app.redis.connection import Connection, _is_read_only, _translated
 from app.settings import Settings
 from tests.harness.asked import ENDED, Ask
@@ -113,7 +113,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[RedisProxy]:
 async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
     settings: MakeSettings, model: ScriptedModelServer, proxy: RedisProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_POLL_SECONDS", 600.0)
+    monkeypatch.setattr(feeds, "_LOOK_SECONDS", 600.0)
     model.play(calling(("send_note", {"to": "김"})))
     tools = [risky()]
     cut_off = settings(redis_url=proxy.url, aura_redis_timeout_seconds=0.5, aura_lease_seconds=2)

@@ -1,0 +1,66 @@
+"""One HTTP exchange, as Quart has it, but for streams: an open one keeps nothing of its request, and no task but the
+one that hears the client leave. Thousands of them may wait for a person."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Response
+from quart.asgi import ASGIHTTPConnection
+from quart.utils import encode_headers
+from quart.wrappers import Request
+
+from app.sse import EventStream
+
+if TYPE_CHECKING:
+    from quart.typing import ResponseTypes
+
+
+class StreamResponse(Response):
+    """A response whose head is Quart's business, and whose body is not."""
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(b"")
+        self.stream = stream
+        del self.headers["Content-Length"]
+
+
+class HttpConnection(ASGIHTTPConnection):
+    """`Quart.asgi_http_class`."""
+
+    _stream: EventStream | None = None
+    _is_left = False
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await super().__call__(receive, send)
+        if self._stream is None or self._is_left:
+            return
+        self._stream.begin(partial(_write, send))
+        try:
+            while (await receive())["type"] != "http.disconnect":  # which is also said after the last byte
+                pass
+        finally:
+            self._stream.leave()
+
+    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
+        await super().handle_messages(request, receive)
+        self._is_left = True
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        if not isinstance(response, StreamResponse):
+            await super()._send_response(send, response)
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": encode_headers(response.headers),
+            }
+        )
+        self._stream = response.stream
+
+
+async def _write(send: ASGISendCallable, data: bytes, is_last: bool) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": not is_last})
