@@ -19,7 +19,10 @@ import hypercorn.protocol
 import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response as HttpResponse
 from hypercorn.protocol.h11 import H11Protocol
 
 from app.bootstrap import Service, create_app
@@ -45,6 +48,8 @@ class _Http1(H11Protocol):
     default. So the request is served as it is.
     """
 
+    _knows_chunks = _is_chunked = False
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Here hypercorn would go over to HTTP/2."""
 
@@ -53,12 +58,24 @@ class _Http1(H11Protocol):
             await self._send_error_response(505)
             await self.send(Closed())
             return
+        self._knows_chunks, self._is_chunked = request.http_version == b"1.1", False
         if any(name == b"upgrade" for name, _ in request.headers):
             kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
             request = type(request)(
                 method=request.method, target=request.target, headers=kept, http_version=request.http_version
             )
         await super()._create_stream(request)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """A chunk of a body whose length is not known needs no more thought than its own length (RFC 9112 §7.1): h11's
+        way to it is a third of what a frame costs."""
+        if self._is_chunked and isinstance(event, Body):
+            await self.send(RawData(b"%x\r\n%b\r\n" % (len(event.data), event.data)))
+            return
+        if isinstance(event, HttpResponse):
+            has_length = any(name.lower() == b"content-length" for name, _ in event.headers)
+            self._is_chunked = self._knows_chunks and not has_length
+        await super().stream_send(event)
 
 
 def configuration(bind: str | None = None) -> Config:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, overload
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from quart import Request
 from app.drawings import DrawingFormat
 from app.errors import FieldInvalid, RequestMalformed
 from app.records import MOST_PER_PAGE
+from app.routes.incoming import IncomingRequest
 from statemachine.checkpoint import JsonObject
 from statemachine.frames import compact_json
 from statemachine.states import State
@@ -174,7 +175,7 @@ async def read(incoming: Request, model: type[T], *, may_be_empty: bool = False)
 
     Raises `RequestMalformed` (not JSON, wrong media type) or `FieldInvalid`.
     """
-    raw = await incoming.get_data()
+    raw = await cast("IncomingRequest", incoming).whole_body()
     if not raw.strip() and may_be_empty:
         return None
     media_type = incoming.mimetype

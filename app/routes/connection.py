@@ -24,6 +24,7 @@ class StreamResponse(Response):
     def __init__(self, stream: EventStream) -> None:
         super().__init__(b"")
         self.stream = stream
+        self.timeout = None  # Quart would set a timer, and make a task for it
         del self.headers["Content-Length"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from quart.wrappers import Request
 from quart.wrappers.request import Body
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import RequestTimeout
 
 
 class PatientBody(Body):
@@ -49,8 +50,17 @@ class IncomingRequest(Request):
     def __init__(
         self, method: str, scheme: str, path: str, query_string: bytes, headers: Headers, *args: Any, **kwargs: Any
     ) -> None:
-        spelled = Headers([(name, _as_utf8(value)) for name, value in headers])
-        super().__init__(method, scheme, path, query_string, spelled, *args, **kwargs)
+        if not all(value.isascii() for _, value in headers):
+            headers = Headers([(name, _as_utf8(value)) for name, value in headers])
+        super().__init__(method, scheme, path, query_string, headers, *args, **kwargs)
+
+    async def whole_body(self) -> bytes:
+        """Without a task and a copy for it, as `get_data` has. Raises `RequestTimeout`, `RequestEntityTooLarge`."""
+        try:
+            async with asyncio.timeout(self.body_timeout):
+                return bytes(await self.body)
+        except TimeoutError:
+            raise RequestTimeout from None
 
 
 def _as_utf8(value: str) -> str:

@@ -16,9 +16,7 @@ from app.schema.operations import operation
 from app.sse import ResumeExpired, Streams
 
 
-def stream_routes(
-    auth: Authenticator, runs: RunService, resumption: Resumption, streams: Streams
-) -> Blueprint:
+def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption, streams: Streams) -> Blueprint:
     routes = Blueprint("stream", __name__)
 
     @routes.post(STREAM_PATH)
