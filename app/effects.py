@@ -95,10 +95,8 @@ class Effects:
         """From the model into the turn, at the model's pace; how it failed, if it did."""
         try:
             async with self._model.stream(messages, tools) as arrivals:
-                async for deltas in arrivals:
-                    now = self._clock.now()
-                    for delta in deltas:
-                        turn.feed(delta, now)
+                async for delta in arrivals:
+                    turn.feed(delta, self._clock.now())
                     arrived.set()
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")

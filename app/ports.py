@@ -394,8 +394,8 @@ class Model(Protocol):
 
     def stream(
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
-    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[ModelDelta]]]:
-        """One turn as it arrives: what came together, together. Leaving the context ends it. Raises `ModelError`."""
+    ) -> AbstractAsyncContextManager[AsyncIterator[ModelDelta]]:
+        """One turn as it arrives: what came together is one. Leaving the context ends it. Raises `ModelError`."""
         ...
 
 

@@ -34,7 +34,7 @@ class CallDelta:
 
 
 class ModelDelta(NamedTuple):
-    """What one chunk of the model's stream added, in words of no provider."""
+    """What the model's stream added, in words of no provider; `pieces` are the chunks that `text` came in."""
 
     text: str = ""
     reasoning: str = ""
@@ -43,6 +43,7 @@ class ModelDelta(NamedTuple):
     usage: Usage | None = None
     logprob_sum: float = 0.0
     logprob_count: int = 0
+    pieces: int = 1
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class Turn:
             self._reasoning += delta.reasoning
         if delta.text:
             self._text += delta.text
-            self._deltas += 1
+            self._deltas += delta.pieces
             if self._held_since is None:
                 self._held_since = now
         for piece in delta.calls:

@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "workspace": set(),
     "knowledge": {"workspace", "ports", "errors"},
     "redis": {"workspace", "ports", "errors"},
-    "model": {"ports", "errors", "transport"},
+    "model": {"completion", "ports", "errors", "transport"},
+    "completion": {"errors"},
     "transport": set(),
     "integrations": {"ports", "errors", "transport"},
     **{
@@ -56,6 +57,7 @@ ONLY_IN = {
     "apsw": {"knowledge"},
     "sqlite_vec": {"knowledge"},
     "aiohttp": {"transport"},
+    "msgspec": {"completion"},
     "quart": {"routes", "bootstrap"},
     "hypercorn": {"server", "routes"},  # there only the types of its ASGI
     "resvg_py": {"drawings"},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from app import model as model_client
+from app import completion
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.redis.connection import Connection
@@ -50,7 +50,7 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
         await whole(aura)  # the scripts are loaded
         with (
             counted(monkeypatch, Connection, "_exchange") as round_trips,
-            counted(monkeypatch, model_client, "_parsed") as parses,
+            counted(monkeypatch, completion, "_read") as parses,
         ):
             _, frames = await whole(aura)
         check(frames)
