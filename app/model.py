@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 
 from app.completion import added, told
 from app.errors import ModelError
-from app.transport import AiohttpTransport
+from app.transport import AiohttpTransport, Body, Prepared
 from statemachine.checkpoint import JsonObject
 from statemachine.turn import ModelDelta
 
@@ -47,7 +47,7 @@ class OpenAIModel:
         self.name = name
         self._logprobs = logprobs
         self._secrets = secrets
-        self._http = httpx2.AsyncClient(transport=AiohttpTransport())
+        self._transport = AiohttpTransport()
         self._client: AsyncOpenAI | None = None
         if api_key is not None:
             self._client = AsyncOpenAI(
@@ -56,16 +56,17 @@ class OpenAIModel:
                 max_retries=0,
                 timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
                 default_headers={"Accept-Encoding": "identity"},
-                http_client=self._http,
+                http_client=httpx2.AsyncClient(transport=self._transport),
             )
-        self._asking: httpx2.Request | None = None
+        self._asking: Prepared | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         for task in self._ending:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
-        await self._http.aclose()
+        if self._client is not None:
+            await self._client.close()
 
     @asynccontextmanager
     async def stream(
@@ -98,12 +99,8 @@ class OpenAIModel:
         """The answer, when its head has come. Raises `ModelError`."""
         try:
             if self._asking is None:
-                self._asking = await _spelled(client)
-            like = self._asking
-            request = httpx2.Request(
-                like.method, like.url, headers=like.headers, content=body, extensions=like.extensions
-            )
-            response = await self._http.send(request, stream=True)
+                self._asking = self._transport.prepared(await _spelled(client))
+            response = await self._asking.send(body)
             if not response.is_success:
                 await response.aread()
         except httpx2.TimeoutException as error:
@@ -118,7 +115,7 @@ class OpenAIModel:
 
     async def _leave(self, answer: _Answer) -> None:
         """A connection can be used again when its answer was read to the last byte, which comes after the last line."""
-        if answer.is_done:
+        if answer.is_done and not answer.is_whole:
             task = asyncio.create_task(answer.read_rest())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
@@ -141,6 +138,10 @@ class _Answer:
         self.is_done = False
         encoded = response.headers.get("content-encoding", "identity") != "identity"  # though it was not asked for
         self._pieces = response.aiter_bytes() if encoded else response.aiter_raw()
+
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.response.stream, Body) and self.response.stream.is_whole
 
     async def deltas(self) -> AsyncIterator[ModelDelta]:
         """What arrived together comes together. Lines end at `\n` alone: JSON may hold what others end a line at."""
@@ -180,9 +181,7 @@ async def _spelled(client: AsyncOpenAI) -> httpx2.Request:
     """A request as the client spells it, which goes nowhere."""
     nowhere = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(200)))
     client = client.with_options(http_client=nowhere)
-    request = (await client.post("/chat/completions", cast_to=httpx2.Response, body={})).request
-    del request.headers["Content-Length"]  # each body has its own
-    return request
+    return (await client.post("/chat/completions", cast_to=httpx2.Response, body={})).request
 
 
 def _refusal(response: httpx2.Response) -> ModelError:
