@@ -49,8 +49,8 @@ class Effects:
         self._decisions = decisions
         self._clock = clock
 
-    def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Fact]:
-        """The facts that the effect comes to, in order; closing the iterator stops the effect."""
+    def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Sequence[Fact]]:
+        """The facts that the effect comes to, in order, those of one moment together; closing the iterator stops it."""
         match effect:
             case CallModel():
                 return self._call_model(checkpoint, effect)
@@ -65,7 +65,7 @@ class Effects:
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
-    async def _call_model(self, checkpoint: Checkpoint, effect: CallModel) -> AsyncIterator[Fact]:
+    async def _call_model(self, checkpoint: Checkpoint, effect: CallModel) -> AsyncIterator[Sequence[Fact]]:
         if effect.not_before is not None:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
@@ -77,13 +77,13 @@ class Effects:
                 until = min(turn.release_at or checkpoint.run_deadline_at, checkpoint.run_deadline_at)
                 await self._clock.wait(arrived, until)
                 arrived.clear()
-                for fact in turn.take(self._clock.now()):
-                    yield fact
-                if self._clock.now() >= checkpoint.run_deadline_at:
-                    yield DeadlinePassed()
+                now = self._clock.now()
+                if now >= checkpoint.run_deadline_at:
+                    yield (*turn.take(now), DeadlinePassed())
                     return
-            for last in self._turn_end(turn, pump.result()):
-                yield last
+                if not pump.done() and (facts := turn.take(now)):
+                    yield facts
+            yield self._turn_end(turn, pump.result())
         finally:
             if not pump.done():
                 pump.cancel()
@@ -110,8 +110,7 @@ class Effects:
 
     def _turn_end(self, turn: Turn, failure: ModelError | None) -> list[Fact]:
         if failure is not None:
-            told = (failure.message, turn.streamed, failure.model_retry_after_seconds)
-            return [ModelFailed(failure.kind, *told)]
+            return self._failed(turn, failure)
         facts, end = turn.finish()
         match end:
             case Answered(text=text, rest=rest, usage=usage):
@@ -120,14 +119,18 @@ class Effects:
                 resolved = tuple(self._tools.resolve(call.id, call.name, call.arguments) for call in calls)
                 return [*facts, ToolsRequested(resolved, text, usage, confidence)]
             case ModelFailed():
-                error = ModelError(end.failure, end.message)
-                return [*facts, ModelFailed(end.failure, error.message, end.streamed)]
+                return self._failed(turn, ModelError(end.failure, end.message))
             case _:
                 assert_never(end)
 
+    def _failed(self, turn: Turn, error: ModelError) -> list[Fact]:
+        """With what clients may see of the turn: another attempt goes on from there."""
+        shown = turn.take(self._clock.now())
+        return [*shown, ModelFailed(error.kind, error.message, turn.streamed, error.model_retry_after_seconds)]
+
     # --- tools --------------------------------------------------------------------------------------------------------
 
-    async def _run_tools(self, checkpoint: Checkpoint, effect: RunTools) -> AsyncIterator[Fact]:
+    async def _run_tools(self, checkpoint: Checkpoint, effect: RunTools) -> AsyncIterator[Sequence[Fact]]:
         request, ended = checkpoint.request, asyncio.Event()
         running: set[asyncio.Task[ToolFinished]] = set()
         for call in effect.calls:
@@ -144,11 +147,12 @@ class Effects:
             while running:
                 await self._clock.wait(ended, checkpoint.run_deadline_at)
                 ended.clear()
-                for task in [task for task in running if task.done()]:
-                    running.discard(task)
-                    yield task.result()
+                done = [task for task in running if task.done()]
+                running.difference_update(done)
+                if done:
+                    yield [task.result() for task in done]
                 if running and self._clock.now() >= checkpoint.run_deadline_at:
-                    yield DeadlinePassed()
+                    yield [DeadlinePassed()]
                     return
         finally:
             for task in running:
@@ -157,7 +161,7 @@ class Effects:
 
     # --- a person -----------------------------------------------------------------------------------------------------
 
-    async def _await_decision(self, checkpoint: Checkpoint, effect: AwaitDecision) -> AsyncIterator[Fact]:
+    async def _await_decision(self, checkpoint: Checkpoint, effect: AwaitDecision) -> AsyncIterator[Sequence[Fact]]:
         approval = effect.approval
         call = checkpoint.call(approval.call_id)
         original = call.arguments if call else {}
@@ -175,7 +179,7 @@ class Effects:
             # Whoever decides in this very moment either gets in before the request is closed, or is told `expired`.
             faster = await self._decisions.close(approval.request_id, RequestStatus.EXPIRED, until)
             decision = faster if faster is not None and _holds(accept, faster) else None
-        yield DeadlinePassed() if decision is None else self._decided(decision, approval.action_type, original)
+        yield [DeadlinePassed() if decision is None else self._decided(decision, approval.action_type, original)]
 
     def _decided(self, decision: Decision, tool: str, original: JsonObject) -> Fact:
         if decision.verdict == "rejected":

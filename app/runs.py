@@ -37,7 +37,7 @@ from statemachine.messages import (
 from statemachine.prompt import conversation, history
 from statemachine.sessions import new_session_id
 from statemachine.states import State
-from statemachine.workflow import advance, begin
+from statemachine.workflow import advance, advance_all, begin
 
 _PAUSE_SECONDS = 0.5
 _DRAWS = 8
@@ -338,11 +338,11 @@ class RunService:
         self._journal.adopt(session_id)
 
     async def _carry_out(self, run: _Run, effect: Effect) -> Effect:
-        """One effect, fact by fact, until a step asks for another. What breaks ends the run, told in its stream."""
+        """One effect, step by step, until one asks for another. What breaks ends the run, told in its stream."""
         try:
-            async with aclosing(self._effects.perform(run.checkpoint, effect)) as facts:  # type: ignore[type-var]
-                async for fact in facts:
-                    following = await self._step(run, advance(run.checkpoint, fact, self._clock.now()))
+            async with aclosing(self._effects.perform(run.checkpoint, effect)) as moments:  # type: ignore[type-var]
+                async for facts in moments:
+                    following = await self._step(run, advance_all(run.checkpoint, facts, self._clock.now()))
                     if not isinstance(following, Continue):
                         return following
             raise RuntimeError(f"{type(effect).__name__} came to no end")

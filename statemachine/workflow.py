@@ -96,6 +96,17 @@ def advance(checkpoint: Checkpoint, fact: Fact, now: float) -> Step:
     return draft.step(_apply(draft, fact))
 
 
+def advance_all(checkpoint: Checkpoint, facts: Iterable[Fact], now: float) -> Step:
+    """One step of facts that came at the same moment, as far as the first that does not just `Continue`."""
+    step = Step(checkpoint, (), Continue())
+    for fact in facts:
+        following = advance(step.checkpoint, fact, now)
+        step = Step(following.checkpoint, step.events + following.events, following.effect)
+        if not isinstance(step.effect, Continue):
+            break
+    return step
+
+
 def _apply(draft: Draft, fact: Fact) -> Effect:  # noqa: C901, PLR0911, PLR0912 - one case a fact
     match fact:
         case ThoughtArrived(text=text, thought_type=thought_type):

@@ -35,13 +35,14 @@ from statemachine.messages import (
     RunBroke,
     RunRecovered,
     RunTools,
+    Step,
     Stop,
     ThoughtArrived,
     ToolFinished,
     ToolsRequested,
 )
 from statemachine.states import OPEN_STATES, State
-from statemachine.workflow import ACCEPTED, advance
+from statemachine.workflow import ACCEPTED, advance, advance_all
 from tests.statemachine.runs import NOW, Run, in_state, of, risky, safe
 
 # Where each fact leads from each open state, and what is to be done then; `-`: refused. Final states refuse all.
@@ -159,6 +160,25 @@ def test_an_answer_streams_and_completes_the_run() -> None:
     counted = {"promptTokens": 1, "completionTokens": 2, "totalTokens": 3}
     assert run.events[-1] == End(message="작업이 완료되었습니다.", status="completed", usage=counted)
     assert run.checkpoint.ending is None
+
+
+def test_facts_of_one_moment_make_the_step_that_they_make_one_by_one() -> None:
+    run = Run()
+    run.ask(safe("c1"), safe("c2"))
+    facts = [ToolFinished("c1", "ok", {"ok": True}), ToolFinished("c2", "ok", {"ok": True})]
+    together = advance_all(run.checkpoint, facts, run.now)
+    events: list[Event] = []
+    for fact in facts:
+        effect = run.tell(fact)
+        events += run.last
+    assert together == Step(run.checkpoint, tuple(events), effect)
+
+
+def test_facts_of_one_moment_count_as_far_as_the_first_that_asks_for_more() -> None:
+    run = in_state(State.CONTENT)
+    assert advance_all(run.checkpoint, [], NOW) == Step(run.checkpoint, (), Continue())
+    ending: list[Fact] = [AnswerArrived("!"), CancelRequested("boss")]
+    assert advance_all(run.checkpoint, [*ending, AnswerArrived("?")], NOW) == advance_all(run.checkpoint, ending, NOW)
 
 
 def test_streamed_text_leaves_nothing_to_save() -> None:
