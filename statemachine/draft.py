@@ -71,7 +71,10 @@ class Draft:
         return Step(self.now_is, tuple(self._events), effect)
 
     def change(self, **changes: object) -> None:
-        self.now_is = self.now_is.model_copy(update=changes)
+        if self.now_is is self._before:
+            self.now_is = self._before.model_copy(update=changes)
+        else:  # nobody else has this copy yet: a step is a dozen changes, and one checkpoint
+            self.now_is.__dict__.update(changes)
 
     def emit(self, event: Event) -> None:
         self._events.append(event)
