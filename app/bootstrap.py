@@ -22,6 +22,7 @@ from app.knowledge.embeddings import OpenAIEmbeddings
 from app.knowledge.service import Knowledge
 from app.knowledge.sqlite import SqliteIndex
 from app.knowledge.vectors import Vectors
+from app.load import Load
 from app.model import OpenAIModel
 from app.ports import Clock, Tool
 from app.records import RunRecords
@@ -56,6 +57,7 @@ log = structlog.get_logger(__name__)
 class Service:
     """The parts of one process that have a life of their own, in the order in which they start."""
 
+    load: Load
     connection: Connection
     channels: Channels
     journal: RedisJournal
@@ -69,6 +71,7 @@ class Service:
     async def start(self) -> None:
         for words in await self.connection.advice():
             log.warning("redis.advice", advice=words)
+        await self.load.start()
         await self.channels.start()
         await self.journal.start()
         await self.decisions.start()
@@ -97,6 +100,7 @@ class Service:
         await self.channels.stop()
         await self.model.close()
         await self.connection.close()
+        await self.load.stop()
         await asyncio.sleep(0)
 
 
@@ -149,12 +153,14 @@ def create_app(
         secrets=settings.secrets,
     )
     board = _board(settings, connection, nodes, clock)
+    load = Load(most_seconds=settings.aura_max_lag_milliseconds / 1000)
     runs = RunService(
         journal=journal,
         decisions=decisions,
         nodes=nodes,
         effects=Effects(model, toolbox, decisions, clock),
         clock=clock,
+        load=load,
         limits=settings.limits,
         shape=settings.aura_event_shape,
         most_runs=settings.aura_max_runs,
@@ -183,7 +189,7 @@ def create_app(
     if settings.aura_console:
         app.register_blueprint(console_routes(answers, entrance))
     answers.install(app)
-    service = Service(connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
+    service = Service(load, connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)

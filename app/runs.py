@@ -19,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from app.effects import Effects
 from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
+from app.load import Load
 from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock, TaskBoard
 from statemachine.checkpoint import Checkpoint, JsonObject, Limits, RunRequest, digest
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
@@ -99,6 +100,7 @@ class RunService:
         nodes: Nodes,
         effects: Effects,
         clock: Clock,
+        load: Load,
         limits: Limits,
         shape: Shape,
         most_runs: int,
@@ -112,6 +114,7 @@ class RunService:
         self._nodes = nodes
         self._effects = effects
         self._clock = clock
+        self._load = load
         self._limits = limits
         self._shape = shape
         self._most_runs = most_runs
@@ -137,6 +140,8 @@ class RunService:
             raise ServiceBusy("this replica is shutting down; ask again")
         if len(self._runs) >= self._most_runs:
             raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
+        if self._load.is_too_much:
+            raise ServiceBusy(f"this replica is {self._load.lag_seconds * 1000:.0f} ms late; ask again")
         if not self.is_alive:
             raise StorageUnavailable("this node has no lease at the moment")
         for _ in range(_DRAWS):

@@ -20,6 +20,7 @@ from app.errors import (
     NotFound,
     RequestMalformed,
     RequestTimedOut,
+    ServiceBusy,
 )
 from app.ports import Clock
 from app.routes.incoming import IncomingRequest
@@ -59,7 +60,7 @@ class Answers:
 
     def error(self, error: AuraError) -> Response:
         """On the stream path an event stream, unless the client prefers JSON; everywhere with its HTTP status."""
-        if error.status >= 500:
+        if error.status >= 500 and not isinstance(error, ServiceBusy):  # of which there may be thousands
             log.warning("request.failed", code=error.code, cause=error.cause)
         if request.path.rstrip("/") == STREAM_PATH and not _prefers_json(request):
             frames = refusal(error, "", int(self._clock.now() * 1000), self._shape)

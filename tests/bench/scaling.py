@@ -98,7 +98,7 @@ class Offered:
         return f"{self.share:.0%} load ({self.rate:.0f} runs/s): {times}; {refused}"
 
 
-async def overload(shares: tuple[float, ...] = (0.5, 0.8, 1.5), seconds: float = 8) -> list[Offered]:
+async def overload(shares: tuple[float, ...] = (0.5, 0.8, 1.5), seconds: float = 15) -> list[Offered]:
     """First events at shares of what this machine can do with the clients on it; above that, who is refused."""
     with World() as world:
         clients = await connected(world, 64)
