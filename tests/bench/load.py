@@ -49,11 +49,11 @@ class Cost:
         ]
 
 
-def check(reading: Reading, tokens: int) -> None:
+def check(reading: Reading, prompt: str) -> None:
     """Raises `StreamWrong` where the run did not end as it should have."""
     if reading.status != 200 or reading.end_status != "completed":
         raise StreamWrong(f"status {reading.status}, end {reading.end_status!r}")
-    if reading.text != answer(tokens):
+    if reading.text != answer(prompt):
         raise StreamWrong(f"the answer is {reading.text[:80]!r}…, {len(reading.text)} characters")
 
 
@@ -71,7 +71,6 @@ async def round_of(
     clients: Sequence[Client],
     runs_each: int,
     prompt: str,
-    tokens: int,
     on_hitl: Callable[[Reading], None] | None = None,
 ) -> Cost:
     """Every client makes its runs, one after another, all clients at once."""
@@ -80,7 +79,7 @@ async def round_of(
     async def work(client: Client) -> None:
         for _ in range(runs_each):
             reading = await client.run(prompt, on_hitl=on_hitl)
-            check(reading, tokens)
+            check(reading, prompt)
             readings.append(reading)
 
     redis_before, cpu_before, began = world.redis_count(), world.cpu_seconds(), time.perf_counter()

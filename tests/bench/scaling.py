@@ -32,7 +32,7 @@ async def processes() -> list[Point]:
     for workers in PROCESSES:
         with World(workers=workers) as world:
             clients = await connected(world, 32)
-            rounds = [await round_of(world, clients, 5, "bench chat 200 0", 200) for _ in range(4)]
+            rounds = [await round_of(world, clients, 5, "bench chat 200 0") for _ in range(4)]
             cost = median(rounds[1:])
             points.append(Point(workers, cost.cpu_ms, f"{cost.runs_per_second:.0f} runs/s"))
             for client in clients:
@@ -41,25 +41,25 @@ async def processes() -> list[Point]:
 
 
 async def lengths() -> tuple[list[Point], list[Point]]:
-    """CPU per event of streams of so many tokens, 2 ms apart; CPU per resume at the end of such a stream."""
+    """CPU per event of streams of so many frames of text, 2 ms apart; CPU per resume at the end of such a stream."""
     per_event, per_resume = [], []
     with World() as world:
         clients = await connected(world, 8)
-        await round_of(world, clients, 2, "bench chat 100 2", 100)
-        for tokens in LENGTHS:
-            each = max(1, 300 // tokens)
-            cost = await round_of(world, clients, each, f"bench chat {tokens} 2", tokens)
-            per_event.append(Point(tokens, cost.cpu_us_per_event, f"{cost.events:.0f} events a run"))
-            per_resume.append(await _resumed(world, tokens))
+        await round_of(world, clients, 2, "bench pages 100 2")
+        for pieces in LENGTHS:
+            each = max(1, 300 // pieces)
+            cost = await round_of(world, clients, each, f"bench pages {pieces} 2")
+            per_event.append(Point(pieces, cost.cpu_us_per_event, f"{cost.events:.0f} events a run"))
+            per_resume.append(await _resumed(world, pieces))
         for client in clients:
             client.close()
     return per_event, per_resume
 
 
-async def _resumed(world: World, tokens: int) -> Point:
-    (client,) = await connected(world, 1, start=9000 + tokens)
-    reading = await client.run(f"bench chat {tokens} 2", with_times=True)
-    check(reading, tokens)
+async def _resumed(world: World, pieces: int) -> Point:
+    (client,) = await connected(world, 1, start=9000 + pieces)
+    reading = await client.run(f"bench pages {pieces} 2", with_times=True)
+    check(reading, f"bench pages {pieces} 2")
     took: list[float] = []
     cpu = world.cpu_seconds()
     for _ in range(_RESUMES):
@@ -70,7 +70,7 @@ async def _resumed(world: World, tokens: int) -> Point:
     cpu = world.cpu_seconds() - cpu
     client.close()
     took.sort()
-    return Point(tokens, cpu * 1e6 / _RESUMES, f"p50 {percentile(took, 0.5):.2f} ms")
+    return Point(pieces, cpu * 1e6 / _RESUMES, f"p50 {percentile(took, 0.5):.2f} ms")
 
 
 async def crowds() -> list[Waited]:
@@ -102,7 +102,7 @@ async def overload(shares: tuple[float, ...] = (0.5, 0.8, 1.5), seconds: float =
     """First events at shares of what this machine can do with the clients on it; above that, who is refused."""
     with World() as world:
         clients = await connected(world, 64)
-        rounds = [await round_of(world, clients, 4, "bench chat 200 0", 200) for _ in range(4)]
+        rounds = [await round_of(world, clients, 4, "bench chat 200 0") for _ in range(4)]
         most = sorted(cost.runs_per_second for cost in rounds[1:])[1]
         for client in clients:
             client.close()
@@ -124,7 +124,7 @@ async def _offered(world: World, share: float, rate: float, seconds: float) -> O
         if reading.status == 503:
             refusals.append(1000 * (time.perf_counter() - due))
         else:
-            check(reading, 200)
+            check(reading, "bench chat 200 0")
             firsts.append(1000 * (reading.first_event_at - due))
         free.append(client)
 

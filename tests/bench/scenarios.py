@@ -35,7 +35,6 @@ class Work:
 
     name: str
     prompt: str
-    tokens: int
     clients: int
     runs_each: int
     needs_approval: bool = False
@@ -46,11 +45,11 @@ class Work:
             decider = await Decider.connect(world.redis_port) if self.needs_approval else None
             on_hitl = decider.approve if decider else None
             costs: list[Cost] = []
-            await round_of(world, clients, 2, self.prompt, self.tokens, on_hitl)
+            await round_of(world, clients, 2, self.prompt, on_hitl)
             for number in range(rounds):
                 if profiler is not None and number == 0:
                     profiler.begin(self.name, world.pids[0])
-                costs.append(await round_of(world, clients, self.runs_each, self.prompt, self.tokens, on_hitl))
+                costs.append(await round_of(world, clients, self.runs_each, self.prompt, on_hitl))
                 if profiler is not None and number == 0:
                     profiler.end()
             for client in clients:
@@ -122,12 +121,12 @@ async def _lengths(rounds: int, profiler: Profiler | None) -> Outcome:
         "lengths",
         {},
         [
-            *(f"{point.at:>6,} tokens: {point.value:.0f} µs CPU per event, {point.note}" for point in per_event),
+            *(f"{point.at:>6,} pieces: {point.value:.0f} µs CPU per event, {point.note}" for point in per_event),
             *(f"resume at the end of {point.at:>6,}: {point.value:.0f} µs CPU, {point.note}" for point in per_resume),
         ],
         {
-            "tokens in a stream: CPU µs per event": per_event,
-            "tokens in a stream: CPU µs per resume at its end": per_resume,
+            "frames of text in a stream: CPU µs per event": per_event,
+            "frames of text in a stream: CPU µs per resume at its end": per_resume,
         },
     )
 
@@ -143,11 +142,11 @@ async def _overload(rounds: int, profiler: Profiler | None) -> Outcome:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "chat": Work("chat", "bench chat 200 0", 200, clients=32, runs_each=10),
-    "paced": Work("paced", "bench chat 200 10", 200, clients=16, runs_each=1),
-    "tools": Work("tools", "bench tools 5 20", 20, clients=32, runs_each=5),
-    "together": Work("together", "bench together 5 20", 20, clients=32, runs_each=5),
-    "approval": Work("approval", "bench approval 1 20", 20, clients=32, runs_each=5, needs_approval=True),
+    "chat": Work("chat", "bench chat 200 0", clients=32, runs_each=10),
+    "paced": Work("paced", "bench chat 200 10", clients=16, runs_each=1),
+    "tools": Work("tools", "bench tools 5 20", clients=32, runs_each=5),
+    "together": Work("together", "bench together 5 20", clients=32, runs_each=5),
+    "approval": Work("approval", "bench approval 1 20", clients=32, runs_each=5, needs_approval=True),
     "latency": _latency,
     "memory": _memory,
     "crowds": _crowds,

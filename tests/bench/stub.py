@@ -1,7 +1,8 @@
 """The model of the bench: raw asyncio, ready-made bytes, a process of its own, so that it is never the bottleneck.
 
-A prompt says what is to be answered: `bench chat 200 10` (200 tokens, 10 ms apart), `bench tools 5 20` (5 calls, one a
-turn, then 20 tokens), `bench together 5 20` (5 calls in one turn), `bench approval 1 20` (one call that needs a yes).
+A prompt says what is to be answered: `bench chat 200 10` (200 tokens, 10 ms apart), `bench pages 200 2` (200 pieces,
+2 ms apart, that nearly fill a frame each), `bench tools 5 20` (5 calls, one a turn, then 20 tokens), `bench together
+5 20` (5 calls in one turn), `bench approval 1 20` (one call that needs a yes).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import cast
 
@@ -28,10 +29,22 @@ def token(index: int) -> str:
     return f"토큰{index} " if index % 4 else f"word{index} "
 
 
+def page(index: int) -> str:
+    """A frame has room for 145 of these characters (6 bytes each in JSON, and twice), a turn for 10,000 such pieces."""
+    return f"{index:05}" + "\x01" * 90
+
+
 @cache
-def answer(tokens: int) -> str:
+def answer(prompt: str) -> str:
     """What the client must have read in the end."""
-    return "".join(token(index) for index in range(tokens))
+    asked = _PROMPT.search(prompt.encode())
+    assert asked, "a prompt that the bench does not know"
+    kind, count = asked[1].decode(), int(asked[2] if asked[1] in (b"chat", b"pages") else asked[3])
+    return "".join(map(_word(kind), range(count)))
+
+
+def _word(kind: str) -> Callable[[int], str]:
+    return page if kind == "pages" else token
 
 
 def _piece(delta: dict[str, object], finish: str | None = None) -> bytes:
@@ -62,14 +75,14 @@ def _ending(finish: str) -> bytes:
 
 
 @cache
-def _pieces(tokens: int) -> tuple[bytes, ...]:
-    first = _piece({"role": "assistant", "content": "", "refusal": None})
-    return (first, *(_piece({"content": token(index)}) for index in range(tokens)))
+def _pieces(kind: str, tokens: int) -> tuple[bytes, ...]:
+    first, word = _piece({"role": "assistant", "content": "", "refusal": None}), _word(kind)
+    return (first, *(_piece({"content": word(index)}) for index in range(tokens)))
 
 
 @cache
 def _whole(tokens: int) -> bytes:
-    return b"".join((_HEAD, *_pieces(tokens), _ending("stop"), _LAST))
+    return b"".join((_HEAD, *_pieces("chat", tokens), _ending("stop"), _LAST))
 
 
 @cache
@@ -111,8 +124,8 @@ class _Answering(asyncio.Protocol):
         self._answer(asked[1].decode(), int(asked[2]), asked[3].decode(), results=body.count(b'"tool_call_id"'))
 
     def _answer(self, kind: str, count: int, more: str, *, results: int) -> None:
-        if kind == "chat" and float(more):
-            self._paced(iter((*_pieces(count), _ending("stop") + _LAST)), float(more) / 1000)
+        if kind in ("chat", "pages") and float(more):
+            self._paced(iter((*_pieces(kind, count), _ending("stop") + _LAST)), float(more) / 1000)
         elif kind == "chat":
             self._write(_whole(count))
         elif results >= count:

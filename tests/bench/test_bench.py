@@ -28,7 +28,7 @@ def world() -> Iterator[World]:
 
 async def test_a_round_counts_what_its_runs_cost(world: World) -> None:
     clients = await connected(world, 2)
-    cost = await round_of(world, clients, 2, "bench chat 20 0", 20)
+    cost = await round_of(world, clients, 2, "bench chat 20 0")
     assert cost.runs == 4
     assert cost.cpu_ms > 0
     assert cost.redis_commands > cost.redis_round_trips > 0
@@ -53,8 +53,8 @@ def test_a_stream_that_breaks_a_promise_is_found() -> None:
     with pytest.raises(StreamWrong, match="without an id"):
         client._read_frame(b"data: {}\n\n")
     with pytest.raises(StreamWrong, match="answer"):
-        check(Reading(status=200, end_status="completed", answer=["b"]), 1)
-    check(Reading(status=200, end_status="completed", answer=[answer(1)]), 1)
+        check(Reading(status=200, end_status="completed", answer=["b"]), "bench chat 1 0")
+    check(Reading(status=200, end_status="completed", answer=[answer("bench chat 1 0")]), "bench chat 1 0")
 
 
 def test_what_was_found_is_told_beside_the_bar(tmp_path: Path) -> None:

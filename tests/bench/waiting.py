@@ -13,7 +13,7 @@ from tests.bench.stub import TOOL
 from tests.bench.world import World
 
 ENVIRONMENT = {"AURA_APPROVAL_REQUIRED": TOOL, "HITL_TIMEOUT_SECONDS": "1700"}
-PROMPT, TOKENS = "bench approval 1 20", 20
+PROMPT = "bench approval 1 20"
 _WARM = 300
 _AT_ONCE = 200
 _IDLE_SECONDS = 6.0
@@ -73,7 +73,7 @@ async def waiting(world: World, count: int, *, idle_seconds: float = _IDLE_SECON
     warm, crowd, decider = _Crowd(), _Crowd(), await Decider.connect(world.redis_port)
     warming = await connected(world, min(_WARM, count))
     for reading in await _approve_all(warm, await warm.asked_for(warming), decider):
-        check(reading, TOKENS)
+        check(reading, PROMPT)
     for client in warming:
         client.close()
     await asyncio.sleep(0.5)
@@ -93,7 +93,7 @@ async def waiting(world: World, count: int, *, idle_seconds: float = _IDLE_SECON
     done = time.perf_counter() - began
     cpu = world.cpu_seconds() - cpu
     for reading in readings:
-        check(reading, TOKENS)
+        check(reading, PROMPT)
     for client in clients:
         client.close()
     decider.close()
@@ -137,7 +137,7 @@ async def gone(world: World, count: int, *, warm: int = _WARM) -> float:
 
 async def _read_to_its_end(world: World, asked: Reading) -> None:
     client = await Client.connect(world.port, asked.session_id.split("_")[1])
-    check(await client.resume(asked.session_id, 1), TOKENS)
+    check(await client.resume(asked.session_id, 1), PROMPT)
     client.close()
 
 
@@ -167,7 +167,7 @@ async def latencies(world: World, count: int) -> tuple[float, float]:
             asyncio.get_running_loop().call_later(0.02, decide)
 
         reading = await client.run(PROMPT, on_hitl=later, with_times=True)
-        check(reading, TOKENS)
+        check(reading, PROMPT)
         assert reading.event_times is not None
         if number >= 20:
             found.append(1000 * (min(at for at in reading.event_times if at > published[0]) - published[0]))
