@@ -38,13 +38,17 @@ class Feed:
 
     def open(self) -> None:
         self.is_local, self.is_subscribed = True, False
+        self._forget()
         self.wake()  # what the last owner said may not have been heard: look once more, then only here
 
     def close(self) -> None:
-        """The readers look once more, and find that they must be woken by others."""
-        self.is_local, self._floor = False, None
-        self._entries.clear()
+        """The readers take what they have not read yet; those who want more must be woken by others."""
+        self.is_local = False
         self.wake()
+
+    def _forget(self) -> None:
+        self._floor = None
+        self._entries.clear()
 
     def publish(self, entries: Sequence[Entry]) -> None:
         """Keep the entries for the readers; where all have left, only remember how far the log goes."""
@@ -74,8 +78,8 @@ class Feed:
             self._entries.clear()
 
     def since(self, cursor: int) -> list[Entry] | None:
-        """The entries above the cursor, or None: the log must be asked."""
-        if not self.is_local or self._floor is None or cursor < self._floor:
+        """The entries above the cursor, as far as they passed through here, or None: the log must be asked."""
+        if self._floor is None or cursor < self._floor:
             return None
         fresh: list[Entry] = []
         for entry in reversed(self._entries):
@@ -192,17 +196,22 @@ class RedisTail:
         return self._feeds.is_draining
 
     async def read(self) -> list[Entry]:
-        await self._feeds.subscribe(self._session_id, self._feed)
         entries = self._feed.since(self._cursor)
-        is_sure = self._feed.is_local
-        if entries is None:
-            try:
-                entries = await self._feeds.page(self._session_id, self._cursor)
-            except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
-                entries, is_sure = [], False
+        if not (entries or (entries is not None and self._feed.is_local)):
+            entries = await self._look()
         if entries:
             self._cursor = entries[-1].id
-        elif not is_sure and self in self._feed.readers:
+        return entries
+
+    async def _look(self) -> list[Entry]:
+        """What the log holds. Who cannot be sure to be woken looks again."""
+        await self._feeds.subscribe(self._session_id, self._feed)
+        is_sure = self._feed.is_local
+        try:
+            entries = await self._feeds.page(self._session_id, self._cursor)
+        except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
+            entries, is_sure = [], False
+        if not (entries or is_sure) and self in self._feed.readers:
             self._feeds.look_later(self)
         return entries
 

@@ -3,14 +3,14 @@ one that hears the client leave. Thousands of them may wait for a person."""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Response
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
-from quart.wrappers import Request
 
 from app.sse import EventStream
 
@@ -35,7 +35,7 @@ class HttpConnection(ASGIHTTPConnection):
     _is_left = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        await super().__call__(receive, send)
+        await self._answer(receive, send)
         if self._stream is None or self._is_left:
             return
         self._stream.begin(partial(_write, send))
@@ -45,9 +45,27 @@ class HttpConnection(ASGIHTTPConnection):
         finally:
             self._stream.leave()
 
-    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
-        await super().handle_messages(request, receive)
-        self._is_left = True
+    async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """In this task, where Quart would make one of its own; a client who leaves ends it."""
+        request, task = self._create_request_from_scope(send), cast("asyncio.Task[None]", asyncio.current_task())
+        listener, is_answering = asyncio.create_task(self.handle_messages(request, receive)), True
+
+        def heard(listener: asyncio.Task[None]) -> None:
+            self._is_left = not listener.cancelled()
+            if self._is_left and is_answering:
+                task.cancel()
+
+        listener.add_done_callback(heard)
+        try:
+            await self.handle_request(request, send)
+        except asyncio.CancelledError:
+            if not self._is_left:
+                raise
+            task.uncancel()
+        finally:
+            is_answering = False
+            listener.cancel()
+            await asyncio.wait([listener])
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         if not isinstance(response, StreamResponse):

@@ -1,0 +1,115 @@
+"""One HTTP exchange, message by message as the server gives them (ASGI)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from quart import Quart, request
+
+from app.routes.connection import HttpConnection
+from tests.harness.waiting import eventually
+
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "http_version": "1.1",
+    "method": "POST",
+    "scheme": "http",
+    "path": "/",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost"), (b"content-length", b"4")],
+    "client": ("127.0.0.1", 1),
+    "server": ("127.0.0.1", 2),
+    "extensions": {},
+}
+BODY = {"type": "http.request", "body": b"body", "more_body": False}
+GONE = {"type": "http.disconnect"}
+
+
+class Exchange:
+    """The server's side: messages in, messages out."""
+
+    def __init__(self, app: Quart) -> None:
+        self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.answered: list[dict[str, Any]] = []
+        connection = HttpConnection(app, SCOPE)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(connection(self.said.get, self._send))  # type: ignore[arg-type]
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.answered.append(message)
+
+
+class Slow:
+    """A handler that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.began, self.may_end, self.was_cancelled = asyncio.Event(), asyncio.Event(), False
+
+    async def handle(self) -> bytes | str:
+        body = await request.get_data()
+        self.began.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+        return body
+
+
+@pytest.fixture
+def slow() -> tuple[Quart, Slow]:
+    app, handler = Quart("test", static_folder=None), Slow()
+    app.add_url_rule("/", endpoint="slow", view_func=handler.handle, methods=["POST"])
+    return app, handler
+
+
+async def test_a_request_is_answered_and_leaves_no_task(slow: tuple[Quart, Slow]) -> None:
+    app, handler = slow
+    exchange = Exchange(app)
+    exchange.said.put_nowait(BODY)
+    handler.may_end.set()
+    await exchange.task
+    assert exchange.answered[0]["status"] == 200
+    assert b"".join(message.get("body", b"") for message in exchange.answered) == b"body"
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_client_who_leaves_ends_the_work_for_him_and_nothing_else(slow: tuple[Quart, Slow]) -> None:
+    app, handler = slow
+    exchange = Exchange(app)
+    exchange.said.put_nowait(BODY)
+    await handler.began.wait()
+    exchange.said.put_nowait(GONE)
+    await exchange.task  # which is not cancelled by it
+    assert handler.was_cancelled
+    assert exchange.answered == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_client_may_leave_in_the_very_moment_of_the_answer(slow: tuple[Quart, Slow]) -> None:
+    app, handler = slow
+    for first, second in ((handler.may_end.set, None), (None, handler.may_end.set)):
+        handler.may_end.clear()
+        handler.began.clear()
+        exchange = Exchange(app)
+        exchange.said.put_nowait(BODY)
+        await handler.began.wait()
+        for act in (first, lambda left=exchange: left.said.put_nowait(GONE), second):
+            if act is not None:
+                act()
+        await eventually(exchange.task.done)
+        assert not exchange.task.cancelled()
+        assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_server_that_stops_ends_the_exchange(slow: tuple[Quart, Slow]) -> None:
+    app, handler = slow
+    exchange = Exchange(app)
+    exchange.said.put_nowait(BODY)
+    await handler.began.wait()
+    exchange.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exchange.task
+    assert handler.was_cancelled
+    assert len(asyncio.all_tasks()) == 1
