@@ -111,6 +111,9 @@ class Settings(BaseModel):
         default=None, ge=8, le=4096, description="ask that model for shorter vectors, where it can: searches are faster"
     )
 
+    aura_knowledge_max_megabytes: float = Field(
+        default=128, gt=0, description="about what they may take of Redis, vectors included; the oldest go"
+    )
     # the platform
     main_service_url: str | None = Field(
         default=None, description="Main Service; with it each run is a task there (§6)"

@@ -21,13 +21,16 @@ from app.workspace import Logged, LogSummary, Position, Vector, WorkspaceEvent
 
 _REFUSAL_SECONDS = 60
 
-# KEYS log seen · ARGV 1 event id, 2 event, 3 most events, 4 retention ms, 5 channel, 6 tenant. 0: it is there already.
+# KEYS log seen · ARGV 1 event id, 2 event, 3 most events, 4 retention ms, 5 channel, 6 tenant, 7 most bytes. 0: it is
+# there already. Bytes are what Redis itself thinks that the log takes, vectors and all; where that is too much, as many
+# of the oldest go as hold the excess if all are of a size: if not, some more with the next event.
 _ACCEPT = """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
 local ms = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '^%d+')
 redis.call('ZADD', KEYS[2], ms, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', tonumber(ms) - tonumber(ARGV[4])))
-local excess = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[3])
+local count, bytes = redis.call('ZCARD', KEYS[2]), redis.call('MEMORY', 'USAGE', KEYS[1])
+local excess = math.max(count - tonumber(ARGV[3]), math.floor(count * (1 - tonumber(ARGV[7]) / bytes)))
 if excess > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, excess - 1) end
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', tonumber(first[2])))
@@ -75,6 +78,7 @@ class RedisKnowledgeLog:
         *,
         retention_seconds: float,
         most_events: int,
+        most_bytes: int,
     ) -> None:
         """Retention is per tenant: events that are older go, and the oldest of more."""
         self._connection = connection
@@ -83,6 +87,7 @@ class RedisKnowledgeLog:
         self._clock = clock
         self._retention_ms = int(retention_seconds * 1000)
         self._most_events = most_events
+        self._most_bytes = most_bytes
         self._accept = connection.register(_ACCEPT)
         self._keep_vectors = connection.register(_KEEP_VECTORS)
         self._refuse = connection.register(_REFUSE)
@@ -107,8 +112,8 @@ class RedisKnowledgeLog:
         for event in events:
             tenant = event.tenant_id
             own = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
-            args = [event.id, _written(event), self._most_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant]
-            commands.append(self._accept.command(own, args))
+            bounds = [self._most_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant, self._most_bytes]
+            commands.append(self._accept.command(own, [event.id, _written(event), *bounds]))
         _, *answers = _whole(await self._connection.many(commands))
         return [bool(answer) for answer in answers]
 

@@ -14,6 +14,7 @@ from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
 from app.knowledge import service
+from app.redis import keys
 from app.settings import Settings
 from app.workspace import Found, Query
 from tests.harness.frames import Frame, check
@@ -163,6 +164,24 @@ async def test_only_so_many_events_of_a_tenant_are_kept_the_newest(
         await counted(aura, accepted=9)
         assert {"evt-7", "evt-6", "evt-5"} <= set(ids(await search(aura))) <= {f"evt-{n}" for n in range(4, 8)}
         assert ids(await search(aura, tenant="tenant2")) == ["evt-1"]
+
+
+async def test_only_so_many_bytes_of_a_tenant_are_kept_the_newest(
+    settings: MakeSettings, redis_client: redis.Redis, publish: Publish
+) -> None:
+    async with running(settings(aura_knowledge_max_megabytes=1)) as aura:
+        await listening(redis_client)
+        for number in range(200):
+            publish(mail(number, body="가" * 3000 if number % 2 else "나" * 6000))
+        await counted(aura, accepted=200)
+        (log,) = redis_client.keys("aura:{knowledge-*:log")
+        kept = redis_client.xlen(log)
+        assert redis_client.memory_usage(log, samples=0) == pytest.approx(1024 * 1024, rel=0.15)
+        assert 50 < kept < 100
+        assert ids(await search(aura, "199호"))[0] == "evt-199"
+        seen = set(redis_client.zrange(keys.knowledge_seen("tenant1"), 0, -1))
+        assert {"evt-199", "evt-198"} <= seen
+        assert not seen & {f"evt-{n}" for n in range(100)}
 
 
 async def test_what_is_too_old_is_forgotten(
