@@ -13,18 +13,13 @@ from typing import Any
 import apsw
 import sqlite_vec
 
-from app.knowledge.ranking import fuse
+from app.knowledge.ranking import CANDIDATES, LEAST_RELEVANCE, fuse, telling
 from app.knowledge.text import excerpt, query_terms, terms
 from app.workspace import START, Hit, Logged, Position, Query, Unembedded, Vector, WorkspaceEvent
 
 _FORMAT = 1
 _BUSY_MS = 5000
 _END_OF_TIME = 1 << 62
-_CANDIDATES = 50
-_EXCERPT_CHARACTERS = 500
-_COMMON_SHARE = 0.1
-_FEW = 500
-_LEAST_RELEVANCE = 0.3
 
 _COLUMNS = "id, at, topics, body"
 
@@ -177,35 +172,31 @@ class Database:
         return found
 
     def _by_text(self, n: int, query: Query, wanted: Sequence[str]) -> list[int]:
-        telling = self._telling(n, wanted)
-        if not telling:
+        chosen = self._telling(n, wanted)
+        if not chosen:
             return []
         # a single syllable begins a pair, or stands alone
-        match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in telling)
+        match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in chosen)
         where, values = _conditions(query)
         ranked = self._rows(
             f"SELECT text_{n}.rowid, bm25(text_{n}, 2.0, 1.0) AS score FROM text_{n}"
             f" JOIN event_{n} AS event ON event.row = text_{n}.rowid"
-            f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {_CANDIDATES}",
+            f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {CANDIDATES}",
             *(match, *values),
         )
         # bm25() is negative, the best is the least
-        return [row for row, score in ranked if score <= ranked[0][1] * _LEAST_RELEVANCE]
+        return [row for row, score in ranked if score <= ranked[0][1] * LEAST_RELEVANCE]
 
     def _telling(self, n: int, wanted: Sequence[str]) -> list[str]:
-        """The terms that tell events apart: what stands in very many costs much and says little."""
         marks = ", ".join("?" * len(wanted))
         found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({marks})", *wanted))
-        most = self._rows(f"SELECT count(*) FROM event_{n}")[0][0] * _COMMON_SHARE
-        if not any(documents <= max(most, _FEW) for documents in found.values()):
-            return list(wanted)
-        return [term for term in wanted if found.get(term, 0) <= max(most, _FEW)]
+        return telling(wanted, found, self._rows(f"SELECT count(*) FROM event_{n}")[0][0])
 
     def _by_meaning(self, n: int, query: Query, vector: bytes) -> list[int]:
         where, values = _conditions(query)
         among = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
         ranked = self._rows(
-            f"SELECT rowid FROM vector_{n} WHERE embedding MATCH vec_int8(?) AND k = {_CANDIDATES}{among}"
+            f"SELECT rowid FROM vector_{n} WHERE embedding MATCH vec_int8(?) AND k = {CANDIDATES}{among}"
             " ORDER BY distance",
             *(vector, *values),
         )
@@ -214,7 +205,7 @@ class Database:
     def _hit(self, n: int, tenant_id: str, row: int, wanted: list[str]) -> Hit:
         (columns,) = self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)
         event = _event(tenant_id, columns)
-        return Hit(event, excerpt(event.text, wanted, _EXCERPT_CHARACTERS))
+        return Hit(event, excerpt(event.text, wanted))
 
     # --- the connection -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ _RUNS = re.compile(f"([{_UNSPACED}]+)|([^\\W_{_UNSPACED}]+)")
 _WORD_CHARACTERS = 64
 _QUERY_TERMS = 48
 _LEAD_CHARACTERS = 60
+_EXCERPT_CHARACTERS = 500
 
 
 def terms(text: str) -> Iterator[str]:
@@ -39,7 +40,7 @@ def query_terms(text: str) -> list[str]:
     return list(found)[:_QUERY_TERMS]
 
 
-def excerpt(text: str, wanted: list[str], most: int) -> str:
+def excerpt(text: str, wanted: list[str], most: int = _EXCERPT_CHARACTERS) -> str:
     """The part of a text around the first of the wanted terms, or its beginning; marked where something is cut."""
     if len(text) <= most:
         return text
