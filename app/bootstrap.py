@@ -49,6 +49,7 @@ from app.settings import Settings
 from app.sse import Streams
 from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
+from app.workspace import KnowledgeIndex
 
 log = structlog.get_logger(__name__)
 
@@ -207,19 +208,27 @@ def make_knowledge(
         clock,
         retention_seconds=settings.aura_knowledge_retention_days * 86_400,
         most_events=settings.aura_knowledge_max_events,
-    )
         most_bytes=int(settings.aura_knowledge_max_megabytes * 1024 * 1024),
+    )
     key, model = settings.openai_api_key, settings.openai_embedding_model
     if key is None or model is None:
-        return Knowledge(events, SqliteIndex(settings.aura_knowledge_path, None))
+        return Knowledge(events, _index(settings, None))
     embeddings = OpenAIEmbeddings(
         model,
         api_key=key.get_secret_value(),
         base_url=settings.openai_base_url,
         dimensions=settings.aura_knowledge_dimensions,
     )
-    index = SqliteIndex(settings.aura_knowledge_path, embeddings.model)
+    index = _index(settings, embeddings.model)
     return Knowledge(events, index, Vectors(embeddings, events, index, clock))
+
+
+def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
+    if settings.aura_knowledge_url is None:
+        return SqliteIndex(settings.aura_knowledge_path, model)
+    from app.knowledge.postgres import PostgresIndex  # noqa: PLC0415 - a driver of 10 MB that others do without
+
+    return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model)
 
 
 @asynccontextmanager

@@ -132,7 +132,7 @@ class ServiceBusy(AuraError):
 
 
 class StorageUnavailable(AuraError):
-    """Redis did not answer in time; nothing was changed that could not be repeated."""
+    """Redis (or the search server) did not answer in time; nothing was changed that could not be repeated."""
 
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "저장소에 연결할 수 없습니다."

@@ -51,5 +51,5 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai"):
+    for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai", "psycopg"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

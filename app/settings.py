@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from app.errors import ConfigurationError
 from statemachine.checkpoint import Limits
@@ -24,6 +24,9 @@ SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
 
 Names = frozenset[str]
+
+_PASSWORDS = re.compile(r"(?:^\w+://[^/@:]*:(?=[^/@]*@)|[?&]password=)([^/@&]+)")
+"""Of a URL: after its user, or (PostgreSQL) among its parameters."""
 
 
 class Settings(BaseModel):
@@ -102,8 +105,15 @@ class Settings(BaseModel):
     aura_knowledge_path: str | None = Field(
         default=None, description="file of the search index; without it a temporary one of each process's own"
     )
+    aura_knowledge_url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql://user:password@host/database`: the index on a search server that all processes share",
+    )
     aura_knowledge_retention_days: float = Field(default=90, gt=0, description="how long an event can be found")
     aura_knowledge_max_events: int = Field(default=20_000, ge=1, description="events kept of a tenant; the oldest go")
+    aura_knowledge_max_megabytes: float = Field(
+        default=128, gt=0, description="about what they may take of Redis, vectors included; the oldest go"
+    )
     openai_embedding_model: str | None = Field(
         default=None, description="search by meaning too, with vectors of this model at the same server"
     )
@@ -111,9 +121,6 @@ class Settings(BaseModel):
         default=None, ge=8, le=4096, description="ask that model for shorter vectors, where it can: searches are faster"
     )
 
-    aura_knowledge_max_megabytes: float = Field(
-        default=128, gt=0, description="about what they may take of Redis, vectors included; the oldest go"
-    )
     # the platform
     main_service_url: str | None = Field(
         default=None, description="Main Service; with it each run is a task there (§6)"
@@ -172,6 +179,17 @@ class Settings(BaseModel):
             raise ValueError("it must name a file in a folder that exists")
         return path
 
+    @field_validator("aura_knowledge_url")
+    @classmethod
+    def _of_a_search_server(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is None:
+            return None
+        if not re.match(r"postgres(ql)?://[^\s]+$", url.get_secret_value()):
+            raise ValueError("postgresql://user:password@host[:port]/database is required")
+        if info.data.get("aura_knowledge_path") is not None:
+            raise ValueError("AURA_KNOWLEDGE_PATH is set too, and the index is in one place: unset one of them")
+        return url
+
     @field_validator("main_service_url")
     @classmethod
     def _plain_address(cls, url: str | None) -> str | None:
@@ -209,8 +227,9 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """What must never show in an event, a result or a log line."""
         held = (self.jwt_secret, self.redis_password, self.openai_api_key, self.smtp_password, self.github_token)
-        in_url = unquote(urlsplit(self.redis_url.get_secret_value()).password or "") if self.redis_url else ""
-        return (*(secret.get_secret_value() for secret in held if secret is not None), *([in_url] if in_url else []))
+        urls = [url.get_secret_value() for url in (self.redis_url, self.aura_knowledge_url) if url is not None]
+        in_urls = [unquote(found) for url in urls for found in _PASSWORDS.findall(url)]
+        return (*(secret.get_secret_value() for secret in held if secret is not None), *in_urls)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:

@@ -57,6 +57,7 @@ ONLY_IN = {
     "openai": {"model", "knowledge"},
     "apsw": {"knowledge"},
     "sqlite_vec": {"knowledge"},
+    "psycopg": {"knowledge"},
     "aiohttp": {"transport"},
     "msgspec": {"completion"},
     "quart": {"routes", "bootstrap"},

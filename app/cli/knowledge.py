@@ -47,7 +47,8 @@ def stats() -> None:
 @click.option("--type", "types", multiple=True, help="Only this kind, e.g. mail or approval; may be repeated.")
 @click.option("--limit", type=click.IntRange(1, 50), default=5, show_default=True)
 def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str, ...], limit: int) -> None:
-    """Find what the agent would find for QUERY. Without AURA_KNOWLEDGE_PATH the index is made for this search."""
+    """Find what the agent would find for QUERY. Without AURA_KNOWLEDGE_PATH or _URL the index is made for
+    this search."""
     from app.workspace import Query
 
     asked = Query(query, since.replace(tzinfo=UTC).timestamp() if since else None, types, limit)
@@ -65,12 +66,14 @@ def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str,
 
 @knowledge.command()
 def rebuild() -> None:
-    """Have every running process make its index again from Redis, and the one at AURA_KNOWLEDGE_PATH here and now."""
+    """Have every running process make its index again from Redis, and a kept one (AURA_KNOWLEDGE_PATH, _URL) here
+    and now."""
     from app.settings import Settings
 
     async def again(knowledge: Knowledge) -> tuple[int, int]:
         heard = await knowledge.events.next_generation()
-        if Settings.from_environment().aura_knowledge_path is None:
+        settings = Settings.from_environment()
+        if settings.aura_knowledge_path is None and settings.aura_knowledge_url is None:
             return heard, 0
         return heard, sum([await knowledge.catch_up(tenant) for tenant in await knowledge.events.tenants()])
 

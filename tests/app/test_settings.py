@@ -83,6 +83,8 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("GITHUB_API_URL", "https://"),
         ("AURA_KNOWLEDGE_PATH", "/nowhere/index.db"),
         ("AURA_KNOWLEDGE_PATH", "/"),
+        ("AURA_KNOWLEDGE_URL", "mysql://localhost/aura"),
+        ("AURA_KNOWLEDGE_URL", "postgresql://"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:
@@ -90,6 +92,11 @@ def test_a_bad_value_is_named(name: str, value: str) -> None:
     assert message.startswith(f"{name}: ")
     assert SECRET not in message
     assert value not in message or name != "JWT_SECRET"
+
+
+def test_the_index_is_in_one_place() -> None:
+    both = {"AURA_KNOWLEDGE_PATH": "index.db", "AURA_KNOWLEDGE_URL": "postgresql:///aura"}
+    assert refused(JWT_SECRET=SECRET, **both).startswith("AURA_KNOWLEDGE_URL: AURA_KNOWLEDGE_PATH is set too")
 
 
 def test_an_unknown_aura_name_is_named_with_the_nearest_that_exists() -> None:
@@ -130,9 +137,11 @@ def test_secrets_do_not_show() -> None:
         "SMTP_PASSWORD": "smtp-secret-3",
         "GITHUB_TOKEN": "github-secret-4",
         "REDIS_URL": "redis://user:url-secret%2F5@host:6379/0",
+        "AURA_KNOWLEDGE_URL": "postgresql://user:index-secret%206@host:5432,other/db?password=index-secret-7&sslmode=require",
     }
     settings = read(**held)
-    for secret in (SECRET, "sk-secret-1", "redis-secret-2", "smtp-secret-3", "github-secret-4", "url-secret/5"):
+    hidden = (SECRET, "sk-secret-1", "redis-secret-2", "smtp-secret-3", "github-secret-4", "url-secret/5")
+    for secret in (*hidden, "index-secret 6", "index-secret-7"):
         assert secret in settings.secrets
         assert secret not in repr(settings)
         assert secret not in str(settings.model_dump())

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis
+from click.testing import Result
 
 from app.redis.keys import DOMAIN_CHANNELS
+from app.workspace import KnowledgeIndex
 from tests.harness.service import Aura
 from tests.harness.waiting import eventually
 
 Publish = Callable[..., int]
+Opened = Callable[..., Awaitable[KnowledgeIndex]]
+"""Opens the index as one more process: `(generation=0, model=MODEL)`."""
+Knowing = Callable[..., Result]
+MODEL = "hashing"
 
 
 def mail(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -38,3 +45,10 @@ async def counted(aura: Aura, **counts: int) -> None:
     assert knowledge is not None
     wanted = {name.replace("__", ":"): count for name, count in counts.items()}
     await eventually(lambda: all(knowledge.counts[name] == count for name, count in wanted.items()))
+
+
+async def in_thread(knowing: Knowing, *arguments: str, **environment: str) -> str:
+    """The command's own event loop beside the service's."""
+    result = await asyncio.to_thread(knowing, *arguments, **environment)
+    assert result.exit_code == 0, result.output
+    return result.output

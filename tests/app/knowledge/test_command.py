@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import redis
-from click.testing import CliRunner, Result
 
-from app.cli import main
 from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
 from app.settings import Settings
-from tests.harness.knowledge import Publish, counted, listening, mail
-from tests.harness.service import SECRET, running
+from tests.harness.knowledge import Knowing, Publish, counted, in_thread, listening, mail
+from tests.harness.service import running
 from tests.harness.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
-Knowing = Callable[..., Result]
-
-
-@pytest.fixture
-def knowing(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Knowing:
-    """`aura knowledge …` on this Redis."""
-
-    def run(*arguments: str, **environment: str) -> Result:
-        environment = {"JWT_SECRET": SECRET, "REDIS_URL": redis_server.url, **environment}
-        return CliRunner().invoke(main, ["knowledge", *arguments], env=environment)
-
-    return run
-
-
-async def in_thread(knowing: Knowing, *arguments: str, **environment: str) -> str:
-    """The command's own event loop beside the service's."""
-    result = await asyncio.to_thread(knowing, *arguments, **environment)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 async def test_stats_and_search_show_what_was_heard(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
 
 from app.demo.embeddings import embedding
-from app.errors import ConfigurationError
 from app.knowledge.embeddings import quantised
 from app.knowledge.events import parse
-from app.knowledge.sqlite import SqliteIndex
-from app.knowledge.text import excerpt, query_terms, terms
-from app.workspace import START, Logged, Query, Vector, WorkspaceEvent
+from app.workspace import START, KnowledgeIndex, Logged, Query, Vector, WorkspaceEvent
+from tests.harness.knowledge import MODEL, Opened
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "knowledge"
-MODEL = "hashing"
 
 
 def event(number: int, title: str, text: str = "", type: str = "mail.received", at: float = 0) -> WorkspaceEvent:
@@ -26,21 +23,18 @@ def event(number: int, title: str, text: str = "", type: str = "mail.received", 
 
 
 @pytest.fixture
-async def index() -> AsyncIterator[SqliteIndex]:
-    index = SqliteIndex(None, MODEL)
-    await index.open(0)
-    yield index
-    await index.close()
+async def index(opened: Opened) -> KnowledgeIndex:
+    return await opened()
 
 
-async def put(index: SqliteIndex, *entries: WorkspaceEvent | Vector, tenant: str = "t1") -> None:
+async def put(index: KnowledgeIndex, *entries: WorkspaceEvent | Vector, tenant: str = "t1") -> None:
     after = await index.position(tenant)
     logged = [Logged((after[0] + n, 0), entry) for n, entry in enumerate(entries, start=1)]
     await index.apply(tenant, after, logged)
 
 
 async def ids(
-    index: SqliteIndex, text: str, vector: bytes | None = None, tenant: str = "t1", **more: object
+    index: KnowledgeIndex, text: str, vector: bytes | None = None, tenant: str = "t1", **more: object
 ) -> list[str]:
     query = Query(text, **more)  # type: ignore[arg-type]
     return [hit.event.id for hit in await index.search(tenant, query, vector)]
@@ -49,44 +43,29 @@ async def ids(
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def test_terms_are_pairs_of_syllables_and_words() -> None:
-    assert list(terms("견적서PR 42를, e-mail")) == ["견적", "적서", "서", "pr", "42", "를", "e", "mail"]
-    assert query_terms("견적서 견적 팀") == ["견적", "적서", "팀"]
-
-
-def test_an_excerpt_is_about_what_was_asked() -> None:
-    text = "가" * 500 + "견적서" + "나" * 500
-    found = excerpt(text, ["견적"], 200)
-    assert "견적서" in found
-    assert found.startswith("…")
-    assert found.endswith("…")
-    assert excerpt("짧은 글", ["견적"], 200) == "짧은 글"
-    assert excerpt(text, ["없음"], 10) == "가" * 10 + "…"
-
-
 @pytest.mark.parametrize(
     "asked",
     ["견적", "견적서를 보내준 사람", "서버견적서", "팀", "reviewing budgets", "ＰＲ 482", normalize("NFD", "견적")],
 )
-async def test_korean_and_english_are_found_however_they_are_spelled(index: SqliteIndex, asked: str) -> None:
+async def test_korean_and_english_are_found_however_they_are_spelled(index: KnowledgeIndex, asked: str) -> None:
     await put(index, event(1, "서버 견적서", "재무팀 PR 482 the budget was reviewed"), event(2, "점심 메뉴", "비빔밥"))
     assert (await ids(index, asked))[:1] == ["e1"]
 
 
-async def test_signs_of_a_query_language_are_only_text(index: SqliteIndex) -> None:
+async def test_signs_of_a_query_language_are_only_text(index: KnowledgeIndex) -> None:
     await put(index, event(1, "견적서"))
     for asked in ['"', "견적 AND OR NOT", "title:견적", "견적*", "NEAR(견적", "'; DROP TABLE event_1; --", "…", "\x00"]:
         await ids(index, asked)
     assert await ids(index, "견적") == ["e1"]
 
 
-async def test_a_common_term_does_not_hide_the_telling_one(index: SqliteIndex) -> None:
+async def test_a_common_term_does_not_hide_the_telling_one(index: KnowledgeIndex) -> None:
     await put(index, *(event(n, "메일 안내", "공지") for n in range(700)), event(900, "메일 안내", "견적"))
     assert await ids(index, "견적 메일") == ["e900"]
     assert len(await ids(index, "메일")) == 5
 
 
-async def test_search_keeps_to_types_and_times(index: SqliteIndex) -> None:
+async def test_search_keeps_to_types_and_times(index: KnowledgeIndex) -> None:
     await put(
         index,
         event(1, "견적서", type="mail.received", at=100),
@@ -100,7 +79,7 @@ async def test_search_keeps_to_types_and_times(index: SqliteIndex) -> None:
     assert await ids(index, "견적", types=("mai",)) == []
 
 
-async def test_a_tenant_finds_only_its_own(index: SqliteIndex) -> None:
+async def test_a_tenant_finds_only_its_own(index: KnowledgeIndex) -> None:
     vector = quantised(embedding("견적서"))
     await put(index, event(1, "견적서"), Vector("e1", MODEL, vector))
     await put(index, event(1, "회의록"), Vector("e1", MODEL, vector), tenant="t2")
@@ -109,7 +88,7 @@ async def test_a_tenant_finds_only_its_own(index: SqliteIndex) -> None:
     assert await ids(index, "견적서", tenant="t2") == []
 
 
-async def test_every_labelled_question_without_a_leap_of_meaning_finds_its_event(index: SqliteIndex) -> None:
+async def test_every_labelled_question_without_a_leap_of_meaning_finds_its_event(index: KnowledgeIndex) -> None:
     await put(index, *(parse(line.encode()) for line in (FIXTURES / "events.jsonl").read_text("utf-8").splitlines()))
     questions = [json.loads(line) for line in (FIXTURES / "queries.jsonl").read_text("utf-8").splitlines()]
     missed = [
@@ -123,7 +102,7 @@ async def test_every_labelled_question_without_a_leap_of_meaning_finds_its_event
 # --- vectors ----------------------------------------------------------------------------------------------------------
 
 
-async def test_vectors_find_what_words_do_not(index: SqliteIndex) -> None:
+async def test_vectors_find_what_words_do_not(index: KnowledgeIndex) -> None:
     near, far = bytes([100, 10, 5, 0]), bytes([0, 5, 10, 100])
     await put(index, event(1, "알파"), event(2, "베타"), Vector("e1", MODEL, near), Vector("e2", MODEL, far))
     assert await ids(index, "감마") == []
@@ -132,7 +111,7 @@ async def test_vectors_find_what_words_do_not(index: SqliteIndex) -> None:
     assert await ids(index, "감마", b"\x01") == []
 
 
-async def test_events_wait_for_vectors_of_the_model_in_use_the_newest_first(index: SqliteIndex) -> None:
+async def test_events_wait_for_vectors_of_the_model_in_use_the_newest_first(index: KnowledgeIndex) -> None:
     await put(index, event(1, "하나", "본문"), event(2, "둘"), event(3, "셋"), Vector("e2", "other", b"\x01\x02"))
     await put(index, event(1, "남의 것"), tenant="t2")
     waiting = await index.unembedded(10)
@@ -153,7 +132,7 @@ async def test_events_wait_for_vectors_of_the_model_in_use_the_newest_first(inde
 # --- the log's index --------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_in_already_changes_nothing(index: SqliteIndex) -> None:
+async def test_what_is_in_already_changes_nothing(index: KnowledgeIndex) -> None:
     entries = [Logged((5, 0), event(1, "견적서")), Logged((5, 1), event(2, "회의록"))]
     await index.apply("t1", START, entries)
     await index.apply("t1", START, entries)
@@ -162,7 +141,7 @@ async def test_what_is_in_already_changes_nothing(index: SqliteIndex) -> None:
     assert [hit.event.title for hit in await index.search("t1", Query("견적"), None)] == ["견적서"]
 
 
-async def test_what_the_log_dropped_is_dropped(index: SqliteIndex) -> None:
+async def test_what_the_log_dropped_is_dropped(index: KnowledgeIndex) -> None:
     vector = b"\x01\x02"
     await put(index, event(1, "견적서"), event(2, "견적서"), Vector("e1", MODEL, vector), Vector("e2", MODEL, vector))
     await index.forget_before("t1", (2, 0))
@@ -172,12 +151,9 @@ async def test_what_the_log_dropped_is_dropped(index: SqliteIndex) -> None:
     await index.forget_before("unknown", None)
 
 
-async def test_a_file_keeps_what_is_in_it_for_its_generation_and_model(tmp_path: Path) -> None:
-    path = str(tmp_path / "index.db")
-
+async def test_it_keeps_what_is_in_it_for_its_generation_and_model(opened: Opened) -> None:
     async def reopened(generation: int, model: str | None) -> list[str]:
-        index = SqliteIndex(path, model)
-        await index.open(generation)
+        index = await opened(generation, model)
         found = await ids(index, "견적", b"\x01\x02")
         if not found:
             await put(index, event(1, "견적서"), Vector("e1", model or "", b"\x01\x02"))
@@ -191,25 +167,27 @@ async def test_a_file_keeps_what_is_in_it_for_its_generation_and_model(tmp_path:
     assert await reopened(2, None) == ["e1"]
 
 
-async def test_processes_share_a_file_and_nothing_is_lost_when_one_empties_it(tmp_path: Path) -> None:
-    path = str(tmp_path / "index.db")
-    one, other = SqliteIndex(path, MODEL), SqliteIndex(path, MODEL)
-    await one.open(1)
-    await other.open(1)
+async def test_processes_share_it_and_nothing_is_lost_when_one_empties_it(opened: Opened) -> None:
+    one, other = await opened(1), await opened(1)
     await put(one, event(1, "견적서"))
     assert await ids(other, "견적") == ["e1"]
     await other.open(2)
     await one.apply("t1", (1, 0), [Logged((2, 0), event(2, "견적서"))])
     assert await one.position("t1") == START, "what came before it is not there: the log is read again"
-    await one.close()
-    await other.close()
+    await one.apply("t1", START, [Logged((1, 0), event(1, "견적서")), Logged((2, 0), event(2, "견적서"))])
+    assert set(await ids(other, "견적")) == {"e1", "e2"}
 
 
-async def test_a_file_that_is_no_index_is_named_with_the_remedy(tmp_path: Path) -> None:
-    broken = tmp_path / "index.db"
-    broken.write_bytes(b"not a database" * 1000)
-    for path in (str(broken), str(tmp_path / "missing" / "index.db")):
-        index = SqliteIndex(path, MODEL)
-        with pytest.raises(ConfigurationError, match=r"AURA_KNOWLEDGE_PATH: .* may be deleted"):
-            await index.open(0)
-        await index.close()
+async def test_what_two_take_in_at_once_is_in_once(opened: Opened) -> None:
+    """And the many that open it at once empty it once."""
+    processes = await asyncio.gather(*(opened(3) for _ in range(4)))
+    batches = [[Logged((n, 0), event(n, f"견적서 {n}호", "견적")) for n in range(at, at + 5)] for at in range(1, 41, 5)]
+
+    async def follow(index: KnowledgeIndex) -> None:
+        while (after := await index.position("t1")) < (40, 0):
+            await index.apply("t1", after, batches[after[0] // 5])
+
+    await asyncio.gather(*map(follow, processes), *(process.open(3) for process in processes))
+    found = await processes[0].search("t1", Query("견적", limit=50), None)
+    assert sorted(hit.event.at for hit in found) == list(range(1, 41))
+    assert len(await processes[1].unembedded(100)) == 40
