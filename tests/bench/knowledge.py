@@ -2,16 +2,18 @@
 
 Not a test. The contenders are not dependencies: `pip install qdrant-client lancedb` first, then
 
-    python -m tests.bench.knowledge [--events 100000] [sqlite trigram qdrant lancedb redis]
+    python -m tests.bench.knowledge [--events 100000] [sqlite trigram qdrant lancedb postgres postgres-hnsw redis]
 
 Each runs in a process of its own; the table is what README shows. Vectors are `app/demo/embeddings.py`'s hashing ones
 for the labelled events and questions, random ones for the filling: their recall shows that the hybrid works, not how
-good a real model is. Times are of the processor, all threads together: what else runs on the machine does not count.
+good a real model is. Times are of the processor, all threads and a
+server's processes together: what else runs on the machine does not count.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import random
@@ -20,18 +22,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from app.demo.embeddings import DIMENSIONS, embedding
+from app.knowledge import tables
 from app.knowledge.database import Database
 from app.knowledge.embeddings import quantised
 from app.knowledge.events import parse
+from app.knowledge.lexemes import asked as asked_terms
+from app.knowledge.lexemes import stemmed
+from app.knowledge.postgres import PostgresIndex
+from app.knowledge.ranking import fuse
 from app.knowledge.text import query_terms, terms
 from app.workspace import Logged, Query, Vector, WorkspaceEvent
+from tests.harness.postgres import PostgresServer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "knowledge"
 BATCH, TOP = 500, 5
@@ -41,6 +50,13 @@ class Contender(Protocol):
     def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None: ...
     def finish(self) -> None: ...
     def search(self, text: str, vector: Sequence[float] | None) -> list[str]: ...
+
+
+@runtime_checkable
+class Serving(Protocol):
+    def pids(self) -> list[int]: ...
+    def disk_bytes(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Sqlite:
@@ -184,17 +200,104 @@ class LanceDb:
         return [row["id"] for row in query.limit(TOP).to_list()]
 
 
+class Postgres:
+    """Aura's search server: terms as `tsvector`, vectors as pgvector's `halfvec`. One core: its parallel workers end
+    before anybody could read what they took."""
+
+    exhaustive = 1 << 31
+
+    def __init__(self, folder: str) -> None:
+        tables._EXHAUSTIVE = self.exhaustive
+        self.server = PostgresServer(max_parallel_workers_per_gather="0", max_wal_size="4GB").start()
+        self.runner = asyncio.Runner()
+        self.index_ = PostgresIndex(self.server.url, "bench")
+        self.runner.run(self.index_.open(0))
+        self.at = 0
+
+    def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
+        entries: list[WorkspaceEvent | Vector] = [*events]
+        entries += [Vector(e.id, "bench", quantised(v)) for e, v in zip(events, vectors, strict=True)]
+        logged = [Logged((self.at + i, 0), entry) for i, entry in enumerate(entries, start=1)]
+        self.runner.run(self.index_.apply("t", (self.at, 0), logged))
+        self.at += len(entries)
+
+    def finish(self) -> None: ...
+
+    def search(self, text: str, vector: Sequence[float] | None) -> list[str]:
+        asked = Query(text, limit=TOP)
+        hits = self.runner.run(self.index_.search("t", asked, quantised(vector) if vector else None))
+        return [hit.event.id for hit in hits]
+
+    def pids(self) -> list[int]:
+        return self.server.pids()
+
+    def disk_bytes(self) -> int:
+        return int(self.server.rows("SELECT pg_database_size(current_database())")[0][0])
+
+    def close(self) -> None:
+        self.runner.run(self.index_.close())
+        self.runner.close()
+        self.server.__exit__()
+
+
+class PostgresHnsw(Postgres):
+    """The same with the index of vectors that a tenant with many of them gets."""
+
+    exhaustive = tables._EXHAUSTIVE
+
+
 class RedisSearch:
-    """Redis' or Valkey's search module, where `REDIS_URL` has one."""
+    """Redis' search module, where `REDIS_URL` has one: the same terms, its own BM25, all vectors looked at."""
 
     def __init__(self, folder: str) -> None:
         redis = import_module("redis")
-        modules = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost")).module_list()
-        raise SystemExit(f"this server has no search module: {modules}")
+        self.db = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost"), protocol=2)
+        if not any(b"search" in module.values() for module in self.db.module_list()):
+            raise SystemExit("the server at REDIS_URL has no search module")
+        self.db.flushall()
+        vector = ("VECTOR", "FLAT", "6", "TYPE", "FLOAT32", "DIM", DIMENSIONS, "DISTANCE_METRIC", "COSINE")
+        fields = ("title", "TEXT", "NOSTEM", "WEIGHT", "2", "body", "TEXT", "NOSTEM", "tenant", "TAG", "v", *vector)
+        self.db.execute_command("FT.CREATE", "i", "ON", "HASH", "STOPWORDS", "0", "SCHEMA", *fields)
+
+    def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
+        pipe = self.db.pipeline(transaction=False)
+        for event, vector in zip(events, vectors, strict=True):
+            title, body = (" ".join(stemmed(terms(text))) for text in (event.title, event.text))
+            own = {"tenant": "t", "title": title, "body": body, "v": array("f", vector).tobytes()}
+            pipe.hset(f"e:{event.id}", mapping={**own, "text": event.wording})
+        pipe.execute()
+
+    def finish(self) -> None:
+        told = self.db.execute_command("FT.INFO", "i")
+        assert int(told[told.index(b"indexing") + 1]) == 0, "it indexes as it writes"
+
+    def search(self, text: str, vector: Sequence[float] | None) -> list[str]:
+        any_of = "|".join(f"{term}*" if len(term) == 1 and not term.isascii() else term for term in asked_terms(text))
+        rankings = [self._found(f"@tenant:{{t}} ({any_of})", "SCORER", "BM25")] if any_of else []
+        if vector:
+            near = ("PARAMS", "2", "q", array("f", vector).tobytes(), "SORTBY", "d")
+            rankings.append(self._found("(@tenant:{t})=>[KNN 50 @v $q AS d]", *near))
+        ids = {id: n for n, id in enumerate(dict.fromkeys(id for ranking in rankings for id in ranking))}
+        names = list(ids)
+        return [names[n] for n in fuse(*([ids[id] for id in ranking] for ranking in rankings))][:TOP]
+
+    def _found(self, query: str, *more: Any) -> list[str]:
+        found = self.db.execute_command("FT.SEARCH", "i", query, *more, "NOCONTENT", "LIMIT", 0, 50, "DIALECT", 2)
+        return [id.decode().removeprefix("e:") for id in found[1:]]
+
+    def pids(self) -> list[int]:
+        return [self.db.info("server")["process_id"]]
+
+    def disk_bytes(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.db.close()
 
 
 CONTENDERS: dict[str, Any] = {
-    "sqlite": Sqlite, "trigram": Trigram, "qdrant": Qdrant, "lancedb": LanceDb, "redis": RedisSearch,
+    "sqlite": Sqlite, "trigram": Trigram, "qdrant": Qdrant, "lancedb": LanceDb, "postgres": Postgres,
+    "postgres-hnsw": PostgresHnsw, "redis": RedisSearch,
 }  # fmt: skip
 
 
@@ -222,34 +325,64 @@ def measure(name: str, count: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         contender: Contender = CONTENDERS[name](folder)
-        start = time.process_time()
+        cpu = Cpu(contender)
+        start = cpu.seconds()
         for at in range(0, len(events), BATCH):
             some = events[at : at + BATCH]
             contender.index(some, [vectors[(at + i) % len(vectors)] for i in range(len(some))])
         contender.index(labelled, [embedding(event.wording) for event in labelled])
         contender.finish()
-        took = time.process_time() - start
+        took = cpu.seconds() - start
         result: dict[str, Any] = {"name": name, "index_s": round(took, 1)}
         ordinary = [" ".join(chance.sample(event.wording.split(), 4)) for event in events[:100]]
         for mode in ("text", "hybrid"):
-            found = asked(contender, questions, ordinary, is_hybrid=mode == "hybrid")
+            found = asked(contender, cpu, questions, ordinary, is_hybrid=mode == "hybrid")
             result |= {f"{mode}_{key}": value for key, value in found.items()}
-        result["memory_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-        result["disk_mb"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) >> 20
+        used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+        result["memory_mb"] = cpu.server_megabytes() if cpu.has_server else used
+        sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
+        result["disk_mb"] = (contender.disk_bytes() if isinstance(contender, Serving) else sum(sizes)) >> 20
+        if isinstance(contender, Serving):
+            contender.close()
     return result
 
 
+class Cpu:
+    """Time of the processor, of this process and the contender's server."""
+
+    def __init__(self, contender: Contender) -> None:
+        self._server = contender if isinstance(contender, Serving) else None
+
+    @property
+    def has_server(self) -> bool:
+        return self._server is not None
+
+    def seconds(self) -> float:
+        spent = [Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0] for pid in self._pids()]
+        return time.process_time() + sum(map(int, spent)) / 1e9
+
+    def server_megabytes(self) -> int:
+        """What is shared is counted once."""
+        rows = [
+            row for pid in self._pids() for row in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
+        ]
+        return sum(int(row.split()[1]) for row in rows if row.startswith("Pss:")) // 1024
+
+    def _pids(self) -> list[int]:
+        return self._server.pids() if self._server is not None else []
+
+
 def asked(
-    contender: Contender, questions: Sequence[dict[str, Any]], ordinary: Sequence[str], *, is_hybrid: bool
+    contender: Contender, cpu: Cpu, questions: Sequence[dict[str, Any]], ordinary: Sequence[str], *, is_hybrid: bool
 ) -> dict[str, Any]:
     """`ordinary` questions are of words that many events hold: they take the time."""
     times: list[float] = []
 
     def timed(text: str) -> list[str]:
         vector = embedding(text) if is_hybrid else None
-        start = time.process_time()
+        start = cpu.seconds()
         found = contender.search(text, vector)
-        times.append((time.process_time() - start) * 1000)
+        times.append((cpu.seconds() - start) * 1000)
         return found
 
     recalls = defaultdict[str, list[float]](list)
