@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SESSION_ID = re.compile(r"session_([A-Za-z0-9.@_-]{1,64})_[0-9]{9,12}_[0-9a-f]{4}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.@_-]")
@@ -22,6 +23,7 @@ def is_session_id(text: str) -> bool:
     return _SESSION_ID.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=1024)  # every key of every write is made of it
 def user_of(session_id: str) -> str:
     """The safe form of the user a session belongs to. Raises `ValueError` where it is no session id."""
     match = _SESSION_ID.fullmatch(session_id)

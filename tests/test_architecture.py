@@ -54,6 +54,7 @@ STARTERS = {"server", "cli", "demo", "__main__"}
 # library → the only parts of `app` that may import it
 ONLY_IN = {
     "redis": {"redis", "demo", "chaos"},
+    "hiredis": {"redis"},
     "openai": {"model", "knowledge"},
     "apsw": {"knowledge"},
     "sqlite_vec": {"knowledge"},

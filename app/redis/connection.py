@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
@@ -234,7 +235,9 @@ class Connection:
         async def attempt() -> list[Any]:
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                    # not the driver's packing, which is a dozen Python calls a command
+                    packed = b"".join([pack_command(command) for command in commands])
+                    await connection.send_packed_command(packed, check_health=False)
                     return [await _answer(connection) for _ in commands]
             except TimeoutError as error:
                 raise RedisTimeout(str(error)) from error  # which is tried again

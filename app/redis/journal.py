@@ -151,7 +151,7 @@ class RedisJournal:
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         session_id = lock.session_id
         is_final = bool(bodies) and bodies[-1] == DONE_BODY
-        owner = self._owner_keys(checkpoint, session_id)
+        owner = self._owner_keys(checkpoint)
         command = self._commit.command(
             [
                 keys.run(session_id),
@@ -190,10 +190,10 @@ class RedisJournal:
     async def forbid(self, session_id: str) -> bool:
         return bool(await self._enqueue(self._forbid.command([keys.run(session_id)], [_FORBID_SECONDS])))
 
-    def _owner_keys(self, checkpoint: Checkpoint | None, session_id: str) -> tuple[str, str]:
+    def _owner_keys(self, checkpoint: Checkpoint | None) -> tuple[str, ...]:
         """The user's index and active set; streamed text (no checkpoint) touches neither."""
         if checkpoint is None:
-            return keys.run(session_id), keys.run(session_id)
+            return ()
         owner = (checkpoint.request.tenant_id, checkpoint.request.user_id)
         return keys.runs_of(*owner), keys.active_of(*owner)
 

@@ -66,7 +66,7 @@ return {'OK', base}
 """
 )
 
-# KEYS run events checkpoint ids index active
+# KEYS run events checkpoint ids, with a checkpoint also index active
 # ARGV 1 epoch, 2 sequence, 3 now_ms, 4 ttl, 5 checkpoint ('' keeps the old one), 6 final (0|1), 7 session,
 #      8 wake channel, 9… bodies
 COMMIT = (
