@@ -276,10 +276,20 @@ class Checkpoint(_Value):
         Raises `CheckpointTooNew` (leave it to a newer node) or `CheckpointUnreadable`.
         """
         try:
-            raw = json.loads(text)
-            version = raw["schema_version"]
-            if version > SCHEMA_VERSION:
-                raise CheckpointTooNew(version, SCHEMA_VERSION)
-            return cls.model_validate(raw)
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            checkpoint = cls.model_validate_json(text)
+        except ValidationError as error:
+            if _version(text) > SCHEMA_VERSION:
+                raise CheckpointTooNew(_version(text), SCHEMA_VERSION) from None
             raise CheckpointUnreadable(f"{type(error).__name__}: {error}") from error
+        if checkpoint.schema_version > SCHEMA_VERSION:
+            raise CheckpointTooNew(checkpoint.schema_version, SCHEMA_VERSION)
+        return checkpoint
+
+
+def _version(text: str | bytes) -> int:
+    """Of what could not be read; 0 where it says none."""
+    try:
+        version = json.loads(text)["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        return 0
+    return version if isinstance(version, int) else 0

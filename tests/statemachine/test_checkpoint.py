@@ -95,8 +95,9 @@ def test_the_json_says_what_other_systems_look_for() -> None:
     assert raw["schema_version"] == SCHEMA_VERSION
 
 
-def test_a_checkpoint_of_a_newer_release_is_left_to_a_newer_node() -> None:
-    raw = json.loads(Run().checkpoint.to_json()) | {"schema_version": SCHEMA_VERSION + 1, "unheard_of": True}
+@pytest.mark.parametrize("more", [{"unheard_of": True}, {}], ids=["other fields", "the same fields"])
+def test_a_checkpoint_of_a_newer_release_is_left_to_a_newer_node(more: dict[str, bool]) -> None:
+    raw = json.loads(Run().checkpoint.to_json()) | {"schema_version": SCHEMA_VERSION + 1, **more}
     with pytest.raises(CheckpointTooNew) as newer:
         Checkpoint.from_json(json.dumps(raw))
     assert (newer.value.found, newer.value.known) == (SCHEMA_VERSION + 1, SCHEMA_VERSION)
