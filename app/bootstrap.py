@@ -76,6 +76,7 @@ class Service:
         await self.channels.start()
         await self.journal.start()
         await self.decisions.start()
+        self.runs.watch_deadlines()
         await self.nodes.start()
         if self.knowledge is not None:
             await self.knowledge.start()

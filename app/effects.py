@@ -50,7 +50,10 @@ class Effects:
         self._clock = clock
 
     def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Sequence[Fact]]:
-        """The facts that the effect comes to, in order, those of one moment together; closing the iterator stops it."""
+        """The facts that the effect comes to, in order, those of one moment together; closing the iterator stops it.
+
+        Waiting for a person is one look: it comes to nothing while nobody has decided.
+        """
         match effect:
             case CallModel():
                 return self._call_model(checkpoint, effect)
@@ -174,8 +177,10 @@ class Effects:
                     raise SignalIgnored(error.message) from error
 
         until = min(effect.deadline_at, checkpoint.run_deadline_at)
-        decision = await self._decisions.wait(checkpoint, approval, until, accept)
+        decision = await self._decisions.look(checkpoint.session_id, until, accept)
         if decision is None:
+            if self._clock.now() < until:
+                return
             # Whoever decides in this very moment either gets in before the request is closed, or is told `expired`.
             faster = await self._decisions.close(approval.request_id, RequestStatus.EXPIRED, until)
             decision = faster if faster is not None and _holds(accept, faster) else None

@@ -80,11 +80,13 @@ class RunRecord:
 class RunLock:
     """A node's right to write one run. `epoch` fences it, `sequence` makes a repeated write recognisable.
 
-    `cancelled_by` is set by the commit that finds that somebody asked for the run's end.
+    `created_at` (Unix s) is the run's place among those of its node. `cancelled_by` is set by the commit that finds
+    that somebody asked for the run's end.
     """
 
     session_id: str
     epoch: int
+    created_at: float
     sequence: int = 0
     cancelled_by: str | None = None
 
@@ -230,7 +232,9 @@ class ApprovalRequest:
 
 
 class DecisionBus(Protocol):
-    """Approval requests out, people's decisions in (§5)."""
+    """Approval requests out, people's decisions in (§5). Of a run that waits only the ids are kept."""
+
+    on_news: Callable[[str], None]
 
     @property
     def hints(self) -> list[str]:
@@ -243,10 +247,23 @@ class DecisionBus(Protocol):
         """Save the request and hold the subscription, acknowledged, before anyone hears of it."""
         ...
 
-    async def wait(
-        self, checkpoint: Checkpoint, approval: Approval, until: float, accept: Callable[[Decision], None]
-    ) -> Decision | None:
-        """The decision; None when `until` (Unix s) has come without one. Looks at the keys first and now and again.
+    async def watch(self, session_id: str, request_id: str) -> None:
+        """Hold the subscription, acknowledged, and look at the keys then and now and again, until `forget`.
+
+        `on_news` is called with the session for whatever may decide the request.
+        """
+        ...
+
+    def has_news(self, session_id: str) -> bool:
+        """Whether there is something that `look` was not yet asked about."""
+        ...
+
+    async def saved(self, session_id: str) -> Checkpoint | None:
+        """The checkpoint of a watched run; read together with the keys that the next `look` judges."""
+        ...
+
+    async def look(self, session_id: str, until: float, accept: Callable[[Decision], None]) -> Decision | None:
+        """The decision in what was heard or is stored, if it came before `until` (Unix s). With it the watch ends.
 
         `accept` raises `SignalIgnored` for a decision that cannot be followed; it is counted and waited on.
         """
@@ -257,7 +274,7 @@ class DecisionBus(Protocol):
         ...
 
     def forget(self, session_id: str) -> None:
-        """Wait for this session no more."""
+        """Watch this session no more."""
         ...
 
     async def request(self, request_id: str) -> ApprovalRequest | None: ...
@@ -301,8 +318,8 @@ class Nodes(Protocol):
         """Ask for the end of a run, wherever it is. False: it has ended already, or is unknown."""
         ...
 
-    async def release(self, lock: RunLock, created_at: float) -> None:
-        """Give a run up that has reached a committed step: another node takes it over without waiting."""
+    async def release(self, locks: Sequence[RunLock]) -> None:
+        """Give up runs that have reached a committed step: another node takes them over without waiting."""
         ...
 
 

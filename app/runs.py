@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 from structlog.contextvars import bind_contextvars
@@ -20,6 +21,7 @@ from structlog.contextvars import bind_contextvars
 from app.effects import Effects
 from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
 from app.load import Load
+from app.parking import Parked, Parking, Run
 from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock, TaskBoard
 from statemachine.checkpoint import Checkpoint, JsonObject, Limits, RunRequest, digest
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
@@ -42,6 +44,11 @@ from statemachine.workflow import advance, advance_all, begin
 
 _PAUSE_SECONDS = 0.5
 _DRAWS = 8
+_DOORS = 64
+"""Parked runs that are read again at once. When thousands are decided in a second the others wait here, and not in
+Redis' queue, where they would make requests and the lease run into their time limits."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -63,30 +70,6 @@ class Ask:
     def digest(self) -> str:
         """What makes two requests ask for the same."""
         return digest([self.prompt, self.context])
-
-
-class _Run:
-    """A run that this process carries. `checkpoint` is the last committed one."""
-
-    __slots__ = ("checkpoint", "is_committing", "is_leaving", "lock", "task")  # thousands of them may wait
-
-    def __init__(self, checkpoint: Checkpoint, lock: RunLock) -> None:
-        self.checkpoint = checkpoint
-        self.lock = lock
-        self.is_committing = False
-        self.is_leaving = False
-        self.task: asyncio.Task[None] | None = None
-
-    def leave(self, *, at_next_step: bool = False) -> None:
-        """Let go of the run: never in the middle of a commit, whose answer must be heard."""
-        self.is_leaving = True
-        if not at_next_step:
-            self.interrupt()
-
-    def interrupt(self) -> None:
-        """Stop the effect under way. After a commit that is under way the run looks for itself why it should stop."""
-        if self.task is not None and not self.is_committing:
-            self.task.cancel()
 
 
 class RunService:
@@ -122,12 +105,23 @@ class RunService:
         self._thread_tokens = thread_tokens
         self._board = board
         self._log_content = log_content
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
+        self._parking = Parking(clock, self._call)
+        self._doors = asyncio.Semaphore(_DOORS)
         self._not_ours: set[str] = set()  # runs of a newer release
         self.is_draining = False
         nodes.on_orphan = self._adopt
         nodes.on_lost = self._let_all_go
         nodes.on_cancel = self._cancel_here
+        decisions.on_news = self._call
+
+    def watch_deadlines(self) -> None:
+        """Those of waiting runs, from here on until it drains."""
+        self._parking.start()
+
+    def carries(self, session_id: str) -> bool:
+        """Whether this process writes the run."""
+        return session_id in self._runs or session_id in self._parking
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
@@ -138,7 +132,7 @@ class RunService:
         """
         if self.is_draining:
             raise ServiceBusy("this replica is shutting down; ask again")
-        if len(self._runs) >= self._most_runs:
+        if self._is_full:
             raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
         if self._load.is_too_much:
             raise ServiceBusy(f"this replica is {self._load.lag_seconds * 1000:.0f} ms late; ask again")
@@ -186,13 +180,13 @@ class RunService:
         except StorageUnavailable:
             # It may exist all the same. A caller with an idempotency key comes back for it, so it goes on; any other
             # would make a second one, so it ends. Both once Redis is back, and only if it does exist.
-            doubtful = _Run(step.checkpoint, RunLock(session_id, epoch=1))
+            doubtful = Run(RunLock(session_id, 1, now), step.checkpoint)
             fact = None if ask.idempotency_key is not None else CancelRequested("aura")
             self._spawn(doubtful, step.effect, "run.doubtful", fact, confirm=True)
             raise
         if isinstance(opened, str):
             return opened
-        self._spawn(_Run(step.checkpoint, opened), step.effect, "run.started")
+        self._spawn(Run(opened, step.checkpoint), step.effect, "run.started")
         return session_id
 
     async def _history(self, principal: Principal, thread_id: str | None) -> list[JsonObject]:
@@ -213,6 +207,10 @@ class RunService:
         return await self._journal.opened_by(*owner, ask.idempotency_key, ask.digest)
 
     @property
+    def _is_full(self) -> bool:
+        return len(self._runs) + len(self._parking) >= self._most_runs
+
+    @property
     def is_alive(self) -> bool:
         """Whether this process may start a run: its lease holds."""
         return self._nodes.is_alive
@@ -225,30 +223,50 @@ class RunService:
         return asked
 
     def _cancel_here(self, session_id: str, cancelled_by: str) -> None:
+        parked = self._parking.take(session_id)
+        if parked is not None:
+            parked.lock.cancelled_by = cancelled_by
+            self._return(parked)
+            return
         run = self._runs.get(session_id)
         if run is not None and run.lock.cancelled_by is None:
             run.lock.cancelled_by = cancelled_by
-            run.interrupt()
+            if run.saved is not None:  # else it is just being read, and looks for itself when it is
+                run.interrupt()
 
     async def drain(self) -> None:
         """No new runs; those under way reach a committed step, or stop where their last one left them (§2.3)."""
         self.is_draining = True
         tasks = [run.task for run in self._runs.values() if run.task is not None]
+        tasks.append(asyncio.create_task(self._give_up(self._parking.close())))
         for run in list(self._runs.values()):
-            run.leave(at_next_step=run.checkpoint.state is not State.AWAITING_APPROVAL)
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._drain_seconds)
+            run.leave(at_next_step=not run.is_waiting)
+        await asyncio.wait(tasks, timeout=self._drain_seconds)
         for task in tasks:
             task.cancel()  # even in a commit: whoever goes on with the run reads what became of it
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _give_up(self, locks: Sequence[RunLock]) -> None:
+        """Others need not wait for the rest of them."""
+        with suppress(StorageUnavailable):
+            await self._nodes.release(locks)
+        for lock in locks:
+            self._forget(lock.session_id)
+
+    def _forget(self, session_id: str) -> None:
+        """What is kept here of a run that is carried here no more."""
+        self._decisions.forget(session_id)
+        self._journal.release(session_id)
+        if self._board is not None:
+            self._board.left(session_id)
 
     # --- ownership ----------------------------------------------------------------------------------------------------
 
     async def _adopt(self, session_id: str, claim: Claim) -> None:
         """Go on with a run whose node is gone. One saved by a newer release is left for a newer node."""
-        if self.is_draining or len(self._runs) >= self._most_runs:
+        if self.is_draining or self._is_full:
             return
-        if session_id in self._runs:  # this process is only just letting go of it; it is offered again
+        if self.carries(session_id):  # this process is only just letting go of it; it is offered again
             return
         try:
             await self._journal.load(session_id)
@@ -263,20 +281,61 @@ class RunService:
             return
         streamed = await self._journal.streamed(session_id) if checkpoint.state is State.CONTENT else ""
         self._journal.adopt(session_id)
-        run = _Run(checkpoint, lock)
+        run = Run(lock, checkpoint)
         self._spawn(run, None, "run.recovered", RunRecovered(streamed))
 
     def _let_all_go(self) -> None:
+        for lock in self._parking.take_all():
+            self._forget(lock.session_id)
         for run in list(self._runs.values()):
             run.leave()
+
+    # --- waiting for a person -----------------------------------------------------------------------------------------
+
+    async def _park(self, run: Run, effect: AwaitDecision) -> bool:
+        """Keep nothing of a run that waits but its lock and its deadline. False: there is something to look at."""
+        session_id, request_id = run.lock.session_id, effect.approval.request_id
+        await _patiently(lambda: self._decisions.watch(session_id, request_id))
+        until = min(effect.deadline_at, run.checkpoint.run_deadline_at)
+        if self._decisions.has_news(session_id) or self._clock.now() >= until:
+            return False
+        del self._runs[session_id]
+        self._parking.put(run.lock, request_id, until)
+        return True
+
+    def _call(self, session_id: str) -> None:
+        """There is news of a run, or its deadline has come. One that is under way looks for itself."""
+        parked = self._parking.take(session_id)
+        if parked is not None:
+            self._return(parked)
+
+    def _return(self, parked: Parked) -> None:
+        """A run that was parked goes on as one that was taken over does: from what is stored."""
+        self._spawn(Run(parked.lock, None, parked.request_id), None, None)
+
+    async def _read(self, run: Run) -> Fact:
+        """Read a run that was parked again; what has become of it. Raises `RunLost`: it is gone, or another's."""
+        session_id = run.lock.session_id
+        async with self._doors:
+            run.saved = await _patiently(lambda: self._decisions.saved(session_id))
+        if run.saved is None:
+            raise RunLost(session_id, "its data is gone from Redis")
+        approval = run.saved.open_approval
+        if approval is not None and approval.request_id == run.waited_for:
+            return RunRecovered()
+        # Somebody else has gone on with it, or storage has lost its last writes: a write finds out.
+        try:
+            await self._journal.commit(run.lock, (), None, self._clock.now())
+        except RunDamaged as error:
+            return _broke(error)
+        return _broke(RunDamaged(session_id))
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _spawn(
-        self, run: _Run, effect: Effect | None, word: str, fact: Fact | None = None, *, confirm: bool = False
+        self, run: Run, effect: Effect | None, word: str | None, fact: Fact | None = None, *, confirm: bool = False
     ) -> None:
-        self._runs[run.checkpoint.session_id] = run
-        self._tell(run.checkpoint)
+        self._runs[run.lock.session_id] = run
         # In a context of its own: the request's would keep its connection in memory for as long as the run lasts.
         carrying = self._carry(run, effect, word, fact, confirm=confirm)
         run.task = asyncio.create_task(carrying, context=contextvars.Context())
@@ -285,50 +344,67 @@ class RunService:
         if self._board is not None:
             self._board.moved(checkpoint)
 
-    async def _carry(self, run: _Run, effect: Effect | None, word: str, fact: Fact | None, *, confirm: bool) -> None:
-        """The life of a run in this process, up to its end or to the moment somebody else goes on with it."""
-        request, session_id = run.checkpoint.request, run.checkpoint.session_id
-        bind_contextvars(
-            traceId=request.trace_id,
-            sessionId=session_id,
-            tenant=request.tenant_id,
-            source=request.source,
-            caller=request.caller_type,
-        )
-        log.info(word, **({"prompt": request.prompt} if self._log_content else {}))
+    async def _carry(
+        self, run: Run, effect: Effect | None, word: str | None, fact: Fact | None, *, confirm: bool
+    ) -> None:
+        """A run's task in this process, until it has ended or is parked, or somebody else goes on with it."""
+        session_id = run.lock.session_id
+        bind_contextvars(sessionId=session_id)
         try:
             try:
-                if confirm:
-                    await self._confirm(run)
-                if fact is not None:
-                    effect = await self._step(run, advance(run.checkpoint, fact, self._clock.now()))
-                while effect is not None and not isinstance(effect, Stop):
-                    effect = await self._carry_out(run, effect)
+                await self._live(run, effect, word, fact, confirm=confirm)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if run.is_leaving or run.lock.cancelled_by is None or task is None:
                     raise
                 task.uncancel()
                 await self._cancel_run(run, run.lock.cancelled_by)
-            log.info("run.ended", state=run.checkpoint.state.value)
+                log.info("run.ended", state=run.checkpoint.state.value)
         except RunLost as error:
             log.warning("run.lost", cause=error.cause)
         except asyncio.CancelledError:
-            log.info("run.left", state=run.checkpoint.state.value)
-            if self.is_draining:  # others need not wait for the rest of them
+            log.info("run.left")
+            if self.is_draining:
                 with suppress(StorageUnavailable):
-                    await self._nodes.release(run.lock, run.checkpoint.created_at)
+                    await self._nodes.release([run.lock])
         except Exception:
             log.exception("run.broke")  # not even its end could be told; whoever takes the run over tries again
         finally:
-            if self._runs.get(session_id) is run:  # else this process has taken it over from itself
+            if self._runs.get(session_id) is run:  # else it is parked, or was taken over by this very process
                 del self._runs[session_id]
-                self._decisions.forget(session_id)
-                self._journal.release(session_id)
-                if self._board is not None:
-                    self._board.left(session_id)
+                self._forget(session_id)
 
-    async def _confirm(self, run: _Run) -> None:
+    async def _live(
+        self, run: Run, effect: Effect | None, word: str | None, fact: Fact | None, *, confirm: bool
+    ) -> None:
+        """From effect to effect, up to the run's end or to where it waits."""
+        if run.saved is None:
+            fact = await self._read(run)
+        self._introduce(run.checkpoint, word)
+        if confirm:
+            await self._confirm(run)
+        if fact is not None:
+            effect = await self._step(run, advance(run.checkpoint, fact, self._clock.now()))
+        while effect is not None and not isinstance(effect, Stop):
+            if isinstance(effect, AwaitDecision) and await self._park(run, effect):
+                return
+            effect = await self._carry_out(run, effect)
+        log.info("run.ended", state=run.checkpoint.state.value)
+
+    def _introduce(self, checkpoint: Checkpoint, word: str | None) -> None:
+        """To the logs and to the board."""
+        request = checkpoint.request
+        bind_contextvars(
+            traceId=request.trace_id,
+            tenant=request.tenant_id,
+            source=request.source,
+            caller=request.caller_type,
+        )
+        if word is not None:
+            log.info(word, **({"prompt": request.prompt} if self._log_content else {}))
+        self._tell(checkpoint)
+
+    async def _confirm(self, run: Run) -> None:
         """Find out whether a run whose creation was not answered exists; where it does not, it never will.
 
         Raises `RunLost`. A request that was not answered may still be on its way to Redis.
@@ -342,7 +418,7 @@ class RunService:
             await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
         self._journal.adopt(session_id)
 
-    async def _carry_out(self, run: _Run, effect: Effect) -> Effect:
+    async def _carry_out(self, run: Run, effect: Effect) -> Effect:
         """One effect, step by step, until one asks for another. What breaks ends the run, told in its stream."""
         try:
             async with aclosing(self._effects.perform(run.checkpoint, effect)) as moments:  # type: ignore[type-var]
@@ -350,6 +426,8 @@ class RunService:
                     following = await self._step(run, advance_all(run.checkpoint, facts, self._clock.now()))
                     if not isinstance(following, Continue):
                         return following
+            if isinstance(effect, AwaitDecision):
+                return effect
             raise RuntimeError(f"{type(effect).__name__} came to no end")
         except StorageUnavailable as error:
             log.warning("run.paused", cause=error.cause)
@@ -362,7 +440,7 @@ class RunService:
             broke = RunBroke(f"내부 서버 오류가 발생했습니다. ({type(error).__name__})")
             return await self._step(run, advance(run.checkpoint, broke, self._clock.now()))
 
-    async def _step(self, run: _Run, step: Step) -> Effect:
+    async def _step(self, run: Run, step: Step) -> Effect:
         """Commit a step, then it counts. An approval is ready to be decided before anyone sees it (§5)."""
         if step.checkpoint is not run.checkpoint or step.events:
             run.is_committing = True
@@ -374,12 +452,11 @@ class RunService:
                 await self._journal.commit(run.lock, bodies, saved, now)
             except RunDamaged as error:
                 log.warning("run.damaged", cause=error.cause)
-                broke = RunBroke(error.message, error.error_type, error.code)
-                return await self._step(run, advance(run.checkpoint, broke, self._clock.now()))
+                return await self._step(run, advance(run.checkpoint, _broke(error), self._clock.now()))
             finally:
                 run.is_committing = False
             if step.checkpoint is not run.checkpoint:
-                run.checkpoint = step.checkpoint
+                run.saved = step.checkpoint
                 self._tell(run.checkpoint)
         if isinstance(step.effect, Stop):
             return step.effect
@@ -389,7 +466,7 @@ class RunService:
             raise asyncio.CancelledError
         return step.effect
 
-    async def _cancel_run(self, run: _Run, cancelled_by: str) -> Effect:
+    async def _cancel_run(self, run: Run, cancelled_by: str) -> Effect:
         return await self._step(run, advance(run.checkpoint, CancelRequested(cancelled_by), self._clock.now()))
 
     async def _prepare(self, before: Checkpoint, step: Step) -> None:
@@ -409,12 +486,15 @@ class RunService:
         return [*bodies, DONE_BODY] if isinstance(step.effect, Stop) else bodies
 
 
-async def _patiently(attempt: Callable[[], Awaitable[object]]) -> None:
+def _broke(error: RunDamaged) -> RunBroke:
+    return RunBroke(error.message, error.error_type, error.code)
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
     """While Redis is away a run pauses where it is."""
     while True:
         try:
-            await attempt()
-            return
+            return await attempt()
         except StorageUnavailable as error:
             log.warning("run.paused", cause=error.cause)
             await asyncio.sleep(_PAUSE_SECONDS)

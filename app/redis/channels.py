@@ -1,17 +1,19 @@
-"""One Pub/Sub connection for the process, fanned out to any number of listeners.
+"""One Pub/Sub connection for the process, fanned out to any number of channels.
 
 A published message is lost if nobody listens, so what is heard here is only a wake-up: after every (re)subscription the
-listener is told to look at the keys.
+listener is told to look at the keys. A channel costs its name and its listener, and what is wished for in the same
+moment is said in one command: thousands of runs may wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
 
 import structlog
+from redis.asyncio.connection import AbstractConnection
 
 from app.errors import StorageUnavailable
 from app.redis import keys
@@ -30,17 +32,20 @@ class Channels:
     """`subscribe` returns once the server has acknowledged: from then on no message is missed but by a broken line."""
 
     def __init__(self, connection: Connection, node_id: str, *, timeout_seconds: float) -> None:
-        self._connection = connection
         self._pulse = keys.pulse(node_id)
         self._timeout_seconds = timeout_seconds
-        self._listeners: dict[str, set[Listener]] = {}
-        self._acknowledged: dict[str, asyncio.Event] = {}
-        self._pubsub: Any = None
+        self._line: AbstractConnection = connection.subscriber
+        self._is_open = False
+        self._listeners: dict[str, Listener] = {}
+        self._acknowledged: set[str] = set()
+        self._awaited: dict[str, asyncio.Event] = {}
+        self._untold: dict[str, None] = {}
+        self._has_untold = asyncio.Event()
         self._heard = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
+        self._tasks = [asyncio.create_task(life()) for life in (self._listen, self._tell, self._watch)]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -48,116 +53,115 @@ class Channels:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._disconnect()
 
+    def is_subscribed(self, channel: str) -> bool:
+        """Whether the server has acknowledged, on the connection of now."""
+        return channel in self._acknowledged
+
     async def subscribe(self, channel: str, listener: Listener) -> None:
         """Raises `StorageUnavailable` where no acknowledgement came in time; the subscription stays wanted until
-        `unsubscribe`, and is made when Redis is back."""
-        self._listeners.setdefault(channel, set()).add(listener)
-        acknowledged = self._acknowledged.get(channel)
-        if acknowledged is None:
-            acknowledged = self._acknowledged[channel] = asyncio.Event()
-            if self._is_connected:
-                with contextlib.suppress(*TROUBLE):
-                    await self._pubsub.subscribe(channel)
-        if acknowledged.is_set():
+        `unsubscribe`, and is made when Redis is back. A channel has one listener: the last."""
+        self._listeners[channel] = listener
+        if channel in self._acknowledged:
             return
+        acknowledged = self._awaited.get(channel)
+        if acknowledged is None:
+            acknowledged = self._awaited[channel] = asyncio.Event()
+            self._say(channel)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await acknowledged.wait()
         except TimeoutError:
             raise StorageUnavailable("Redis did not acknowledge the subscription in time") from None
 
-    def unsubscribe(self, channel: str, listener: Listener) -> None:
+    def unsubscribe(self, channel: str) -> None:
         """Forget the listener; the server is told in the background."""
-        listeners = self._listeners.get(channel)
-        if listeners is None:
-            return
-        listeners.discard(listener)
-        if not listeners:
-            del self._listeners[channel]
-            self._acknowledged.pop(channel, None)
-            task = asyncio.create_task(self._unsubscribe(channel))
-            self._tasks.append(task)
-            task.add_done_callback(self._tasks.remove)
+        if self._listeners.pop(channel, None) is not None:
+            self._acknowledged.discard(channel)
+            self._awaited.pop(channel, None)
+            self._say(channel)
 
-    async def _unsubscribe(self, channel: str) -> None:
-        if self._is_connected and channel not in self._listeners:
-            with contextlib.suppress(*TROUBLE):
-                await self._pubsub.unsubscribe(channel)
+    def _say(self, channel: str) -> None:
+        self._untold[channel] = None
+        self._has_untold.set()
+
+    async def _tell(self) -> None:
+        """Tell the server which channels are wanted now and which are no more. What cannot be said is made up for in
+        the next `_connect`."""
+        while True:
+            await self._has_untold.wait()
+            self._has_untold.clear()
+            told, self._untold = self._untold, {}
+            if self._is_connected:
+                with contextlib.suppress(*TROUBLE):
+                    await self._send("UNSUBSCRIBE", [name for name in told if name not in self._listeners])
+                    await self._send("SUBSCRIBE", [name for name in told if name in self._listeners])
+
+    @property
+    def _is_connected(self) -> bool:
+        """Only then may anything be sent: the driver would connect again by itself, under the listener's feet."""
+        return self._is_open and bool(self._line.is_connected)
+
+    async def _send(self, word: str, channels: Sequence[str]) -> None:
+        for start in range(0, len(channels), _BATCH):
+            if not self._is_connected:
+                return
+            await self._line.send_command(word, *channels[start : start + _BATCH], check_health=False)
 
     async def _listen(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
                     await self._connect()
-                while self._is_connected:
-                    message = await self._pubsub.get_message(ignore_subscribe_messages=False, timeout=None)
-                    if message is not None:
-                        self._dispatch(message)
-                raise ConnectionError("hung up")
+                while True:
+                    self._dispatch(
+                        await self._line.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
+                    )
             except TROUBLE as error:
                 log.warning("pubsub.lost", cause=type(error).__name__)
                 await self._disconnect()
                 await asyncio.sleep(0.2)
 
-    @property
-    def _is_connected(self) -> bool:
-        """Only then may anything be sent: the driver would connect again by itself, under the listener's feet, and
-        without the channels it was not told of. What is not sent now is made up for in the next `_connect`."""
-        connection = self._pubsub.connection if self._pubsub is not None else None
-        return connection is not None and bool(connection.is_connected)
-
     async def _connect(self) -> None:
-        for acknowledged in self._acknowledged.values():
-            acknowledged.clear()
-        pubsub = self._connection.pubsub()
-        try:
-            await pubsub.subscribe(self._pulse)
-        except BaseException:
-            await _closed(pubsub)
-            raise
-        self._pubsub = pubsub  # whoever subscribes from here on does it himself
-        wanted = list(self._acknowledged)
-        for start in range(0, len(wanted), _BATCH):
-            await pubsub.subscribe(*wanted[start : start + _BATCH])
+        """Every subscription has to be acknowledged anew. Whoever wishes for one from here on says so himself."""
+        self._acknowledged.clear()
+        await self._line.connect()  # type: ignore[no-untyped-call]
+        self._is_open = True
+        await self._send("SUBSCRIBE", [self._pulse, *self._listeners])
 
     async def _disconnect(self) -> None:
-        pubsub, self._pubsub = self._pubsub, None
-        if pubsub is not None:
-            await _closed(pubsub)
+        self._is_open = False
+        with contextlib.suppress(*TROUBLE):
+            await self._line.disconnect(nowait=True)
 
-    def _dispatch(self, message: dict[str, Any]) -> None:
+    def _dispatch(self, message: Sequence[bytes] | bytes) -> None:
         self._heard.set()
-        channel = (message["channel"] or b"").decode()
-        match message["type"]:
-            case "subscribe":
-                if channel in self._acknowledged:
-                    self._acknowledged[channel].set()
-                data = None
-            case "message":
-                data = message["data"]
-            case _:
-                return
-        for listener in tuple(self._listeners.get(channel, ())):
+        if isinstance(message, bytes) or message[0] not in (b"subscribe", b"message"):
+            return  # an answer to a ping, or to an `UNSUBSCRIBE`
+        kind, name, data = message
+        channel = name.decode()
+        listener = self._listeners.get(channel)
+        if listener is None:
+            return
+        if kind == b"message":
             listener(data)
+            return
+        self._acknowledged.add(channel)
+        awaited = self._awaited.pop(channel, None)
+        if awaited is not None:
+            awaited.set()
+        listener(None)
 
     async def _watch(self) -> None:
         """A server that hangs does not close the connection: whoever does not hear his own pulse hangs up."""
         while True:
             await asyncio.sleep(_PULSE_SECONDS)
-            pubsub = self._pubsub
             if not self._is_connected:
                 continue
             self._heard.clear()
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    await pubsub.ping()
+                    await self._line.send_command("PING", check_health=False)
                     await self._heard.wait()
-            except TROUBLE:
-                if pubsub.connection is not None:
-                    with contextlib.suppress(*TROUBLE):
-                        await pubsub.connection.disconnect(nowait=True)
-
-
-async def _closed(pubsub: Any) -> None:
-    with contextlib.suppress(*TROUBLE):
-        await pubsub.aclose()
+            except TROUBLE:  # a `TimeoutError` is one of them: it is an `OSError`
+                with contextlib.suppress(*TROUBLE):
+                    await self._line.disconnect(nowait=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -63,7 +62,8 @@ class Connection:
         self._timeout_seconds = timeout_seconds
         self._client: Redis | RedisCluster = self._standalone(POOL_SIZE)
         self._idle: list[AbstractConnection] = []  # of a standalone server
-        self._subscriber = self._standalone(1, retries=0)  # its reader alone connects again
+        # Its reader alone connects again. RESP 3 would make a message something that is only logged by the way.
+        self.subscriber = _made(self._standalone(1, retries=0, protocol=2))
         self._scripts: dict[str, Script] = {}
         self._asked: deque[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = deque()
         self._senders: set[asyncio.Task[None]] = set()
@@ -103,7 +103,7 @@ class Connection:
             words.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
         return words
 
-    def _standalone(self, size: int, retries: int = 1) -> Redis:
+    def _standalone(self, size: int, retries: int = 1, protocol: int = 3) -> Redis:
         """Its connections watch no time themselves: they would set a timer for each answer."""
         pool = BlockingConnectionPool.from_url(
             self._address,
@@ -111,17 +111,15 @@ class Connection:
             timeout=self._timeout_seconds,
             socket_timeout=None,
             socket_connect_timeout=self._timeout_seconds,
+            protocol=protocol,
             retry=Retry(ConstantBackoff(0.05), retries),  # a pooled connection may have died of a restart
         )
         return Redis(connection_pool=pool)
 
     async def close(self) -> None:
         await self._hang_up()
-        for client in (self._client, self._subscriber):
-            await client.aclose()
-
-    def pubsub(self) -> PubSub:
-        return self._subscriber.pubsub()
+        await self.subscriber.disconnect(nowait=True)
+        await self._client.aclose()
 
     async def call(self, *command: Any) -> Any:
         """One command's answer."""
@@ -259,7 +257,7 @@ class Connection:
         A connection that is in use hangs up when it hears the same.
         """
         await self._hang_up()
-        await self._subscriber.connection_pool.disconnect(inuse_connections=True)
+        await self.subscriber.disconnect(nowait=True)
 
     async def _hang_up(self) -> None:
         for connection in self._idle:

@@ -10,9 +10,10 @@ import asyncio
 import json
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -34,9 +35,6 @@ _LOOK_SECONDS = 2.0
 _LOOKS, _TURNS = 500, 5
 """So many at a time, or the fifth part of them: the more runs wait, the rarer each is looked at, but every 10 s."""
 _BATCH = 100
-_DOORS = 64
-"""Runs that look at once. When thousands are decided in a second the others wait here, and not in Redis' queue, where
-they would make requests and the lease run into their time limits."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,35 +47,31 @@ class _Said:
     heard_at: float | None = None
 
 
-class _Waiter:
-    """One open request that a run of this process waits for."""
+class _Watch:
+    """One open request that a run of this process waits for.
 
-    __slots__ = ("_clock", "_pending", "complained", "inbox", "request_id", "woken")
+    `found` is what `saved` read of request and signal, `has_news` whether anything came since the last look.
+    `vain_request` and `vain_signal` tell of stored values that decide nothing: those are judged, and counted, once.
+    """
 
-    def __init__(self, request_id: str, clock: Clock) -> None:
-        self._clock = clock
-        self._pending: int | None = None
+    __slots__ = ("found", "has_news", "heard", "request_id", "vain_request", "vain_signal")
+
+    def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.woken = asyncio.Event()
-        self.inbox: list[_Said] = []
-        self.complained: set[bytes] = set()
-        """Stored values that decide nothing: they are looked at every now and then, and counted once."""
+        self.found: tuple[bytes | None, bytes | None] | None = None
+        self.has_news = False
+        self.heard: tuple[_Said, ...] = ()
+        self.vain_request = self.vain_signal = hash(None)
 
-    def is_pending(self, request: bytes | None) -> bool:
-        """Whether the stored request is undecided. One that is as it was at the last look is not read again."""
-        if request is None:
+    def is_vain(self, request: bytes | None, signal: bytes | None) -> bool:
+        """Whether this was stored at the last look, too. A request that is pending needs no other."""
+        if hash(signal) != self.vain_signal:
             return False
-        if hash(request) != self._pending:
-            if _json_object(request).get("status") != RequestStatus.PENDING:
+        if hash(request) != self.vain_request:
+            if request is None or _json_object(request).get("status") != RequestStatus.PENDING:
                 return False
-            self._pending = hash(request)
+            self.vain_request = hash(request)
         return True
-
-    def hear(self, message: bytes | None) -> None:
-        """It counts from now, however long storage is away before it can be looked at."""
-        if message is not None:
-            self.inbox.append(_Said(message, self._clock.now()))
-        self.woken.set()
 
 
 class RedisDecisions:
@@ -89,19 +83,21 @@ class RedisDecisions:
         self._clock = clock
         self._senders = Senders(connection, clock)
         self._swap = connection.register(scripts.SWAP)
-        self._waiters: dict[str, _Waiter] = {}
-        self._doors = asyncio.Semaphore(_DOORS)
-        self._looker: asyncio.Task[None] | None = None
+        self._watches: dict[str, _Watch] = {}
+        self._unseen: list[str] = []
+        self._has_unseen = asyncio.Event()
+        self._lookers: list[asyncio.Task[None]] = []
         self.ignored_signals = 0
         self.last_ignored: str | None = None
+        self.on_news: Callable[[str], None]
 
     async def start(self) -> None:
-        self._looker = asyncio.create_task(self._look_now_and_again())
+        self._lookers = [asyncio.create_task(look()) for look in (self._look_at_new_ones, self._look_now_and_again)]
 
     async def stop(self) -> None:
-        if self._looker is not None:
-            self._looker.cancel()
-            await asyncio.gather(self._looker, return_exceptions=True)
+        for looker in self._lookers:
+            looker.cancel()
+        await asyncio.gather(*self._lookers, return_exceptions=True)
 
     @property
     def hints(self) -> list[str]:
@@ -139,7 +135,7 @@ class RedisDecisions:
         # A signal without a `requestId` was for an earlier request; it must not decide this one.
         if stale is not None and not names_its_request(stale):
             await self._connection.call("DEL", keys.hitl_signal(session_id))
-        await self._listen(session_id, approval.request_id)
+        await self.watch(session_id, approval.request_id)
 
     async def _asked(self, *commands: Command) -> list[Any]:
         """All answers, in one round trip. Raises `StorageUnavailable`."""
@@ -149,75 +145,111 @@ class RedisDecisions:
                 raise StorageUnavailable(str(answer)) from answer
         return answers
 
-    async def _listen(self, session_id: str, request_id: str) -> _Waiter:
-        waiter = self._waiters.get(session_id)
-        if waiter is None or waiter.request_id != request_id:
-            self.forget(session_id)
-            waiter = self._waiters[session_id] = _Waiter(request_id, self._clock)
-        await self._channels.subscribe(keys.hitl_channel(session_id), waiter.hear)
-        return waiter
+    async def watch(self, session_id: str, request_id: str) -> None:
+        watch = self._watches.get(session_id)
+        if watch is None or watch.request_id != request_id:
+            self._watches[session_id] = _Watch(request_id)
+        await self._channels.subscribe(keys.hitl_channel(session_id), partial(self._hear, session_id))
 
     def forget(self, session_id: str) -> None:
-        """Wait for this session no more."""
-        waiter = self._waiters.pop(session_id, None)
-        if waiter is not None:
-            self._channels.unsubscribe(keys.hitl_channel(session_id), waiter.hear)
+        if self._watches.pop(session_id, None) is not None:
+            self._channels.unsubscribe(keys.hitl_channel(session_id))
 
-    async def wait(
-        self, checkpoint: Checkpoint, approval: Approval, until: float, accept: Callable[[Decision], None]
-    ) -> Decision | None:
-        session_id = checkpoint.session_id
-        waiter = await self._listen(session_id, approval.request_id)
-        decision, is_over = None, False
-        while decision is None and not is_over:
-            waiter.woken.clear()
-            async with self._doors:
-                decision = await self._look(session_id, waiter, until, accept)
-            is_over = decision is None and not await self._clock.wait(waiter.woken, until)
-        self.forget(session_id)  # not where storage is away: what was heard is looked at again
+    def _hear(self, session_id: str, message: bytes | None) -> None:
+        """It counts from now, however long storage is away before it can be looked at."""
+        watch = self._watches.get(session_id)
+        if watch is None:
+            return
+        if message is None:  # the subscription is new: look at the keys
+            self._unseen.append(session_id)
+            self._has_unseen.set()
+        else:
+            watch.heard += (_Said(message, self._clock.now()),)
+            self._tell(session_id, watch)
+
+    def _tell(self, session_id: str, watch: _Watch) -> None:
+        watch.has_news = True
+        self.on_news(session_id)
+
+    def has_news(self, session_id: str) -> bool:
+        watch = self._watches.get(session_id)
+        return watch is None or watch.has_news or watch.found is not None
+
+    async def saved(self, session_id: str) -> Checkpoint | None:
+        watch = self._watches[session_id]
+        request, signal, raw = await self._values(watch, session_id, keys.checkpoint(session_id))
+        watch.found = request, signal
+        return None if raw is None else Checkpoint.from_json(raw)
+
+    async def _values(self, watch: _Watch, session_id: str, *more: str) -> list[bytes | None]:
+        """What is stored now. Whatever comes from here on is news."""
+        watch.has_news = False
+        try:
+            return await self._connection.values(
+                [keys.hitl_request(watch.request_id), keys.hitl_signal(session_id), *more]
+            )
+        except StorageUnavailable:
+            watch.has_news = True
+            raise
+
+    async def look(self, session_id: str, until: float, accept: Callable[[Decision], None]) -> Decision | None:
+        watch = self._watches[session_id]
+        found, watch.found = watch.found, None
+        request, signal = found or await self._values(watch, session_id)
+        heard = watch.heard
+        try:
+            decision = await self._decided(watch, request, signal, until, accept)
+        except StorageUnavailable:
+            watch.has_news = True
+            raise
+        watch.heard = watch.heard[len(heard) :]  # only now: storage may have been away in the middle
+        if decision is not None:
+            self.forget(session_id)
         return decision
 
-    async def _look(
-        self, session_id: str, waiter: _Waiter, deadline_at: float, accept: Callable[[Decision], None]
+    async def _decided(
+        self,
+        watch: _Watch,
+        raw: bytes | None,
+        signal: bytes | None,
+        until: float,
+        accept: Callable[[Decision], None],
     ) -> Decision | None:
         """The decision, if the request, what was heard or the stored signal hold one that counts."""
-        heard = list(waiter.inbox)
-        names = [keys.hitl_request(waiter.request_id), keys.hitl_signal(session_id)]
-        raw, signal = await self._connection.values(names)
-        request, stored = self._readable(waiter.request_id, raw), self._noticed(signal)
-        decision = None
+        request = self._readable(watch.request_id, raw)
+        said = [*watch.heard, *self._stored(watch, signal)]
         if request is not None and request.is_decided:
-            decision = self._judged(waiter, _Said(request.raw.encode()), deadline_at, accept)
-        else:
-            for said in (*heard, *([] if stored is None else [_Said(stored)])):
-                decision = self._judged(waiter, said, deadline_at, accept)
-                if decision is not None:
-                    faster = await self._recorded(request, decision)
-                    if faster is not None:  # it counts, whether it can be followed or not
-                        decision = self._judged(waiter, _Said(faster.raw.encode()), deadline_at, accept)
-                    break
-        del waiter.inbox[: len(heard)]  # only now: storage may have been away in the middle
-        return decision
+            said = [] if hash(raw) == watch.vain_request else [_Said(request.raw.encode())]
+        for each in said:
+            decision = self._judged(watch.request_id, each, until, accept)
+            if decision is None:
+                continue
+            if request is not None and not request.is_decided:
+                settled, is_ours = await self._settle(request, decision)
+                if settled.is_decided and not is_ours:  # it counts, whether it can be followed or not
+                    return self._judged(watch.request_id, _Said(settled.raw.encode()), until, accept)
+            return decision
+        watch.vain_request, watch.vain_signal = hash(raw), hash(signal)
+        return None
+
+    def _stored(self, watch: _Watch, signal: bytes | None) -> list[_Said]:
+        return [_Said(signal)] if signal is not None and hash(signal) != watch.vain_signal else []
 
     def _judged(
-        self, waiter: _Waiter, said: _Said, deadline_at: float, accept: Callable[[Decision], None]
+        self, request_id: str, said: _Said, until: float, accept: Callable[[Decision], None]
     ) -> Decision | None:
         """The decision that it holds, if it came in time and can be followed."""
         is_live = said.heard_at is not None
         heard_at = self._clock.now() if said.heard_at is None else said.heard_at
-        if is_live:
-            self._senders.notice(said.raw, "A signal")
+        self._senders.notice(said.raw, "A signal" if is_live else "A stored signal")
         try:
-            decision = parse_signal(said.raw, request_id=waiter.request_id, received_at=heard_at, is_live=is_live)
-            if decision.decided_at >= deadline_at:
+            decision = parse_signal(said.raw, request_id=request_id, received_at=heard_at, is_live=is_live)
+            if decision.decided_at >= until:
                 raise SignalIgnored("it came after the deadline")
             accept(decision)
         except SignalIgnored as error:
-            is_news = is_live or not (isinstance(error, SignalElsewhere) or said.raw in waiter.complained)
-            if is_news:
-                self._ignore(waiter.request_id, str(error))
-            if not is_live:
-                waiter.complained.add(said.raw)
+            if is_live or not isinstance(error, SignalElsewhere):
+                self._ignore(request_id, str(error))
             return None
         return decision
 
@@ -225,13 +257,6 @@ class RedisDecisions:
         self.ignored_signals += 1
         self.last_ignored = reason
         log.warning("signal.ignored", request_id=request_id, reason=reason)
-
-    async def _recorded(self, request: ApprovalRequest | None, decision: Decision) -> ApprovalRequest | None:
-        """Write a bare signal's decision into the request; the request where another decision was there first."""
-        if request is None:
-            return None
-        settled, is_ours = await self._settle(request, decision)
-        return settled if settled.is_decided and not is_ours else None
 
     async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
         """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
@@ -245,13 +270,28 @@ class RedisDecisions:
         in_time = decision is not None and (deadline_at is None or decision.decided_at < deadline_at)
         return decision if in_time else None
 
+    async def _look_at_new_ones(self) -> None:
+        """Whose subscription is new: what was published before is lost. All of the same moment together."""
+        while True:
+            await self._has_unseen.wait()
+            self._has_unseen.clear()
+            unseen, self._unseen = self._unseen, []
+            for start in range(0, len(unseen), _BATCH):
+                some = unseen[start : start + _BATCH]
+                try:
+                    await self._look_at(some)
+                except StorageUnavailable:  # each for itself, with patience
+                    for session_id in some:
+                        if (watch := self._watches.get(session_id)) is not None:
+                            self._tell(session_id, watch)
+
     async def _look_now_and_again(self) -> None:
-        """Wake whoever's keys show something: a message may have been lost, or a decider may not publish at all."""
+        """A message may have been lost, or a decider may not publish at all."""
         await self._senders.look()
         reached = 0
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            waiting = list(self._waiters.items())
+            waiting = list(self._watches)
             reached = reached if reached < len(waiting) else 0
             until = reached + max(_LOOKS, math.ceil(len(waiting) / _TURNS))
             with suppress(StorageUnavailable):
@@ -259,14 +299,16 @@ class RedisDecisions:
                     await self._look_at(waiting[reached : reached + _BATCH])
                     reached += _BATCH
 
-    async def _look_at(self, waiting: list[tuple[str, _Waiter]]) -> None:
-        names = [keys.hitl_request(waiter.request_id) for _, waiter in waiting]
-        names += [keys.hitl_signal(session_id) for session_id, _ in waiting]
+    async def _look_at(self, session_ids: Sequence[str]) -> None:
+        """Tell of those whose keys show something."""
+        looked_at = [(id, watch) for id in session_ids if (watch := self._watches.get(id)) is not None]
+        names = [keys.hitl_request(watch.request_id) for _, watch in looked_at]
+        names += [keys.hitl_signal(session_id) for session_id, _ in looked_at]
         values = await self._connection.values(names)
-        requests, signals = values[: len(waiting)], values[len(waiting) :]
-        for (_, waiter), request, signal in zip(waiting, requests, signals, strict=True):
-            if signal is not None or not waiter.is_pending(request):
-                waiter.woken.set()
+        requests, signals = values[: len(looked_at)], values[len(looked_at) :]
+        for (session_id, watch), request, signal in zip(looked_at, requests, signals, strict=True):
+            if self._watches.get(session_id) is watch and not watch.is_vain(request, signal):
+                self._tell(session_id, watch)
 
     # --- for deciders -------------------------------------------------------------------------------------------------
 
@@ -329,14 +371,11 @@ class RedisDecisions:
         )
 
     async def signal(self, session_id: str) -> str | None:
-        raw = self._noticed(*await self._connection.values([keys.hitl_signal(session_id)]))
-        return None if raw is None else raw.decode("utf-8", "replace")
-
-    def _noticed(self, signal: bytes | None) -> bytes | None:
-        """Undecoded: its first bytes may say what is wrong with its sender."""
-        if signal is not None:
-            self._senders.notice(signal, "A stored signal")
-        return signal
+        (raw,) = await self._connection.values([keys.hitl_signal(session_id)])
+        if raw is None:
+            return None
+        self._senders.notice(raw, "A stored signal")
+        return raw.decode("utf-8", "replace")
 
     async def session_owner(self, session_id: str) -> tuple[str, str] | None:
         (raw,) = await self._connection.values([keys.hitl_session(session_id)])

@@ -1,7 +1,7 @@
 """Readers of logs in this process. A reader is a cursor and a word to wake it; a slow one costs nothing more.
 
-For a run that this node writes, the latest frames are kept in memory while somebody reads: those readers do not ask
-Redis for what the process has just sent there.
+For a run that this node writes, frames are kept in memory until its readers have them: those readers do not ask Redis
+for what the process has just sent there. Of a run without readers only the id is kept.
 """
 
 from __future__ import annotations
@@ -24,63 +24,64 @@ _LOOK_SECONDS = 2.0
 
 
 class Feed:
-    """What this process knows of one run's log. `is_local`: every new entry passes through here."""
+    """What this process knows of one run's log while somebody reads it, or, of a run that it has just opened, will.
 
-    __slots__ = ("_entries", "_floor", "_was_read", "is_local", "is_subscribed", "readers")
+    `is_local`: every new entry passes through here.
+    """
 
-    def __init__(self) -> None:
-        self.is_local = False
+    __slots__ = ("_entries", "_floor", "is_local", "is_subscribed", "readers", "turns")
+
+    def __init__(self, *, is_local: bool) -> None:
+        self.is_local = is_local
         self.is_subscribed = False
-        self.readers: set[RedisTail] = set()
-        self._was_read = False
-        self._entries: deque[Entry] = deque()
+        self.turns = 0  # how often the run has come or gone
+        self.readers: list[RedisTail] = []
+        self._entries: deque[Entry] | None = None
         self._floor: int | None = None  # everything above it is in `_entries`
 
     def open(self) -> None:
         self.is_local, self.is_subscribed = True, False
-        self._forget()
+        self.turns += 1
+        self._floor = self._entries = None
         self.wake()  # what the last owner said may not have been heard: look once more, then only here
 
     def close(self) -> None:
         """The readers take what they have not read yet; those who want more must be woken by others."""
         self.is_local = False
+        self.turns += 1
         self.wake()
 
-    def _forget(self) -> None:
-        self._floor = None
-        self._entries.clear()
-
     def publish(self, entries: Sequence[Entry]) -> None:
-        """Keep the entries for the readers; where all have left, only remember how far the log goes."""
+        """Keep the entries until the readers have them."""
         if not entries:
             return
         if self._floor is None:
             self._floor = entries[0].id - 1
+        if self._entries is None:
+            self._entries = deque()
         self._entries.extend(entries)
-        keep = _KEPT if self.readers or not self._was_read else 0
-        while len(self._entries) > keep:
+        while len(self._entries) > _KEPT:
             self._floor = self._entries.popleft().id
         self.wake()
+
+    def settle(self, cursor: int) -> None:
+        """A reader has all that there is, up to its cursor; what every reader has is forgotten."""
+        if self._floor is None:
+            self._floor = cursor
+        if self._entries is not None and all(reader.cursor >= self._entries[-1].id for reader in self.readers):
+            self._floor, self._entries = self._entries[-1].id, None
 
     def wake(self, _: bytes | None = None) -> None:
         """There may be news; also what a Pub/Sub message says."""
         for reader in tuple(self.readers):
             reader.woken()
 
-    def add(self, reader: RedisTail) -> None:
-        self.readers.add(reader)
-        self._was_read = True
-
-    def remove(self, reader: RedisTail) -> None:
-        self.readers.discard(reader)
-        if not self.readers and self._entries:
-            self._floor = self._entries[-1].id
-            self._entries.clear()
-
     def since(self, cursor: int) -> list[Entry] | None:
         """The entries above the cursor, as far as they passed through here, or None: the log must be asked."""
         if self._floor is None or cursor < self._floor:
             return None
+        if self._entries is None:
+            return []
         fresh: list[Entry] = []
         for entry in reversed(self._entries):
             if entry.id <= cursor:
@@ -96,17 +97,25 @@ class Feeds:
     def __init__(self, connection: Connection, channels: Channels) -> None:
         self._connection = connection
         self._channels = channels
+        self._written: set[str] = set()
         self._feeds: dict[str, Feed] = {}
         self._unsure: set[RedisTail] = set()
         self._look: asyncio.TimerHandle | None = None
         self.is_draining = False
 
-    def open(self, session_id: str) -> Feed:
+    def begin(self, session_id: str, entries: Sequence[Entry]) -> None:
+        """This process has opened the run; whoever asked for it is about to read."""
+        self._written.add(session_id)
+        feed = self._feeds[session_id] = Feed(is_local=True)
+        feed.publish(entries)
+
+    def open(self, session_id: str) -> None:
         """This process writes the run from now on."""
-        feed = self._feeds.setdefault(session_id, Feed())
-        feed.open()
-        self._channels.unsubscribe(keys.wake(session_id), feed.wake)
-        return feed
+        self._written.add(session_id)
+        feed = self._feeds.get(session_id)
+        if feed is not None:
+            feed.open()
+            self._channels.unsubscribe(keys.wake(session_id))
 
     def publish(self, session_id: str, entries: Sequence[Entry]) -> None:
         feed = self._feeds.get(session_id)
@@ -115,6 +124,7 @@ class Feeds:
 
     def close(self, session_id: str) -> None:
         """Somebody else writes it, or nobody: the readers here go on by Pub/Sub."""
+        self._written.discard(session_id)
         feed = self._feeds.get(session_id)
         if feed is not None:
             feed.close()
@@ -129,19 +139,21 @@ class Feeds:
 
     def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> RedisTail:
         """A reader; it is woken from now on, before its first look at the log."""
-        feed = self._feeds.setdefault(session_id, Feed())
+        feed = self._feeds.get(session_id)
+        if feed is None:
+            feed = self._feeds[session_id] = Feed(is_local=session_id in self._written)
         reader = RedisTail(self, feed, session_id, after, woken)
-        feed.add(reader)
+        feed.readers.append(reader)
         return reader
 
     def leave(self, reader: RedisTail, feed: Feed, session_id: str) -> None:
-        feed.remove(reader)
+        if reader in feed.readers:
+            feed.readers.remove(reader)
         self._unsure.discard(reader)
-        if not feed.readers:
-            self._channels.unsubscribe(keys.wake(session_id), feed.wake)
+        if not feed.readers and self._feeds.get(session_id) is feed:
+            self._channels.unsubscribe(keys.wake(session_id))
             feed.is_subscribed = False
-            if not feed.is_local and self._feeds.get(session_id) is feed:
-                del self._feeds[session_id]
+            del self._feeds[session_id]
 
     async def subscribe(self, session_id: str, feed: Feed) -> None:
         """Be woken by other processes. Where Redis is away the wish stays, and is met when it is back."""
@@ -182,13 +194,13 @@ class Feeds:
 class RedisTail:
     """One reader's cursor: `ports.Tail`."""
 
-    __slots__ = ("_cursor", "_feed", "_feeds", "_session_id", "woken")
+    __slots__ = ("_feed", "_feeds", "_session_id", "cursor", "woken")
 
     def __init__(self, feeds: Feeds, feed: Feed, session_id: str, after: int, woken: Callable[[], None]) -> None:
         self._feeds = feeds
         self._feed = feed
         self._session_id = session_id
-        self._cursor = after
+        self.cursor = after
         self.woken = woken
 
     @property
@@ -196,22 +208,26 @@ class RedisTail:
         return self._feeds.is_draining
 
     async def read(self) -> list[Entry]:
-        entries = self._feed.since(self._cursor)
+        entries = self._feed.since(self.cursor)
         if not (entries or (entries is not None and self._feed.is_local)):
             entries = await self._look()
+        elif not entries:
+            self._feed.settle(self.cursor)
         if entries:
-            self._cursor = entries[-1].id
+            self.cursor = entries[-1].id
         return entries
 
     async def _look(self) -> list[Entry]:
         """What the log holds. Who cannot be sure to be woken looks again."""
         await self._feeds.subscribe(self._session_id, self._feed)
-        is_sure = self._feed.is_local
+        is_sure, turns = self._feed.is_local, self._feed.turns
         try:
-            entries = await self._feeds.page(self._session_id, self._cursor)
+            entries = await self._feeds.page(self._session_id, self.cursor)
         except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
             entries, is_sure = [], False
-        if not (entries or is_sure) and self in self._feed.readers:
+        if not entries and is_sure and self._feed.turns == turns:  # nobody else has written meanwhile
+            self._feed.settle(self.cursor)
+        elif not (entries or is_sure) and self in self._feed.readers:
             self._feeds.look_later(self)
         return entries
 

@@ -135,8 +135,8 @@ class RedisJournal:
             await self._connection.many([self._nodes.delist(session_id), ("ZREM", tenant, session_id)])
         match answer[0]:
             case b"OK":
-                self._feeds.open(session_id).publish(_entries(int(answer[1]), bodies))
-                return RunLock(session_id, epoch=1)
+                self._feeds.begin(session_id, _entries(int(answer[1]), bodies))
+                return RunLock(session_id, 1, checkpoint.created_at)
             case b"SAME":
                 return _first_opened(answer[1], prompt_digest)
             case b"FULL":

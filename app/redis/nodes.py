@@ -11,7 +11,7 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from app.redis.channels import Channels
 from app.redis.connection import Command, Connection
 
 _BATCH = 500
+_RELEASED = 50
 _PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ class RedisNodes:
         """The writes that list a run with this node; they go before the run's own: no run is without a node."""
         return self._listing(self.node_id, session_id, int(created_at * 1000))
 
-    def _listing(self, node_id: str, session_id: str, score: object) -> list[Command]:
+    def _listing(self, node_id: str, session_id: str, score: Any) -> list[Command]:
         """Whoever lists a run makes sure that its node is known, dead at the least: it may have been forgotten."""
         return [
             ("ZADD", keys.runs_on(node_id), score, session_id),
@@ -99,19 +100,18 @@ class RedisNodes:
         """Its counterpart; a leftover does no harm, whoever would take the run over drops it."""
         return ("ZREM", keys.runs_on(self.node_id), session_id)
 
-    async def release(self, lock: RunLock, created_at: float) -> None:
+    async def release(self, locks: Sequence[RunLock]) -> None:
         """Listed with those that wait before it is let go of; a leftover there is dropped by whoever would take it."""
-        session_id, left = lock.session_id, keys.left_by(self.node_id)
-        answers = await self._connection.many(
-            [
-                *self._listing(left, session_id, int(created_at * 1000)),
-                self._release.command([keys.run(session_id)], [self.node_id, lock.epoch, left]),
-                self.delist(session_id),
-            ]
-        )
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise StorageUnavailable(str(answer)) from answer
+        left = keys.left_by(self.node_id)
+        for start in range(0, len(locks), _RELEASED):
+            commands: list[Command] = []
+            for lock in locks[start : start + _RELEASED]:
+                commands += self._listing(left, lock.session_id, int(lock.created_at * 1000))
+                commands.append(self._release.command([keys.run(lock.session_id)], [self.node_id, lock.epoch, left]))
+                commands.append(self.delist(lock.session_id))
+            for answer in await self._connection.many(commands):
+                if isinstance(answer, Exception):
+                    raise StorageUnavailable(str(answer)) from answer
 
     async def cancel(self, session_id: str, cancelled_by: str) -> bool:
         run = keys.run(session_id)
@@ -187,7 +187,7 @@ class RedisNodes:
         """From here on another node may write the runs. This one begins anew under another name."""
         self._is_lost = True
         log.warning("node.lease_lost", node=self.node_id, cause=cause)
-        self._channels.unsubscribe(keys.node(self.node_id), self._heard)
+        self._channels.unsubscribe(keys.node(self.node_id))
         self.node_id = new_node_id()
         self.on_lost()
 
@@ -222,7 +222,7 @@ class RedisNodes:
                     raise is_gone
                 passed_over += not is_gone
 
-    async def _adopt(self, own: str, dead: str, session_id: str, score: object) -> bool:
+    async def _adopt(self, own: str, dead: str, session_id: str, score: Any) -> bool:
         """Whether the run is listed with the dead node no more."""
         claims: list[RunLock | None] = []
         await self.on_orphan(session_id, partial(self._take, own, dead, session_id, score, claims))
@@ -237,7 +237,7 @@ class RedisNodes:
             await self._connection.call("ZADD", keys.NODES, "NX", 0, dead)
 
     async def _take(
-        self, own: str, dead: str, session_id: str, score: object, claims: list[RunLock | None]
+        self, own: str, dead: str, session_id: str, score: Any, claims: list[RunLock | None]
     ) -> RunLock | None:
         """Compare-and-set of the owner. Listed here before it is claimed: it must not be without a node."""
         for answer in await self._connection.many(self._listing(own, session_id, score)):
@@ -252,7 +252,7 @@ class RedisNodes:
             return None
         log.info("run.taken_over", session_id=session_id, from_node=keys.real_node(dead))
         cancelled_by = answer[3].decode() if len(answer) > 3 and answer[3] else None
-        lock = RunLock(session_id, epoch=int(answer[1]), sequence=int(answer[2]), cancelled_by=cancelled_by)
+        lock = RunLock(session_id, int(answer[1]), float(score) / 1000, int(answer[2]), cancelled_by)
         claims.append(lock)
         return lock
 

@@ -15,16 +15,19 @@ import redis
 from app import completion
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
+from app.redis import scripts
 from app.redis.connection import Connection
 from statemachine.frames import FRAME_LIMIT_BYTES
 from tests.harness.frames import answer, check
 from tests.harness.raw import MakeSettings, whole
 from tests.harness.service import Aura, headers, running
-from tests.harness.tools import calling, risky
+from tests.harness.tools import NoteArguments, calling, risky
 from tests.harness.waiting import eventually
 
 TEXT = "".join(f"낱말{number} " for number in range(200))
 WAITING = 20
+KEPT = {"Parked": WAITING, "RunLock": WAITING, "_Watch": WAITING, "Checkpoint": 0}
+"""Objects that are there for runs that wait, once their clients have left."""
 
 
 @contextmanager
@@ -92,22 +95,25 @@ def _tasks() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if "HttpServer" not in str(task.get_coro())]
 
 
-async def test_a_waiting_run_keeps_one_task_and_nothing_of_its_request(
+async def test_a_waiting_run_keeps_its_ids_and_no_task_no_timer_no_checkpoint(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     tool = risky()
     model.play(*(calling((tool.name, {"to": str(number)})) for number in range(WAITING)))
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
         await aura.client.get("/health")
-        tasks = len(_tasks())
+        gc.collect()
+        tasks, before = len(_tasks()), {name: _alive(name) for name in KEPT}
         await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
         assert len(redis_client.pubsub_channels("hitl:channel:*")) == WAITING
 
         def settled() -> bool:
             gc.collect()
-            return len(_tasks()) <= tasks + WAITING and _alive("HTTPStream") <= 2
+            kept = {name: _alive(name) - before[name] for name in KEPT}
+            return len(_tasks()) <= tasks and kept == KEPT and _alive("HTTPStream") <= 2
 
         await eventually(settled)
+        assert not aura.service.journal._feeds._feeds
         assert _alive("TCPServer") <= 2  # of the client's own connection, whoever waits
         assert len(redis_client.client_list()) <= 8 + 1
 
@@ -120,11 +126,47 @@ async def test_looking_after_waiting_runs_is_one_command_for_many(
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
         await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
         decisions = aura.service.decisions
-        waiting = list(decisions._waiters.items())
+        waiting = list(decisions._watches)
         assert len(waiting) == WAITING
         with counted(monkeypatch, Connection, "_exchange") as round_trips:
             await decisions._look_at(waiting)
         assert round_trips() <= 2  # the lease may be renewed meanwhile
         before = redis_client.info("commandstats")["cmdstat_mget"]["calls"]
         assert before >= 1
-        assert json.loads(str(redis_client.get(f"hitl:request:{waiting[0][1].request_id}")))["status"] == "pending"
+        assert (
+            json.loads(str(redis_client.get(f"hitl:request:{decisions._watches[waiting[0]].request_id}")))["status"]
+            == "pending"
+        )
+
+
+@pytest.mark.parametrize(("is_bare", "most"), [(False, 2), (True, 3)], ids=["decided in the request", "bare signal"])
+async def test_from_a_decision_to_the_next_event_is_a_read_and_a_write(
+    settings: MakeSettings,
+    model: ScriptedModelServer,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    is_bare: bool,
+    most: int,
+) -> None:
+    """Request, signal and checkpoint are one read; a bare signal is recorded in the request before it counts."""
+    redis_client.script_load(scripts.SWAP)
+    go_on = asyncio.Event()
+
+    async def work(_: NoteArguments) -> None:
+        await go_on.wait()
+
+    tool = risky(work=work)
+    model.play(calling((tool.name, {"to": "김"})), ScriptedTurn(text="네."))
+    async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura, aura.stream("메모") as stream:
+        hitl = await stream.until("hitl")
+        await eventually(lambda: not aura.service.runs._runs)
+        if not is_bare:
+            key = f"hitl:request:{hitl['requestId']}"
+            decided = {**json.loads(str(redis_client.get(key))), "status": "approved"}
+            redis_client.set(key, json.dumps(decided), keepttl=True)
+        with counted(monkeypatch, Connection, "_exchange") as round_trips:
+            redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
+            await stream.next()
+            assert round_trips() <= most + 1  # the lease may be renewed meanwhile
+        go_on.set()
+        await stream.rest()

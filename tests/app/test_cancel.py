@@ -12,6 +12,7 @@ import redis
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.settings import Settings
+from tests.harness.asked import Ask
 from tests.harness.frames import check, types
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
@@ -77,13 +78,38 @@ async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_a
             redis_client.client_kill_filter(_type="pubsub")
             await eventually(lambda: not channels._is_connected)
             assert (await _cancel(other, hitl["sessionId"])).status_code == 202
-            assert hitl["sessionId"] in owner.service.runs._runs
+            assert owner.service.runs.carries(hitl["sessionId"])
             may_connect.set()
             async with asyncio.timeout(10):
                 frames = await stream.rest()
     check(frames)
     assert frames[-2]["status"] == "cancelled"
     assert tool.ran == []
+
+
+async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
+    asked: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asked() as run:
+        decisions, reading, go_on = run.aura.service.decisions, asyncio.Event(), asyncio.Event()
+        saved = decisions.saved
+
+        async def later(session_id: str) -> Any:
+            reading.set()
+            await go_on.wait()
+            return await saved(session_id)
+
+        monkeypatch.setattr(decisions, "saved", later)
+        run.publish({"type": "wake up"})
+        await reading.wait()
+        assert (await _cancel(run.aura, run.session_id)).status_code == 202
+        go_on.set()
+        async with asyncio.timeout(10):
+            frames = await run.stream.rest()
+        check(frames)
+        assert frames[-2]["status"] == "cancelled"
+        assert run.request()["status"] == "cancelled"
+        assert run.tool.ran == []
 
 
 async def test_running_tool_is_told_to_stop_and_its_outcome_is_unknown(

@@ -52,7 +52,7 @@ async def test_a_node_that_leaves_gives_up_each_run_as_soon_as_it_may(
                 async with leaving.stream("쓰기", headers=headers("user2")) as busy:
                     await started.wait()
                     drain = asyncio.create_task(leaving.service.drain())
-                    await eventually(lambda: hitl["sessionId"] in other.service.runs._runs)
+                    await eventually(lambda: other.service.runs.carries(hitl["sessionId"]))
                     model.play(ENDED)
                     assert (await other.decide("approve", hitl["requestId"])).status_code == 200
                     frames = await stream.rest()  # its old node still serves it: from the log
@@ -84,9 +84,9 @@ async def test_runs_of_a_newer_release_do_not_hide_the_others(
         checkpoint = json.loads(str(redis_client.get(key)))
         redis_client.set(key, json.dumps({**checkpoint, "schema_version": 999}))
         async with running(settings(aura_takeover_limit=1), tools=[risky()]) as heir:
-            await eventually(lambda: older in heir.service.runs._runs)
+            await eventually(lambda: heir.service.runs.carries(older))
             await eventually(lambda: [line for line in logs if line.get("session_id") == newer])
-            assert newer not in heir.service.runs._runs
+            assert not heir.service.runs.carries(newer)
     assert json.loads(str(redis_client.get(key)))["schema_version"] == 999
     assert len([line for line in logs if line["event"] == "run.left" and line.get("session_id") == newer]) == 1
 
@@ -121,8 +121,8 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
         async with cut.stream("메모") as stream:
             hitl = await stream.until("hitl")
             proxy.cut()
-            await eventually(lambda: hitl["sessionId"] in heir.service.runs._runs)
-            await eventually(lambda: hitl["sessionId"] not in cut.service.runs._runs)
+            await eventually(lambda: heir.service.runs.carries(hitl["sessionId"]))
+            await eventually(lambda: not cut.service.runs.carries(hitl["sessionId"]))
             assert (await heir.client.get("/ready")).status_code == 200
             proxy.mend()
             await eventually(lambda: cut.service.nodes.is_alive)
@@ -165,3 +165,20 @@ def test_what_redis_6_says_from_within_a_script_is_known_to_pass(code: str) -> N
     assert _is_read_only(error) == code.startswith("READONLY")
     wrong = ResponseError("Error running script (call to f_ab): @user_script:1: attempt to index a nil value")
     assert _translated(wrong) is wrong
+
+
+@pytest.mark.parametrize("state", ["done", "tool"])
+async def test_a_run_with_which_somebody_else_has_gone_on_meanwhile_is_left_alone(asked: Ask, state: str) -> None:
+    """As it is for a node that was paused for longer than its lease: what it reads is what another one wrote."""
+    with capture_logs() as logs:
+        async with asked() as run:
+            (key,) = run.redis.keys(f"checkpoint:*{run.session_id}")
+            written = {**run.checkpoint(), "state": state, "deadline_at": None, "pending_approvals": []}
+            run.redis.set(key, json.dumps(written))
+            run.redis.hincrby(keys.run(run.session_id), "epoch", 1)
+            run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
+            await eventually(lambda: not run.aura.service.runs.carries(run.session_id))
+            assert run.request()["status"] == "pending"
+    assert [line["event"] for line in logs if line["log_level"] in ("warning", "error")].count("run.lost") == 1
+    assert not [line for line in logs if line["event"] == "run.broke"]
+    assert run.tool.ran == []

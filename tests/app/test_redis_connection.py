@@ -63,12 +63,10 @@ async def test_a_subscription_that_could_not_be_sent_is_made_up_for(
     await eventually(lambda: channels._is_connected)
     heard: list[bytes | None] = []
     with monkeypatch.context() as broken:
-        broken.setattr(channels._pubsub, "subscribe", closed)
-        broken.setattr(channels._pubsub, "unsubscribe", closed)
+        broken.setattr(channels._line, "send_command", closed)
         with pytest.raises(StorageUnavailable):
             await channels.subscribe("news", heard.append)
-    assert channels._pubsub is not None
-    await channels._pubsub.connection.disconnect()  # as a transport that is closed soon is
+    await channels._line.disconnect()  # as a transport that is closed soon is
     await eventually(lambda: redis_client.pubsub_channels("news"))
     redis_client.publish("news", "one")
     await eventually(lambda: b"one" in heard)
