@@ -31,13 +31,25 @@ from statemachine.turn import Answered, Called, Turn
 
 GATHER_SECONDS = 0.024
 """Text that arrives within so long of other text may wait for it; the first never does."""
-_EARLY_SECONDS = 0.001  # a timer of uvloop may be, by this much
 
 
-async def _next_beat() -> None:
-    """The beats of all runs are the same, so that what they read and commit goes together."""
-    now = asyncio.get_running_loop().time()
-    await asyncio.sleep(((now + _EARLY_SECONDS) // GATHER_SECONDS + 1) * GATHER_SECONDS - now)
+class _Beat:
+    """One timer for all runs, so that what they read, commit and tell goes together: most of what a piece of text costs
+    is the process being woken for it."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Event | None = None
+
+    async def next(self) -> None:
+        if self._next is None:
+            self._next = asyncio.Event()
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._strike)
+        await self._next.wait()
+
+    def _strike(self) -> None:
+        if self._next is not None:
+            self._next.set()
+            self._next = None
 
 
 class Effects:
@@ -48,6 +60,7 @@ class Effects:
         self._tools = tools
         self._decisions = decisions
         self._clock = clock
+        self._beat = _Beat()
 
     def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Sequence[Fact]]:
         """The facts that the effect comes to, in order, those of one moment together; closing the iterator stops it.
@@ -104,7 +117,7 @@ class Effects:
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")
                     if not turn.is_urgent:
-                        await _next_beat()
+                        await self._beat.next()
             return None
         except ModelError as error:
             return error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import openai
@@ -137,7 +137,8 @@ class _Answer:
         self.response = response
         self.is_done = False
         encoded = response.headers.get("content-encoding", "identity") != "identity"  # though it was not asked for
-        self._pieces = response.aiter_bytes() if encoded else response.aiter_raw()
+        whole = cast("httpx2.AsyncByteStream", response.stream)  # without the client's counting and cutting of pieces
+        self._pieces = response.aiter_bytes() if encoded else aiter(whole)
 
     @property
     def is_whole(self) -> bool:
