@@ -151,8 +151,9 @@ async def _leave(world: World, crowd: _Crowd, start: int, count: int) -> None:
             task.cancel()
 
 
-async def latencies(world: World, count: int) -> tuple[float, float]:
-    """Milliseconds from the publication of a decision to the next event at the client, p50 and p99; one client."""
+async def latencies(world: World, count: int, *, pause_seconds: float) -> tuple[float, float]:
+    """Milliseconds from the publication of a decision to the next event at the client, p50 and p99; one client, who
+    decides so long after he was asked. Processors that were idle for some milliseconds begin slowly."""
     decider = await Decider.connect(world.redis_port)
     (client,) = await connected(world, 1)
     found: list[float] = []
@@ -164,7 +165,7 @@ async def latencies(world: World, count: int) -> tuple[float, float]:
                 published.append(time.perf_counter())
                 decider.approve(reading)
 
-            asyncio.get_running_loop().call_later(0.02, decide)
+            asyncio.get_running_loop().call_later(pause_seconds, decide)
 
         reading = await client.run(PROMPT, on_hitl=later, with_times=True)
         check(reading, PROMPT)
