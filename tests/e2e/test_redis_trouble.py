@@ -155,6 +155,7 @@ async def test_it_loads_its_data(nodes_on: NodesOn, server: RedisServer, model: 
                 client.config_set("loading-process-events-interval-bytes", 1024)
                 client.config_set("key-load-delay", 20_000)  # microseconds: as long as the test needs
                 loading = asyncio.create_task(asyncio.to_thread(client.execute_command, "DEBUG", "RELOAD"))
+                await eventually(lambda: client.info("persistence")["loading"] == 1)  # from here on nothing is written
                 await nothing_gets_in(runs)
                 assert not loading.done()
                 client.config_set("key-load-delay", 0)

@@ -42,7 +42,8 @@ class TwoRuns:
         for stream in (self.report, self.approval):
             before = stream.comments
             while stream.comments < before + count:
-                await stream.any()
+                told = await stream.any()
+                assert told.id is None, f"it was thought that nothing gets in: {told.raw}"
 
     async def finish(self, seconds: float = 10) -> None:
         """Both go on to their whole answers, each part of them once; nothing was asked twice."""
