@@ -24,6 +24,7 @@ from app.knowledge.sqlite import SqliteIndex
 from app.knowledge.vectors import Vectors
 from app.load import Load
 from app.model import OpenAIModel
+from app.opening import Opening
 from app.ports import Clock, Tool
 from app.records import RunRecords
 from app.redis.channels import Channels
@@ -163,11 +164,10 @@ def create_app(
         effects=Effects(model, toolbox, decisions, clock),
         clock=clock,
         load=load,
-        limits=settings.limits,
+        opening=Opening(journal, clock, settings.limits, thread_tokens=settings.aura_thread_tokens),
         shape=settings.aura_event_shape,
         most_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
-        thread_tokens=settings.aura_thread_tokens,
         board=board,
         log_content=settings.aura_log_content,
     )

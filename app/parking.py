@@ -28,6 +28,7 @@ class Run:
         self.waited_for = waited_for
         self.is_committing = False
         self.is_leaving = False
+        self._has_begun = False
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -47,9 +48,20 @@ class Run:
             self.interrupt()
 
     def interrupt(self) -> None:
-        """Stop the effect under way. After a commit that is under way the run looks for itself why it should stop."""
-        if self.task is not None and not self.is_committing:
+        """Stop the effect under way. After a commit that is under way the run looks for itself why it should stop; so
+        it does when it begins: a task that is cancelled before would not even clear up."""
+        if self.task is not None and self._has_begun and not self.is_committing:
             self.task.cancel()
+
+    def begin(self) -> None:
+        """Its task runs. Raises `CancelledError`, as `heed`."""
+        self._has_begun = True
+        self.heed()
+
+    def heed(self) -> None:
+        """Raises `CancelledError` where the run was interrupted in a moment in which it could not be."""
+        if self.is_leaving or (self.saved is not None and self.lock.cancelled_by is not None):
+            raise asyncio.CancelledError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 from structlog.contextvars import bind_contextvars
 
 from app.effects import Effects
-from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable, ThreadBusy
+from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable
 from app.load import Load
+from app.opening import Ask, Opening
 from app.parking import Parked, Parking, Run
 from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock, TaskBoard
-from statemachine.checkpoint import Checkpoint, JsonObject, Limits, RunRequest, digest
+from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.frames import DONE_BODY, Shape, encode
 from statemachine.messages import (
@@ -37,10 +36,8 @@ from statemachine.messages import (
     Step,
     Stop,
 )
-from statemachine.prompt import conversation, history
-from statemachine.sessions import new_session_id
 from statemachine.states import State
-from statemachine.workflow import advance, advance_all, begin
+from statemachine.workflow import advance, advance_all
 
 _PAUSE_SECONDS = 0.5
 _DRAWS = 8
@@ -51,25 +48,6 @@ Redis' queue, where they would make requests and the lease run into their time l
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A checked request for a run (§1.1, §1.2)."""
-
-    prompt: str
-    context: JsonObject
-    trace_id: str
-    thread_id: str | None = None
-    agent_id: str | None = None
-    source: str | None = None
-    caller_type: str | None = None
-    idempotency_key: str | None = None
-
-    @property
-    def digest(self) -> str:
-        """What makes two requests ask for the same."""
-        return digest([self.prompt, self.context])
 
 
 class RunService:
@@ -84,11 +62,10 @@ class RunService:
         effects: Effects,
         clock: Clock,
         load: Load,
-        limits: Limits,
+        opening: Opening,
         shape: Shape,
         most_runs: int,
         drain_seconds: float,
-        thread_tokens: int,
         board: TaskBoard | None = None,
         log_content: bool = False,
     ) -> None:
@@ -98,17 +75,18 @@ class RunService:
         self._effects = effects
         self._clock = clock
         self._load = load
-        self._limits = limits
+        self._opening = opening
         self._shape = shape
         self._most_runs = most_runs
         self._drain_seconds = drain_seconds
-        self._thread_tokens = thread_tokens
         self._board = board
         self._log_content = log_content
         self._runs: dict[str, Run] = {}
         self._parking = Parking(clock, self._call)
         self._doors = asyncio.Semaphore(_DOORS)
         self._not_ours: set[str] = set()  # runs of a newer release
+        self._being_opened: set[asyncio.Task[str]] = set()
+        self._being_adopted: dict[str, str | None] = {}  # with who cancelled them meanwhile
         self.is_draining = False
         nodes.on_orphan = self._adopt
         nodes.on_lost = self._let_all_go
@@ -138,6 +116,18 @@ class RunService:
             raise ServiceBusy(f"this replica is {self._load.lag_seconds * 1000:.0f} ms late; ask again")
         if not self.is_alive:
             raise StorageUnavailable("this node has no lease at the moment")
+        # A caller who leaves in this moment has asked all the same: nobody but him may end it (§3).
+        opening = asyncio.create_task(self._draw(principal, ask))
+        self._being_opened.add(opening)
+        opening.add_done_callback(self._is_opened)
+        return await asyncio.shield(opening)
+
+    def _is_opened(self, opening: asyncio.Task[str]) -> None:
+        self._being_opened.discard(opening)
+        if not opening.cancelled():
+            opening.exception()  # its caller may have left
+
+    async def _draw(self, principal: Principal, ask: Ask) -> str:
         for _ in range(_DRAWS):
             try:
                 return await self._open(principal, ask)
@@ -146,28 +136,10 @@ class RunService:
         raise ServiceBusy("no free session id this second; ask again")
 
     async def _open(self, principal: Principal, ask: Ask) -> str:
-        now = self._clock.now()
-        session_id = new_session_id(principal.user_id, int(now), secrets.token_hex(2))
-        request = RunRequest(
-            session_id=session_id,
-            thread_id=ask.thread_id or ask.agent_id or session_id,
-            user_id=principal.user_id,
-            tenant_id=principal.tenant_id,
-            trace_id=ask.trace_id,
-            prompt=ask.prompt,
-            context=ask.context,
-            agent_id=ask.agent_id,
-            source=ask.source,
-            caller_type=ask.caller_type,
-        )
-        try:
-            earlier = await self._history(principal, ask.thread_id)
-        except ThreadBusy:
-            first = await self._opened_before(principal, ask)
-            if first is None:
-                raise
-            return first
-        step = begin(request, conversation(ask.prompt, ask.context, earlier), self._limits, now)
+        step = await self._opening.first_step(principal, ask)
+        if isinstance(step, str):
+            return step
+        session_id, now = step.checkpoint.session_id, step.checkpoint.created_at
         try:
             opened = await self._journal.create(
                 step.checkpoint,
@@ -188,23 +160,6 @@ class RunService:
             return opened
         self._spawn(Run(opened, step.checkpoint), step.effect, "run.started")
         return session_id
-
-    async def _history(self, principal: Principal, thread_id: str | None) -> list[JsonObject]:
-        """The thread's earlier turns. Raises `ThreadBusy` while one of them waits for a person."""
-        if thread_id is None:
-            return []
-        turns = await self._journal.thread(principal.tenant_id, principal.user_id, thread_id)
-        for turn in turns:
-            if turn.open_approval is not None:
-                raise ThreadBusy(turn.open_approval.request_id, turn.session_id)
-        return history([turn for turn in turns if turn.state.is_final], self._thread_tokens)
-
-    async def _opened_before(self, principal: Principal, ask: Ask) -> str | None:
-        """A repeated request is no second prompt: it attaches to its run, which may be the one that waits (§3)."""
-        if ask.idempotency_key is None:
-            return None
-        owner = (principal.tenant_id, principal.user_id)
-        return await self._journal.opened_by(*owner, ask.idempotency_key, ask.digest)
 
     @property
     def _is_full(self) -> bool:
@@ -228,6 +183,8 @@ class RunService:
             parked.lock.cancelled_by = cancelled_by
             self._return(parked)
             return
+        if session_id in self._being_adopted:
+            self._being_adopted[session_id] = cancelled_by
         run = self._runs.get(session_id)
         if run is not None and run.lock.cancelled_by is None:
             run.lock.cancelled_by = cancelled_by
@@ -237,6 +194,8 @@ class RunService:
     async def drain(self) -> None:
         """No new runs; those under way reach a committed step, or stop where their last one left them (§2.3)."""
         self.is_draining = True
+        if self._being_opened:
+            await asyncio.wait(self._being_opened, timeout=self._drain_seconds)
         tasks = [run.task for run in self._runs.values() if run.task is not None]
         tasks.append(asyncio.create_task(self._give_up(self._parking.close())))
         for run in list(self._runs.values()):
@@ -268,21 +227,27 @@ class RunService:
             return
         if self.carries(session_id):  # this process is only just letting go of it; it is offered again
             return
+        self._being_adopted[session_id] = None
         try:
             await self._journal.load(session_id)
             lock = await claim()
             checkpoint = await self._journal.load(session_id) if lock is not None else None
+            if lock is None or checkpoint is None:
+                return
+            streamed = await self._journal.streamed(session_id) if checkpoint.state is State.CONTENT else ""
+            lock.cancelled_by = lock.cancelled_by or self._being_adopted.get(session_id)
         except (CheckpointTooNew, CheckpointUnreadable) as error:
-            if session_id not in self._not_ours:  # it is offered again and again
-                self._not_ours.add(session_id)
-                log.warning("run.left", session_id=session_id, cause=str(error))
+            self._pass_over(session_id, error)
             return
-        if lock is None or checkpoint is None:
-            return
-        streamed = await self._journal.streamed(session_id) if checkpoint.state is State.CONTENT else ""
+        finally:
+            self._being_adopted.pop(session_id, None)
         self._journal.adopt(session_id)
-        run = Run(lock, checkpoint)
-        self._spawn(run, None, "run.recovered", RunRecovered(streamed))
+        self._spawn(Run(lock, checkpoint), None, "run.recovered", RunRecovered(streamed))
+
+    def _pass_over(self, session_id: str, error: Exception) -> None:
+        if session_id not in self._not_ours:  # it is offered again and again
+            self._not_ours.add(session_id)
+            log.warning("run.left", session_id=session_id, cause=str(error))
 
     def _let_all_go(self) -> None:
         for lock in self._parking.take_all():
@@ -325,7 +290,7 @@ class RunService:
             return RunRecovered()
         # Somebody else has gone on with it, or storage has lost its last writes: a write finds out.
         try:
-            await self._journal.commit(run.lock, (), None, self._clock.now())
+            await self._commit(run, (), None, self._clock.now())
         except RunDamaged as error:
             return _broke(error)
         return _broke(RunDamaged(session_id))
@@ -362,6 +327,10 @@ class RunService:
                 log.info("run.ended", state=run.checkpoint.state.value)
         except RunLost as error:
             log.warning("run.lost", cause=error.cause)
+        except (CheckpointTooNew, CheckpointUnreadable) as error:  # it was, when it was parked
+            self._pass_over(session_id, error)
+            with suppress(StorageUnavailable):
+                await self._nodes.release([run.lock])
         except asyncio.CancelledError:
             log.info("run.left")
             if self.is_draining:
@@ -378,11 +347,13 @@ class RunService:
         self, run: Run, effect: Effect | None, word: str | None, fact: Fact | None, *, confirm: bool
     ) -> None:
         """From effect to effect, up to the run's end or to where it waits."""
+        run.begin()
         if run.saved is None:
             fact = await self._read(run)
         self._introduce(run.checkpoint, word)
         if confirm:
             await self._confirm(run)
+        run.heed()
         if fact is not None:
             effect = await self._step(run, advance(run.checkpoint, fact, self._clock.now()))
         while effect is not None and not isinstance(effect, Stop):
@@ -411,11 +382,11 @@ class RunService:
         """
         session_id = run.lock.session_id
         try:
-            await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
+            await self._commit(run, (), run.checkpoint, self._clock.now())
         except RunLost:
             if await self._journal.forbid(session_id):
                 raise
-            await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
+            await self._commit(run, (), run.checkpoint, self._clock.now())
         self._journal.adopt(session_id)
 
     async def _carry_out(self, run: Run, effect: Effect) -> Effect:
@@ -449,7 +420,7 @@ class RunService:
                 now = self._clock.now()
                 saved = None if step.checkpoint is run.checkpoint else step.checkpoint
                 bodies = self._bodies(step, run.lock.session_id, now)
-                await self._journal.commit(run.lock, bodies, saved, now)
+                await self._commit(run, bodies, saved, now)
             except RunDamaged as error:
                 log.warning("run.damaged", cause=error.cause)
                 return await self._step(run, advance(run.checkpoint, _broke(error), self._clock.now()))
@@ -465,6 +436,14 @@ class RunService:
         if run.is_leaving and not isinstance(step.effect, Continue):
             raise asyncio.CancelledError
         return step.effect
+
+    async def _commit(self, run: Run, bodies: Sequence[bytes], saved: Checkpoint | None, now: float) -> None:
+        """Not to be interrupted: what was written, and not heard of, would be taken for the next write."""
+        run.is_committing = True
+        try:
+            await self._journal.commit(run.lock, bodies, saved, now)
+        finally:
+            run.is_committing = False
 
     async def _cancel_run(self, run: Run, cancelled_by: str) -> Effect:
         return await self._step(run, advance(run.checkpoint, CancelRequested(cancelled_by), self._clock.now()))

@@ -6,12 +6,13 @@ from quart import Blueprint, Response, g, request
 
 from app.auth import Authenticator
 from app.errors import NotFound, ServiceBusy, ThreadBusy, TooManyRuns
+from app.opening import Ask
 from app.ports import Principal
 from app.resume import Position, Resumption
 from app.routes.answers import STREAM_PATH, stream_headers
 from app.routes.bodies import ResumeHeaders, RunNamed, StartHeaders, StreamBody, read, read_headers, read_query
 from app.routes.connection import StreamResponse
-from app.runs import Ask, RunService
+from app.runs import RunService
 from app.schema.operations import operation
 from app.sse import ResumeExpired, Streams
 
