@@ -77,8 +77,14 @@ class Channels:
         """Forget the listener; the server is told in the background."""
         if self._listeners.pop(channel, None) is not None:
             self._acknowledged.discard(channel)
-            self._awaited.pop(channel, None)
+            self._stop_waiting(channel)
             self._say(channel)
+
+    def _stop_waiting(self, channel: str) -> None:
+        """Who waits for an acknowledgement has it, or wants it no more."""
+        awaited = self._awaited.pop(channel, None)
+        if awaited is not None:
+            awaited.set()
 
     def _say(self, channel: str) -> None:
         self._untold[channel] = None
@@ -146,9 +152,7 @@ class Channels:
             listener(data)
             return
         self._acknowledged.add(channel)
-        awaited = self._awaited.pop(channel, None)
-        if awaited is not None:
-            awaited.set()
+        self._stop_waiting(channel)
         listener(None)
 
     async def _watch(self) -> None:

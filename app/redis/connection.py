@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -35,12 +35,22 @@ of some hundred kilobytes, so it is not thousands of them."""
 
 Command = tuple[Any, ...]
 
+_WHAT_IT_IS: Command = ("INFO", "cluster")
+
 _PASSING = ("OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
 """Error replies of a server that will, or whose successor will, accept the same command later."""
 
 
 TROUBLE = (RedisError, OSError, RuntimeError)
 """What a connection raises when it breaks; `RuntimeError` is uvloop's word for a write to a closed transport."""
+
+
+class _Asked(NamedTuple):
+    """Somebody's commands, of which a cluster wants the parts and a server the bytes, and who waits for the answers."""
+
+    commands: Sequence[Command]
+    packed: bytes
+    answers: asyncio.Future[list[Any]]
 
 
 class Script:
@@ -55,7 +65,8 @@ class Script:
 
 
 class Connection:
-    """Commands to Redis. Every method raises `StorageUnavailable` within `timeout_seconds` or a little more."""
+    """Commands to Redis. Every method raises `StorageUnavailable` within `timeout_seconds` or a little more, and
+    `UnicodeEncodeError` or `TypeError` for what cannot be said to Redis at all."""
 
     def __init__(self, address: str, *, timeout_seconds: float) -> None:
         self._address = address
@@ -65,7 +76,7 @@ class Connection:
         # Its reader alone connects again. RESP 3 would make a message something that is only logged by the way.
         self.subscriber = _made(self._standalone(1, retries=0, protocol=2))
         self._scripts: dict[str, Script] = {}
-        self._asked: deque[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = deque()
+        self._asked: deque[_Asked] = deque()
         self._senders: set[asyncio.Task[None]] = set()
         self._is_known = False  # what kind of server this is
         self._finding_out = asyncio.Lock()
@@ -81,7 +92,7 @@ class Connection:
         async with self._finding_out:
             if self._is_known or isinstance(self._client, RedisCluster):
                 return
-            (info,) = await self._exchange(self._client, [("INFO", "cluster")])
+            (info,) = await self._exchange(self._client, pack_command(_WHAT_IT_IS), 1)
             if isinstance(info, bytes) and b"cluster_enabled:1" in info:
                 await self._hang_up()
                 self._client = RedisCluster.from_url(
@@ -160,9 +171,12 @@ class Connection:
         return found
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        # Here what cannot be packed is the caller's own trouble, not that of all who share his batch. Not the driver's
+        # packing, which is a dozen Python calls a command.
+        packed = b"".join([pack_command(command) for command in commands])
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
-        self._asked.append((commands, future))
+        self._asked.append(_Asked(commands, packed, future))
         if len(self._senders) < POOL_SIZE:
             sender = asyncio.create_task(self._send_all())
             self._senders.add(sender)
@@ -176,27 +190,27 @@ class Connection:
     async def _send_all(self) -> None:
         """Round trips until nobody waits. Whoever gave up before his was sent is left out: it is not done after all."""
         while self._asked:
-            batch: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+            batch: list[_Asked] = []
             size = 0
             while self._asked and size < _BATCH:
-                commands, future = self._asked.popleft()
-                if not future.done():
-                    batch.append((commands, future))
-                    size += len(commands)
+                asked = self._asked.popleft()
+                if not asked.answers.done():
+                    batch.append(asked)
+                    size += len(asked.commands)
             await self._send_batch(batch)
 
-    async def _send_batch(self, batch: Sequence[tuple[Sequence[Command], asyncio.Future[list[Any]]]]) -> None:
+    async def _send_batch(self, batch: Sequence[_Asked]) -> None:
         try:
-            answers = iter(await self._send([command for commands, _ in batch for command in commands]))
+            answers = iter(await self._send(batch))
         except Exception as error:  # noqa: BLE001 - it is everybody's who asked
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for asked in batch:
+                if not asked.answers.done():
+                    asked.answers.set_exception(error)
             return
-        for commands, future in batch:
-            own = list(islice(answers, len(commands)))
-            if not future.done():
-                future.set_result(own)
+        for asked in batch:
+            own = list(islice(answers, len(asked.commands)))
+            if not asked.answers.done():
+                asked.answers.set_result(own)
 
     async def _load(self, script: Script) -> None:
         if not isinstance(self._client, RedisCluster):
@@ -207,7 +221,8 @@ class Connection:
         except TROUBLE as error:
             raise StorageUnavailable(_cause(error)) from error
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, batch: Sequence[_Asked]) -> list[Any]:
+        commands = [command for asked in batch for command in asked.commands]
         if not commands:
             return []
         try:
@@ -219,24 +234,23 @@ class Connection:
                     return await asyncio.gather(
                         *(client.execute_command(*command) for command in commands), return_exceptions=True
                     )
-                answers = await self._exchange(self._client, commands)
+                packed = b"".join([asked.packed for asked in batch])
+                answers = await self._exchange(self._client, packed, len(commands))
                 if any(_is_read_only(answer) for answer in answers):
                     await self._leave_replica()
                 return answers
         except TROUBLE as error:
             raise StorageUnavailable(_cause(error)) from error
 
-    async def _exchange(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
-        """One round trip. There are never more connections than senders."""
+    async def _exchange(self, client: Redis, packed: bytes, count: int) -> list[Any]:
+        """One round trip of so many commands. There are never more connections than senders."""
         connection: AbstractConnection = self._idle.pop() if self._idle else _made(client)
 
         async def attempt() -> list[Any]:
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    # not the driver's packing, which is a dozen Python calls a command
-                    packed = b"".join([pack_command(command) for command in commands])
                     await connection.send_packed_command(packed, check_health=False)
-                    return [await _answer(connection) for _ in commands]
+                    return [await _answer(connection) for _ in range(count)]
             except TimeoutError as error:
                 raise RedisTimeout(str(error)) from error  # which is tried again
             except RuntimeError as error:

@@ -104,10 +104,12 @@ class Feeds:
         self.is_draining = False
 
     def begin(self, session_id: str, entries: Sequence[Entry]) -> None:
-        """This process has opened the run; whoever asked for it is about to read."""
-        self._written.add(session_id)
-        feed = self._feeds[session_id] = Feed(is_local=True)
-        feed.publish(entries)
+        """This process has opened the run; whoever asked for it is about to read.
+
+        Somebody may read it already: Redis had the run before this process had its answer.
+        """
+        self.open(session_id)
+        self._feeds.setdefault(session_id, Feed(is_local=True)).publish(entries)
 
     def open(self, session_id: str) -> None:
         """This process writes the run from now on."""

@@ -212,7 +212,8 @@ class RedisJournal:
         return await future
 
     async def _write(self) -> None:
-        """One pipeline at a time; what comes meanwhile makes the next. Away storage only makes it wait."""
+        """One pipeline at a time; what comes meanwhile makes the next. Away storage only makes it wait; any other error
+        is the answer of all in the pipeline."""
         failures = 0
         while True:
             await self._queued.wait()
@@ -221,6 +222,8 @@ class RedisJournal:
             try:
                 answers = await self._connection.many([command for command, _ in batch])
             except StorageUnavailable as error:
+                answers = [error] * len(batch)
+            except Exception as error:  # noqa: BLE001 - it is everybody's in this batch; the next must still be written
                 answers = [error] * len(batch)
             again = []
             for (command, future), answer in zip(batch, answers, strict=True):

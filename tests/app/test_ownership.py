@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -16,8 +17,8 @@ from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
 from app.errors import StorageUnavailable
-from app.redis import feeds, keys
-from app.redis.connection import Connection, _is_read_only, _translated
+from app.redis import feeds, keys, scripts
+from app.redis.connection import Command, Connection, Script, _is_read_only, _translated
 from app.settings import Settings
 from tests.harness.asked import ENDED, Ask
 from tests.harness.frames import answer, check, types
@@ -27,6 +28,7 @@ from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
+COMMIT = Script(scripts.COMMIT)
 TEXT = "분기 보고서를 정리했습니다. " * 10
 
 
@@ -101,6 +103,30 @@ async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(asked:
     assert types(frames)[-3:] == ["error", "end", "[DONE]"]
     assert (frames[-3]["errorType"], frames[-3]["retryable"]) == ("StorageUnavailable", True)
     assert frames[-2]["status"] == "failed"
+    assert run.tool.ran == []
+
+
+async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_other(
+    asked: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that writes for all runs outlives it: else every run of this process would hang."""
+    many = Connection.many
+    broken: list[Sequence[Command]] = []
+
+    async def breaks_once(self: Connection, commands: Sequence[Command]) -> list[Any]:
+        if not broken and any(command[1] == COMMIT.sha for command in commands):
+            broken.append(commands)
+            raise ValueError("a test says so")
+        return await many(self, commands)
+
+    async with asked() as run:
+        monkeypatch.setattr(Connection, "many", breaks_once)
+        await run.aura.decide("approve", run.request_id)
+        frames = await run.stream.rest()
+        assert broken
+    check(frames)
+    assert types(frames)[-3:] == ["error", "end", "[DONE]"]
+    assert "ValueError" in frames[-3]["message"]
     assert run.tool.ran == []
 
 

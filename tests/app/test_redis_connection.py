@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
@@ -53,6 +54,22 @@ async def test_one_that_closes_again_and_again_is_storage_that_is_away(
     monkeypatch.setattr(connection._idle[0], "send_packed_command", closed)
     with pytest.raises(StorageUnavailable, match="the handler is closed"):
         await connection.call("PING")
+
+
+async def test_what_cannot_be_said_to_redis_is_its_callers_own_error(connection: Connection) -> None:
+    """Though both would go out together."""
+    said = [connection.call("ECHO", word) for word in ("\ud800", "hello")]
+    answers = await asyncio.gather(*said, return_exceptions=True)
+    assert isinstance(answers[0], UnicodeEncodeError)
+    assert answers[1] == b"hello"
+
+
+async def test_who_waits_for_a_subscription_that_is_wanted_no_more_waits_no_longer(connection: Connection) -> None:
+    channels = Channels(connection, "node-x", timeout_seconds=3)  # not started: nobody will acknowledge
+    waiting = asyncio.create_task(channels.subscribe("news", lambda _: None))
+    await eventually(lambda: "news" in channels._awaited)
+    channels.unsubscribe("news")
+    await waiting  # else it raises
 
 
 async def test_a_subscription_that_could_not_be_sent_is_made_up_for(
