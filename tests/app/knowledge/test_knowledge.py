@@ -175,13 +175,13 @@ async def test_only_so_many_bytes_of_a_tenant_are_kept_the_newest(
             publish(mail(number, body="가" * 3000 if number % 2 else "나" * 6000))
         await counted(aura, accepted=200)
         (log,) = redis_client.keys("aura:{knowledge-*:log")
-        kept = redis_client.xlen(log)
-        assert redis_client.memory_usage(log, samples=0) == pytest.approx(1024 * 1024, rel=0.15)
-        assert 50 < kept < 100
+        taken = redis_client.memory_usage(log, samples=0) or 0
+        # How many go at once is a matter of moments: of what came in one millisecond the log keeps all or nothing.
+        assert 0.5 * 1024 * 1024 < taken < 1.5 * 1024 * 1024  # all would be 2.6
         assert ids(await search(aura, "199호"))[0] == "evt-199"
         seen = set(redis_client.zrange(keys.knowledge_seen("tenant1"), 0, -1))
-        assert {"evt-199", "evt-198"} <= seen
-        assert not seen & {f"evt-{n}" for n in range(100)}
+        assert len(seen) < 100
+        assert seen == {f"evt-{n}" for n in range(200 - len(seen), 200)}
 
 
 async def test_what_is_too_old_is_forgotten(
