@@ -137,6 +137,12 @@ class World:
         own = self._service.pid
         return [own] if self._workers == 1 else _children(own)
 
+    @property
+    def all_pids(self) -> list[int]:
+        """With those of Redis and of the model."""
+        assert self._stub is not None
+        return [*self.pids, self._stub.pid, int(self._redis_client.info("server")["process_id"])]
+
     def cpu_seconds(self) -> float:
         """Of all that serve, as the scheduler counts it."""
         return sum(_cpu_seconds(pid) for pid in self.pids)
