@@ -145,7 +145,7 @@ class _Answer:
         return isinstance(self.response.stream, Body) and self.response.stream.is_whole
 
     async def deltas(self) -> AsyncIterator[ModelDelta]:
-        """What arrived together comes together. Lines end at `\n` alone: JSON may hold what others end a line at."""
+        """What arrived together comes together. Lines end at `\\n` alone: JSON may hold what others end a line at."""
         rest = b""
         try:
             async for piece in self._pieces:

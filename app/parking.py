@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.ports import Clock, RunLock
@@ -52,6 +53,15 @@ class Run:
         it does when it begins: a task that is cancelled before would not even clear up."""
         if self.task is not None and self._has_begun and not self.is_committing:
             self.task.cancel()
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Not to be interrupted: what was written, and not heard of, would be taken for the next write."""
+        self.is_committing = True
+        try:
+            yield
+        finally:
+            self.is_committing = False
 
     def begin(self) -> None:
         """Its task runs. Raises `CancelledError`, as `heed`."""

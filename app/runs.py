@@ -290,7 +290,8 @@ class RunService:
             return RunRecovered()
         # Somebody else has gone on with it, or storage has lost its last writes: a write finds out.
         try:
-            await self._commit(run, (), None, self._clock.now())
+            with run.committing():
+                await self._journal.commit(run.lock, (), None, self._clock.now())
         except RunDamaged as error:
             return _broke(error)
         return _broke(RunDamaged(session_id))
@@ -381,12 +382,13 @@ class RunService:
         Raises `RunLost`. A request that was not answered may still be on its way to Redis.
         """
         session_id = run.lock.session_id
-        try:
-            await self._commit(run, (), run.checkpoint, self._clock.now())
-        except RunLost:
-            if await self._journal.forbid(session_id):
-                raise
-            await self._commit(run, (), run.checkpoint, self._clock.now())
+        with run.committing():
+            try:
+                await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
+            except RunLost:
+                if await self._journal.forbid(session_id):
+                    raise
+                await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
         self._journal.adopt(session_id)
 
     async def _carry_out(self, run: Run, effect: Effect) -> Effect:
@@ -414,18 +416,16 @@ class RunService:
     async def _step(self, run: Run, step: Step) -> Effect:
         """Commit a step, then it counts. An approval is ready to be decided before anyone sees it (§5)."""
         if step.checkpoint is not run.checkpoint or step.events:
-            run.is_committing = True
             try:
-                await self._prepare(run.checkpoint, step)
-                now = self._clock.now()
-                saved = None if step.checkpoint is run.checkpoint else step.checkpoint
-                bodies = self._bodies(step, run.lock.session_id, now)
-                await self._commit(run, bodies, saved, now)
+                with run.committing():
+                    await self._prepare(run.checkpoint, step)
+                    now = self._clock.now()
+                    saved = None if step.checkpoint is run.checkpoint else step.checkpoint
+                    bodies = self._bodies(step, run.lock.session_id, now)
+                    await self._journal.commit(run.lock, bodies, saved, now)
             except RunDamaged as error:
                 log.warning("run.damaged", cause=error.cause)
                 return await self._step(run, advance(run.checkpoint, _broke(error), self._clock.now()))
-            finally:
-                run.is_committing = False
             if step.checkpoint is not run.checkpoint:
                 run.saved = step.checkpoint
                 self._tell(run.checkpoint)
@@ -436,14 +436,6 @@ class RunService:
         if run.is_leaving and not isinstance(step.effect, Continue):
             raise asyncio.CancelledError
         return step.effect
-
-    async def _commit(self, run: Run, bodies: Sequence[bytes], saved: Checkpoint | None, now: float) -> None:
-        """Not to be interrupted: what was written, and not heard of, would be taken for the next write."""
-        run.is_committing = True
-        try:
-            await self._journal.commit(run.lock, bodies, saved, now)
-        finally:
-            run.is_committing = False
 
     async def _cancel_run(self, run: Run, cancelled_by: str) -> Effect:
         return await self._step(run, advance(run.checkpoint, CancelRequested(cancelled_by), self._clock.now()))

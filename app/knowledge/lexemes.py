@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import apsw
 
@@ -15,7 +16,6 @@ from app.knowledge.text import query_terms, terms
 from app.workspace import WorkspaceEvent
 
 _MOST_POSITION = 16383
-_stem = apsw.Connection(":memory:").fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,13 @@ def pattern(term: str) -> str:
     return f"'{term}'{':*' if len(term) == 1 and not term.isascii() else ''}"
 
 
+@cache
+def _stemmer() -> apsw.FTS5Tokenizer:
+    return apsw.Connection(":memory:").fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+
+
 def stemmed(words: Iterable[str]) -> list[str]:
-    found = _stem(" ".join(words).encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False)
+    found = _stemmer()(" ".join(words).encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False)
     return [str(token[0]) for token in found]
 
 

@@ -75,11 +75,18 @@ async def test_a_request_is_answered_and_leaves_no_task(slow: tuple[Quart, Slow]
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_client_who_leaves_ends_the_work_for_him_and_nothing_else(slow: tuple[Quart, Slow]) -> None:
+async def begun(slow: tuple[Quart, Slow]) -> Exchange:
+    """Its handler is at work."""
     app, handler = slow
+    handler.began.clear()
     exchange = Exchange(app)
     exchange.said.put_nowait(BODY)
     await handler.began.wait()
+    return exchange
+
+
+async def test_a_client_who_leaves_ends_the_work_for_him_and_nothing_else(slow: tuple[Quart, Slow]) -> None:
+    exchange, (_, handler) = await begun(slow), slow
     exchange.said.put_nowait(GONE)
     await exchange.task  # which is not cancelled by it
     assert handler.was_cancelled
@@ -88,13 +95,10 @@ async def test_a_client_who_leaves_ends_the_work_for_him_and_nothing_else(slow: 
 
 
 async def test_a_client_may_leave_in_the_very_moment_of_the_answer(slow: tuple[Quart, Slow]) -> None:
-    app, handler = slow
+    _, handler = slow
     for first, second in ((handler.may_end.set, None), (None, handler.may_end.set)):
         handler.may_end.clear()
-        handler.began.clear()
-        exchange = Exchange(app)
-        exchange.said.put_nowait(BODY)
-        await handler.began.wait()
+        exchange = await begun(slow)
         for act in (first, lambda left=exchange: left.said.put_nowait(GONE), second):
             if act is not None:
                 act()
@@ -104,10 +108,7 @@ async def test_a_client_may_leave_in_the_very_moment_of_the_answer(slow: tuple[Q
 
 
 async def test_a_server_that_stops_ends_the_exchange(slow: tuple[Quart, Slow]) -> None:
-    app, handler = slow
-    exchange = Exchange(app)
-    exchange.said.put_nowait(BODY)
-    await handler.began.wait()
+    exchange, (_, handler) = await begun(slow), slow
     exchange.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await exchange.task
