@@ -107,8 +107,13 @@ class Tail(Protocol):
         """The process drains: what there is may still be read, the rest elsewhere."""
         ...
 
-    async def read(self) -> list[Entry]:
-        """The next entries in order; none: there is no news, or storage is away, and the reader will be woken.
+    def at_hand(self) -> list[Entry] | None:
+        """The next entries in order, as far as this process has them; none: there is no news, and the reader will be
+        woken. None: that must be looked up."""
+        ...
+
+    async def look(self) -> list[Entry]:
+        """The next entries as storage has them; none: there is no news, or storage is away; the reader will be woken.
 
         Of an ended run that has been read to its end: the end marker again. Raises `RunLost` where the log is gone.
         """

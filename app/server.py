@@ -14,31 +14,35 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hypercorn.protocol
 import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
-from hypercorn.protocol.events import Body
+from hypercorn.events import Closed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response as HttpResponse
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ConnectionState
 
 from app.bootstrap import Service, create_app
 from app.console.entrance import Entrance
 from app.errors import ConfigurationError
 from app.parent import die_with_parent
+from app.routes.connection import LINE
 from app.settings import Settings
 
 if TYPE_CHECKING:
     import h11
+    from hypercorn.asyncio.tcp_server import TCPServer
 
 _HERE = Path(__file__).parent
 _LEAST_UPTIME_SECONDS = 2.0
 _MOST_PAUSE_SECONDS = 10.0
 _COLLECTOR_THRESHOLDS = (10_000, 20, 20)
+_ROOM_BYTES = 64 * 1024
+"""What is kept for a client who does not read before he is waited for; asyncio's own measure."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +55,12 @@ class _Http1(H11Protocol):
     """
 
     _knows_chunks = _is_chunked = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._writer = cast("TCPServer", self.send.__self__).writer  # type: ignore[attr-defined]
+        self._transport = self._writer.transport
+        self.connection_state = ConnectionState({**self.connection_state, LINE: self})
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Here hypercorn would go over to HTTP/2."""
@@ -69,22 +79,32 @@ class _Http1(H11Protocol):
         await super()._create_stream(request)
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """A chunk of a body whose length is not known needs no more thought than its own length (RFC 9112 §7.1): h11's
-        way to it is a third of what a frame costs."""
-        if self._is_chunked and isinstance(event, Body):
-            await self.send(RawData(b"%x\r\n%b\r\n" % (len(event.data), event.data)))
-            return
         if isinstance(event, HttpResponse):
             has_length = any(name.lower() == b"content-length" for name, _ in event.headers)
             self._is_chunked = self._knows_chunks and not has_length
         await super().stream_send(event)
+
+    # --- `Line`: a stream's frames, past h11, whose way to a chunk is a third of what a frame costs -------------------
+
+    @property
+    def has_room(self) -> bool:
+        return self._transport.get_write_buffer_size() <= _ROOM_BYTES or self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """A chunk of a body whose length is not known needs no more thought than its own length (RFC 9112 §7.1)."""
+        if not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+
+    async def drained(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
 
 
 def configuration(bind: str | None = None) -> Config:
     """What `hypercorn.toml` says, the flag on top."""
     places = (_HERE.parent / "hypercorn.toml", _HERE / "hypercorn.toml")
     config = Config.from_toml(next(place for place in places if place.is_file()))
-    hypercorn.protocol.H11Protocol = _Http1  # type: ignore[attr-defined]
+    hypercorn.protocol.H11Protocol = _Http1  # type: ignore[attr-defined, assignment]
     config.errorlog = logging.getLogger("hypercorn.error")  # else hypercorn gives it a handler of its own beside ours
     if bind is not None:
         config.bind = [bind]

@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from itertools import takewhile
+from typing import Protocol
 
 import structlog
 
@@ -30,8 +31,21 @@ def frame(entry: Entry) -> bytes:
     return b"id: %d\n" % entry.id + entry.body
 
 
-Write = Callable[[bytes, bool], Awaitable[None]]
-"""Takes bytes, and whether they are the last; back when the client has room for more."""
+class Line(Protocol):
+    """The way to one client, for the bytes of a body."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the client takes what is written; else it is kept for him in memory."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """At once and whole; nothing where the client is gone."""
+        ...
+
+    async def drained(self) -> None:
+        """Back when there is room, or nobody who would need it."""
+        ...
 
 
 class Streams:
@@ -62,29 +76,34 @@ class Streams:
 
     def _beat(self) -> None:
         """Those whose time comes before the next beat go together: a write whose reader is awake costs a sixth."""
-        now = asyncio.get_running_loop().time()
-        for stream in list(takewhile(lambda each: self._heard_at[each] <= now - self._silence_seconds, self._heard_at)):
-            self.heard(stream)
+        loop = asyncio.get_running_loop()
+        until = loop.time() - self._silence_seconds
+        for stream, _ in list(takewhile(lambda heard: heard[1] <= until, self._heard_at.items())):
             stream.beat()
-        self._timer = asyncio.get_running_loop().call_later(self._beat_seconds, self._beat) if self._heard_at else None
+        self._timer = loop.call_later(self._beat_seconds, self._beat) if self._heard_at else None
 
 
 class EventStream:
     """One open stream: a run's log as it is read, up to the end marker, or to the word to come back where the process
-    leaves. While the run is silent it has neither a task nor a timer."""
+    leaves.
+
+    What is at hand is told in the moment of the news; a task there is only while something must be waited for: the log
+    in storage, room at the client, the end.
+    """
 
     __slots__ = (
         "_flow",
+        "_hang_up",
         "_has_news",
-        "_is_beat_due",
         "_is_ended",
         "_journal",
         "_last_id",
+        "_line",
         "_session_id",
         "_shape",
         "_streams",
         "_tail",
-        "_write",
+        "_untold",
     )
 
     def __init__(self, streams: Streams, journal: Journal, session_id: str, after: int, shape: Shape) -> None:
@@ -93,13 +112,16 @@ class EventStream:
         self._session_id = session_id
         self._last_id = after
         self._shape = shape
+        self._untold: list[Entry] = []  # the next one last
         self._flow: asyncio.Task[None] | None = None
-        self._has_news = self._is_beat_due = self._is_ended = False
+        self._has_news = self._is_ended = False
         self._tail: Tail
-        self._write: Write
+        self._line: Line
+        self._hang_up: Callable[[], Awaitable[None]]
 
-    def begin(self, write: Write) -> None:
-        self._write = write
+    def begin(self, line: Line, hang_up: Callable[[], Awaitable[None]]) -> None:
+        """`hang_up` ends the body."""
+        self._line, self._hang_up = line, hang_up
         self._tail = self._journal.tail(self._session_id, self._last_id, self.wake)
         self._streams.heard(self)
         self.wake()
@@ -113,25 +135,62 @@ class EventStream:
         self._is_ended = True
 
     def wake(self) -> None:
+        """There may be news."""
         self._has_news = True
-        if self._flow is None and not self._is_ended:
-            self._flow = asyncio.create_task(self._tell())
+        self._go_on()
 
     def beat(self) -> None:
-        """Say something, where there is nothing to say."""
-        self._is_beat_due = True
-        self.wake()
+        """Say something, where there is nothing to say. A client without room has enough to read."""
+        if self._line.has_room and not self._is_ended:
+            self._say(HEARTBEAT)
+            self._go_on()
 
-    async def _tell(self) -> None:
+    def _go_on(self) -> None:
+        """Raises nothing: whoever has the news is not to blame for one who hears of it."""
+        if self._flow is not None or self._is_ended:
+            return
         try:
-            while self._has_news and not self._is_ended:
-                self._has_news = False
-                await self._tell_news()
+            obstacle = self._tell()
+        except Exception:
+            log.exception("stream.broke", sessionId=self._session_id)
+            obstacle = self._end
+        if obstacle is not None:
+            self._flow = asyncio.create_task(self._overcome(obstacle))
+
+    def _tell(self) -> Callable[[], Awaitable[None]] | None:
+        """Tell what is at hand; what has to be waited for before there is more to tell."""
+        while self._line.has_room:
+            if self._untold:
+                entry = self._untold.pop()
+                self._say(frame(entry))
+                self._last_id = entry.id
+                if entry.body == DONE_BODY:
+                    return self._end
+            elif self._has_news:
+                entries = self._tail.at_hand()
+                if entries is None:
+                    return self._look
+                self._untold, self._has_news = entries[::-1], bool(entries)
+            elif self._tail.is_over:
+                return self._come_back
+            else:
+                return None
+        return self._line.drained
+
+    def _say(self, data: bytes) -> None:
+        self._line.write(data)
+        self._streams.heard(self)
+
+    async def _overcome(self, obstacle: Callable[[], Awaitable[None]] | None) -> None:
+        try:
+            while obstacle is not None and not self._is_ended:
+                await obstacle()
+                obstacle = self._tell()
         except RunLost as error:
             log.warning("stream.lost", sessionId=self._session_id, cause=error.cause)
             lost = StreamLost("the run's data is gone from Redis")
-            for body in refusal(lost, self._session_id, self._last_id + 1, self._shape):
-                await self._write(body, False)
+            for data in refusal(lost, self._session_id, self._last_id + 1, self._shape):
+                self._say(data)
             await self._end()
         except Exception:  # a stream that ends without its end marker is come back to
             log.exception("stream.broke", sessionId=self._session_id)
@@ -139,29 +198,20 @@ class EventStream:
         finally:
             self._flow = None
 
-    async def _tell_news(self) -> None:
-        entries = await self._tail.read()
-        for entry in entries:
-            self._last_id = entry.id
-            await self._write(frame(entry), False)
-            if entry.body == DONE_BODY:
-                await self._end()
-                return
-        if entries:
-            self._has_news = True  # there may be more of it
-        elif self._tail.is_over:
-            await self._write(COME_BACK, False)
-            await self._end()
-            return
-        elif self._is_beat_due:
-            await self._write(HEARTBEAT, False)
-        self._is_beat_due = False
-        self._streams.heard(self)
+    async def _look(self) -> None:
+        self._has_news = False
+        self._untold = (await self._tail.look())[::-1]
+        self._has_news = self._has_news or bool(self._untold)  # there may be more of it
+
+    async def _come_back(self) -> None:
+        self._say(COME_BACK)
+        await self._end()
 
     async def _end(self) -> None:
         self._is_ended = True
         self._streams.forget(self)
-        await self._write(b"", True)
+        await self._line.drained()
+        await self._hang_up()
 
 
 class StreamLost(AuraError):

@@ -209,17 +209,17 @@ class RedisTail:
     def is_over(self) -> bool:
         return self._feeds.is_draining
 
-    async def read(self) -> list[Entry]:
+    def at_hand(self) -> list[Entry] | None:
         entries = self._feed.since(self.cursor)
-        if not (entries or (entries is not None and self._feed.is_local)):
-            entries = await self._look()
-        elif not entries:
-            self._feed.settle(self.cursor)
         if entries:
             self.cursor = entries[-1].id
+        elif entries is not None and self._feed.is_local:
+            self._feed.settle(self.cursor)
+        else:
+            return None
         return entries
 
-    async def _look(self) -> list[Entry]:
+    async def look(self) -> list[Entry]:
         """What the log holds. Who cannot be sure to be woken looks again."""
         await self._feeds.subscribe(self._session_id, self._feed)
         is_sure, turns = self._feed.is_local, self._feed.turns
@@ -227,9 +227,11 @@ class RedisTail:
             entries = await self._feeds.page(self._session_id, self.cursor)
         except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
             entries, is_sure = [], False
-        if not entries and is_sure and self._feed.turns == turns:  # nobody else has written meanwhile
+        if entries:
+            self.cursor = entries[-1].id
+        elif is_sure and self._feed.turns == turns:  # nobody else has written meanwhile
             self._feed.settle(self.cursor)
-        elif not (entries or is_sure) and self in self._feed.readers:
+        elif not is_sure and self in self._feed.readers:
             self._feeds.look_later(self)
         return entries
 

@@ -7,15 +7,20 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent
 from quart import Response
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
 
-from app.sse import EventStream
+from app.sse import EventStream, Line
 
 if TYPE_CHECKING:
     from quart.typing import ResponseTypes
+
+LINE = "aura.line"
+"""Where the server puts its `Line` into the state of a connection (ASGI, `scope["state"]`)."""
+
+_LAST: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class StreamResponse(Response):
@@ -38,7 +43,8 @@ class HttpConnection(ASGIHTTPConnection):
         await self._answer(receive, send)
         if self._stream is None or self._is_left:
             return
-        self._stream.begin(partial(_write, send))
+        line = self.scope.get("state", {}).get(LINE)
+        self._stream.begin(_Messages(send) if line is None else cast("Line", line), partial(send, _LAST))
         try:
             while (await receive())["type"] != "http.disconnect":  # which is also said after the last byte
                 pass
@@ -81,5 +87,21 @@ class HttpConnection(ASGIHTTPConnection):
         self._stream = response.stream
 
 
-async def _write(send: ASGISendCallable, data: bytes, is_last: bool) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": not is_last})
+class _Messages:
+    """The way to a client of any other server than ours: a message each, that is waited for."""
+
+    def __init__(self, send: ASGISendCallable) -> None:
+        self._send = send
+        self._unsent: list[bytes] = []
+
+    @property
+    def has_room(self) -> bool:
+        return not self._unsent
+
+    def write(self, data: bytes) -> None:
+        self._unsent.append(data)
+
+    async def drained(self) -> None:
+        while self._unsent:
+            await self._send({"type": "http.response.body", "body": self._unsent[0], "more_body": True})
+            del self._unsent[0]

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from quart import Quart, request
 
-from app.routes.connection import HttpConnection
+from app.ports import Entry
+from app.routes.connection import HttpConnection, StreamResponse
+from app.sse import HEARTBEAT, Streams, frame
+from statemachine.frames import DONE_BODY
+from tests.harness.played import PlayedJournal
 from tests.harness.waiting import eventually
 
 SCOPE: dict[str, Any] = {
@@ -38,6 +42,10 @@ class Exchange:
 
     async def _send(self, message: dict[str, Any]) -> None:
         self.answered.append(message)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [message["body"] for message in self.answered if message["type"] == "http.response.body"]
 
 
 class Slow:
@@ -105,6 +113,32 @@ async def test_a_client_may_leave_in_the_very_moment_of_the_answer(slow: tuple[Q
         await eventually(exchange.task.done)
         assert not exchange.task.cancelled()
         assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_stream_goes_out_by_messages_where_the_server_knows_nothing_better() -> None:
+    journal, hello = PlayedJournal(), Entry(1_700_000_000_000, b"event: thought\ndata: {}\n\n")
+    streams = Streams(journal, "both", heartbeat_seconds=0.1)  # type: ignore[arg-type]
+    app = Quart("test", static_folder=None)
+
+    async def stream() -> StreamResponse:
+        return StreamResponse(streams.open("session_user1_1_abcd", 0))
+
+    app.add_url_rule("/", view_func=stream, methods=["POST"])
+    exchange = Exchange(app)
+    exchange.said.put_nowait(BODY)
+    await eventually(lambda: journal.tails)
+    journal.tails[0].play([hello])
+    await eventually(lambda: HEARTBEAT in exchange.bodies)
+    journal.tails[0].play([Entry(hello.id + 1, DONE_BODY)])
+    await eventually(lambda: exchange.answered[-1].get("more_body") is False)
+    assert [body for body in exchange.bodies if body != HEARTBEAT] == [
+        frame(hello),
+        frame(Entry(hello.id + 1, DONE_BODY)),
+        b"",
+    ]
+    exchange.said.put_nowait(GONE)
+    await exchange.task
+    assert journal.tails[0].is_closed
 
 
 async def test_a_server_that_stops_ends_the_exchange(slow: tuple[Quart, Slow]) -> None:

@@ -18,10 +18,10 @@ async def test_who_reads_a_run_before_its_creation_is_answered_goes_on_with_it(r
     created, committed = Entry(1, b"created"), Entry(2, b"committed")
     feeds.begin("session", [created])
     assert wakes
-    assert await early.read() == [created]
+    assert early.at_hand() == [created]
     wakes.clear()
     feeds.publish("session", [committed])
     assert wakes
-    assert await early.read() == [committed]
+    assert early.at_hand() == [committed]
     early.close()
     await connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -11,69 +10,55 @@ from app.errors import RunLost
 from app.ports import Entry
 from app.sse import COME_BACK, HEARTBEAT, EventStream, Streams, frame
 from statemachine.frames import DONE_BODY
+from tests.harness.played import PlayedJournal, PlayedTail
 from tests.harness.waiting import eventually
 
 HELLO = Entry(1_700_000_000_000, b"event: thought\ndata: {}\n\n")
 END = Entry(1_700_000_000_001, DONE_BODY)
 
 
-class PlayedTail:
-    """What `read` gives is put in by the test."""
-
-    def __init__(self, woken: Callable[[], None]) -> None:
-        self.woken = woken
-        self.is_over = False
-        self.is_closed = False
-        self.pages: list[list[Entry] | Exception] = []
-
-    async def read(self) -> list[Entry]:
-        page = self.pages.pop(0) if self.pages else []
-        if isinstance(page, Exception):
-            raise page
-        return page
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def play(self, *pages: list[Entry] | Exception) -> None:
-        self.pages += pages
-        self.woken()
-
-
-class PlayedJournal:
-    """Only its tails are asked for."""
-
-    def __init__(self) -> None:
-        self.tails: list[PlayedTail] = []
-
-    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> PlayedTail:
-        self.tails.append(PlayedTail(woken))
-        return self.tails[-1]
-
-
 class Client:
-    """Keeps what is written; takes nothing while it is told not to."""
+    """Keeps what is written; has room for one frame more at most while it does not read."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.is_ended = False
-        self.takes = asyncio.Event()
-        self.takes.set()
+        self.is_ended = self.is_full = False
+        self.reads = asyncio.Event()
+        self.reads.set()
 
-    async def write(self, data: bytes, is_last: bool) -> None:
-        await self.takes.wait()
-        if is_last:
-            self.is_ended = True
-        else:
-            self.written.append(data)
+    @property
+    def has_room(self) -> bool:
+        return self.reads.is_set() or not self.is_full
+
+    def write(self, data: bytes) -> None:
+        assert not self.is_ended
+        self.written.append(data)
+        self.is_full = True
+
+    async def drained(self) -> None:
+        await self.reads.wait()
+        self.is_full = False
+
+    async def end(self) -> None:
+        self.is_ended = True
 
 
 def opened(heartbeat_seconds: float = 60) -> tuple[EventStream, PlayedTail, Client, Streams]:
     journal, client = PlayedJournal(), Client()
     streams = Streams(journal, "both", heartbeat_seconds=heartbeat_seconds)  # type: ignore[arg-type]
     stream = streams.open("session_user1_1_abcd", 0)
-    stream.begin(client.write)
+    stream.begin(client, client.end)
     return stream, journal.tails[0], client, streams
+
+
+async def test_what_is_at_hand_is_told_in_the_moment_of_the_news_and_without_a_task() -> None:
+    _, tail, client, _ = opened()
+    tail.play([HELLO])
+    assert client.written == [frame(HELLO)]
+    assert len(asyncio.all_tasks()) == 1  # the test's own
+    tail.play([END])
+    assert client.written == [frame(HELLO), frame(END)]
+    await eventually(lambda: client.is_ended)
 
 
 async def test_a_stream_tells_what_there_is_and_rests_without_a_task() -> None:
@@ -88,29 +73,42 @@ async def test_a_stream_tells_what_there_is_and_rests_without_a_task() -> None:
     assert tail.is_closed
 
 
-async def test_news_that_come_while_it_writes_are_told_as_well() -> None:
+async def test_a_client_that_does_not_read_is_waited_for_and_has_it_all_in_the_end() -> None:
     _, tail, client, _ = opened()
-    client.takes.clear()
-    tail.play([HELLO])
+    client.reads.clear()
+    entries = [Entry(HELLO.id + number, HELLO.body) for number in range(5)]
+    tail.play(entries[:3])
+    tail.play(entries[3:])
     await asyncio.sleep(0)
-    tail.play([END])
-    client.takes.set()
+    assert client.written == [frame(HELLO)]
+    client.reads.set()
+    tail.play([Entry(END.id + 9, END.body)])
     await eventually(lambda: client.is_ended)
-    assert client.written == [frame(HELLO), frame(END)]
+    assert client.written == [frame(entry) for entry in [*entries, Entry(END.id + 9, END.body)]]
 
 
 async def test_nothing_is_written_once_the_client_has_left() -> None:
     stream, tail, client, streams = opened()
-    client.takes.clear()
-    tail.play([HELLO])
+    client.reads.clear()
+    tail.play([HELLO, END])
     await asyncio.sleep(0)
     stream.leave()
-    client.takes.set()
+    client.reads.set()
     tail.play([END])
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
-    assert client.written == []
+    assert client.written == [frame(HELLO)]
     assert tail.is_closed
     assert not streams._heard_at
+
+
+async def test_what_is_not_at_hand_is_looked_up_for_as_long_as_there_is_more() -> None:
+    stream, tail, client, _ = opened()
+    tail.is_remote = True
+    tail.play([HELLO], [END])
+    await eventually(lambda: client.is_ended)
+    assert client.written == [frame(HELLO), frame(END)]
+    stream.leave()
+    assert tail.is_closed
 
 
 @pytest.mark.parametrize(
@@ -127,6 +125,7 @@ async def test_a_log_that_breaks_ends_the_stream(cause: Exception, words: list[b
     _, tail, client, _ = opened()
     tail.play([HELLO], cause)
     await eventually(lambda: client.is_ended)
+    assert client.written[0] == frame(HELLO)
     told = client.written[1:]
     assert len(told) == len(words)
     assert all(word in written for word, written in zip(words, told, strict=True))
@@ -140,17 +139,45 @@ async def test_a_process_that_leaves_says_so_at_the_end_of_what_there_is() -> No
     assert client.written == [frame(HELLO), COME_BACK]
 
 
+async def test_a_bug_in_the_way_out_is_not_the_run_s() -> None:
+    """It is told in the moment of a commit."""
+    _, tail, client, _ = opened()
+    tail.pages.append([None])  # type: ignore[list-item]
+    tail.woken()
+    await eventually(lambda: client.is_ended)
+
+
 async def test_one_timer_serves_the_heartbeats_of_all_and_a_slow_client_holds_nobody_up() -> None:
     journal, slow = PlayedJournal(), Client()
     streams = Streams(journal, "both", heartbeat_seconds=0.05)  # type: ignore[arg-type]
-    slow.takes.clear()
-    streams.open("session_user1_1_abcd", 0).begin(slow.write)
-    journal.tails[0].play([HELLO])
+    slow.reads.clear()
+    streams.open("session_user1_1_abcd", 0).begin(slow, slow.end)
+    journal.tails[0].play([HELLO, HELLO])
     others = [Client() for _ in range(20)]
     for client in others:
-        streams.open("session_user1_1_abcd", 0).begin(client.write)
+        streams.open("session_user1_1_abcd", 0).begin(client, client.end)
     await eventually(lambda: all(client.written.count(HEARTBEAT) >= 2 for client in others))
-    assert slow.written == []
-    slow.takes.set()
+    assert slow.written == [frame(HELLO)]
+    slow.reads.set()
     await eventually(lambda: HEARTBEAT in slow.written)
-    assert slow.written[0] == frame(HELLO)
+    assert slow.written[1] == frame(HELLO)
+
+
+async def test_who_looks_in_vain_again_and_again_gets_heartbeats_all_the_same() -> None:
+    """A reader of another node's run does."""
+    _, tail, client, _ = opened(heartbeat_seconds=0.2)
+    tail.is_remote = True
+    looks = 0
+
+    async def look() -> list[Entry]:
+        nonlocal looks
+        looks += 1
+        asyncio.get_running_loop().call_later(0.02, tail.woken)
+        return []
+
+    tail.look = look  # type: ignore[method-assign]
+    tail.woken()
+    await eventually(lambda: HEARTBEAT in client.written)
+    assert looks > 2
+    tail.is_over = True
+    await eventually(lambda: client.is_ended)
