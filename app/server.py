@@ -30,8 +30,8 @@ from app.bootstrap import Service, create_app
 from app.console.entrance import Entrance
 from app.errors import ConfigurationError
 from app.parent import die_with_parent
-from app.routes.connection import LINE
 from app.settings import Settings
+from app.sse import LINE
 
 if TYPE_CHECKING:
     import h11

@@ -31,6 +31,10 @@ def frame(entry: Entry) -> bytes:
     return b"id: %d\n" % entry.id + entry.body
 
 
+LINE = "aura.line"
+"""Under this name a server that has a `Line` puts it into the state of a connection (ASGI's `scope["state"]`)."""
+
+
 class Line(Protocol):
     """The way to one client, for the bytes of a body."""
 

@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "console": {"ports"},
     "client": {"schema"},
     "ask": {"client", "errors"},
-    "server": {"bootstrap", "console", "settings", "logs", "errors", "parent"},
+    "server": {"bootstrap", "console", "settings", "logs", "errors", "parent", "sse"},
     "__main__": {"cli"},
 }
 ANYTHING = {"bootstrap", "chaos", "cli", "demo"}

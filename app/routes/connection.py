@@ -12,13 +12,10 @@ from quart import Response
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
 
-from app.sse import EventStream, Line
+from app.sse import LINE, EventStream, Line
 
 if TYPE_CHECKING:
     from quart.typing import ResponseTypes
-
-LINE = "aura.line"
-"""Where the server puts its `Line` into the state of a connection (ASGI, `scope["state"]`)."""
 
 _LAST: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
 
