@@ -212,19 +212,13 @@ class RedisJournal:
         return await future
 
     async def _write(self) -> None:
-        """One pipeline at a time; what comes meanwhile makes the next. Away storage only makes it wait; any other error
-        is the answer of all in the pipeline."""
+        """One pipeline at a time; what comes meanwhile makes the next. Away storage only makes it wait."""
         failures = 0
         while True:
             await self._queued.wait()
             self._queued.clear()
             batch, self._queue = self._queue, []
-            try:
-                answers = await self._connection.many([command for command, _ in batch])
-            except StorageUnavailable as error:
-                answers = [error] * len(batch)
-            except Exception as error:  # noqa: BLE001 - it is everybody's in this batch; the next must still be written
-                answers = [error] * len(batch)
+            answers = await self._answers([command for command, _ in batch])
             again = []
             for (command, future), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, StorageUnavailable):
@@ -245,6 +239,17 @@ class RedisJournal:
             self._queued.set()
             await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
             failures += 1
+
+    async def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        """Whatever became of each; commits may be repeated. The writer of all runs must outlive every error."""
+        try:
+            return await self._connection.many(commands)
+        except StorageUnavailable as error:
+            return [error] * len(commands)
+        except Exception as error:  # noqa: BLE001 - one that cannot be said to Redis is no other run's trouble
+            if len(commands) == 1:
+                return [error]
+            return [one for (one,) in await asyncio.gather(*(self._answers([command]) for command in commands))]
 
     # --- looking up ---------------------------------------------------------------------------------------------------
 

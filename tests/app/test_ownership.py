@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
-from app.errors import StorageUnavailable
+from app.errors import RunLost, StorageUnavailable
+from app.ports import RunLock
 from app.redis import feeds, keys, scripts
 from app.redis.connection import Command, Connection, Script, _is_read_only, _translated
 from app.settings import Settings
@@ -128,6 +129,16 @@ async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_
     assert types(frames)[-3:] == ["error", "end", "[DONE]"]
     assert "ValueError" in frames[-3]["message"]
     assert run.tool.ran == []
+
+
+async def test_what_cannot_be_said_to_redis_is_its_own_runs_error(settings: MakeSettings) -> None:
+    """Though the commits of all go out in one pipeline."""
+    async with running(settings()) as aura:
+        locks = [RunLock(f"session_user1_1700000000_{number:04x}", 1, 0.0) for number in range(3)]
+        said: list[Any] = [b"one", "\ud800", b"three"]
+        commits = [aura.service.journal.commit(lock, [body], None, 0.0) for lock, body in zip(locks, said, strict=True)]
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RunLost, UnicodeEncodeError, RunLost]  # there are no such runs
 
 
 @pytest.fixture
