@@ -42,6 +42,7 @@ class Knowledge:
         self._catching_up: dict[str, asyncio.Lock] = {}
         self._opening = asyncio.Lock()
         self._generation: int | None = None
+        self._is_delayed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -136,8 +137,13 @@ class Knowledge:
                 while self._inbox:
                     await self._take_in()
                 await self._follow()
+                if self._is_delayed:
+                    log.info("knowledge.resumed")
+                    self._is_delayed = False
             except AuraError as error:
-                log.warning("knowledge.delayed", cause=error.cause)
+                if not self._is_delayed:
+                    log.warning("knowledge.delayed", cause=error.cause)
+                    self._is_delayed = True
                 self._woken.set()
                 await asyncio.sleep(_RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001 - one bad message must not deafen the process

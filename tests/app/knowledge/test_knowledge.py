@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
 from app.demo.script import ScriptedTurn
 from app.knowledge import service
+from app.knowledge.service import Knowledge
 from app.redis import keys
 from app.settings import Settings
 from app.workspace import Found, Query
@@ -209,6 +211,39 @@ async def test_events_heard_while_redis_cannot_be_written_are_kept_when_it_can(
             redis_client.config_set("maxmemory", "0")
         await counted(aura, accepted=1)
         assert ids(await search(aura)) == ["evt-1"]
+
+
+async def test_a_delay_is_told_when_it_begins_and_when_it_is_over(
+    settings: MakeSettings, redis_client: redis.Redis, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with each attempt: what is away may be so for hours."""
+    take_in = Knowledge._take_in
+    attempts: list[Knowledge] = []
+
+    async def counting(self: Knowledge) -> None:
+        attempts.append(self)
+        await take_in(self)
+
+    monkeypatch.setattr(Knowledge, "_take_in", counting)
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.01)
+    with capture_logs() as logs:
+
+        def told() -> list[str]:
+            return [line["event"] for line in logs if line["event"] in ("knowledge.delayed", "knowledge.resumed")]
+
+        async with running(settings()) as aura:
+            await listening(redis_client)
+            for number in (1, 2):
+                redis_client.config_set("maxmemory", "1mb")
+                try:
+                    attempts.clear()
+                    publish(mail(number))
+                    await eventually(lambda: len(attempts) > 5)
+                finally:
+                    redis_client.config_set("maxmemory", "0")
+                await counted(aura, accepted=number)
+                await eventually(lambda: told()[-1] == "knowledge.resumed")
+                assert told() == ["knowledge.delayed", "knowledge.resumed"] * number
 
 
 async def test_more_than_fits_is_counted_not_kept(
