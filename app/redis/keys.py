@@ -128,7 +128,7 @@ def knowledge_log(tenant_id: str) -> str:
 
 
 def knowledge_seen(tenant_id: str) -> str:
-    """The ids of the events in the log, scored by their position (ms)."""
+    """The ids of the events in the log, scored by their position (ms, and 1024ths for the sequence)."""
     return f"aura:{{knowledge-{_owner(tenant_id)}}}:seen"
 
 

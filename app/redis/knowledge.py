@@ -23,17 +23,19 @@ _REFUSAL_SECONDS = 60
 
 # KEYS log seen · ARGV 1 event id, 2 event, 3 most events, 4 retention ms, 5 channel, 6 tenant, 7 most bytes. 0: it is
 # there already. Bytes are what Redis itself thinks that the log takes, vectors and all; where that is too much, as many
-# of the oldest go as hold the excess if all are of a size: if not, some more with the next event.
+# of the oldest go as hold the excess if all are of a size: if not, some more with the next event. A score is the place
+# of the event's entry, ms and 1024ths, so that the log begins where `seen` does, however many share a millisecond. An
+# entry beyond the 1024th, or of an older version, which wrote bare milliseconds, goes with the last of its millisecond.
 _ACCEPT = """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
-local ms = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '^%d+')
-redis.call('ZADD', KEYS[2], ms, ARGV[1])
+local ms, sequence = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '(%d+)-(%d+)')
+redis.call('ZADD', KEYS[2], string.format('%.17g', ms + math.min(sequence, 1023) / 1024), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', tonumber(ms) - tonumber(ARGV[4])))
 local count, bytes = redis.call('ZCARD', KEYS[2]), redis.call('MEMORY', 'USAGE', KEYS[1])
 local excess = math.max(count - tonumber(ARGV[3]), math.floor(count * (1 - tonumber(ARGV[7]) / bytes)))
 if excess > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, excess - 1) end
-local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', tonumber(first[2])))
+local first = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
+redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-%.0f', math.floor(first), first % 1 * 1024))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.call('PUBLISH', ARGV[5], ARGV[6])

@@ -178,8 +178,7 @@ async def test_only_so_many_bytes_of_a_tenant_are_kept_the_newest(
         await counted(aura, accepted=200)
         (log,) = redis_client.keys("aura:{knowledge-*:log")
         taken = redis_client.memory_usage(log, samples=0) or 0
-        # How many go at once is a matter of moments: of what came in one millisecond the log keeps all or nothing.
-        assert 0.5 * 1024 * 1024 < taken < 1.5 * 1024 * 1024  # all would be 2.6
+        assert 0.85 * 1024 * 1024 < taken < 1.15 * 1024 * 1024  # Redis looks at samples; all would be 2.6
         assert ids(await search(aura, "199호"))[0] == "evt-199"
         seen = set(redis_client.zrange(keys.knowledge_seen("tenant1"), 0, -1))
         assert len(seen) < 100

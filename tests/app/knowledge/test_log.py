@@ -1,0 +1,109 @@
+"""The log of domain events in Redis: what of it goes when there is too much."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis
+
+from app.clock import SystemClock
+from app.demo.redis import RedisServer
+from app.redis import keys
+from app.redis.channels import Channels
+from app.redis.connection import Connection
+from app.redis.knowledge import RedisKnowledgeLog
+from app.workspace import Vector, WorkspaceEvent
+from tests.harness.knowledge import MODEL
+
+MakeLog = Callable[..., RedisKnowledgeLog]
+LOG, SEEN = keys.knowledge_log("t1"), keys.knowledge_seen("t1")
+A_MEGABYTE = 1024 * 1024
+A_DAY = 86_400
+
+
+@pytest.fixture
+async def make(redis_server: RedisServer, redis_client: redis.Redis) -> AsyncIterator[MakeLog]:
+    connection = Connection(redis_server.url, timeout_seconds=3)
+    channels = Channels(connection, "node-x", timeout_seconds=3)
+
+    def log(most_events: int = 1000, most_bytes: int = A_MEGABYTE) -> RedisKnowledgeLog:
+        bounds = {"most_events": most_events, "most_bytes": most_bytes}
+        return RedisKnowledgeLog(connection, channels, "node-x", SystemClock(), retention_seconds=A_DAY, **bounds)
+
+    yield log
+    await connection.close()
+
+
+@pytest.fixture
+def one_moment(redis_client: redis.Redis) -> int:
+    """All that is written is of this millisecond, as it is after Redis' clock was set back."""
+    ms = int(time.time() * 1000) + 60_000
+    redis_client.xadd(LOG, {"v": "gone", "m": MODEL, "b": "12"}, id=f"{ms}-0")
+    return ms
+
+
+def events(count: int, at: int = 0, characters: int = 10) -> list[WorkspaceEvent]:
+    text = "가" * characters
+    return [WorkspaceEvent(f"e{n}", "t1", "mail", ("mail",), "u1", n, "견적", text) for n in range(at, at + count)]
+
+
+def ids(client: redis.Redis) -> list[str]:
+    """Of the events that the log holds."""
+    return [json.loads(event)[0] for event in fields(client, "e")]
+
+
+def fields(client: redis.Redis, name: str) -> list[str]:
+    entries: Any = client.xrange(LOG)
+    return [entry[name] for _, entry in entries if name in entry]
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"e{n}" for n in numbers]
+
+
+async def test_of_one_millisecond_too_as_many_are_kept_as_may_be_the_newest(
+    make: MakeLog, redis_client: redis.Redis, one_moment: int
+) -> None:
+    assert await make(most_events=3).accept(events(12)) == [True] * 12
+    assert ids(redis_client) == redis_client.zrange(SEEN, 0, -1) == names(9, 10, 11)
+    assert await make(most_events=3).first("t1") == (one_moment, 10)
+
+
+async def test_of_one_millisecond_too_only_so_many_bytes_are_kept_the_newest(
+    make: MakeLog, redis_client: redis.Redis, one_moment: int
+) -> None:
+    await make().accept(events(200, characters=4500))  # 2.6 MB
+    taken = redis_client.memory_usage(LOG, samples=0) or 0
+    assert 0.95 * A_MEGABYTE < taken < 1.02 * A_MEGABYTE
+    kept = ids(redis_client)
+    assert kept == redis_client.zrange(SEEN, 0, -1) == names(*range(200 - len(kept), 200))
+
+
+async def test_vectors_go_with_what_is_before_them_and_stay_with_their_event(
+    make: MakeLog, redis_client: redis.Redis, one_moment: int
+) -> None:
+    log = make(most_events=3)
+    for n in range(5):
+        await log.accept(events(1, at=n))
+        await log.keep_vectors("t1", [Vector(f"e{n}", MODEL, b"12")])
+    assert ids(redis_client) == fields(redis_client, "v") == names(2, 3, 4)
+    summary = await log.summary("t1")
+    assert (summary.events, summary.vectors) == (3, 3)
+    assert summary.oldest == pytest.approx(one_moment / 1000, abs=0.001)
+
+
+async def test_what_an_older_version_wrote_goes_first_and_nothing_goes_that_should_stay(
+    make: MakeLog, redis_client: redis.Redis, one_moment: int
+) -> None:
+    """In the middle of a deployment: it scores by bare milliseconds."""
+    log = make(most_events=4)
+    await log.accept(events(3))
+    redis_client.zadd(SEEN, dict.fromkeys(names(0, 1, 2), one_moment))
+    await log.accept(events(3, at=3))
+    assert set(redis_client.zrange(SEEN, 0, -1)) == {*names(2, 3, 4, 5)} <= {*ids(redis_client)}
+    await log.accept(events(1, at=6))
+    assert ids(redis_client) == redis_client.zrange(SEEN, 0, -1) == names(3, 4, 5, 6)
