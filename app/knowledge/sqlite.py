@@ -19,7 +19,8 @@ ResultT = TypeVar("ResultT")
 class SqliteIndex:
     """One file that processes of a machine may share; without a `path` a temporary one of this process's own.
 
-    `model` is the one whose vectors are taken in. Raises `ConfigurationError` where the file cannot be opened.
+    `model` is the one whose vectors are asked with; other processes may have another. Raises `ConfigurationError`
+    where the file cannot be opened.
     """
 
     def __init__(self, path: str | None, model: str | None) -> None:

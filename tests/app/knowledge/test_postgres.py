@@ -200,12 +200,17 @@ async def test_a_process_of_another_model_follows_but_compares_no_vectors(databa
     await newer.close()
 
 
-async def test_an_earlier_edition_leaves_nothing_behind(database: PostgresServer) -> None:
+@pytest.mark.parametrize(("generation", "model"), [(2, MODEL), (1, "newer"), (1, None)])
+async def test_an_earlier_edition_leaves_nothing_behind(
+    database: PostgresServer, generation: int, model: str | None
+) -> None:
     index = PostgresIndex(database.url, MODEL)
     await index.open(1)
     for tenant in ("t1", "t2"):
         await index.apply(tenant, START, entries(3, vectors=True)[:5])
-    await index.open(2)
+    await index.close()
+    index = PostgresIndex(database.url, model)
+    await index.open(generation)
     tables = database.rows("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
     assert tables == [("edition",), ("tenant",), ("waiting",)]
     assert database.rows("SELECT count(*) FROM waiting") == [(0,)]

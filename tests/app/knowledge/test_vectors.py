@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +129,32 @@ async def test_shorter_vectors_are_asked_for_where_that_is_set(
         await eventually(lambda: stored_vectors(raw_client) == 1)
         assert {body["dimensions"] for body in model.embedded} == {32}
         assert await search(aura, "견적서") == (["evt-1"], True)
+
+
+async def test_processes_of_two_models_that_share_a_file_both_find_by_meaning(
+    settings: MakeSettings,
+    model: ScriptedModelServer,
+    raw_client: redis.Redis,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Nothing is asked for again because the other one has come or gone."""
+    monkeypatch.setattr(vectors, "_LEASE_SECONDS", 0.1)
+    shared = {"openai_embedding_model": MODEL, "aura_knowledge_path": str(tmp_path / "index.db")}
+    long, short = settings(**shared), settings(**shared, aura_knowledge_dimensions=32)
+    async with running(long) as one, running(short) as other:
+        await listening(raw_client, nodes=2)
+        publish(mail())
+        await eventually(lambda: stored_vectors(raw_client) == 2)
+        assert {body.get("dimensions") for body in model.embedded} == {None, 32}
+        for node in (one, other):
+            assert await search(node, "xx견적xx") == (["evt-1"], True)
+    asked = len(model.embedded)
+    for again in (long, short):
+        async with running(again) as node:
+            assert await search(node, "xx견적xx") == (["evt-1"], True)
+    assert len(model.embedded) == asked + 2, "only the questions"
 
 
 @pytest.mark.parametrize(
