@@ -64,17 +64,17 @@ class RunRecords:
             "prompt": checkpoint.request.prompt,
             "context": checkpoint.request.context,
             "turn": checkpoint.turn,
-            "plan": [step.model_dump(mode="json") for step in checkpoint.plan],
+            "plan": [step.to_json_object() for step in checkpoint.plan],
             "ledger": [_ledger_line(call) for call in checkpoint.calls],
-            "path": [passage.model_dump(mode="json") for passage in checkpoint.path],
+            "path": [passage.to_json_object() for passage in checkpoint.path],
             "answer": _answer(checkpoint),
             "usage": {
                 "promptTokens": checkpoint.usage.prompt_tokens,
                 "completionTokens": checkpoint.usage.completion_tokens,
                 "totalTokens": checkpoint.usage.total_tokens,
             },
-            "limits": checkpoint.limits.model_dump(mode="json"),
-            "ending": checkpoint.ending.model_dump(mode="json") if checkpoint.ending else None,
+            "limits": checkpoint.limits.to_json_object(),
+            "ending": checkpoint.ending.to_json_object() if checkpoint.ending else None,
             "cancelledBy": checkpoint.cancelled_by,
             "runDeadlineAt": checkpoint.run_deadline_at,
         }
@@ -131,7 +131,7 @@ def _ledger_line(call: ToolCall) -> LedgerLine:
         "error": call.error,
         "startedAt": call.started_at,
         "endedAt": call.ended_at,
-        "decision": call.grant.model_dump(mode="json") if call.grant else None,
+        "decision": call.grant.to_json_object() if call.grant else None,
     }
 
 

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from statemachine import states
 from statemachine.checkpoint import CallStatus, Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
@@ -318,7 +320,7 @@ def _look_at_runs(
 def _starts() -> Iterator[_Seen]:
     request = RunRequest(session_id="s", thread_id="t", user_id="u", tenant_id="t", trace_id="t", prompt="p")
     for on_reject in ("stop", "replan"):
-        limits = _LIMITS.model_copy(update={"on_reject": on_reject})
+        limits = replace(_LIMITS, on_reject=on_reject)
         yield _Seen(begin(request, [{"role": "user", "content": "p"}], limits, 0.0).checkpoint, 0.0)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from msgspec.structs import replace
 
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.states import INITIAL_STATE, State, Trigger
@@ -34,23 +35,27 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is saved, field for field. Types are checked where it is loaded."""
+
+    def to_json_object(self) -> JsonObject:
+        fields: JsonObject = msgspec.to_builtins(self)
+        return fields
 
 
-class Confidence(_Value):
+class Confidence(Value, frozen=True):
     """How sure the model is, 0–1, and who says so; never invented (§2.2)."""
 
     UNKNOWN: ClassVar[Confidence]
 
-    value: float = Field(default=0.5, ge=0, le=1)
+    value: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     source: ConfidenceSource = "none"
 
 
 Confidence.UNKNOWN = Confidence()
 
 
-class Limits(_Value):
+class Limits(Value, frozen=True):
     """The policy a run started with; it keeps it on whichever node it goes on."""
 
     turns: int = 12
@@ -60,7 +65,7 @@ class Limits(_Value):
     on_reject: Literal["stop", "replan"] = "stop"
 
 
-class RunRequest(_Value):
+class RunRequest(Value, frozen=True):
     """Who asked for what, and how it came in (§1.1, §1.2)."""
 
     session_id: str
@@ -69,13 +74,13 @@ class RunRequest(_Value):
     tenant_id: str
     trace_id: str
     prompt: str
-    context: JsonObject = Field(default_factory=dict)
+    context: JsonObject = {}
     agent_id: str | None = None
     source: str | None = None
     caller_type: str | None = None
 
 
-class PlanStep(_Value):
+class PlanStep(Value, frozen=True):
     """One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call."""
 
     id: str
@@ -95,7 +100,7 @@ class PlanStep(_Value):
             began = now
         if self.status in ("completed", "failed", "skipped") and ended is None:
             ended = now
-        return self.model_copy(update={"started_at": began, "ended_at": ended})
+        return replace(self, started_at=began, ended_at=ended)
 
 
 class CallStatus(StrEnum):
@@ -108,7 +113,7 @@ class CallStatus(StrEnum):
     REJECTED = "rejected"
 
 
-class Grant(_Value):
+class Grant(Value, frozen=True, kw_only=True):
     """A person's yes to one call with exactly these arguments (`arguments_digest`), used at most once."""
 
     request_id: str
@@ -118,7 +123,7 @@ class Grant(_Value):
     edited: bool = False
 
 
-class ToolCall(_Value):
+class ToolCall(Value, frozen=True, kw_only=True):
     """One line of the tool ledger. `arguments` are what runs: after an edit, the edited ones."""
 
     id: str
@@ -141,7 +146,7 @@ class ToolCall(_Value):
     ended_at: float | None = None
 
 
-class Approval(_Value):
+class Approval(Value, frozen=True):
     """One entry of `pending_approvals`. The first is open, the others queue; only the open one has a request."""
 
     request_id: str
@@ -152,7 +157,7 @@ class Approval(_Value):
     outcome_unknown: bool = False
 
 
-class Usage(_Value):
+class Usage(Value, frozen=True):
     """Tokens the model reported, summed over the turns of the run."""
 
     prompt_tokens: int = 0
@@ -173,7 +178,7 @@ TurnOutcome = Literal["tools", "answer", "failed", "lost", "stopped"]
 """How an attempt at a model turn ended; `lost`: with the node that made it, `stopped`: by the end of the run."""
 
 
-class ModelTurn(_Value):
+class ModelTurn(Value, frozen=True):
     """One attempt at one turn of the model, with its times; open until it has an outcome."""
 
     turn: int
@@ -188,7 +193,7 @@ ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
 """What came of a question to a person; `withdrawn`: the run ended otherwise while it waited."""
 
 
-class Review(_Value):
+class Review(Value, frozen=True):
     """One question to a person: what was asked and when, and what came of it; open until it has a verdict."""
 
     request_id: str
@@ -203,7 +208,7 @@ class Review(_Value):
     edited: bool = False
 
 
-class Passage(_Value):
+class Passage(Value, frozen=True):
     """A transition that was taken, with its time."""
 
     trigger: Trigger
@@ -212,7 +217,7 @@ class Passage(_Value):
     at: float
 
 
-class Ending(_Value):
+class Ending(Value, frozen=True):
     """Why a run that did not complete ended."""
 
     error_type: str
@@ -220,7 +225,7 @@ class Ending(_Value):
     message: str
 
 
-class Checkpoint(_Value):
+class Checkpoint(Value, frozen=True, kw_only=True):
     """Everything needed to go on with a run on any node."""
 
     schema_version: int = SCHEMA_VERSION
@@ -233,15 +238,15 @@ class Checkpoint(_Value):
     turn: int = 1
     model_attempt: int = 1
     retry_at: float | None = None
-    plan: list[PlanStep] = Field(default_factory=list)
+    plan: list[PlanStep] = []
     plan_declared: bool = False
-    calls: list[ToolCall] = Field(default_factory=list)
-    pending_approvals: list[Approval] = Field(default_factory=list)
+    calls: list[ToolCall] = []
+    pending_approvals: list[Approval] = []
     deadline_at: float | None = None
     usage: Usage = Usage()
-    path: list[Passage] = Field(default_factory=list)
-    model_turns: list[ModelTurn] = Field(default_factory=list)
-    reviews: list[Review] = Field(default_factory=list)
+    path: list[Passage] = []
+    model_turns: list[ModelTurn] = []
+    reviews: list[Review] = []
     ending: Ending | None = None
     cancelled_by: str | None = None
 
@@ -266,8 +271,8 @@ class Checkpoint(_Value):
     def call(self, call_id: str) -> ToolCall | None:
         return next((call for call in self.calls if call.id == call_id), None)
 
-    def to_json(self) -> str:
-        return self.model_dump_json()
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Checkpoint:
@@ -276,14 +281,17 @@ class Checkpoint(_Value):
         Raises `CheckpointTooNew` (leave it to a newer node) or `CheckpointUnreadable`.
         """
         try:
-            checkpoint = cls.model_validate_json(text)
-        except ValidationError as error:
+            checkpoint = _decode(text)
+        except (ValueError, RecursionError) as error:
             if _version(text) > SCHEMA_VERSION:
                 raise CheckpointTooNew(_version(text), SCHEMA_VERSION) from None
             raise CheckpointUnreadable(f"{type(error).__name__}: {error}") from error
         if checkpoint.schema_version > SCHEMA_VERSION:
             raise CheckpointTooNew(checkpoint.schema_version, SCHEMA_VERSION)
         return checkpoint
+
+
+_decode = msgspec.json.Decoder(Checkpoint).decode
 
 
 def _version(text: str | bytes) -> int:

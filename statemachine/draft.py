@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec.structs import replace
+
 from statemachine.checkpoint import (
     Approval,
     CallStatus,
@@ -71,10 +73,7 @@ class Draft:
         return Step(self.now_is, tuple(self._events), effect)
 
     def change(self, **changes: object) -> None:
-        if self.now_is is self._before:
-            self.now_is = self._before.model_copy(update=changes)
-        else:  # nobody else has this copy yet: a step is a dozen changes, and one checkpoint
-            self.now_is.__dict__.update(changes)
+        self.now_is = replace(self.now_is, **changes)
 
     def emit(self, event: Event) -> None:
         self._events.append(event)
@@ -119,7 +118,7 @@ class Draft:
         if not turns or turns[-1].outcome is not None:
             return
         *earlier, last = turns
-        ended = last.model_copy(update={"outcome": outcome, "ended_at": self.now, "usage": usage})
+        ended = replace(last, outcome=outcome, ended_at=self.now, usage=usage)
         self.change(model_turns=[*earlier, ended] if last.started_at <= self.now else earlier)
 
     def begin_review(self, approval: Approval, expires_at: float) -> None:
@@ -142,15 +141,14 @@ class Draft:
         if not reviews or reviews[-1].verdict is not None:
             return
         *earlier, last = reviews
-        ended = last.model_copy(
-            update={
-                "verdict": verdict,
-                "ended_at": self.now,
-                "decided_at": decided_at,
-                "decided_by": decided_by,
-                "reason": reason,
-                "edited": edited,
-            }
+        ended = replace(
+            last,
+            verdict=verdict,
+            ended_at=self.now,
+            decided_at=decided_at,
+            decided_by=decided_by,
+            reason=reason,
+            edited=edited,
         )
         self.change(reviews=[*earlier, ended])
 
@@ -165,13 +163,13 @@ class Draft:
                 continue
             # without a confidence it said nothing new about it
             confidence = known.confidence if step.confidence.source == "none" else step.confidence
-            changed = step.model_copy(update={"order": known.order, "confidence": confidence}).timed(known, self.now)
+            changed = replace(step, order=known.order, confidence=confidence).timed(known, self.now)
             if changed != known:
                 self._put_step(changed)
         self.change(plan_declared=True)
 
     def add_step(self, step: PlanStep) -> None:
-        step = step.model_copy(update={"order": len(self.now_is.plan) + 1}).timed(None, self.now)
+        step = replace(step, order=len(self.now_is.plan) + 1).timed(None, self.now)
         self.change(plan=[*self.now_is.plan, step])
         self.emit(
             PlanStepDeclared(
@@ -189,7 +187,7 @@ class Draft:
         """A step's new status; a no-op for a step that the plan does not have or that has it already."""
         step = next((step for step in self.now_is.plan if step.id == step_id), None)
         if step is not None and step.status != status:
-            self._put_step(step.model_copy(update={"status": status}).timed(step, self.now))
+            self._put_step(replace(step, status=status).timed(step, self.now))
 
     def settle_plan(self, in_progress: StepStatus) -> None:
         """No step stays open when the run ends: what was under way gets this status, what never began is skipped."""
@@ -234,9 +232,7 @@ class Draft:
         self, call: ToolCall, status: CallStatus, *, answer: str, result: Any = None, error: str | None = None
     ) -> None:
         """A call's one outcome, in ledger, history, stream and plan."""
-        ended = call.model_copy(
-            update={"status": status, "answer": answer, "result": result, "error": error, "ended_at": self.now}
-        )
+        ended = replace(call, status=status, answer=answer, result=result, error=error, ended_at=self.now)
         self.put_call(ended)
         self.answer_call(call.id, answer)
         self.emit(self.tool_event(ended, _EVENT_OF_CALL[status]))

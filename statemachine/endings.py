@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from statemachine.checkpoint import CallStatus, Ending
 from statemachine.draft import Draft
 from statemachine.events import End as EndEvent
@@ -60,7 +62,7 @@ def _close_calls(draft: Draft, why: str) -> None:
         elif call.status is CallStatus.REQUESTED:
             draft.end_call(call, CallStatus.REJECTED, answer=f"Not run: {why}", error=why)
         elif call.status is CallStatus.STARTED:
-            unknown = call.model_copy(update={"outcome_unknown": True})
+            unknown = replace(call, outcome_unknown=True)
             draft.end_call(unknown, CallStatus.FAILED, answer=f"Stopped, outcome unknown: {why}", error=why)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
+import msgspec
 
 from statemachine.checkpoint import ConfidenceSource, JsonObject, StepStatus
 
@@ -32,22 +31,25 @@ ErrorType = Literal[
 ]
 
 
-class Event(BaseModel):
+class Event(msgspec.Struct, frozen=True, rename="camel"):
     """One event of the stream.
 
     `ALIASES` are second names under which older and newer clients read a field; `OMITTED_WHEN_NONE` are the fields the
     contract marks with `?`. Everything else is always present.
     """
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
     TYPE: ClassVar[str]
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {}
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def of(cls, fields: JsonObject) -> Self:
+        """The event that has these fields; any others are passed over. Raises `ValueError`."""
+        return msgspec.convert(fields, cls)
+
     def fields(self) -> JsonObject:
         """The event's own fields under all their names, JSON-ready."""
-        fields = self.model_dump(mode="json", by_alias=True)
+        fields: JsonObject = msgspec.to_builtins(self)
         for name in self.OMITTED_WHEN_NONE:
             if fields[name] is None:
                 del fields[name]
@@ -56,7 +58,7 @@ class Event(BaseModel):
         return fields
 
 
-class Start(Event):
+class Start(Event, frozen=True):
     TYPE: ClassVar[str] = "start"
 
     message: str
@@ -65,7 +67,7 @@ class Start(Event):
     state: str
 
 
-class Thought(Event):
+class Thought(Event, frozen=True):
     TYPE: ClassVar[str] = "thought"
 
     thought_type: ThoughtType
@@ -73,7 +75,7 @@ class Thought(Event):
     sources: tuple[Any, ...] = ()
 
 
-class PlanStepDeclared(Event):
+class PlanStepDeclared(Event, frozen=True):
     TYPE: ClassVar[str] = "plan_step"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"stepId": ("id",)}
 
@@ -86,7 +88,7 @@ class PlanStepDeclared(Event):
     order: int
 
 
-class PlanStepUpdated(Event):
+class PlanStepUpdated(Event, frozen=True):
     TYPE: ClassVar[str] = "plan_step_update"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"stepId": ("id",)}
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("description", "confidence", "confidenceSource")
@@ -99,7 +101,7 @@ class PlanStepUpdated(Event):
     confidence_source: ConfidenceSource | None = None
 
 
-class TimelineStepUpdated(Event):
+class TimelineStepUpdated(Event, frozen=True):
     """One transition of the machine; `metadata` is `{from, to, trigger}`."""
 
     TYPE: ClassVar[str] = "timeline_step_update"
@@ -112,7 +114,7 @@ class TimelineStepUpdated(Event):
     metadata: dict[str, str]
 
 
-class ToolExecution(Event):
+class ToolExecution(Event, frozen=True, kw_only=True):
     """`truncated` is there where arguments or result were shortened to fit a frame; the run's record has them whole."""
 
     TYPE: ClassVar[str] = "tool_execution"
@@ -129,7 +131,7 @@ class ToolExecution(Event):
     truncated: bool | None = None
 
 
-class Hitl(Event):
+class Hitl(Event, frozen=True, kw_only=True):
     """A person is asked. The arguments are never shortened: what is shown is what would run."""
 
     TYPE: ClassVar[str] = "hitl"
@@ -150,7 +152,7 @@ class Hitl(Event):
     outcome_unknown: bool | None = None
 
 
-class Content(Event):
+class Content(Event, frozen=True, kw_only=True):
     """A piece of the answer; `chunk` is true while more follow. Clients append."""
 
     TYPE: ClassVar[str] = "content"
@@ -160,7 +162,7 @@ class Content(Event):
     chunk: bool
 
 
-class ErrorRaised(Event):
+class ErrorRaised(Event, frozen=True):
     TYPE: ClassVar[str] = "error"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"message": ("error",)}
 
@@ -170,7 +172,7 @@ class ErrorRaised(Event):
     retryable: bool
 
 
-class End(Event):
+class End(Event, frozen=True):
     TYPE: ClassVar[str] = "end"
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("usage",)
 

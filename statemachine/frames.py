@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic_core import to_json
+import msgspec
+from msgspec.structs import replace
 
 from statemachine.checkpoint import JsonObject
 from statemachine.events import (
@@ -84,7 +85,7 @@ def encode(event: Event, session_id: str, timestamp: int, shape: Shape = "both")
         case _:
             for name in _SHORTENED.get(type(event), ()):
                 if text := getattr(event, name):
-                    return encode(event.model_copy(update={name: _cut(text)}), session_id, timestamp, shape)
+                    return encode(replace(event, **{name: _cut(text)}), session_id, timestamp, shape)
             return [body]
 
 
@@ -104,7 +105,7 @@ def _body(event: Event, session_id: str, timestamp: int, shape: Shape) -> bytes:
 
 def _utf8_json(value: JsonObject) -> bytes:
     try:
-        data = to_json(value)
+        data = msgspec.json.encode(value)
     except ValueError:
         # A lone surrogate cannot be UTF-8; a broken character must not break the stream.
         return compact_json(value).encode("utf-8", "replace")
@@ -118,17 +119,17 @@ def _utf8_json(value: JsonObject) -> bytes:
 def _with_fewer_sources(event: Thought) -> tuple[Thought, Thought]:
     """Each source stands whole in one of the frames; the text is told once."""
     middle = len(event.sources) // 2
-    tail = event.model_copy(update={"content": _MARK, "sources": event.sources[middle:]})
-    return event.model_copy(update={"sources": event.sources[:middle]}), tail
+    tail = replace(event, content=_MARK, sources=event.sources[middle:])
+    return replace(event, sources=event.sources[:middle]), tail
 
 
 def _halves(event: Content | Thought, text: str) -> tuple[Event, Event]:
     middle = len(text) // 2
-    head = event.model_copy(update={"content": text[:middle]})
-    tail = event.model_copy(update={"content": text[middle:]})
+    head = replace(event, content=text[:middle])
+    tail = replace(event, content=text[middle:])
     if isinstance(event, Content):
-        return head.model_copy(update={"chunk": True}), tail
-    return head, tail.model_copy(update={"sources": ()})
+        return replace(head, chunk=True), tail
+    return head, replace(tail, sources=())
 
 
 def _cut(text: str) -> str:
@@ -139,17 +140,15 @@ def _cut(text: str) -> str:
 
 def _shortened_tool(event: ToolExecution, session_id: str, timestamp: int, shape: Shape) -> ToolExecution:
     """Trim the arguments to half of the room, or to all of it where there is no outcome yet; then the outcome."""
-    bare = event.model_copy(update={"truncated": True, "tool_args": {}, "result": None, "error": None})
+    bare = replace(event, truncated=True, tool_args={}, result=None, error=None)
     room = BODY_LIMIT_BYTES - len(_body(bare, session_id, timestamp, shape))
     share = room if event.result is None and event.error is None else room // 2
     copies = 3 * (2 if shape == "both" else 1)
-    event = event.model_copy(
-        update={"truncated": True, "tool_args": _fitted_arguments(event.tool_args, max(0, share // copies))}
-    )
+    event = replace(event, truncated=True, tool_args=_fitted_arguments(event.tool_args, max(0, share // copies)))
     for name in ("result", "error", "tool_name"):
         while (value := getattr(event, name)) and len(_body(event, session_id, timestamp, shape)) > BODY_LIMIT_BYTES:
             text = value if isinstance(value, str) else compact_json(value)
-            event = event.model_copy(update={name: _cut(text)})
+            event = replace(event, **{name: _cut(text)})
     return event
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from statemachine.checkpoint import (
     Approval,
@@ -19,8 +20,7 @@ from statemachine.events import ErrorType, Event, ThoughtType
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedCall:
+class RequestedCall(Struct, frozen=True):
     """A tool call the model asked for, as the registry understood it.
 
     `refusal` is set where it cannot be run (no such tool, arguments that do not fit): the model is told so.
@@ -32,7 +32,7 @@ class RequestedCall:
     name: str
     arguments: JsonObject
     raw_arguments: str
-    shown_arguments: JsonObject = field(default_factory=dict)
+    shown_arguments: JsonObject = {}
     title: str = ""
     question: str = ""
     needs_approval: bool = False
@@ -41,23 +41,20 @@ class RequestedCall:
     plan: tuple[PlanStep, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ThoughtArrived:
+class ThoughtArrived(Struct, frozen=True):
     """A piece of the model's reasoning, or text that preceded a tool call."""
 
     text: str
     thought_type: ThoughtType = "reasoning"
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerArrived:
+class AnswerArrived(Struct, frozen=True):
     """The next piece of the answer's text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolsRequested:
+class ToolsRequested(Struct, frozen=True):
     """The model's turn ended with tool calls; `text` is what the turn said besides them."""
 
     calls: tuple[RequestedCall, ...]
@@ -66,8 +63,7 @@ class ToolsRequested:
     confidence: Confidence = Confidence.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFinished:
+class AnswerFinished(Struct, frozen=True):
     """The model's turn ended with an answer. `rest` has not arrived before; `text` is the whole turn."""
 
     text: str
@@ -85,8 +81,7 @@ ModelFailure = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFailed:
+class ModelFailed(Struct, frozen=True):
     """A model turn that gave no usable end. `streamed` is the answer text of it that clients already have."""
 
     failure: ModelFailure
@@ -95,8 +90,7 @@ class ModelFailed:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolFinished:
+class ToolFinished(Struct, frozen=True):
     """A call came to its outcome. `answer` is the text for the model, already cut to its size limit.
 
     `sources` are what the result rests on, each a small JSON object: the `thought` that follows shows them (§2.2).
@@ -109,8 +103,7 @@ class ToolFinished:
     sources: tuple[JsonObject, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalGranted:
+class ApprovalGranted(Struct, frozen=True):
     """A person said yes; `arguments` (already validated) replace the call's where the person edited them."""
 
     request_id: str
@@ -120,8 +113,7 @@ class ApprovalGranted:
     shown_arguments: JsonObject | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalRejected:
+class ApprovalRejected(Struct, frozen=True):
     """A person said no. `skip`: do not run this call, but go on with the run, whatever `on_reject` says."""
 
     request_id: str
@@ -131,20 +123,17 @@ class ApprovalRejected:
     skip: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(Struct, frozen=True):
     """The shell's timer says that a deadline may have passed; the core compares it with the time."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True):
     """Somebody entitled asked for the end of the run."""
 
     cancelled_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunBroke:
+class RunBroke(Struct, frozen=True):
     """Something in the service itself went wrong; the message carries no secret and no stack trace."""
 
     message: str
@@ -152,8 +141,7 @@ class RunBroke:
     error_code: str = "E1000"
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecovered:
+class RunRecovered(Struct, frozen=True):
     """A node took the run over: what was under way is lost. `streamed` is the turn's answer text clients have."""
 
     streamed: str = ""
@@ -177,8 +165,7 @@ Fact = (
 # --- effects ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CallModel:
+class CallModel(Struct, frozen=True):
     """Ask the model for its next turn, not before `not_before` (Unix s).
 
     `streamed` is answer text of this turn that clients already have: the model must go on from exactly there.
@@ -189,15 +176,13 @@ class CallModel:
     not_before: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunTools:
+class RunTools(Struct, frozen=True):
     """Run these started calls, all at the same time."""
 
     calls: tuple[ToolCall, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitDecision:
+class AwaitDecision(Struct, frozen=True):
     """Wait for a person's decision until `deadline_at` (Unix s).
 
     The request must be saved and its channel subscribed *before* the step that carries this effect is committed (§5).
@@ -207,21 +192,18 @@ class AwaitDecision:
     deadline_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Continue:
+class Continue(Struct, frozen=True):
     """Go on with the effect under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """The run has ended."""
 
 
 Effect = CallModel | RunTools | AwaitDecision | Continue | Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What one fact led to: commit `checkpoint` and `events` together, then carry out `effect`.
 
     `checkpoint` is the very object that went in where the fact changed nothing to save (streamed text).

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from transitions import Machine, MachineError
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ class Trigger(StrEnum):
     CANCEL = "cancel"
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """What a guard may look at: the checkpoint as it will be saved, the time (Unix s), and the decided request."""
 
     checkpoint: Checkpoint

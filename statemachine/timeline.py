@@ -181,7 +181,7 @@ def _seconds(start: float, end: float) -> float:
 
 
 def _tokens(usage: Usage) -> Tokens:
-    return Tokens(**usage.model_dump())
+    return Tokens(**usage.to_json_object())
 
 
 # --- Chrome's trace format --------------------------------------------------------------------------------------------

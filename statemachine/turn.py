@@ -7,8 +7,8 @@ Unix seconds and only ever compared.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from statemachine.checkpoint import Confidence, Usage
 from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
@@ -23,8 +23,7 @@ _LEAST_OVERLAP = 12
 _MOST_OVERLAP = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class CallDelta:
+class CallDelta(Struct, frozen=True):
     """A piece of a tool call; id and name come only with the first piece of an index."""
 
     index: int
@@ -33,7 +32,7 @@ class CallDelta:
     arguments: str = ""
 
 
-class ModelDelta(NamedTuple):
+class ModelDelta(Struct, frozen=True):
     """What the model's stream added, in words of no provider; `pieces` are the chunks that `text` came in."""
 
     text: str = ""
@@ -46,8 +45,7 @@ class ModelDelta(NamedTuple):
     pieces: int = 1
 
 
-@dataclass(slots=True)
-class RawCall:
+class RawCall(Struct):
     """A tool call as the model spelled it."""
 
     id: str = ""
@@ -55,8 +53,7 @@ class RawCall:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """The turn was an answer: `text` whole, of which `rest` has not been taken."""
 
     text: str
@@ -64,8 +61,7 @@ class Answered:
     usage: Usage | None
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(Struct, frozen=True):
     """The turn asked for tools; `text` is what it said besides."""
 
     calls: tuple[RawCall, ...]

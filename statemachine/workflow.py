@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from statemachine import endings
 from statemachine.checkpoint import (
     Approval,
@@ -291,7 +293,7 @@ def _queue(draft: Draft, call: ToolCall, *, first: bool) -> None:
 
 
 def _start(draft: Draft, call: ToolCall) -> None:
-    call = call.model_copy(update={"status": CallStatus.STARTED, "started_at": draft.now})
+    call = replace(call, status=CallStatus.STARTED, started_at=draft.now)
     draft.put_call(call)
     draft.emit(draft.tool_event(call, "executing"))
     draft.mark_step(call.id, "in_progress")
@@ -374,8 +376,7 @@ def _granted(draft: Draft, fact: ApprovalGranted) -> Effect:
         edited=edited,
     )
     shown = call.shown_arguments if fact.shown_arguments is None else fact.shown_arguments
-    decided = {"arguments": arguments, "shown_arguments": shown, "grant": grant, "outcome_unknown": False}
-    _start(draft, call.model_copy(update=decided))
+    _start(draft, replace(call, arguments=arguments, shown_arguments=shown, grant=grant, outcome_unknown=False))
     return _proceed(draft)
 
 
@@ -419,14 +420,7 @@ def _recovered(draft: Draft, fact: RunRecovered) -> Effect:
     checkpoint = draft.now_is
     if checkpoint.state is State.TOOL:
         for call in reversed([call for call in checkpoint.running if not call.idempotent]):
-            unknown = call.model_copy(
-                update={
-                    "status": CallStatus.REQUESTED,
-                    "needs_approval": True,
-                    "outcome_unknown": True,
-                    "grant": None,
-                }
-            )
+            unknown = replace(call, status=CallStatus.REQUESTED, needs_approval=True, outcome_unknown=True, grant=None)
             draft.put_call(unknown)
             _queue(draft, unknown, first=True)
         return _proceed(draft)

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, Event
 
@@ -124,10 +122,7 @@ def is_broken(value: object) -> bool:
 def _typed(type: str, fields: JsonObject) -> Event | None:
     """Lenient: unknown fields are left out, an event that lacks one is not typed."""
     known = EVENT_TYPES.get(type)
-    if known is None:
-        return None
-    names = {field.alias for field in known.model_fields.values()}
     try:
-        return known.model_validate({name: value for name, value in fields.items() if name in names})
-    except ValidationError:
+        return None if known is None else known.of(fields)
+    except ValueError:
         return None

@@ -124,7 +124,7 @@ def end_of(run: Checkpoint) -> Complete | Fail:
                 "sessionId": run.session_id,
                 "status": "completed",
                 "answer": str(run.messages[-1].get("content") or ""),
-                "usage": run.usage.model_dump(mode="json"),
+                "usage": run.usage.to_json_object(),
             }
         )
     ending = run.ending

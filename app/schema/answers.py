@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, GetPydanticSchema
+from msgspec import Struct
+from pydantic import GetPydanticSchema
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from app.ports import RequestStatus
+from app.schema.models import written
 from statemachine.checkpoint import CallStatus, Ending, Grant, JsonObject, Limits, Passage, PlanStep
 from statemachine.states import State
 
 
-def _dumped(model: type[BaseModel]) -> GetPydanticSchema:
-    """The JSON of a model of the core: a dict to the code, the model's own schema to readers."""
-    return GetPydanticSchema(lambda _, handler: handler(model))
+def _dumped(struct: type[Struct]) -> GetPydanticSchema:
+    """The JSON of a struct of the core: a dict to the code, the struct's own schema to readers."""
+    return GetPydanticSchema(lambda _, handler: handler(written(struct)))
 
 
 class Up(TypedDict):

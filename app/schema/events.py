@@ -5,7 +5,9 @@ One definition for each type: the fields with their aliases, flat, under `data`,
 
 from __future__ import annotations
 
-from app.schema.models import Drawing
+from pydantic import TypeAdapter
+
+from app.schema.models import Drawing, written
 from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.frames import Shape
@@ -62,7 +64,7 @@ def event_schema(event: type[Event], shape: Shape) -> JsonObject:
 
 def own_schema(event: type[Event], *, with_aliases: bool = True) -> JsonObject:
     """The fields that are the event's own."""
-    model = event.model_json_schema(mode="serialization", by_alias=True, schema_generator=Drawing)
+    model = TypeAdapter(written(event)).json_schema(mode="serialization", schema_generator=Drawing)
     properties: JsonObject = dict(model["properties"])
     for name in event.OMITTED_WHEN_NONE:  # where it is there, it is not null
         (properties[name],) = (kind for kind in properties[name]["anyOf"] if kind != {"type": "null"})

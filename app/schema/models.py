@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin
 
-from pydantic import TypeAdapter
+from msgspec import Struct, structs
+from pydantic import Field, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from statemachine.checkpoint import JsonObject
 
@@ -40,6 +42,24 @@ class Drawing(GenerateJsonSchema):
         """`Json[...]` is text that holds JSON, whichever way it goes."""
         held = self.generate_inner(schema.get("schema") or core_schema.any_schema())
         return {"type": "string", "contentMediaType": "application/json", "contentSchema": held}
+
+
+def written(struct: type[Struct]) -> Any:
+    """The JSON of a struct, as a type that can be drawn."""
+    fields = {field.encode_name: _drawable(field) for field in structs.fields(struct)}
+    drawable = TypedDict(struct.__name__, fields)  # type: ignore[misc]
+    drawable.__doc__ = struct.__doc__
+    return with_config(extra="forbid")(drawable)
+
+
+def _drawable(field: structs.FieldInfo) -> Any:
+    kind = field.type
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        kind = written(kind)
+    if get_origin(kind) is Annotated:
+        kind, meta = get_args(kind)
+        kind = Annotated[kind, Field(ge=meta.ge, le=meta.le)]
+    return NotRequired[kind] if field.default is None else kind
 
 
 Types = dict[tuple[Any, Direction], JsonObject]

@@ -203,7 +203,7 @@ def test_both_generations_of_events_are_read(shape: str) -> None:
     message = {"type": "thought", **own} if shape == "flat" else {"type": "thought", "data": own}
     event = received(Frame(1, json.dumps(message))).event
     assert event is not None
-    assert event.model_dump()["content"] == "생각"
+    assert event.fields()["content"] == "생각"
 
 
 def test_unknown_event_is_kept_untyped() -> None:

@@ -78,13 +78,12 @@ async def test_what_a_turn_thought_comes_with_its_calls() -> None:
 
 
 async def test_what_arrived_before_a_failure_is_shown_with_it() -> None:
-    delta = ModelDelta(text="네", pieces=HOLD_DELTAS, finish_reason="length")
-    ((shown, failed),) = await moments(None, delta)
+    ((shown, failed),) = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS, finish_reason="length"))
     assert shown == AnswerArrived("네")
     assert isinstance(failed, ModelFailed)
     assert (failed.failure, failed.streamed) == ("truncated", "네")
     broke = ModelError("interrupted", "it broke")
-    found = await moments(None, delta._replace(finish_reason=None), failure=broke)
+    found = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS), failure=broke)
     assert found == [[AnswerArrived("네")], [ModelFailed("interrupted", broke.message, "네")]]
 
 

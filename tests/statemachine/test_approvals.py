@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from statemachine.checkpoint import CallStatus, Confidence, PlanStep, digest
 from statemachine.errors import FactRefused
@@ -84,7 +85,7 @@ def test_a_granted_call_starts_with_the_grant_for_its_arguments() -> None:
     assert isinstance(effect, RunTools)
     (call,) = effect.calls
     assert call.grant is not None
-    assert call.grant.model_dump() == {
+    assert call.grant.to_json_object() == {
         "request_id": request,
         "arguments_digest": digest({"subject": "회의", "to": "a@example.com"}),
         "decided_by": "boss",
@@ -113,8 +114,8 @@ def test_edited_arguments_are_what_runs_what_is_shown_and_what_is_recorded() -> 
 
 def test_a_grant_is_for_what_the_person_saw_not_for_what_the_ledger_says_now() -> None:
     run = waiting()
-    tampered = run.checkpoint.calls[0].model_copy(update={"arguments": {"to": "evil@example.com"}})
-    checkpoint = run.checkpoint.model_copy(update={"calls": [tampered]})
+    tampered = replace(run.checkpoint.calls[0], arguments={"to": "evil@example.com"})
+    checkpoint = replace(run.checkpoint, calls=[tampered])
     step = advance(checkpoint, ApprovalGranted(run.open_request, NOW), NOW)
     grant = step.checkpoint.calls[0].grant
     assert grant is not None

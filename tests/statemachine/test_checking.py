@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from statemachine import checking, states, workflow
 from statemachine.checking import Proof, check
@@ -129,7 +130,7 @@ def changed(where: State, **changes: object) -> Damage:
     def damage(_: Checkpoint, step: Step) -> Step:
         if step.checkpoint.state is not where:
             return step
-        return replace(step, checkpoint=step.checkpoint.model_copy(update=changes))
+        return structs.replace(step, checkpoint=structs.replace(step.checkpoint, **changes))
 
     return damage
 
@@ -140,7 +141,7 @@ def changed(where: State, **changes: object) -> Damage:
         (changed(State.AWAITING_APPROVAL, deadline_at=None), "it waits without a deadline"),
         (changed(State.AWAITING_APPROVAL, deadline_at=901.0), "the deadline is after the end of the run"),
         (changed(State.AWAITING_APPROVAL, deadline_at=200.0), "the deadline is not the one that AwaitDecision told"),
-        (lambda _, step: replace(step, effect=Continue()), "the deadline is not the one that Continue told"),
+        (lambda _, step: structs.replace(step, effect=Continue()), "the deadline is not the one that Continue told"),
     ],
 )
 def test_a_wait_without_its_deadline_is_named(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
@@ -164,7 +165,7 @@ def test_a_second_run_of_what_must_not_be_repeated_is_named(monkeypatch: pytest.
 
     def damage(before: Checkpoint, step: Step) -> Step:
         if before.state is State.TOOL and step.checkpoint.state is State.AWAITING_APPROVAL and before.running:
-            return replace(step, checkpoint=before)
+            return structs.replace(step, checkpoint=before)
         return step
 
     path = the(damaged(monkeypatch, damage), "risky")

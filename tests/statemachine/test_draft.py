@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from statemachine.checkpoint import Confidence, PlanStep
 from statemachine.events import PlanStepDeclared, PlanStepUpdated, ToolExecution
 from statemachine.messages import CallModel
@@ -57,7 +59,7 @@ def test_a_malformed_plan_is_answered_and_not_shown_as_a_tool() -> None:
 def test_only_changes_of_the_plan_are_told() -> None:
     run = Run()
     declare(run, READ, SEND)
-    declare(run, READ.model_copy(update={"status": "completed", "order": 7}), SEND, id="p2")
+    declare(run, replace(READ, status="completed", order=7), SEND, id="p2")
     assert of(PlanStepUpdated, run.last) == [
         PlanStepUpdated(
             step_id="1",
@@ -75,14 +77,14 @@ def test_a_step_keeps_its_confidence_until_the_model_states_another() -> None:
     run = Run()
     declare(run, READ)
     declare(run, PlanStep(id="1", title="읽기", description="메일을 읽습니다"), id="p2")
-    assert run.checkpoint.plan == [READ.model_copy(update={"order": 1})]
+    assert run.checkpoint.plan == [replace(READ, order=1)]
     assert of(PlanStepUpdated, run.last) == []
 
 
 def test_a_step_without_a_description_is_updated_without_one() -> None:
     run = Run()
     declare(run, SEND)
-    declare(run, SEND.model_copy(update={"status": "in_progress"}), id="p2")
+    declare(run, replace(SEND, status="in_progress"), id="p2")
     (update,) = of(PlanStepUpdated, run.last)
     assert (update.description, update.progress) == (None, 0.5)
 

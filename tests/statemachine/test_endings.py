@@ -125,7 +125,7 @@ def test_a_cancelled_run_ends_with_error_and_end() -> None:
     (error,) = of(ErrorRaised, run.last)
     assert (error.error_type, error.retryable) == ("Cancelled", False)
     assert run.checkpoint.ending is not None
-    assert run.checkpoint.ending.model_dump() == {
+    assert run.checkpoint.ending.to_json_object() == {
         "error_type": "Cancelled",
         "error_code": "E1000",
         "message": "요청에 따라 작업이 취소되었습니다.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from statemachine.states import (
     FINAL_STATES,
@@ -125,4 +126,4 @@ def test_the_model_is_asked_again_only_when_all_is_answered_and_turns_are_left()
     assert guard.holds(Situation(Run().checkpoint, NOW))
     assert not guard.holds(Situation(in_state(State.TOOL).checkpoint, NOW))
     assert not guard.holds(Situation(in_state(State.AWAITING_APPROVAL).checkpoint, NOW))
-    assert not guard.holds(Situation(Run(turns=1).checkpoint.model_copy(update={"turn": 2}), NOW))
+    assert not guard.holds(Situation(replace(Run(turns=1).checkpoint, turn=2), NOW))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from msgspec.structs import replace
+
 from app.integrations.agent_task import (
     Call,
     Complete,
@@ -138,7 +140,7 @@ def test_every_other_end_is_a_failure_that_says_which() -> None:
 def test_a_large_context_stays_with_the_run() -> None:
     def asked(context: dict[str, str]) -> dict[str, object]:
         asked_for = request(prompt="가" * 500, context=context)
-        body = creation(Run().checkpoint.model_copy(update={"request": asked_for})).body
+        body = creation(replace(Run().checkpoint, request=asked_for)).body
         assert (body["userId"], body["tenantId"], body["taskType"]) == ("user1", "tenant1", "AURA_RUN")
         assert body["description"] == "가" * 200
         given: dict[str, object] = json.loads(body["inputData"])
