@@ -25,9 +25,14 @@ ConfidenceSource = Literal["logprobs", "model", "none"]
 StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
 
 
+_write = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False
+).encode  # `dumps` makes one each time
+
+
 def canonical_json(value: object) -> str:
     """The one spelling of a JSON value: sorted keys, no spaces. What digests are made of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _write(value)
 
 
 def digest(value: object) -> str:

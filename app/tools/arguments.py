@@ -33,9 +33,7 @@ def parse(raw: str) -> JsonObject:
     if not raw.strip():
         return {}
     try:
-        value = json.loads(
-            raw, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
-        )
+        value = _read(raw)
         if not isinstance(value, dict):
             raise ArgumentsInvalid(f"the arguments must be one JSON object, not {_kind(value)}")
         _check_depth(value, LIMIT_DEPTH)
@@ -67,7 +65,7 @@ def validate(model: type[ModelT], arguments: JsonObject) -> ModelT:
     """The checked arguments, read by JSON's rules whoever built the object. Raises `ArgumentsInvalid`."""
     try:
         _check_depth(arguments, LIMIT_DEPTH)
-        text = json.dumps(arguments, allow_nan=False)
+        text = _write(arguments)
     except ArgumentsInvalid:
         raise
     except (ValueError, TypeError, RecursionError):
@@ -81,14 +79,12 @@ def validate(model: type[ModelT], arguments: JsonObject) -> ModelT:
         raise ArgumentsInvalid(f"the arguments cannot be checked ({type(error).__name__})") from None
 
 
-def dump(arguments: BaseModel) -> JsonObject:
-    """The arguments as they are stored and run: JSON, defaults left out, secrets as they are."""
-    return _dumped(arguments, lambda secret: secret.get_secret_value())
-
-
-def dump_shown(arguments: BaseModel) -> JsonObject:
-    """The arguments as people see them: secrets masked."""
-    return _dumped(arguments, lambda _: MASK)
+def dump(arguments: BaseModel) -> tuple[JsonObject, JsonObject]:
+    """The arguments as they are stored and run, and as people see them: JSON, defaults left out; there secrets stand as
+    they are, here they are masked."""
+    written = arguments.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    original = arguments.model_dump(exclude_unset=True, by_alias=True)
+    return _filled(written, original, lambda secret: secret.get_secret_value()), _filled(written, original, _masked)
 
 
 def keep_unchanged(edited: Any, shown: Any, real: Any) -> Any:
@@ -149,6 +145,13 @@ def _finite_float(text: str) -> float:
     return number
 
 
+# `json.loads` and `json.dumps` would make one each time
+_read = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
+).decode
+_write = json.JSONEncoder(allow_nan=False).encode
+
+
 def _check_depth(value: Any, left: int) -> None:
     if left == 0:
         raise ArgumentsInvalid(f"the arguments are nested more than {LIMIT_DEPTH} levels deep")
@@ -176,10 +179,8 @@ def _place(location: tuple[int | str, ...]) -> str:
     return text.removeprefix(".")
 
 
-def _dumped(arguments: BaseModel, word: Callable[[SecretStr], str]) -> JsonObject:
-    written: JsonObject = arguments.model_dump(mode="json", exclude_unset=True, by_alias=True)
-    filled: JsonObject = _filled(written, arguments.model_dump(exclude_unset=True, by_alias=True), word)
-    return filled
+def _masked(_: SecretStr) -> str:
+    return MASK
 
 
 def _filled(written: Any, original: Any, word: Callable[[SecretStr], str]) -> Any:

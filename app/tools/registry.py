@@ -100,12 +100,13 @@ class ToolRegistry:
             return self._unknown(call_id, name, raw_arguments)
         checked = args.validate(tool.arguments, given)
         needs_approval = self.needs_approval(name)
+        arguments, shown = self._dumped(checked)
         return RequestedCall(
             id=call_id,
             name=name,
-            arguments=args.dump(checked),
+            arguments=arguments,
             raw_arguments=raw_arguments,
-            shown_arguments=self._shown(checked),
+            shown_arguments=shown,
             title=tool.title,
             question=self._question(tool, checked) if needs_approval else "",
             needs_approval=needs_approval,
@@ -138,9 +139,10 @@ class ToolRegistry:
             plan=() if name == plan.NAME else None,
         )
 
-    def _shown(self, checked: BaseModel) -> JsonObject:
-        shown: JsonObject = self._scrubber.json(args.dump_shown(checked))
-        return shown
+    def _dumped(self, checked: BaseModel) -> tuple[JsonObject, JsonObject]:
+        """The arguments as they run, and as they are shown."""
+        arguments, shown = args.dump(checked)
+        return arguments, self._scrubber.json(shown)
 
     # --- what a person changes ----------------------------------------------------------------------------------------
 
@@ -156,14 +158,15 @@ class ToolRegistry:
         try:
             args.check_size(_text_of(edited))
             before = args.validate(tool.arguments, original)
-            merged = args.keep_unchanged(edited, self._shown(before), args.dump(before))
+            real, shown = self._dumped(before)
+            merged = args.keep_unchanged(edited, shown, real)
             checked = args.validate(tool.arguments, merged)
         except ArgumentsInvalid as error:
             raise FieldInvalid(f"params: {error}") from error
         masked = args.masked_field(checked)
         if masked is not None:
             raise FieldInvalid(f"params: {masked}: {args.MASK} is a mask, not a value")
-        return args.dump(checked), self._shown(checked)
+        return self._dumped(checked)
 
     # --- the choke point ----------------------------------------------------------------------------------------------
 

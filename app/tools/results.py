@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 from app.tools.arguments import MASK
 
 _SECRET_MINIMUM_CHARACTERS = 6  # shorter ones would mask ordinary words
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
 _DEPTH_LIMIT = 64  # pydantic writes checkpoints of about 250 levels, the result is only a part of one
 
 
@@ -25,7 +26,7 @@ class Scrubber:
         """The text without secrets and without lone surrogates, which no UTF-8 can hold."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        return text.encode("utf-8", "replace").decode()
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
     def json(self, value: Any, depth: int = _DEPTH_LIMIT) -> Any:
         """The same for a JSON value, keys too; what is nested deeper than a checkpoint can hold is left out."""
@@ -53,7 +54,7 @@ def answer_text(result: Any) -> str:
         case str():
             return result
         case _:
-            return json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+            return _write(result)
 
 
 def cut(text: str, limit_bytes: int) -> str:
