@@ -1,7 +1,7 @@
-"""The chunks of a streamed chat completion, and what those that arrive together add to a turn.
+"""A chat completion as it is asked for, the chunks of its stream, and what those that arrive together add to a turn.
 
-Only the fields that are read are decoded, into what they must be; the client's typed chunks cost a hundred times as
-much (tests/bench).
+Of a chunk only the fields that are read are decoded, into what they must be; the client's typed chunks cost a hundred
+times as much (tests/bench).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from app.errors import ModelError
-from statemachine.checkpoint import Usage
+from statemachine.checkpoint import JsonObject, Usage
 from statemachine.turn import CallDelta, ModelDelta
 
 
@@ -56,6 +56,21 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+
+
+def asked(model: str, messages: Sequence[JsonObject], tools: Sequence[JsonObject], *, logprobs: bool) -> bytes:
+    """The body of a request for a streamed turn."""
+    body: JsonObject = {
+        "model": model,
+        "messages": messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if tools:
+        body["tools"] = tools
+    if logprobs:
+        body["logprobs"] = True
+    return msgspec.json.encode(body)
 
 
 def added(chunks: Sequence[bytes]) -> ModelDelta:

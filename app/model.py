@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
 
 import httpx2
 import openai
 from openai import AsyncOpenAI
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from app.completion import added, told
+from app.completion import added, asked, told
 from app.errors import ModelError
-from app.transport import AiohttpTransport, Body, Prepared
+from app.transport import AiohttpTransport, Answer, Prepared
 from statemachine.checkpoint import JsonObject
 from statemachine.turn import ModelDelta
 
@@ -74,18 +73,9 @@ class OpenAIModel:
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
         if self._client is None:
             raise ModelError("not_configured", "OPENAI_API_KEY is not set")
-        body: dict[str, Any] = {
-            "model": self.name,
-            "messages": messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if tools:
-            body["tools"] = tools
-        if self._logprobs:
-            body["logprobs"] = True
+        body = asked(self.name, messages, tools, logprobs=self._logprobs)
         try:
-            answer = _Answer(await self._ask(self._client, to_json(body)))
+            answer = _Reading(await self._ask(self._client, body))
         except ModelError as error:
             raise self._harmless(error) from error
         try:
@@ -95,32 +85,33 @@ class OpenAIModel:
         finally:
             await self._leave(answer)
 
-    async def _ask(self, client: AsyncOpenAI, body: bytes) -> httpx2.Response:
+    async def _ask(self, client: AsyncOpenAI, body: bytes) -> Answer:
         """The answer, when its head has come. Raises `ModelError`."""
         try:
             if self._asking is None:
                 self._asking = self._transport.prepared(await _spelled(client))
-            response = await self._asking.send(body)
-            if not response.is_success:
-                await response.aread()
+            answer = await self._asking.send(body)
+            if not 200 <= answer.status < 300:
+                refused = answer.as_response()
+                await refused.aread()
         except httpx2.TimeoutException as error:
             raise ModelError("timeout", "the model did not answer in time") from error
         except httpx2.HTTPError as error:
             raise ModelError("unavailable", "the model's server cannot be reached") from error
         except openai.OpenAIError as error:
             raise ModelError("refused", f"{type(error).__name__}: {error}") from error
-        if not response.is_success:
-            raise _refusal(response)
-        return response
+        if not 200 <= answer.status < 300:
+            raise _refusal(refused)
+        return answer
 
-    async def _leave(self, answer: _Answer) -> None:
+    async def _leave(self, answer: _Reading) -> None:
         """A connection can be used again when its answer was read to the last byte, which comes after the last line."""
         if answer.is_done and not answer.is_whole:
             task = asyncio.create_task(answer.read_rest())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         else:
-            await answer.response.aclose()
+            await answer.close()
 
     def _harmless(self, error: ModelError) -> ModelError:
         """Providers quote the key in their errors, and what they say goes to the user."""
@@ -130,19 +121,21 @@ class OpenAIModel:
         return ModelError(error.kind, cause[:_CAUSE_CHARACTERS], error.model_retry_after_seconds)
 
 
-class _Answer:
-    """A streamed answer. `is_done`: its last line, `[DONE]`, has been read."""
+class _Reading:
+    """A streamed answer as it is read. `is_done`: its last line, `[DONE]`, has been."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self.response = response
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self.is_done = False
-        encoded = response.headers.get("content-encoding", "identity") != "identity"  # though it was not asked for
-        whole = cast("httpx2.AsyncByteStream", response.stream)  # without the client's counting and cutting of pieces
-        self._pieces = response.aiter_bytes() if encoded else aiter(whole)
+        encoded = answer.headers.get("content-encoding", "identity") != "identity"  # though it was not asked for
+        self._pieces = answer.as_response().aiter_bytes() if encoded else aiter(answer)
 
     @property
     def is_whole(self) -> bool:
-        return isinstance(self.response.stream, Body) and self.response.stream.is_whole
+        return self._answer.is_whole
+
+    async def close(self) -> None:
+        await self._answer.aclose()
 
     async def deltas(self) -> AsyncIterator[ModelDelta]:
         """What arrived together comes together. Lines end at `\\n` alone: JSON may hold what others end a line at."""
@@ -175,7 +168,7 @@ class _Answer:
             async with asyncio.timeout(_REST_SECONDS):
                 async for _ in self._pieces:
                     pass
-        await self.response.aclose()
+        await self.close()
 
 
 async def _spelled(client: AsyncOpenAI) -> httpx2.Request:
