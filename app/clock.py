@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.ports import AnyEvent
-
 
 class SystemClock:
     """Wall-clock time. A wait is a timer that only wakes the comparison with the clock."""
@@ -14,14 +12,12 @@ class SystemClock:
     def now(self) -> float:
         return time.time()
 
-    async def wait(self, event: AnyEvent, until: float | None) -> bool:
-        while not event.is_set():
-            left = None if until is None else until - self.now()
-            if left is not None and left <= 0:
-                return False
-            try:
-                async with asyncio.timeout(left):
-                    await event.wait()
-            except TimeoutError:
-                continue
-        return True
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        if until is None or event.is_set():
+            await event.wait()
+            return
+        alarm = asyncio.get_running_loop().call_later(max(0.0, until - self.now()), event.set)
+        try:
+            await event.wait()
+        finally:
+            alarm.cancel()

@@ -82,7 +82,7 @@ class Effects:
     # --- the model ----------------------------------------------------------------------------------------------------
 
     async def _call_model(self, checkpoint: Checkpoint, effect: CallModel) -> AsyncIterator[Sequence[Fact]]:
-        if effect.not_before is not None:
+        while effect.not_before is not None and self._clock.now() < effect.not_before:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
         turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
@@ -173,7 +173,8 @@ class Effects:
         finally:
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            if running:
+                await asyncio.wait(running)
 
     # --- a person -----------------------------------------------------------------------------------------------------
 

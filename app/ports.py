@@ -6,6 +6,7 @@ comes through.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -27,16 +28,10 @@ class Clock(Protocol):
         """Unix seconds."""
         ...
 
-    async def wait(self, event: AnyEvent, until: float | None) -> bool:
-        """Wait for the event, at most until the absolute time (Unix s). True: it is set; False: the time has come."""
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        """Wait for the event, at most until the absolute time (Unix s), when it may be set as well: the caller looks at
+        what has come."""
         ...
-
-
-class AnyEvent(Protocol):
-    """What can be waited for: `asyncio.Event` and its like."""
-
-    def is_set(self) -> bool: ...
-    async def wait(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

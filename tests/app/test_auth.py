@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from werkzeug.datastructures import Headers
 
 from app.auth import Authenticator, mint
 from app.errors import AuraError, FieldInvalid, TokenExpired, TokenInvalid
-from app.ports import AnyEvent, Principal
+from app.ports import Principal
 from tests.harness.service import SECRET
 
 NOW = 1_795_000_000.0
@@ -24,7 +25,7 @@ class StillClock:
     def now(self) -> float:
         return self._now
 
-    async def wait(self, event: AnyEvent, until: float | None) -> bool:
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
         raise AssertionError("nobody waits for a token")
 
 

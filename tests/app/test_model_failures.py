@@ -14,7 +14,7 @@ from app.clock import SystemClock
 from app.demo.http import Answer, HttpServer, Request
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
-from app.ports import AnyEvent, Clock
+from app.ports import Clock
 from app.settings import Settings
 from tests.harness.frames import DONE, Frame, StreamReader, answer, check, types
 from tests.harness.service import running
@@ -37,17 +37,8 @@ class HurriedClock(SystemClock):
     def now(self) -> float:
         return self._began + (time.time() - self._began) * 10
 
-    async def wait(self, event: AnyEvent, until: float | None) -> bool:
-        while not event.is_set():
-            left = None if until is None else (until - self.now()) / 10
-            if left is not None and left <= 0:
-                return False
-            try:
-                async with asyncio.timeout(left):
-                    await event.wait()
-            except TimeoutError:
-                continue
-        return True
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        await super().wait(event, None if until is None else self.now() + (until - self.now()) / 10)
 
 
 @pytest.fixture(name="ask")

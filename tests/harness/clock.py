@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
-from app.ports import AnyEvent
-
 START = 1_795_000_000.0
 
 
@@ -30,17 +28,16 @@ class FrozenClock:
         ticked, self._ticked = self._ticked, asyncio.Event()
         ticked.set()
 
-    async def wait(self, event: AnyEvent, until: float | None) -> bool:
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
         while not event.is_set():
             if until is not None and self.now() >= until:
-                return False
+                return
             waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._ticked.wait())}
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for wait in waits:
                     wait.cancel()
-        return True
 
 
 @contextmanager

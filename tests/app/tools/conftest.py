@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.ports import AnyEvent, ToolContext
+from app.ports import ToolContext
 
 NOON_IN_SEOUL = 1_706_151_600.0  # 2024-01-25T12:00:00+09:00
 
@@ -19,7 +19,7 @@ class StillClock:
     def now(self) -> float:
         return NOON_IN_SEOUL
 
-    async def wait(self, event: AnyEvent, until: float | None) -> bool:
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
         raise AssertionError("no tool waits for the clock")
 
 
