@@ -9,6 +9,7 @@ _SESSION_ID = re.compile(r"session_([A-Za-z0-9.@_-]{1,64})_[0-9]{9,12}_[0-9a-f]{
 _UNSAFE = re.compile(r"[^A-Za-z0-9.@_-]")
 
 
+@lru_cache(maxsize=1024)
 def safe_user(user_id: str) -> str:
     """A user id made safe for keys; two that come to look alike share a counter of ids, never data."""
     return _UNSAFE.sub("-", user_id)[:64] or "-"

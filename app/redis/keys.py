@@ -7,6 +7,7 @@ user's events come from one counter (§3). The tag is read off the session id, s
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 from statemachine.sessions import safe_user, user_of
 
@@ -52,6 +53,7 @@ def idempotency(tenant_id: str, user_id: str, key: str) -> str:
     return f"aura:{{{safe_user(user_id)}}}:idempotency:{_owner(tenant_id, user_id, key)}"
 
 
+@lru_cache(maxsize=1024)  # every commit names its owner's keys
 def _owner(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:24]
 
