@@ -54,7 +54,8 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
             if fields[name] is None:
                 del fields[name]
         for name, aliases in self.ALIASES.items():
-            fields |= dict.fromkeys(aliases, fields[name])
+            for alias in aliases:
+                fields[alias] = fields[name]
         return fields
 
 

@@ -38,6 +38,8 @@ DONE_BODY = b"data: [DONE]\n\n"
 _LINE_ENDS = (("\u2028", "\\u2028"), ("\u2029", "\\u2029"), ("\x85", "\\u0085"))
 _UTF8_LINE_ENDS = tuple((end.encode(), spelled.encode()) for end, spelled in _LINE_ENDS)
 _MARK = "…"
+_VERSION = VERSION.encode()
+_encode = msgspec.json.Encoder().encode
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
 # What of an event may be shortened, the least missed first.
 _SHORTENED: dict[type[Event], tuple[str, ...]] = {
@@ -90,22 +92,22 @@ def encode(event: Event, session_id: str, timestamp: int, shape: Shape = "both")
 
 
 def _body(event: Event, session_id: str, timestamp: int, shape: Shape) -> bytes:
-    own = event.fields()
-    head: JsonObject = {"type": event.TYPE, "version": VERSION, "timestamp": timestamp}
+    own, type = event.fields(), event.TYPE.encode()
+    parts = [b'event: %b\ndata: {"type":"%b","version":"%b","timestamp":%d' % (type, type, _VERSION, timestamp)]
     if shape == "nested" or "sessionId" not in own:
-        head["sessionId"] = session_id
-    parts = [b"event: ", event.TYPE.encode(), b"\ndata: ", _utf8_json(head)[:-1]]
+        parts += (b',"sessionId":', _utf8_json(session_id))
     fields = _utf8_json(own)  # once, though it may stand there twice
     if shape != "nested":
         parts += (b",", fields[1:-1])
     if shape != "flat":
         parts += (b',"data":', fields)
-    return b"".join((*parts, b"}\n\n"))
+    parts.append(b"}\n\n")
+    return b"".join(parts)
 
 
-def _utf8_json(value: JsonObject) -> bytes:
+def _utf8_json(value: object) -> bytes:
     try:
-        data = msgspec.json.encode(value)
+        data = _encode(value)
     except ValueError:
         # A lone surrogate cannot be UTF-8; a broken character must not break the stream.
         return compact_json(value).encode("utf-8", "replace")
