@@ -148,6 +148,14 @@ def test_only_optional_fields_are_left_out(type: str) -> None:
     assert set(data(MINIMAL[type], "nested")["data"]) == required
 
 
+@pytest.mark.parametrize("event", [*FULL.values(), *MINIMAL.values()], ids=lambda event: event.TYPE)
+def test_an_event_can_be_made_of_its_fields_again(event: Event) -> None:
+    read = json.loads(json.dumps(event.fields())) | {"unheardOf": True}
+    assert type(event).of(read) == event
+    with pytest.raises(ValueError, match="required field"):
+        type(event).of({"unheardOf": True})
+
+
 def test_a_tool_without_a_result_says_null() -> None:
     assert data(MINIMAL["tool_execution"], "nested")["data"]["result"] is None
     assert data(MINIMAL["tool_execution"], "nested")["data"]["error"] is None
