@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from app.errors import ModelError
 from statemachine.checkpoint import JsonObject, Usage
@@ -142,6 +143,11 @@ def _call(position: int, call: _Call) -> CallDelta:
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-    total = usage.get("total_tokens") or prompt + completion
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
+    """As whole numbers, however the server spells them: they are saved with the run."""
+    given = {name: usage.get(name) or 0 for name in Usage.__struct_fields__}
+    counted = msgspec.convert(given, Usage, strict=False)
+    return (
+        counted
+        if counted.total_tokens
+        else replace(counted, total_tokens=counted.prompt_tokens + counted.completion_tokens)
+    )

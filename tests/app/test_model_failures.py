@@ -373,6 +373,19 @@ async def test_other_spellings_of_a_stream(
 
 
 @pytest.mark.parametrize(
+    "spelled", [b'"12", "completion_tokens": 3.0', b'12, "completion_tokens": 3, "total_tokens": 0']
+)
+async def test_tokens_are_counted_however_the_server_spells_them(
+    settings: MakeSettings, serve: Callable[..., Any], spelled: bytes
+) -> None:
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": %b}}\n\n' % spelled
+    pieces = (chunk(delta={"content": "네."}), STOP, usage)
+    async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:
+        frames = await stream.rest()
+    assert frames[-2]["usage"] == {"promptTokens": 12, "completionTokens": 3, "totalTokens": 15}
+
+
+@pytest.mark.parametrize(
     "pieces",
     [
         pytest.param([b"<html>login</html>"], id="HTML"),
@@ -386,6 +399,7 @@ async def test_other_spellings_of_a_stream(
             [b'data: {"choices": [{"delta": {"content": 5}, "finish_reason": "stop"}]}\n\n'], id="a number for text"
         ),
         pytest.param([b'data: {"error": "boom"}\n\n'], id="an error that is text"),
+        pytest.param([b'data: {"usage": {"prompt_tokens": [1]}}\n\n'], id="a list for a count"),
     ],
 )
 async def test_streams_that_make_no_sense(
