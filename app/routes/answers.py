@@ -47,6 +47,7 @@ class Answers:
         self._shape = shape
 
     def install(self, app: Quart) -> None:
+        """Every hook is a coroutine: what is not Quart calls in a thread, which costs a busy process far more."""
         app.before_request(self._begin)
         app.after_request(self._finish)
         app.register_error_handler(AuraError, self.error)
@@ -58,7 +59,7 @@ class Answers:
         body: JsonObject = {"status": "SUCCESS", "message": message, "data": data, "success": True}
         return self._json(body, status)
 
-    def error(self, error: AuraError) -> Response:
+    async def error(self, error: AuraError) -> Response:
         """On the stream path an event stream, unless the client prefers JSON; everywhere with its HTTP status."""
         if error.status >= 500 and not isinstance(error, ServiceBusy):  # of which there may be thousands
             log.warning("request.failed", code=error.code, cause=error.cause)
@@ -87,15 +88,15 @@ class Answers:
         kept = {name: value for name, value in body.items() if value is not None}
         return Response(compact_json(kept).encode("utf-8", "replace"), status, content_type=_JSON)
 
-    def _http_error(self, error: HTTPException) -> Response:
-        response = self.error(_translated(error))
+    async def _http_error(self, error: HTTPException) -> Response:
+        response = await self.error(_translated(error))
         if isinstance(error, WrongMethod) and error.valid_methods:
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return response
 
-    def _unexpected(self, error: Exception) -> Response:
+    async def _unexpected(self, error: Exception) -> Response:
         log.error("request.broke", exc_info=error)
-        return self.error(AuraError())
+        return await self.error(AuraError())
 
     async def _begin(self) -> None:
         g.trace_id = _trace_id(request)
