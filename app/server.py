@@ -118,11 +118,12 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     gc.freeze()
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
     try:
-        import uvloop
+        from app.listener import Loop
     except ImportError:
         asyncio.run(main())
     else:
-        uvloop.run(main())
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(main())
 
 
 def _raise_descriptor_limit() -> None:
