@@ -14,6 +14,7 @@ from app.approvals import ApprovalService
 from app.auth import Authenticator
 from app.clock import SystemClock
 from app.console.entrance import Entrance
+from app.door import Door
 from app.effects import Effects
 from app.integrations.board import MainServiceBoard
 from app.integrations.main_service import MainService
@@ -22,7 +23,6 @@ from app.knowledge.embeddings import OpenAIEmbeddings
 from app.knowledge.service import Knowledge
 from app.knowledge.sqlite import SqliteIndex
 from app.knowledge.vectors import Vectors
-from app.load import Load
 from app.model import OpenAIModel
 from app.opening import Opening
 from app.ports import Clock, Tool
@@ -59,7 +59,7 @@ log = structlog.get_logger(__name__)
 class Service:
     """The parts of one process that have a life of their own, in the order in which they start."""
 
-    load: Load
+    door: Door
     connection: Connection
     channels: Channels
     journal: RedisJournal
@@ -73,7 +73,6 @@ class Service:
     async def start(self) -> None:
         for words in await self.connection.advice():
             log.warning("redis.advice", advice=words)
-        await self.load.start()
         await self.channels.start()
         await self.journal.start()
         await self.decisions.start()
@@ -103,7 +102,6 @@ class Service:
         await self.channels.stop()
         await self.model.close()
         await self.connection.close()
-        await self.load.stop()
         await asyncio.sleep(0)
 
 
@@ -156,14 +154,14 @@ def create_app(
         secrets=settings.secrets,
     )
     board = _board(settings, connection, nodes, clock)
-    load = Load(most_seconds=settings.aura_max_lag_milliseconds / 1000)
+    door = Door(most_seconds=settings.aura_max_wait_seconds)
     runs = RunService(
         journal=journal,
         decisions=decisions,
         nodes=nodes,
         effects=Effects(model, toolbox, decisions, clock),
         clock=clock,
-        load=load,
+        door=door,
         opening=Opening(journal, clock, settings.limits, thread_tokens=settings.aura_thread_tokens),
         shape=settings.aura_event_shape,
         most_runs=settings.aura_max_runs,
@@ -191,7 +189,7 @@ def create_app(
     if settings.aura_console:
         app.register_blueprint(console_routes(answers, entrance))
     answers.install(app)
-    service = Service(load, connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
+    service = Service(door, connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)

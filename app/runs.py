@@ -16,9 +16,9 @@ from typing import TypeVar
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from app.door import Door
 from app.effects import Effects
 from app.errors import RunDamaged, RunExists, RunLost, ServiceBusy, StorageUnavailable
-from app.load import Load
 from app.opening import Ask, Opening
 from app.parking import Parked, Parking, Run
 from app.ports import Claim, Clock, DecisionBus, Journal, Nodes, Principal, RequestStatus, RunLock, TaskBoard
@@ -45,6 +45,8 @@ _DOORS = 64
 """Parked runs that are read again at once. When thousands are decided in a second the others wait here, and not in
 Redis' queue, where they would make requests and the lease run into their time limits."""
 
+_IS_DRAINING = "this replica is shutting down; ask again"
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -61,7 +63,7 @@ class RunService:
         nodes: Nodes,
         effects: Effects,
         clock: Clock,
-        load: Load,
+        door: Door,
         opening: Opening,
         shape: Shape,
         most_runs: int,
@@ -74,7 +76,7 @@ class RunService:
         self._nodes = nodes
         self._effects = effects
         self._clock = clock
-        self._load = load
+        self._door = door
         self._opening = opening
         self._shape = shape
         self._most_runs = most_runs
@@ -109,11 +111,10 @@ class RunService:
         Raises `ServiceBusy`, `TooManyRuns`, `FieldInvalid`, `StorageUnavailable`: then nothing was begun.
         """
         if self.is_draining:
-            raise ServiceBusy("this replica is shutting down; ask again")
+            raise ServiceBusy(_IS_DRAINING)
         if self._is_full:
             raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
-        if self._load.is_too_much:
-            raise ServiceBusy(f"this replica is {self._load.lag_seconds * 1000:.0f} ms late; ask again")
+        self._door.check()
         if not self.is_alive:
             raise StorageUnavailable("this node has no lease at the moment")
         # A caller who leaves in this moment has asked all the same: nobody but him may end it (§3).
@@ -128,6 +129,9 @@ class RunService:
             opening.exception()  # its caller may have left
 
     async def _draw(self, principal: Principal, ask: Ask) -> str:
+        await self._door.enter()
+        if self.is_draining:
+            raise ServiceBusy(_IS_DRAINING)
         for _ in range(_DRAWS):
             try:
                 return await self._open(principal, ask)
@@ -163,7 +167,7 @@ class RunService:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._runs) + len(self._parking) >= self._most_runs
+        return len(self._runs) + len(self._parking) + len(self._being_opened) >= self._most_runs
 
     @property
     def is_alive(self) -> bool:

@@ -73,8 +73,8 @@ class Settings(BaseModel):
     aura_run_timeout_seconds: float = Field(default=3600, gt=0, description="time of a whole run, waiting included")
     aura_thread_tokens: int = Field(default=8000, ge=0, description="earlier turns of a thread that the model sees")
     aura_max_runs: int = Field(default=20_000, ge=1, description="runs under way in one process; more get 503")
-    aura_max_lag_milliseconds: int = Field(
-        default=400, ge=0, description="how late a process may be for over 3 s before it refuses runs (503); 0: any"
+    aura_max_wait_seconds: float = Field(
+        default=2.5, ge=0, description="processor time that a new run may have to wait for; more get 503; 0: any"
     )
     aura_max_runs_per_user: int = Field(default=0, ge=0, description="runs under way of one user; more get 429; 0: any")
 

@@ -98,7 +98,7 @@ def settings(
             "openai_base_url": model.base_url,
             "aura_lease_seconds": 10,  # a loaded machine must not cost it
             "aura_drain_seconds": 0.5,
-            "aura_max_lag_milliseconds": 0,  # nor a run
+            "aura_max_wait_seconds": 0,  # nor a run
         }
         return Settings.from_environment({}, **{**values, **overrides})
 

@@ -25,11 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors"},
     "ports": set(),
     "clock": {"ports"},
-    "load": set(),
+    "door": {"errors"},
+    "listener": set(),
     "parking": {"ports"},
     "parent": set(),
     "schema": {"ports", "errors"},
-    **{part: SERVICES | {"load", "parking", "ports", "errors", "schema"} for part in SERVICES - {"tools"}},
+    **{part: SERVICES | {"door", "parking", "ports", "errors", "schema"} for part in SERVICES - {"tools"}},
     "tools": {"workspace", "ports", "errors"},
     "workspace": set(),
     "knowledge": {"workspace", "ports", "errors"},
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "console": {"ports"},
     "client": {"schema"},
     "ask": {"client", "errors"},
-    "server": {"bootstrap", "console", "settings", "logs", "errors", "parent", "sse"},
+    "server": {"bootstrap", "console", "settings", "logs", "errors", "listener", "parent", "sse"},
     "__main__": {"cli"},
 }
 ANYTHING = {"bootstrap", "chaos", "cli", "demo"}

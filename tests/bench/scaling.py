@@ -19,6 +19,8 @@ LENGTHS = (10, 100, 1_000, 10_000)
 WAITING = (1, 100, 1_000, 2_000, 10_000)
 _RESUMES = 200
 _OVERLOAD = "bench chat 200 0"
+_OFFERS = ((0.5, 10.0), (0.8, 10.0), (1.5, 30.0))
+"""Shares of what the service can do, and for how many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +89,32 @@ async def crowds() -> list[Waited]:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Runs that came in at a steady rate, whoever was ready for them."""
+    """Runs that came in at a steady rate, whoever was ready for them. Where nobody was refused, -1."""
 
     share: float
     rate: float
+    served_rate: float
     first_event_p50_ms: float
     first_event_p99_ms: float
     refused_percent: float
+    refused_after_seconds: float
+    refusal_p50_ms: float
     refusal_p99_ms: float
+    first_event_afterwards_ms: float
 
-    def told(self) -> str:
-        times = f"first event p50 {self.first_event_p50_ms:.1f} ms, p99 {self.first_event_p99_ms:.1f} ms"
-        refused = f"{self.refused_percent:.0f} % refused, p99 {self.refusal_p99_ms:.1f} ms"
-        return f"{self.share:.0%} load ({self.rate:.0f} runs/s): {times}; {refused}"
+    def told(self) -> list[str]:
+        refused = f"{self.refused_percent:.0f} % refused"
+        if self.refused_percent:
+            times = f"p50 {self.refusal_p50_ms:.0f} ms, p99 {self.refusal_p99_ms:.0f} ms"
+            refused += f", the first after {self.refused_after_seconds:.1f} s; a refusal took {times}"
+        p50, p99, afterwards = self.first_event_p50_ms, self.first_event_p99_ms, self.first_event_afterwards_ms
+        return [
+            f"{self.share:.0%} load ({self.rate:.0f} runs/s): {self.served_rate:.0f} runs/s served, {refused}",
+            f"  first event p50 {p50:.0f} ms, p99 {p99:.0f} ms; of a run afterwards {afterwards:.1f} ms",
+        ]
 
 
-async def overload(shares: tuple[float, ...] = (0.5, 0.8, 1.5), seconds: float = 15) -> list[Offered]:
+async def overload() -> list[Offered]:
     """First events at shares of what the service can do; above that, who is refused. It shares one processor with its
     Redis and its model, so that the clients, who have the others, are not what is late."""
     with World() as world, _apart(world):
@@ -111,7 +123,7 @@ async def overload(shares: tuple[float, ...] = (0.5, 0.8, 1.5), seconds: float =
         most = sorted(cost.runs_per_second for cost in rounds[1:])[1]
         for client in clients:
             client.close()
-        return [await _offered(world, share, share * most, seconds) for share in shares]
+        return [await _offered(world, share, share * most, seconds) for share, seconds in _OFFERS]
 
 
 @contextmanager
@@ -129,24 +141,30 @@ def _apart(world: World) -> Iterator[None]:
 
 async def _offered(world: World, share: float, rate: float, seconds: float) -> Offered:
     count = int(rate * seconds)
-    free = await connected(world, min(2000, count))
+    free = await connected(world, 64)
     loop, began = asyncio.get_running_loop(), time.perf_counter()
+    served: list[float] = []
     firsts: list[float] = []
+    refused: list[float] = []
     refusals: list[float] = []
 
     async def one(number: int) -> None:
-        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
         due = began + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
         client = free.pop() if free else (await connected(world, 1, start=5000 + number))[0]
         reading = await client.run(_OVERLOAD)
         if reading.status == 503:
+            refused.append(due - began)
             refusals.append(1000 * (time.perf_counter() - due))
         else:
             check(reading, _OVERLOAD)
+            served.append(reading.ended_at - began)
             firsts.append(1000 * (reading.first_event_at - due))
         free.append(client)
 
     await asyncio.gather(*(loop.create_task(one(number)) for number in range(count)))
+    afterwards = await free[0].run(_OVERLOAD)
+    check(afterwards, _OVERLOAD)
     for client in free:
         client.close()
     firsts.sort()
@@ -154,8 +172,12 @@ async def _offered(world: World, share: float, rate: float, seconds: float) -> O
     return Offered(
         share=share,
         rate=rate,
-        first_event_p50_ms=percentile(firsts, 0.5) if firsts else 0.0,
-        first_event_p99_ms=percentile(firsts, 0.99) if firsts else 0.0,
+        served_rate=sum(ended <= seconds for ended in served) / seconds,
+        first_event_p50_ms=percentile(firsts, 0.5),
+        first_event_p99_ms=percentile(firsts, 0.99),
         refused_percent=100 * len(refusals) / count,
-        refusal_p99_ms=percentile(refusals, 0.99) if refusals else 0.0,
+        refused_after_seconds=min(refused, default=-1),
+        refusal_p50_ms=percentile(refusals, 0.5) if refusals else -1,
+        refusal_p99_ms=percentile(refusals, 0.99) if refusals else -1,
+        first_event_afterwards_ms=1000 * afterwards.first_event_seconds,
     )

@@ -139,7 +139,7 @@ async def _overload(rounds: int, profiler: Profiler | None) -> Outcome:
     return Outcome(
         "overload",
         {},
-        [offer.told() for offer in found],
+        [line for offer in found for line in offer.told()],
         raw={"offers": [asdict(offer) for offer in found]},
     )
 

@@ -49,7 +49,7 @@ def environment(redis_url: str, model: ScriptedModelServer) -> dict[str, str]:
         "OPENAI_API_KEY": "test-key-0123456789",
         "OPENAI_BASE_URL": model.base_url,
         "AURA_LEASE_SECONDS": str(LEASE_SECONDS),
-        "AURA_MAX_LAG_MILLISECONDS": "0",  # a loaded machine must not cost a run
+        "AURA_MAX_WAIT_SECONDS": "0",  # a loaded machine must not cost a run
         "AURA_DRAIN_SECONDS": "1",
         "AURA_REDIS_TIMEOUT_SECONDS": "1",
     }
