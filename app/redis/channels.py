@@ -8,22 +8,24 @@ moment is said in one command: thousands of runs may wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
-from redis.asyncio.connection import AbstractConnection
+from hiredis import pack_command
 
 from app.errors import StorageUnavailable
 from app.redis import keys
-from app.redis.connection import TROUBLE, Connection
+from app.redis.connection import TROUBLE, Command, Connection
+from app.redis.line import Line
 
 Listener = Callable[[bytes | None], None]
 """Called with a message, or with None: the subscription is new, look at the keys."""
 
 _PULSE_SECONDS = 2.0
 _BATCH = 500
+_FORGET_SECONDS = 0.05
+"""The server may hear so late of what is wanted no more: that is not on anybody's way."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,26 +34,27 @@ class Channels:
     """`subscribe` returns once the server has acknowledged: from then on no message is missed but by a broken line."""
 
     def __init__(self, connection: Connection, node_id: str, *, timeout_seconds: float) -> None:
+        self._connection = connection
         self._pulse = keys.pulse(node_id)
         self._timeout_seconds = timeout_seconds
-        self._line: AbstractConnection = connection.subscriber
-        self._is_open = False
+        self._line: Line | None = None
         self._listeners: dict[str, Listener] = {}
         self._acknowledged: set[str] = set()
         self._awaited: dict[str, asyncio.Event] = {}
-        self._untold: dict[str, None] = {}
-        self._has_untold = asyncio.Event()
+        self._wished: list[str] = []
+        self._forgotten: dict[str, None] = {}
         self._heard = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(life()) for life in (self._listen, self._tell, self._watch)]
+        self._tasks = [asyncio.create_task(life()) for life in (self._listen, self._watch)]
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._disconnect()
+        if self._line is not None:
+            self._line.hang_up()
 
     def is_subscribed(self, channel: str) -> bool:
         """Whether the server has acknowledged, on the connection of now."""
@@ -66,7 +69,9 @@ class Channels:
         acknowledged = self._awaited.get(channel)
         if acknowledged is None:
             acknowledged = self._awaited[channel] = asyncio.Event()
-            self._say(channel)
+            if not self._wished:
+                asyncio.get_running_loop().call_soon(self._wish)
+            self._wished.append(channel)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await acknowledged.wait()
@@ -78,7 +83,9 @@ class Channels:
         if self._listeners.pop(channel, None) is not None:
             self._acknowledged.discard(channel)
             self._stop_waiting(channel)
-            self._say(channel)
+            if not self._forgotten:
+                asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._forget)
+            self._forgotten[channel] = None
 
     def _stop_waiting(self, channel: str) -> None:
         """Who waits for an acknowledgement has it, or wants it no more."""
@@ -86,62 +93,42 @@ class Channels:
         if awaited is not None:
             awaited.set()
 
-    def _say(self, channel: str) -> None:
-        self._untold[channel] = None
-        self._has_untold.set()
+    def _wish(self) -> None:
+        """What cannot be said is made up for when the line is open again."""
+        wished, self._wished = self._wished, []
+        self._send("SUBSCRIBE", [name for name in wished if name in self._listeners])
 
-    async def _tell(self) -> None:
-        """Tell the server which channels are wanted now and which are no more. What cannot be said is made up for in
-        the next `_connect`."""
-        while True:
-            await self._has_untold.wait()
-            self._has_untold.clear()
-            told, self._untold = self._untold, {}
-            if self._is_connected:
-                with contextlib.suppress(*TROUBLE):
-                    await self._send("UNSUBSCRIBE", [name for name in told if name not in self._listeners])
-                    await self._send("SUBSCRIBE", [name for name in told if name in self._listeners])
+    def _forget(self) -> None:
+        forgotten, self._forgotten = self._forgotten, {}
+        self._send("UNSUBSCRIBE", [name for name in forgotten if name not in self._listeners])
 
-    @property
-    def _is_connected(self) -> bool:
-        """Only then may anything be sent: the driver would connect again by itself, under the listener's feet."""
-        return self._is_open and bool(self._line.is_connected)
-
-    async def _send(self, word: str, channels: Sequence[str]) -> None:
-        for start in range(0, len(channels), _BATCH):
-            if not self._is_connected:
-                return
-            await self._line.send_command(word, *channels[start : start + _BATCH], check_health=False)
+    def _send(self, word: str, channels: Sequence[str]) -> None:
+        if self._line is not None:
+            for start in range(0, len(channels), _BATCH):
+                command: Command = (word, *channels[start : start + _BATCH])
+                self._line.say(pack_command(command))
 
     async def _listen(self) -> None:
         while True:
+            lost = asyncio.Event()
+            cause = "ConnectionError"
             try:
-                async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
-                    await self._connect()
-                while True:
-                    self._dispatch(
-                        await self._line.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
-                    )
+                self._line = await self._connection.listen(self._dispatch, lost.set)
+                # Whoever wishes for a subscription from here on says so himself.
+                self._send("SUBSCRIBE", [self._pulse, *self._listeners])
+                await lost.wait()
             except TROUBLE as error:
-                log.warning("pubsub.lost", cause=type(error).__name__)
-                await self._disconnect()
-                await asyncio.sleep(0.2)
+                cause = type(error).__name__
+            self._line = None
+            self._acknowledged.clear()
+            log.warning("pubsub.lost", cause=cause)
+            await asyncio.sleep(0.2)
 
-    async def _connect(self) -> None:
-        """Every subscription has to be acknowledged anew. Whoever wishes for one from here on says so himself."""
-        self._acknowledged.clear()
-        await self._line.connect()  # type: ignore[no-untyped-call]
-        self._is_open = True
-        await self._send("SUBSCRIBE", [self._pulse, *self._listeners])
-
-    async def _disconnect(self) -> None:
-        self._is_open = False
-        with contextlib.suppress(*TROUBLE):
-            await self._line.disconnect(nowait=True)
-
-    def _dispatch(self, message: Sequence[bytes] | bytes) -> None:
+    def _dispatch(self, message: Any) -> None:
         self._heard.set()
-        if isinstance(message, bytes) or message[0] not in (b"subscribe", b"message"):
+        if isinstance(message, Exception) and self._line is not None:
+            self._line.hang_up()  # it will not let us listen; another may
+        if not isinstance(message, list) or message[0] not in (b"subscribe", b"message"):
             return  # an answer to a ping, or to an `UNSUBSCRIBE`
         kind, name, data = message
         channel = name.decode()
@@ -159,13 +146,13 @@ class Channels:
         """A server that hangs does not close the connection: whoever does not hear his own pulse hangs up."""
         while True:
             await asyncio.sleep(_PULSE_SECONDS)
-            if not self._is_connected:
+            line = self._line
+            if line is None:
                 continue
             self._heard.clear()
+            line.say(pack_command(("PING",)))
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    await self._line.send_command("PING", check_health=False)
                     await self._heard.wait()
-            except TROUBLE:  # a `TimeoutError` is one of them: it is an `OSError`
-                with contextlib.suppress(*TROUBLE):
-                    await self._line.disconnect(nowait=True)
+            except TimeoutError:
+                line.hang_up()

@@ -1,56 +1,73 @@
-"""One process's connections to Redis: few, bounded in time, the driver's errors translated.
+"""One process's connections to Redis: two, bounded in time, the driver's errors translated.
 
-What all runs and readers ask at the same time goes out together: nobody waits for a connection of his own, so a burst
-starves neither a request nor the lease. Knows standalone servers and clusters; the caller does not.
+What all runs and readers ask goes over one line, each without waiting for the answers before: nobody waits for a
+connection of his own, so a burst starves neither a request nor the lease. Knows standalone servers and clusters; the
+caller does not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
-import math
 from collections import deque
-from collections.abc import Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import takewhile
+from typing import Any
 
-from hiredis import pack_command
-from redis.asyncio import BlockingConnectionPool, Redis
+from hiredis import PushNotification, pack_command
+from redis.asyncio import ConnectionPool
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeout
 
 from app.errors import StorageUnavailable
+from app.redis.line import Line
 
-POOL_SIZE = 5
-"""Connections for commands; Pub/Sub has one more."""
+_MOST = 64
+"""Commands under way; the others wait here. A page of a log is an answer of some hundred kilobytes, so it is not
+thousands of them, and nobody's answer is behind more than these."""
 
-_BATCH = 64
-"""Commands of one round trip; the rest goes at the same time over the next connection. A page of a log is an answer
-of some hundred kilobytes, so it is not thousands of them."""
+_WATCHES = 8
+"""How often it is looked for who waits too long, in the time that they may."""
 
 Command = tuple[Any, ...]
-
-_WHAT_IT_IS: Command = ("INFO", "cluster")
 
 _PASSING = ("OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
 """Error replies of a server that will, or whose successor will, accept the same command later."""
 
 
 TROUBLE = (RedisError, OSError, RuntimeError)
-"""What a connection raises when it breaks; `RuntimeError` is uvloop's word for a write to a closed transport."""
+"""What the driver raises when a connection cannot be had; `RuntimeError` is uvloop's word for a write to a closed
+transport."""
 
 
-class _Asked(NamedTuple):
-    """Somebody's commands, of which a cluster wants the parts and a server the bytes, and who waits for the answers."""
+class _Asked:
+    """Somebody's commands, of which a cluster wants the parts and a server the bytes, who waits for the answers, and
+    since when (`Connection._watched`)."""
 
-    commands: Sequence[Command]
-    packed: bytes
-    answers: asyncio.Future[list[Any]]
+    __slots__ = ("answers", "asked_at", "commands", "heard", "is_again", "packed", "said_at")
+
+    def __init__(self, commands: Sequence[Command], asked_at: int) -> None:
+        # Here what cannot be packed is the caller's own trouble. Not the driver's packing, which is a dozen Python
+        # calls a command.
+        self.packed = b"".join([pack_command(command) for command in commands])
+        self.commands = commands
+        self.answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.asked_at = self.said_at = asked_at
+        self.heard: list[Any] = []
+        self.is_again = False
+
+    def fail(self, cause: str) -> None:
+        if not self.answers.done():
+            self.answers.set_exception(StorageUnavailable(cause))
+
+    def settle(self) -> None:
+        if not self.answers.done():
+            self.answers.set_result(self.heard)
 
 
 class Script:
@@ -65,40 +82,33 @@ class Script:
 
 
 class Connection:
-    """Commands to Redis. Every method raises `StorageUnavailable` within `timeout_seconds` or a little more, and
+    """Commands to Redis. Every method raises `StorageUnavailable` within twice `timeout_seconds` or a little more, and
     `UnicodeEncodeError` or `TypeError` for what cannot be said to Redis at all."""
 
     def __init__(self, address: str, *, timeout_seconds: float) -> None:
         self._address = address
         self._timeout_seconds = timeout_seconds
-        self._client: Redis | RedisCluster = self._standalone(POOL_SIZE)
-        self._idle: list[AbstractConnection] = []  # of a standalone server
+        self._driver = self._made(retries=1)
         # Its reader alone connects again. RESP 3 would make a message something that is only logged by the way.
-        self.subscriber = _made(self._standalone(1, retries=0, protocol=2))
-        self._scripts: dict[str, Script] = {}
-        self._asked: deque[_Asked] = deque()
-        self._senders: set[asyncio.Task[None]] = set()
+        self._listening_driver = self._made(retries=0, protocol=2)
+        self._line: Line | None = None
+        self._listening: Line | None = None
+        self._cluster: RedisCluster | None = None
         self._is_known = False  # what kind of server this is
-        self._finding_out = asyncio.Lock()
+        self._scripts: dict[str, Script] = {}
+        self._asked: deque[_Asked] = deque()  # not said yet
+        self._said: deque[_Asked] = deque()  # the answers come in this order
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
+        self._watched = 0
+        self._patience: asyncio.TimerHandle | None = None
 
     def register(self, text: str) -> Script:
         """A script that `many` may be asked to run; loaded into the server when it is missing there."""
         script = Script(text)
         self._scripts[script.sha] = script
         return script
-
-    async def _find_out(self) -> None:
-        """At the first contact: is it a cluster? It may have been away when this process started."""
-        async with self._finding_out:
-            if self._is_known or isinstance(self._client, RedisCluster):
-                return
-            (info,) = await self._exchange(self._client, pack_command(_WHAT_IT_IS), 1)
-            if isinstance(info, bytes) and b"cluster_enabled:1" in info:
-                await self._hang_up()
-                self._client = RedisCluster.from_url(
-                    self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
-                )
-            self._is_known = True
 
     async def advice(self) -> list[str]:
         """What about this server could lose runs; empty where all is well, or where it may not be asked."""
@@ -114,23 +124,37 @@ class Connection:
             words.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
         return words
 
-    def _standalone(self, size: int, retries: int = 1, protocol: int = 3) -> Redis:
-        """Its connections watch no time themselves: they would set a timer for each answer."""
-        pool = BlockingConnectionPool.from_url(
+    def _made(self, *, retries: int, protocol: int = 3) -> AbstractConnection:
+        """It watches no time itself: it would set a timer for each answer."""
+        pool = ConnectionPool.from_url(
             self._address,
-            max_connections=size,
-            timeout=self._timeout_seconds,
             socket_timeout=None,
             socket_connect_timeout=self._timeout_seconds,
             protocol=protocol,
-            retry=Retry(ConstantBackoff(0.05), retries),  # a pooled connection may have died of a restart
+            retry=Retry(ConstantBackoff(0.05), retries),
         )
-        return Redis(connection_pool=pool)
+        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
 
     async def close(self) -> None:
-        await self._hang_up()
-        await self.subscriber.disconnect(nowait=True)
-        await self._client.aclose()
+        self._fail("Redis: the connection is closed")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._line = None
+        for driver in (self._driver, self._listening_driver):
+            await driver.disconnect(nowait=True)
+        if self._cluster is not None:
+            await self._cluster.aclose()
+
+    async def listen(self, hear: Callable[[Any], None], lose: Callable[[], None]) -> Line:
+        """A new line for Pub/Sub, instead of the last. Raises one of `TROUBLE`."""
+        driver = self._listening_driver
+        await driver.disconnect(nowait=True)
+        async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
+            await driver.connect()  # type: ignore[no-untyped-call]
+        self._listening = Line.over(driver, hear, lose)
+        return self._listening
 
     async def call(self, *command: Any) -> Any:
         """One command's answer."""
@@ -161,7 +185,7 @@ class Connection:
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """Many strings at once."""
-        if isinstance(self._client, RedisCluster):  # whose nodes hold some of them each
+        if self._cluster is not None:  # whose nodes hold some of them each
             found = await self.many([("GET", key) for key in keys])
         else:
             found = await self.call("MGET", *keys) if keys else []
@@ -170,130 +194,148 @@ class Connection:
                 raise StorageUnavailable(_cause(value)) from value
         return found
 
+    # --- the line -----------------------------------------------------------------------------------------------------
+
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        # Here what cannot be packed is the caller's own trouble, not that of all who share his batch. Not the driver's
-        # packing, which is a dozen Python calls a command.
-        packed = b"".join([pack_command(command) for command in commands])
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Any]] = loop.create_future()
-        self._asked.append(_Asked(commands, packed, future))
-        if len(self._senders) < POOL_SIZE:
-            sender = asyncio.create_task(self._send_all())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
-        patience = loop.call_later(self._timeout_seconds * 2, _give_up, future)
+        if not commands:
+            return []
+        asked = _Asked(commands, self._watched)
+        self._asked.append(asked)
+        self._say()
+        if self._patience is None:
+            self._watch()
+        return await asked.answers
+
+    def _say(self) -> None:
+        """As much as may be under way. Whoever gave up before is left out: his is not done after all."""
+        while self._asked and self._under_way < _MOST:
+            asked = self._asked[0]
+            if asked.answers.done():
+                self._asked.popleft()
+            elif self._cluster is not None:
+                self._asked.popleft()
+                self._under_way += len(asked.commands)
+                self._begin(self._ask_nodes(self._cluster, asked))
+            elif self._line is None:
+                if self._opening is None:
+                    self._opening = self._begin(self._open())
+                return
+            elif not self._line.is_open:
+                return  # `_lose` goes on
+            else:
+                self._said.append(self._asked.popleft())
+                self._under_way += len(asked.commands)
+                asked.said_at = self._watched
+                self._line.say(asked.packed)
+
+    def _hear(self, answer: Any) -> None:
+        if isinstance(answer, PushNotification) or not self._said:
+            return  # nobody asked
+        asked = self._said[0]
+        asked.heard.append(answer)
+        self._under_way -= 1
+        if len(asked.heard) == len(asked.commands):
+            self._said.popleft()
+            asked.settle()
+            self._say()
+        if isinstance(answer, RedisError) and (_is_read_only(answer) or isinstance(answer, RedisConnectionError)):
+            self._leave()
+
+    def _leave(self) -> None:
+        """The server was demoted, and would refuse every write for ever: who is at the address now is asked next."""
+        for line in (self._line, self._listening):
+            if line is not None:
+                line.hang_up()
+
+    def _lose(self) -> None:
+        """It may have died of a restart, or the way has become silent: what has no answer is said once more."""
+        unanswered, self._said = self._said, deque()
+        self._line, self._under_way = None, 0
+        for asked in reversed(unanswered):
+            if asked.is_again:
+                asked.fail("Redis: ConnectionError: the connection broke again")
+            else:
+                asked.is_again, asked.heard = True, []
+                self._asked.appendleft(asked)
+        self._say()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """In a context of its own: what is opened would keep the asker's for as long as it lasts."""
+        task = asyncio.create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _open(self) -> None:
         try:
-            return await future
+            async with asyncio.timeout(2 * self._timeout_seconds):
+                await self._driver.disconnect(nowait=True)
+                await self._driver.connect()  # type: ignore[no-untyped-call]
+                if not self._is_known:
+                    await self._find_out()
+            if self._cluster is None:
+                self._line = Line.over(self._driver, self._hear, self._lose)
+        except TROUBLE as error:
+            self._fail(_cause(error))
         finally:
-            patience.cancel()
+            self._opening = None
+        self._say()
 
-    async def _send_all(self) -> None:
-        """Round trips until nobody waits. Whoever gave up before his was sent is left out: it is not done after all."""
-        while self._asked:
-            batch: list[_Asked] = []
-            size = 0
-            while self._asked and size < _BATCH:
-                asked = self._asked.popleft()
-                if not asked.answers.done():
-                    batch.append(asked)
-                    size += len(asked.commands)
-            await self._send_batch(batch)
-
-    async def _send_batch(self, batch: Sequence[_Asked]) -> None:
+    async def _find_out(self) -> None:
+        """At the first contact: is it a cluster? It may have been away when this process started."""
+        await self._driver.send_command("INFO", "cluster")
         try:
-            answers = iter(await self._send(batch))
-        except Exception as error:  # noqa: BLE001 - it is everybody's who asked
-            for asked in batch:
-                if not asked.answers.done():
-                    asked.answers.set_exception(error)
-            return
-        for asked in batch:
-            own = list(islice(answers, len(asked.commands)))
-            if not asked.answers.done():
-                asked.answers.set_result(own)
+            info = await self._driver.read_response()
+        except ResponseError:  # it may not be asked
+            info = b""
+        if isinstance(info, bytes) and b"cluster_enabled:1" in info:
+            await self._driver.disconnect(nowait=True)
+            self._cluster = RedisCluster.from_url(
+                self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
+            )
+        self._is_known = True
+
+    async def _ask_nodes(self, cluster: RedisCluster, asked: _Asked) -> None:
+        try:
+            async with asyncio.timeout(2 * self._timeout_seconds):
+                asked.heard = await asyncio.gather(
+                    *(cluster.execute_command(*command) for command in asked.commands), return_exceptions=True
+                )
+            asked.settle()
+        except TimeoutError as error:
+            asked.fail(_cause(error))
+        finally:
+            self._under_way -= len(asked.commands)
+        self._say()
+
+    def _watch(self) -> None:
+        """One timer for all who wait. A line on which the oldest has no answer in time is dead; who has waited twice as
+        long waits no longer. What is counted is how often this was called, not seconds: for as long as the process is
+        busy itself, answers may lie there unread.
+        """
+        self._watched += 1
+        if self._line is not None and self._said and self._said[0].said_at + _WATCHES < self._watched:
+            self._line.hang_up()
+        for waiting in (self._said, self._asked):  # the oldest first
+            for asked in takewhile(lambda each: each.asked_at + 2 * _WATCHES < self._watched, waiting):
+                asked.fail(_cause(TimeoutError()))
+        is_needed = self._said or self._asked
+        pause = self._timeout_seconds / _WATCHES
+        self._patience = asyncio.get_running_loop().call_later(pause, self._watch) if is_needed else None
+
+    def _fail(self, cause: str) -> None:
+        for asked in (*self._said, *self._asked):
+            asked.fail(cause)
+        self._asked.clear()
 
     async def _load(self, script: Script) -> None:
-        if not isinstance(self._client, RedisCluster):
+        if self._cluster is None:
             await self.call("SCRIPT", "LOAD", script.text)
             return
         try:
-            await self._client.script_load(script.text)  # on every node that holds keys
+            await self._cluster.script_load(script.text)  # on every node that holds keys
         except TROUBLE as error:
             raise StorageUnavailable(_cause(error)) from error
-
-    async def _send(self, batch: Sequence[_Asked]) -> list[Any]:
-        commands = [command for asked in batch for command in asked.commands]
-        if not commands:
-            return []
-        try:
-            async with asyncio.timeout(self._timeout_seconds * 2):
-                if not self._is_known:
-                    await self._find_out()
-                if isinstance(self._client, RedisCluster):
-                    client = self._client
-                    return await asyncio.gather(
-                        *(client.execute_command(*command) for command in commands), return_exceptions=True
-                    )
-                packed = b"".join([asked.packed for asked in batch])
-                answers = await self._exchange(self._client, packed, len(commands))
-                if any(_is_read_only(answer) for answer in answers):
-                    await self._leave_replica()
-                return answers
-        except TROUBLE as error:
-            raise StorageUnavailable(_cause(error)) from error
-
-    async def _exchange(self, client: Redis, packed: bytes, count: int) -> list[Any]:
-        """One round trip of so many commands. There are never more connections than senders."""
-        connection: AbstractConnection = self._idle.pop() if self._idle else _made(client)
-
-        async def attempt() -> list[Any]:
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    await connection.send_packed_command(packed, check_health=False)
-                    return [await _answer(connection) for _ in range(count)]
-            except TimeoutError as error:
-                raise RedisTimeout(str(error)) from error  # which is tried again
-            except RuntimeError as error:
-                raise RedisConnectionError(str(error)) from error
-
-        async def hang_up(_: Exception) -> None:
-            await connection.disconnect(nowait=True)
-
-        try:
-            # A connection may have died of a restart, or of a way that has become silent.
-            return list(await connection.retry.call_with_retry(attempt, hang_up))
-        finally:
-            self._idle.append(connection)
-
-    async def _leave_replica(self) -> None:
-        """The server was demoted, and would refuse every write for ever: whoever is at the address now is asked next.
-
-        A connection that is in use hangs up when it hears the same.
-        """
-        await self._hang_up()
-        await self.subscriber.disconnect(nowait=True)
-
-    async def _hang_up(self) -> None:
-        for connection in self._idle:
-            await connection.disconnect(nowait=True)
-
-
-def _made(client: Redis) -> AbstractConnection:
-    connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    return connection
-
-
-async def _answer(connection: AbstractConnection) -> Any:
-    """The next answer; an error reply is one, too. A connection that was left in the middle has hung up."""
-    try:
-        return await connection.read_response(timeout=math.inf)
-    except ResponseError as error:
-        return error
-
-
-def _give_up(future: asyncio.Future[list[Any]]) -> None:
-    if not future.done():
-        future.set_exception(StorageUnavailable(_cause(TimeoutError())))
 
 
 def _text(value: bytes | str) -> str:

@@ -35,6 +35,7 @@ _LOOK_SECONDS = 2.0
 _LOOKS, _TURNS = 500, 5
 """So many at a time, or the fifth part of them: the more runs wait, the rarer each is looked at, but every 10 s."""
 _BATCH = 100
+_STATUSES = {status.value: status for status in RequestStatus}
 
 log = structlog.get_logger(__name__)
 
@@ -321,7 +322,8 @@ class RedisDecisions:
         if raw is None:
             return None
         self._senders.notice(raw, "An approval request")
-        return _request(request_id, raw) if _json_object(raw) else None
+        stored = _json_object(raw)
+        return _request(request_id, raw, stored) if stored else None
 
     async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
         settled, is_first = await self._settle(request, decision)
@@ -398,8 +400,7 @@ def _decided(raw: str, decision: Decision, decision_id: str) -> str:
     return compact_json(stored)
 
 
-def _request(request_id: str, raw: bytes | str) -> ApprovalRequest:
-    stored = _json_object(raw)
+def _request(request_id: str, raw: bytes | str, stored: JsonObject) -> ApprovalRequest:
     status = str(stored.get("status")).lower()
     context = stored.get("context")
     return ApprovalRequest(
@@ -409,7 +410,7 @@ def _request(request_id: str, raw: bytes | str) -> ApprovalRequest:
         tenant_id=str(stored.get("tenantId", "")),
         action_type=str(stored.get("actionType", "")),
         arguments=context if isinstance(context, dict) else {},
-        status=RequestStatus(status) if status in set(RequestStatus) else RequestStatus.PENDING,
+        status=_STATUSES.get(status, RequestStatus.PENDING),
         expires_at=_expiry(stored),
         reason=stored["reason"] if isinstance(stored.get("reason"), str) else None,
         raw=raw if isinstance(raw, str) else raw.decode("utf-8", "replace"),

@@ -11,6 +11,7 @@ import redis
 
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
+from app.redis.line import Line
 from app.settings import Settings
 from tests.harness.asked import Ask
 from tests.harness.frames import check, types
@@ -66,17 +67,18 @@ async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_a
     tools = [tool]
     async with running(settings(), tools=tools) as owner, running(settings(), tools=tools) as other:
         channels = owner.service.channels
-        connect = channels._connect
+        connection = channels._connection
+        listen = connection.listen
 
-        async def later() -> None:
+        async def later(*told: Any) -> Line:
             await may_connect.wait()
-            await connect()
+            return await listen(*told)
 
         async with owner.stream("메모") as stream:
             hitl = await stream.until("hitl")
-            monkeypatch.setattr(channels, "_connect", later)
+            monkeypatch.setattr(connection, "listen", later)
             redis_client.client_kill_filter(_type="pubsub")
-            await eventually(lambda: not channels._is_connected)
+            await eventually(lambda: channels._line is None)
             assert (await _cancel(other, hitl["sessionId"])).status_code == 202
             assert owner.service.runs.carries(hitl["sessionId"])
             may_connect.set()

@@ -191,7 +191,7 @@ async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
         with redis.Redis.from_url(server.url) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         assert await connection.call("PING")
-        assert isinstance(connection._client, RedisCluster)
+        assert isinstance(connection._cluster, RedisCluster)
         await connection.close()
 
 
