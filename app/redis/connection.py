@@ -27,9 +27,9 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 from app.errors import StorageUnavailable
 from app.redis.line import Line
 
-_MOST = 64
-"""Commands under way; the others wait here. A page of a log is an answer of some hundred kilobytes, so it is not
-thousands of them, and nobody's answer is behind more than these."""
+_MOST = 512
+"""Commands under way; the others wait here. A page of a log is an answer of up to two hundred kilobytes, so it is not
+thousands of them; nor is it few, since a busy event loop hears its answers but some ten times in a second."""
 
 _WATCHES = 8
 """How often it is looked for who waits too long, in the time that they may."""

@@ -18,7 +18,7 @@ from app.redis.channels import Channels
 from app.redis.connection import Connection
 
 _KEPT = 256
-_PAGE = 200
+_PAGE = 100
 _LOOK_SECONDS = 2.0
 """How often readers look who cannot be sure to be woken: other nodes' wake-ups can be lost."""
 
