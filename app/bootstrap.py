@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from quart import Quart
@@ -45,6 +46,7 @@ from app.routes.hitl import hitl_routes
 from app.routes.incoming import IncomingRequest
 from app.routes.runs import run_routes
 from app.routes.stream import stream_routes
+from app.routes.turning_away import turning_away
 from app.runs import RunService
 from app.settings import Settings
 from app.sse import Streams
@@ -177,7 +179,7 @@ def create_app(
     app = Quart("app", static_folder=None)
     app.request_class = IncomingRequest
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
-    app.asgi_http_class = HttpConnection
+    app.asgi_http_class = partial(HttpConnection, turn_away=turning_away(door, answers))  # type: ignore[assignment]
     streams = Streams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds)
     app.register_blueprint(stream_routes(auth, runs, resumption, streams))
     app.register_blueprint(hitl_routes(auth, approvals, answers))

@@ -114,7 +114,6 @@ class RunService:
             raise ServiceBusy(_IS_DRAINING)
         if self._is_full:
             raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
-        self._door.check()
         if not self.is_alive:
             raise StorageUnavailable("this node has no lease at the moment")
         # A caller who leaves in this moment has asked all the same: nobody but him may end it (§3).

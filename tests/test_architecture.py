@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": set(),
     "integrations": {"ports", "errors", "transport"},
     **{
-        part: ROUTES | SERVICES - {"effects", "tools"} | {"console", "drawings", "ports", "errors", "schema"}
+        part: ROUTES | SERVICES - {"effects", "tools"} | {"console", "door", "drawings", "ports", "errors", "schema"}
         for part in ROUTES
     },
     "drawings": {"errors"},

@@ -6,12 +6,15 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 import structlog
-from quart import Quart, Request, Response, g, request
+from hypercorn.typing import HTTPScope
+from quart import Quart, Response, g, request
+from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+from werkzeug.http import parse_accept_header
 
 from app.errors import (
     AuraError,
@@ -30,13 +33,21 @@ from statemachine.frames import Shape, compact_json
 
 STREAM_PATH = "/aura/test/stream"
 BODY_LIMIT_BYTES = 1024 * 1024
-_PATIENCE_SECONDS = 2.0
+REST_SECONDS = 2.0
 """For the rest of a body that was refused unread."""
 _JSON = "application/json"
 _CORRELATION = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 log = structlog.get_logger(__name__)
+
+
+class Told(NamedTuple):
+    """An answer that is ready to be sent; each piece of the body is one write."""
+
+    status: int
+    headers: dict[str, str]
+    pieces: list[bytes]
 
 
 class Answers:
@@ -57,36 +68,51 @@ class Answers:
     def success(self, data: object = None, *, message: str = "OK", status: int = 200) -> Response:
         """`data` None is left out, as all null fields are."""
         body: JsonObject = {"status": "SUCCESS", "message": message, "data": data, "success": True}
-        return self._json(body, status)
+        return Response(self._envelope(body, g.get("trace_id")), status, content_type=_JSON)
 
     async def error(self, error: AuraError) -> Response:
         """On the stream path an event stream, unless the client prefers JSON; everywhere with its HTTP status."""
         if error.status >= 500 and not isinstance(error, ServiceBusy):  # of which there may be thousands
             log.warning("request.failed", code=error.code, cause=error.cause)
-        if request.path.rstrip("/") == STREAM_PATH and not _prefers_json(request):
-            frames = refusal(error, "", int(self._clock.now() * 1000), self._shape)
-            response = Response(_one_by_one(frames), error.status)
-            stream_headers(response)
-        else:
-            body: JsonObject = {
-                "status": "ERROR",
-                "message": error.message,
-                "errorCode": error.code,
-                "success": False,
-            }
-            response = self._json(body, error.status)
-        if error.retry_after_seconds is not None:
-            response.headers["Retry-After"] = str(error.retry_after_seconds)
-        if error.status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
+        as_stream = request.path.rstrip("/") == STREAM_PATH and not _prefers_json(request.headers)
+        headers, pieces = self._told(error, g.get("trace_id"), request.http_version, as_stream=as_stream)
+        response = Response(_one_by_one(pieces) if as_stream else pieces[0], error.status)
+        response.headers.update(headers)
         return response
 
-    def _json(self, body: JsonObject, status: int) -> Response:
+    def without_request(self, error: AuraError, scope: HTTPScope) -> Told:
+        """The same for somebody on the stream path of whose request nothing has been looked at yet."""
+        given = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+        trace_id, as_stream = _trace_id(given), not _prefers_json(given)
+        headers, pieces = self._told(error, trace_id, scope["http_version"], as_stream=as_stream)
+        headers["X-Correlation-ID"] = trace_id
+        if not as_stream:
+            headers["Content-Length"] = str(len(pieces[0]))
+        return Told(error.status, headers, pieces)
+
+    def _told(
+        self, error: AuraError, trace_id: str | None, http_version: str, *, as_stream: bool
+    ) -> tuple[dict[str, str], list[bytes]]:
+        """Headers and body, in pieces of which each is one write."""
+        if as_stream:
+            headers = stream_headers(http_version)
+            pieces = refusal(error, "", int(self._clock.now() * 1000), self._shape)
+        else:
+            headers = {"Content-Type": _JSON}
+            body = {"status": "ERROR", "message": error.message, "errorCode": error.code, "success": False}
+            pieces = [self._envelope(body, trace_id)]
+        if error.retry_after_seconds is not None:
+            headers["Retry-After"] = str(error.retry_after_seconds)
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers, pieces
+
+    def _envelope(self, body: JsonObject, trace_id: str | None) -> bytes:
         # "without zone": the platform's services write their local date-time
         moment = datetime.fromtimestamp(self._clock.now(), UTC).astimezone().replace(tzinfo=None)
-        body |= {"timestamp": moment.isoformat(timespec="seconds"), "traceId": g.get("trace_id")}
+        body |= {"timestamp": moment.isoformat(timespec="seconds"), "traceId": trace_id}
         kept = {name: value for name, value in body.items() if value is not None}
-        return Response(compact_json(kept).encode("utf-8", "replace"), status, content_type=_JSON)
+        return compact_json(kept).encode("utf-8", "replace")
 
     async def _http_error(self, error: HTTPException) -> Response:
         response = await self.error(_translated(error))
@@ -99,7 +125,7 @@ class Answers:
         return await self.error(AuraError())
 
     async def _begin(self) -> None:
-        g.trace_id = _trace_id(request)
+        g.trace_id = _trace_id(request.headers)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             traceId=g.trace_id,
@@ -110,11 +136,11 @@ class Answers:
 
     async def _finish(self, response: Response) -> Response:
         if response.status_code >= 400:
-            await cast("IncomingRequest", request).body.read_away(_PATIENCE_SECONDS)
+            await cast("IncomingRequest", request).body.read_away(REST_SECONDS)
         if request.method == "OPTIONS" and response.status_code == 200:  # what is allowed stands in `Allow`
             response.status_code = 204
             response.headers.pop("Content-Type", None)
-        response.headers["X-Correlation-ID"] = g.get("trace_id") or _trace_id(request)
+        response.headers["X-Correlation-ID"] = g.get("trace_id") or _trace_id(request.headers)
         return response
 
 
@@ -124,26 +150,25 @@ async def _one_by_one(frames: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield frame
 
 
-def stream_headers(response: Response) -> None:
+def stream_headers(http_version: str) -> dict[str, str]:
     """§2: exactly this media type, no buffering on the way, a connection that stays."""
-    response.headers["Content-Type"] = MEDIA_TYPE
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"
-    if request.http_version.startswith("1."):
-        response.headers["Connection"] = "keep-alive"
+    headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    if http_version.startswith("1."):
+        headers["Connection"] = "keep-alive"
+    return headers
 
 
-def _prefers_json(incoming: Request) -> bool:
-    accept = incoming.accept_mimetypes
+def _prefers_json(headers: Headers) -> bool:
+    accept = parse_accept_header(headers.get("Accept"), MIMEAccept)
     return accept[_JSON] > accept[MEDIA_TYPE]
 
 
-def _trace_id(incoming: Request) -> str:
+def _trace_id(headers: Headers) -> str:
     """The caller's id, where it is one that can be answered and logged safely; else a new one."""
-    given = incoming.headers.get("X-Correlation-ID", "")
+    given = headers.get("X-Correlation-ID", "")
     if _CORRELATION.fullmatch(given):
         return given
-    parent = _TRACEPARENT.fullmatch(incoming.headers.get("traceparent", ""))
+    parent = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return parent[1] if parent else secrets.token_hex(16)
 
 

@@ -4,14 +4,17 @@ one that hears the client leave. Thousands of them may wait for a person."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent
-from quart import Response
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent, HTTPScope
+from quart import Quart, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
 
+from app.routes.answers import REST_SECONDS, Told
 from app.sse import LINE, EventStream, Line
 
 if TYPE_CHECKING:
@@ -31,12 +34,20 @@ class StreamResponse(Response):
 
 
 class HttpConnection(ASGIHTTPConnection):
-    """`Quart.asgi_http_class`."""
+    """`Quart.asgi_http_class`. Whom `turn_away` has an answer for is given that, and nothing else is done for him."""
 
     _stream: EventStream | None = None
     _is_left = False
 
+    def __init__(self, app: Quart, scope: HTTPScope, turn_away: Callable[[HTTPScope], Told | None]) -> None:
+        super().__init__(app, scope)
+        self._turn_away = turn_away
+
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        told = self._turn_away(self.scope)
+        if told is not None:
+            await _dismiss(told, receive, send)
+            return
         await self._answer(receive, send)
         if self._stream is None or self._is_left:
             return
@@ -82,6 +93,19 @@ class HttpConnection(ASGIHTTPConnection):
             }
         )
         self._stream = response.stream
+
+
+async def _dismiss(told: Told, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """With the rest of his body read away: else the connection is reset, and he never sees the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_SECONDS):
+            while (message := await receive())["type"] == "http.request" and message["more_body"]:
+                pass
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers.items()]
+    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    for piece in told.pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send(_LAST)
 
 
 class _Messages:

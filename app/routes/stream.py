@@ -72,7 +72,7 @@ def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption,
         # A HEAD would follow the run to its end and show nothing of it.
         opened = streams.open(position.session_id, position.after)
         response = Response(b"") if request.method == "HEAD" else StreamResponse(opened)
-        stream_headers(response)
+        response.headers.update(stream_headers(request.http_version))
         response.headers["X-Session-ID"] = position.session_id
         return response
 

@@ -37,7 +37,7 @@ class Exchange:
     def __init__(self, app: Quart) -> None:
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.answered: list[dict[str, Any]] = []
-        connection = HttpConnection(app, SCOPE)  # type: ignore[arg-type]
+        connection = HttpConnection(app, SCOPE, lambda _: None)  # type: ignore[arg-type]
         self.task = asyncio.create_task(connection(self.said.get, self._send))  # type: ignore[arg-type]
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,10 +11,12 @@ from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
 from app.door import Door
 from app.errors import ServiceBusy
-from tests.harness.frames import check
+from tests.harness.frames import check, parse_frame
 from tests.harness.raw import MakeSettings, whole
-from tests.harness.service import STREAM, headers, running
+from tests.harness.service import STREAM, Aura, headers, running
 from tests.harness.waiting import eventually
+
+Crowd = list[asyncio.Task[None]]
 
 
 class Processor:
@@ -107,22 +110,63 @@ async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
     await ended(tasks)
 
 
-async def test_a_run_that_would_be_late_is_refused_with_the_time_to_come_back(
-    settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Aura, Crowd]]:
+    """A service before whose door more wait than it lets in, until they are told to go."""
     monkeypatch.setattr("app.door._PATIENCE_SECONDS", 0.0)
     async with running(settings(aura_max_wait_seconds=1e-9)) as aura:
         waiting = await crowd(aura.service.door, 20_000)
         await eventually(lambda: sum(task.done() for task in waiting) > 16)
-        refused = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
-        assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")
-        assert int(refused.headers["Retry-After"]) >= 1
-        assert "wait here" in refused.json()["message"]
-        assert (await aura.client.get("/health")).status_code == 200
+        yield aura, waiting
         await ended(waiting)
-        model.play(ScriptedTurn(text="네."))
-        _, frames = await whole(aura)
+
+
+async def test_a_run_that_would_be_late_is_refused_with_the_time_to_come_back(
+    overrun: tuple[Aura, Crowd], model: ScriptedModelServer
+) -> None:
+    aura, waiting = overrun
+    refused = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
+    assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.json()["traceId"] == refused.headers["X-Correlation-ID"]
+    assert "wait here" in refused.json()["message"]
+    await ended(waiting)
+    model.play(ScriptedTurn(text="네."))
+    _, frames = await whole(aura)
     check(frames)
+
+
+async def test_a_refused_stream_is_read_to_its_end(overrun: tuple[Aura, Crowd]) -> None:
+    aura, _ = overrun
+    refused = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(**{"X-Correlation-ID": "t-1"}))
+    assert (refused.status_code, refused.headers["Content-Type"]) == (503, "text/event-stream")
+    assert (refused.headers["X-Correlation-ID"], refused.headers["Retry-After"]) == ("t-1", "1")
+    frames = [parse_frame(raw) for raw in refused.text.split("\n\n") if raw]
+    assert [frame.type for frame in frames[:-1]] == ["error", "end"]
+    assert frames[0].data["errorCode"] == "E5003"
+    assert frames[-1].is_done
+
+
+async def test_who_is_not_new_is_served_all_the_same(overrun: tuple[Aura, Crowd]) -> None:
+    aura, _ = overrun
+    resumed = await aura.client.post(STREAM, headers=headers(**{"Last-Event-ID": "1"}))
+    assert (resumed.status_code, "ResumeExpired" in resumed.text) == (200, True)
+    assert (await aura.client.get(STREAM, headers=headers(Accept="application/json"))).status_code == 404
+    assert (await aura.client.get("/health")).status_code == 200
+    assert (await aura.client.put(STREAM, headers=headers(Accept="application/json"))).status_code == 405
+
+
+async def test_who_still_says_his_body_reads_the_refusal_and_may_ask_again(overrun: tuple[Aura, Crowd]) -> None:
+    aura, _ = overrun
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"prompt":'
+        await asyncio.sleep(0.1)
+        yield b'"x"}'
+
+    asked = headers(Accept="application/json", **{"Content-Type": "application/json"})
+    assert (await aura.client.post(STREAM, content=slowly(), headers=asked)).status_code == 503
+    assert (await aura.client.get("/health")).status_code == 200
 
 
 async def test_who_waits_when_the_replica_begins_to_drain_is_sent_elsewhere(settings: MakeSettings) -> None:

@@ -1,0 +1,30 @@
+"""Who would begin a run where there is no room for it is told before anything else is done for him: under overload what
+refusals cost is what is missing at the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypercorn.typing import HTTPScope
+
+from app.door import Door
+from app.errors import ServiceBusy
+from app.routes.answers import STREAM_PATH, Answers, Told
+
+
+def turning_away(door: Door, answers: Answers) -> Callable[[HTTPScope], Told | None]:
+    """For `HttpConnection`; None: he may come in."""
+
+    def turn_away(scope: HTTPScope) -> Told | None:
+        try:
+            door.check()
+        except ServiceBusy as error:
+            return answers.without_request(error, scope) if _begins_a_run(scope) else None
+        return None
+
+    return turn_away
+
+
+def _begins_a_run(scope: HTTPScope) -> bool:
+    is_resume = any(name == b"last-event-id" and value for name, value in scope["headers"])
+    return scope["method"] == "POST" and scope["path"].rstrip("/") == STREAM_PATH and not is_resume
