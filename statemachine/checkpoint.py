@@ -303,6 +303,6 @@ def _version(text: str | bytes) -> int:
     """Of what could not be read; 0 where it says none."""
     try:
         version = json.loads(text)["schema_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 0
     return version if isinstance(version, int) else 0
