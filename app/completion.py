@@ -83,9 +83,9 @@ def added(chunks: Sequence[bytes]) -> ModelDelta:
 
 
 def told(error: object) -> str:
-    """The words of a server's error object."""
+    """The words of a server's error object, without halves of characters, which a checkpoint cannot hold."""
     message = error.get("message") if isinstance(error, dict) else error
-    return str(message)
+    return str(message).encode("utf-8", "replace").decode()
 
 
 def _read(data: bytes) -> _Chunk:

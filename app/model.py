@@ -164,11 +164,13 @@ class _Reading:
         return chunks
 
     async def read_rest(self) -> None:
-        with suppress(httpx2.HTTPError, TimeoutError):
-            async with asyncio.timeout(_REST_SECONDS):
-                async for _ in self._pieces:
-                    pass
-        await self.close()
+        try:
+            with suppress(httpx2.HTTPError, TimeoutError):
+                async with asyncio.timeout(_REST_SECONDS):
+                    async for _ in self._pieces:
+                        pass
+        finally:
+            await self.close()
 
 
 async def _spelled(client: AsyncOpenAI) -> httpx2.Request:

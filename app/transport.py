@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx2
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 
@@ -95,12 +96,13 @@ class Answer(httpx2.AsyncByteStream):
         try:
             async for piece in self._response.content.iter_any():
                 connection = None if self._response.connection is None else self._response.connection.protocol
-                if not isinstance(connection, _Connection):  # that was the last
+                if connection is None:  # that was the last
                     yield piece
                     continue
-                connection.hold()
+                held = cast("_Connection", connection)
+                held.hold()
                 yield piece
-                connection.go_on()
+                held.go_on()
         except _TROUBLE as error:
             raise _translated(error, self._request) from error
 
@@ -119,7 +121,8 @@ class _Connector(aiohttp.TCPConnector):
 
 class _Connection(ResponseHandler):
     """aiohttp's own pause makes its parser stop after the next chunk, and to go on is said again after each chunk that
-    is read: a quarter of what an answer of many chunks takes (tests/bench)."""
+    is read: a quarter of what an answer of many chunks takes (tests/bench). And whoever reads an answer in whose middle
+    is no HTTP would wait for ever: it is told to nobody but the next request."""
 
     def hold(self) -> None:
         """What comes stays in the kernel, and that nothing comes is nobody's fault."""
@@ -134,6 +137,11 @@ class _Connection(ResponseHandler):
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        super().set_exception(exc, exc if exc_cause is None else exc_cause)
+        if isinstance(exc, HttpProcessingError) and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError(str(exc)), exc)
 
 
 @cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from app.clock import SystemClock
 from app.demo.http import Answer, HttpServer, Request
 from app.demo.model import ScriptedModelServer
 from app.demo.script import ScriptedTurn
+from app.errors import ModelError
+from app.model import OpenAIModel
 from app.ports import Clock
 from app.settings import Settings
 from tests.harness.frames import DONE, Frame, StreamReader, answer, check, types
@@ -399,6 +403,7 @@ async def test_tokens_are_counted_however_the_server_spells_them(
             [b'data: {"choices": [{"delta": {"content": 5}, "finish_reason": "stop"}]}\n\n'], id="a number for text"
         ),
         pytest.param([b'data: {"error": "boom"}\n\n'], id="an error that is text"),
+        pytest.param([b'data: {"error": {"message": "\\ud800"}}\n\n'], id="an error with half a character"),
         pytest.param([b'data: {"usage": {"prompt_tokens": [1]}}\n\n'], id="a list for a count"),
     ],
 )
@@ -410,3 +415,68 @@ async def test_streams_that_make_no_sense(
         frames = await stream.rest()
     check(frames)
     failed(frames, "ModelError", "E5000", retryable=True)
+
+
+# --- a connection that breaks -----------------------------------------------------------------------------------------
+
+ASKED = [{"role": "user", "content": "질문"}]
+
+
+@asynccontextmanager
+async def spoken_to(
+    says: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[OpenAIModel]:
+    """A model whose server says just that to the first request of a connection."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        await says(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    model = OpenAIModel("scripted", api_key=KEY, base_url=url, timeout_seconds=60)
+    try:
+        async with asyncio.timeout(30):
+            yield model
+    finally:
+        await model.close()
+        server.close()
+
+
+async def test_what_is_no_http_in_the_middle_of_an_answer_breaks_it_at_once() -> None:
+    is_read = asyncio.Event()
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        piece = chunk(delta={"content": "네."})
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(piece), piece))
+        await is_read.wait()
+        writer.write(b"no length of a chunk\r\n")
+
+    async with spoken_to(says) as model, model.stream(ASKED, []) as deltas:
+        assert (await anext(deltas)).text == "네."
+        is_read.set()
+        with pytest.raises(ModelError) as broken:
+            await anext(deltas)
+    assert broken.value.kind == "interrupted"
+
+
+async def test_a_model_that_is_closed_before_an_answer_has_its_end_leaves_no_connection() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = STOP + b"data: [DONE]\n\n"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + lines)
+        assert await reader.read() == b""
+
+    async with spoken_to(says) as model:
+        async with model.stream(ASKED, []) as deltas:
+            async for _ in deltas:
+                pass
+        await asyncio.sleep(0)
+        await model.close()
+    gc.collect()
+    assert told == []
