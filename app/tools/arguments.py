@@ -81,8 +81,12 @@ def validate(model: type[ModelT], arguments: JsonObject) -> ModelT:
 
 def dump(arguments: BaseModel) -> tuple[JsonObject, JsonObject]:
     """The arguments as they are stored and run, and as people see them: JSON, defaults left out; there secrets stand as
-    they are, here they are masked."""
+    they are, here they are masked. Raises `ArgumentsInvalid`: pydantic reads the text "NaN" as a number."""
     written = arguments.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    try:
+        _write(written)
+    except ValueError:
+        raise ArgumentsInvalid("the arguments hold a number that is not finite") from None
     original = arguments.model_dump(exclude_unset=True, by_alias=True)
     return _filled(written, original, lambda secret: secret.get_secret_value()), _filled(written, original, _masked)
 

@@ -161,12 +161,13 @@ class ToolRegistry:
             real, shown = self._dumped(before)
             merged = args.keep_unchanged(edited, shown, real)
             checked = args.validate(tool.arguments, merged)
+            taken = self._dumped(checked)
         except ArgumentsInvalid as error:
             raise FieldInvalid(f"params: {error}") from error
         masked = args.masked_field(checked)
         if masked is not None:
             raise FieldInvalid(f"params: {masked}: {args.MASK} is a mask, not a value")
-        return self._dumped(checked)
+        return taken
 
     # --- the choke point ----------------------------------------------------------------------------------------------
 

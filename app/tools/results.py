@@ -12,7 +12,7 @@ from app.tools.arguments import MASK
 
 _SECRET_MINIMUM_CHARACTERS = 6  # shorter ones would mask ordinary words
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
-_DEPTH_LIMIT = 64  # pydantic writes checkpoints of about 250 levels, the result is only a part of one
+_DEPTH_LIMIT = 64  # a checkpoint holds some hundreds of levels, the result is only a part of one
 
 
 class Scrubber:
