@@ -22,13 +22,13 @@ _Factory = Callable[[], asyncio.BaseProtocol]
 
 
 class Loop(uvloop.Loop):
-    """Uvloop's, but for servers on a socket that is bound already."""
+    """Uvloop's, but for servers on a socket that is bound already and does not encrypt."""
 
     async def create_server(  # type: ignore[override]  # which has one overload for each way to say an address
         self, protocol_factory: _Factory, *address: Any, **options: Any
     ) -> asyncio.AbstractServer:
         listening = options.get("sock")
-        if listening is None:
+        if listening is None or options.get("ssl") is not None:
             return await super().create_server(protocol_factory, *address, **options)
         listening.listen(options["backlog"])
         return cast("asyncio.AbstractServer", _Listener(self, protocol_factory, listening))

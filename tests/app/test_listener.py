@@ -8,12 +8,14 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 uvloop = pytest.importorskip("uvloop")
 
 from app.listener import Loop  # noqa: E402 - it needs uvloop
+from tests.harness.certificate import Certificate  # noqa: E402
 from tests.harness.waiting import eventually  # noqa: E402
 
 COUNT = 60
@@ -82,6 +84,22 @@ def test_who_finds_no_descriptor_comes_in_when_there_is_one() -> None:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 await eventually(lambda: came)
                 assert client.recv(5) == b"hello"
+
+    on_loop(main)
+
+
+def test_a_server_that_encrypts_is_uvloops_own(tmp_path: Path) -> None:
+    async def main() -> None:
+        certificate = Certificate.made(tmp_path / "server.pem")
+        bound = socket.create_server(("127.0.0.1", 0))
+        server = await asyncio.start_server(
+            lambda _, writer: writer.write(b"hello"), sock=bound, backlog=COUNT, ssl=certificate.server
+        )
+        reader, writer = await asyncio.open_connection(*bound.getsockname(), ssl=certificate.client)
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+        server.close()
+        await server.wait_closed()
 
     on_loop(main)
 
