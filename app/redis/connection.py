@@ -45,6 +45,9 @@ TROUBLE = (RedisError, OSError, RuntimeError)
 transport."""
 
 
+_CLOSED = "Redis: the connection is closed"
+
+
 class _Asked:
     """Somebody's commands, of which a cluster wants the parts and a server the bytes, who waits for the answers, and
     since when (`Connection._watched`)."""
@@ -137,7 +140,7 @@ class Connection:
         return connection
 
     async def close(self) -> None:
-        self._fail("Redis: the connection is closed")
+        self._fail(_CLOSED)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -306,6 +309,7 @@ class Connection:
             asked.fail(_cause(error))
         finally:
             self._under_way -= len(asked.commands)
+            asked.fail(_CLOSED)  # unless there is an answer
         self._say()
 
     def _watch(self) -> None:

@@ -65,6 +65,23 @@ async def test_a_server_that_accepts_and_does_not_answer_is_not_waited_for() -> 
             client.close()
 
 
+async def test_who_waits_for_a_cluster_that_is_left_waits_no_longer(connection: Connection) -> None:
+    class Silent:
+        async def execute_command(self, *_: Any) -> None:
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            pass
+
+    connection._cluster = Silent()  # type: ignore[assignment]
+    waiting = asyncio.create_task(connection.call("PING"))
+    await eventually(lambda: connection._under_way)
+    await connection.close()
+    await eventually(waiting.done)
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await waiting
+
+
 class Encrypted(Relay):
     """Redis behind TLS."""
 
