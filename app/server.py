@@ -60,6 +60,7 @@ class _Http1(H11Protocol):
         super().__init__(*arguments)
         self._writer = cast("TCPServer", self.send.__self__).writer  # type: ignore[attr-defined]
         self._transport = self._writer.transport
+        self._transport.set_write_buffer_limits(_ROOM_BYTES)  # TLS has others: without room nobody would be waited for
         self.connection_state = ConnectionState({**self.connection_state, LINE: self})
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -88,15 +89,19 @@ class _Http1(H11Protocol):
 
     @property
     def has_room(self) -> bool:
-        return self._transport.get_write_buffer_size() <= _ROOM_BYTES or self._transport.is_closing()
+        return self._transport.get_write_buffer_size() <= _ROOM_BYTES or self.is_gone
+
+    @property
+    def is_gone(self) -> bool:
+        return bool(self._transport.is_closing())
 
     def write(self, data: bytes) -> None:
         """A chunk of a body whose length is not known needs no more thought than its own length (RFC 9112 §7.1)."""
-        if not self._transport.is_closing():
+        if not self.is_gone:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     async def drained(self) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):  # a client who vanished is a `TimeoutError`
             await self._writer.drain()
 
 

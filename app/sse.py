@@ -43,6 +43,11 @@ class Line(Protocol):
         """Whether the client takes what is written; else it is kept for him in memory."""
         ...
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody hears what is written."""
+        ...
+
     def write(self, data: bytes) -> None:
         """At once and whole; nothing where the client is gone."""
         ...
@@ -144,8 +149,16 @@ class EventStream:
         self._go_on()
 
     def beat(self) -> None:
-        """Say something, where there is nothing to say. A client without room has enough to read."""
-        if self._line.has_room and not self._is_ended:
+        """Say something, where there is nothing to say. A client without room has enough to read.
+
+        A server that has the client's next request before it reads on has not heard that he is gone.
+        """
+        if self._is_ended:
+            return
+        if self._line.is_gone:
+            if self._flow is None:
+                self._flow = asyncio.create_task(self._overcome(self._end))
+        elif self._line.has_room:
             self._say(HEARTBEAT)
             self._go_on()
 
@@ -186,10 +199,11 @@ class EventStream:
         self._streams.heard(self)
 
     async def _overcome(self, obstacle: Callable[[], Awaitable[None]] | None) -> None:
+        """What came up meanwhile is told, too, but nothing after the end: the connection may be another's by then."""
         try:
-            while obstacle is not None and not self._is_ended:
+            while obstacle is not None:
                 await obstacle()
-                obstacle = self._tell()
+                obstacle = None if self._is_ended else self._tell()
         except RunLost as error:
             log.warning("stream.lost", sessionId=self._session_id, cause=error.cause)
             lost = StreamLost("the run's data is gone from Redis")

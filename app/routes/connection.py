@@ -111,6 +111,9 @@ async def _dismiss(told: Told, receive: ASGIReceiveCallable, send: ASGISendCalla
 class _Messages:
     """The way to a client of any other server than ours: a message each, that is waited for."""
 
+    is_gone = False
+    """Nobody can tell."""
+
     def __init__(self, send: ASGISendCallable) -> None:
         self._send = send
         self._unsent: list[bytes] = []

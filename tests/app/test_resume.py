@@ -197,6 +197,25 @@ async def test_a_client_that_leaves_changes_nothing(settings: MakeSettings, mode
     assert first.decode() == frames[0].raw + "\n\n"
 
 
+async def test_a_client_who_asked_again_before_the_end_and_left_is_given_up(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    """With his next request in hand the server reads no more, so that it does not hear him leave."""
+    model.play(ScriptedTurn(text="끝까지 갑니다", hang_after=0))
+    async with running(settings(aura_heartbeat_seconds=0.5)) as aura:
+        stream = await RawStream.post(aura, {"prompt": "하나"})
+        await stream.chunk()
+        session = stream.headers["x-session-id"]
+        feeds = aura.service.journal._feeds._feeds
+        stream._writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream._writer.drain()
+        await asyncio.sleep(0.1)
+        stream._writer.transport.abort()
+        await eventually(lambda: session not in feeds or not feeds[session].readers)
+        model.release()
+        await model.idle()
+
+
 async def test_a_slow_reader_gets_everything(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -22,7 +22,7 @@ class Client:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.is_ended = self.is_full = False
+        self.is_ended = self.is_full = self.is_gone = False
         self.reads = asyncio.Event()
         self.reads.set()
 
@@ -137,6 +137,26 @@ async def test_a_process_that_leaves_says_so_at_the_end_of_what_there_is() -> No
     tail.play([HELLO])
     await eventually(lambda: client.is_ended)
     assert client.written == [frame(HELLO), COME_BACK]
+
+
+async def test_a_run_that_goes_on_in_that_very_moment_is_not_told_after_the_end() -> None:
+    """The connection may be another answer's by then."""
+    stream, tail, client, streams = opened()
+    tail.is_over = True
+    tail.woken()
+    tail.play([HELLO])
+    await eventually(lambda: stream._flow is None)
+    assert client.written == [COME_BACK]
+    assert not streams._heard_at
+
+
+async def test_a_client_who_is_gone_unheard_is_given_up_when_a_heartbeat_is_due() -> None:
+    _, tail, client, streams = opened(heartbeat_seconds=0.05)
+    tail.play([HELLO])
+    client.is_gone = True
+    await eventually(lambda: client.is_ended)
+    assert client.written == [frame(HELLO)]
+    assert not streams._heard_at
 
 
 async def test_a_bug_in_the_way_out_is_not_the_run_s() -> None:

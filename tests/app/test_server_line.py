@@ -1,0 +1,68 @@
+"""The way past h11 to one client, as the server has it (`app.sse.Line`)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypercorn.asyncio import serve
+
+from app import server
+from app.sse import LINE, Line
+from tests.harness.certificate import Certificate
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD: Any = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+@asynccontextmanager
+async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Line, asyncio.StreamWriter]]:
+    """To a client who does not read; and his side of it."""
+    lines: asyncio.Queue[Line] = asyncio.Queue()
+    stop = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send(HEAD)
+            lines.put_nowait(scope["state"][LINE])
+        while (message := await receive())["type"] not in ("http.disconnect", "lifespan.shutdown"):
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.shutdown.complete"})
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    address = bound.getsockname()
+    config = server.configuration(f"fd://{bound.detach()}")
+    if certificate is not None:
+        config.certfile = config.keyfile = str(certificate.path)
+    serving = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
+    tls = None if certificate is None else certificate.client
+    _, writer = await asyncio.open_connection(*address, limit=1024, ssl=tls)
+    writer.write(REQUEST)
+    yield await lines.get(), writer
+    writer.transport.abort()
+    stop.set()
+    await serving
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_where_there_is_no_room_it_is_waited_for(tmp_path: Path, is_encrypted: bool) -> None:
+    """Else a stream would ask again and again, and nobody else would have a turn."""
+    certificate = Certificate.made(tmp_path / "server.pem") if is_encrypted else None
+    async with one_line(certificate) as (line, client):
+        while line.has_room:
+            line.write(b"x" * 1000)
+            await asyncio.sleep(0)
+        waiting = asyncio.create_task(line.drained())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        client.transport.abort()
+        await waiting
+        assert line.is_gone
+        assert line.has_room
