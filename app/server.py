@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import h11
 import hypercorn.protocol
 import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -23,6 +24,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response as HttpResponse
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
@@ -34,7 +36,6 @@ from app.settings import Settings
 from app.sse import LINE
 
 if TYPE_CHECKING:
-    import h11
     from hypercorn.asyncio.tcp_server import TCPServer
 
 _HERE = Path(__file__).parent
@@ -83,6 +84,9 @@ class _Http1(H11Protocol):
         if isinstance(event, HttpResponse):
             has_length = any(name.lower() == b"content-length" for name, _ in event.headers)
             self._is_chunked = self._knows_chunks and not has_length
+        elif isinstance(event, StreamClosed) and self.connection.our_state is h11.SEND_BODY:
+            # Left in the middle. To wait until a client has read, who does not, would keep the process from its end.
+            self._transport.abort()
         await super().stream_send(event)
 
     # --- `Line`: a stream's frames, past h11, whose way to a chunk is a third of what a frame costs -------------------

@@ -39,6 +39,7 @@ async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Line,
     bound = socket.create_server(("127.0.0.1", 0))
     address = bound.getsockname()
     config = server.configuration(f"fd://{bound.detach()}")
+    config.graceful_timeout = 0.05
     if certificate is not None:
         config.certfile = config.keyfile = str(certificate.path)
     serving = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
@@ -46,8 +47,10 @@ async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Line,
     _, writer = await asyncio.open_connection(*address, limit=1024, ssl=tls)
     writer.write(REQUEST)
     yield await lines.get(), writer
-    writer.transport.abort()
     stop.set()
+    await asyncio.wait([serving], timeout=10)
+    writer.transport.abort()
+    assert serving.done()
     await serving
 
 
@@ -66,3 +69,14 @@ async def test_where_there_is_no_room_it_is_waited_for(tmp_path: Path, is_encryp
         await waiting
         assert line.is_gone
         assert line.has_room
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_a_client_who_does_not_read_does_not_keep_the_server_from_its_end(
+    tmp_path: Path, is_encrypted: bool
+) -> None:
+    certificate = Certificate.made(tmp_path / "server.pem") if is_encrypted else None
+    async with one_line(certificate) as (line, _):
+        while line.has_room:
+            line.write(b"x" * 1000)
+            await asyncio.sleep(0)
