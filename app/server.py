@@ -22,6 +22,7 @@ import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.events import Closed
+from hypercorn.events import Event as ServerEvent
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response as HttpResponse
 from hypercorn.protocol.events import StreamClosed
@@ -63,6 +64,13 @@ class _Http1(H11Protocol):
         self._transport = self._writer.transport
         self._transport.set_write_buffer_limits(_ROOM_BYTES)  # TLS has others: without room nobody would be waited for
         self.connection_state = ConnectionState({**self.connection_state, LINE: self})
+
+    async def handle(self, event: ServerEvent) -> None:
+        """Hypercorn would keep a connection whose client left between two requests until it had been idle for long."""
+        if isinstance(event, Closed) and self.stream is None:
+            await self.send(event)
+        else:
+            await super().handle(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Here hypercorn would go over to HTTP/2."""

@@ -87,9 +87,9 @@ class Streams:
         """Those whose time comes before the next beat go together: a write whose reader is awake costs a sixth."""
         loop = asyncio.get_running_loop()
         until = loop.time() - self._silence_seconds
+        self._timer = loop.call_later(self._beat_seconds, self._beat) if self._heard_at else None
         for stream, _ in list(takewhile(lambda heard: heard[1] <= until, self._heard_at.items())):
             stream.beat()
-        self._timer = loop.call_later(self._beat_seconds, self._beat) if self._heard_at else None
 
 
 class EventStream:

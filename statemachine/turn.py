@@ -215,7 +215,7 @@ class Turn:
         return text
 
     def _confidence(self) -> Confidence:
-        if not self._logprob_count:
+        if not self._logprob_count or math.isnan(self._logprob_sum):
             return Confidence.UNKNOWN
         mean = math.exp(min(0.0, self._logprob_sum / self._logprob_count))
         return Confidence(value=round(mean, 4), source="logprobs")

@@ -104,7 +104,7 @@ class Connection:
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[None] | None = None
-        self._watched = 0
+        self._watched = self._heard_at = 0
         self._patience: asyncio.TimerHandle | None = None
 
     def register(self, text: str) -> Script:
@@ -236,6 +236,7 @@ class Connection:
             return  # nobody asked
         asked = self._said[0]
         asked.heard.append(answer)
+        self._heard_at = self._watched
         self._under_way -= 1
         if len(asked.heard) == len(asked.commands):
             self._said.popleft()
@@ -313,13 +314,15 @@ class Connection:
         self._say()
 
     def _watch(self) -> None:
-        """One timer for all who wait. A line on which the oldest has no answer in time is dead; who has waited twice as
-        long waits no longer. What is counted is how often this was called, not seconds: for as long as the process is
-        busy itself, answers may lie there unread.
+        """One timer for all who wait. A line that is silent for so long though there are answers to come is dead; who
+        has waited twice as long waits no longer. What is counted is how often this was called, not seconds: for as long
+        as the process is busy itself, answers may lie there unread.
         """
         self._watched += 1
-        if self._line is not None and self._said and self._said[0].said_at + _WATCHES < self._watched:
-            self._line.hang_up()
+        if self._line is not None and self._said:
+            silent_since = max(self._said[0].said_at, self._heard_at)
+            if silent_since + _WATCHES < self._watched:
+                self._line.hang_up()
         for waiting in (self._said, self._asked):  # the oldest first
             for asked in takewhile(lambda each: each.asked_at + 2 * _WATCHES < self._watched, waiting):
                 asked.fail(_cause(TimeoutError()))

@@ -15,6 +15,9 @@ from hypercorn.asyncio import serve
 from app import server
 from app.sse import LINE, Line
 from tests.harness.certificate import Certificate
+from tests.harness.raw import MakeSettings
+from tests.harness.service import running
+from tests.harness.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD: Any = {"type": "http.response.start", "status": 200, "headers": []}
@@ -80,3 +83,21 @@ async def test_a_client_who_does_not_read_does_not_keep_the_server_from_its_end(
         while line.has_room:
             line.write(b"x" * 1000)
             await asyncio.sleep(0)
+
+
+async def test_nothing_is_kept_of_a_client_who_leaves_between_two_requests(settings: MakeSettings) -> None:
+    """A gateway closes what is idle, and whoever asks once asks from a new connection each time."""
+
+    def served() -> int:
+        return sum(str(task.get_coro()).startswith("<coroutine object worker_serve") for task in asyncio.all_tasks())
+
+    async with running(settings()) as aura:
+        before = served()
+        clients = [await asyncio.open_connection(*aura.url.removeprefix("http://").split(":")) for _ in range(5)]
+        for reader, writer in clients:
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        assert served() == before + 5
+        for _, writer in clients:
+            writer.close()
+        await eventually(lambda: served() == before)

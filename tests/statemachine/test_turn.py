@@ -365,6 +365,10 @@ def test_confidence_is_the_mean_probability_of_the_tokens() -> None:
     assert mean == Confidence(value=round(math.sqrt(0.5), 4), source="logprobs")
 
 
+def test_confidence_that_is_no_number_is_not_known() -> None:
+    assert confidence(ModelDelta(logprob_sum=math.nan, logprob_count=1)) == Confidence.UNKNOWN
+
+
 def test_confidence_without_log_probabilities_is_not_known() -> None:
     assert confidence() == Confidence(value=0.5, source="none")
 
