@@ -19,6 +19,8 @@ LENGTHS = (10, 100, 1_000, 10_000)
 WAITING = (1, 100, 1_000, 2_000, 10_000)
 _RESUMES = 200
 _OVERLOAD = "bench chat 200 0"
+_CROWD = 200
+"""Clients who begin the next run when one has ended: what the service can do is what it does for them."""
 _OFFERS = ((0.5, 10.0), (0.8, 10.0), (1.5, 30.0))
 """Shares of what the service can do, and for how many seconds."""
 
@@ -118,7 +120,7 @@ async def overload() -> list[Offered]:
     """First events at shares of what the service can do; above that, who is refused. It shares one processor with its
     Redis and its model, so that the clients, who have the others, are not what is late."""
     with World() as world, _apart(world):
-        clients = await connected(world, 64)
+        clients = await connected(world, _CROWD)
         rounds = [await round_of(world, clients, 4, _OVERLOAD) for _ in range(4)]
         most = sorted(cost.runs_per_second for cost in rounds[1:])[1]
         for client in clients:
@@ -141,7 +143,7 @@ def _apart(world: World) -> Iterator[None]:
 
 async def _offered(world: World, share: float, rate: float, seconds: float) -> Offered:
     count = int(rate * seconds)
-    free = await connected(world, 64)
+    free = await connected(world, _CROWD)
     loop, began = asyncio.get_running_loop(), time.perf_counter()
     served: list[float] = []
     firsts: list[float] = []
