@@ -91,18 +91,17 @@ class OpenAIModel:
             if self._asking is None:
                 self._asking = self._transport.prepared(await _spelled(client))
             answer = await self._asking.send(body)
-            if not 200 <= answer.status < 300:
-                refused = answer.as_response()
-                await refused.aread()
+            if answer.is_success:
+                return answer
+            refused = answer.as_response()
+            await refused.aread()
         except httpx2.TimeoutException as error:
             raise ModelError("timeout", "the model did not answer in time") from error
         except httpx2.HTTPError as error:
             raise ModelError("unavailable", "the model's server cannot be reached") from error
         except openai.OpenAIError as error:
             raise ModelError("refused", f"{type(error).__name__}: {error}") from error
-        if not 200 <= answer.status < 300:
-            raise _refusal(refused)
-        return answer
+        raise _refusal(refused)
 
     async def _leave(self, answer: _Reading) -> None:
         """A connection can be used again when its answer was read to the last byte, which comes after the last line."""

@@ -75,8 +75,8 @@ class Answer(httpx2.AsyncByteStream):
         self._request = request
 
     @property
-    def status(self) -> int:
-        return self._response.status
+    def is_success(self) -> bool:
+        return 200 <= self._response.status < 300
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -90,7 +90,9 @@ class Answer(httpx2.AsyncByteStream):
 
     def as_response(self) -> httpx2.Response:
         """The same, as httpx2 has it: which also decodes the body."""
-        return httpx2.Response(self.status, headers=self._response.raw_headers, stream=self, request=self._request)
+        return httpx2.Response(
+            self._response.status, headers=self._response.raw_headers, stream=self, request=self._request
+        )
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

@@ -16,15 +16,17 @@ def turning_away(door: Door, answers: Answers) -> Callable[[HTTPScope], Told | N
     """For `HttpConnection`; None: he may come in."""
 
     def turn_away(scope: HTTPScope) -> Told | None:
-        try:
-            door.check()
-        except ServiceBusy as error:
-            return answers.without_request(error, scope) if _begins_a_run(scope) else None
+        if _begins_a_run(scope):
+            try:
+                door.check()
+            except ServiceBusy as error:
+                return answers.without_request(error, scope)
         return None
 
     return turn_away
 
 
 def _begins_a_run(scope: HTTPScope) -> bool:
-    is_resume = any(name == b"last-event-id" and value for name, value in scope["headers"])
-    return scope["method"] == "POST" and scope["path"].rstrip("/") == STREAM_PATH and not is_resume
+    if scope["method"] != "POST" or scope["path"].rstrip("/") != STREAM_PATH:
+        return False
+    return not any(name == b"last-event-id" and value for name, value in scope["headers"])

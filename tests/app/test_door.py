@@ -72,20 +72,20 @@ async def test_who_leaves_the_queue_keeps_nobody_from_his_turn() -> None:
     assert came_in == [*range(20), *range(90, 100)]
 
 
-async def test_a_burst_is_worked_off_however_long_its_queue_is() -> None:
+@pytest.mark.parametrize(
+    ("beat_seconds", "stood_seconds"),
+    [
+        pytest.param(1, 1.5, id="a burst is worked off, however long its queue is"),
+        pytest.param(0.001, 60, id="a queue that stands is no overload while it is short"),
+    ],
+)
+async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
+    beat_seconds: float, stood_seconds: float
+) -> None:
     processor = Processor()
     door = Door(most_seconds=2, processor_seconds=processor)
-    tasks = await queued(processor, door, beat_seconds=1)
-    processor.seconds += 1.5
-    door.check()
-    await ended(tasks)
-
-
-async def test_a_queue_that_stands_is_no_overload_while_it_is_short() -> None:
-    processor = Processor()
-    door = Door(most_seconds=2, processor_seconds=processor)
-    tasks = await queued(processor, door, beat_seconds=0.001)
-    processor.seconds += 60
+    tasks = await queued(processor, door, beat_seconds=beat_seconds)
+    processor.seconds += stood_seconds
     door.check()
     await ended(tasks)
 
