@@ -11,48 +11,49 @@ from functools import partial
 import structlog
 from quart import Quart
 
-from app.approvals import ApprovalService
-from app.auth import Authenticator
 from app.clock import SystemClock
-from app.console.entrance import Entrance
-from app.door import Door
-from app.effects import Effects
 from app.integrations.board import MainServiceBoard
 from app.integrations.main_service import MainService
 from app.integrations.seal import Seal
 from app.knowledge.embeddings import OpenAIEmbeddings
 from app.knowledge.service import Knowledge
-from app.knowledge.sqlite import SqliteIndex
+from app.knowledge.sqlite.index import SqliteIndex
 from app.knowledge.vectors import Vectors
-from app.model import OpenAIModel
-from app.opening import Opening
-from app.ports import Clock, Tool
-from app.records import RunRecords
-from app.redis.channels import Channels
-from app.redis.connection import Connection
+from app.model.chat import OpenAIModel
+from app.ports.clock import Clock
+from app.ports.knowledge import KnowledgeIndex
+from app.ports.tools import Tool
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
 from app.redis.tasks import RedisOutbox
-from app.resume import Resumption
-from app.routes.answers import BODY_LIMIT_BYTES, Answers
-from app.routes.connection import HttpConnection
-from app.routes.console import console_routes
-from app.routes.diagram import diagram_routes
-from app.routes.documents import document_routes
-from app.routes.health import health_routes
-from app.routes.hitl import hitl_routes
-from app.routes.incoming import IncomingRequest
-from app.routes.runs import run_routes
-from app.routes.stream import stream_routes
-from app.routes.turning_away import turning_away
-from app.runs import RunService
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import Channels
+from app.runs.admission import Door
+from app.runs.approvals import ApprovalService
+from app.runs.creation import Opening
+from app.runs.effects import Effects
+from app.runs.queries import RunRecords
+from app.runs.resume import Resumption
+from app.runs.service import RunService
 from app.settings import Settings
-from app.sse import Streams
 from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
-from app.workspace import KnowledgeIndex
+from app.web.auth import Authenticator
+from app.web.connection import HttpConnection
+from app.web.load_shedding import turning_away
+from app.web.one_time_codes import Entrance
+from app.web.requests import IncomingRequest
+from app.web.responses import BODY_LIMIT_BYTES, Answers
+from app.web.routes.console import console_routes
+from app.web.routes.diagram import diagram_routes
+from app.web.routes.documents import document_routes
+from app.web.routes.health import health_routes
+from app.web.routes.hitl import hitl_routes
+from app.web.routes.runs import run_routes
+from app.web.routes.stream import stream_routes
+from app.web.sse import Streams
 
 log = structlog.get_logger(__name__)
 
@@ -227,7 +228,7 @@ def make_knowledge(
 def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
     if settings.aura_knowledge_url is None:
         return SqliteIndex(settings.aura_knowledge_path, model)
-    from app.knowledge.postgres import PostgresIndex  # noqa: PLC0415 - a driver of 10 MB that others do without
+    from app.knowledge.postgres.index import PostgresIndex  # noqa: PLC0415 - a driver of 10 MB that others do without
 
     return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from statemachine.checkpoint import CallStatus, Ending
-from statemachine.draft import Draft
 from statemachine.events import End as EndEvent
 from statemachine.events import EndStatus, ErrorRaised, ErrorType
 from statemachine.messages import Stop
 from statemachine.states import Trigger
+from statemachine.step_builder import Draft
 
 
 def complete(draft: Draft) -> Stop:

@@ -26,7 +26,6 @@ from statemachine.checkpoint import (
     canonical_json,
     digest,
 )
-from statemachine.draft import Draft
 from statemachine.errors import FactRefused
 from statemachine.events import Content, Hitl, Start, Thought
 from statemachine.messages import (
@@ -52,6 +51,7 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.states import OPEN_STATES, State, Trigger
+from statemachine.step_builder import Draft
 
 _MODEL_TURN = frozenset({State.PLANNING, State.CONTENT})
 _ANY_OPEN = frozenset(OPEN_STATES)

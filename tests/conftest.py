@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
-from app.knowledge.tables import SCHEMA
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.knowledge.postgres.tables import SCHEMA
 from app.settings import Settings
 from tests.harness.knowledge import Publish
 from tests.harness.nursery import Nursery

@@ -15,57 +15,36 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("app", "statemachine") for path in sorted((ROOT / folder).rglob("*.py"))]
 ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 
-SERVICES = {"approvals", "effects", "opening", "records", "resume", "runs", "tools"}
-ROUTES = {"auth", "routes", "sse"}
-
-# part of `app` → the other parts it may import; a part that is missing here has no place in the design yet
+# room of `app` → the other rooms it may import; every room may import itself and the core. A room that is missing here
+# has no place in the design yet.
+ADAPTER = {"ports", "errors", "http"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
-    "logs": set(),
-    "settings": {"errors"},
-    "ports": set(),
+    **{room: set() for room in ("errors", "logs", "ports", "http", "console")},
     "clock": {"ports"},
-    "door": {"errors"},
-    "listener": set(),
-    "parking": {"ports"},
-    "parent": set(),
-    "schema": {"ports", "errors"},
-    **{part: SERVICES | {"door", "parking", "ports", "errors", "schema"} for part in SERVICES - {"tools"}},
-    "tools": {"workspace", "ports", "errors"},
-    "workspace": set(),
-    "knowledge": {"workspace", "ports", "errors"},
-    "redis": {"workspace", "ports", "errors"},
-    "model": {"completion", "ports", "errors", "transport"},
-    "completion": {"errors"},
-    "transport": set(),
-    "integrations": {"ports", "errors", "transport"},
-    **{
-        part: ROUTES | SERVICES - {"effects", "tools"} | {"console", "door", "drawings", "ports", "errors", "schema"}
-        for part in ROUTES
-    },
-    "drawings": {"errors"},
-    "console": {"ports"},
-    "client": {"schema"},
-    "ask": {"client", "errors"},
-    "server": {"bootstrap", "console", "settings", "logs", "errors", "listener", "parent", "sse"},
+    "settings": {"errors"},
+    **{room: {"ports", "errors"} for room in ("runs", "tools")},
+    **dict.fromkeys(("redis", "model", "integrations", "knowledge"), ADAPTER),
+    "web": {"runs", "ports", "errors", "console"},
+    "server": {"bootstrap", "web", "settings", "logs", "errors"},
+    "client": {"ports"},
     "__main__": {"cli"},
 }
-ANYTHING = {"bootstrap", "chaos", "cli", "demo"}
-STARTERS = {"server", "cli", "demo", "__main__"}
+ANYTHING = {"bootstrap", "cli", "dev"}
+STARTERS = {"server", "cli", "dev", "__main__"}
 
-# library → the only parts of `app` that may import it
+# library → the only rooms of `app` that may import it
 ONLY_IN = {
-    "redis": {"redis", "demo", "chaos"},
+    "redis": {"redis", "dev"},
     "hiredis": {"redis"},
     "openai": {"model", "knowledge"},
     "apsw": {"knowledge"},
     "sqlite_vec": {"knowledge"},
     "psycopg": {"knowledge"},
-    "aiohttp": {"transport"},
-    "msgspec": {"completion", "schema"},
-    "quart": {"routes", "bootstrap"},
-    "hypercorn": {"server", "routes"},  # there only the types of its ASGI
-    "resvg_py": {"drawings"},
+    "aiohttp": {"http"},
+    "msgspec": {"model", "web", "ports"},
+    "quart": {"web", "bootstrap"},
+    "hypercorn": {"server", "web"},  # there only the types of its ASGI
+    "resvg_py": {"web"},
 }
 
 
@@ -74,7 +53,7 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def part(path: Path) -> str:
+def room(path: Path) -> str:
     """`runs` for app/runs.py, `redis` for app/redis/keys.py, `` for app/__init__.py."""
     inner = path.relative_to(ROOT).parts[1:]
     return "" if inner == ("__init__.py",) else inner[0].removesuffix(".py")
@@ -94,7 +73,7 @@ def imports(path: Path) -> Iterator[str]:
                 yield node.module
 
 
-def parts_imported(path: Path) -> set[str]:
+def rooms_imported(path: Path) -> set[str]:
     return {module.split(".")[1] for module in imports(path) if module.startswith("app.")}
 
 
@@ -114,27 +93,27 @@ def test_the_core_knows_nothing_of_the_world(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", APP, ids=name)
-def test_a_part_of_the_shell_imports_only_what_it_may(path: Path) -> None:
-    own = part(path)
+def test_a_room_of_the_shell_imports_only_what_it_may(path: Path) -> None:
+    own = room(path)
     if own in ANYTHING or not own:
         return
     assert own in MAY_IMPORT, f"{own} has no place in the design: give it one in MAY_IMPORT"
-    assert parts_imported(path) <= MAY_IMPORT[own] | {own}
+    assert rooms_imported(path) <= MAY_IMPORT[own] | {own}
 
 
 @pytest.mark.parametrize("path", APP, ids=name)
 def test_a_library_is_imported_only_by_its_adapter(path: Path) -> None:
     for library in libraries_imported(path) & set(ONLY_IN):
-        assert part(path) in ONLY_IN[library], f"{library} must not be known here"
+        assert room(path) in ONLY_IN[library], f"{library} must not be known here"
 
 
 @pytest.mark.parametrize("path", APP, ids=name)
 def test_nobody_imports_the_wiring_but_those_who_start_it(path: Path) -> None:
-    assert part(path) in STARTERS or not parts_imported(path) & {"bootstrap", "cli"}
+    assert room(path) in STARTERS or not rooms_imported(path) & {"bootstrap", "cli"}
 
 
 def test_the_wiring_does_not_know_who_starts_it() -> None:
-    assert not parts_imported(ROOT / "app" / "bootstrap.py") & (STARTERS | {"ask", "client"})
+    assert not rooms_imported(ROOT / "app" / "bootstrap.py") & (STARTERS | {"client"})
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

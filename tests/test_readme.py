@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statemachine.diagram import README_BEGIN, README_END, readme_section
-from statemachine.drawing import svg
-from statemachine.glance import Glance
+from statemachine.views.diagram import README_BEGIN, README_END, readme_section
+from statemachine.views.snapshot import Glance
+from statemachine.views.svg import svg
 from tests.statemachine.runs import Run, risky, safe
 
 README = Path(__file__).parents[1] / "README.md"

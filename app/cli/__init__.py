@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from app.cli.asking import ask
+from app.cli.ask import ask
+from app.cli.demo import chaos, demo
+from app.cli.diagram import diagram, timeline
 from app.cli.knowledge import knowledge
-from app.cli.machine import diagram, timeline
-from app.cli.service import serve, token
-from app.cli.trying import chaos, demo
+from app.cli.serve import serve, token
 from app.errors import AuraError
 
 

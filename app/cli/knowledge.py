@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from app.knowledge.service import Knowledge
-    from app.workspace import Found, LogSummary
+    from app.ports.knowledge import Found, LogSummary
 
 ResultT = TypeVar("ResultT")
 
@@ -49,7 +49,7 @@ def stats() -> None:
 def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str, ...], limit: int) -> None:
     """Find what the agent would find for QUERY. Without AURA_KNOWLEDGE_PATH or _URL the index is made for
     this search."""
-    from app.workspace import Query
+    from app.ports.knowledge import Query
 
     asked = Query(query, since.replace(tzinfo=UTC).timestamp() if since else None, types, limit)
 

@@ -19,8 +19,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def minted(user: str, tenant: str, role: str | None, hours: float) -> str:
-    from app.auth import mint
     from app.settings import Settings
+    from app.web.auth import mint
 
     secret = Settings.from_environment().jwt_secret.get_secret_value()
     lifetime = int(hours * 3600)

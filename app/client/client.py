@@ -24,7 +24,7 @@ from app.client.answers import (
     words,
 )
 from app.client.stream import RunStream
-from app.schema.answers import RequestPage, RunDetails, RunPage
+from app.ports.responses import RequestPage, RunDetails, RunPage
 from statemachine.checkpoint import JsonObject
 from statemachine.states import State
 

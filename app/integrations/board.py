@@ -22,7 +22,9 @@ from app.integrations.agent_task import Call, Complete, Create, Delivered, Fail,
 from app.integrations.breaker import Breaker
 from app.integrations.main_service import CALLS_AT_ONCE, Away, Caller, CallerRefused, CallRefused, MainService
 from app.integrations.seal import Seal
-from app.ports import Clock, Outbox, Principal, Ticket
+from app.ports.clock import Clock
+from app.ports.identity import Principal
+from app.ports.tasks import Outbox, Ticket
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 

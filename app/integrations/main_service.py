@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import httpx2
 
+from app.http.transport import AiohttpTransport
 from app.integrations.agent_task import Call, Complete, Create, Fail, Report, Start
-from app.transport import AiohttpTransport
 from statemachine.checkpoint import RunRequest
 
 _TASKS = "/main/agent/tasks"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from app.workspace import WorkspaceEvent
+from app.ports.knowledge import WorkspaceEvent
 from statemachine.decisions import JAVA_HEADER
 
 MESSAGE_LIMIT_BYTES = 256 * 1024

@@ -15,7 +15,7 @@ import structlog
 from app.errors import AuraError, StorageUnavailable
 from app.knowledge.events import Malformed, parse
 from app.knowledge.vectors import Vectors
-from app.workspace import Found, KnowledgeIndex, KnowledgeLog, Query, WorkspaceEvent
+from app.ports.knowledge import Found, KnowledgeIndex, KnowledgeLog, Query, WorkspaceEvent
 
 _INBOX = 10_000
 _INBOX_BYTES = 32 * 1024 * 1024

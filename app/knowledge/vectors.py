@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from app.errors import AuraError, ModelError
-from app.ports import Clock
-from app.workspace import Embeddings, KnowledgeIndex, KnowledgeLog, Unembedded, Vector
+from app.ports.clock import Clock
+from app.ports.knowledge import Embeddings, KnowledgeIndex, KnowledgeLog, Unembedded, Vector
 
 _BATCH = 64
 _LEASE_SECONDS = 30.0

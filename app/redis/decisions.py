@@ -19,11 +19,12 @@ from typing import Any
 import structlog
 
 from app.errors import StorageUnavailable
-from app.ports import ApprovalRequest, Clock, RequestStatus
+from app.ports.clock import Clock
+from app.ports.decisions import ApprovalRequest, RequestStatus
 from app.redis import keys, scripts, tasks
-from app.redis.channels import Channels
-from app.redis.connection import Command, Connection
 from app.redis.senders import Senders
+from app.redis.wire.connection import Command, Connection
+from app.redis.wire.pubsub import Channels
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalElsewhere, SignalIgnored, names_its_request, parse_signal
 from statemachine.frames import compact_json

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from app.errors import RunLost, StorageUnavailable
-from app.ports import Entry
+from app.ports.journal import Entry
 from app.redis import keys
-from app.redis.channels import Channels
-from app.redis.connection import Connection
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import Channels
 
 _KEPT = 256
 _PAGE = 100

@@ -15,12 +15,13 @@ from typing import Any
 import structlog
 
 from app.errors import FieldInvalid, RunDamaged, RunExists, RunLost, StorageUnavailable, TooManyRuns
-from app.ports import Entry, Page, RunLock, RunRecord, Tail, Ticket
+from app.ports.journal import Entry, Page, RunLock, RunRecord, Tail
+from app.ports.tasks import Ticket
 from app.redis import keys, scripts, tasks
-from app.redis.channels import Channels
-from app.redis.connection import Command, Connection
 from app.redis.feeds import Feeds, pairs
 from app.redis.nodes import RedisNodes
+from app.redis.wire.connection import Command, Connection
+from app.redis.wire.pubsub import Channels
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.frames import DONE_BODY

@@ -13,11 +13,11 @@ from itertools import groupby
 from typing import Any
 
 from app.errors import StorageUnavailable
-from app.ports import Clock
+from app.ports.clock import Clock
+from app.ports.knowledge import Logged, LogSummary, Position, Vector, WorkspaceEvent
 from app.redis import keys
-from app.redis.channels import Channels
-from app.redis.connection import Connection
-from app.workspace import Logged, LogSummary, Position, Vector, WorkspaceEvent
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import Channels
 
 _REFUSAL_SECONDS = 60
 

@@ -18,10 +18,11 @@ from typing import Any
 import structlog
 
 from app.errors import StorageUnavailable
-from app.ports import Claim, RunLock
+from app.ports.journal import RunLock
+from app.ports.nodes import Claim
 from app.redis import keys, scripts
-from app.redis.channels import Channels
-from app.redis.connection import Command, Connection
+from app.redis.wire.connection import Command, Connection
+from app.redis.wire.pubsub import Channels
 
 _BATCH = 500
 _RELEASED = 50

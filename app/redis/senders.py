@@ -8,8 +8,8 @@ from __future__ import annotations
 import structlog
 
 from app.errors import StorageUnavailable
-from app.ports import Clock
-from app.redis.connection import Connection
+from app.ports.clock import Clock
+from app.redis.wire.connection import Connection
 from statemachine.decisions import JAVA_HEADER, JAVA_REMEDY
 
 _NAMES = JAVA_HEADER + b"t*hitl:*"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.errors import StorageUnavailable
-from app.ports import TaskRecord, Ticket
+from app.ports.tasks import TaskRecord, Ticket
 from app.redis import keys, scripts
-from app.redis.connection import Command, Connection
+from app.redis.wire.connection import Command, Connection
 from statemachine.checkpoint import Checkpoint
 from statemachine.frames import compact_json
 

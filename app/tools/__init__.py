@@ -6,12 +6,13 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from app.ports import Clock, Tool
+from app.ports.clock import Clock
+from app.ports.knowledge import WorkspaceSearch
+from app.ports.tools import Tool
 from app.tools.clock import GetCurrentTime
 from app.tools.github import CreatePullRequest, GetPullRequest
 from app.tools.mail import Encryption, SendEmail
 from app.tools.workspace import SearchWorkspace
-from app.workspace import WorkspaceSearch
 
 KNOWN_TOOL_NAMES = frozenset(
     {GetCurrentTime.name, SendEmail.name, GetPullRequest.name, CreatePullRequest.name, SearchWorkspace.name}

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.ports import Clock, ToolContext
+from app.ports.clock import Clock
+from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
 
 # Written out: `strftime("%A")` follows the locale of the machine.

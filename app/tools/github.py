@@ -12,7 +12,7 @@ from gidgethub.httpx import GitHubAPI
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.errors import ToolError
-from app.ports import ToolContext
+from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
 
 DEFAULT_API_URL = "https://api.github.com"

@@ -17,7 +17,8 @@ import aiosmtplib
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.errors import ConfigurationError, ToolError
-from app.ports import Clock, ToolContext
+from app.ports.clock import Clock
+from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
 
 Encryption = Literal["starttls", "tls", "none"]

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError
-from app.ports import Cited, Tool, ToolContext
+from app.ports.tools import Cited, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
 from app.tools.arguments import ArgumentsInvalid

@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.errors import AuraError, ToolError
-from app.ports import Cited, ToolContext
-from app.workspace import Hit, Query, WorkspaceSearch
+from app.ports.knowledge import Hit, Query, WorkspaceSearch
+from app.ports.tools import Cited, ToolContext
 from statemachine.checkpoint import JsonObject
 
 _NOTICE = (

@@ -3,8 +3,8 @@
 import pytest
 
 from app import logs
-from tests.harness.asked import asked
-from tests.harness.asking import mail, mailing
+from tests.harness.approvals import asked
+from tests.harness.clients import mail, mailing
 
 __all__ = ["asked", "mail", "mailing"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import redis
 
-from app import completion
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedTurn
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.model import chunks as completion
 from app.redis import scripts
-from app.redis.line import Line
+from app.redis.wire.protocol import Line
 from statemachine.frames import FRAME_LIMIT_BYTES
 from tests.harness.frames import answer, check
 from tests.harness.raw import MakeSettings, whole

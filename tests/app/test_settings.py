@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypercorn.config import Config
 
-from app import server
 from app.errors import ConfigurationError
+from app.server import process as server
 from app.settings import Settings
 from tests.harness.service import SECRET
 

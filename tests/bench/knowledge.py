@@ -29,17 +29,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from app.demo.embeddings import DIMENSIONS, embedding
-from app.knowledge import tables
-from app.knowledge.database import Database
+from app.dev.demo.embeddings import DIMENSIONS, embedding
 from app.knowledge.embeddings import quantised
 from app.knowledge.events import parse
-from app.knowledge.lexemes import asked as asked_terms
-from app.knowledge.lexemes import stemmed
-from app.knowledge.postgres import PostgresIndex
+from app.knowledge.postgres import tables
+from app.knowledge.postgres.index import PostgresIndex
+from app.knowledge.postgres.tsvector import asked as asked_terms
+from app.knowledge.postgres.tsvector import stemmed
 from app.knowledge.ranking import fuse
+from app.knowledge.sqlite.database import Database
 from app.knowledge.text import query_terms, terms
-from app.workspace import Logged, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import Logged, Query, Vector, WorkspaceEvent
 from tests.harness.postgres import PostgresServer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "knowledge"

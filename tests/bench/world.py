@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import redis
 
-from app.demo.redis import RedisServer
-from app.parent import die_with_parent
+from app.dev.demo.redis import RedisServer
+from app.server.parent import die_with_parent
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
 from tests.harness.nursery import Nursery
 from tests.harness.process import ServeProcess
 from tests.harness.service import SECRET

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from app.demo.script import ScriptedCall, ScriptedTurn
-from app.demo.smtp import ReceivedMail, SmtpSink
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.smtp import ReceivedMail, SmtpSink
 
 MAIL = {"to": ["kim@example.com"], "subject": "회의", "body": "내일 10시에 만나요."}
 

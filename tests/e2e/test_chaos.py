@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from app.chaos import plan, takeover
-from app.chaos.clients import DONE_BODY, Answer, Decided, Frame, Record
-from app.chaos.cluster import Injected
-from app.chaos.plan import Fault, FaultKind, Kind, RunPlan
-from app.chaos.takeover import Takeovers
-from app.chaos.verdict import Evidence, judge
+from app.dev.chaos import plan, takeover
+from app.dev.chaos.clients import DONE_BODY, Answer, Decided, Frame, Record
+from app.dev.chaos.cluster import Injected
+from app.dev.chaos.plan import Fault, FaultKind, Kind, RunPlan
+from app.dev.chaos.takeover import Takeovers
+from app.dev.chaos.verdict import Evidence, judge
 from tests.harness.nursery import ROOT
 from tests.harness.waiting import eventually
 

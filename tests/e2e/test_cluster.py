@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
-from app.demo.script import ScriptedCall, ScriptedTurn
-from app.demo.smtp import SmtpSink
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
 from tests.e2e.mail import asks_for_mail, mail_settings
 from tests.e2e.test_storage import NodesOn
 from tests.harness.follow import Follower, of_type

@@ -13,8 +13,8 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, expect
 
-from app.demo.model import MODEL_NAME, ScriptedModelServer
-from app.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from tests.harness.browser import Console, Demo, chromium, needs_chromium
 from tests.harness.gateways import behind, program
 from tests.harness.nursery import Nursery

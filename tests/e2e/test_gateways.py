@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedTurn
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from tests.harness.frames import Frame, answer, check, types
 from tests.harness.gateways import KINDS, Behind, behind, program

@@ -5,9 +5,9 @@ from __future__ import annotations
 import psycopg
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedTurn
-from app.knowledge.tables import SCHEMA
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.knowledge.postgres.tables import SCHEMA
 from app.redis import keys
 from tests.e2e.conftest import Nodes
 from tests.harness.knowledge import Publish, listening, mail

@@ -7,9 +7,9 @@ import json
 
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedTurn
-from app.demo.smtp import SmtpSink
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import asks_for_mail, mail_settings
 from tests.harness.follow import Follower, of_type

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
-from app.demo.script import ScriptedTurn
-from app.demo.smtp import SmtpSink
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.script import ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
 from app.redis import keys
 from tests.e2e.mail import mail_settings
 from tests.e2e.test_storage import NodesOn, refused

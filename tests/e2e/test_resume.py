@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from tests.e2e.conftest import Nodes
 from tests.harness.frames import Frame, answer, check, types
 from tests.harness.service import headers

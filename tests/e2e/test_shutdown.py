@@ -11,16 +11,16 @@ import httpx2
 import pytest
 import redis
 
-from app.chaos.link import Relay
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
-from app.demo.script import ScriptedTurn
-from app.demo.smtp import SmtpSink
+from app.dev.chaos.link import Relay
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.script import ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
 from tests.e2e.test_storage import NodesOn
 from tests.e2e.two_runs import DONE, TEXT, two_runs
-from tests.harness.asking import client, collected, events, token
+from tests.harness.clients import client, collected, events, token
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import StreamReader, answer, check, types
 from tests.harness.service import Client

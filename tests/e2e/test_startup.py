@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.demo.redis import RedisServer
+from app.dev.demo.redis import RedisServer
 from tests.e2e.conftest import Nodes
 from tests.harness.nursery import ROOT
 from tests.harness.process import free_port

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
-from app.demo.script import ScriptedTurn
-from app.demo.smtp import SmtpSink
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.script import ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
 from app.redis import scripts
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import asks_for_mail, mail_settings

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from app.demo.http import Answer, HttpServer, Request
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedCall, ScriptedTurn
-from app.demo.smtp import SmtpSink
+from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
 from tests.harness.follow import BROKEN, Follower, of_type

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from app.demo.model import ScriptedModelServer
-from app.demo.script import ScriptedTurn
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
 from tests.e2e.mail import asks_for_mail
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import Frame, StreamReader, answer, check

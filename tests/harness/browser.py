@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from app.demo.model import ScriptedModelServer
+from app.dev.demo.model import ScriptedModelServer
 from tests.harness.nursery import ROOT
 from tests.harness.process import Command
 

@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator
 from quart import Quart
 from werkzeug.exceptions import HTTPException
 
-from app.routes.documents import described_routes
-from app.schema.events import events_schema
-from app.schema.openapi import Document
+from app.web.openapi.document import Document
+from app.web.openapi.events import events_schema
+from app.web.routes.documents import described_routes
 from statemachine.frames import Shape
 
 

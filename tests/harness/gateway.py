@@ -8,7 +8,7 @@ import random
 import time
 from urllib.parse import urlsplit
 
-from app.chaos.link import READ_BYTES, Relay, Side
+from app.dev.chaos.link import READ_BYTES, Relay, Side
 
 
 class Gateway(Relay):

@@ -9,8 +9,8 @@ from typing import Any
 import redis
 from click.testing import Result
 
+from app.ports.knowledge import KnowledgeIndex
 from app.redis.keys import DOMAIN_CHANNELS
-from app.workspace import KnowledgeIndex
 from tests.harness.service import Aura
 from tests.harness.waiting import eventually
 

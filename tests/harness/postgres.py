@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import psycopg
 
-from app.knowledge.tables import SCHEMA
-from app.parent import die_with_parent
+from app.knowledge.postgres.tables import SCHEMA
+from app.server.parent import die_with_parent
 
 _POLL_SECONDS = 0.01
 _START_SECONDS = _STOP_SECONDS = 20.0

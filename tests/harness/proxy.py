@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from app.chaos.link import READ_BYTES, Relay, Side, until_either
+from app.dev.chaos.link import READ_BYTES, Relay, Side, until_either
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from app.chaos.link import READ_BYTES, Link, Side, until_either
+from app.dev.chaos.link import READ_BYTES, Link, Side, until_either
 
 
 class RedisProxy(Link):

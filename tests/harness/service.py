@@ -15,12 +15,13 @@ import httpx2
 from hypercorn.asyncio import serve
 from quart import Quart
 
-from app import server
-from app.auth import mint
 from app.bootstrap import Service, create_app
-from app.console.entrance import Entrance
-from app.ports import Clock, Tool
+from app.ports.clock import Clock
+from app.ports.tools import Tool
+from app.server import process as server
 from app.settings import Settings
+from app.web.auth import mint
+from app.web.one_time_codes import Entrance
 from tests.harness.conformity import Conformity
 from tests.harness.frames import StreamReader
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.demo.script import ScriptedCall, ScriptedTurn
-from app.ports import ToolContext
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.ports.tools import ToolContext
 
 
 class NoteArguments(BaseModel):

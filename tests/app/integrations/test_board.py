@@ -13,15 +13,15 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from app.auth import mint
 from app.clock import SystemClock
-from app.demo.main_service import AgentTask, MainServiceStandIn, is_ended
-from app.demo.model import ScriptedModelServer
-from app.demo.scenarios import Scenario
-from app.demo.script import ScriptedCall, ScriptedTurn
-from app.redis.connection import Connection
+from app.dev.demo.main_service import AgentTask, MainServiceStandIn, is_ended
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.scenarios import Scenario
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.redis.tasks import RedisOutbox
+from app.redis.wire.connection import Connection
 from app.settings import Settings
+from app.web.auth import mint
 from tests.harness.frames import Frame, check, types
 from tests.harness.service import SECRET, Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import Answer, HttpServer, Request
 from app.integrations.agent_task import Complete, Create, Fail, Report, Start
 from app.integrations.breaker import Breaker
 from app.integrations.main_service import Away, Caller, CallerRefused, CallRefused, MainService

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import main
-from app.demo.redis import RedisServer
-from app.knowledge.postgres import PostgresIndex
-from app.knowledge.sqlite import SqliteIndex
-from app.workspace import KnowledgeIndex
+from app.dev.demo.redis import RedisServer
+from app.knowledge.postgres.index import PostgresIndex
+from app.knowledge.sqlite.index import SqliteIndex
+from app.ports.knowledge import KnowledgeIndex
 from tests.harness.knowledge import MODEL, Knowing, Opened
 from tests.harness.service import SECRET
 

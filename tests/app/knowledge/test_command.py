@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from app.demo.model import ScriptedModelServer
+from app.dev.demo.model import ScriptedModelServer
 from app.settings import Settings
 from tests.harness.knowledge import Knowing, Publish, counted, in_thread, listening, mail
 from tests.harness.service import running

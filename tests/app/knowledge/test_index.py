@@ -9,10 +9,10 @@ from unicodedata import normalize
 
 import pytest
 
-from app.demo.embeddings import embedding
+from app.dev.demo.embeddings import embedding
 from app.knowledge.embeddings import quantised
 from app.knowledge.events import parse
-from app.workspace import START, KnowledgeIndex, Logged, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import START, KnowledgeIndex, Logged, Query, Vector, WorkspaceEvent
 from tests.harness.knowledge import MODEL, Opened
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "knowledge"

@@ -11,14 +11,14 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from app.demo.model import ScriptedModelServer
-from app.demo.redis import RedisServer
-from app.demo.script import ScriptedTurn
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.script import ScriptedTurn
 from app.knowledge import service
 from app.knowledge.service import Knowledge
+from app.ports.knowledge import Found, Query
 from app.redis import keys
 from app.settings import Settings
-from app.workspace import Found, Query
 from tests.harness.frames import Frame, check
 from tests.harness.knowledge import Publish, counted, listening, mail
 from tests.harness.service import Aura, headers, running

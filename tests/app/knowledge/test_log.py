@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from app.clock import SystemClock
-from app.demo.redis import RedisServer
+from app.dev.demo.redis import RedisServer
+from app.ports.knowledge import Vector, WorkspaceEvent
 from app.redis import keys
-from app.redis.channels import Channels
-from app.redis.connection import Connection
 from app.redis.knowledge import RedisKnowledgeLog
-from app.workspace import Vector, WorkspaceEvent
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import Channels
 from tests.harness.knowledge import MODEL
 
 MakeLog = Callable[..., RedisKnowledgeLog]

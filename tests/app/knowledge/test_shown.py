@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.ask.view import View
 from app.client.frames import Received
+from app.dev.ask.view import View
 from statemachine.events import Thought
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.knowledge.lexemes import asked, document, halfvec, pattern
+from app.knowledge.postgres.tsvector import asked, document, halfvec, pattern
 from app.knowledge.text import excerpt, query_terms, terms
-from app.workspace import WorkspaceEvent
+from app.ports.knowledge import WorkspaceEvent
 
 
 def test_terms_are_pairs_of_syllables_and_words() -> None:

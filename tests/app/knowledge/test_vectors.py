@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from app.demo.embeddings import DIMENSIONS
-from app.demo.model import ScriptedModelServer
+from app.dev.demo.embeddings import DIMENSIONS
+from app.dev.demo.model import ScriptedModelServer
 from app.errors import ModelError
 from app.knowledge import vectors
 from app.knowledge.embeddings import OpenAIEmbeddings, quantised
+from app.ports.knowledge import Query
 from app.settings import Settings
-from app.workspace import Query
 from tests.harness.knowledge import Publish, counted, listening, mail
 from tests.harness.service import Aura, running
 from tests.harness.waiting import eventually

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.ports import ToolContext
+from app.ports.tools import ToolContext
 
 NOON_IN_SEOUL = 1_706_151_600.0  # 2024-01-25T12:00:00+09:00
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel
 
 from app.errors import ToolError
-from app.ports import Cited, ToolContext
+from app.ports.tools import Cited, ToolContext
 from app.tools.registry import ApprovalMissing, ToolRegistry
 from statemachine.checkpoint import CallStatus, Grant, ToolCall, digest
 

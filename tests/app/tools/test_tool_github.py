@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.errors import ToolError
-from app.ports import ToolContext
+from app.ports.tools import ToolContext
 from app.tools.github import (
     CreatePullRequest,
     CreatePullRequestArguments,

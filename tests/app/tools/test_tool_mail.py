@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope
 from pydantic import SecretStr, ValidationError
 
 from app.errors import ToolError
-from app.ports import ToolContext
+from app.ports.tools import ToolContext
 from app.tools.mail import SendEmail, SendEmailArguments
 from tests.harness.certificate import Certificate
 

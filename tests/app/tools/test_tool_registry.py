@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app.errors import ConfigurationError, FieldInvalid
-from app.ports import Tool, ToolContext
+from app.ports.tools import Tool, ToolContext
 from app.tools.clock import GetCurrentTime
 from app.tools.github import CreatePullRequest, GetPullRequest
 from app.tools.mail import SendEmail

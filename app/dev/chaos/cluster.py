@@ -1,0 +1,270 @@
+"""The nodes, each `aura serve` in a process of its own behind a link to Redis of its own, and what is done to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import httpx2
+
+import app
+from app.dev.chaos.link import Link
+from app.dev.chaos.plan import Fault, FaultKind
+from app.dev.demo.redis import RedisServer
+from app.server.parent import die_with_parent
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 25.0
+_POLL_SECONDS = 0.05
+_PATIENCE_SECONDS = 60.0
+_SETTLED_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """A fault as it happened: from when to when (Unix s)."""
+
+    kind: FaultKind
+    node: int
+    since: float
+    until: float
+
+
+class Node:
+    """One node: its process, started again after every end."""
+
+    def __init__(self, index: int, environment: Mapping[str, str], link: Link, folder: Path) -> None:
+        self.index = index
+        self.port = _free_port()
+        self.link = link
+        self.log_path = folder / f"node-{index}.log"
+        self.up_since: float | None = None
+        """When it was ready (loop time); None while it is down, on its way, or a fault is upon it."""
+        self.takes_requests = False
+        """Whether a client may try it: it was up, and is not known to be down."""
+        self.problems: list[str] = []
+        """What it did by itself."""
+        self._environment = {**environment, "REDIS_URL": link.url}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    async def start(self) -> None:
+        """Start it and wait until it takes runs; one that dies meanwhile is started again."""
+        try:
+            async with asyncio.timeout(_START_SECONDS), httpx2.AsyncClient(timeout=2, trust_env=False) as http:
+                while True:
+                    if await self._is_ready(http):
+                        break
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            self.problems.append(f"was not ready after {_START_SECONDS:g} s")
+            return
+        self.takes_requests = True
+        self.up_since = asyncio.get_running_loop().time()
+
+    async def _is_ready(self, http: httpx2.AsyncClient) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            if self._process is not None:
+                self.problems.append(f"ended by itself with {self._process.returncode}")
+            self._launch()
+        with contextlib.suppress(httpx2.HTTPError):
+            return bool((await http.get(f"{self.url}/ready")).status_code == 200)
+        return False
+
+    def _launch(self) -> None:
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app", "serve", "--bind", f"127.0.0.1:{self.port}"],
+                cwd=Path(app.__file__).parents[1],
+                env=dict(self._environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for us: we end it in order
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+            )
+
+    def down(self) -> None:
+        self.up_since, self.takes_requests = None, False
+
+    async def ended(self) -> int:
+        """Wait for its end, a while; then end it."""
+        if self._process is None:
+            raise RuntimeError("it does not run")
+        until = asyncio.get_running_loop().time() + _STOP_SECONDS
+        while self._process.poll() is None:
+            if asyncio.get_running_loop().time() > until:
+                self._process.kill()
+            await asyncio.sleep(_POLL_SECONDS)
+        code, self._process = self._process.returncode, None
+        return code
+
+    async def terminate(self) -> None:
+        self.signal(signal.SIGTERM)
+        code = await self.ended()
+        if code:
+            self.problems.append(f"ended with {code} at SIGTERM")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Cluster:
+    """All nodes and their Redis, also an async context manager: everything is up when it is entered."""
+
+    def __init__(self, redis: RedisServer, environment: Mapping[str, str], count: int, folder: Path) -> None:
+        self.redis = redis
+        self.injected: list[Injected] = []
+        self._environment = environment
+        self._count = count
+        self._folder = folder
+        self._redis_is_hit = False
+        self.nodes: list[Node] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            for index in range(self._count):
+                link = Link(self.redis.port)
+                await link.open()
+                self.nodes.append(Node(index, self._environment, link, self._folder))
+            await asyncio.gather(*(node.start() for node in self.nodes))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.kill()
+        for node in self.nodes:
+            await node.link.close()
+
+    def pick(self, dice: random.Random) -> Node | None:
+        """A node for a client: any that is not known to be down. A paused or cut one looks like any other."""
+        open_nodes = [node for node in self.nodes if node.takes_requests]
+        return dice.choice(open_nodes) if open_nodes else None
+
+    async def suffer(self, plan: Iterable[Fault], enough: asyncio.Event) -> None:
+        """Carry out the plan's faults until it is enough; then everything is mended, and up again."""
+        started: set[asyncio.Task[None]] = set()
+        last_at = 0.0
+        try:
+            for fault in plan:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(fault.at_seconds - last_at):
+                        await enough.wait()
+                last_at = fault.at_seconds
+                hit = await self._aimed(fault, enough)
+                if enough.is_set():
+                    break
+                if hit is not None:
+                    started.add(asyncio.create_task(self._inject(hit)))
+                    await asyncio.sleep(0)
+            await asyncio.gather(*started)
+        finally:
+            for task in started:
+                task.cancel()
+            await asyncio.gather(*started, return_exceptions=True)
+
+    async def _aimed(self, fault: Fault, enough: asyncio.Event) -> Fault | None:
+        """The fault at its node, or the next one that is up, once somebody else could take over; None: never."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE_SECONDS
+        while loop.time() < until and not enough.is_set():
+            settled = [
+                node.index
+                for node in (*self.nodes[fault.node :], *self.nodes[: fault.node])
+                if node.up_since is not None and loop.time() - node.up_since > _SETTLED_SECONDS
+            ]
+            if fault.kind.is_of_redis and not self._redis_is_hit:
+                return fault
+            if not fault.kind.is_of_redis and len(settled) > 1:
+                return replace(fault, node=settled[0])
+            await asyncio.sleep(_POLL_SECONDS)
+        return None
+
+    async def _inject(self, fault: Fault) -> None:
+        since = time.time()
+        if fault.kind.is_of_redis:
+            self._redis_is_hit = True
+            try:
+                await self._hit_redis(fault)
+            finally:
+                self._redis_is_hit = False
+            self.injected.append(Injected(fault.kind, -1, since, time.time()))
+            return
+        node = self.nodes[fault.node]
+        node.up_since = None
+        async with self._remembered(fault, since):
+            await self._hit(node, fault)
+
+    @contextlib.asynccontextmanager
+    async def _remembered(self, fault: Fault, since: float) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            self.injected.append(Injected(fault.kind, fault.node, since, time.time()))
+
+    async def _hit(self, node: Node, fault: Fault) -> None:
+        match fault.kind:
+            case FaultKind.KILL:
+                node.down()
+                node.signal(signal.SIGKILL)
+                await node.ended()
+                await asyncio.sleep(fault.lasts_seconds)
+                await node.start()
+            case FaultKind.TERMINATE:
+                node.takes_requests = False  # whoever balances the load looks at /ready
+                await node.terminate()
+                await asyncio.sleep(fault.lasts_seconds)
+                await node.start()
+            case FaultKind.PAUSE:
+                node.signal(signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(fault.lasts_seconds)
+                finally:
+                    node.signal(signal.SIGCONT)
+                await node.start()
+            case FaultKind.CUT:
+                node.link.cut()
+                try:
+                    await asyncio.sleep(fault.lasts_seconds)
+                finally:
+                    node.link.mend()
+                await node.start()
+
+    async def _hit_redis(self, fault: Fault) -> None:
+        if fault.kind is FaultKind.REDIS_PAUSE:
+            self.redis.pause()
+            try:
+                await asyncio.sleep(fault.lasts_seconds)
+            finally:
+                self.redis.resume()
+        else:
+            self.redis.kill()
+            await asyncio.sleep(fault.lasts_seconds)
+            self.redis.restart(keep_data=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

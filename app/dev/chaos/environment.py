@@ -1,0 +1,137 @@
+"""What the nodes act upon: a model that says what the plan wants, a mail server and a GitHub that take their time."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.dev.chaos.plan import PULL_NUMBER, REPOSITORY, Kind, RunPlan
+from app.dev.demo.github import GitHubStandIn
+from app.dev.demo.http import Answer, Request
+from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
+from app.dev.demo.scenarios import Scenario
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.services import fixtures
+from app.dev.demo.smtp import ReceivedMail, SmtpSink
+
+_SLOWEST_SECONDS = 0.8
+
+
+class SlowSmtp(SmtpSink):
+    """Takes its time before a message counts, or before it says so: a kill in between leaves the outcome unknown."""
+
+    async def keep(self, mail: ReceivedMail) -> None:
+        early, seconds = _pace(mail.subject)
+        await asyncio.sleep(seconds * early)
+        await super().keep(mail)
+        await asyncio.sleep(seconds * (not early))
+
+
+class SlowGitHub(GitHubStandIn):
+    """As slow, where something is created."""
+
+    async def _handle(self, request: Request, answer: Answer) -> None:
+        early, seconds = _pace(request.body.decode()) if request.method == "POST" else (False, 0.0)
+        await asyncio.sleep(seconds * early)
+        await super()._handle(request, _Late(answer, seconds * (not early)) if seconds else answer)
+
+
+class _Late(Answer):
+    """An answer that is on its way for a while after the deed."""
+
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        self._answer, self._seconds = answer, seconds
+
+    async def json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
+        await asyncio.sleep(self._seconds)
+        await self._answer.json(status, value, headers)
+
+
+def _pace(text: str) -> tuple[bool, float]:
+    """Whether the wait comes before the deed, and how long it is: the same for the same text."""
+    number = zlib.crc32(text.encode())
+    return bool(number & 1), (number >> 1) % 1000 / 1000 * _SLOWEST_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The parts, started."""
+
+    model: ScriptedModelServer
+    mail: SlowSmtp
+    github: SlowGitHub
+    github_token: str
+
+    def environment(self) -> dict[str, str]:
+        """What leads a node here."""
+        return {
+            "OPENAI_API_KEY": "scripted-no-secret",
+            "OPENAI_BASE_URL": self.model.base_url,
+            "OPENAI_MODEL": MODEL_NAME,
+            "SMTP_HOST": self.mail.host,
+            "SMTP_PORT": str(self.mail.port),
+            "SMTP_TLS": "none",
+            "SMTP_FROM": "aura@example.com",
+            "GITHUB_TOKEN": self.github_token,
+            "GITHUB_API_URL": self.github.url,
+        }
+
+    def mails(self) -> Counter[str]:
+        """How many messages came in, by their subject."""
+        return Counter(mail.subject for mail in self.mail.messages)
+
+    def pulls(self) -> Counter[str]:
+        """How many pull requests were created, by their branch."""
+        return Counter(pull["head"]["ref"] for pull in self.github.created)
+
+
+@asynccontextmanager
+async def world(plans: Iterable[RunPlan]) -> AsyncIterator[World]:
+    """Start the parts; stop them when the block is left."""
+    token = secrets.token_hex(16)
+    async with (
+        ScriptedModelServer() as model,
+        SlowSmtp() as mail,
+        SlowGitHub(fixtures() / "github", token=token) as github,
+    ):
+        model.add(*(_scenario(plan) for plan in plans))
+        yield World(model, mail, github, token)
+
+
+def _scenario(plan: RunPlan) -> Scenario:
+    calls = _calls(plan)
+    asking = [ScriptedTurn(tool_calls=calls, first_delay_ms=200, delay_ms=10)] if calls else []
+    answer = ScriptedTurn(
+        text=plan.text,
+        reasoning=plan.reasoning,
+        first_delay_ms=100,
+        chunk_chars=plan.chunk_chars,
+        delay_ms=plan.delay_ms,
+    )
+    return Scenario(description=plan.prompt, match=[rf"\[chaos {plan.number}\]"], turns=[*asking, answer])
+
+
+def _calls(plan: RunPlan) -> list[ScriptedCall]:
+    owner, repository = REPOSITORY
+    where = {"owner": owner, "repo": repository}
+    mail = ScriptedCall(
+        name="send_email", arguments={"to": ["team@example.com"], "subject": plan.subject, "body": plan.prompt}
+    )
+    pull = ScriptedCall(name="github_create_pr", arguments={**where, "title": plan.subject, "head": plan.branch})
+    match plan.kind:
+        case Kind.ANSWER:
+            return []
+        case Kind.SAFE_TOOLS:
+            read = ScriptedCall(name="github_get_pr", arguments={**where, "number": PULL_NUMBER})
+            return [ScriptedCall(name="get_current_time"), read]
+        case Kind.MAIL:
+            return [mail]
+        case Kind.PULL_REQUEST:
+            return [pull]
+        case Kind.BOTH:
+            return [mail, pull]

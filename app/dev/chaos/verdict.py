@@ -1,0 +1,174 @@
+"""Compares what clients saw with what is stored, and what was done with what a person allowed. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from app.dev.chaos.clients import DONE_BODY, Frame, Record
+from app.dev.chaos.plan import RunPlan
+from app.dev.chaos.takeover import Takeovers
+
+_TOLD = 40
+
+
+@dataclass(slots=True)
+class Counts:
+    """What must be zero."""
+
+    lost_events: int = 0
+    duplicate_ids: int = 0
+    gaps: int = 0
+    foreign_frames: int = 0
+    """Frames that the run's log does not hold, or holds otherwise."""
+    wrong_answers: int = 0
+    wrong_ends: int = 0
+    tools_run_twice: int = 0
+    """More often than a person allowed."""
+    calls_lost: int = 0
+    """Allowed, and neither run nor asked about again."""
+    not_finished: int = 0
+    second_ends: int = 0
+    runs_too_many: int = 0
+    """Started, and nobody's."""
+    broken: int = 0
+    """Nodes that died or broke by themselves, and answers that no client should get."""
+    late_takeovers: int = 0
+
+
+@dataclass(slots=True)
+class Verdict:
+    """The figures, and in words what is wrong with them."""
+
+    counts: Counts = field(default_factory=Counts)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not any(getattr(self.counts, name) for name in Counts.__slots__)
+
+    def add(self, name: str, words: str, count: int = 1) -> None:
+        if count > 0:
+            setattr(self.counts, name, getattr(self.counts, name) + count)
+            self.findings.append(f"{name.replace('_', ' ')}: {words}")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that came of a trial."""
+
+    records: Sequence[Record]
+    logs: Mapping[str, Sequence[Frame]]
+    """The Redis Stream of each run."""
+    mails: Mapping[str, int]
+    pulls: Mapping[str, int]
+    stored_runs: frozenset[str]
+    planned: int
+    node_problems: Sequence[str]
+    takeovers: Takeovers
+
+
+def judge(evidence: Evidence) -> Verdict:
+    verdict = Verdict()
+    verdict.add("not_finished", "runs that were never begun", evidence.planned - len(evidence.records))
+    for record in evidence.records:
+        log = evidence.logs.get(record.session_id or "", ())
+        _judge_stream(verdict, record, log)
+        _judge_end(verdict, record, log)
+        _judge_deeds(verdict, record, log, evidence)
+        for problem in record.problems:
+            verdict.add("broken", f"{_name(record)}: {problem}")
+    known = {record.session_id for record in evidence.records}
+    for session_id in sorted(evidence.stored_runs - known):
+        verdict.add("runs_too_many", f"{session_id} is nobody's")
+    for problem in evidence.node_problems:
+        verdict.add("broken", problem)
+    for late in evidence.takeovers.late:
+        verdict.add("late_takeovers", late)
+    return verdict
+
+
+def _judge_stream(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
+    """Exactly the log's frames, in its order."""
+    stored = dict(log)
+    seen: Counter[int] = Counter(id for id, _ in record.frames)
+    name = _name(record)
+    disorder = sum(later <= earlier for (earlier, _), (later, _) in pairwise(record.frames))
+    verdict.add("duplicate_ids", f"{name}: {[id for id in seen if seen[id] > 1][:5]}", disorder)
+    foreign = [id for id, body in record.frames if stored.get(id) != body]
+    verdict.add("foreign_frames", f"{name}: {foreign[:5]}", len(foreign))
+    if not record.is_done:
+        log = [frame for frame in log if record.frames and frame[0] <= record.frames[-1][0]]
+    missing = [id not in seen for id, _ in log]
+    lost = [id for id, _ in log if id not in seen]
+    verdict.add("lost_events", f"{name}: {lost[:5]}", len(lost))
+    verdict.add("gaps", f"{name}", sum(now and not before for before, now in pairwise([False, *missing])))
+
+
+def _judge_end(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
+    name, plan = _name(record), record.plan
+    if not record.is_done:
+        last = str(record.frames[-1:])[:300]
+        verdict.add("not_finished", f"{name}: after {len(record.frames)} frames, the last {last}")
+    ends = [event["status"] for event in _events(log) if event["type"] == "end"]
+    marks = [index for index, (_, body) in enumerate(log) if body == DONE_BODY]
+    verdict.add("second_ends", f"{name}: {ends}", max(len(ends), len(marks)) - 1)
+    if marks and marks[0] != len(log) - 1:
+        verdict.add("second_ends", f"{name}: something follows the end")
+    if not ends:
+        return
+    own = "rejected" if any(decided.answer == "rejected" for decided in record.decisions) else "completed"
+    if ends[0] != own and not (ends[0] == "cancelled" and record.cancelled):
+        told = [event.get("message") for event in _events(log) if event["type"] in ("error", "end")]
+        verdict.add("wrong_ends", f"{name}: {ends[0]} instead of {own}, {told}")
+    answer = "".join(event["content"] for event in _events(record.frames) if event["type"] == "content")
+    is_right = answer == plan.text if ends[0] == "completed" else plan.text.startswith(answer)
+    if record.is_done and not is_right:
+        verdict.add("wrong_answers", f"{name}: {_difference(plan.text, answer)}")
+
+
+def _judge_deeds(verdict: Verdict, record: Record, log: Sequence[Frame], evidence: Evidence) -> None:
+    """A tool may run once for each time that a person allowed it; and does, where nothing came in between."""
+    plan, name = record.plan, _name(record)
+    is_completed = any(event["type"] == "end" and event["status"] == "completed" for event in _events(log))
+    done_by_tool = {
+        "send_email": evidence.mails.get(plan.subject, 0),
+        "github_create_pr": evidence.pulls.get(plan.branch, 0),
+    }
+    for tool, done in done_by_tool.items():
+        said = [decided.answer for decided in record.decisions if decided.tool == tool]
+        allowed = said.count("approved")
+        verdict.add("tools_run_twice", f"{name}: {tool} ran {done} times, allowed {allowed}", done - allowed)
+        if is_completed and tool in plan.kind.tools and (not said or (said[-1] == "approved" and not done)):
+            verdict.add("calls_lost", f"{name}: {tool} was {said or 'never asked about'} and did not run")
+    failed = [event for event in _events(log) if event["type"] == "tool_execution" and event["status"] == "failed"]
+    for event in failed if not record.cancelled else ():
+        verdict.add("calls_lost", f"{name}: {event['toolName']} failed: {event.get('error')}")
+
+
+def _events(frames: Sequence[Frame]) -> list[dict[str, Any]]:
+    data = (body.partition(b"data: ")[2] for _, body in frames if body != DONE_BODY)
+    return [json.loads(one) for one in data]
+
+
+def _difference(expected: str, answer: str) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(expected, answer, strict=False)) if a != b), None)
+    at = min(len(expected), len(answer)) if at is None else at
+    return (
+        f"{len(answer)} of {len(expected)} characters, from {at} on {answer[at : at + _TOLD]!r}"
+        f" instead of {expected[at : at + _TOLD]!r}"
+    )
+
+
+def _name(record: Record) -> str:
+    plan: RunPlan = record.plan
+    return f"run {plan.number} ({plan.kind.value}, {record.session_id})"
+
+
+def outcomes_asked(records: Sequence[Record]) -> int:
+    """How often a person was asked about a call that may already have happened."""
+    return sum(decided.outcome_unknown for record in records for decided in record.decisions)

@@ -1,0 +1,138 @@
+"""A stand-in for the Main Service's agent tasks: keeps what it is told, and can be as unreliable as a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.dev.demo.http import Answer, Request, StandIn
+
+_PATH = re.compile(r"/main/agent/tasks(?:/(?P<task>[^/]+)/(?P<verb>start|progress|complete|fail))?")
+_METHODS = {None: "POST", "start": "POST", "progress": "PATCH", "complete": "POST", "fail": "POST"}
+
+
+@dataclass(slots=True)
+class AgentTask:
+    """A task as the Main Service has it: PENDING, RUNNING, COMPLETED or FAILED."""
+
+    task_id: str
+    asked: dict[str, Any]
+    status: str = "PENDING"
+    progress: int = 0
+    description: str = ""
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    result: Any = None
+    error_message: str | None = None
+
+    @property
+    def session_id(self) -> str:
+        return str(json.loads(self.asked["inputData"])["sessionId"])
+
+
+def is_ended(task: AgentTask) -> bool:
+    return task.status in ("COMPLETED", "FAILED")
+
+
+class MainServiceStandIn(StandIn):
+    """The server, also an async context manager: 127.0.0.1, any free port.
+
+    `failing` is the share of calls that fail: half of them before anything is done, half with the answer lost. With
+    `hanging` no call is answered. `rejects_tokens`: every call gets 401.
+    """
+
+    def __init__(self, *, failing: float = 0.0, seed: int = 0) -> None:
+        self.tasks: dict[str, AgentTask] = {}
+        self.requests: list[Request] = []
+        """Every request with its headers, in the order in which they came in."""
+        self.failing = failing
+        self.rejects_tokens = False
+        self.go_on = asyncio.Event()
+        """Not set: it hangs."""
+        self.go_on.set()
+        self._chance = random.Random(seed)  # noqa: S311 - a script, not a secret
+        self._by_key: dict[str, str] = {}
+        self._changed = asyncio.Condition()
+        super().__init__()
+
+    @property
+    def url(self) -> str:
+        return self._http.origin
+
+    async def settled(self, timeout_seconds: float) -> None:
+        """Wait until every task has ended, or until the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self._changed:
+                await self._changed.wait_for(lambda: bool(self.tasks) and all(map(is_ended, self.tasks.values())))
+
+    async def _handle(self, request: Request, answer: Answer) -> None:
+        self.requests.append(request)
+        await self.go_on.wait()
+        fails = self._chance.random() < self.failing
+        is_lost = fails and self._chance.random() < 0.5
+        if fails and not is_lost:
+            await answer.json(503, _error("E5003", "later"))
+        elif self.rejects_tokens or not request.headers.get("authorization", "").startswith("Bearer "):
+            await answer.json(401, _error("E2002", "토큰이 만료되었습니다."))
+        else:
+            status, body = self._answered(request)
+            async with self._changed:
+                self._changed.notify_all()
+            if not is_lost:
+                await answer.json(status, body)
+
+    def _answered(self, request: Request) -> tuple[int, dict[str, Any]]:
+        found = _PATH.fullmatch(request.path)
+        if found is None or request.method != _METHODS[found["verb"]]:
+            return 404, _error("E1004", request.path)
+        try:
+            body = request.json() if request.body else {}
+        except ValueError:
+            return 400, _error("E1001", "not JSON")
+        if found["task"] is None:
+            return self._created(request, body)
+        task = self.tasks.get(found["task"])
+        if task is None:
+            return 404, _error("E1004", "no such task")
+        wanted = "PENDING" if found["verb"] == "start" else "RUNNING"
+        if task.status != wanted:
+            return 409, _error("E3001", f"the task is {task.status}")
+        self._move(task, found["verb"], request, body)
+        return 200, _success(task)
+
+    def _created(self, request: Request, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        missing = [name for name in ("taskType", "userId", "tenantId", "description", "inputData") if name not in body]
+        if missing:
+            return 400, _error("E4000", f"{missing[0]} is required")
+        key = request.headers.get("idempotency-key", "")
+        known = self._by_key.get(key)
+        task = self.tasks[known] if known else AgentTask(f"task-{len(self.tasks) + 1}", body)
+        self.tasks[task.task_id] = task
+        if key:
+            self._by_key[key] = task.task_id
+        return 201, _success(task)
+
+    def _move(self, task: AgentTask, verb: str, request: Request, body: Any) -> None:
+        match verb:
+            case "start":
+                task.status = "RUNNING"
+            case "progress":
+                task.progress, task.description = body["progress"], body["description"]
+                task.plan = json.loads(body["planSteps"])
+            case "complete":
+                task.status, task.progress, task.result = "COMPLETED", 100, body
+            case _:
+                task.status, task.error_message = "FAILED", request.query.get("errorMessage")
+
+
+def _success(task: AgentTask) -> dict[str, Any]:
+    data = {"taskId": task.task_id, "status": task.status, "progress": task.progress}
+    return {"status": "SUCCESS", "message": "OK", "data": data, "success": True}
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    return {"status": "ERROR", "message": message, "errorCode": code, "success": False}

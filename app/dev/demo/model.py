@@ -1,0 +1,297 @@
+"""A scripted OpenAI-compatible server: chat completions, streamed or not, embeddings, and the list of models.
+
+Owns the wire format and its faults. What is said is data: a strict queue (`play`) or scenarios (`load`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from app.dev.demo import embeddings
+from app.dev.demo.http import Answer, Request, StandIn
+from app.dev.demo.scenarios import Conversation, Scenario, choose, load_scenarios
+from app.dev.demo.script import Delta, ScriptedTurn, deltas
+
+MODEL_NAME = "aura-scripted"
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    404: "invalid_request_error",
+    429: "requests",
+}
+_ERROR_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+_DONE = b"data: [DONE]\n\n"
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes an encoder each time
+
+
+class ScriptedModelServer(StandIn):
+    """The server, also an async context manager: 127.0.0.1, any free port.
+
+    Turns of the queue come first, as they are; with the queue empty the scenarios answer. A call that neither answers
+    gets HTTP 500 and is kept in `unexpected_calls`. A request to go on with an interrupted answer gets the rest of the
+    turn's text where that begins with what the client has.
+    """
+
+    def __init__(self, *, pace: float = 1.0) -> None:
+        """`pace` multiplies every delay of the script; 0 plays without any."""
+        self.requests: list[dict[str, Any]] = []
+        """The body of every call, parsed, in the order in which they came in."""
+        self.unexpected_calls: list[dict[str, Any]] = []
+        self.embedded: list[dict[str, Any]] = []
+        """The body of every call for embeddings."""
+        self.embeddings_status = 200
+        """What a call for embeddings is answered with; anything but 200 is an error."""
+        self.embeddings_refuse = ""
+        """A call with a text that holds this is refused with 400."""
+        super().__init__()
+        self._pace = pace
+        self._queue: deque[ScriptedTurn] = deque()
+        self._scenarios: list[Scenario] = []
+        self._open = 0
+        self._released = asyncio.Event()
+        self._changed = asyncio.Condition()
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:{port}/v1`; the server must have started."""
+        return f"{self._http.origin}/v1"
+
+    @property
+    def turns_left(self) -> int:
+        return len(self._queue)
+
+    def play(self, *turns: ScriptedTurn) -> None:
+        """Put turns at the end of the queue; each call takes one."""
+        self._queue.extend(turns)
+
+    def load(self, folder: Path) -> None:
+        """Add the scenarios of a folder. Raises `ValueError` where one does not parse."""
+        self._scenarios.extend(load_scenarios(folder))
+
+    def add(self, *scenarios: Scenario) -> None:
+        """Add scenarios; those that came first are asked first."""
+        self._scenarios.extend(scenarios)
+
+    def check(self) -> None:
+        """Raises `AssertionError` on calls too many or turns left over."""
+        if self.unexpected_calls:
+            raise AssertionError(
+                f"{len(self.unexpected_calls)} call(s) too many, the first: {self.unexpected_calls[0]}"
+            )
+        if self._queue:
+            raise AssertionError(f"{len(self._queue)} turn(s) left over, the first: {self._queue[0]!r}")
+
+    def release(self) -> None:
+        """Let the turns that hang now go on."""
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def arrived(self, count: int) -> None:
+        """Wait until that many calls have come in since the start."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.requests) >= count)
+
+    async def idle(self) -> None:
+        """Wait until no call is being answered: also a client that left in the middle is done with."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._open == 0)
+
+    async def _handle(self, request: Request, answer: Answer) -> None:
+        match request.method, request.path:
+            case "POST", "/v1/chat/completions":
+                await self._completion(request, answer)
+            case "POST", "/v1/embeddings":
+                await self._embeddings(request, answer)
+            case "GET", "/v1/models":
+                names = (MODEL_NAME, embeddings.EMBEDDING_MODEL_NAME)
+                models = [{"id": name, "object": "model", "created": 0, "owned_by": "aura"} for name in names]
+                await answer.json(200, {"object": "list", "data": models})
+            case method, path:
+                await answer.json(404, _error(404, f"Unknown request URL: {method} {path}"))
+
+    async def _embeddings(self, request: Request, answer: Answer) -> None:
+        try:
+            body = request.json()
+            given = embeddings.answer(body)
+        except ValueError as error:
+            await answer.json(400, _error(400, f"Invalid request: {error}"))
+            return
+        self.embedded.append(body)
+        refused = self.embeddings_refuse and any(self.embeddings_refuse in text for text in body["input"])
+        status = 400 if refused else self.embeddings_status
+        await answer.json(status, given if status == HTTPStatus.OK else _error(status, "scripted error"))
+
+    async def _completion(self, request: Request, answer: Answer) -> None:
+        try:
+            body = request.json()
+            if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+                raise ValueError("messages is missing")
+        except ValueError as error:
+            await answer.json(400, _error(400, f"Invalid request: {error}"))
+            return
+        await self._count(body, +1)
+        try:
+            turn = self._next_turn(body)
+            if turn is None:
+                self.unexpected_calls.append(body)
+                await answer.json(500, _error(500, "the script holds no turn for this call"))
+            else:
+                turn = turn.counted(len(request.body))
+                await _Playing(body, turn, answer, self._pace, self._released).run()
+        finally:
+            await self._count(None, -1)
+
+    def _next_turn(self, body: dict[str, Any]) -> ScriptedTurn | None:
+        conversation = Conversation(body)
+        if not self._queue:
+            return choose(self._scenarios, conversation)
+        turn = self._queue.popleft()
+        return (turn.continuing(conversation.partial) if conversation.partial else None) or turn
+
+    async def _count(self, body: dict[str, Any] | None, change: int) -> None:
+        if body is not None:
+            self.requests.append(body)
+        self._open += change
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class _Playing:
+    """One turn on its way to one client."""
+
+    def __init__(
+        self, body: dict[str, Any], turn: ScriptedTurn, answer: Answer, pace: float, released: asyncio.Event
+    ) -> None:
+        self._turn, self._answer, self._pace, self._released = turn, answer, pace, released
+        self._streamed = body.get("stream") is True
+        self._wants_usage = (body.get("stream_options") or {}).get("include_usage") is True
+        self._wants_logprobs = turn.logprobs is not None and body.get("logprobs") is True
+        self._id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._created, self._model = int(time.time()), body.get("model") or MODEL_NAME
+        # Chunks differ in little, and every microsecond here is measured with the service.
+        fixed = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
+        self._head = f"data: {_json(fixed)[:-1]},".encode()
+
+    async def run(self) -> None:
+        turn = self._turn
+        await self._pause(turn.first_delay_ms)
+        if turn.status != HTTPStatus.OK:
+            await self._answer.json(turn.status, _error(turn.status, turn.error_message), turn.headers)
+        elif not await self._goes_on_after(-1):
+            return
+        elif self._streamed:
+            await self._stream()
+        elif turn.cut_after is not None:
+            await self._answer.cut()
+        else:
+            if turn.hang_after is not None and turn.hang_after >= 0:
+                await self._hang()
+            await self._answer.json(200, self._whole())
+
+    async def _stream(self) -> None:
+        turn, answer = self._turn, self._answer
+        await answer.begin("text/event-stream; charset=utf-8")
+        await answer.write(self._chunk({"role": "assistant", "content": None if turn.tool_calls else ""}))
+        parts: Iterator[Delta | None] = iter([*deltas(turn), None])
+        for sent, delta in enumerate(parts):
+            if not await self._goes_on_after(sent):
+                return
+            if sent == turn.malformed_chunk_after:
+                await answer.write(self._head + b'"choices":[{"index":0,"delta":{"content":\n\n')
+            if sent == turn.error_chunk_after:
+                await answer.write(b"data: " + _json(_error(500, turn.error_message)).encode() + b"\n\n" + _DONE)
+                await answer.end()
+                return
+            if delta is not None:
+                if sent:
+                    await self._pause(turn.delay_ms)
+                await answer.write(self._chunk(delta.fields, self._logprobs(delta)))
+                await asyncio.sleep(0)  # other clients' turns
+        if turn.effective_finish_reason is not None:
+            await answer.write(self._chunk({}, finish_reason=turn.effective_finish_reason))
+        if self._wants_usage:
+            await answer.write(self._head + f'"choices":[],"usage":{_json(self._turn.usage)}}}\n\n'.encode())
+        await answer.write(_DONE)
+        await answer.end()
+
+    def _chunk(self, delta: dict[str, Any], logprobs: object = None, finish_reason: str | None = None) -> bytes:
+        usage = ',"usage":null' if self._wants_usage else ""
+        ends = f'"logprobs":{_json(logprobs)},"finish_reason":{_json(finish_reason)}'
+        return self._head + f'"choices":[{{"index":0,"delta":{_json(delta)},{ends}}}]{usage}}}\n\n'.encode()
+
+    def _logprobs(self, delta: Delta) -> dict[str, Any] | None:
+        if not self._wants_logprobs or delta.logprob is None:
+            return None
+        token = {
+            "token": delta.token,
+            "logprob": delta.logprob,
+            "bytes": list(delta.token.encode()),
+            "top_logprobs": [],
+        }
+        return {"content": [token], "refusal": None}
+
+    def _whole(self) -> dict[str, Any]:
+        """The answer of a call that does not stream."""
+        said = list(deltas(self._turn))
+        message: dict[str, Any] = {"role": "assistant", "content": self._turn.whole_text or None, "refusal": None}
+        reasoning = "".join(delta.fields["reasoning_content"] for delta in said if delta.kind == "reasoning")
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        calls = [delta.fields["tool_calls"][0] for delta in said if delta.kind == "call"]
+        if opened := [call for call in calls if "id" in call]:
+            message["tool_calls"] = [
+                {
+                    "id": call["id"],
+                    "type": "function",
+                    "function": {"name": scripted.name, "arguments": scripted.arguments_text},
+                }
+                for call, scripted in zip(opened, self._turn.tool_calls, strict=True)
+            ]
+        tokens = [found["content"][0] for delta in said if (found := self._logprobs(delta))]
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": {"content": tokens, "refusal": None} if tokens else None,
+            "finish_reason": self._turn.effective_finish_reason,
+        }
+        about = {"id": self._id, "object": "chat.completion", "created": self._created, "model": self._model}
+        return {**about, "choices": [choice], "usage": self._turn.usage}
+
+    async def _goes_on_after(self, sent: int) -> bool:
+        """Carry out the fault that is scripted after so many deltas; whether anything follows it."""
+        if sent == self._turn.hang_after:
+            await self._hang()
+        if sent == self._turn.cut_after:
+            await self._answer.cut()
+            return False
+        return True
+
+    async def _hang(self) -> None:
+        """Raises `ConnectionError` where the client left before the release."""
+        waits = {asyncio.ensure_future(self._released.wait()), asyncio.ensure_future(self._answer.client_left())}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._released.is_set():
+            raise ConnectionResetError("the client left")
+
+    async def _pause(self, delay_ms: float) -> None:
+        if delay_ms and self._pace:
+            await asyncio.sleep(delay_ms * self._pace / 1000)
+
+
+def _error(status: int, message: str) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
+    kind = _ERROR_TYPES.get(status, "server_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": _ERROR_CODES.get(status)}}

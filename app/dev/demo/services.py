@@ -1,0 +1,149 @@
+"""The demo's parts and the real service on them. Mail, GitHub and the Main Service are always stand-ins; only the model
+may be real."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from app.clock import SystemClock
+from app.dev.demo import events
+from app.dev.demo.embeddings import EMBEDDING_MODEL_NAME
+from app.dev.demo.github import GitHubStandIn
+from app.dev.demo.main_service import MainServiceStandIn
+from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.smtp import SmtpSink
+from app.errors import ConfigurationError
+from app.server import process as server
+from app.settings import Settings
+from app.web.auth import mint
+from app.web.one_time_codes import Entrance
+
+HOST = "127.0.0.1"
+USER_ID, TENANT_ID = "demo", "tenant1"
+_TOKEN_SECONDS = 24 * 3600
+_USERS_OWN = ("openai_", "aura_", "hitl_")
+
+
+def demo_settings() -> Settings:
+    """The user's settings of the model and of Aura itself; of every other service none, whatever the environment says.
+
+    Raises `ConfigurationError`.
+    """
+    unset = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in Settings.model_fields.items()
+        if not name.startswith(_USERS_OWN)
+    }
+    return Settings.from_environment(**{**unset, "jwt_secret": secrets.token_urlsafe(48)})
+
+
+def fixtures() -> Path:
+    """In an installed package beside this file, in a checkout at its top."""
+    here = Path(__file__).parent
+    return next(folder for folder in (here / "fixtures", here.parents[2] / "fixtures") if folder.is_dir())
+
+
+def sample_events() -> list[str]:
+    return (fixtures() / "knowledge" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def listen(port: int) -> socket.socket:
+    """The demo's port, 0 for any; this machine only. Raises `ConfigurationError` where it is taken."""
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise ConfigurationError(f"port {port}: {error.strerror}; choose another one with --port") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The parts, started, and settings that lead to them."""
+
+    settings: Settings
+    redis: RedisServer
+    mail: SmtpSink
+    github: GitHubStandIn
+    main_service: MainServiceStandIn
+    is_scripted: bool
+    entrance: Entrance
+    """Whose links open the console, as somebody who may decide whatever the tenant asks."""
+
+    @property
+    def token(self) -> str:
+        return _token(self.settings, role=None)
+
+    @asynccontextmanager
+    async def serving(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
+        """The service on that socket until the block is left; its address. `stop` is set when it ends by itself."""
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        config = server.configuration(f"fd://{listener.detach()}")
+        config.loglevel = "WARNING"
+        started = asyncio.Event()
+        service = asyncio.create_task(
+            server.serve(self.settings, config, stop=stop, started=started, entrance=self.entrance)
+        )
+        service.add_done_callback(lambda _: stop.set())  # nobody shall wait for a service that is gone
+        service.add_done_callback(lambda _: started.set())
+        try:
+            await started.wait()
+            if self.settings.aura_knowledge and not stop.is_set():
+                await events.publish(self.redis.url, sample_events())
+            yield url
+        finally:
+            stop.set()
+            await service
+
+
+@asynccontextmanager
+async def stage(settings: Settings) -> AsyncIterator[Stage]:
+    """Start the parts; stop them when the block is left."""
+    is_scripted = settings.openai_api_key is None
+    async with AsyncExitStack() as parts:
+        redis = parts.enter_context(RedisServer("--appendonly", "yes"))  # as the service advises
+        mail = await parts.enter_async_context(SmtpSink())
+        github_token = secrets.token_hex(16)
+        github = await parts.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
+        main_service = await parts.enter_async_context(MainServiceStandIn())
+        leading_there = {
+            "redis_url": SecretStr(redis.url),
+            "smtp_host": mail.host,
+            "smtp_port": mail.port,
+            "smtp_tls": "none",
+            "smtp_from": "aura@example.com",
+            "github_token": SecretStr(github_token),
+            "github_api_url": github.url,
+            "main_service_url": main_service.url,
+            "aura_console": True,
+        }
+        if is_scripted:
+            model = await parts.enter_async_context(ScriptedModelServer())
+            model.load(fixtures() / "model_turns")
+            leading_there |= {
+                "openai_api_key": SecretStr("scripted, no secret"),
+                "openai_base_url": model.base_url,
+                "openai_model": MODEL_NAME,
+                "openai_embedding_model": EMBEDDING_MODEL_NAME,
+            }
+        settings = settings.model_copy(update=leading_there)
+        entrance = Entrance(
+            SystemClock(), partial(_token, settings, role=min(settings.aura_approver_roles, default=None))
+        )
+        yield Stage(settings, redis, mail, github, main_service, is_scripted, entrance)
+
+
+def _token(settings: Settings, *, role: str | None) -> str:
+    secret = settings.jwt_secret.get_secret_value()
+    return mint(
+        secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+    )

@@ -1,0 +1,1 @@
+"""HTTP transports for outgoing requests. They know nothing of models or services."""

@@ -1,0 +1,1 @@
+"""The search index on a PostgreSQL server with pgvector, shared by all replicas."""

@@ -1,0 +1,288 @@
+"""The embedded index's tables: SQLite's FTS5 for text, sqlite-vec for vectors, a set of them for each tenant.
+
+A tenant's query names that tenant's tables only, so that there is no filter to forget. A *space* is the vectors of one
+model for a tenant: all that the log has are taken in, as processes that share the file may have a model each. `apsw`
+brings its own SQLite: Python's is often built without extensions. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import sqlite_vec
+
+from app.knowledge.ranking import CANDIDATES, LEAST_RELEVANCE, fuse, telling
+from app.knowledge.text import excerpt, query_terms, terms
+from app.ports.knowledge import START, Hit, Logged, Position, Query, Unembedded, Vector, WorkspaceEvent
+
+_FORMAT = 2
+_BUSY_MS = 5000
+_END_OF_TIME = 1 << 62
+
+_COLUMNS = "id, at, topics, body"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS stamp (stamp TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tenant (n INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, at_ms INTEGER NOT NULL,
+  at_sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS space (m INTEGER PRIMARY KEY, n INTEGER NOT NULL, model TEXT NOT NULL,
+  dimensions INTEGER NOT NULL DEFAULT 0, UNIQUE (n, model));
+CREATE TABLE IF NOT EXISTS waiting (m INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (m, row)) WITHOUT ROWID;
+"""
+_TABLES = """
+CREATE TABLE event_{n} (row INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, ms INTEGER NOT NULL, at REAL NOT NULL,
+  topics TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX event_{n}_ms ON event_{n} (ms);
+CREATE VIRTUAL TABLE text_{n} USING fts5 (title, body, content='', contentless_delete=1,
+  tokenize='porter unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE terms_{n} USING fts5vocab (text_{n}, row);
+"""
+
+
+class Database:
+    """One connection, for one thread. `model` is the one whose vectors are asked with."""
+
+    def __init__(self, path: str, model: str | None) -> None:
+        """Without a `path` a temporary file that goes with the connection."""
+        self._model = model
+        self._db = apsw.Connection(path)
+        self._db.set_busy_timeout(_BUSY_MS)
+        self._db.enable_load_extension(True)
+        self._db.load_extension(sqlite_vec.loadable_path())
+        self._db.enable_load_extension(False)
+        # it can be made again from the log, so a power cut may cost its newest writes
+        self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -32768")
+        self._db.execute(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def keep_only(self, generation: int) -> None:
+        """Empty it, unless it was made of this generation, by this format."""
+        stamp = json.dumps([_FORMAT, generation])
+        with self._write():
+            if self._rows("SELECT stamp FROM stamp") == [(stamp,)]:
+                return
+            for (m,) in self._rows("SELECT m FROM space UNION SELECT n FROM tenant"):  # which format 1 named them by
+                self._db.execute(f"DROP TABLE IF EXISTS vector_{m}")
+            for (n,) in self._rows("SELECT n FROM tenant"):
+                self._db.execute(f"DROP TABLE terms_{n}; DROP TABLE text_{n}; DROP TABLE event_{n}")
+            # not emptied: a process of another format shall not find its columns, and so leave these alone
+            self._db.execute("DROP TABLE tenant; DROP TABLE space; DROP TABLE waiting; DROP TABLE stamp")
+            self._db.execute(_SCHEMA)
+            self._db.execute("INSERT INTO stamp VALUES (?)", (stamp,))
+
+    def position(self, tenant_id: str) -> Position:
+        rows = self._rows("SELECT at_ms, at_sequence FROM tenant WHERE id = ?", tenant_id)
+        return (rows[0][0], rows[0][1]) if rows else START
+
+    # --- taking in ----------------------------------------------------------------------------------------------------
+
+    def apply(self, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+        # the slow part first: another process may be waiting for the write lock
+        prepared = [(logged, _indexed(logged.entry)) for logged in entries]
+        with self._write():
+            n, position = self._tenant(tenant_id)
+            if position < after:
+                return
+            for logged, columns in prepared:
+                if logged.position <= position:
+                    continue  # another process was faster
+                position = logged.position
+                if isinstance(logged.entry, Vector):
+                    self._put_vector(n, logged.entry)
+                else:
+                    self._put_event(n, logged.entry, position[0], columns)
+            self._db.execute("UPDATE tenant SET at_ms = ?, at_sequence = ? WHERE n = ?", (*position, n))
+
+    def forget_before(self, tenant_id: str, first: Position | None) -> None:
+        ms = first[0] if first else _END_OF_TIME
+        with self._read():
+            n = self._known(tenant_id)
+            if n is None or not self._rows(f"SELECT 1 FROM event_{n} WHERE ms < ? LIMIT 1", ms):
+                return  # each search comes by here, and nearly none of them has anything to write
+        with self._write():
+            n = self._known(tenant_id)
+            if n is None:
+                return
+            old = self._rows(f"SELECT row FROM event_{n} WHERE ms < ?", ms)
+            self._db.executemany(f"DELETE FROM text_{n} WHERE rowid = ?", old)
+            for m, dimensions in self._rows("SELECT m, dimensions FROM space WHERE n = ?", n):
+                self._db.executemany(f"DELETE FROM waiting WHERE m = {m} AND row = ?", old)
+                if dimensions:
+                    self._db.executemany(f"DELETE FROM vector_{m} WHERE rowid = ?", old)
+            self._db.execute(f"DELETE FROM event_{n} WHERE ms < ?", (ms,))
+
+    def _tenant(self, tenant_id: str) -> tuple[int, Position]:
+        n = self._known(tenant_id)
+        if n is not None:
+            return n, self.position(tenant_id)
+        self._db.execute("INSERT INTO tenant (id, at_ms, at_sequence) VALUES (?, ?, ?)", (tenant_id, *START))
+        n = self._db.last_insert_rowid()
+        self._db.execute(_TABLES.format(n=n))
+        return n, START
+
+    def _put_event(self, n: int, event: WorkspaceEvent, ms: int, columns: tuple[str, str]) -> None:
+        body = json.dumps([event.type, event.user_id, event.title, event.text], ensure_ascii=False)
+        known = f" {' '.join(event.topics)} "
+        row = self._rows(
+            f"INSERT INTO event_{n} (id, ms, at, topics, body) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO NOTHING RETURNING row",
+            *(event.id, ms, event.at, known, body),
+        )
+        if row:
+            self._db.execute(f"INSERT INTO text_{n} (rowid, title, body) VALUES (?, ?, ?)", (row[0][0], *columns))
+            self._db.execute("INSERT INTO waiting SELECT m, ? FROM space WHERE n = ?", (row[0][0], n))
+
+    def _put_vector(self, n: int, vector: Vector) -> None:
+        m, dimensions = self._space(n, vector.model) or self._new_space(n, vector.model)
+        row = self._rows(
+            f"DELETE FROM waiting WHERE m = ? AND row = (SELECT row FROM event_{n} WHERE id = ?) RETURNING row",
+            *(m, vector.event_id),
+        )
+        if not row or not vector.values:
+            return
+        if not dimensions:
+            dimensions = len(vector.values)
+            self._db.execute(
+                f"CREATE VIRTUAL TABLE vector_{m} USING vec0 (embedding int8[{dimensions}] distance_metric=cosine)"
+            )
+            self._db.execute("UPDATE space SET dimensions = ? WHERE m = ?", (dimensions, m))
+        if dimensions == len(vector.values):  # else the server changed the model under its name
+            self._db.execute(
+                f"INSERT INTO vector_{m} (rowid, embedding) VALUES (?, vec_int8(?))", (row[0][0], vector.values)
+            )
+
+    def _new_space(self, n: int, model: str) -> tuple[int, int]:
+        ((m, dimensions),) = self._rows("INSERT INTO space (n, model) VALUES (?, ?) RETURNING m, dimensions", n, model)
+        self._db.execute(f"INSERT INTO waiting SELECT ?, row FROM event_{n}", (m,))
+        return m, dimensions
+
+    # --- finding ------------------------------------------------------------------------------------------------------
+
+    def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
+        with self._read():
+            n = self._known(tenant_id)
+            if n is None:
+                return []
+            wanted = query_terms(query.text)
+            by_text = self._by_text(n, query, wanted)
+            by_meaning = self._by_meaning(n, query, vector) if vector else []
+            best = fuse(by_text, by_meaning)[: query.limit]
+            return [self._hit(n, tenant_id, row, wanted) for row in best]
+
+    def unembedded(self, most: int) -> list[Unembedded]:
+        found: list[Unembedded] = []
+        with self._read():
+            for n, tenant_id in self._rows("SELECT n, id FROM tenant"):
+                m, _ = self._space(n, self._model) or (0, 0)
+                all_of_them = f"waiting WHERE m = {m}" if m else f"event_{n}"
+                newest = f"SELECT row FROM {all_of_them} ORDER BY row DESC LIMIT ?"
+                rows = self._rows(
+                    f"SELECT {_COLUMNS} FROM event_{n} WHERE row IN ({newest}) ORDER BY row DESC", most - len(found)
+                )
+                events = [_event(tenant_id, row) for row in rows]
+                found += [Unembedded(tenant_id, event.id, event.wording) for event in events]
+                if len(found) == most:
+                    break
+        return found
+
+    def _by_text(self, n: int, query: Query, wanted: Sequence[str]) -> list[int]:
+        chosen = self._telling(n, wanted)
+        if not chosen:
+            return []
+        # a single syllable begins a pair, or stands alone
+        match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in chosen)
+        where, values = _conditions(query)
+        ranked = self._rows(
+            f"SELECT text_{n}.rowid, bm25(text_{n}, 2.0, 1.0) AS score FROM text_{n}"
+            f" JOIN event_{n} AS event ON event.row = text_{n}.rowid"
+            f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {CANDIDATES}",
+            *(match, *values),
+        )
+        # bm25() is negative, the best is the least
+        return [row for row, score in ranked if score <= ranked[0][1] * LEAST_RELEVANCE]
+
+    def _telling(self, n: int, wanted: Sequence[str]) -> list[str]:
+        marks = ", ".join("?" * len(wanted))
+        found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({marks})", *wanted))
+        return telling(wanted, found, self._rows(f"SELECT count(*) FROM event_{n}")[0][0])
+
+    def _by_meaning(self, n: int, query: Query, vector: bytes) -> list[int]:
+        m, dimensions = self._space(n, self._model) or (0, 0)
+        if dimensions != len(vector):
+            return []
+        where, values = _conditions(query)
+        among = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
+        ranked = self._rows(
+            f"SELECT rowid FROM vector_{m} WHERE embedding MATCH vec_int8(?) AND k = {CANDIDATES}{among}"
+            " ORDER BY distance",
+            *(vector, *values),
+        )
+        return [row for (row,) in ranked]
+
+    def _hit(self, n: int, tenant_id: str, row: int, wanted: list[str]) -> Hit:
+        (columns,) = self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)
+        event = _event(tenant_id, columns)
+        return Hit(event, excerpt(event.text, wanted))
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def _known(self, tenant_id: str) -> int | None:
+        rows = self._rows("SELECT n FROM tenant WHERE id = ?", tenant_id)
+        return rows[0][0] if rows else None
+
+    def _space(self, n: int, model: str | None) -> tuple[int, int] | None:
+        """Its number and dimensions; 0: there is no vector in it yet."""
+        rows = self._rows("SELECT m, dimensions FROM space WHERE n = ? AND model = ?", n, model)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        return list(self._db.execute(statement, values))
+
+    def _read(self) -> _Transaction:
+        """All that is read is of one moment: in the next another process may have dropped it, or a tenant's number may
+        be another's."""
+        return _Transaction(self._db, "BEGIN")
+
+    def _write(self) -> _Transaction:
+        """With the write lock from its beginning."""
+        return _Transaction(self._db, "BEGIN IMMEDIATE")
+
+
+class _Transaction:
+    def __init__(self, db: apsw.Connection, begin: str) -> None:
+        self._db = db
+        self._begin = begin
+
+    def __enter__(self) -> None:
+        self._db.execute(self._begin)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _indexed(entry: WorkspaceEvent | Vector) -> tuple[str, str]:
+    if isinstance(entry, Vector):
+        return "", ""
+    return " ".join(terms(entry.title)), " ".join(terms(f"{entry.text}\n{entry.type}"))
+
+
+def _event(tenant_id: str, columns: tuple[Any, ...]) -> WorkspaceEvent:
+    id, at, topics, body = columns
+    event_type, user_id, title, text = json.loads(body)
+    return WorkspaceEvent(id, tenant_id, event_type, tuple(topics.split()), user_id, at, title, text)
+
+
+def _conditions(query: Query) -> tuple[str, list[Any]]:
+    words, values = "", list[Any]()
+    if query.since is not None:
+        words += " AND event.at >= ?"
+        values.append(query.since)
+    if query.types:
+        words += f" AND ({' OR '.join(['instr(event.topics, ?)'] * len(query.types))})"
+        values += [f" {kind.strip().lower()} " for kind in query.types]
+    return words, values

@@ -1,0 +1,1 @@
+"""Chat completions: the request, its streamed response and the chunks of that stream."""

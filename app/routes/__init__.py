@@ -1,1 +1,0 @@
-"""HTTP (§1): parse, authorise, call one service method, answer."""

@@ -1,0 +1,144 @@
+"""What operators and clients may see of runs: summaries, one run whole, what waits for a decision. Never a secret."""
+
+from __future__ import annotations
+
+from app.ports.clock import Clock
+from app.ports.identity import Principal
+from app.ports.journal import Journal
+from app.ports.responses import LedgerLine, OpenRequest, RequestPage, RunDetails, RunPage, RunSummary
+from statemachine.checkpoint import Checkpoint, ToolCall
+from statemachine.states import State
+from statemachine.views.snapshot import Glance
+from statemachine.views.timeline import Timeline, timeline
+
+_PROMPT_HEAD_CHARACTERS = 120
+_SCANNED = 1000
+MOST_PER_PAGE = 100
+
+
+class RunRecords:
+    """Read-only views of checkpoints."""
+
+    def __init__(self, journal: Journal, clock: Clock, approver_roles: frozenset[str]) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._approver_roles = approver_roles
+
+    async def page(
+        self, principal: Principal, *, state: State | None, only_own: bool, offset: int, limit: int
+    ) -> RunPage:
+        """Runs, newest first: the caller's; for approver roles the whole tenant's, unless `only_own`.
+
+        `nextOffset` is where the next page begins; without it there is none.
+        """
+        sees_all = principal.role in self._approver_roles and not only_own
+        user_id = None if sees_all else principal.user_id
+        runs: list[RunSummary] = []
+        next_offset: int | None = offset
+        while next_offset is not None and len(runs) < limit and next_offset < offset + _SCANNED:
+            found = await self._journal.listed(principal.tenant_id, user_id, next_offset, MOST_PER_PAGE)
+            for position, checkpoint in enumerate(found.checkpoints):
+                if checkpoint is not None and state in (None, checkpoint.state):
+                    runs.append(self._summary(checkpoint))
+                    if len(runs) == limit:
+                        return {"runs": runs, "nextOffset": next_offset + position + 1}
+            next_offset = next_offset + MOST_PER_PAGE if found.has_more else None
+        return {"runs": runs} if next_offset is None else {"runs": runs, "nextOffset": next_offset}
+
+    async def pending(self, principal: Principal, *, offset: int, limit: int) -> RequestPage:
+        """Open approval requests: the caller's, for approver roles the tenant's."""
+        page = await self.page(principal, state=State.AWAITING_APPROVAL, only_own=False, offset=offset, limit=limit)
+        requests: list[OpenRequest] = [
+            {**run["pendingApproval"], "sessionId": run["sessionId"]}
+            for run in page["runs"]
+            if "pendingApproval" in run
+        ]
+        if "nextOffset" in page:
+            return {"requests": requests, "nextOffset": page["nextOffset"]}
+        return {"requests": requests}
+
+    def whole(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
+        """One run: the checkpoint without secrets, the tool ledger, timings, usage; its task in the Main Service."""
+        return {
+            **self._summary(checkpoint),
+            "taskId": task_id,
+            "schemaVersion": checkpoint.schema_version,
+            "prompt": checkpoint.request.prompt,
+            "context": checkpoint.request.context,
+            "turn": checkpoint.turn,
+            "plan": [step.to_json_object() for step in checkpoint.plan],
+            "ledger": [_ledger_line(call) for call in checkpoint.calls],
+            "path": [passage.to_json_object() for passage in checkpoint.path],
+            "answer": _answer(checkpoint),
+            "usage": {
+                "promptTokens": checkpoint.usage.prompt_tokens,
+                "completionTokens": checkpoint.usage.completion_tokens,
+                "totalTokens": checkpoint.usage.total_tokens,
+            },
+            "limits": checkpoint.limits.to_json_object(),
+            "ending": checkpoint.ending.to_json_object() if checkpoint.ending else None,
+            "cancelledBy": checkpoint.cancelled_by,
+            "runDeadlineAt": checkpoint.run_deadline_at,
+        }
+
+    def timeline(self, checkpoint: Checkpoint) -> Timeline:
+        """Where the run's time went until now."""
+        return timeline(checkpoint, self._clock.now())
+
+    def glance(self, checkpoint: Checkpoint) -> Glance:
+        """The run as a drawing of the machine shows it now."""
+        return Glance.of(checkpoint, self._clock.now())
+
+    def _summary(self, checkpoint: Checkpoint) -> RunSummary:
+        request, approval = checkpoint.request, checkpoint.open_approval
+        summary: RunSummary = {
+            "sessionId": request.session_id,
+            "threadId": request.thread_id,
+            "userId": request.user_id,
+            "traceId": request.trace_id,
+            "state": checkpoint.state,
+            "createdAt": checkpoint.created_at,
+            "updatedAt": checkpoint.updated_at,
+            "ageSeconds": round(self._clock.now() - checkpoint.created_at, 3),
+            "promptHead": request.prompt[:_PROMPT_HEAD_CHARACTERS],
+        }
+        if request.agent_id is not None:
+            summary["agentId"] = request.agent_id
+        if approval is not None and checkpoint.deadline_at is not None:
+            call = checkpoint.call(approval.call_id)
+            summary["pendingApproval"] = {
+                "requestId": approval.request_id,
+                "actionType": approval.action_type,
+                "message": approval.message,
+                "context": call.shown_arguments if call else {},
+                "expiresAt": int(checkpoint.deadline_at),
+                "secondsLeft": round(max(0.0, checkpoint.deadline_at - self._clock.now()), 3),
+                "outcomeUnknown": approval.outcome_unknown,
+                "queued": len(checkpoint.pending_approvals) - 1,
+            }
+        return summary
+
+
+def _ledger_line(call: ToolCall) -> LedgerLine:
+    return {
+        "toolCallId": call.id,
+        "toolName": call.name,
+        "toolArgs": call.shown_arguments,
+        "turn": call.turn,
+        "status": call.status,
+        "requiresApproval": call.needs_approval,
+        "idempotent": call.idempotent,
+        "outcomeUnknown": call.outcome_unknown,
+        "result": call.result,
+        "error": call.error,
+        "startedAt": call.started_at,
+        "endedAt": call.ended_at,
+        "decision": call.grant.to_json_object() if call.grant else None,
+    }
+
+
+def _answer(checkpoint: Checkpoint) -> str | None:
+    """The answer of a run that is done, whole."""
+    last = checkpoint.messages[-1]
+    is_answer = checkpoint.state is State.DONE and last["role"] == "assistant"
+    return str(last["content"]) if is_answer else None

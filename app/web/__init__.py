@@ -1,0 +1,1 @@
+"""HTTP (CONTRACT §1, §2): authentication, validation, routes, responses, SSE and the OpenAPI document."""

@@ -1,0 +1,119 @@
+"""Who is asking: the bearer token and the headers that must agree with it (§1.2, §1.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from werkzeug.datastructures import Headers
+
+from app.errors import (
+    AuraError,
+    AuthenticationRequired,
+    FieldInvalid,
+    PermissionDenied,
+    TenantMissing,
+    TokenExpired,
+    TokenInvalid,
+)
+from app.ports.clock import Clock
+from app.ports.identity import Principal
+
+ALGORITHM = "HS256"
+
+
+class Authenticator:
+    """Checks tokens when a request comes in; a stream that is open when its token expires goes on."""
+
+    def __init__(self, secret: str, clock: Clock, *, leeway_seconds: float) -> None:
+        self._key = OctKey.import_key(secret)
+        self._clock = clock
+        self._leeway_seconds = leeway_seconds
+
+    def authenticate(self, headers: Headers, *, user_required: bool = False) -> Principal:
+        """The caller. Raises one of the E20xx errors, or `FieldInvalid` where `X-User-ID` is required and missing."""
+        token = _bearer(_only(headers, "Authorization", TokenInvalid))
+        principal = self._principal(self._claims(token), token)
+        tenant_id = _only(headers, "X-Tenant-ID", PermissionDenied)
+        user_id = _only(headers, "X-User-ID", PermissionDenied)
+        if not tenant_id:
+            raise TenantMissing("X-Tenant-ID: the header is required")
+        if tenant_id != principal.tenant_id:
+            raise PermissionDenied("X-Tenant-ID is not the token's tenant_id")
+        if user_required and not user_id:
+            raise FieldInvalid("X-User-ID: the header is required here")
+        if user_id and user_id != principal.user_id:
+            raise PermissionDenied("X-User-ID is not the token's sub")
+        return principal
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            return dict(jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims)
+        except (JoseError, ValueError, TypeError, RecursionError) as error:
+            raise TokenInvalid(f"the token cannot be verified ({type(error).__name__})") from error
+
+    def _principal(self, claims: dict[str, Any], token: str) -> Principal:
+        now = self._clock.now()
+        issued_at, expires_at = _seconds(claims, "iat"), _seconds(claims, "exp")
+        if expires_at <= now:
+            raise TokenExpired
+        if issued_at > now + self._leeway_seconds:
+            raise TokenInvalid("iat: it is in the future")
+        if "nbf" in claims and _seconds(claims, "nbf") > now + self._leeway_seconds:
+            raise TokenInvalid("nbf: the token is not valid yet")
+        role, email = claims.get("role"), claims.get("email")
+        return Principal(
+            user_id=_identifier(claims, "sub"),
+            tenant_id=_identifier(claims, "tenant_id"),
+            role=role if isinstance(role, str) else None,
+            email=email if isinstance(email, str) else None,
+            token=token,
+            expires_at=expires_at,
+        )
+
+
+def mint(secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int) -> str:
+    """A token of the platform's kind: for development and tests."""
+    claims: dict[str, Any] = {
+        "sub": user_id,
+        "tenant_id": tenant_id,
+        "iat": int(now),
+        "exp": int(now) + lifetime_seconds,
+    }
+    if role is not None:
+        claims["role"] = role
+    return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, OctKey.import_key(secret))
+
+
+def _only(headers: Headers, name: str, error: type[AuraError]) -> str | None:
+    """A header's one value. Where there are two, who stands before us may have checked the other."""
+    values = set(headers.getlist(name))
+    if len(values) > 1:
+        raise error(f"{name}: it is there more than once, with different values")
+    return values.pop() if values else None
+
+
+def _bearer(header: str | None) -> str:
+    scheme, _, token = (header or "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise AuthenticationRequired("Authorization: Bearer <JWT> is required")
+    return token.strip()
+
+
+def _seconds(claims: dict[str, Any], name: str) -> int:
+    value = claims.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TokenInvalid(f"{name}: integer seconds are required")
+    return value
+
+
+def _identifier(claims: dict[str, Any], name: str) -> str:
+    """Text, or a JSON number read as text (§1.2)."""
+    value = claims.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise TokenInvalid(f"{name}: the claim is required")
+    return value

@@ -1,0 +1,48 @@
+"""`/aura/fsm/diagram`: the machine for everybody, a run in it for those who may see the run."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quart import Blueprint, Response, request
+
+from app.errors import FormatUnavailable, NotFound
+from app.runs.queries import RunRecords
+from app.runs.resume import Resumption
+from app.web.auth import Authenticator
+from app.web.diagrams import MEDIA_TYPES, draw
+from app.web.openapi.operations import operation
+from app.web.validation import DrawingQuery, read_query
+
+
+def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumption) -> Blueprint:
+    routes = Blueprint("diagram", __name__, url_prefix="/aura/fsm")
+    one_at_a_time = asyncio.Lock()  # a picture is never worth the cores that runs need
+
+    @routes.get("/diagram")
+    @operation(
+        "The machine in one of several formats; with sessionId the run in it, for those who may see the run",
+        media_types=tuple(type.partition(";")[0] for type in MEDIA_TYPES.values()),
+        access="either",
+        query=DrawingQuery,
+        errors=(FormatUnavailable, NotFound),
+    )
+    async def show() -> Response:
+        query = read_query(request, DrawingQuery)
+        format, session_id, glance = query.format, query.session_id, None
+        if session_id:
+            principal = auth.authenticate(request.headers)
+            _, checkpoint = await resumption.run(principal, session_id)
+            glance = records.glance(checkpoint)
+        if format == "png":
+            async with one_at_a_time:
+                drawing = await asyncio.to_thread(draw, format, glance)
+        else:
+            drawing = draw(format, glance)
+        response = Response(drawing, content_type=MEDIA_TYPES[format])
+        response.headers["Cache-Control"] = "no-store" if session_id else "max-age=300"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+        return response
+
+    return routes

@@ -1,0 +1,84 @@
+"""`/aura/hitl/…`: see an approval request, decide it, see the last signal (§5). The Main Service answers the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Json
+from quart import Blueprint, Response, request
+
+from app.errors import NotFound, PermissionDenied
+from app.ports.decisions import ApprovalRequest
+from app.ports.responses import Outcome, Signal, StoredRequest
+from app.runs.approvals import ApprovalService
+from app.web.auth import Authenticator
+from app.web.openapi.operations import operation
+from app.web.responses import Answers
+from app.web.validation import DecisionBody, read
+from statemachine.decisions import Verdict
+
+_DECIDING: dict[str, Any] = {
+    "data": Outcome,
+    "also": {409: Outcome},
+    "body": DecisionBody,
+    "is_body_required": False,
+    "is_user_required": True,
+    "errors": (NotFound,),
+}
+
+
+def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answers) -> Blueprint:
+    routes = Blueprint("hitl", __name__, url_prefix="/aura/hitl")
+
+    @routes.get("/requests/<request_id>")
+    @operation("An approval request, as JSON text (§5)", data=Json[StoredRequest], errors=(NotFound,))
+    async def show(request_id: str) -> Response:
+        found = await approvals.request(auth.authenticate(request.headers), request_id)
+        return answers.success(found.raw, message="승인 요청입니다.")
+
+    @routes.post("/approve/<request_id>")
+    @operation("Say yes to a request; 409: an earlier decision stands, or it came too late", **_DECIDING)
+    async def approve(request_id: str) -> Response:
+        return await _decide(request_id, "approved")
+
+    @routes.post("/reject/<request_id>")
+    @operation("Say no to a request; 409: an earlier decision stands, or it came too late", **_DECIDING)
+    async def reject(request_id: str) -> Response:
+        return await _decide(request_id, "rejected")
+
+    @routes.get("/signals/<session_id>")
+    @operation(
+        "The last signal of a session, as JSON text (§5)", data=Json[Signal], may_lack_data=True, errors=(NotFound,)
+    )
+    async def signal(session_id: str) -> Response:
+        raw = await approvals.signal(auth.authenticate(request.headers), session_id)
+        return answers.success(raw, message="아직 신호가 없습니다." if raw is None else "마지막 신호입니다.")
+
+    async def _decide(request_id: str, verdict: Verdict) -> Response:
+        principal = auth.authenticate(request.headers, user_required=True)
+        body = await read(request, DecisionBody, may_be_empty=True) or DecisionBody()
+        if body.user_id is not None and body.user_id != principal.user_id:
+            raise PermissionDenied("userId is not the token's sub")
+        settled, is_first = await approvals.decide(
+            principal,
+            request_id,
+            verdict,
+            reason=body.reason,
+            arguments=body.params if verdict == "approved" else None,
+            skip=body.skip and verdict == "rejected",
+        )
+        message = "결정이 기록되었습니다." if is_first else "이미 결정되었거나 만료된 요청입니다."
+        return answers.success(_outcome(settled), message=message, status=200 if is_first else 409)
+
+    return routes
+
+
+def _outcome(settled: ApprovalRequest) -> Outcome:
+    outcome: Outcome = {
+        "requestId": settled.request_id,
+        "sessionId": settled.session_id,
+        "status": settled.status,
+    }
+    if settled.reason is not None:
+        outcome["reason"] = settled.reason
+    return outcome

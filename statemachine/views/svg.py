@@ -1,0 +1,362 @@
+"""The one table as an SVG, drawn by hand: what is drawn and said comes from the table, where it stands from here.
+
+Every state has its `id` and `data-state`, every arrow its `data-trigger`, `data-from`, `data-to` and `data-number-at`
+(where the numbers of its passages go), so that a page can light them up. Colours are attributes (light), which a
+page's CSS overrides by class; where the reader prefers dark, the picture's own style does.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+
+from statemachine.states import (
+    HAPPY_PATH,
+    INITIAL_STATE,
+    OPEN_STATES,
+    STATE_ACTIVITIES,
+    STATE_TITLES,
+    TRANSITIONS,
+    State,
+    Transition,
+    Trigger,
+)
+from statemachine.views.snapshot import Glance, Passed, duration_words
+
+WIDTH, HEIGHT = 1260, 724
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a state stands."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of an arrow: its SVG path, where its words end (`label`), and where its number sits."""
+
+    trigger: Trigger
+    sources: tuple[State, ...]
+    path: str
+    label: tuple[int, int]
+    badge: tuple[int, int]
+    anchor: str = "middle"
+
+    def arrows(self) -> list[Transition]:
+        """The table's arrows that go this way."""
+        return [arrow for arrow in TRANSITIONS if arrow.trigger is self.trigger and arrow.source in self.sources]
+
+
+FRAME = Box(24, 52, 844, 468)
+"""Round the open states: what leads out of every one of them leaves from its edge."""
+_PANEL = Box(24, 540, 660, 164)
+
+BOXES: dict[State, Box] = {
+    State.PLANNING: Box(90, 84, 230, 100),
+    State.CONTENT: Box(610, 84, 230, 100),
+    State.TOOL: Box(90, 300, 230, 196),
+    State.AWAITING_APPROVAL: Box(610, 300, 230, 196),
+    State.DONE: Box(1040, 96, 196, 76),
+    State.REJECTED: Box(1040, 307, 196, 76),
+    State.TIMED_OUT: Box(1040, 414, 196, 76),
+    State.FAILED: Box(1040, 536, 196, 76),
+    State.CANCELLED: Box(1040, 628, 196, 76),
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(Trigger.REQUEST_TOOLS, (State.PLANNING,), "M130 184 V300", (139, 214), (130, 274), "start"),
+    Route(Trigger.REPORT_RESULTS, (State.TOOL,), "M256 300 V184", (265, 235), (256, 274), "start"),
+    Route(Trigger.ANSWER, (State.PLANNING,), "M320 134 H610", (465, 121), (465, 134)),
+    Route(Trigger.FINISH, (State.CONTENT,), "M840 134 H1040", (952, 121), (952, 134)),
+    Route(Trigger.ASK_APPROVAL, (State.TOOL,), "M320 358 H610", (465, 345), (366, 358)),
+    Route(Trigger.APPROVE, (State.AWAITING_APPROVAL,), "M610 415 H320", (465, 402), (564, 415)),
+    Route(Trigger.DECLINE, (State.AWAITING_APPROVAL,), "M610 472 H320", (465, 459), (564, 472)),
+    Route(
+        Trigger.REQUEST_TOOLS,
+        (State.CONTENT,),
+        "M660 184 V244 Q660 256 648 256 H312 Q300 256 300 268 V300",
+        (524, 247),
+        (600, 256),
+    ),
+    Route(Trigger.REJECT, (State.AWAITING_APPROVAL,), "M840 345 H1040", (954, 332), (954, 345)),
+    Route(Trigger.EXPIRE, (State.AWAITING_APPROVAL,), "M840 452 H1040", (954, 439), (954, 452)),
+    Route(Trigger.FAIL, OPEN_STATES, "M800 520 V562 Q800 574 812 574 H1040", (954, 561), (954, 574)),
+    Route(Trigger.CANCEL, OPEN_STATES, "M740 520 V654 Q740 666 752 666 H1040", (954, 653), (954, 666)),
+)
+
+# class → attribute → its light and its dark colour
+_COLOURS: dict[str, dict[str, tuple[str, str]]] = {
+    "ground": {"fill": ("#ffffff", "#0b1120")},
+    "frame": {"fill": ("#f5f7fb", "#111a2e"), "stroke": ("#c3cede", "#33415c")},
+    "box": {"fill": ("#ffffff", "#1b2640"), "stroke": ("#52627a", "#8fa0bb")},
+    "done": {"fill": ("#e7f7ed", "#0f2e1d"), "stroke": ("#15803d", "#4ade80")},
+    "failed": {"fill": ("#fdecec", "#3a1416"), "stroke": ("#c81e1e", "#f87171")},
+    "rejected": {"fill": ("#fff0e2", "#3a2110"), "stroke": ("#c2500a", "#fb923c")},
+    "timed_out": {"fill": ("#f2eeff", "#241a42"), "stroke": ("#6d3fd1", "#a78bfa")},
+    "cancelled": {"fill": ("#eef1f5", "#1d2636"), "stroke": ("#64748b", "#94a3b8")},
+    "current": {"fill": ("#ffc233", "#f5b301"), "stroke": ("#7a5900", "#ffe08a")},
+    "word": {"fill": ("#0f172a", "#e8eef8")},
+    "quiet": {"fill": ("#5b6b82", "#9aa9c0")},
+    "on-current": {"fill": ("#241a00", "#241a00")},
+    "arrow": {"stroke": ("#8090a6", "#7386a3")},
+    "happy": {"stroke": ("#1e293b", "#dbe4f2")},
+    "faint": {"stroke": ("#cbd5e1", "#3a4863")},
+    "taken": {"stroke": ("#2563eb", "#60a5fa")},
+    "badge": {"fill": ("#2563eb", "#60a5fa")},
+    "on-badge": {"fill": ("#ffffff", "#071226")},
+    "head-arrow": {"fill": ("#8090a6", "#7386a3")},
+    "head-happy": {"fill": ("#1e293b", "#dbe4f2")},
+    "head-faint": {"fill": ("#cbd5e1", "#3a4863")},
+    "head-taken": {"fill": ("#2563eb", "#60a5fa")},
+}
+_FONTS = (
+    "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Noto Sans KR', 'Apple SD Gothic Neo', 'Malgun Gothic', sans-serif"
+)
+_MOST_NUMBERS = 3
+_PANEL_ROWS, _PANEL_COLUMNS = 7, 3
+
+
+def svg(glance: Glance | None = None, *, korean: bool = True, fonts: str = _FONTS) -> str:
+    """The picture; with a run the current state is filled, its way numbered, its open approval and the rest said.
+
+    `korean`: False leaves the states' Korean titles out, where no font of the reader has them.
+    """
+    lines = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+            f' class="aura-machine" role="img" aria-labelledby="aura-machine-title" font-family="{escape(fonts)}">'
+        ),
+        f'<title id="aura-machine-title">{escape(_summary(glance))}</title>',
+        _style(),
+        _markers(),
+        f'<rect {_look("ground")} width="{WIDTH}" height="{HEIGHT}" rx="14"/>',
+        *_header(glance),
+        *_frame(),
+        *(line for route in ROUTES for line in _arrow(route, glance)),
+        *(line for state in State for line in _state(state, glance, korean=korean)),
+        *(_legend() if glance is None else _way(glance)),
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(glance: Glance | None) -> str:
+    if glance is None:
+        return "The state machine of an Aura run"
+    waiting = f"; waiting for a decision on {glance.waiting.words}" if glance.waiting else ""
+    return f"Run {glance.session_id}: {glance.state} after {len(glance.path)} transitions{waiting}"
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def _header(glance: Glance | None) -> Iterable[str]:
+    yield _text(24, 34, "Aura · the machine that runs", "word", size=18, weight=700)
+    if glance is not None:
+        yield _text(WIDTH - 24, 34, glance.session_id, "quiet", size=13, anchor="end")
+
+
+def _frame() -> Iterable[str]:
+    x, y = FRAME.x, FRAME.y
+    yield '<g class="open-states">'
+    yield _rect(FRAME, "frame", radius=16, more='stroke-dasharray="5 5"')
+    yield _text(x + 16, y + 20, "open: every state in this frame can also fail or be cancelled", "quiet", size=11)
+    start = BOXES[INITIAL_STATE]
+    middle = start.y + start.height // 2
+    yield f'<circle {_look("word")} cx="56" cy="{middle}" r="7"/>'
+    yield f'<path {_look("happy")} d="M63 {middle} H{start.x}" stroke-width="2" marker-end="url(#aura-head-happy)"/>'
+    yield "</g>"
+
+
+def _arrow(route: Route, glance: Glance | None) -> Iterable[str]:
+    arrows = route.arrows()
+    if not arrows:
+        return
+    first = arrows[0]
+    passed = glance.along(*arrows) if glance else []
+    kind = _kind(first, passed, glance)
+    way_out = len(arrows) > 1
+    width = {"taken": 2.8, "happy": 2.4}.get(kind, 1.6)
+    sources = " ".join(arrow.source for arrow in arrows)
+    taken = ' data-taken="true"' if passed else ""
+    x, y = route.badge
+    yield (
+        f'<g class="transition" data-trigger="{first.trigger}" data-from="{sources}" data-to="{first.dest}"'
+        f' data-number-at="{x} {y}"{taken}>'
+    )
+    yield f"<title>{escape(_told(first, passed))}</title>"
+    dashes = ' stroke-dasharray="7 5"' if way_out else ""
+    yield (
+        f'<path {_look(kind)} d="{route.path}" fill="none" stroke-width="{width}"{dashes}'
+        f' marker-end="url(#aura-head-{kind})"/>'
+    )
+    words = [first.trigger.value, *(_lines(f"[{first.guard.words}]", 24) if first.guard else ())]
+    x, y = route.label
+    for index, line in enumerate(words):
+        look, size, weight = ("word", 13, 600) if index == 0 else ("quiet", 11, 400)
+        yield _text(x, y - 14 * (len(words) - 1 - index), line, look, size=size, weight=weight, anchor=route.anchor)
+    if passed:
+        yield from _badge(*route.badge, passed)
+    yield "</g>"
+
+
+def _kind(arrow: Transition, passed: list[Passed], glance: Glance | None) -> str:
+    if glance is not None:
+        return "taken" if passed else "faint"
+    return "happy" if arrow in HAPPY_PATH else "arrow"
+
+
+def _told(arrow: Transition, passed: list[Passed]) -> str:
+    guard = f", only if: {arrow.guard.words}" if arrow.guard else ""
+    times = f"; taken as {', '.join(step.words for step in passed)}" if passed else ""
+    return f"{arrow.trigger} → {arrow.dest}{guard}{times}"
+
+
+def _badge(x: int, y: int, passed: list[Passed]) -> Iterable[str]:
+    numbers = ", ".join(str(step.number) for step in passed[-_MOST_NUMBERS:])
+    words = f"… {numbers}" if len(passed) > _MOST_NUMBERS else numbers
+    width = 10 + 7 * max(len(words), 2)
+    yield f'<rect {_look("badge")} x="{x - width / 2:g}" y="{y - 9}" width="{width}" height="18" rx="9"/>'
+    yield _text(x, y + 4, words, "on-badge", size=11, weight=700, anchor="middle")
+
+
+def _state(state: State, glance: Glance | None, *, korean: bool) -> Iterable[str]:
+    box = BOXES[state]
+    is_current = glance is not None and glance.state is state
+    look = "current" if is_current else state.value if state.is_final else "box"
+    word, quiet = ("on-current", "on-current") if is_current else ("word", "quiet")
+    marks = f"{' final' if state.is_final else ''}{' is-current' if is_current else ''}"
+    yield f'<g id="aura-state-{state}" class="state{marks}" data-state="{state}">'
+    yield f"<title>{escape(f'{state} ({STATE_TITLES[state]}): {STATE_ACTIVITIES[state]}')}</title>"
+    yield _rect(box, look, radius=12, more=f'stroke-width="{3 if is_current else 1.8}"')
+    if state.is_final:
+        inner = Box(box.x + 4, box.y + 4, box.width - 8, box.height - 8)
+        yield _rect(inner, look, radius=9, more='fill-opacity="0" stroke-width="1.2"')
+    left, right = box.x + 16, box.x + box.width - 16
+    yield _text(left, box.y + 28, state, word, size=16, weight=700)
+    y = box.y + 49
+    if korean and state.is_final:
+        yield _text(right, box.y + 28, STATE_TITLES[state], quiet, size=13, anchor="end")
+    elif korean:
+        yield _text(left, y, STATE_TITLES[state], quiet, size=13)
+        y += 20
+    for line in _lines(STATE_ACTIVITIES[state], 27 if state.is_final else 28):
+        yield _text(left, y, line, quiet, size=11 if state.is_final else 11.5)
+        y += 15
+    if is_current and glance is not None and glance.waiting is not None:
+        yield from _time_left(box, glance)
+    yield "</g>"
+
+
+def _time_left(box: Box, glance: Glance) -> Iterable[str]:
+    """What a person is asked for, and how long he has, in the lower half of the state's box."""
+    waiting = glance.waiting
+    assert waiting is not None  # noqa: S101 - the caller looked
+    left, y = box.x + 16, box.y + 112
+    queued = f" (+{waiting.queued} queued)" if waiting.queued else ""
+    yield f'<path d="M{left} {y} H{box.x + box.width - 16}" stroke="#7a5900" stroke-opacity="0.5"/>'
+    yield _text(left, y + 24, f"{_cut(waiting.action_type, 22)}{queued}", "on-current", size=13, weight=600)
+    seconds = f"{waiting.seconds_left:.0f} s left"
+    yield _text(left, y + 56, seconds, "on-current", size=24, weight=700, id="aura-time-left")
+
+
+def _legend() -> Iterable[str]:
+    x, y = _PANEL.x + 16, _PANEL.y + 30
+    yield '<g class="legend">'
+    kinds = (
+        ("happy", "", "the happy path: plan, use tools, answer"),
+        ("arrow", "", "what else may happen; [guard]: only if it holds"),
+        ("arrow", ' stroke-dasharray="7 5"', "leads out of every open state"),
+    )
+    for index, (kind, dashes, words) in enumerate(kinds):
+        at = y + 28 * index
+        yield (
+            f'<path {_look(kind)} d="M{x} {at} H{x + 56}" fill="none" stroke-width="2"{dashes}'
+            f' marker-end="url(#aura-head-{kind})"/>'
+        )
+        yield _text(x + 72, at + 4, words, "quiet", size=12)
+    at = y + 28 * len(kinds)
+    yield _rect(Box(x, at - 11, 56, 22), "cancelled", radius=7)
+    yield _rect(Box(x + 3, at - 8, 50, 16), "cancelled", radius=5)
+    yield _text(x + 72, at + 4, "a double line: the run has ended", "quiet", size=12)
+    yield "</g>"
+
+
+def _way(glance: Glance) -> Iterable[str]:
+    """The newest passages, column by column, each with its number and time."""
+    x, y = _PANEL.x, _PANEL.y
+    yield '<g class="path">'
+    last = f", the last {duration_words(glance.path[-1].after_seconds)} after the start" if glance.path else ""
+    yield _text(x, y + 14, f"The way so far: {len(glance.path)} transitions{last}", "word", size=13, weight=600)
+    room = _PANEL_ROWS * _PANEL_COLUMNS
+    for index, step in enumerate(glance.path[-room:]):
+        column, row = divmod(index, _PANEL_ROWS)
+        left, at = x + 222 * column, y + 38 + 20 * row
+        yield _text(left + 18, at, str(step.number), "word", size=11, weight=700, anchor="end")
+        yield _text(left + 26, at, step.trigger, "word", size=11)
+        yield _text(left + 204, at, duration_words(step.after_seconds), "quiet", size=11, anchor="end")
+    yield "</g>"
+
+
+# --- strokes ----------------------------------------------------------------------------------------------------------
+
+
+def _look(name: str) -> str:
+    colours = " ".join(f'{attribute}="{light}"' for attribute, (light, _) in _COLOURS[name].items())
+    return f'class="aura-{name}" {colours}'
+
+
+def _style() -> str:
+    rules = "".join(
+        f".aura-machine .aura-{name}{{{';'.join(f'{attribute}:{dark}' for attribute, (_, dark) in colours.items())}}}"
+        for name, colours in _COLOURS.items()
+    )
+    return f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+
+
+def _markers() -> str:
+    heads = "".join(
+        f'<marker id="aura-{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="10" markerHeight="10"'
+        f' markerUnits="userSpaceOnUse" orient="auto"><path {_look(name)} d="M0 0.5 L10 5 L0 9.5 z"/></marker>'
+        for name in _COLOURS
+        if name.startswith("head-")
+    )
+    return f"<defs>{heads}</defs>"
+
+
+def _rect(box: Box, look: str, *, radius: int, more: str = "") -> str:
+    return (
+        f'<rect {_look(look)} x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="{radius}" {more}/>'
+    )
+
+
+def _text(
+    x: float, y: float, words: str, look: str, *, size: float, weight: int = 400, anchor: str = "start", id: str = ""
+) -> str:
+    named = f' id="{id}"' if id else ""
+    return (
+        f'<text{named} {_look(look)} x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}"'
+        f' text-anchor="{anchor}">{escape(_cut(words, 100))}</text>'
+    )
+
+
+def _lines(words: str, width: int) -> list[str]:
+    """Broken at its comma, else between words."""
+    if len(words) > width and ", " in words:
+        return [f"{part}," if more else part for part, more in _with_more(words.split(", "))]
+    return textwrap.wrap(words, width)
+
+
+def _with_more(parts: list[str]) -> Iterable[tuple[str, bool]]:
+    return ((part, index < len(parts) - 1) for index, part in enumerate(parts))
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1]}…"

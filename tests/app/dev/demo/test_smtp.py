@@ -1,0 +1,47 @@
+"""The mail sink, through a real SMTP client."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+
+import aiosmtplib
+import pytest
+
+from app.dev.demo.smtp import SmtpSink
+
+
+def mail() -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "aura@example.com", "kim@example.com", "회의 안내"
+    message.set_content("안녕하세요.\n금요일 두 시입니다.\n")
+    return message
+
+
+async def test_message_is_kept_with_its_envelope() -> None:
+    async with SmtpSink() as sink:
+        recipients = ["kim@example.com", "lee@example.com"]
+        await aiosmtplib.send(mail(), hostname=sink.host, port=sink.port, recipients=recipients)
+        (kept,) = await sink.received(1)
+    assert (kept.sender, kept.recipients) == ("aura@example.com", tuple(recipients))
+    assert kept.subject == "회의 안내"
+    assert kept.message["to"] == "kim@example.com"
+    assert kept.text.splitlines() == ["안녕하세요.", "금요일 두 시입니다."]
+
+
+async def test_refusal_keeps_nothing() -> None:
+    async with SmtpSink(refuse_with="550 5.7.1 not today") as sink:
+        with pytest.raises(aiosmtplib.SMTPDataError, match="not today"):
+            await aiosmtplib.send(mail(), hostname=sink.host, port=sink.port)
+        assert sink.messages == []
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+async def test_credentials_are_asked_for_and_checked() -> None:
+    async with SmtpSink(credentials=("aura", "right")) as sink:
+        host, port = sink.host, sink.port
+        with pytest.raises(aiosmtplib.SMTPAuthenticationError):
+            await aiosmtplib.send(mail(), hostname=host, port=port, username="aura", password="wrong")
+        with pytest.raises(aiosmtplib.SMTPException):
+            await aiosmtplib.send(mail(), hostname=host, port=port)
+        await aiosmtplib.send(mail(), hostname=host, port=port, username="aura", password="right")
+        assert len(sink.messages) == 1

@@ -1,0 +1,325 @@
+"""The search server: what the port does not say. Concurrency, outages, what is left behind, what an operator reads."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.errors import ConfigurationError, StorageUnavailable
+from app.knowledge import service
+from app.knowledge.postgres import index as postgres
+from app.knowledge.postgres import tables
+from app.knowledge.postgres.index import PostgresIndex
+from app.knowledge.postgres.tables import SCHEMA
+from app.ports.knowledge import START, Logged, Query, Vector, WorkspaceEvent
+from app.settings import Settings
+from tests.harness.frames import Frame
+from tests.harness.knowledge import MODEL, Knowing, Publish, counted, in_thread, listening, mail
+from tests.harness.postgres import PostgresServer
+from tests.harness.service import headers, running
+from tests.harness.tools import calling
+from tests.harness.waiting import eventually
+
+MakeSettings = Callable[..., Settings]
+SEARCH = ("search_workspace", {"query": "김철수가 보낸 견적서"})
+
+
+@pytest.fixture
+def own_server(postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """One that may be killed."""
+    with PostgresServer() as server:
+        yield server
+
+
+def entries(count: int, *, at: int = 0, vectors: bool = False) -> list[Logged]:
+    made: list[WorkspaceEvent | Vector] = []
+    for n in range(at + 1, at + count + 1):
+        made.append(WorkspaceEvent(f"e{n}", "t1", "mail", ("mail",), "u1", n, f"견적서 {n}호", "견적 reviewed"))
+        if vectors:
+            made.append(Vector(f"e{n}", MODEL, bytes([n, 100 - n, 7, 1])))
+    return [Logged((at * 2 + position, 0), entry) for position, entry in enumerate(made, start=1)]
+
+
+async def ids(index: PostgresIndex, text: str, vector: bytes | None = None, since: float | None = None) -> list[str]:
+    return [hit.event.id for hit in await index.search("t1", Query(text, since), vector)]
+
+
+def sources(frames: list[Frame]) -> list[str]:
+    return [source["id"] for frame in frames if frame.type == "thought" for source in frame["sources"]]
+
+
+# --- a user's way -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_one_replica_heard_is_cited_by_another_to_its_tenant_alone(
+    settings: MakeSettings,
+    model: ScriptedModelServer,
+    redis_client: redis.Redis,
+    publish: Publish,
+    database: PostgresServer,
+) -> None:
+    shared = settings(aura_knowledge_url=database.url, openai_embedding_model="aura-hashing")
+    model.play(calling(SEARCH), ScriptedTurn(text="1,200만원입니다."), calling(SEARCH), ScriptedTurn(text="없습니다."))
+    async with running(shared), running(shared) as other:
+        await listening(redis_client, nodes=2)
+        publish(mail())
+        await eventually(lambda: [redis_client.xlen(key) for key in redis_client.keys("aura:{know*:log")] == [2])
+        async with other.stream("김철수가 보낸 견적서 얼마예요?") as stream:
+            assert sources(await stream.rest()) == ["evt-1"]
+        async with other.stream("tenant1의 견적서", headers=headers("user2", "tenant2")) as stream:
+            assert sources(await stream.rest()) == []
+    assert database.rows("SELECT id, documents, vectors FROM tenant ORDER BY n") == [("tenant1", 1, 1)]
+
+
+async def test_the_commands_work_with_it(
+    settings: MakeSettings,
+    redis_client: redis.Redis,
+    publish: Publish,
+    knowing: Knowing,
+    database: PostgresServer,
+) -> None:
+    where = {"AURA_KNOWLEDGE_URL": database.url}
+    async with running(settings(aura_knowledge_url=database.url)) as aura:
+        await listening(redis_client)
+        publish(mail())
+        await counted(aura, accepted=1)
+        assert "1 found by words" in await in_thread(knowing, "search", "견적서", "--tenant", "tenant1", **where)
+        told = await in_thread(knowing, "rebuild", **where)
+        assert told.startswith("1 running process(es) were told; ")
+        await eventually(lambda: aura.service.knowledge and aura.service.knowledge._generation == 1)
+    assert "1 found by words" in await in_thread(knowing, "search", "견적서", "--tenant", "tenant1", **where)
+    assert "tenant1" in await in_thread(knowing, "stats", **where)
+    assert database.rows("SELECT number, generation FROM edition") == [(2, 1)]
+    refused = await asyncio.to_thread(knowing, "search", "x", "--tenant", "t", AURA_KNOWLEDGE_URL=f"{database.url}&x=1")
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert refused.output.startswith("aura: AURA_KNOWLEDGE_URL: ")
+
+
+async def test_while_the_server_is_away_runs_go_on_and_afterwards_nothing_is_missing(
+    settings: MakeSettings,
+    model: ScriptedModelServer,
+    redis_client: redis.Redis,
+    publish: Publish,
+    own_server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.05)
+    own_server.kill()
+    model.play(calling(SEARCH), ScriptedTurn(text="검색하지 못했습니다."))
+    async with running(settings(aura_knowledge_url=own_server.url)) as aura:
+        await listening(redis_client)
+        publish(mail())
+        await counted(aura, accepted=1)
+        async with aura.stream("견적서") as stream:
+            frames = await stream.rest()
+        (failed,) = [frame for frame in frames if frame.type == "tool_execution" and frame["status"] == "failed"]
+        assert "cannot be searched at the moment" in failed["error"]
+        assert frames[-2]["status"] == "completed"
+
+        own_server.start()
+        knowledge = aura.service.knowledge
+        assert knowledge is not None
+        await eventually(lambda: own_server.rows("SELECT to_regclass('event_1')") != [(None,)])
+        found = await knowledge.search("tenant1", Query("견적서"))
+        assert ([hit.event.id for hit in found.hits], found.is_complete) == (["evt-1"], True)
+
+        own_server.kill()
+        publish(mail(2))
+        await counted(aura, accepted=2)
+        own_server.start()
+        found = await knowledge.search("tenant1", Query("견적서"))
+        assert {hit.event.id for hit in found.hits} == {"evt-1", "evt-2"}
+
+
+async def test_a_server_that_hangs_is_not_waited_for(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = PostgresIndex(own_server.url, MODEL)
+    await index.open(0)
+    await index.apply("t1", START, entries(1))
+    monkeypatch.setattr(postgres, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(postgres, "_CANCEL_SECONDS", 0.1)
+    own_server.signal(signal.SIGSTOP)
+    with pytest.raises(StorageUnavailable, match=r"no answer within 0\.1 s"):
+        await index.position("t1")
+    own_server.signal(signal.SIGCONT)
+    monkeypatch.undo()
+    assert await ids(index, "견적") == ["e1"]
+    await index.close()
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_that_was_cut_off_is_in_whole_or_not_at_all(own_server: PostgresServer) -> None:
+    """However often the server dies, what is counted is what is there."""
+    index = PostgresIndex(own_server.url, MODEL)
+    await index.open(0)
+    for at in range(0, 60, 20):
+        applying = asyncio.create_task(
+            index.apply("t1", (at * 2, 0) if at else START, entries(20, at=at, vectors=True))
+        )
+        await asyncio.sleep(0)
+        own_server.kill()
+        await asyncio.gather(applying, return_exceptions=True)
+        own_server.start()
+        while await index.position("t1") < ((at + 20) * 2, 0):
+            await index.apply("t1", await index.position("t1"), entries(20, at=at, vectors=True))
+    assert own_server.rows("SELECT documents, vectors FROM tenant") == [(60, 60)]
+    assert own_server.rows("SELECT documents FROM term_1 WHERE term = '견적'") == [(60,)]
+    await index.close()
+
+
+async def test_another_database_in_its_place_is_filled_again(database: PostgresServer) -> None:
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(7)
+    await index.apply("t1", START, entries(2))
+    database.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+    assert await index.position("t1") == START
+    await index.apply("t1", START, entries(2))
+    assert set(await ids(index, "견적")) == {"e1", "e2"}
+    await index.close()
+
+
+async def test_a_process_of_another_model_follows_but_compares_no_vectors(database: PostgresServer) -> None:
+    """In the middle of a deployment: the older one neither loses the newer one's vectors nor asks for its own."""
+    older, newer = PostgresIndex(database.url, "older"), PostgresIndex(database.url, MODEL)
+    await older.open(0)
+    await newer.open(0)
+    await older.apply("t1", START, entries(2, vectors=True)[:3])
+    assert await ids(newer, "없는말", bytes([1, 99, 7, 1])) == ["e1"]
+    assert await ids(older, "없는말", bytes([1, 99, 7, 1])) == []
+    assert set(await ids(older, "견적", bytes([1, 99, 7, 1]))) == {"e1", "e2"}
+    assert await older.unembedded(10) == []
+    assert [item.event_id for item in await newer.unembedded(10)] == ["e2"]
+    await older.close()
+    await newer.close()
+
+
+@pytest.mark.parametrize(("generation", "model"), [(2, MODEL), (1, "newer"), (1, None)])
+async def test_an_earlier_edition_leaves_nothing_behind(
+    database: PostgresServer, generation: int, model: str | None
+) -> None:
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(1)
+    for tenant in ("t1", "t2"):
+        await index.apply(tenant, START, entries(3, vectors=True)[:5])
+    await index.close()
+    index = PostgresIndex(database.url, model)
+    await index.open(generation)
+    tables = database.rows("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
+    assert tables == [("edition",), ("tenant",), ("waiting",)]
+    assert database.rows("SELECT count(*) FROM waiting") == [(0,)]
+    await index.close()
+
+
+# --- figures that must be right ---------------------------------------------------------------------------------------
+
+
+async def test_what_was_dropped_is_not_counted(database: PostgresServer) -> None:
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(0)
+    await index.apply("t1", START, entries(10, vectors=True)[:-1])
+    await index.forget_before("t1", (9, 0))
+    documents = "SELECT term, count(*) FROM event_1, unnest(tsvector_to_array(terms)) term GROUP BY 1 ORDER BY 1"
+    counted = database.rows("SELECT term, documents FROM term_1 ORDER BY 1")
+    assert counted == database.rows(documents)
+    assert dict(counted)["견적"] == 6
+    sizes = database.rows("SELECT documents, length, vectors FROM tenant")
+    assert sizes == database.rows("SELECT count(*), sum(length), 5 FROM event_1")
+    assert database.rows("SELECT count(*) FROM waiting") == [(1,)]
+    await index.close()
+
+
+async def test_many_vectors_are_indexed_and_a_filter_still_sees_all_of_them(
+    database: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_EXHAUSTIVE", 59)
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(0)
+    vector, before = bytes([1, 99, 7, 1]), list[str]()
+    for at in (0, 30):
+        await index.apply("t1", (at * 2, 0), entries(30, at=at, vectors=True))
+        before = before or await ids(index, "없는말", vector)
+    assert database.rows("SELECT is_indexed FROM tenant") == [(True,)]
+    assert await ids(index, "없는말", vector) == before == [f"e{n}" for n in range(1, 6)]
+    assert await ids(index, "없는말", vector, since=58) == ["e58", "e59", "e60"]
+    await index.close()
+
+
+async def test_a_session_is_left_as_it_was_found(database: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooler may stand in between and give each transaction to another session."""
+    monkeypatch.setattr(tables, "_EXHAUSTIVE", 3)
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(0)
+    await index.apply("t1", START, entries(5, vectors=True)[:-1])
+    assert database.rows("SELECT is_indexed FROM tenant") == [(True,)]
+    assert await index.unembedded(10)
+    assert await ids(index, "견적", bytes([1, 99, 7, 1]))
+    assert await ids(index, "견적", bytes([1, 99, 7, 1]), since=2)
+    await index.forget_before("t1", (3, 0))
+    (session,) = index._idle
+    for left in (
+        "SELECT name FROM pg_prepared_statements",
+        "SELECT name FROM pg_settings WHERE source = 'session' AND setting <> reset_val",
+        "SELECT objid FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'",
+        "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+        "SELECT name FROM pg_cursors WHERE is_holdable",
+        "SELECT pg_listening_channels()",
+    ):
+        assert await (await session.execute(left.encode())).fetchall() == [], left
+    await index.close()
+
+
+# --- what an operator reads -------------------------------------------------------------------------------------------
+
+
+async def refusal(url: str, model: str | None = MODEL) -> str:
+    async def open_it() -> None:
+        index = PostgresIndex(url, model)
+        try:
+            await index.open(0)
+        finally:
+            await index.close()
+
+    with pytest.raises(ConfigurationError) as refused:
+        await open_it()
+    assert "secret" not in str(refused.value)
+    return str(refused.value)
+
+
+async def test_what_is_wrong_with_the_database_is_named_with_the_remedy(database: PostgresServer) -> None:
+    assert "percent-encode" in await refusal("postgresql://aura:100%secret@h/db")
+    assert "behind the question mark" in await refusal(f"{database.url}&sslmod=require")
+    database.execute("DROP EXTENSION IF EXISTS vector", "CREATE SCHEMA aside", "CREATE EXTENSION vector SCHEMA aside")
+    database.execute("CREATE ROLE guest LOGIN PASSWORD 'secret'")
+    database.execute("CREATE DATABASE western ENCODING 'LATIN1' TEMPLATE template0")
+    try:
+        assert "ENCODING 'UTF8'" in await refusal(database.url.replace("/postgres?", "/western?"), None)
+        assert "search_path" in await refusal(database.url)
+        assert "GRANT CREATE ON DATABASE" in await refusal(database.url.replace("aura:a%20", "guest:"))
+    finally:
+        database.execute("DROP SCHEMA aside CASCADE", "DROP ROLE guest", "DROP DATABASE western")
+
+
+async def test_words_need_no_extension(database: PostgresServer) -> None:
+    database.execute("DROP EXTENSION IF EXISTS vector CASCADE")
+    index = PostgresIndex(database.url, None)
+    await index.open(0)
+    await index.apply("t1", START, entries(2, vectors=True))
+    assert set(await ids(index, "견적")) == {"e1", "e2"}
+    assert database.rows("SELECT 1 FROM pg_extension WHERE extname = 'vector'") == []
+    await index.close()
+
+
+async def test_a_refused_connection_says_why_without_the_password(database: PostgresServer) -> None:
+    index = PostgresIndex(database.url.replace("a%20secret", "another-secret"), MODEL)
+    with pytest.raises(StorageUnavailable, match="password authentication failed") as refused:
+        await index.position("t1")
+    assert "another-secret" not in str(refused.value)

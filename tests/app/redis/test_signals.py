@@ -1,0 +1,323 @@
+"""A person's decision through Redis (§5): by a published signal, by a key alone, in every form; several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from tests.harness.approvals import ENDED, Ask, MakeSettings, Waiting
+from tests.harness.frames import check, types
+from tests.harness.service import headers, running
+from tests.harness.stored import stored
+from tests.harness.tools import calling, risky
+from tests.harness.waiting import eventually
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+APPROVING: list[Callable[[str], Any]] = [
+    lambda request: {"type": "approval", "requestId": request, "status": "approved", "timestamp": int(time.time())},
+    lambda request: {"type": "approval", "requestId": request, "timestamp": 1706156400},
+    lambda request: {"type": "approval"},
+    lambda request: {"action": "approve"},
+    lambda request: {"action": "approve", "requestId": request},
+    lambda request: {"type": "approval", "approved": True},
+    lambda request: {"approved": True, "requestId": request},
+    lambda request: {"status": "APPROVED"},
+    lambda request: json.dumps(json.dumps({"type": "approval", "requestId": request, "status": "approved"})),
+]
+REJECTING: list[Callable[[str], Any]] = [
+    lambda request: {
+        "type": "rejection",
+        "requestId": request,
+        "status": "rejected",
+        "reason": "싫어요",
+        "timestamp": 1,
+    },
+    lambda request: {"type": "rejection", "requestId": request, "reason": "싫어요"},
+    lambda request: {"action": "reject", "reason": "싫어요"},
+    lambda request: {"type": "approval", "approved": False, "reason": "싫어요"},
+    lambda request: {"type": "approval", "requestId": request, "status": "rejected", "reason": "싫어요"},
+]
+
+
+@pytest.fixture
+def only_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the keys: what is published must be heard."""
+    monkeypatch.setattr("app.redis.decisions._LOOK_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("only_heard")
+@pytest.mark.parametrize("form", range(len(APPROVING)))
+async def test_publish_alone_approves_at_once(asked: Ask, form: int) -> None:
+    async with asked(ENDED) as run:
+        assert run.publish(APPROVING[form](run.request_id)) == 1
+        await run.approved()
+        assert run.request()["status"] == "approved"
+        late = await run.aura.decide("reject", run.request_id)
+        assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
+
+
+@pytest.mark.usefixtures("only_heard")
+@pytest.mark.parametrize("form", range(len(REJECTING)))
+async def test_publish_alone_rejects_at_once(asked: Ask, form: int) -> None:
+    async with asked() as run:
+        assert run.publish(REJECTING[form](run.request_id)) == 1
+        await run.rejected("싫어요")
+        assert (run.request()["status"], run.request()["reason"]) == ("rejected", "싫어요")
+
+
+async def test_a_rejection_without_a_reason_still_says_something(asked: Ask) -> None:
+    async with asked() as run:
+        run.publish({"type": "rejection", "requestId": run.request_id})
+        await run.rejected("사용자가 요청을 거절했습니다.")
+
+
+async def test_the_signal_key_alone_is_seen_within_seconds(asked: Ask) -> None:
+    async with asked(ENDED) as run:
+        run.store({"type": "approval", "requestId": run.request_id, "status": "approved", "timestamp": time.time()})
+        await run.approved()
+        assert run.request()["status"] == "approved"
+
+
+async def test_the_requests_status_alone_is_seen_within_seconds(asked: Ask) -> None:
+    async with asked(ENDED) as run:
+        run.update_request(status="approved", approvedBy="user1", approvedAt=int(time.time() * 1000))
+        await run.approved()
+
+
+async def test_the_requests_status_alone_is_seen_whatever_words_stand_in_the_arguments(asked: Ask) -> None:
+    async with asked(ENDED, arguments={"to": "pending", "text": '"status":"pending"'}) as run:
+        run.update_request(status="approved", approvedBy="user1", approvedAt=int(time.time() * 1000))
+        await run.approved()
+
+
+async def test_the_requests_rejection_alone_is_seen_within_seconds(asked: Ask) -> None:
+    async with asked() as run:
+        run.update_request(status="rejected", rejectedBy="user1", reason="안 됩니다")
+        await run.rejected("안 됩니다")
+
+
+async def test_the_main_services_way_keys_then_publish(asked: Ask) -> None:
+    async with asked(ENDED) as run:
+        signal = {"type": "approval", "requestId": run.request_id, "status": "approved", "timestamp": time.time()}
+        run.update_request(status="approved", approvedBy="user1", approvedAt=int(time.time() * 1000))
+        run.store(signal)
+        run.publish(signal)
+        await run.approved()
+
+
+async def test_ignored_signals_are_counted_and_hurt_nobody(asked: Ask) -> None:
+    async with asked(ENDED) as run:
+        decisions = run.aura.service.decisions
+
+        def ignored(count: int) -> bool:
+            return bool(decisions.ignored_signals == count)
+
+        bad: list[Any] = [
+            {"type": "approval", "requestId": "req-somebodyelse", "status": "approved"},
+            {"type": "approval", "requestId": 5, "status": "approved"},
+            "not json",
+            "[1]",
+            "5",
+            "",
+            b"\xff\xfe",
+            b"\xac\xed\x00\x05t\x00\x10",
+            "[" * 5000,
+            {},
+            {"type": "hello"},
+            {"requestId": run.request_id},
+            {"type": "approval", "status": "pending"},
+            {"type": "approval", "status": "rejected", "action": "approve"},
+            {"type": "rejection", "status": "approved"},
+            {"type": "approval", "approved": "yes"},
+            {"type": "approval", "status": "approved", "params": []},
+        ]
+        for count, signal in enumerate(bad, start=1):
+            assert run.publish(signal) == 1
+            await eventually(functools.partial(ignored, count))
+        assert run.request()["status"] == "pending"
+        assert run.tool.ran == []
+        await run.aura.decide("approve", run.request_id)
+        await run.approved()
+
+
+async def test_a_stored_signal_for_another_request_decides_nothing(asked: Ask) -> None:
+    async with asked(ENDED) as run:
+        run.store({"type": "rejection", "requestId": "req-somebodyelse", "status": "rejected"})
+        run.publish({"type": "wake up"})
+        await eventually(lambda: run.aura.service.decisions.ignored_signals == 1)
+        assert run.request()["status"] == "pending"
+        await run.aura.decide("approve", run.request_id)
+        await run.approved()
+
+
+STORED_IN_VAIN = [
+    (b'\xac\xed\x00\x05t\x00\x10{"status":"approved"}', "StringRedisSerializer"),
+    (b"not json", "not JSON"),
+    (b'{"type":"approval","status":"approved","params":{"to":5}}', "to"),
+]
+
+
+@pytest.mark.parametrize(("raw", "reason"), STORED_IN_VAIN)
+async def test_a_stored_signal_that_decides_nothing_says_why_once(asked: Ask, raw: bytes, reason: str) -> None:
+    with capture_logs() as logs:
+        async with asked(ENDED) as run:
+            decisions = run.aura.service.decisions
+            run.redis.set(f"hitl:signal:{run.session_id}", raw, ex=300)
+            for count in (2, 3):  # what is heard makes the stored one be looked at again
+                run.publish({"type": "wake up"})
+                await eventually(functools.partial(lambda least: decisions.ignored_signals >= least, count))
+            assert decisions.ignored_signals == 3
+            await run.aura.decide("approve", run.request_id)
+            await run.approved()
+    reasons = [line["reason"] for line in logs if line["event"] == "signal.ignored"]
+    assert sum(reason in told for told in reasons) == 1
+
+
+async def _unreadable(run: Waiting, how: str) -> None:
+    name = f"hitl:request:{run.request_id}"
+    run.redis.delete(name)
+    if how == "hash":
+        run.redis.hset(name, "status", "approved")
+    else:
+        run.redis.set(name, {"java": b"\xac\xed\x00\x05t\x00\x05hello", "list": b"[]", "text": b"{"}[how])
+
+
+@pytest.mark.parametrize("how", ["java", "list", "text", "hash"])
+async def test_a_request_that_somebody_made_unreadable_leaves_the_signals_to_decide(asked: Ask, how: str) -> None:
+    async with asked(ENDED) as run:
+        await _unreadable(run, how)
+        assert (await run.aura.decide("reject", run.request_id)).status_code == 404
+        run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
+        await run.approved()
+
+
+@pytest.mark.parametrize("spelled", [lambda request: json.dumps(json.dumps(request)), json.dumps])
+async def test_a_decided_request_counts_however_its_decider_spells_it(
+    asked: Ask, spelled: Callable[[dict[str, Any]], str]
+) -> None:
+    async with asked(ENDED) as run:
+        decided = {**run.request(), "status": "APPROVED", "approvedBy": "user1"}
+        run.redis.set(f"hitl:request:{run.request_id}", spelled(decided), keepttl=True)
+        run.publish({"type": "wake up"})
+        await run.approved()
+
+
+# --- after a no -------------------------------------------------------------------------------------------------------
+
+
+async def test_with_replan_a_no_goes_to_the_model(asked: Ask, model: ScriptedModelServer) -> None:
+    async with asked(ScriptedTurn(text="알겠습니다."), aura_on_reject="replan") as run:
+        await run.aura.decide("reject", run.request_id, reason="너무 늦었어요")
+        frames = await run.stream.rest()
+    check(frames)
+    assert frames[-2]["status"] == "completed"
+    assert "error" not in types(frames)
+    assert [frame["status"] for frame in frames if frame.type == "tool_execution"] == ["pending", "rejected"]
+    told = model.requests[1]["messages"][-1]
+    assert told["role"] == "tool"
+    assert "너무 늦었어요" in told["content"]
+    assert run.tool.ran == []
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+async def test_risky_calls_of_one_turn_are_asked_one_by_one(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    tool = risky()
+    model.play(calling(*((tool.name, {"to": name}) for name in ("김", "이", "박"))), ENDED)
+    async with running(settings(), tools=[tool]) as aura, aura.stream("모두에게") as stream:
+        asked_ids = []
+        for left, name in ((3, "김"), (2, "이"), (1, "박")):
+            hitl = await stream.until("hitl")
+            run = Waiting(aura, stream, hitl, tool, redis_client)
+            assert hitl["params"]["to"] == name
+            pending = run.checkpoint()["pending_approvals"]
+            assert len(pending) == left
+            assert pending[0]["request_id"] == run.request_id
+            open_now = [
+                key for key in redis_client.keys("hitl:request:*") if stored(redis_client, key)["status"] == "pending"
+            ]
+            assert open_now == [f"hitl:request:{run.request_id}"]
+            asked_ids.append(run.request_id)
+            assert (await aura.decide("approve", run.request_id)).status_code == 200
+        frames = await stream.rest()
+    check(frames)
+    assert len(set(asked_ids)) == 3
+    assert [ran["to"] for ran in tool.ran] == ["김", "이", "박"]
+    results = [message for message in model.requests[1]["messages"] if message["role"] == "tool"]
+    assert [result["tool_call_id"] for result in results] == ["call_1", "call_2", "call_3"]
+
+
+async def test_a_no_to_the_first_ends_the_run_and_gives_every_call_its_outcome(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    tool = risky()
+    model.play(calling((tool.name, {"to": "김"}), (tool.name, {"to": "이"})))
+    async with running(settings(), tools=[tool]) as aura, aura.stream("모두에게") as stream:
+        hitl = await stream.until("hitl")
+        await aura.decide("reject", hitl["requestId"], reason="아니요")
+        frames = await stream.rest()
+    check(frames)
+    outcomes = [
+        frame["toolCallId"] for frame in frames if frame.type == "tool_execution" and frame["status"] == "rejected"
+    ]
+    assert sorted(outcomes) == ["call_1", "call_2"]
+    assert types(frames).count("hitl") == 1
+    assert tool.ran == []
+
+
+async def test_a_stale_signal_without_a_request_id_does_not_decide_the_next_request(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    tool = risky()
+    model.play(calling((tool.name, {"to": "김"}), (tool.name, {"to": "이"})))
+    async with running(settings(), tools=[tool]) as aura, aura.stream("모두에게") as stream:
+        first = Waiting(aura, stream, await stream.until("hitl"), tool, redis_client)
+        first.store({"action": "approve"})
+        first.publish({"action": "approve"})
+        second = Waiting(aura, stream, await stream.until("hitl"), tool, redis_client)
+        assert second.request_id != first.request_id
+        # The keys are looked at when something is heard; the old signal is all they could show.
+        second.publish({"type": "wake up"})
+        await eventually(lambda: aura.service.decisions.ignored_signals == 1)
+        assert second.request()["status"] == "pending"
+        late = await aura.decide("reject", first.request_id)
+        assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
+        second.publish({"type": "approval", "requestId": first.request_id, "status": "approved"})  # a second decision
+        await eventually(lambda: aura.service.decisions.ignored_signals == 2)
+        assert (await aura.decide("reject", second.request_id, reason="그만")).status_code == 200
+        frames = await stream.rest()
+    assert frames[-2]["status"] == "rejected"
+    assert [ran["to"] for ran in tool.ran] == ["김"]
+
+
+async def test_many_runs_wait_on_one_connection(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    tool, count = risky(), 30
+    model.play(*(calling((tool.name, {"to": str(number)})) for number in range(count)))
+    async with running(settings(), tools=[tool]) as aura:
+
+        async def one(user: str) -> str:
+            async with aura.stream("메모", headers=headers(user)) as stream:
+                hitl = await stream.until("hitl")
+                await aura.decide("reject", hitl["requestId"], as_=headers(user))
+                return str((await stream.rest())[-2]["status"])
+
+        before = len(redis_client.client_list(_type="pubsub"))
+        ended = await asyncio.gather(*(one(f"user{number}") for number in range(count)))
+        assert len(redis_client.client_list(_type="pubsub")) == before
+    assert ended == ["rejected"] * count

@@ -1,0 +1,183 @@
+"""Runs come in in turn; one that would wait for long is refused early and clearly, a burst is worked off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.errors import ServiceBusy
+from app.runs.admission import Door
+from tests.harness.frames import check, parse_frame
+from tests.harness.raw import MakeSettings, whole
+from tests.harness.service import STREAM, Aura, headers, running
+from tests.harness.waiting import eventually
+
+Crowd = list[asyncio.Task[None]]
+
+
+class Processor:
+    """Its time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+async def crowd(door: Door, count: int, came_in: list[int] | None = None) -> list[asyncio.Task[None]]:
+    """So many at once, each before the door when this returns."""
+
+    async def one(number: int) -> None:
+        await door.enter()
+        if came_in is not None:
+            came_in.append(number)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(count)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def queued(processor: Processor, door: Door, *, beat_seconds: float) -> list[asyncio.Task[None]]:
+    """A long queue whose first beat took so much processor time."""
+    tasks = await crowd(door, 2000)
+    processor.seconds += beat_seconds
+    await eventually(lambda: sum(task.done() for task in tasks) > 16)  # of whom the first did not wait
+    return tasks
+
+
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_who_came_first_comes_in_first_and_some_at_a_time() -> None:
+    door, came_in = Door(most_seconds=1), list[int]()
+    tasks = await crowd(door, 100, came_in)
+    assert 0 < len(came_in) < 100
+    await asyncio.gather(*tasks)
+    assert came_in == list(range(100))
+
+
+async def test_who_leaves_the_queue_keeps_nobody_from_his_turn() -> None:
+    door, came_in = Door(most_seconds=1), list[int]()
+    tasks = await crowd(door, 100, came_in)
+    await ended(tasks[20:90])
+    await asyncio.gather(*tasks[90:])
+    assert came_in == [*range(20), *range(90, 100)]
+
+
+@pytest.mark.parametrize(
+    ("beat_seconds", "stood_seconds"),
+    [
+        pytest.param(1, 1.5, id="a burst is worked off, however long its queue is"),
+        pytest.param(0.001, 60, id="a queue that stands is no overload while it is short"),
+    ],
+)
+async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
+    beat_seconds: float, stood_seconds: float
+) -> None:
+    processor = Processor()
+    door = Door(most_seconds=2, processor_seconds=processor)
+    tasks = await queued(processor, door, beat_seconds=beat_seconds)
+    processor.seconds += stood_seconds
+    door.check()
+    await ended(tasks)
+
+
+async def test_a_long_queue_that_stands_is_overload_until_it_is_short() -> None:
+    processor = Processor()
+    door = Door(most_seconds=2, processor_seconds=processor)
+    tasks = await queued(processor, door, beat_seconds=0.1)
+    processor.seconds += 5
+    with pytest.raises(ServiceBusy, match="wait here"):
+        door.check()
+    await asyncio.gather(*tasks)
+    door.check()
+
+
+async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
+    processor = Processor()
+    door = Door(most_seconds=0, processor_seconds=processor)
+    tasks = await queued(processor, door, beat_seconds=10)
+    processor.seconds += 60
+    door.check()
+    await ended(tasks)
+
+
+@pytest.fixture
+async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Aura, Crowd]]:
+    """A service before whose door more wait than it lets in, until they are told to go."""
+    monkeypatch.setattr("app.runs.admission._PATIENCE_SECONDS", 0.0)
+    async with running(settings(aura_max_wait_seconds=1e-9)) as aura:
+        waiting = await crowd(aura.service.door, 20_000)
+        await eventually(lambda: sum(task.done() for task in waiting) > 16)
+        yield aura, waiting
+        await ended(waiting)
+
+
+async def test_a_run_that_would_be_late_is_refused_with_the_time_to_come_back(
+    overrun: tuple[Aura, Crowd], model: ScriptedModelServer
+) -> None:
+    aura, waiting = overrun
+    refused = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
+    assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.json()["traceId"] == refused.headers["X-Correlation-ID"]
+    assert "wait here" in refused.json()["message"]
+    await ended(waiting)
+    model.play(ScriptedTurn(text="네."))
+    _, frames = await whole(aura)
+    check(frames)
+
+
+async def test_a_refused_stream_is_read_to_its_end(overrun: tuple[Aura, Crowd]) -> None:
+    aura, _ = overrun
+    refused = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(**{"X-Correlation-ID": "t-1"}))
+    assert (refused.status_code, refused.headers["Content-Type"]) == (503, "text/event-stream")
+    assert (refused.headers["X-Correlation-ID"], refused.headers["Retry-After"]) == ("t-1", "1")
+    frames = [parse_frame(raw) for raw in refused.text.split("\n\n") if raw]
+    assert [frame.type for frame in frames[:-1]] == ["error", "end"]
+    assert frames[0].data["errorCode"] == "E5003"
+    assert frames[-1].is_done
+
+
+async def test_who_is_not_new_is_served_all_the_same(overrun: tuple[Aura, Crowd]) -> None:
+    aura, _ = overrun
+    resumed = await aura.client.post(STREAM, headers=headers(**{"Last-Event-ID": "1"}))
+    assert (resumed.status_code, "ResumeExpired" in resumed.text) == (200, True)
+    assert (await aura.client.get(STREAM, headers=headers(Accept="application/json"))).status_code == 404
+    assert (await aura.client.get("/health")).status_code == 200
+    assert (await aura.client.put(STREAM, headers=headers(Accept="application/json"))).status_code == 405
+
+
+async def test_who_still_says_his_body_reads_the_refusal_and_may_ask_again(overrun: tuple[Aura, Crowd]) -> None:
+    aura, _ = overrun
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"prompt":'
+        await asyncio.sleep(0.1)
+        yield b'"x"}'
+
+    asked = headers(Accept="application/json", **{"Content-Type": "application/json"})
+    assert (await aura.client.post(STREAM, content=slowly(), headers=asked)).status_code == 503
+    assert (await aura.client.get("/health")).status_code == 200
+
+
+async def test_who_waits_when_the_replica_begins_to_drain_is_sent_elsewhere(settings: MakeSettings) -> None:
+    async with running(settings()) as aura:
+        waiting = await crowd(aura.service.door, 1000)
+        asked = asyncio.create_task(
+            aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
+        )
+        await eventually(lambda: bool(aura.service.runs._being_opened))
+        draining = asyncio.create_task(aura.service.runs.drain())
+        refused = await asked
+        assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")
+        await draining
+        await ended(waiting)

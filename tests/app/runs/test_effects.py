@@ -1,0 +1,99 @@
+"""What an effect comes to: facts of one moment come together, so that they are one commit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
+
+from app.clock import SystemClock
+from app.errors import ModelError
+from app.ports.decisions import DecisionBus
+from app.runs.effects import Effects
+from app.tools.registry import ToolRegistry
+from statemachine.checkpoint import JsonObject, Limits
+from statemachine.messages import (
+    AnswerArrived,
+    AnswerFinished,
+    Effect,
+    Fact,
+    ModelFailed,
+    RunTools,
+    ThoughtArrived,
+    ToolFinished,
+    ToolsRequested,
+)
+from statemachine.turn import HOLD_DELTAS, CallDelta, ModelDelta
+from statemachine.workflow import advance, begin
+from tests.harness.tools import NoteTool
+from tests.statemachine.runs import request
+
+TOOL = NoteTool()
+CALLS = tuple(CallDelta(index, f"c{index}", TOOL.name, '{"to": "김"}') for index in range(5))
+
+
+class ReadyModel:
+    """All that it says has arrived when it is asked."""
+
+    name = "ready"
+
+    def __init__(self, *deltas: ModelDelta, failure: ModelError | None = None) -> None:
+        self._deltas = deltas
+        self._failure = failure
+
+    @asynccontextmanager
+    async def stream(
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+    ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
+        yield self._said()
+
+    async def _said(self) -> AsyncIterator[ModelDelta]:
+        for delta in self._deltas:
+            yield delta
+        if self._failure is not None:
+            raise self._failure
+
+
+async def moments(effect: Effect | None = None, *said: ModelDelta, failure: ModelError | None = None) -> Any:
+    """The facts that came together, each time; by default of the first turn."""
+    clock = SystemClock()
+    model = ReadyModel(*said, failure=failure)
+    effects = Effects(model, ToolRegistry([TOOL]), cast("DecisionBus", None), clock)
+    opened = begin(request(), [{"role": "user", "content": "?"}], Limits(), clock.now())
+    async with aclosing(cast("Any", effects.perform(opened.checkpoint, effect or opened.effect))) as found:
+        return [list(facts) async for facts in found]
+
+
+async def test_an_answer_that_came_at_once_is_one_moment() -> None:
+    delta = ModelDelta(reasoning="음…", text="네.", finish_reason="stop", pieces=2 * HOLD_DELTAS)
+    assert await moments(None, delta) == [[ThoughtArrived("음…"), AnswerFinished("네.", "네.")]]
+
+
+async def test_what_a_turn_thought_comes_with_its_calls() -> None:
+    delta = ModelDelta(text="봅시다", calls=CALLS, finish_reason="tool_calls")
+    ((thought, requested),) = await moments(None, delta)
+    assert thought == ThoughtArrived("봅시다", "planning")
+    assert isinstance(requested, ToolsRequested)
+    assert len(requested.calls) == len(CALLS)
+
+
+async def test_what_arrived_before_a_failure_is_shown_with_it() -> None:
+    ((shown, failed),) = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS, finish_reason="length"))
+    assert shown == AnswerArrived("네")
+    assert isinstance(failed, ModelFailed)
+    assert (failed.failure, failed.streamed) == ("truncated", "네")
+    broke = ModelError("interrupted", "it broke")
+    found = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS), failure=broke)
+    assert found == [[AnswerArrived("네")], [ModelFailed("interrupted", broke.message, "네")]]
+
+
+async def test_calls_that_end_at_the_same_time_are_one_moment() -> None:
+    clock = SystemClock()
+    opened = begin(request(), [], Limits(), clock.now())
+    registry = ToolRegistry([TOOL])
+    asked = tuple(registry.resolve(call.id, call.name, call.arguments) for call in CALLS)
+    effect = advance(opened.checkpoint, ToolsRequested(asked), clock.now()).effect
+    assert isinstance(effect, RunTools)
+    (facts,) = await moments(effect)
+    ended = [fact.call_id for fact in cast("list[Fact]", facts) if isinstance(fact, ToolFinished)]
+    assert sorted(ended) == [call.id for call in CALLS]

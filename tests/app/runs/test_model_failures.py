@@ -1,0 +1,482 @@
+"""A model that fails in every way a provider can: a precise outcome each, never half an answer passed off as whole."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.clock import SystemClock
+from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.errors import ModelError
+from app.model.chat import OpenAIModel
+from app.ports.clock import Clock
+from app.settings import Settings
+from tests.harness.frames import DONE, Frame, StreamReader, answer, check, types
+from tests.harness.service import running
+from tests.harness.tools import NoteTool, calling
+
+MakeSettings = Callable[..., Settings]
+KEY = "test-key-0123456789"
+TEXT = "".join(f"{number}번째 문장은 여기에서 끝납니다. " for number in range(20))
+PIECES = [TEXT[start : start + 3] for start in range(0, len(TEXT), 3)]
+SHOWN = 80
+"""More than the 64 deltas that may be held back: so much of the answer clients have."""
+
+
+class HurriedClock(SystemClock):
+    """Ten times as fast: what waits between two attempts is not what is tested."""
+
+    def __init__(self) -> None:
+        self._began = time.time()
+
+    def now(self) -> float:
+        return self._began + (time.time() - self._began) * 10
+
+    async def wait(self, event: asyncio.Event, until: float | None) -> None:
+        await super().wait(event, None if until is None else self.now() + (until - self.now()) / 10)
+
+
+@pytest.fixture(name="ask")
+def _ask(settings: MakeSettings, model: ScriptedModelServer) -> Callable[..., Any]:
+    async def ask(
+        *turns: ScriptedTurn, tools: list[NoteTool] | None = None, clock: Clock | None = None, **overrides: Any
+    ) -> list[Frame]:
+        model.play(*turns)
+        served = running(settings(**overrides), tools=tools or [], clock=clock or HurriedClock())
+        async with served as aura, aura.stream("질문") as stream:
+            async with asyncio.timeout(30):
+                frames = await stream.rest()
+        check(frames)
+        assert KEY not in "".join(frame.raw for frame in frames)
+        return frames
+
+    return ask
+
+
+def failed(frames: list[Frame], error_type: str, code: str, *, retryable: bool) -> str:
+    """The message of a run that ended with exactly this."""
+    assert types(frames)[-3:] == ["error", "end", DONE]
+    error, end, _ = frames[-3:]
+    assert (error["errorType"], error["errorCode"], error["retryable"]) == (error_type, code, retryable)
+    assert end["status"] == "failed"
+    assert not any(frame["chunk"] is False for frame in frames if frame.type == "content"), "an end that is none"
+    assert "Traceback" not in error["message"]
+    return str(error["message"])
+
+
+def completed(frames: list[Frame], text: str = TEXT) -> None:
+    assert frames[-2]["status"] == "completed"
+    assert "error" not in types(frames)
+    assert answer(frames) == text
+    chunks = [frame["chunk"] for frame in frames if frame.type == "content"]
+    assert chunks == [True] * (len(chunks) - 1) + [False]
+
+
+# --- HTTP errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_request_that_is_refused_is_not_repeated(
+    ask: Callable[..., Any], model: ScriptedModelServer, status: int
+) -> None:
+    frames = await ask(ScriptedTurn(status=status, error_message=f"Incorrect API key provided: {KEY}."))
+    message = failed(frames, "ModelError", "E5000", retryable=False)
+    assert str(status) in message
+    assert "Incorrect API key provided" in message
+    assert len(model.requests) == 1
+
+
+async def test_429_is_asked_again_after_the_time_the_server_names(
+    ask: Callable[..., Any], model: ScriptedModelServer
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    frames = await ask(
+        ScriptedTurn(status=429, headers={"Retry-After": "1"}), ScriptedTurn(text=TEXT), clock=SystemClock()
+    )
+    completed(frames)
+    assert loop.time() - began >= 1
+    assert model.requests[0]["messages"] == model.requests[1]["messages"]
+
+
+async def test_429_with_a_long_retry_after_ends_the_run_at_once(
+    ask: Callable[..., Any], model: ScriptedModelServer
+) -> None:
+    frames = await ask(ScriptedTurn(status=429, headers={"Retry-After": "3600"}))
+    assert "429" in failed(frames, "ModelError", "E5000", retryable=True)
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_500_then_an_answer(ask: Callable[..., Any], status: int) -> None:
+    completed(await ask(ScriptedTurn(status=status), ScriptedTurn(text=TEXT)))
+
+
+async def test_the_last_attempt_ends_the_run(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
+    frames = await ask(ScriptedTurn(status=500), ScriptedTurn(status=502), aura_model_attempts=2)
+    assert "502" in failed(frames, "ModelError", "E5000", retryable=True)
+    assert len(model.requests) == 2
+
+
+async def test_attempts_are_counted_for_each_turn(ask: Callable[..., Any]) -> None:
+    frames = await ask(
+        ScriptedTurn(status=500),
+        calling(("write_note", {"to": "김"})),
+        ScriptedTurn(status=500),
+        ScriptedTurn(text=TEXT),
+        tools=[NoteTool()],
+        aura_model_attempts=2,
+    )
+    completed(frames)
+
+
+async def test_a_server_that_is_not_there(settings: MakeSettings) -> None:
+    made = settings(openai_base_url="http://127.0.0.1:1/v1", aura_model_attempts=1)
+    async with running(made) as aura, aura.stream("질문") as stream:
+        failed(await stream.rest(), "ModelError", "E5000", retryable=True)
+
+
+async def shown(stream: StreamReader) -> str:
+    """Wait until clients have everything that the model said before its fault."""
+    has = "".join(PIECES[:SHOWN])
+    while answer(stream.seen) != has:
+        await stream.until("content")
+    return has
+
+
+# --- streams that break -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [-1, 0, 3], ids=["before the first byte", "before text", "in text held back"])
+async def test_a_stream_cut_before_text_was_shown_is_asked_afresh(
+    ask: Callable[..., Any], model: ScriptedModelServer, after: int
+) -> None:
+    turns = ScriptedTurn(text=PIECES, cut_after=after), ScriptedTurn(text=PIECES)
+    completed(await ask(*turns, clock=SystemClock()))  # in a hurry, what is held back would be shown
+    assert model.requests[0]["messages"] == model.requests[1]["messages"]
+
+
+@pytest.mark.parametrize("how", ["cut", "malformed", "error", "no finish_reason"])
+async def test_a_stream_that_breaks_in_shown_text_is_continued_from_there_exactly_once(
+    settings: MakeSettings, model: ScriptedModelServer, how: str
+) -> None:
+    faults: dict[str, Any] = {
+        "cut": {"cut_after": SHOWN},
+        "malformed": {"malformed_chunk_after": SHOWN},
+        "error": {"error_chunk_after": SHOWN},
+        "no finish_reason": {"finish_reason": None, "text": PIECES[:SHOWN]},
+    }
+    first = ScriptedTurn(**{"text": PIECES, "hang_after": SHOWN, **faults[how]})
+    model.play(first, ScriptedTurn(text=PIECES))
+    async with running(settings(), tools=[], clock=HurriedClock()) as aura, aura.stream("질문") as stream:
+        has = await shown(stream)
+        model.release()
+        frames = await stream.rest()
+    check(frames)
+    completed(frames)
+    *conversation, partial, instruction = model.requests[1]["messages"]
+    assert conversation == model.requests[0]["messages"]
+    assert partial == {"role": "assistant", "content": has}
+    assert (instruction["role"], "ontinue" in instruction["content"]) == ("user", True)
+
+
+@pytest.mark.parametrize("overlap", [0, 15, 40])
+async def test_what_a_continuing_model_says_again_is_not_shown_again(
+    settings: MakeSettings, model: ScriptedModelServer, overlap: int
+) -> None:
+    """A real model may begin a little before the place where it was cut."""
+    model.play(ScriptedTurn(text=PIECES, hang_after=SHOWN, cut_after=SHOWN))
+    async with running(settings(), tools=[], clock=HurriedClock()) as aura, aura.stream("질문") as stream:
+        has = await shown(stream)
+        model.release()
+        model.play(ScriptedTurn(text=[TEXT[len(has) - overlap :]]))
+        frames = await stream.rest()
+    check(frames)
+    completed(frames)
+    assert model.requests[1]["messages"][-2]["content"] == has
+
+
+async def test_a_stream_that_always_ends_without_a_finish_reason_is_no_answer(ask: Callable[..., Any]) -> None:
+    frames = await ask(*[ScriptedTurn(text="반쪽", finish_reason=None)] * 2, aura_model_attempts=2)
+    assert "finish_reason" in failed(frames, "ModelError", "E5000", retryable=True)
+
+
+async def test_tool_calls_of_a_stream_without_a_finish_reason_are_not_run(ask: Callable[..., Any]) -> None:
+    tool = NoteTool()
+    call = calling(("write_note", {"to": "김"}), finish_reason=None)
+    failed(await ask(call, tools=[tool], aura_model_attempts=1), "ModelError", "E5000", retryable=True)
+    assert tool.ran == []
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_an_answer_that_stops_at_a_limit_is_not_whole(
+    ask: Callable[..., Any], model: ScriptedModelServer, reason: str
+) -> None:
+    frames = await ask(ScriptedTurn(text=PIECES[:SHOWN], finish_reason=reason))
+    failed(frames, "LimitExceeded", "E5000", retryable=False)
+    assert "".join(PIECES[:SHOWN]).startswith(answer(frames))
+    assert len(model.requests) == 1
+
+
+async def test_a_turn_of_tool_calls_cut_by_the_token_limit_runs_nothing(ask: Callable[..., Any]) -> None:
+    tool = NoteTool()
+    call = calling(("write_note", '{"to": "김", "te'), finish_reason="length")
+    failed(await ask(call, tools=[tool]), "LimitExceeded", "E5000", retryable=False)
+    assert tool.ran == []
+
+
+async def test_an_error_object_in_the_stream(ask: Callable[..., Any]) -> None:
+    broken = ScriptedTurn(text=PIECES, error_chunk_after=2, error_message=f"overloaded {KEY}")
+    completed(await ask(broken, ScriptedTurn(text=PIECES)))
+    message = failed(await ask(broken, aura_model_attempts=1), "ModelError", "E5000", retryable=True)
+    assert "overloaded" in message
+
+
+@pytest.mark.parametrize("turn", [ScriptedTurn(), ScriptedTurn(text=" \n "), ScriptedTurn(reasoning="음…")])
+async def test_an_empty_answer_is_no_answer(ask: Callable[..., Any], turn: ScriptedTurn) -> None:
+    completed(await ask(turn, ScriptedTurn(text=TEXT)))
+
+
+async def test_a_model_that_never_answers_anything_fails(ask: Callable[..., Any]) -> None:
+    failed(await ask(ScriptedTurn(), aura_model_attempts=1), "ModelError", "E5000", retryable=True)
+
+
+@pytest.mark.parametrize("after", [-1, 0, SHOWN], ids=["no answer", "no text", "in the text"])
+async def test_a_model_that_goes_silent_is_a_timeout(
+    ask: Callable[..., Any], model: ScriptedModelServer, after: int
+) -> None:
+    frames = await ask(ScriptedTurn(text=PIECES, hang_after=after), aura_model_timeout_seconds=0.4)
+    failed(frames, "ModelTimeout", "E5001", retryable=True)
+    assert "".join(PIECES).startswith(answer(frames))
+    await model.idle()
+
+
+# --- nonsense ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ('{"to": "김"', "JSON"),
+        ("not json", "JSON"),
+        ("[1]", "object"),
+        ({"text": "누구에게?"}, "to"),
+        ({"to": "김", "copies": "many"}, "copies"),
+        ({"to": "김", "unknown": 1}, "unknown"),
+    ],
+)
+async def test_arguments_that_do_not_fit_are_told_to_the_model(
+    ask: Callable[..., Any], model: ScriptedModelServer, arguments: Any, says: str
+) -> None:
+    tool = NoteTool()
+    frames = await ask(calling(("write_note", arguments)), ScriptedTurn(text=TEXT), tools=[tool])
+    completed(frames)
+    assert tool.ran == []
+    (execution,) = [frame for frame in frames if frame.type == "tool_execution"]
+    assert execution["status"] == "failed"
+    *_, asked, told = model.requests[1]["messages"]
+    assert (told["role"], told["tool_call_id"]) == ("tool", "call_1")
+    assert says in told["content"]
+    assert isinstance(json.loads(asked["tool_calls"][0]["function"]["arguments"]), dict)  # servers refuse anything else
+
+
+async def test_a_tool_that_does_not_exist_is_told_to_the_model(
+    ask: Callable[..., Any], model: ScriptedModelServer
+) -> None:
+    completed(await ask(calling(("launch_rocket", {})), ScriptedTurn(text=TEXT), tools=[NoteTool()]))
+    told = model.requests[1]["messages"][-1]["content"]
+    assert "launch_rocket" in told
+    assert "write_note" in told
+
+
+async def test_a_model_that_only_calls_tools_comes_to_the_limit_of_turns(
+    ask: Callable[..., Any], model: ScriptedModelServer
+) -> None:
+    tool = NoteTool()
+    turns = [calling(("write_note", {"to": "김"}))] * 3
+    frames = await ask(*turns, tools=[tool], aura_max_turns=3)
+    assert "3회" in failed(frames, "LimitExceeded", "E1000", retryable=False)
+    assert len(tool.ran) == 3
+    ids = [frame["toolCallId"] for frame in frames if frame.type == "tool_execution" and frame["status"] == "executing"]
+    assert len(set(ids)) == 3, "each call has an id of its own, though the server numbers each turn anew"
+
+
+async def test_plain_text_after_reasoning_and_logprobs(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
+    """What other servers send is understood: reasoning is a thought, log-probabilities are the confidence."""
+    call = calling(("write_note", {"to": "김"}), text_before_tools=["봅시다"], reasoning="생각 중", logprobs=[-0.5])
+    frames = await ask(call, ScriptedTurn(text=TEXT), tools=[NoteTool()], aura_model_logprobs=True, clock=SystemClock())
+    completed(frames)
+    thoughts = [(frame["thoughtType"], frame["content"]) for frame in frames if frame.type == "thought"]
+    assert thoughts[1:] == [("reasoning", "생각 중"), ("planning", "봅시다")]
+    step = next(frame for frame in frames if frame.type == "plan_step")
+    assert step["confidenceSource"] == "logprobs"
+    assert step["confidence"] == pytest.approx(0.6065, abs=1e-3)
+    assert model.requests[0]["logprobs"] is True
+
+
+# --- servers that the script cannot play ------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="serve")
+async def _serve() -> AsyncIterator[Callable[..., Any]]:
+    """A server that answers each call with these bytes."""
+    servers: list[HttpServer] = []
+
+    async def serve(*pieces: bytes, content_type: str = "text/event-stream") -> str:
+        async def handle(_: Request, answering: Answer) -> None:
+            await answering.begin(content_type)
+            for piece in pieces:
+                await answering.write(piece)
+            await answering.end()
+
+        servers.append(await HttpServer(handle).start())
+        return f"{servers[-1].origin}/v1"
+
+    yield serve
+    for server in servers:
+        await server.stop()
+
+
+def chunk(**choice: Any) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, **choice}]}).encode() + b"\n\n"
+
+
+STOP = chunk(delta={}, finish_reason="stop")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([chunk(delta={"content": "네."}), STOP], id="no [DONE]"),
+        pytest.param(
+            [chunk(delta={"content": "네."}).replace(b"\n", b"\r\n"), STOP, b"data: [DONE]\r\n\r\n"], id="CRLF"
+        ),
+        pytest.param([b": ping\n\n", b"event: x\n", chunk(delta={"content": "네."}), STOP], id="comments"),
+        pytest.param([chunk(delta={"content": "네."})[:20], chunk(delta={"content": "네."})[20:], STOP], id="torn"),
+        pytest.param([chunk(delta={"content": "네."}) + STOP[:-2]], id="no newline at the end"),
+        pytest.param(
+            [chunk(delta={"role": "assistant"}), chunk(delta=None), chunk(delta={"content": "네."}), STOP], id="nulls"
+        ),
+        pytest.param([chunk(delta={"content": "네."}, finish_reason="stop")], id="all in one"),
+    ],
+)
+async def test_other_spellings_of_a_stream(
+    settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
+) -> None:
+    async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:
+        completed(await stream.rest(), "네.")
+
+
+@pytest.mark.parametrize(
+    "spelled", [b'"12", "completion_tokens": 3.0', b'12, "completion_tokens": 3, "total_tokens": 0']
+)
+async def test_tokens_are_counted_however_the_server_spells_them(
+    settings: MakeSettings, serve: Callable[..., Any], spelled: bytes
+) -> None:
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": %b}}\n\n' % spelled
+    pieces = (chunk(delta={"content": "네."}), STOP, usage)
+    async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:
+        frames = await stream.rest()
+    assert frames[-2]["usage"] == {"promptTokens": 12, "completionTokens": 3, "totalTokens": 15}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([b"<html>login</html>"], id="HTML"),
+        pytest.param([], id="nothing"),
+        pytest.param([b"data: [1]\n\n"], id="a list"),
+        pytest.param([b'data: {"choices": [5]}\n\n'], id="a number for a choice"),
+        pytest.param([b'data: {"choices": [{"delta": {"content": {"a": 1}}}]}\n\n'], id="an object for text"),
+        pytest.param([b'data: {"choices": [{"delta": {"tool_calls": [5]}}]}\n\n'], id="a number for a call"),
+        pytest.param([b"data: " + b"[" * 100_000 + b"\n\n"], id="deep"),
+        pytest.param(
+            [b'data: {"choices": [{"delta": {"content": 5}, "finish_reason": "stop"}]}\n\n'], id="a number for text"
+        ),
+        pytest.param([b'data: {"error": "boom"}\n\n'], id="an error that is text"),
+        pytest.param([b'data: {"error": {"message": "\\ud800"}}\n\n'], id="an error with half a character"),
+        pytest.param([b'data: {"usage": {"prompt_tokens": [1]}}\n\n'], id="a list for a count"),
+    ],
+)
+async def test_streams_that_make_no_sense(
+    settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
+) -> None:
+    made = settings(openai_base_url=await serve(*pieces), aura_model_attempts=1)
+    async with running(made) as aura, aura.stream("질문") as stream, asyncio.timeout(30):
+        frames = await stream.rest()
+    check(frames)
+    failed(frames, "ModelError", "E5000", retryable=True)
+
+
+# --- a connection that breaks -----------------------------------------------------------------------------------------
+
+ASKED = [{"role": "user", "content": "질문"}]
+
+
+@asynccontextmanager
+async def spoken_to(
+    says: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[OpenAIModel]:
+    """A model whose server says just that to the first request of a connection."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        await says(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    model = OpenAIModel("scripted", api_key=KEY, base_url=url, timeout_seconds=60)
+    try:
+        async with asyncio.timeout(30):
+            yield model
+    finally:
+        await model.close()
+        server.close()
+
+
+async def test_what_is_no_http_in_the_middle_of_an_answer_breaks_it_at_once() -> None:
+    is_read = asyncio.Event()
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        piece = chunk(delta={"content": "네."})
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(piece), piece))
+        await is_read.wait()
+        writer.write(b"no length of a chunk\r\n")
+
+    async with spoken_to(says) as model, model.stream(ASKED, []) as deltas:
+        assert (await anext(deltas)).text == "네."
+        is_read.set()
+        with pytest.raises(ModelError) as broken:
+            await anext(deltas)
+    assert broken.value.kind == "interrupted"
+
+
+async def test_a_model_that_is_closed_before_an_answer_has_its_end_leaves_no_connection() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = STOP + b"data: [DONE]\n\n"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + lines)
+        assert await reader.read() == b""
+
+    async with spoken_to(says) as model:
+        async with model.stream(ASKED, []) as deltas:
+            async for _ in deltas:
+                pass
+        await asyncio.sleep(0)
+        await model.close()
+    gc.collect()
+    assert told == []

@@ -1,0 +1,221 @@
+"""Who writes a run: handed over when its node leaves, taken over by whoever can read it, ended where it is torn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
+
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.script import ScriptedTurn
+from app.errors import RunLost, StorageUnavailable
+from app.ports.journal import RunLock
+from app.redis import feeds, keys, scripts
+from app.redis.wire.connection import Command, Connection, Script, _is_read_only, _translated
+from app.settings import Settings
+from tests.harness.approvals import ENDED, Ask
+from tests.harness.frames import answer, check, types
+from tests.harness.redis_proxy import RedisProxy
+from tests.harness.service import headers, running
+from tests.harness.tools import NoteArguments, NoteTool, calling, risky
+from tests.harness.waiting import eventually
+
+MakeSettings = Callable[..., Settings]
+COMMIT = Script(scripts.COMMIT)
+TEXT = "분기 보고서를 정리했습니다. " * 10
+
+
+async def test_a_node_that_leaves_gives_up_each_run_as_soon_as_it_may(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    """One run waits for a person, the other is in a tool: the first is decided elsewhere while the second goes on."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(_: NoteArguments) -> str:
+        started.set()
+        await go_on.wait()
+        return "written"
+
+    tools = [risky(), NoteTool(work=work)]
+    made = settings(aura_lease_seconds=60, aura_drain_seconds=60)
+    async with running(made, tools=tools) as other:
+        async with running(made, tools=tools) as leaving:
+            model.play(calling(("send_note", {"to": "김"})))
+            async with leaving.stream("메모", headers=headers("user1")) as stream:
+                hitl = await stream.until("hitl")
+                model.play(calling(("write_note", {"to": "이"})))
+                async with leaving.stream("쓰기", headers=headers("user2")) as busy:
+                    await started.wait()
+                    drain = asyncio.create_task(leaving.service.drain())
+                    await eventually(lambda: other.service.runs.carries(hitl["sessionId"]))
+                    model.play(ENDED)
+                    assert (await other.decide("approve", hitl["requestId"])).status_code == 200
+                    frames = await stream.rest()  # its old node still serves it: from the log
+                    assert not drain.done()
+                    model.play(ENDED)
+                    go_on.set()
+                    await drain
+                    last = (await busy.rest())[-1]
+        resumed = headers("user2", **{"Last-Event-ID": str(last.id)})
+        async with other.stream("쓰기", headers=resumed) as elsewhere:
+            rest = await elsewhere.rest()
+    check(frames)
+    assert frames[-2]["status"] == rest[-2]["status"] == "completed"
+    assert len(tools[0].ran) == len(tools[1].ran) == 1
+
+
+async def test_runs_of_a_newer_release_do_not_hide_the_others(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    model.play(calling(("send_note", {"to": "김"})), calling(("send_note", {"to": "이"})))
+    with capture_logs() as logs:
+        async with running(settings(), tools=[risky()]) as gone:
+            sessions = []
+            for user in ("user1", "user2"):
+                async with gone.stream("메모", headers=headers(user)) as stream:
+                    sessions.append((await stream.until("hitl"))["sessionId"])
+        newer, older = sessions
+        (key,) = redis_client.keys(f"checkpoint:*{newer}")
+        checkpoint = json.loads(str(redis_client.get(key)))
+        redis_client.set(key, json.dumps({**checkpoint, "schema_version": 999}))
+        async with running(settings(aura_takeover_limit=1), tools=[risky()]) as heir:
+            await eventually(lambda: heir.service.runs.carries(older))
+            await eventually(lambda: [line for line in logs if line.get("session_id") == newer])
+            assert not heir.service.runs.carries(newer)
+    assert json.loads(str(redis_client.get(key)))["schema_version"] == 999
+    assert len([line for line in logs if line["event"] == "run.left" and line.get("session_id") == newer]) == 1
+
+
+async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(asked: Ask) -> None:
+    """As after a failover to a replica that lagged: what clients have seen and the tool may do is not in the log."""
+    async with asked() as run:
+        run.redis.hincrby(keys.run(run.session_id), "seq", -1)
+        await run.aura.decide("approve", run.request_id)
+        frames = await run.stream.rest()
+    check(frames)
+    assert types(frames)[-3:] == ["error", "end", "[DONE]"]
+    assert (frames[-3]["errorType"], frames[-3]["retryable"]) == ("StorageUnavailable", True)
+    assert frames[-2]["status"] == "failed"
+    assert run.tool.ran == []
+
+
+async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_other(
+    asked: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that writes for all runs outlives it: else every run of this process would hang."""
+    many = Connection.many
+    broken: list[Sequence[Command]] = []
+
+    async def breaks_once(self: Connection, commands: Sequence[Command]) -> list[Any]:
+        if not broken and any(command[1] == COMMIT.sha for command in commands):
+            broken.append(commands)
+            raise ValueError("a test says so")
+        return await many(self, commands)
+
+    async with asked() as run:
+        monkeypatch.setattr(Connection, "many", breaks_once)
+        await run.aura.decide("approve", run.request_id)
+        frames = await run.stream.rest()
+        assert broken
+    check(frames)
+    assert types(frames)[-3:] == ["error", "end", "[DONE]"]
+    assert "ValueError" in frames[-3]["message"]
+    assert run.tool.ran == []
+
+
+async def test_what_cannot_be_said_to_redis_is_its_own_runs_error(settings: MakeSettings) -> None:
+    """Though the commits of all go out in one pipeline."""
+    async with running(settings()) as aura:
+        locks = [RunLock(f"session_user1_1700000000_{number:04x}", 1, 0.0) for number in range(3)]
+        said: list[Any] = [b"one", "\ud800", b"three"]
+        commits = [aura.service.journal.commit(lock, [body], None, 0.0) for lock, body in zip(locks, said, strict=True)]
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RunLost, UnicodeEncodeError, RunLost]  # there are no such runs
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[RedisProxy]:
+    async with RedisProxy(redis_server.port) as proxy:
+        yield proxy
+
+
+async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
+    settings: MakeSettings, model: ScriptedModelServer, proxy: RedisProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "_LOOK_SECONDS", 600.0)
+    model.play(calling(("send_note", {"to": "김"})))
+    tools = [risky()]
+    cut_off = settings(redis_url=proxy.url, aura_redis_timeout_seconds=0.5, aura_lease_seconds=2)
+    async with running(settings(), tools=tools) as heir, running(cut_off, tools=tools) as cut:
+        async with cut.stream("메모") as stream:
+            hitl = await stream.until("hitl")
+            proxy.cut()
+            await eventually(lambda: heir.service.runs.carries(hitl["sessionId"]))
+            await eventually(lambda: not cut.service.runs.carries(hitl["sessionId"]))
+            assert (await heir.client.get("/ready")).status_code == 200
+            proxy.mend()
+            await eventually(lambda: cut.service.nodes.is_alive)
+            model.play(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=10))
+            assert (await heir.decide("approve", hitl["requestId"])).status_code == 200
+            async with asyncio.timeout(10):
+                frames = await stream.rest()
+    check(frames)
+    assert answer(frames) == TEXT
+
+
+async def test_a_node_without_a_lease_is_not_ready(settings: MakeSettings, redis_client: redis.Redis) -> None:
+    async with running(settings(aura_lease_seconds=60)) as aura:
+        assert (await aura.client.get("/ready")).status_code == 200
+        aura.service.nodes._lose("a test says so")
+        refused = await aura.client.get("/ready")
+        assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5002")
+        await eventually(lambda: aura.service.nodes.is_alive)
+        assert (await aura.client.get("/ready")).status_code == 200
+
+
+async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
+    with RedisServer("--cluster-enabled", "yes", persistent=True) as server:
+        server.kill()
+        connection = Connection(server.url, timeout_seconds=1)
+        with pytest.raises(StorageUnavailable):
+            await connection.call("PING")
+        server.restart(keep_data=True)
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        assert await connection.call("PING")
+        assert isinstance(connection._cluster, RedisCluster)
+        await connection.close()
+
+
+@pytest.mark.parametrize("code", ["OOM command not allowed", "READONLY You can't write against a read only replica."])
+def test_what_redis_6_says_from_within_a_script_is_known_to_pass(code: str) -> None:
+    error = ResponseError(f"Error running script (call to f_ab): @user_script:13: @user_script: 13: -{code}")
+    assert isinstance(_translated(error), StorageUnavailable)
+    assert _is_read_only(error) == code.startswith("READONLY")
+    wrong = ResponseError("Error running script (call to f_ab): @user_script:1: attempt to index a nil value")
+    assert _translated(wrong) is wrong
+
+
+@pytest.mark.parametrize("state", ["done", "tool"])
+async def test_a_run_with_which_somebody_else_has_gone_on_meanwhile_is_left_alone(asked: Ask, state: str) -> None:
+    """As it is for a node that was paused for longer than its lease: what it reads is what another one wrote."""
+    with capture_logs() as logs:
+        async with asked() as run:
+            (key,) = run.redis.keys(f"checkpoint:*{run.session_id}")
+            written = {**run.checkpoint(), "state": state, "deadline_at": None, "pending_approvals": []}
+            run.redis.set(key, json.dumps(written))
+            run.redis.hincrby(keys.run(run.session_id), "epoch", 1)
+            run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
+            await eventually(lambda: not run.aura.service.runs.carries(run.session_id))
+            assert run.request()["status"] == "pending"
+    assert [line["event"] for line in logs if line["log_level"] in ("warning", "error")].count("run.lost") == 1
+    assert not [line for line in logs if line["event"] == "run.broke"]
+    assert run.tool.ran == []

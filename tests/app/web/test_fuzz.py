@@ -1,0 +1,61 @@
+"""The service against hundreds of strange requests made from its own document: nothing breaks, and nothing is answered
+that is not in it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from app.dev.demo.model import ScriptedModelServer
+from app.settings import Settings
+from tests.harness.service import headers, running
+from tests.harness.tools import calling, risky
+
+EXAMPLES = 1
+"""For each route, beside the few hundred cases that are the same every time."""
+
+FITTING = (  # `params` must fit the tool, `userId` the token: no document can say that
+    "[[operations]]",
+    'include-name = "POST /aura/hitl/approve/{requestId}"',
+    'checks.positive_data_acceptance.expected-statuses = ["200", "400", "403", "409"]',
+)
+
+
+async def test_schemathesis_finds_no_failure(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    """By a service without a model, so that a prompt ends at once; a run of another one waits for a decision."""
+    boss = headers(role="admin")
+    async with (
+        ScriptedModelServer(pace=0) as model,
+        running(settings(openai_base_url=model.base_url), tools=[risky()]) as other,
+        running(settings(openai_api_key=None), tools=[risky()]) as aura,
+    ):
+        model.play(calling(("send_note", {"to": "kim"})))
+        async with other.stream("메모", headers=headers("user2")) as stream:
+            hitl = await stream.until("hitl")
+        async with aura.stream("끝") as stream:
+            ended = (await stream.rest())[0]["sessionId"]
+        config = tmp_path / "schemathesis.toml"
+        pinned = {
+            "header.X-Tenant-ID": boss["X-Tenant-ID"],
+            "header.X-User-ID": boss["X-User-ID"],
+            "header.X-Session-ID": ended,  # an open run's stream would not end
+            "query.sessionId": ended,
+            "query.format": "json",  # a PNG is a process of its own
+            "path.requestId": hitl["requestId"],
+            "path.sessionId": hitl["sessionId"],
+        }
+        lines = [f'"{name}" = "{value}"' for name, value in pinned.items()]
+        config.write_text("\n".join([*FITTING, "[parameters]", *lines]) + "\n", encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *(Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run"),
+            *(f"{aura.url}/openapi.json", "--header", f"Authorization: {boss['Authorization']}"),
+            *("--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--generation-deterministic"),
+            *("--continue-on-failure", "--no-color"),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()

@@ -1,0 +1,157 @@
+"""What the service says of itself: complete, valid, and true of what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+from openapi_spec_validator import validate
+from quart import Quart
+
+from app.bootstrap import create_app
+from app.clock import SystemClock
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.errors import AuraError
+from app.settings import Settings
+from app.web.one_time_codes import Entrance
+from app.web.openapi.events import events_schema
+from app.web.openapi.operations import operation_of
+from statemachine.events import EVENT_TYPES
+from statemachine.frames import Shape
+from tests.harness.conformity import Conformity, check_event
+from tests.harness.service import Aura, headers, running
+from tests.harness.tools import calling, risky
+
+MakeSettings = Callable[..., Settings]
+OWN_METHODS = {"HEAD", "OPTIONS"}
+
+
+@pytest.fixture
+def app(settings: MakeSettings) -> Quart:
+    """With every route there can be."""
+    return create_app(settings(aura_console=True), entrance=Entrance(SystemClock(), lambda: ""))
+
+
+def document(app: Quart) -> dict[str, Any]:
+    return Conformity(app).document
+
+
+# --- OpenAPI ----------------------------------------------------------------------------------------------------------
+
+
+def test_document_is_valid_openapi(app: Quart) -> None:
+    made = document(app)
+    validate(made)
+    for name, schema in made["components"]["schemas"].items():
+        Draft202012Validator.check_schema(schema), name
+
+
+def test_every_route_is_in_the_document_and_nothing_else(app: Quart) -> None:
+    """Where one is missing: `@operation(...)` under its `@routes.…` is all it takes."""
+    rules = list(app.url_map.iter_rules())
+    bare = [rule.rule for rule in rules if operation_of(app.view_functions[rule.endpoint]) is None]
+    assert bare == [], "they have no @operation"
+    served = {
+        (method, "/".join("{}" if part.startswith("<") else part for part in rule.rule.split("/")))
+        for rule in rules
+        for method in (rule.methods or set()) - OWN_METHODS
+    }
+    described = {
+        (method.upper(), "/".join("{}" if part.startswith("{") else part for part in path.split("/")))
+        for path, methods in document(app)["paths"].items()
+        for method in methods
+    }
+    assert described == served
+
+
+def test_every_error_of_the_service_has_a_place(app: Quart) -> None:
+    """Those that never leave the process are named here."""
+    inside = {"RunLost", "RunExists", "ModelError", "ToolError", "ConfigurationError", "MethodNotAllowed", "StreamLost"}
+    known = {(error.status, error.code): error.__name__ for error in _errors(AuraError) if error.__name__ not in inside}
+    told = {
+        (int(status), code)
+        for methods in document(app)["paths"].values()
+        for described in methods.values()
+        for status, answer in described["responses"].items()
+        for code in answer["description"].replace(";", " ").split()
+        if code.startswith("E") and code[1:].isdigit()
+    }
+    assert {key: name for key, name in known.items() if key not in told} == {}
+
+
+def _errors(error: type[AuraError]) -> list[type[AuraError]]:
+    """All that the app itself raises, however deep."""
+    return [error, *(inner for child in error.__subclasses__() for inner in _errors(child))]
+
+
+async def test_documents_are_served_and_asked_for_again_cost_nothing(settings: MakeSettings) -> None:
+    async with running(settings(aura_event_shape="flat")) as aura:
+        made = (await aura.client.get("/openapi.json")).json()
+        events = await aura.client.get("/aura/events.schema.json")
+        again = await aura.client.get("/aura/events.schema.json", headers={"If-None-Match": events.headers["ETag"]})
+        for name, type in (("js", "text/javascript"), ("d.ts", "text/plain"), ("ts", "text/plain")):
+            client = await aura.client.get(f"/aura/client.{name}")
+            assert client.headers["Content-Type"].startswith(type)
+            assert "class AuraClient" in client.text
+    assert made["info"]["version"]
+    assert "/aura/test/stream" in made["paths"]
+    assert events.json() == events_schema("flat")
+    assert (again.status_code, again.content) == (304, b"")
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["both", "flat", "nested"])
+def test_schema_of_the_events_is_one_and_names_every_type(shape: Shape) -> None:
+    schema = events_schema(shape)
+    Draft202012Validator.check_schema(schema)
+    assert list(schema["discriminator"]["mapping"]) == list(EVENT_TYPES)
+    assert len(schema["$defs"]) == len(schema["oneOf"]) == len(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("shape", ["both", "flat", "nested"])
+async def test_frames_of_real_runs_are_what_the_schema_says(
+    settings: MakeSettings, model: ScriptedModelServer, shape: Shape
+) -> None:
+    """In the shape `both` the harness holds every whole stream of the suite to it."""
+    plan = {"steps": [{"id": "1", "title": "첫째", "status": "in_progress", "confidence": 0.5}]}
+    model.play(
+        calling(("update_plan", plan), ("send_note", {"to": "kim"}), reasoning="먼저"),
+        ScriptedTurn(text="네.", chunk_chars=1),
+        calling(("send_note", {"to": "kim", "text": "가" * 3000})),
+        ScriptedTurn(status=400),
+    )
+    whole = Draft202012Validator(events_schema(shape))
+    seen: set[str] = set()
+    async with running(settings(aura_event_shape=shape), tools=[risky()]) as aura:
+        for verdict in ("approve", "reject", None):
+            async for message in _messages(aura, verdict):
+                whole.validate(message)
+                check_event(message, shape)
+                seen.add(message["type"])
+    assert seen == set(EVENT_TYPES)
+
+
+async def _messages(aura: Aura, verdict: str | None) -> Any:
+    async with aura.stream("메모", headers=headers()) as stream:
+        while True:
+            frame = await stream.next()
+            if frame.is_done:
+                return
+            yield frame.data
+            if frame.type == "hitl":
+                assert verdict is not None
+                await aura.decide(verdict, frame.data.get("data", frame.data)["requestId"])
+
+
+def test_schema_refuses_what_no_event_has() -> None:
+    good = {"type": "end", "version": "1.0", "timestamp": 1, "sessionId": "s", "message": "", "status": "failed"}
+    validator = Draft202012Validator(events_schema("flat"))
+    validator.validate(good)
+    for bad in ({**good, "status": "lost"}, {**good, "content": "x"}, {**good, "type": "start"}):
+        with pytest.raises(ValidationError):
+            validator.validate(bad)

@@ -1,0 +1,299 @@
+"""The stream (§2), as clients of both generations and the gateway see it; its limits and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import redis
+
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from tests.harness.frames import DONE, answer, check, parse_frame, types
+from tests.harness.raw import LONG, MakeSettings, RawStream, raw, whole
+from tests.harness.service import headers, running
+from tests.harness.stored import checkpoint
+from tests.harness.tools import NoteArguments, NoteTool, calling, risky
+
+# --- §2 ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_headers_of_the_stream(settings: MakeSettings, model: ScriptedModelServer) -> None:
+    model.play(ScriptedTurn(text="네."))
+    async with running(settings()) as aura:
+        stream, frames = await whole(aura, headers=headers(**{"X-Correlation-ID": "trace-42"}))
+    answered = stream.response.headers
+    assert stream.response.status_code == 200
+    assert answered["content-type"] == "text/event-stream"
+    assert answered["cache-control"] == "no-cache"
+    assert answered["x-accel-buffering"] == "no"
+    assert answered["connection"] == "keep-alive"
+    assert answered["x-session-id"] == frames[0]["sessionId"]
+    assert answered["x-correlation-id"] == "trace-42"
+    assert "content-encoding" not in answered
+
+
+async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(calling(("write_note", {"to": "김", "text": "가" * 3000}), text_before_tools=["나" * 2500]))
+    model.play(ScriptedTurn(text=[LONG], reasoning="생" * 2500))
+    async with running(settings(), tools=[NoteTool()]) as aura:
+        stream = await RawStream.post(aura, {"prompt": "긴 답을 주세요"})
+        chunks = await stream.rest()
+    assert stream.status == 200
+    assert stream.headers["content-type"] == "text/event-stream"
+    assert stream.headers["transfer-encoding"] == "chunked"
+    for chunk in chunks:
+        assert chunk.endswith(b"\n\n")
+        assert chunk.count(b"\n\n") == 1, "two frames in one write"
+        assert b"id:" in chunk
+        assert len(chunk) <= 2048
+        chunk.decode()  # a character is never cut
+    frames = [parse_frame(chunk.decode().removesuffix("\n\n")) for chunk in chunks]
+    check(frames)
+    assert answer(frames) == LONG
+    assert chunks[-1] == f"id: {frames[-1].id}\ndata: [DONE]\n\n".encode()
+
+
+async def test_a_frame_is_compact_json_on_one_line_in_the_contracts_order(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    text = '줄\n바꿈 \u2028 😀 "따옴표" <b>'
+    model.play(ScriptedTurn(text=[text]))
+    async with running(settings()) as aura:
+        _, frames = await whole(aura)
+    assert answer(frames) == text
+    for frame in frames[:-1]:
+        id, event, data = frame.raw.split("\n")
+        assert id == f"id: {frame.id}"
+        assert event == f"event: {frame.type}"
+        written = data.removeprefix("data: ")
+        assert "\u2028" not in written
+        assert json.dumps(frame.data, ensure_ascii=False, separators=(",", ":")) == written.replace("\\u2028", "\u2028")
+        assert frame["version"] == "1.0"
+        assert type(frame["timestamp"]) is int
+        assert frame["sessionId"] == frames[0]["sessionId"]
+        if frame.type not in ("thought", "content"):
+            assert "content" not in frame.data
+
+
+async def test_every_transition_has_its_timeline_step(settings: MakeSettings, model: ScriptedModelServer) -> None:
+    model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
+    async with running(settings(), tools=[NoteTool()]) as aura:
+        _, frames = await whole(aura)
+    moves = [frame["metadata"] for frame in frames if frame.type == "timeline_step_update"]
+    assert [(move["from"], move["to"]) for move in moves] == [
+        ("planning", "tool"),
+        ("tool", "planning"),
+        ("planning", "content"),
+        ("content", "done"),
+    ]
+    assert all(set(move) == {"from", "to", "trigger"} for move in moves)
+
+
+async def test_usage_is_summed_at_the_end(settings: MakeSettings, model: ScriptedModelServer) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    model.play(calling(("write_note", {"to": "김"}), usage=usage), ScriptedTurn(text="끝", usage=usage))
+    async with running(settings(), tools=[NoteTool()]) as aura:
+        _, frames = await whole(aura)
+    assert frames[-2]["usage"] == {"promptTokens": 20, "completionTokens": 10, "totalTokens": 30}
+
+
+async def test_silence_is_filled_with_heartbeats_that_the_gateway_leaves_alone(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(ScriptedTurn(text="네.", hang_after=0))
+    async with running(settings(aura_heartbeat_seconds=0.05)) as aura:
+        stream = await RawStream.post(aura, {"prompt": "기다려요"})
+        chunks = [await stream.chunk() for _ in range(5)]
+        model.release()
+        chunks += await stream.rest()
+    comments = [chunk for chunk in chunks if chunk.startswith(b":")]
+    assert len(comments) >= 3
+    assert set(comments) == {b": keep-alive id:\n\n"}
+    check([parse_frame(chunk.decode()[:-2]) for chunk in chunks if not chunk.startswith(b":")])
+
+
+@pytest.mark.parametrize("shape", ["both", "flat", "nested"])
+async def test_shapes(settings: MakeSettings, model: ScriptedModelServer, shape: str) -> None:
+    model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
+    async with running(settings(aura_event_shape=shape), tools=[NoteTool()]) as aura:
+        _, frames = await whole(aura)
+    common = {"type", "version", "timestamp", "sessionId"}
+    for frame in frames[:-1]:
+        if shape == "flat":
+            assert "data" not in frame.data
+        elif shape == "nested":
+            assert set(frame.data) == {*common, "data"}
+        else:
+            assert set(frame.data) - common - {"data"} == set(frame["data"]) - common
+    own = [frame.data if shape == "flat" else frame["data"] for frame in frames[:-1]]
+    tool = next(fields for fields in own if fields.get("toolName"))
+    assert tool["tool"] == tool["toolName"] == "write_note"
+    assert tool["toolArgs"] == tool["params"] == tool["parameters"]
+    assert "".join(fields["content"] for fields in own if "chunk" in fields) == "끝"
+
+
+async def test_traceparent_becomes_the_trace_id(settings: MakeSettings, model: ScriptedModelServer) -> None:
+    model.play(ScriptedTurn(text="네."))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with running(settings()) as aura:
+        stream, _ = await whole(aura, headers=headers(traceparent=f"00-{trace}-00f067aa0ba902b7-01"))
+    assert stream.response.headers["x-correlation-id"] == trace
+
+
+async def test_what_came_with_the_request_is_kept_on_the_run(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    model.play(ScriptedTurn(text="네."))
+    context = {"activeApp": "mail", "userId": "somebody", "tenantId": "else", "remoteState": {"a": [1, None]}}
+    sent = headers(
+        **{"X-DWP-Source": "TOASTER", "X-DWP-Caller-Type": "ROBOT", "X-Agent-ID": "agent-9", "X-Correlation-ID": "t-1"}
+    )
+    async with running(settings()) as aura:
+        _, frames = await whole(aura, body={"prompt": "네?", "context": context, "more": 1}, headers=sent)
+    check(frames)
+    assert frames[-2]["status"] == "completed"
+    request = checkpoint(redis_client)["request"]
+    assert request["context"] == context
+    assert (request["user_id"], request["tenant_id"]) == ("user1", "tenant1")
+    assert (request["source"], request["caller_type"], request["trace_id"]) == ("TOASTER", "ROBOT", "t-1")
+    assert request["agent_id"] == request["thread_id"] == frames[0]["threadId"] == "agent-9"
+
+
+async def test_the_screens_context_reaches_the_model_in_the_contracts_words(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(ScriptedTurn(text="네."))
+    context = {
+        "activeApp": "mail",
+        "selectedItemIds": [1, 2, 3],
+        "url": "http://dwp/mail",
+        "pathname": "/mail",
+        "title": "받은 편지함",
+        "itemId": "msg-123",
+        "metadata": {"folder": "inbox", "unreadCount": 5},
+    }
+    async with running(settings()) as aura:
+        await whole(aura, body={"prompt": "선택한 항목은?", "context": context})
+    system, user = model.requests[0]["messages"]
+    for line in (
+        "현재 사용자가 보고 있는 화면: mail",
+        "선택된 항목 ID: 1, 2, 3",
+        "현재 URL: http://dwp/mail",
+        "경로: /mail",
+        "페이지 제목: 받은 편지함",
+        "항목 ID: msg-123",
+        "추가 정보: folder: inbox, unreadCount: 5",
+    ):
+        assert f"\n{line}\n" in system["content"]
+    assert user == {"role": "user", "content": "선택한 항목은?"}
+
+
+async def test_without_a_key_the_stream_starts_and_ends_well(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    async with running(settings(openai_api_key=None)) as aura:
+        stream, frames = await whole(aura)
+    assert stream.response.status_code == 200
+    check(frames)
+    assert types(frames)[:2] == ["start", "thought"]
+    assert types(frames)[-3:] == ["error", "end", DONE]
+    assert (frames[-3]["errorType"], frames[-3]["retryable"]) == ("LLMNotConfigured", False)
+    assert frames[-2]["status"] == "failed"
+    assert model.requests == []
+
+
+# --- limits and ends --------------------------------------------------------------------------------------------------
+
+
+async def test_runs_of_one_user_are_limited_where_set(settings: MakeSettings, model: ScriptedModelServer) -> None:
+    model.play(ScriptedTurn(text="하나", hang_after=0), ScriptedTurn(text="둘", hang_after=0), ScriptedTurn(text="셋"))
+    async with running(settings(aura_max_runs_per_user=1)) as aura, aura.stream("질문") as first:
+        await first.until("thought")
+        stream, refused = await whole(aura, "또 질문")
+        assert stream.response.status_code == 429
+        assert int(stream.response.headers["retry-after"]) > 0
+        assert (refused[0]["errorType"], refused[0]["retryable"]) == ("LimitExceeded", True)
+        async with aura.stream("질문", headers=headers("user2")) as second:
+            await second.until("thought")
+            await model.arrived(2)
+            model.release()
+            check(await second.rest())
+        await first.rest()
+        _, third = await whole(aura, "질문")
+        assert answer(third) == "셋"
+
+
+async def test_a_full_process_sends_new_runs_elsewhere(settings: MakeSettings, model: ScriptedModelServer) -> None:
+    model.play(ScriptedTurn(text="하나", hang_after=0))
+    async with running(settings(aura_max_runs=1)) as aura, aura.stream("질문") as first:
+        await first.until("thought")
+        await model.arrived(1)
+        stream, refused = await whole(aura, "또 질문", headers=headers("user2"))
+        assert (stream.response.status_code, refused[0]["errorType"]) == (503, "LimitExceeded")
+        assert "retry-after" in stream.response.headers
+        model.release()
+        await first.rest()
+
+
+async def test_a_replica_that_leaves_says_come_back_and_another_goes_on(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    """Only a drain closes a stream without `[DONE]` (§2.3); the client loses and repeats nothing."""
+    released = asyncio.Event()
+
+    async def work(_: NoteArguments) -> str:
+        await released.wait()
+        return "됨"
+
+    model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
+    tools = [NoteTool(work=work, idempotent=True)]
+    async with running(settings(), tools=tools) as two:
+        async with running(settings(), tools=tools) as one:
+            stream = await RawStream.post(one, {"prompt": "질문"})
+            chunks = [await stream.chunk()]
+            while b"tool_execution" not in chunks[-1]:
+                chunks.append(await stream.chunk())
+            leaving = asyncio.create_task(one.service.drain())
+            chunks += await stream.rest()
+            await leaving
+        assert chunks[-1] == b": shutting down id:\nretry: 1000\n\n"
+        released.set()
+        seen = [parse_frame(chunk.decode()[:-2]) for chunk in chunks[:-1]]
+        _, rest = await whole(two, "질문", headers=headers(**{"Last-Event-ID": str(seen[-1].id)}))
+        _, all_of_it = await whole(two, method="GET")
+    assert raw([*seen, *rest]) == raw(all_of_it)
+    check(all_of_it)
+    assert all_of_it[-2]["status"] == "completed"
+
+
+async def test_a_draining_replica_is_not_ready_and_takes_no_runs(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    async with running(settings()) as aura:
+        await aura.service.drain()
+        ready = await aura.client.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "ERROR")
+        assert (await aura.client.get("/health")).status_code == 200
+        stream, frames = await whole(aura)
+        assert stream.response.status_code == 503
+        assert types(frames) == ["error", "end", DONE]
+    assert model.requests == []
+
+
+async def test_a_run_whose_data_is_gone_ends_its_stream_with_a_reason(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    model.play(calling(("send_note", {"to": "김"})))
+    async with running(settings(), tools=[risky()]) as aura, aura.stream("질문") as stream:
+        hitl = await stream.until("hitl")
+        redis_client.flushall()
+        redis_client.publish(
+            f"hitl:channel:{hitl['sessionId']}", json.dumps({"action": "approve", "requestId": hitl["requestId"]})
+        )
+        frames = await stream.rest()
+    check(frames)
+    assert frames[-3]["errorType"] == "StorageUnavailable"

@@ -1,0 +1,105 @@
+"""A run that waits for a person, and what a test may do to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+
+from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.script import ScriptedTurn
+from app.ports.clock import Clock
+from app.settings import Settings
+from tests.harness.frames import DONE, Frame, StreamReader, answer, check, types
+from tests.harness.service import Aura, headers, running
+from tests.harness.stored import checkpoint, stored
+from tests.harness.tools import NoteTool, calling, risky
+
+MakeSettings = Callable[..., Settings]
+ARGUMENTS = {"to": "김", "text": "안녕하세요", "copies": 1}
+ENDED = ScriptedTurn(text="보냈습니다.")
+
+
+@dataclass
+class Waiting:
+    """A run that waits for a person."""
+
+    aura: Aura
+    stream: StreamReader
+    hitl: Frame
+    tool: NoteTool
+    redis: redis.Redis
+
+    @property
+    def request_id(self) -> str:
+        return str(self.hitl["requestId"])
+
+    @property
+    def session_id(self) -> str:
+        return str(self.hitl["sessionId"])
+
+    def request(self) -> dict[str, Any]:
+        request: dict[str, Any] = stored(self.redis, f"hitl:request:{self.request_id}")
+        return request
+
+    def checkpoint(self) -> dict[str, Any]:
+        return checkpoint(self.redis, self.session_id)
+
+    def publish(self, signal: Any) -> int:
+        raw = signal if isinstance(signal, str | bytes) else json.dumps(signal)
+        return int(self.redis.publish(f"hitl:channel:{self.session_id}", raw))
+
+    def store(self, signal: dict[str, Any]) -> None:
+        self.redis.set(f"hitl:signal:{self.session_id}", json.dumps(signal), ex=300)
+
+    def update_request(self, **changes: Any) -> None:
+        self.redis.set(f"hitl:request:{self.request_id}", json.dumps({**self.request(), **changes}), keepttl=True)
+
+    async def approved(self) -> list[Frame]:
+        """Read to the end of a run that was approved and ran its tool once."""
+        frames = await self.stream.rest()
+        check(frames)
+        assert frames[-2]["status"] == "completed"
+        assert answer(frames) == ENDED.text
+        assert len(self.tool.ran) == 1
+        return frames
+
+    async def rejected(self, reason: str) -> list[Frame]:
+        frames = await self.stream.rest()
+        check(frames)
+        assert types(frames)[-3:] == ["error", "end", DONE]
+        assert (frames[-3]["errorType"], frames[-3]["message"]) == ("RejectionError", reason)
+        assert frames[-2]["status"] == "rejected"
+        assert [frame["status"] for frame in frames if frame.type == "tool_execution"] == ["pending", "rejected"]
+        assert self.tool.ran == []
+        return frames
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def asked(settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis) -> Ask:
+    @asynccontextmanager
+    async def ask(
+        *then: ScriptedTurn,
+        arguments: dict[str, Any] = ARGUMENTS,
+        sent: dict[str, str] | None = None,
+        clock: Clock | None = None,
+        **overrides: Any,
+    ) -> AsyncIterator[Waiting]:
+        tool = risky()
+        model.play(calling((tool.name, arguments)), *then)
+        async with (
+            running(settings(**overrides), clock=clock, tools=[tool]) as aura,
+            aura.stream("메모를 보내주세요", headers=sent or headers()) as stream,
+        ):
+            hitl = await stream.until("hitl")
+            yield Waiting(aura, stream, hitl, tool, redis_client)
+
+    return ask

@@ -1,0 +1,53 @@
+"""What the tests of `app.client` and `aura ask` share: callers, a mail tool that is configured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from app.client.client import AuraClient, Caller
+from app.client.frames import Received
+from app.client.stream import Item, RunStream
+from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.dev.demo.smtp import SmtpSink
+from app.settings import Settings
+from app.web.auth import mint
+from tests.harness.service import SECRET
+
+MAIL = {"to": ["team@example.com"], "subject": "보고", "body": "첫 줄\n둘째 줄"}
+ANSWER = "안녕하세요! 무엇을 도와드릴까요? " * 3
+MakeSettings = Callable[..., Settings]
+
+
+def token(user: str = "user1") -> str:
+    return mint(SECRET, user_id=user, tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=3600)
+
+
+def client(url: str, **kwargs: Any) -> AuraClient:
+    return AuraClient(url, Caller.of(kwargs.pop("token", None) or token()), pause_seconds=0.01, **kwargs)
+
+
+async def collected(stream: RunStream) -> list[Item]:
+    return [item async for item in stream.items()]
+
+
+def events(items: Iterable[Item]) -> list[Received]:
+    return [item for item in items if isinstance(item, Received)]
+
+
+def mail_call() -> ScriptedTurn:
+    return ScriptedTurn(tool_calls=[ScriptedCall(name="send_email", arguments=MAIL)])
+
+
+@pytest.fixture
+async def mail() -> AsyncIterator[SmtpSink]:
+    async with SmtpSink() as sink:
+        yield sink
+
+
+@pytest.fixture
+def mailing(settings: MakeSettings, mail: SmtpSink) -> Settings:
+    return settings(smtp_host=mail.host, smtp_port=mail.port, smtp_tls="none", smtp_from="aura@example.com")

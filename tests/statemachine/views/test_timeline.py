@@ -1,0 +1,183 @@
+"""Where a run's time went: every transition, model turn, tool and wait, with who decided and what it cost."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statemachine.checkpoint import Checkpoint, Usage
+from statemachine.messages import (
+    AnswerFinished,
+    CancelRequested,
+    DeadlinePassed,
+    ModelFailed,
+    RunRecovered,
+    ToolFinished,
+)
+from statemachine.states import State
+from statemachine.views.timeline import Span, SpanKind, Timeline, chrome_trace, timeline
+from tests.statemachine.runs import NOW, Run, in_state, risky, safe
+
+SAVED = sorted((Path(__file__).parents[3] / "fixtures" / "checkpoints").glob("*.json"))
+
+
+def spans(run: Run, kind: SpanKind, at: float = 1000) -> list[Span]:
+    return [span for span in timeline(run.checkpoint, NOW + at).spans if span.kind == kind]
+
+
+def an_approved_mail() -> Run:
+    """Two safe calls at once, a mail that a person edits and approves, an answer."""
+    run = Run()
+    run.now = NOW + 2
+    run.ask(safe("a"), safe("b"), risky("m"), usage=Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15))
+    run.tell(ToolFinished("a", "ok"), at=3)
+    run.tell(ToolFinished("b", "ok"), at=5)
+    run.grant(at=65, arguments={"to": "b"}, shown_arguments={"to": "b"})
+    run.tell(ToolFinished("m", "ok"), at=66)
+    run.tell(AnswerFinished("끝", "끝", Usage(total_tokens=20)), at=70)
+    return run
+
+
+def test_every_transition_is_a_span_of_the_state_it_led_to() -> None:
+    run = an_approved_mail()
+    states = spans(run, "state")
+    assert [(span.name, span.trigger, span.duration_seconds) for span in states] == [
+        ("planning", None, 2),
+        ("tool", "request_tools", 3),
+        ("awaiting_approval", "ask_approval", 60),
+        ("tool", "approve", 1),
+        ("planning", "report_results", 4),
+        ("content", "answer", 0),
+        ("done", "finish", 0),
+    ]
+    assert all(before.ended_at == after.started_at for before, after in pairwise(states))
+    assert not any(span.is_open for span in states)
+
+
+def test_a_model_turn_has_its_duration_outcome_and_tokens() -> None:
+    first, second = spans(an_approved_mail(), "model")
+    assert (first.duration_seconds, first.outcome, second.duration_seconds, second.outcome) == (2, "tools", 4, "answer")
+    assert first.tokens is not None
+    assert (first.tokens.prompt_tokens, first.tokens.total_tokens) == (10, 15)
+    whole = timeline(an_approved_mail().checkpoint, NOW)
+    assert (whole.tokens.total_tokens, whole.duration_seconds, whole.waited_seconds) == (35, 70, 60)
+
+
+def test_tools_have_their_own_times_and_outcomes() -> None:
+    tools = spans(an_approved_mail(), "tool")
+    assert [(t.tool_call_id, t.started_at - NOW, t.duration_seconds, t.outcome) for t in tools] == [
+        ("a", 2, 1, "completed"),
+        ("b", 2, 3, "completed"),
+        ("m", 65, 1, "completed"),
+    ]
+
+
+def test_a_wait_says_who_decided_what_and_when() -> None:
+    (wait,) = spans(an_approved_mail(), "wait")
+    assert (wait.name, wait.started_at - NOW, wait.duration_seconds) == ("approval of send_email", 5, 60)
+    assert wait.decision is not None
+    assert (wait.outcome, wait.decision.decided_by, wait.decision.decided_at, wait.decision.edited) == (
+        "approved",
+        "boss",
+        NOW + 65,
+        True,
+    )
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_no_is_kept_with_its_reason(skip: bool) -> None:
+    run = Run()
+    run.ask(risky())
+    run.now += 7
+    run.reject(reason="틀린 주소", skip=skip)
+    (wait,) = spans(run, "wait")
+    assert wait.decision is not None
+    assert (wait.outcome, wait.decision.decided_by, wait.decision.reason) == ("rejected", "boss", "틀린 주소")
+    assert wait.duration_seconds == 7
+
+
+@pytest.mark.parametrize(
+    ("fact", "at", "verdict"), [(DeadlinePassed(), 300, "expired"), (CancelRequested("user1"), 9, "withdrawn")]
+)
+def test_a_wait_without_a_decision_says_how_it_ended(fact: Any, at: float, verdict: str) -> None:
+    run = in_state(State.AWAITING_APPROVAL)
+    run.tell(fact, at=at)
+    (wait,) = spans(run, "wait")
+    assert (wait.outcome, wait.duration_seconds, wait.is_open) == (verdict, at, False)
+    assert timeline(run.checkpoint, NOW + 1000).duration_seconds == at, "a run that has ended grows no older"
+
+
+def test_what_is_under_way_lasts_until_now() -> None:
+    run = in_state(State.AWAITING_APPROVAL)
+    assert [
+        (span.kind, span.duration_seconds) for span in timeline(run.checkpoint, NOW + 30).spans if span.is_open
+    ] == [
+        ("state", 30),
+        ("wait", 30),
+    ]
+    (tool,) = spans(in_state(State.TOOL), "tool", 4)
+    assert (tool.is_open, tool.outcome, tool.duration_seconds) == (True, None, 4)
+    lagging = timeline(Run().checkpoint, NOW - 5)
+    assert [span.duration_seconds for span in lagging.spans] == [0, 0], "the clock of another node"
+
+
+def test_each_attempt_at_a_turn_is_seen_and_a_pause_is_none() -> None:
+    run = Run()
+    run.tell(ModelFailed("unavailable", "503", retry_after_seconds=10), at=1)
+    assert [span.name for span in spans(run, "model", 5)] == ["model turn 1"]
+    run.tell(RunRecovered(), at=20)
+    run.tell(ModelFailed("timeout", "silence"), at=25)
+    assert [(s.name, s.started_at - NOW, s.duration_seconds, s.outcome) for s in spans(run, "model")] == [
+        ("model turn 1", 0, 1, "failed"),
+        ("model turn 1, attempt 2", 11, 9, "lost"),
+        ("model turn 1, attempt 2", 20, 5, "failed"),
+    ]
+
+
+def test_a_turn_that_was_cancelled_before_it_began_never_was() -> None:
+    run = Run()
+    run.tell(ModelFailed("unavailable", "503", retry_after_seconds=10), at=1)
+    run.tell(CancelRequested("user1"), at=2)
+    assert [span.outcome for span in spans(run, "model")] == ["failed"]
+    run = Run()
+    run.tell(CancelRequested("user1"), at=2)
+    assert [(span.outcome, span.duration_seconds) for span in spans(run, "model")] == [("stopped", 2)]
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_a_saved_run_of_before_has_a_timeline_of_what_it_kept(path: Path) -> None:
+    run = Checkpoint.from_json(path.read_bytes())
+    shown = timeline(run, run.updated_at + 1)
+    assert sum(span.kind == "state" for span in shown.spans) == len(run.path) + 1
+    assert Timeline.model_validate(shown.to_json_object()) == shown
+
+
+def test_the_json_form_is_named_as_the_api_and_reads_back() -> None:
+    shown = timeline(an_approved_mail().checkpoint, NOW)
+    told = shown.to_json_object()
+    assert Timeline.model_validate(told) == shown
+    assert set(told) == {
+        *("sessionId", "state", "startedAt", "durationSeconds", "waitedSeconds", "isOpen", "tokens", "spans")
+    }
+    assert told["spans"][0] == {
+        "kind": "state", "name": "planning", "startedAt": NOW, "durationSeconds": 2, "isOpen": False
+    }  # fmt: skip
+
+
+def test_the_trace_has_complete_events_in_microseconds_that_do_not_overlap_in_a_lane() -> None:
+    trace = chrome_trace(timeline(an_approved_mail().checkpoint, NOW))
+    names = {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert set(names.values()) == {"states", "model", "waits", "tools 1", "tools 2"}
+    assert all(isinstance(event["ts"], int) and isinstance(event["dur"], int) for event in events)
+    assert {event["pid"] for event in trace["traceEvents"]} == {1}
+    wait = next(event for event in events if event["cat"] == "wait")
+    assert (wait["ts"], wait["dur"]) == (round((NOW + 5) * 1e6), 60_000_000)
+    for lane in names:
+        inside = [event for event in events if event["tid"] == lane]
+        assert all(before["ts"] + before["dur"] <= after["ts"] for before, after in pairwise(inside))
+    tools = {event["args"]["toolCallId"]: names[event["tid"]] for event in events if event["cat"] == "tool"}
+    assert tools == {"a": "tools 1", "b": "tools 2", "m": "tools 1"}
