@@ -12,9 +12,9 @@ import structlog
 from quart import Quart
 
 from app.clock import SystemClock
-from app.integrations.board import MainServiceBoard
 from app.integrations.main_service import MainService
-from app.integrations.seal import Seal
+from app.integrations.task_reporter import MainServiceReporter
+from app.integrations.token_cipher import TokenCipher
 from app.knowledge.embeddings import OpenAIEmbeddings
 from app.knowledge.service import Knowledge
 from app.knowledge.sqlite.index import SqliteIndex
@@ -27,25 +27,25 @@ from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
-from app.redis.tasks import RedisOutbox
+from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
-from app.redis.wire.pubsub import Channels
-from app.runs.admission import Door
+from app.redis.wire.pubsub import PubSub
+from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
-from app.runs.creation import Opening
+from app.runs.creation import RunFactory
 from app.runs.effects import Effects
-from app.runs.queries import RunRecords
-from app.runs.resume import Resumption
+from app.runs.queries import RunQueries
+from app.runs.resume import RunLocator
 from app.runs.service import RunService
 from app.settings import Settings
 from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
 from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
-from app.web.load_shedding import turning_away
-from app.web.one_time_codes import Entrance
+from app.web.load_shedding import shed_load
+from app.web.one_time_codes import OneTimeCodes
 from app.web.requests import IncomingRequest
-from app.web.responses import BODY_LIMIT_BYTES, Answers
+from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
 from app.web.routes.documents import document_routes
@@ -53,7 +53,7 @@ from app.web.routes.health import health_routes
 from app.web.routes.hitl import hitl_routes
 from app.web.routes.runs import run_routes
 from app.web.routes.stream import stream_routes
-from app.web.sse import Streams
+from app.web.sse import EventStreams
 
 log = structlog.get_logger(__name__)
 
@@ -62,29 +62,29 @@ log = structlog.get_logger(__name__)
 class Service:
     """The parts of one process that have a life of their own, in the order in which they start."""
 
-    door: Door
+    admission: AdmissionQueue
     connection: Connection
-    channels: Channels
+    pubsub: PubSub
     journal: RedisJournal
     decisions: RedisDecisions
     nodes: RedisNodes
     model: OpenAIModel
     runs: RunService
     knowledge: Knowledge | None
-    board: MainServiceBoard | None
+    task_reporter: MainServiceReporter | None
 
     async def start(self) -> None:
-        for words in await self.connection.advice():
+        for words in await self.connection.configuration_advice():
             log.warning("redis.advice", advice=words)
-        await self.channels.start()
+        await self.pubsub.start()
         await self.journal.start()
         await self.decisions.start()
         self.runs.watch_deadlines()
         await self.nodes.start()
         if self.knowledge is not None:
             await self.knowledge.start()
-        if self.board is not None:
-            await self.board.start()
+        if self.task_reporter is not None:
+            await self.task_reporter.start()
 
     async def drain(self) -> None:
         """Runs first, so that readers see their last committed step; then the lease, so that others go on at once;
@@ -98,11 +98,11 @@ class Service:
             await self.drain()
         if self.knowledge is not None:
             await self.knowledge.stop()
-        if self.board is not None:
-            await self.board.stop()
+        if self.task_reporter is not None:
+            await self.task_reporter.stop()
         await self.decisions.stop()
         await self.journal.stop()
-        await self.channels.stop()
+        await self.pubsub.stop()
         await self.model.close()
         await self.connection.close()
         await asyncio.sleep(0)
@@ -113,33 +113,33 @@ def create_app(
     *,
     clock: Clock | None = None,
     tools: Sequence[Tool] | None = None,
-    entrance: Entrance | None = None,
+    one_time_codes: OneTimeCodes | None = None,
 ) -> Quart:
     """The service as an ASGI app; nothing connects before it serves. `app.extensions["aura"]` is its `Service`.
 
-    `entrance`: whose one-time links open the console, where there are any.
+    `one_time_codes`: whose one-time links open the console, where there are any.
     """
     settings = settings or Settings.from_environment()
     clock = clock or SystemClock()
     node_id = new_node_id()
     connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    channels = Channels(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
-    decisions = RedisDecisions(connection, channels, clock)
+    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    decisions = RedisDecisions(connection, pubsub, clock)
     nodes = RedisNodes(
         connection,
-        channels,
+        pubsub,
         node_id=node_id,
         lease_seconds=settings.aura_lease_seconds,
         takeover_limit=settings.aura_takeover_limit,
     )
     journal = RedisJournal(
         connection,
-        channels,
+        pubsub,
         nodes,
         retention_seconds=settings.aura_retention_seconds,
         most_runs_per_user=settings.aura_max_runs_per_user,
     )
-    knowledge = make_knowledge(settings, connection, channels, node_id, clock) if settings.aura_knowledge else None
+    knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     toolbox = ToolRegistry(
         configured_tools(settings, clock, knowledge) if tools is None else tools,
         approval_required=settings.aura_approval_required,
@@ -156,56 +156,54 @@ def create_app(
         logprobs=settings.aura_model_logprobs,
         secrets=settings.secrets,
     )
-    board = _board(settings, connection, nodes, clock)
-    door = Door(most_seconds=settings.aura_max_wait_seconds)
+    task_reporter = _task_reporter(settings, connection, nodes, clock)
+    admission = AdmissionQueue(most_seconds=settings.aura_max_wait_seconds)
     runs = RunService(
         journal=journal,
         decisions=decisions,
         nodes=nodes,
         effects=Effects(model, toolbox, decisions, clock),
         clock=clock,
-        door=door,
-        opening=Opening(journal, clock, settings.limits, thread_tokens=settings.aura_thread_tokens),
+        admission=admission,
+        opening=RunFactory(journal, clock, settings.limits, thread_tokens=settings.aura_thread_tokens),
         shape=settings.aura_event_shape,
         most_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
-        board=board,
+        task_reporter=task_reporter,
         log_content=settings.aura_log_content,
     )
     auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
-    resumption = Resumption(journal, settings.aura_approver_roles)
+    locator = RunLocator(journal, settings.aura_approver_roles)
     approvals = ApprovalService(decisions, journal, toolbox, clock, settings.aura_approver_roles)
-    answers = Answers(clock, settings.aura_event_shape)
+    responses = ResponseBuilder(clock, settings.aura_event_shape)
 
     app = Quart("app", static_folder=None)
     app.request_class = IncomingRequest
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
-    app.asgi_http_class = partial(HttpConnection, turn_away=turning_away(door, answers))  # type: ignore[assignment]
-    streams = Streams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds)
-    app.register_blueprint(stream_routes(auth, runs, resumption, streams))
-    app.register_blueprint(hitl_routes(auth, approvals, answers))
-    records = RunRecords(journal, clock, settings.aura_approver_roles)
-    app.register_blueprint(run_routes(auth, runs, records, resumption, answers))
-    app.register_blueprint(diagram_routes(auth, records, resumption))
-    app.register_blueprint(health_routes(answers, runs, journal, decisions, model))
+    app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(admission, responses))  # type: ignore[assignment]
+    streams = EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds)
+    app.register_blueprint(stream_routes(auth, runs, locator, streams))
+    app.register_blueprint(hitl_routes(auth, approvals, responses))
+    queries = RunQueries(journal, clock, settings.aura_approver_roles)
+    app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
+    app.register_blueprint(diagram_routes(auth, queries, locator))
+    app.register_blueprint(health_routes(responses, runs, journal, decisions, model))
     app.register_blueprint(document_routes(settings.aura_event_shape))
     if settings.aura_console:
-        app.register_blueprint(console_routes(answers, entrance))
-    answers.install(app)
-    service = Service(door, connection, channels, journal, decisions, nodes, model, runs, knowledge, board)
+        app.register_blueprint(console_routes(responses, one_time_codes))
+    responses.install(app)
+    service = Service(admission, connection, pubsub, journal, decisions, nodes, model, runs, knowledge, task_reporter)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)
     return app
 
 
-def make_knowledge(
-    settings: Settings, connection: Connection, channels: Channels, node_id: str, clock: Clock
-) -> Knowledge:
+def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str, clock: Clock) -> Knowledge:
     """The workspace's knowledge; nothing connects and no file is opened before it starts or is asked."""
     events = RedisKnowledgeLog(
         connection,
-        channels,
+        pubsub,
         node_id,
         clock,
         retention_seconds=settings.aura_knowledge_retention_days * 86_400,
@@ -238,8 +236,8 @@ async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
     """The same parts for a command: it asks, but does not listen."""
     clock, node_id = SystemClock(), new_node_id()
     connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    channels = Channels(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
-    knowledge = make_knowledge(settings, connection, channels, node_id, clock)
+    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    knowledge = make_knowledge(settings, connection, pubsub, node_id, clock)
     try:
         yield knowledge
     finally:
@@ -247,15 +245,17 @@ async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
         await connection.close()
 
 
-def _board(settings: Settings, connection: Connection, nodes: RedisNodes, clock: Clock) -> MainServiceBoard | None:
+def _task_reporter(
+    settings: Settings, connection: Connection, nodes: RedisNodes, clock: Clock
+) -> MainServiceReporter | None:
     """Without a Main Service nothing is done, and nothing kept, for one."""
     if settings.main_service_url is None:
         return None
-    return MainServiceBoard(
+    return MainServiceReporter(
         MainService(settings.main_service_url, timeout_seconds=settings.aura_main_service_timeout_seconds),
-        RedisOutbox(connection),
-        Seal(settings.jwt_secret.get_secret_value()),
+        RedisTaskOutbox(connection),
+        TokenCipher(settings.jwt_secret.get_secret_value()),
         clock,
-        is_owner=lambda: nodes.is_alive,
+        is_owner=lambda: nodes.has_lease,
         hold_seconds=2 * settings.aura_lease_seconds,
     )

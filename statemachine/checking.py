@@ -26,9 +26,9 @@ from statemachine.messages import (
     CancelRequested,
     DeadlinePassed,
     Fact,
+    InternalErrorOccurred,
     ModelFailed,
     RequestedCall,
-    RunBroke,
     RunRecovered,
     Step,
     ThoughtArrived,
@@ -241,7 +241,7 @@ def _count_paths(steps_from: list[list[int]], starts: int, depth: int) -> int:
 def _told(walk: _Walk, seen: _Seen, fact: Fact, now: float, path: tuple[str, ...]) -> _Seen | None:
     """The situation that the fact leads to, looked at; None where it was refused."""
     before = seen.checkpoint
-    must = isinstance(fact, (CancelRequested, RunBroke)) and not before.state.is_final
+    must = isinstance(fact, (CancelRequested, InternalErrorOccurred)) and not before.state.is_final
     try:
         step = advance(before, fact, now)
     except FactRefused as refusal:
@@ -353,7 +353,7 @@ def _facts(seen: _Seen) -> Iterator[tuple[str, Fact, float]]:
     for words, moment in (("at once", now), ("at the run's end", run.run_deadline_at)):
         yield f"a deadline is looked at {words}", DeadlinePassed(), max(now, moment)
     yield "it is cancelled", CancelRequested("u"), now
-    yield "the service breaks", RunBroke("…"), now
+    yield "the service breaks", InternalErrorOccurred("…"), now
     yield "the node dies", RunRecovered(), now
     yield "the node dies until the run's end", RunRecovered(), max(now, run.run_deadline_at)
 

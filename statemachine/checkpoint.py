@@ -213,7 +213,7 @@ class Review(Value, frozen=True):
     edited: bool = False
 
 
-class Passage(Value, frozen=True):
+class TransitionRecord(Value, frozen=True):
     """A transition that was taken, with its time."""
 
     trigger: Trigger
@@ -249,7 +249,7 @@ class Checkpoint(Value, frozen=True, kw_only=True):
     pending_approvals: list[Approval] = []
     deadline_at: float | None = None
     usage: Usage = Usage()
-    path: list[Passage] = []
+    path: list[TransitionRecord] = []
     model_turns: list[ModelTurn] = []
     reviews: list[Review] = []
     ending: Ending | None = None

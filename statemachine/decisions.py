@@ -50,7 +50,7 @@ class SignalIgnored(ValueError):
     """A signal that decides nothing; the message says why. Counted, never an error of the run (§5)."""
 
 
-class SignalElsewhere(SignalIgnored):
+class SignalForOtherRequest(SignalIgnored):
     """It decides another request. Stored, that is what remains of an earlier one."""
 
 
@@ -59,12 +59,12 @@ def parse_signal(raw: str | bytes, *, request_id: str, received_at: float, is_li
 
     `request_id` is the one request that is open: a signal without its own means this one. A live message was decided
     when it was received (Unix s); of a stored one the sender's own time counts, where it is one that has been.
-    Raises `SignalIgnored`, for another request `SignalElsewhere`.
+    Raises `SignalIgnored`, for another request `SignalForOtherRequest`.
     """
     message = _object(raw)
     named = message.get("requestId")
     if named is not None and named != request_id:
-        raise SignalElsewhere(f"it is for request {named!r:.80}, {request_id} is open")
+        raise SignalForOtherRequest(f"it is for request {named!r:.80}, {request_id} is open")
     return Decision(
         verdict=_verdict(message),
         request_id=request_id,
@@ -87,7 +87,7 @@ def _stored_time(message: JsonObject, latest: float) -> float:
     return latest
 
 
-def names_its_request(raw: str | bytes) -> bool:
+def has_request_id(raw: str | bytes) -> bool:
     """Whether a stored signal says which request it decides; one that does not must not decide a later one."""
     try:
         return isinstance(_object(raw).get("requestId"), str)

@@ -133,7 +133,7 @@ class CancelRequested(Struct, frozen=True):
     cancelled_by: str
 
 
-class RunBroke(Struct, frozen=True):
+class InternalErrorOccurred(Struct, frozen=True):
     """Something in the service itself went wrong; the message carries no secret and no stack trace."""
 
     message: str
@@ -158,7 +158,7 @@ Fact = (
     | ApprovalRejected
     | DeadlinePassed
     | CancelRequested
-    | RunBroke
+    | InternalErrorOccurred
     | RunRecovered
 )
 

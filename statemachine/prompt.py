@@ -116,7 +116,7 @@ CONTINUE_INSTRUCTION = (
 )
 
 
-def continued(messages: Iterable[JsonObject], streamed: str) -> list[JsonObject]:
+def with_continuation(messages: Iterable[JsonObject], streamed: str) -> list[JsonObject]:
     """The same conversation, asking the model to go on from the exact text that clients already have."""
     return [
         *messages,

@@ -10,14 +10,14 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.@_-]")
 
 
 @lru_cache(maxsize=1024)
-def safe_user(user_id: str) -> str:
+def key_safe_user_id(user_id: str) -> str:
     """A user id made safe for keys; two that come to look alike share a counter of ids, never data."""
     return _UNSAFE.sub("-", user_id)[:64] or "-"
 
 
 def new_session_id(user_id: str, seconds: int, draw: str) -> str:
     """`draw` is four hex digits of the caller's; a taken id is refused when the run is created."""
-    return f"session_{safe_user(user_id)}_{seconds}_{draw}"
+    return f"session_{key_safe_user_id(user_id)}_{seconds}_{draw}"
 
 
 def is_session_id(text: str) -> bool:
@@ -25,7 +25,7 @@ def is_session_id(text: str) -> bool:
 
 
 @lru_cache(maxsize=1024)  # every key of every write is made of it
-def user_of(session_id: str) -> str:
+def user_id_of(session_id: str) -> str:
     """The safe form of the user a session belongs to. Raises `ValueError` where it is no session id."""
     match = _SESSION_ID.fullmatch(session_id)
     if match is None:

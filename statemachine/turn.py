@@ -53,7 +53,7 @@ class RawCall(Struct):
     arguments: str = ""
 
 
-class Answered(Struct, frozen=True):
+class AnswerCompleted(Struct, frozen=True):
     """The turn was an answer: `text` whole, of which `rest` has not been taken."""
 
     text: str
@@ -61,7 +61,7 @@ class Answered(Struct, frozen=True):
     usage: Usage | None
 
 
-class Called(Struct, frozen=True):
+class ToolCallsCompleted(Struct, frozen=True):
     """The turn asked for tools; `text` is what it said besides."""
 
     calls: tuple[RawCall, ...]
@@ -150,7 +150,7 @@ class Turn:
                     facts.append(AnswerArrived(answer))
         return facts
 
-    def finish(self) -> tuple[list[ThoughtArrived | AnswerArrived], Answered | Called | ModelFailed]:
+    def finish(self) -> tuple[list[ThoughtArrived | AnswerArrived], AnswerCompleted | ToolCallsCompleted | ModelFailed]:
         """What had not been taken, and how the turn ended. A cut or capped turn is never passed off as whole."""
         failure = self._failure()
         if failure:
@@ -160,7 +160,7 @@ class Turn:
             facts.append(ThoughtArrived(_repaired(self._reasoning)))
         if not self._calls:
             rest = self._take_answer(is_last=True)
-            return facts, Answered(self._streamed + rest, rest, self._usage)
+            return facts, AnswerCompleted(self._streamed + rest, rest, self._usage)
         if self._text and self._answering:
             answer = self._take_answer(is_last=True)
             self._streamed += answer
@@ -168,7 +168,7 @@ class Turn:
         elif self._text:
             facts.extend(self._take_as_thought(is_last=True))
         calls = tuple(_whole_call(self._calls[index]) for index in sorted(self._calls))
-        return facts, Called(calls, self._said, self._usage, self._confidence())
+        return facts, ToolCallsCompleted(calls, self._said, self._usage, self._confidence())
 
     def _failure(self) -> ModelFailed | None:
         match self._finish_reason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from statemachine.views.diagram import README_BEGIN, README_END, readme_section
-from statemachine.views.snapshot import Glance
+from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.svg import svg
 from tests.statemachine.runs import Run, risky, safe
 
@@ -22,7 +22,7 @@ def picture() -> str:
     run.finish("c1")
     run.now += 2.1
     run.ask(risky("c2"))
-    return svg(Glance.of(run.checkpoint, run.now + 59))
+    return svg(RunSnapshot.of(run.checkpoint, run.now + 59))
 
 
 def test_the_diagram_in_the_readme_is_the_table_that_runs() -> None:

@@ -13,7 +13,7 @@ import click
 from app.cli.options import Asker, asker_options, deliver, output_option
 
 if TYPE_CHECKING:
-    from app.web.diagrams import DrawingFormat
+    from app.web.diagrams import DiagramFormat
 
 Answer = TypeVar("Answer")
 _COLUMNS = 120
@@ -32,7 +32,7 @@ _COLUMNS = 120
 @output_option
 @click.option("--check", is_flag=True, help="Prove the machine's properties instead, and print them.")
 @asker_options
-def diagram(*, format: DrawingFormat, session_id: str | None, output: Path | None, check: bool, asker: Asker) -> None:
+def diagram(*, format: DiagramFormat, session_id: str | None, output: Path | None, check: bool, asker: Asker) -> None:
     """Draw the state machine, from the table that runs.
 
     With --check, ends with 1 if a property does not hold.

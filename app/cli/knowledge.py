@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from app.knowledge.service import Knowledge
-    from app.ports.knowledge import Found, LogSummary
+    from app.ports.knowledge import LogSummary, SearchResult
 
 ResultT = TypeVar("ResultT")
 
@@ -27,7 +27,7 @@ def stats() -> None:
 
     async def look(knowledge: Knowledge) -> tuple[list[LogSummary], dict[str, int]]:
         events = knowledge.events
-        return [await events.summary(tenant) for tenant in await events.tenants()], await events.refused()
+        return [await events.summary(tenant) for tenant in await events.list_tenants()], await events.malformed_counts()
 
     summaries, refused = _with_knowledge(look)
     row = "{:<24} {:>8} {:>8} {:>9}  {:<17} {}"
@@ -53,7 +53,7 @@ def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str,
 
     asked = Query(query, since.replace(tzinfo=UTC).timestamp() if since else None, types, limit)
 
-    async def find(knowledge: Knowledge) -> Found:
+    async def find(knowledge: Knowledge) -> SearchResult:
         await knowledge.catch_up(tenant)
         return await knowledge.search(tenant, asked)
 
@@ -61,7 +61,7 @@ def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str,
     for hit in found.hits:
         click.secho(f"{hit.event.id}  {hit.event.type}  {_minute(hit.event.at)}  {hit.event.title}", bold=True)
         click.echo(f"  {' '.join(hit.excerpt.split())}")
-    click.echo(f"{len(found.hits)} found by {'words and meaning' if found.by_meaning else 'words'}")
+    click.echo(f"{len(found.hits)} found by {'words and meaning' if found.used_vectors else 'words'}")
 
 
 @knowledge.command()
@@ -71,11 +71,11 @@ def rebuild() -> None:
     from app.settings import Settings
 
     async def again(knowledge: Knowledge) -> tuple[int, int]:
-        heard = await knowledge.events.next_generation()
+        heard = await knowledge.events.start_generation()
         settings = Settings.from_environment()
         if settings.aura_knowledge_path is None and settings.aura_knowledge_url is None:
             return heard, 0
-        return heard, sum([await knowledge.catch_up(tenant) for tenant in await knowledge.events.tenants()])
+        return heard, sum([await knowledge.catch_up(tenant) for tenant in await knowledge.events.list_tenants()])
 
     heard, entries = _with_knowledge(again)
     click.echo(f"{heard} running process(es) were told; {entries} entries indexed here")

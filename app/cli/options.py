@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def minted(user: str, tenant: str, role: str | None, hours: float) -> str:
+def issue_token_from_settings(user: str, tenant: str, role: str | None, hours: float) -> str:
     from app.settings import Settings
-    from app.web.auth import mint
+    from app.web.auth import issue_token
 
     secret = Settings.from_environment().jwt_secret.get_secret_value()
     lifetime = int(hours * 3600)
-    return mint(secret, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=lifetime)
+    return issue_token(secret, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=lifetime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Asker:
         if token is None:
             if not self.user or not self.tenant:
                 raise click.UsageError("say who asks: --token JWT, or --user and --tenant with JWT_SECRET set")
-            token = minted(self.user, self.tenant, self.role, hours=1)
+            token = issue_token_from_settings(self.user, self.tenant, self.role, hours=1)
         try:
             return AuraClient(self.url, Caller.of(token))
         except ClientError as error:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from app.cli.options import minted
+from app.cli.options import issue_token_from_settings
 
 
 @click.command()
@@ -20,7 +20,7 @@ def serve(bind: str | None, workers: int) -> None:
 
     settings = Settings.from_environment()
     logs.configure(settings.aura_log_level, settings.aura_log_format, settings.secrets)
-    config = server.configuration(bind)
+    config = server.load_config(bind)
     if workers > 1:
         sys.exit(server.supervise(workers, config))
     server.run(lambda: server.serve(settings, config))
@@ -33,4 +33,4 @@ def serve(bind: str | None, workers: int) -> None:
 @click.option("--hours", type=click.FloatRange(0, min_open=True), default=24, show_default=True, help="Lifetime.")
 def token(user: str, tenant: str, role: str | None, hours: float) -> None:
     """Print a token signed with JWT_SECRET, for development."""
-    click.echo(minted(user, tenant, role, hours))
+    click.echo(issue_token_from_settings(user, tenant, role, hours))

@@ -15,7 +15,7 @@ import structlog
 from app.errors import AuraError, StorageUnavailable
 from app.knowledge.events import Malformed, parse
 from app.knowledge.vectors import Vectors
-from app.ports.knowledge import Found, KnowledgeIndex, KnowledgeLog, Query, WorkspaceEvent
+from app.ports.knowledge import KnowledgeIndex, KnowledgeLog, Query, SearchResult, WorkspaceEvent
 
 _INBOX = 10_000
 _INBOX_BYTES = 32 * 1024 * 1024
@@ -61,11 +61,11 @@ class Knowledge:
 
     # --- asked --------------------------------------------------------------------------------------------------------
 
-    async def search(self, tenant_id: str, query: Query) -> Found:
+    async def search(self, tenant_id: str, query: Query) -> SearchResult:
         """Sees whatever any replica had accepted when it began, if the index gets that far in time."""
         is_complete, vector = await asyncio.gather(self._caught_up(tenant_id), self._meaning(query.text))
         hits = await self._index.search(tenant_id, query, vector)
-        return Found(tuple(hits), is_complete, by_meaning=vector is not None)
+        return SearchResult(tuple(hits), is_complete, used_vectors=vector is not None)
 
     async def catch_up(self, tenant_id: str, *, gently: bool = False) -> int:
         """Let the index have all that the tenant's log has; how many entries that were.
@@ -85,7 +85,7 @@ class Knowledge:
                 await self._index.apply(tenant_id, after, entries)
             count += len(entries)
             await asyncio.sleep(clock.time() - began if gently else 0)
-        await self._index.forget_before(tenant_id, await self.events.first(tenant_id))
+        await self._index.delete_before(tenant_id, await self.events.first_position(tenant_id))
         return count
 
     async def _caught_up(self, tenant_id: str) -> bool:
@@ -156,7 +156,7 @@ class Knowledge:
         events, refused = _sorted(messages)
         accepted = await self.events.accept(events) if events else []
         if refused:
-            await self.events.refuse(refused)
+            await self.events.count_malformed(refused)
         for _ in messages:
             self._inbox_bytes -= len(self._inbox.popleft())
         self.counts["accepted"] += sum(accepted)
@@ -186,7 +186,7 @@ class Knowledge:
         """Something may have been missed, or every index has to be made again."""
         if self._generation is not None and await self.events.generation() != self._generation:
             self._generation = None
-        self._grown.update(await self.events.tenants())
+        self._grown.update(await self.events.list_tenants())
         self._look_at_all = False
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from app.errors import AuraError, ModelError
 from app.ports.clock import Clock
-from app.ports.knowledge import Embeddings, KnowledgeIndex, KnowledgeLog, Unembedded, Vector
+from app.ports.knowledge import Embeddings, KnowledgeIndex, KnowledgeLog, MissingVector, Vector
 
 _BATCH = 64
 _LEASE_SECONDS = 30.0
@@ -80,10 +80,10 @@ class Vectors:
 
     async def _make(self, follow: Callable[[str], Awaitable[object]]) -> bool:
         """One batch; whether there was anything to do."""
-        waiting = await self._index.unembedded(_BATCH)
+        waiting = await self._index.list_missing_vectors(_BATCH)
         if not waiting:
             return False
-        if not await self._log.lead(_LEASE_SECONDS):
+        if not await self._log.acquire_leadership(_LEASE_SECONDS):
             await self._again(_LEASE_SECONDS / 4)  # should the one that does it die, another goes on
             return False
         made = await self._embedded(waiting)
@@ -91,14 +91,14 @@ class Vectors:
         for event, values in zip(waiting, made, strict=True):
             by_tenant[event.tenant_id].append(Vector(event.event_id, self._embeddings.model, values))
         for tenant_id, vectors in by_tenant.items():
-            await self._log.keep_vectors(tenant_id, vectors)
+            await self._log.save_vectors(tenant_id, vectors)
             await follow(tenant_id)
         return True
 
-    async def _embedded(self, events: Sequence[Unembedded]) -> list[bytes]:
+    async def _embedded(self, events: Sequence[MissingVector]) -> list[bytes]:
         """A vector for each; none for a text that the model will never take, so that it does not hold up the others."""
         try:
-            return await self._embeddings.embed([event.wording for event in events])
+            return await self._embeddings.embed([event.embedding_text for event in events])
         except ModelError as error:
             if error.kind != "refused":
                 raise

@@ -46,11 +46,11 @@ class DecisionBus(Protocol):
     on_news: Callable[[str], None]
 
     @property
-    def hints(self) -> list[str]:
+    def sender_hints(self) -> list[str]:
         """What an operator should put right about those who send decisions; empty where all is well."""
         ...
 
-    async def open(
+    async def open_request(
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
         """Save the request and hold the subscription, acknowledged, before anyone hears of it."""
@@ -78,15 +78,17 @@ class DecisionBus(Protocol):
         """
         ...
 
-    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+    async def close_request(
+        self, request_id: str, status: RequestStatus, deadline_at: float | None = None
+    ) -> Decision | None:
         """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
         ...
 
-    def forget(self, session_id: str) -> None:
+    def unwatch(self, session_id: str) -> None:
         """Watch this session no more."""
         ...
 
-    async def request(self, request_id: str) -> ApprovalRequest | None: ...
+    async def get_request(self, request_id: str) -> ApprovalRequest | None: ...
 
     async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
         """Record the first decision and publish it. The request with the decision that counts, and whether it is this.
@@ -95,10 +97,10 @@ class DecisionBus(Protocol):
         """
         ...
 
-    async def signal(self, session_id: str) -> str | None:
+    async def get_signal(self, session_id: str) -> str | None:
         """The last signal of a session, as stored."""
         ...
 
-    async def session_owner(self, session_id: str) -> tuple[str, str] | None:
+    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
         """`(tenant_id, user_id)` of a session that asked for an approval."""
         ...

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from app.ports.tasks import Ticket
+from app.ports.tasks import TaskTicket
 from statemachine.checkpoint import Checkpoint
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One frame of a run's log: its id (ms since the epoch, §3) and its encoded body."""
 
     id: int
@@ -47,7 +47,7 @@ class RunLock:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class CheckpointPage:
     """Some of a list of runs; None stands for one whose data is gone or cannot be read."""
 
     checkpoints: list[Checkpoint | None]
@@ -58,16 +58,16 @@ class Tail(Protocol):
     """One reader of one run's log: a cursor. It has no task and no queue, so a slow one costs nothing."""
 
     @property
-    def is_over(self) -> bool:
+    def is_draining(self) -> bool:
         """The process drains: what there is may still be read, the rest elsewhere."""
         ...
 
-    def at_hand(self) -> list[Entry] | None:
+    def buffered(self) -> list[LogEntry] | None:
         """The next entries in order, as far as this process has them; none: there is no news, and the reader will be
         woken. None: that must be looked up."""
         ...
 
-    async def look(self) -> list[Entry]:
+    async def fetch(self) -> list[LogEntry]:
         """The next entries as storage has them; none: there is no news, or storage is away; the reader will be woken.
 
         Of an ended run that has been read to its end: the end marker again. Raises `RunLost` where the log is gone.
@@ -90,17 +90,19 @@ class Journal(Protocol):
         prompt_digest: str,
         idempotency_key: str | None,
         thread_id: str | None,
-        ticket: Ticket | None = None,
+        ticket: TaskTicket | None = None,
     ) -> RunLock | str:
         """Open a run with its first events. A `str` is the session that the idempotency key opened before.
 
         `thread_id` is set where the run belongs to a conversation whose earlier turns count. With a `ticket` the run is
-        listed in the `Outbox`.
+        listed in the `TaskOutbox`.
         Raises `RunExists`, `TooManyRuns`, `FieldInvalid` (the key was used for another prompt), `StorageUnavailable`.
         """
         ...
 
-    async def opened_by(self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str) -> str | None:
+    async def find_by_idempotency_key(
+        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
+    ) -> str | None:
         """The session that this key opened. Raises `FieldInvalid`: it was used for another prompt."""
         ...
 
@@ -112,7 +114,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def forbid(self, session_id: str) -> bool:
+    async def prevent_creation(self, session_id: str) -> bool:
         """Let a run that does not exist never come to be. False: it exists. Retried for as long as storage is away."""
         ...
 
@@ -120,13 +122,13 @@ class Journal(Protocol):
         """The saved checkpoint; None where there is none (any more)."""
         ...
 
-    async def record(self, session_id: str) -> RunRecord | None: ...
+    async def get_record(self, session_id: str) -> RunRecord | None: ...
 
-    async def newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
+    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
         """The caller's newest run, with this prompt and context where a digest is given."""
         ...
 
-    async def holding(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
+    async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         """The caller's run whose log holds exactly this id."""
         ...
 
@@ -134,15 +136,15 @@ class Journal(Protocol):
         """A reader of every entry with an id above `after`; `woken` is called whenever there may be news for it."""
         ...
 
-    async def thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
+    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
         """The newest runs of a conversation, oldest first; being looked at keeps them for another retention time."""
         ...
 
-    async def listed(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> Page:
+    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
         """Some of a user's runs, or of the whole tenant's (`user_id` None), newest first."""
         ...
 
-    async def streamed(self, session_id: str) -> str:
+    async def load_streamed_text(self, session_id: str) -> str:
         """The answer text of the model turn under way, as the log holds it."""
         ...
 

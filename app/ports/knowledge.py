@@ -24,7 +24,7 @@ class WorkspaceEvent:
     text: str
 
     @property
-    def wording(self) -> str:
+    def embedding_text(self) -> str:
         """What embeddings are made of."""
         return f"{self.title}\n{self.text}".strip()
 
@@ -39,15 +39,15 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class KnowledgeEntry:
     """One entry of a tenant's log. `position` is `(ms, sequence)`; positions rise."""
 
-    position: Position
+    position: LogPosition
     entry: WorkspaceEvent | Vector
 
 
-Position = tuple[int, int]
-START: Position = (0, 0)
+LogPosition = tuple[int, int]
+START: LogPosition = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +69,18 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """`is_complete` is false where the newest events may be missing, `by_meaning` where vectors took part."""
+class SearchResult:
+    """`is_complete` is false where the newest events may be missing, `used_vectors` where vectors took part."""
 
     hits: tuple[Hit, ...]
     is_complete: bool = True
-    by_meaning: bool = False
+    used_vectors: bool = False
 
 
 class WorkspaceSearch(Protocol):
     """What the agent may ask."""
 
-    async def search(self, tenant_id: str, query: Query) -> Found:
+    async def search(self, tenant_id: str, query: Query) -> SearchResult:
         """The tenant's own events that fit best, best first. Raises `StorageUnavailable`."""
         ...
 
@@ -114,25 +114,25 @@ class KnowledgeLog(Protocol):
         """
         ...
 
-    async def keep_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
+    async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
         """Keep the embeddings of events that are still there."""
         ...
 
-    async def refuse(self, reasons: Sequence[tuple[str, str]]) -> None:
+    async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         """Count malformed messages, `(reason, digest)` each; one that several processes heard counts once."""
         ...
 
-    async def refused(self) -> dict[str, int]:
+    async def malformed_counts(self) -> dict[str, int]:
         """How many messages were malformed, by reason."""
         ...
 
-    async def tenants(self) -> list[str]: ...
+    async def list_tenants(self) -> list[str]: ...
 
-    async def read(self, tenant_id: str, after: Position, most: int) -> list[Logged]:
+    async def read(self, tenant_id: str, after: LogPosition, most: int) -> list[KnowledgeEntry]:
         """The entries after that position, in order."""
         ...
 
-    async def first(self, tenant_id: str) -> Position | None:
+    async def first_position(self, tenant_id: str) -> LogPosition | None:
         """Everything before it is gone; None: all is."""
         ...
 
@@ -140,11 +140,11 @@ class KnowledgeLog(Protocol):
         """An index of another generation must be made again."""
         ...
 
-    async def next_generation(self) -> int:
+    async def start_generation(self) -> int:
         """Have all indexes made again; how many processes heard of it."""
         ...
 
-    async def lead(self, seconds: float) -> bool:
+    async def acquire_leadership(self, seconds: float) -> bool:
         """Whether this process, and no other, makes vectors for that long."""
         ...
 
@@ -152,12 +152,12 @@ class KnowledgeLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unembedded:
+class MissingVector:
     """An event without a vector of the model that is in use."""
 
     tenant_id: str
     event_id: str
-    wording: str
+    embedding_text: str
 
 
 class KnowledgeIndex(Protocol):
@@ -169,16 +169,16 @@ class KnowledgeIndex(Protocol):
 
     async def close(self) -> None: ...
 
-    async def position(self, tenant_id: str) -> Position:
+    async def position(self, tenant_id: str) -> LogPosition:
         """How far the tenant's log is in."""
         ...
 
-    async def apply(self, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+    async def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
         """Take in the entries that follow `after`. Those that are in already change nothing, and nothing is taken in
         where the index has been emptied meanwhile."""
         ...
 
-    async def forget_before(self, tenant_id: str, first: Position | None) -> None:
+    async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         """Drop what the log has dropped."""
         ...
 
@@ -186,7 +186,7 @@ class KnowledgeIndex(Protocol):
         """Best first, by text and, where there is a vector of the query, by meaning."""
         ...
 
-    async def unembedded(self, most: int) -> list[Unembedded]:
+    async def list_missing_vectors(self, most: int) -> list[MissingVector]:
         """Events without a vector of the model that is in use, the newest first."""
         ...
 

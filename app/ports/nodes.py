@@ -19,14 +19,14 @@ class Nodes(Protocol):
     on_cancel: Callable[[str, str], None]
 
     @property
-    def is_alive(self) -> bool:
+    def has_lease(self) -> bool:
         """Whether this node's lease holds: only then may it start a run."""
         ...
 
-    async def cancel(self, session_id: str, cancelled_by: str) -> bool:
+    async def request_cancel(self, session_id: str, cancelled_by: str) -> bool:
         """Ask for the end of a run, wherever it is. False: it has ended already, or is unknown."""
         ...
 
-    async def release(self, locks: Sequence[RunLock]) -> None:
+    async def hand_over(self, locks: Sequence[RunLock]) -> None:
         """Give up runs that have reached a committed step: another node takes them over without waiting."""
         ...

@@ -12,17 +12,17 @@ from pydantic import GetPydanticSchema
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from app.ports.decisions import RequestStatus
-from app.ports.typed_json import written
-from statemachine.checkpoint import CallStatus, Ending, Grant, JsonObject, Limits, Passage, PlanStep
+from app.ports.typed_json import struct_as_typed_dict
+from statemachine.checkpoint import CallStatus, Ending, Grant, JsonObject, Limits, PlanStep, TransitionRecord
 from statemachine.states import State
 
 
 def _dumped(struct: type[Struct]) -> GetPydanticSchema:
     """The JSON of a struct of the core: a dict to the code, the struct's own schema to readers."""
-    return GetPydanticSchema(lambda _, handler: handler(written(struct)))
+    return GetPydanticSchema(lambda _, handler: handler(struct_as_typed_dict(struct)))
 
 
-class Up(TypedDict):
+class HealthStatus(TypedDict):
     """The service answers. `hints` are for operators: what is not as it should be, though it works."""
 
     status: Literal["UP"]
@@ -51,7 +51,7 @@ class PendingApproval(TypedDict):
     queued: int
 
 
-class OpenRequest(PendingApproval):
+class PendingRequest(PendingApproval):
     """An open approval request, with the run that waits for it."""
 
     sessionId: str
@@ -73,7 +73,7 @@ class RunSummary(TypedDict):
     pendingApproval: NotRequired[PendingApproval]
 
 
-class LedgerLine(TypedDict):
+class ToolCallRecord(TypedDict):
     """One tool call of a run, from intent to outcome."""
 
     toolCallId: str
@@ -108,8 +108,8 @@ class RunDetails(RunSummary):
     context: JsonObject
     turn: int
     plan: list[Annotated[JsonObject, _dumped(PlanStep)]]
-    ledger: list[LedgerLine]
-    path: list[Annotated[JsonObject, _dumped(Passage)]]
+    ledger: list[ToolCallRecord]
+    path: list[Annotated[JsonObject, _dumped(TransitionRecord)]]
     answer: str | None
     usage: TokenUsage
     limits: Annotated[JsonObject, _dumped(Limits)]
@@ -128,18 +128,18 @@ class RunPage(TypedDict):
 class RequestPage(TypedDict):
     """Open approval requests. `nextOffset` as for runs."""
 
-    requests: list[OpenRequest]
+    requests: list[PendingRequest]
     nextOffset: NotRequired[int]
 
 
-class Cancelling(TypedDict):
+class CancelAccepted(TypedDict):
     """The run is being stopped; its stream tells when it has."""
 
     sessionId: str
     status: Literal["cancelling"]
 
 
-class Outcome(TypedDict):
+class DecisionResult(TypedDict):
     """How an approval request stands."""
 
     requestId: str
@@ -148,7 +148,7 @@ class Outcome(TypedDict):
     reason: NotRequired[str]
 
 
-class StoredRequest(TypedDict):
+class StoredApprovalRequest(TypedDict):
     """An approval request as Redis holds it (§5); every system may add fields. `createdAt` is in milliseconds."""
 
     requestId: str

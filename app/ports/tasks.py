@@ -11,29 +11,29 @@ from statemachine.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class TaskTicket:
     """What is kept of a run's caller until its task knows of its end: sealed, and no longer than his token is good.
 
-    `look_at`: when the outbox offers the run for the first time. All times are Unix seconds.
+    `first_due_at`: when the outbox offers the run for the first time. All times are Unix seconds.
     """
 
-    sealed: str
+    encrypted_token: str
     expires_at: float
-    look_at: float
+    first_due_at: float
 
 
-class TaskBoard(Protocol):
+class TaskReporter(Protocol):
     """Where others follow a run as a task (§6). No method waits: the board is told, and tells in its own time."""
 
-    def ticket(self, session_id: str, principal: Principal) -> Ticket:
+    def create_ticket(self, session_id: str, principal: Principal) -> TaskTicket:
         """What to keep with a run that this caller starts."""
         ...
 
-    def moved(self, checkpoint: Checkpoint) -> None:
+    def report_progress(self, checkpoint: Checkpoint) -> None:
         """A run that this node carries stands here now: after its begin, after a takeover, after every commit."""
         ...
 
-    def left(self, session_id: str) -> None:
+    def forget(self, session_id: str) -> None:
         """This node carries the run no more, and it has not ended."""
         ...
 
@@ -51,34 +51,34 @@ class TaskRecord:
     task_id: str | None
     is_started: bool
     is_listed: bool
-    sealed: str | None
+    encrypted_token: str | None
 
 
-class Outbox(Protocol):
+class TaskOutbox(Protocol):
     """The runs whose task may not know of their end yet, and what is kept to tell it. Raises `StorageUnavailable`."""
 
     async def load(self, session_id: str) -> TaskRecord | None:
         """None: the run is gone. Raises `CheckpointTooNew`, `CheckpointUnreadable`."""
         ...
 
-    async def keep_task(self, session_id: str, task_id: str) -> str:
+    async def save_task_id(self, session_id: str, task_id: str) -> str:
         """The run's task from now on; where it has one already, that one."""
         ...
 
-    async def keep_started(self, session_id: str) -> None: ...
+    async def mark_started(self, session_id: str) -> None: ...
 
-    async def link(self, task_id: str, request_id: str) -> None:
+    async def link_request(self, task_id: str, request_id: str) -> None:
         """Let the approval request be found by the task, and the task by a request that is still pending (§5)."""
         ...
 
-    async def hold(self, session_ids: Sequence[str], until: float) -> None:
+    async def reserve(self, session_ids: Sequence[str], until: float) -> None:
         """`due` does not offer these before that time (Unix s)."""
         ...
 
-    async def due(self, now: float, until: float, limit: int) -> list[str]:
+    async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
         """Sessions that nobody holds, oldest first; they are held from here on."""
         ...
 
-    async def done(self, session_id: str) -> None:
+    async def remove(self, session_id: str) -> None:
         """There is nothing more to tell, or nobody to tell it for: forget the ticket."""
         ...

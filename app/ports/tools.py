@@ -22,7 +22,7 @@ class ToolContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
+class CitedResult:
     """A tool's result together with what it rests on: small JSON objects, shown as `sources` of a thought (§2.2)."""
 
     result: Any
@@ -47,7 +47,7 @@ class Tool(Protocol):
         ...
 
     async def run(self, arguments: Any, context: ToolContext) -> Any:
-        """Do it; a JSON-ready result, or one that is `Cited`. Raises `ToolError`, whose words the model reads."""
+        """Do it; a JSON-ready result, or one that is `CitedResult`. Raises `ToolError`, whose words the model reads."""
         ...
 
 

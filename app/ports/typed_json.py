@@ -9,7 +9,7 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
 
 
-def written(struct: type[Struct]) -> Any:
+def struct_as_typed_dict(struct: type[Struct]) -> Any:
     """The JSON of a struct, as a type that can be drawn."""
     fields = {field.encode_name: _drawable(field) for field in structs.fields(struct)}
     drawable = TypedDict(struct.__name__, fields)  # type: ignore[misc]
@@ -20,7 +20,7 @@ def written(struct: type[Struct]) -> Any:
 def _drawable(field: structs.FieldInfo) -> Any:
     kind = field.type
     if isinstance(kind, type) and issubclass(kind, Struct):
-        kind = written(kind)
+        kind = struct_as_typed_dict(kind)
     if get_origin(kind) is Annotated:
         kind, meta = get_args(kind)
         kind = Annotated[kind, Field(ge=meta.ge, le=meta.le)]

@@ -22,11 +22,11 @@ from app.errors import StorageUnavailable
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, RequestStatus
 from app.redis import keys, scripts, tasks
-from app.redis.senders import Senders
+from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.wire.connection import Command, Connection
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.pubsub import PubSub
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
-from statemachine.decisions import Decision, SignalElsewhere, SignalIgnored, names_its_request, parse_signal
+from statemachine.decisions import Decision, SignalForOtherRequest, SignalIgnored, has_request_id, parse_signal
 from statemachine.frames import compact_json
 
 REQUEST_TTL_SECONDS = 30 * 60
@@ -79,11 +79,11 @@ class _Watch:
 class RedisDecisions:
     """`ignored_signals` counts what was heard and decided nothing, by reason."""
 
-    def __init__(self, connection: Connection, channels: Channels, clock: Clock) -> None:
+    def __init__(self, connection: Connection, pubsub: PubSub, clock: Clock) -> None:
         self._connection = connection
-        self._channels = channels
+        self._pubsub = pubsub
         self._clock = clock
-        self._senders = Senders(connection, clock)
+        self._senders = SenderDiagnostics(connection, clock)
         self._swap = connection.register(scripts.SWAP)
         self._watches: dict[str, _Watch] = {}
         self._unseen: list[str] = []
@@ -102,12 +102,12 @@ class RedisDecisions:
         await asyncio.gather(*self._lookers, return_exceptions=True)
 
     @property
-    def hints(self) -> list[str]:
+    def sender_hints(self) -> list[str]:
         return self._senders.hints
 
     # --- for the run --------------------------------------------------------------------------------------------------
 
-    async def open(
+    async def open_request(
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
         request, session_id = checkpoint.request, checkpoint.session_id
@@ -132,10 +132,10 @@ class RedisDecisions:
             ("GET", keys.hitl_signal(session_id)),
             ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
             ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
-            *([] if task_id is None else [tasks.link(task_id, approval.request_id)]),
+            *([] if task_id is None else [tasks.link_command(task_id, approval.request_id)]),
         )
         # A signal without a `requestId` was for an earlier request; it must not decide this one.
-        if stale is not None and not names_its_request(stale):
+        if stale is not None and not has_request_id(stale):
             await self._connection.call("DEL", keys.hitl_signal(session_id))
         await self.watch(session_id, approval.request_id)
 
@@ -151,11 +151,11 @@ class RedisDecisions:
         watch = self._watches.get(session_id)
         if watch is None or watch.request_id != request_id:
             self._watches[session_id] = _Watch(request_id)
-        await self._channels.subscribe(keys.hitl_channel(session_id), partial(self._hear, session_id))
+        await self._pubsub.subscribe(keys.hitl_channel(session_id), partial(self._hear, session_id))
 
-    def forget(self, session_id: str) -> None:
+    def unwatch(self, session_id: str) -> None:
         if self._watches.pop(session_id, None) is not None:
-            self._channels.unsubscribe(keys.hitl_channel(session_id))
+            self._pubsub.unsubscribe(keys.hitl_channel(session_id))
 
     def _hear(self, session_id: str, message: bytes | None) -> None:
         """It counts from now, however long storage is away before it can be looked at."""
@@ -206,7 +206,7 @@ class RedisDecisions:
             raise
         watch.heard = watch.heard[len(heard) :]  # only now: storage may have been away in the middle
         if decision is not None:
-            self.forget(session_id)
+            self.unwatch(session_id)
         return decision
 
     async def _decided(
@@ -250,7 +250,7 @@ class RedisDecisions:
                 raise SignalIgnored("it came after the deadline")
             accept(decision)
         except SignalIgnored as error:
-            if is_live or not isinstance(error, SignalElsewhere):
+            if is_live or not isinstance(error, SignalForOtherRequest):
                 self._ignore(request_id, str(error))
             return None
         return decision
@@ -260,9 +260,11 @@ class RedisDecisions:
         self.last_ignored = reason
         log.warning("signal.ignored", request_id=request_id, reason=reason)
 
-    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+    async def close_request(
+        self, request_id: str, status: RequestStatus, deadline_at: float | None = None
+    ) -> Decision | None:
         """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
-        request = await self.request(request_id)
+        request = await self.get_request(request_id)
         while request is not None and request.status is RequestStatus.PENDING:
             wanted = compact_json({**_json_object(request.raw), "status": status.value})
             request = await self._swapped(request, wanted)
@@ -314,7 +316,7 @@ class RedisDecisions:
 
     # --- for deciders -------------------------------------------------------------------------------------------------
 
-    async def request(self, request_id: str) -> ApprovalRequest | None:
+    async def get_request(self, request_id: str) -> ApprovalRequest | None:
         (raw,) = await self._connection.values([keys.hitl_request(request_id)])
         return self._readable(request_id, raw)
 
@@ -373,14 +375,14 @@ class RedisDecisions:
             ]
         )
 
-    async def signal(self, session_id: str) -> str | None:
+    async def get_signal(self, session_id: str) -> str | None:
         (raw,) = await self._connection.values([keys.hitl_signal(session_id)])
         if raw is None:
             return None
         self._senders.notice(raw, "A stored signal")
         return raw.decode("utf-8", "replace")
 
-    async def session_owner(self, session_id: str) -> tuple[str, str] | None:
+    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
         (raw,) = await self._connection.values([keys.hitl_session(session_id)])
         if raw is None:
             return None

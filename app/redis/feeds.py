@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from app.errors import RunLost, StorageUnavailable
-from app.ports.journal import Entry
+from app.ports.journal import LogEntry
 from app.redis import keys
 from app.redis.wire.connection import Connection
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.pubsub import PubSub
 
 _KEPT = 256
 _PAGE = 100
@@ -36,7 +36,7 @@ class Feed:
         self.is_subscribed = False
         self.turns = 0  # how often the run has come or gone
         self.readers: list[RedisTail] = []
-        self._entries: deque[Entry] | None = None
+        self._entries: deque[LogEntry] | None = None
         self._floor: int | None = None  # everything above it is in `_entries`
 
     def open(self) -> None:
@@ -51,7 +51,7 @@ class Feed:
         self.turns += 1
         self.wake()
 
-    def publish(self, entries: Sequence[Entry]) -> None:
+    def publish(self, entries: Sequence[LogEntry]) -> None:
         """Keep the entries until the readers have them."""
         if not entries:
             return
@@ -76,13 +76,13 @@ class Feed:
         for reader in tuple(self.readers):
             reader.woken()
 
-    def since(self, cursor: int) -> list[Entry] | None:
+    def since(self, cursor: int) -> list[LogEntry] | None:
         """The entries above the cursor, as far as they passed through here, or None: the log must be asked."""
         if self._floor is None or cursor < self._floor:
             return None
         if self._entries is None:
             return []
-        fresh: list[Entry] = []
+        fresh: list[LogEntry] = []
         for entry in reversed(self._entries):
             if entry.id <= cursor:
                 break
@@ -94,16 +94,16 @@ class Feed:
 class Feeds:
     """The feeds of all runs that are written or read here."""
 
-    def __init__(self, connection: Connection, channels: Channels) -> None:
+    def __init__(self, connection: Connection, pubsub: PubSub) -> None:
         self._connection = connection
-        self._channels = channels
+        self._pubsub = pubsub
         self._written: set[str] = set()
         self._feeds: dict[str, Feed] = {}
         self._unsure: set[RedisTail] = set()
         self._look: asyncio.TimerHandle | None = None
         self.is_draining = False
 
-    def begin(self, session_id: str, entries: Sequence[Entry]) -> None:
+    def begin(self, session_id: str, entries: Sequence[LogEntry]) -> None:
         """This process has opened the run; whoever asked for it is about to read.
 
         Somebody may read it already: Redis had the run before this process had its answer.
@@ -117,9 +117,9 @@ class Feeds:
         feed = self._feeds.get(session_id)
         if feed is not None:
             feed.open()
-            self._channels.unsubscribe(keys.wake(session_id))
+            self._pubsub.unsubscribe(keys.wake(session_id))
 
-    def publish(self, session_id: str, entries: Sequence[Entry]) -> None:
+    def publish(self, session_id: str, entries: Sequence[LogEntry]) -> None:
         feed = self._feeds.get(session_id)
         if feed is not None:
             feed.publish(entries)
@@ -153,7 +153,7 @@ class Feeds:
             feed.readers.remove(reader)
         self._unsure.discard(reader)
         if not feed.readers and self._feeds.get(session_id) is feed:
-            self._channels.unsubscribe(keys.wake(session_id))
+            self._pubsub.unsubscribe(keys.wake(session_id))
             feed.is_subscribed = False
             del self._feeds[session_id]
 
@@ -162,7 +162,7 @@ class Feeds:
         if not (feed.is_local or feed.is_subscribed) and feed.readers:
             feed.is_subscribed = True
             with suppress(StorageUnavailable):
-                await self._channels.subscribe(keys.wake(session_id), feed.wake)
+                await self._pubsub.subscribe(keys.wake(session_id), feed.wake)
 
     def look_later(self, reader: RedisTail) -> None:
         """Wake a reader in a while, whatever happens."""
@@ -176,7 +176,7 @@ class Feeds:
         for reader in unsure:
             reader.woken()
 
-    async def page(self, session_id: str, cursor: int) -> list[Entry]:
+    async def page(self, session_id: str, cursor: int) -> list[LogEntry]:
         """Some of the log. Of an ended run that has been read to its end: the end marker again."""
         events = keys.events(session_id)
         raw = await self._connection.call("XRANGE", events, f"({cursor}", "+", "COUNT", _PAGE)
@@ -190,7 +190,7 @@ class Feeds:
                 raise RunLost(session_id, "its data is gone from Redis")
             if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= cursor:
                 raw = last
-        return [Entry(int(id.partition(b"-")[0]), fields[1]) for id, fields in pairs(raw)]
+        return [LogEntry(int(id.partition(b"-")[0]), fields[1]) for id, fields in pairs(raw)]
 
 
 class RedisTail:
@@ -206,10 +206,10 @@ class RedisTail:
         self.woken = woken
 
     @property
-    def is_over(self) -> bool:
+    def is_draining(self) -> bool:
         return self._feeds.is_draining
 
-    def at_hand(self) -> list[Entry] | None:
+    def buffered(self) -> list[LogEntry] | None:
         entries = self._feed.since(self.cursor)
         if entries:
             self.cursor = entries[-1].id
@@ -219,7 +219,7 @@ class RedisTail:
             return None
         return entries
 
-    async def look(self) -> list[Entry]:
+    async def fetch(self) -> list[LogEntry]:
         """What the log holds. Who cannot be sure to be woken looks again."""
         await self._feeds.subscribe(self._session_id, self._feed)
         is_sure, turns = self._feed.is_local, self._feed.turns

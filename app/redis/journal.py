@@ -15,13 +15,13 @@ from typing import Any
 import structlog
 
 from app.errors import FieldInvalid, RunDamaged, RunExists, RunLost, StorageUnavailable, TooManyRuns
-from app.ports.journal import Entry, Page, RunLock, RunRecord, Tail
-from app.ports.tasks import Ticket
+from app.ports.journal import CheckpointPage, LogEntry, RunLock, RunRecord, Tail
+from app.ports.tasks import TaskTicket
 from app.redis import keys, scripts, tasks
 from app.redis.feeds import Feeds, pairs
 from app.redis.nodes import RedisNodes
 from app.redis.wire.connection import Command, Connection
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.pubsub import PubSub
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.frames import DONE_BODY
@@ -42,7 +42,7 @@ class RedisJournal:
     def __init__(
         self,
         connection: Connection,
-        channels: Channels,
+        pubsub: PubSub,
         nodes: RedisNodes,
         *,
         retention_seconds: int,
@@ -55,7 +55,7 @@ class RedisJournal:
         self._create = connection.register(scripts.CREATE)
         self._commit = connection.register(scripts.COMMIT)
         self._forbid = connection.register(scripts.FORBID)
-        self._feeds = Feeds(connection, channels)
+        self._feeds = Feeds(connection, pubsub)
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._queued = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -82,7 +82,7 @@ class RedisJournal:
         prompt_digest: str,
         idempotency_key: str | None,
         thread_id: str | None,
-        ticket: Ticket | None = None,
+        ticket: TaskTicket | None = None,
     ) -> RunLock | str:
         request = checkpoint.request
         session_id, now_ms = request.session_id, int(checkpoint.created_at * 1000)
@@ -145,7 +145,9 @@ class RedisJournal:
             case _:
                 raise RunExists(session_id)
 
-    async def opened_by(self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str) -> str | None:
+    async def find_by_idempotency_key(
+        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
+    ) -> str | None:
         raw = await self._connection.call("GET", keys.idempotency(tenant_id, user_id, idempotency_key))
         return None if raw is None else _first_opened(raw, prompt_digest)
 
@@ -188,7 +190,7 @@ class RedisJournal:
             self._queue.append((self._nodes.delist(session_id), asyncio.get_running_loop().create_future()))
         self._feeds.publish(session_id, _entries(int(answer[1]), bodies))
 
-    async def forbid(self, session_id: str) -> bool:
+    async def prevent_creation(self, session_id: str) -> bool:
         return bool(await self._enqueue(self._forbid.command([keys.run(session_id)], [_FORBID_SECONDS])))
 
     def _owner_keys(self, checkpoint: Checkpoint | None) -> tuple[str, ...]:
@@ -258,13 +260,13 @@ class RedisJournal:
         raw = await self._connection.call("GET", keys.checkpoint(session_id))
         return None if raw is None else Checkpoint.from_json(raw)
 
-    async def record(self, session_id: str) -> RunRecord | None:
+    async def get_record(self, session_id: str) -> RunRecord | None:
         if not is_session_id(session_id):
             return None
         (record,) = await self._records([session_id])
         return record
 
-    async def newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
+    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
         sessions = await self._connection.call(
             "ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, _NEWEST - 1 if prompt_digest else 0
         )
@@ -273,7 +275,7 @@ class RedisJournal:
                 return record
         return None
 
-    async def holding(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
+    async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
         sessions = await self._connection.call("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST)
         if not sessions:
@@ -285,10 +287,10 @@ class RedisJournal:
             if isinstance(entries, Exception):
                 raise entries
             if entries:
-                return await self.record(raw.decode())
+                return await self.get_record(raw.decode())
         return None
 
-    async def thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
+    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
         index = keys.thread(tenant_id, user_id, thread_id)
         sessions = [raw.decode() for raw in await self._connection.call("ZREVRANGE", index, 0, _TURNS - 1)]
         if sessions:
@@ -297,11 +299,11 @@ class RedisJournal:
         turns = await self._checkpoints(sessions)
         return [turn for turn in reversed(turns) if turn is not None]
 
-    async def listed(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> Page:
+    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
         index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
         sessions = await self._connection.call("ZREVRANGE", index, offset, offset + limit)
         checkpoints = await self._checkpoints([raw.decode() for raw in sessions[:limit]])
-        return Page(checkpoints, has_more=len(sessions) > limit)
+        return CheckpointPage(checkpoints, has_more=len(sessions) > limit)
 
     async def _checkpoints(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
         if not session_ids:
@@ -334,7 +336,7 @@ class RedisJournal:
             records.append(RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1", task_id))
         return records
 
-    async def streamed(self, session_id: str) -> str:
+    async def load_streamed_text(self, session_id: str) -> str:
         said = ""
         async for body in self._all_bodies(session_id):
             event = _event(body)
@@ -372,8 +374,8 @@ def _first_opened(raw: bytes, prompt_digest: str) -> str:
     return first
 
 
-def _entries(base: int, bodies: Sequence[bytes]) -> list[Entry]:
-    return [Entry(base + i, body) for i, body in enumerate(bodies)]
+def _entries(base: int, bodies: Sequence[bytes]) -> list[LogEntry]:
+    return [LogEntry(base + i, body) for i, body in enumerate(bodies)]
 
 
 def _event(body: bytes) -> dict[str, Any]:

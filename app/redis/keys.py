@@ -9,39 +9,39 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-from statemachine.sessions import safe_user, user_of
+from statemachine.sessions import key_safe_user_id, user_id_of
 
 
 def checkpoint(session_id: str) -> str:
-    return f"checkpoint:{{{user_of(session_id)}}}:{session_id}"
+    return f"checkpoint:{{{user_id_of(session_id)}}}:{session_id}"
 
 
 def events(session_id: str) -> str:
-    return f"aura:{{{user_of(session_id)}}}:events:{session_id}"
+    return f"aura:{{{user_id_of(session_id)}}}:events:{session_id}"
 
 
 def run(session_id: str) -> str:
-    return f"aura:{{{user_of(session_id)}}}:run:{session_id}"
+    return f"aura:{{{user_id_of(session_id)}}}:run:{session_id}"
 
 
 def event_ids(session_id: str) -> str:
     """The last event id given to this user."""
-    return f"aura:{{{user_of(session_id)}}}:ids"
+    return f"aura:{{{user_id_of(session_id)}}}:ids"
 
 
 def runs_of(tenant_id: str, user_id: str) -> str:
     """A user's runs, scored by their first event id."""
-    return f"aura:{{{safe_user(user_id)}}}:runs:{_owner(tenant_id, user_id)}"
+    return f"aura:{{{key_safe_user_id(user_id)}}}:runs:{_owner(tenant_id, user_id)}"
 
 
 def active_of(tenant_id: str, user_id: str) -> str:
     """A user's runs that have not ended."""
-    return f"aura:{{{safe_user(user_id)}}}:active:{_owner(tenant_id, user_id)}"
+    return f"aura:{{{key_safe_user_id(user_id)}}}:active:{_owner(tenant_id, user_id)}"
 
 
 def thread(tenant_id: str, user_id: str, thread_id: str) -> str:
     """The runs of a conversation, scored by their first event id."""
-    return f"aura:{{{safe_user(user_id)}}}:thread:{_owner(tenant_id, user_id, thread_id)}"
+    return f"aura:{{{key_safe_user_id(user_id)}}}:thread:{_owner(tenant_id, user_id, thread_id)}"
 
 
 def tenant_runs(tenant_id: str) -> str:
@@ -50,7 +50,7 @@ def tenant_runs(tenant_id: str) -> str:
 
 
 def idempotency(tenant_id: str, user_id: str, key: str) -> str:
-    return f"aura:{{{safe_user(user_id)}}}:idempotency:{_owner(tenant_id, user_id, key)}"
+    return f"aura:{{{key_safe_user_id(user_id)}}}:idempotency:{_owner(tenant_id, user_id, key)}"
 
 
 @lru_cache(maxsize=1024)  # every commit names its owner's keys
@@ -100,7 +100,7 @@ TASKS = "aura:tasks"
 
 def ticket(session_id: str) -> str:
     """What is kept of a run's caller, sealed."""
-    return f"aura:{{{user_of(session_id)}}}:ticket:{session_id}"
+    return f"aura:{{{user_id_of(session_id)}}}:ticket:{session_id}"
 
 
 def hitl_task(task_id: str) -> str:

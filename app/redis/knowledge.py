@@ -14,10 +14,10 @@ from typing import Any
 
 from app.errors import StorageUnavailable
 from app.ports.clock import Clock
-from app.ports.knowledge import Logged, LogSummary, Position, Vector, WorkspaceEvent
+from app.ports.knowledge import KnowledgeEntry, LogPosition, LogSummary, Vector, WorkspaceEvent
 from app.redis import keys
 from app.redis.wire.connection import Connection
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.pubsub import PubSub
 
 _REFUSAL_SECONDS = 60
 
@@ -74,7 +74,7 @@ class RedisKnowledgeLog:
     def __init__(
         self,
         connection: Connection,
-        channels: Channels,
+        pubsub: PubSub,
         node_id: str,
         clock: Clock,
         *,
@@ -84,7 +84,7 @@ class RedisKnowledgeLog:
     ) -> None:
         """Retention is per tenant: events that are older go, and the oldest of more."""
         self._connection = connection
-        self._channels = channels
+        self._pubsub = pubsub
         self._node_id = node_id
         self._clock = clock
         self._retention_ms = int(retention_seconds * 1000)
@@ -100,7 +100,7 @@ class RedisKnowledgeLog:
             changed(message.decode() if message is not None else None)
 
         wanted = [(channel, heard) for channel in keys.DOMAIN_CHANNELS] + [(keys.KNOWLEDGE_CHANNEL, wake)]
-        waiting = (self._channels.subscribe(channel, listener) for channel, listener in wanted)
+        waiting = (self._pubsub.subscribe(channel, listener) for channel, listener in wanted)
         # without an acknowledgement in time it is made when Redis is back, and the listeners hear of it then
         await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -119,44 +119,44 @@ class RedisKnowledgeLog:
         _, *answers = _whole(await self._connection.many(commands))
         return [bool(answer) for answer in answers]
 
-    async def keep_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
+    async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
         own = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
         for model, some in groupby(vectors, lambda vector: vector.model):
             pairs = [part for vector in some for part in (vector.event_id, vector.values)]
             await self._connection.script(self._keep_vectors, own, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs])
 
-    async def refuse(self, reasons: Sequence[tuple[str, str]]) -> None:
+    async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         commands = [
             self._refuse.command([keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _REFUSAL_SECONDS])
             for reason, digest in reasons
         ]
         _whole(await self._connection.many(commands))
 
-    async def lead(self, seconds: float) -> bool:
+    async def acquire_leadership(self, seconds: float) -> bool:
         args = [self._node_id, int(seconds * 1000)]
         return bool(await self._connection.script(self._lead, [keys.KNOWLEDGE_LEADER], args))
 
-    async def next_generation(self) -> int:
+    async def start_generation(self) -> int:
         await self._connection.call("INCR", keys.KNOWLEDGE_GENERATION)
         return int(await self._connection.call("PUBLISH", keys.KNOWLEDGE_CHANNEL, ""))
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    async def refused(self) -> dict[str, int]:
+    async def malformed_counts(self) -> dict[str, int]:
         found = await self._connection.call("HGETALL", keys.KNOWLEDGE_REFUSED)
         return {_text(reason): int(count) for reason, count in dict(found).items()}
 
-    async def tenants(self) -> list[str]:
+    async def list_tenants(self) -> list[str]:
         since = int(self._clock.now() * 1000) - self._retention_ms
         await self._connection.call("ZREMRANGEBYSCORE", keys.KNOWLEDGE_TENANTS, "-inf", f"({since}")
         return [_text(tenant) for tenant in await self._connection.call("ZRANGE", keys.KNOWLEDGE_TENANTS, 0, -1)]
 
-    async def read(self, tenant_id: str, after: Position, most: int) -> list[Logged]:
+    async def read(self, tenant_id: str, after: LogPosition, most: int) -> list[KnowledgeEntry]:
         begin = f"({after[0]}-{after[1]}"
         rows = await self._connection.call("XRANGE", keys.knowledge_log(tenant_id), begin, "+", "COUNT", most)
-        return [Logged(_position(id), _entry(tenant_id, fields)) for id, fields in rows]
+        return [KnowledgeEntry(_position(id), _entry(tenant_id, fields)) for id, fields in rows]
 
-    async def first(self, tenant_id: str) -> Position | None:
+    async def first_position(self, tenant_id: str) -> LogPosition | None:
         rows = await self._connection.call("XRANGE", keys.knowledge_log(tenant_id), "-", "+", "COUNT", 1)
         return _position(rows[0][0]) if rows else None
 
@@ -206,7 +206,7 @@ def _entry(tenant_id: str, pairs: Any) -> WorkspaceEvent | Vector:
     return WorkspaceEvent(id, tenant_id, event_type, tuple(topics), user_id, at, title, text)
 
 
-def _position(id: bytes | str) -> Position:
+def _position(id: bytes | str) -> LogPosition:
     ms, _, sequence = _text(id).partition("-")
     return int(ms), int(sequence)
 

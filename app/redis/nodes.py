@@ -22,7 +22,7 @@ from app.ports.journal import RunLock
 from app.ports.nodes import Claim
 from app.redis import keys, scripts
 from app.redis.wire.connection import Command, Connection
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.pubsub import PubSub
 
 _BATCH = 500
 _RELEASED = 50
@@ -41,7 +41,7 @@ class RedisNodes:
     def __init__(
         self,
         connection: Connection,
-        channels: Channels,
+        pubsub: PubSub,
         *,
         node_id: str,
         lease_seconds: float,
@@ -49,7 +49,7 @@ class RedisNodes:
     ) -> None:
         self.node_id = node_id
         self._connection = connection
-        self._channels = channels
+        self._pubsub = pubsub
         self._lease_seconds = lease_seconds
         self._takeover_limit = takeover_limit
         self._lease = connection.register(scripts.LEASE)
@@ -67,7 +67,7 @@ class RedisNodes:
         self.on_cancel: Callable[[str, str], None]
 
     @property
-    def is_alive(self) -> bool:
+    def has_lease(self) -> bool:
         """Whether the lease holds: only then may this node start a run."""
         return not self._is_lost and asyncio.get_running_loop().time() < self._valid_until
 
@@ -101,7 +101,7 @@ class RedisNodes:
         """Its counterpart; a leftover does no harm, whoever would take the run over drops it."""
         return ("ZREM", keys.runs_on(self.node_id), session_id)
 
-    async def release(self, locks: Sequence[RunLock]) -> None:
+    async def hand_over(self, locks: Sequence[RunLock]) -> None:
         """Listed with those that wait before it is let go of; a leftover there is dropped by whoever would take it."""
         left = keys.left_by(self.node_id)
         for start in range(0, len(locks), _RELEASED):
@@ -114,7 +114,7 @@ class RedisNodes:
                 if isinstance(answer, Exception):
                     raise StorageUnavailable(str(answer)) from answer
 
-    async def cancel(self, session_id: str, cancelled_by: str) -> bool:
+    async def request_cancel(self, session_id: str, cancelled_by: str) -> bool:
         run = keys.run(session_id)
         answer = await self._connection.script(self._cancel, [run], [cancelled_by])
         if answer[0] != b"OK":
@@ -163,7 +163,7 @@ class RedisNodes:
             except (StorageUnavailable, TimeoutError) as error:
                 log.warning("node.unreachable", cause=str(error) or "no answer in time")
             self._notice_loss()
-            if self.is_alive and (self._taking_over is None or self._taking_over.done()):
+            if self.has_lease and (self._taking_over is None or self._taking_over.done()):
                 self._taking_over = asyncio.create_task(self._take_over())
 
     async def _renew(self) -> None:
@@ -175,7 +175,7 @@ class RedisNodes:
             if self._is_lost:
                 self._is_lost = False
                 log.info("node.joined", node=self.node_id)
-                await self._channels.subscribe(keys.node(self.node_id), self._heard)
+                await self._pubsub.subscribe(keys.node(self.node_id), self._heard)
         else:
             self._lose("it ran out")
 
@@ -188,7 +188,7 @@ class RedisNodes:
         """From here on another node may write the runs. This one begins anew under another name."""
         self._is_lost = True
         log.warning("node.lease_lost", node=self.node_id, cause=cause)
-        self._channels.unsubscribe(keys.node(self.node_id))
+        self._pubsub.unsubscribe(keys.node(self.node_id))
         self.node_id = new_node_id()
         self.on_lost()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.errors import StorageUnavailable
-from app.ports.tasks import TaskRecord, Ticket
+from app.ports.tasks import TaskRecord, TaskTicket
 from app.redis import keys, scripts
 from app.redis.wire.connection import Command, Connection
 from statemachine.checkpoint import Checkpoint
@@ -21,21 +21,21 @@ TASK_TTL_SECONDS = 60 * 60
 _ATTEMPTS = 5
 
 
-def listing(session_id: str, ticket: Ticket) -> Command:
+def listing(session_id: str, ticket: TaskTicket) -> Command:
     """The write that lists a run; like its node's, before the run's own. A leftover is dropped when it is due."""
-    return ("ZADD", keys.TASKS, int(ticket.look_at * 1000), session_id)
+    return ("ZADD", keys.TASKS, int(ticket.first_due_at * 1000), session_id)
 
 
-def ticket_arguments(ticket: Ticket | None, now: float) -> tuple[str, int]:
+def ticket_arguments(ticket: TaskTicket | None, now: float) -> tuple[str, int]:
     """For `scripts.CREATE`: never kept longer than the token is good."""
-    return ("", 0) if ticket is None else (ticket.sealed, max(1, int((ticket.expires_at - now) * 1000)))
+    return ("", 0) if ticket is None else (ticket.encrypted_token, max(1, int((ticket.expires_at - now) * 1000)))
 
 
-def link(task_id: str, request_id: str) -> Command:
+def link_command(task_id: str, request_id: str) -> Command:
     return ("SET", keys.hitl_task(task_id), request_id, "EX", TASK_TTL_SECONDS)
 
 
-class RedisOutbox:
+class RedisTaskOutbox:
     """Nothing here is on a run's path."""
 
     def __init__(self, connection: Connection) -> None:
@@ -45,7 +45,7 @@ class RedisOutbox:
         self._swap = connection.register(scripts.SWAP)
 
     async def load(self, session_id: str) -> TaskRecord | None:
-        checkpoint, run, sealed, score = await self._many(
+        checkpoint, run, encrypted_token, score = await self._many(
             ("GET", keys.checkpoint(session_id)),
             ("HMGET", keys.run(session_id), "final", "task", "task_started"),
             ("GET", keys.ticket(session_id)),
@@ -59,19 +59,19 @@ class RedisOutbox:
             task_id=run[1].decode() if run[1] is not None else None,
             is_started=run[2] is not None,
             is_listed=score is not None,
-            sealed=sealed.decode() if sealed is not None else None,
+            encrypted_token=encrypted_token.decode() if encrypted_token is not None else None,
         )
 
-    async def keep_task(self, session_id: str, task_id: str) -> str:
+    async def save_task_id(self, session_id: str, task_id: str) -> str:
         kept = await self._connection.script(self._note, [keys.run(session_id)], ["task", task_id])
         return str(kept, "utf-8")
 
-    async def keep_started(self, session_id: str) -> None:
+    async def mark_started(self, session_id: str) -> None:
         await self._connection.script(self._note, [keys.run(session_id)], ["task_started", "1"])
 
-    async def link(self, task_id: str, request_id: str) -> None:
+    async def link_request(self, task_id: str, request_id: str) -> None:
         """By compare-and-set, and only while it is pending: a decision is never touched."""
-        await self._connection.call(*link(task_id, request_id))
+        await self._connection.call(*link_command(task_id, request_id))
         key = keys.hitl_request(request_id)
         for _ in range(_ATTEMPTS):
             raw = await self._connection.call("GET", key)
@@ -82,16 +82,16 @@ class RedisOutbox:
             if await self._connection.script(self._swap, [key], [raw, wanted]) == wanted:
                 return
 
-    async def hold(self, session_ids: Sequence[str], until: float) -> None:
+    async def reserve(self, session_ids: Sequence[str], until: float) -> None:
         if session_ids:
             scored = [part for session_id in session_ids for part in (int(until * 1000), session_id)]
             await self._connection.call("ZADD", keys.TASKS, "XX", *scored)
 
-    async def due(self, now: float, until: float, limit: int) -> list[str]:
+    async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
         found = await self._connection.script(self._due, [keys.TASKS], [int(now * 1000), int(until * 1000), limit])
         return [raw.decode() for raw in found]
 
-    async def done(self, session_id: str) -> None:
+    async def remove(self, session_id: str) -> None:
         await self._many(("DEL", keys.ticket(session_id)), ("ZREM", keys.TASKS, session_id))
 
     async def _many(self, *commands: Command) -> list[Any]:

@@ -29,7 +29,7 @@ _PATIENCE_SECONDS = 3.0
 log = structlog.get_logger(__name__)
 
 
-class Door:
+class AdmissionQueue:
     """One process's."""
 
     def __init__(self, *, most_seconds: float, processor_seconds: Callable[[], float] = time.process_time) -> None:
@@ -55,7 +55,7 @@ class Door:
             log.warning("door.refusing", waiting=len(self._waiting), wait_seconds=round(wait_seconds, 1))
         raise ServiceBusy(f"{len(self._waiting)} runs wait here to begin; ask again")
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Back when it is the caller's turn."""
         if self._beat is None:
             self._begin_beat()

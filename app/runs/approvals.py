@@ -26,7 +26,7 @@ class ApprovalService:
 
     async def request(self, principal: Principal, request_id: str) -> ApprovalRequest:
         """Raises `NotFound`, `PermissionDenied`."""
-        request = await self._decisions.request(request_id)
+        request = await self._decisions.get_request(request_id)
         if request is None:
             raise NotFound(f"there is no approval request {request_id[:80]}")
         self._allow(principal, request.tenant_id, request.user_id)
@@ -65,14 +65,14 @@ class ApprovalService:
 
     async def signal(self, principal: Principal, session_id: str) -> str | None:
         """The last signal, as stored; None: there is none yet. Raises `NotFound`, `PermissionDenied`."""
-        owner = await self._decisions.session_owner(session_id)
+        owner = await self._decisions.get_session_owner(session_id)
         if owner is None:
-            record = await self._journal.record(session_id)
+            record = await self._journal.get_record(session_id)
             if record is None:
                 raise NotFound(f"there is no session {session_id[:120]}")
             owner = record.tenant_id, record.user_id
         self._allow(principal, *owner)
-        return await self._decisions.signal(session_id)
+        return await self._decisions.get_signal(session_id)
 
     def _allow(self, principal: Principal, tenant_id: str, user_id: str) -> None:
         if tenant_id != principal.tenant_id:

@@ -29,8 +29,8 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
-from statemachine.prompt import continued
-from statemachine.turn import Answered, Called, Turn
+from statemachine.prompt import with_continuation
+from statemachine.turn import AnswerCompleted, ToolCallsCompleted, Turn
 
 GATHER_SECONDS = 0.024
 """Text that arrives within so long of other text may wait for it; the first never does."""
@@ -89,7 +89,7 @@ class Effects:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
         turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
-        messages = continued(effect.messages, effect.streamed) if effect.streamed else effect.messages
+        messages = with_continuation(effect.messages, effect.streamed) if effect.streamed else effect.messages
         pump = asyncio.create_task(self._pump(messages, tools, turn, arrived))
         try:
             while not pump.done():
@@ -132,9 +132,9 @@ class Effects:
             return self._failed(turn, failure)
         facts, end = turn.finish()
         match end:
-            case Answered(text=text, rest=rest, usage=usage):
+            case AnswerCompleted(text=text, rest=rest, usage=usage):
                 return [*facts, AnswerFinished(text, rest, usage)]
-            case Called(calls=calls, text=text, usage=usage, confidence=confidence):
+            case ToolCallsCompleted(calls=calls, text=text, usage=usage, confidence=confidence):
                 resolved = tuple(self._tools.resolve(call.id, call.name, call.arguments) for call in calls)
                 return [*facts, ToolsRequested(resolved, text, usage, confidence)]
             case ModelFailed():
@@ -199,7 +199,7 @@ class Effects:
             if self._clock.now() < until:
                 return
             # Whoever decides in this very moment either gets in before the request is closed, or is told `expired`.
-            faster = await self._decisions.close(approval.request_id, RequestStatus.EXPIRED, until)
+            faster = await self._decisions.close_request(approval.request_id, RequestStatus.EXPIRED, until)
             decision = faster if faster is not None and _holds(accept, faster) else None
         yield [DeadlinePassed() if decision is None else self._decided(decision, approval.action_type, original)]
 

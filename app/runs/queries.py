@@ -5,10 +5,10 @@ from __future__ import annotations
 from app.ports.clock import Clock
 from app.ports.identity import Principal
 from app.ports.journal import Journal
-from app.ports.responses import LedgerLine, OpenRequest, RequestPage, RunDetails, RunPage, RunSummary
+from app.ports.responses import PendingRequest, RequestPage, RunDetails, RunPage, RunSummary, ToolCallRecord
 from statemachine.checkpoint import Checkpoint, ToolCall
 from statemachine.states import State
-from statemachine.views.snapshot import Glance
+from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.timeline import Timeline, timeline
 
 _PROMPT_HEAD_CHARACTERS = 120
@@ -16,7 +16,7 @@ _SCANNED = 1000
 MOST_PER_PAGE = 100
 
 
-class RunRecords:
+class RunQueries:
     """Read-only views of checkpoints."""
 
     def __init__(self, journal: Journal, clock: Clock, approver_roles: frozenset[str]) -> None:
@@ -36,7 +36,7 @@ class RunRecords:
         runs: list[RunSummary] = []
         next_offset: int | None = offset
         while next_offset is not None and len(runs) < limit and next_offset < offset + _SCANNED:
-            found = await self._journal.listed(principal.tenant_id, user_id, next_offset, MOST_PER_PAGE)
+            found = await self._journal.list_runs(principal.tenant_id, user_id, next_offset, MOST_PER_PAGE)
             for position, checkpoint in enumerate(found.checkpoints):
                 if checkpoint is not None and state in (None, checkpoint.state):
                     runs.append(self._summary(checkpoint))
@@ -48,7 +48,7 @@ class RunRecords:
     async def pending(self, principal: Principal, *, offset: int, limit: int) -> RequestPage:
         """Open approval requests: the caller's, for approver roles the tenant's."""
         page = await self.page(principal, state=State.AWAITING_APPROVAL, only_own=False, offset=offset, limit=limit)
-        requests: list[OpenRequest] = [
+        requests: list[PendingRequest] = [
             {**run["pendingApproval"], "sessionId": run["sessionId"]}
             for run in page["runs"]
             if "pendingApproval" in run
@@ -57,7 +57,7 @@ class RunRecords:
             return {"requests": requests, "nextOffset": page["nextOffset"]}
         return {"requests": requests}
 
-    def whole(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
+    def details(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
         """One run: the checkpoint without secrets, the tool ledger, timings, usage; its task in the Main Service."""
         return {
             **self._summary(checkpoint),
@@ -85,9 +85,9 @@ class RunRecords:
         """Where the run's time went until now."""
         return timeline(checkpoint, self._clock.now())
 
-    def glance(self, checkpoint: Checkpoint) -> Glance:
+    def snapshot(self, checkpoint: Checkpoint) -> RunSnapshot:
         """The run as a drawing of the machine shows it now."""
-        return Glance.of(checkpoint, self._clock.now())
+        return RunSnapshot.of(checkpoint, self._clock.now())
 
     def _summary(self, checkpoint: Checkpoint) -> RunSummary:
         request, approval = checkpoint.request, checkpoint.open_approval
@@ -119,7 +119,7 @@ class RunRecords:
         return summary
 
 
-def _ledger_line(call: ToolCall) -> LedgerLine:
+def _ledger_line(call: ToolCall) -> ToolCallRecord:
     return {
         "toolCallId": call.id,
         "toolName": call.name,

@@ -14,14 +14,14 @@ _MICROSECONDS_BELOW = 10**17
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class StreamPosition:
     """A run and the last event of it that the reader has (0: none)."""
 
     session_id: str
     after: int
 
 
-class Resumption:
+class RunLocator:
     """Finds the run of a reader who comes back."""
 
     def __init__(self, journal: Journal, approver_roles: frozenset[str]) -> None:
@@ -35,7 +35,7 @@ class Resumption:
         session_id: str | None,
         last_event_id: str | None,
         prompt_digest: str | None = None,
-    ) -> Position | None:
+    ) -> StreamPosition | None:
         """The position, or None: there is no such run.
 
         Named session first; else the caller's run that holds the id; else, as the gateway made the id up, his newest
@@ -45,18 +45,18 @@ class Resumption:
         if session_id:
             return await self._named(principal, session_id, time_ms)
         if last_event_id and last_event_id.strip() == str(time_ms):
-            held = await self._journal.holding(principal.tenant_id, principal.user_id, time_ms)
+            held = await self._journal.find_by_event_id(principal.tenant_id, principal.user_id, time_ms)
             if held is not None:
-                return Position(held.session_id, time_ms)
-        newest = await self._journal.newest(principal.tenant_id, principal.user_id, prompt_digest)
-        return None if newest is None else Position(newest.session_id, time_ms)
+                return StreamPosition(held.session_id, time_ms)
+        newest = await self._journal.find_newest(principal.tenant_id, principal.user_id, prompt_digest)
+        return None if newest is None else StreamPosition(newest.session_id, time_ms)
 
-    async def _named(self, principal: Principal, session_id: str, after: int) -> Position | None:
-        record = await self._journal.record(session_id)
+    async def _named(self, principal: Principal, session_id: str, after: int) -> StreamPosition | None:
+        record = await self._journal.get_record(session_id)
         if record is None:
             return None
         self.allow(principal, record)
-        return Position(session_id, after)
+        return StreamPosition(session_id, after)
 
     def allow(self, principal: Principal, record: RunRecord) -> None:
         """A run is for its owner, and for approvers of its tenant. Raises `PermissionDenied`."""
@@ -67,7 +67,7 @@ class Resumption:
 
     async def visible(self, principal: Principal, session_id: str) -> RunRecord:
         """The record of a run that the caller may see. Raises `NotFound`, `PermissionDenied`."""
-        record = await self._journal.record(session_id)
+        record = await self._journal.get_record(session_id)
         if record is None:
             raise NotFound(f"there is no run {session_id[:120]}")
         self.allow(principal, record)

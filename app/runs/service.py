@@ -22,11 +22,11 @@ from app.ports.decisions import DecisionBus, RequestStatus
 from app.ports.identity import Principal
 from app.ports.journal import Journal, RunLock
 from app.ports.nodes import Claim, Nodes
-from app.ports.tasks import TaskBoard
-from app.runs.admission import Door
-from app.runs.creation import Ask, Opening
+from app.ports.tasks import TaskReporter
+from app.runs.admission import AdmissionQueue
+from app.runs.creation import RunFactory, StartRun
 from app.runs.effects import Effects
-from app.runs.waiting import Parked, Parking, Run
+from app.runs.waiting import Run, WaitingRun, WaitingRuns
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.frames import DONE_BODY, Shape, encode
@@ -36,7 +36,7 @@ from statemachine.messages import (
     Continue,
     Effect,
     Fact,
-    RunBroke,
+    InternalErrorOccurred,
     RunRecovered,
     Step,
     Stop,
@@ -68,12 +68,12 @@ class RunService:
         nodes: Nodes,
         effects: Effects,
         clock: Clock,
-        door: Door,
-        opening: Opening,
+        admission: AdmissionQueue,
+        opening: RunFactory,
         shape: Shape,
         most_runs: int,
         drain_seconds: float,
-        board: TaskBoard | None = None,
+        task_reporter: TaskReporter | None = None,
         log_content: bool = False,
     ) -> None:
         self._journal = journal
@@ -81,15 +81,15 @@ class RunService:
         self._nodes = nodes
         self._effects = effects
         self._clock = clock
-        self._door = door
+        self._admission = admission
         self._opening = opening
         self._shape = shape
         self._most_runs = most_runs
         self._drain_seconds = drain_seconds
-        self._board = board
+        self._task_reporter = task_reporter
         self._log_content = log_content
         self._runs: dict[str, Run] = {}
-        self._parking = Parking(clock, self._call)
+        self._waiting = WaitingRuns(clock, self._call)
         self._doors = asyncio.Semaphore(_DOORS)
         self._not_ours: set[str] = set()  # runs of a newer release
         self._being_opened: set[asyncio.Task[str]] = set()
@@ -102,15 +102,15 @@ class RunService:
 
     def watch_deadlines(self) -> None:
         """Those of waiting runs, from here on until it drains."""
-        self._parking.start()
+        self._waiting.start()
 
     def carries(self, session_id: str) -> bool:
         """Whether this process writes the run."""
-        return session_id in self._runs or session_id in self._parking
+        return session_id in self._runs or session_id in self._waiting
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
-    async def start(self, principal: Principal, ask: Ask) -> str:
+    async def start(self, principal: Principal, start_run: StartRun) -> str:
         """Open a run, or find the one that its idempotency key opened; its session id.
 
         Raises `ServiceBusy`, `TooManyRuns`, `FieldInvalid`, `StorageUnavailable`: then nothing was begun.
@@ -119,10 +119,10 @@ class RunService:
             raise ServiceBusy(_IS_DRAINING)
         if self._is_full:
             raise ServiceBusy(f"{self._most_runs} runs are under way here; ask again")
-        if not self.is_alive:
+        if not self.has_lease:
             raise StorageUnavailable("this node has no lease at the moment")
         # A caller who leaves in this moment has asked all the same: nobody but him may end it (§3).
-        opening = asyncio.create_task(self._draw(principal, ask))
+        opening = asyncio.create_task(self._draw(principal, start_run))
         self._being_opened.add(opening)
         opening.add_done_callback(self._is_opened)
         return await asyncio.shield(opening)
@@ -132,19 +132,19 @@ class RunService:
         if not opening.cancelled():
             opening.exception()  # its caller may have left
 
-    async def _draw(self, principal: Principal, ask: Ask) -> str:
-        await self._door.enter()
+    async def _draw(self, principal: Principal, start_run: StartRun) -> str:
+        await self._admission.acquire()
         if self.is_draining:
             raise ServiceBusy(_IS_DRAINING)
         for _ in range(_DRAWS):
             try:
-                return await self._open(principal, ask)
+                return await self._open(principal, start_run)
             except RunExists:
                 continue
         raise ServiceBusy("no free session id this second; ask again")
 
-    async def _open(self, principal: Principal, ask: Ask) -> str:
-        step = await self._opening.first_step(principal, ask)
+    async def _open(self, principal: Principal, start_run: StartRun) -> str:
+        step = await self._opening.first_step(principal, start_run)
         if isinstance(step, str):
             return step
         session_id, now = step.checkpoint.session_id, step.checkpoint.created_at
@@ -152,16 +152,18 @@ class RunService:
             opened = await self._journal.create(
                 step.checkpoint,
                 self._bodies(step, session_id, now),
-                prompt_digest=ask.digest,
-                idempotency_key=ask.idempotency_key,
-                thread_id=ask.thread_id,
-                ticket=self._board.ticket(session_id, principal) if self._board is not None else None,
+                prompt_digest=start_run.digest,
+                idempotency_key=start_run.idempotency_key,
+                thread_id=start_run.thread_id,
+                ticket=self._task_reporter.create_ticket(session_id, principal)
+                if self._task_reporter is not None
+                else None,
             )
         except StorageUnavailable:
             # It may exist all the same. A caller with an idempotency key comes back for it, so it goes on; any other
             # would make a second one, so it ends. Both once Redis is back, and only if it does exist.
             doubtful = Run(RunLock(session_id, 1, now), step.checkpoint)
-            fact = None if ask.idempotency_key is not None else CancelRequested("aura")
+            fact = None if start_run.idempotency_key is not None else CancelRequested("aura")
             self._spawn(doubtful, step.effect, "run.doubtful", fact, confirm=True)
             raise
         if isinstance(opened, str):
@@ -171,22 +173,22 @@ class RunService:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._runs) + len(self._parking) + len(self._being_opened) >= self._most_runs
+        return len(self._runs) + len(self._waiting) + len(self._being_opened) >= self._most_runs
 
     @property
-    def is_alive(self) -> bool:
+    def has_lease(self) -> bool:
         """Whether this process may start a run: its lease holds."""
-        return self._nodes.is_alive
+        return self._nodes.has_lease
 
     async def cancel(self, session_id: str, cancelled_by: str) -> bool:
         """Ask for the end of a run on whichever node it is. False: it has ended already, or is unknown."""
-        asked = await self._nodes.cancel(session_id, cancelled_by)
+        asked = await self._nodes.request_cancel(session_id, cancelled_by)
         if asked:
             self._cancel_here(session_id, cancelled_by)
         return asked
 
     def _cancel_here(self, session_id: str, cancelled_by: str) -> None:
-        parked = self._parking.take(session_id)
+        parked = self._waiting.take(session_id)
         if parked is not None:
             parked.lock.cancelled_by = cancelled_by
             self._return(parked)
@@ -205,7 +207,7 @@ class RunService:
         if self._being_opened:
             await asyncio.wait(self._being_opened, timeout=self._drain_seconds)
         tasks = [run.task for run in self._runs.values() if run.task is not None]
-        tasks.append(asyncio.create_task(self._give_up(self._parking.close())))
+        tasks.append(asyncio.create_task(self._give_up(self._waiting.close())))
         for run in list(self._runs.values()):
             run.leave(at_next_step=not run.is_waiting)
         await asyncio.wait(tasks, timeout=self._drain_seconds)
@@ -216,16 +218,16 @@ class RunService:
     async def _give_up(self, locks: Sequence[RunLock]) -> None:
         """Others need not wait for the rest of them."""
         with suppress(StorageUnavailable):
-            await self._nodes.release(locks)
+            await self._nodes.hand_over(locks)
         for lock in locks:
             self._forget(lock.session_id)
 
     def _forget(self, session_id: str) -> None:
         """What is kept here of a run that is carried here no more."""
-        self._decisions.forget(session_id)
+        self._decisions.unwatch(session_id)
         self._journal.release(session_id)
-        if self._board is not None:
-            self._board.left(session_id)
+        if self._task_reporter is not None:
+            self._task_reporter.forget(session_id)
 
     # --- ownership ----------------------------------------------------------------------------------------------------
 
@@ -242,7 +244,7 @@ class RunService:
             checkpoint = await self._journal.load(session_id) if lock is not None else None
             if lock is None or checkpoint is None:
                 return
-            streamed = await self._journal.streamed(session_id) if checkpoint.state is State.CONTENT else ""
+            streamed = await self._journal.load_streamed_text(session_id) if checkpoint.state is State.CONTENT else ""
             lock.cancelled_by = lock.cancelled_by or self._being_adopted.get(session_id)
         except (CheckpointTooNew, CheckpointUnreadable) as error:
             self._pass_over(session_id, error)
@@ -258,7 +260,7 @@ class RunService:
             log.warning("run.left", session_id=session_id, cause=str(error))
 
     def _let_all_go(self) -> None:
-        for lock in self._parking.take_all():
+        for lock in self._waiting.take_all():
             self._forget(lock.session_id)
         for run in list(self._runs.values()):
             run.leave()
@@ -273,16 +275,16 @@ class RunService:
         if self._decisions.has_news(session_id) or self._clock.now() >= until:
             return False
         del self._runs[session_id]
-        self._parking.put(run.lock, request_id, until)
+        self._waiting.put(run.lock, request_id, until)
         return True
 
     def _call(self, session_id: str) -> None:
         """There is news of a run, or its deadline has come. One that is under way looks for itself."""
-        parked = self._parking.take(session_id)
+        parked = self._waiting.take(session_id)
         if parked is not None:
             self._return(parked)
 
-    def _return(self, parked: Parked) -> None:
+    def _return(self, parked: WaitingRun) -> None:
         """A run that was parked goes on as one that was taken over does: from what is stored."""
         self._spawn(Run(parked.lock, None, parked.request_id), None, None)
 
@@ -315,8 +317,8 @@ class RunService:
         run.task = asyncio.create_task(carrying, context=contextvars.Context())
 
     def _tell(self, checkpoint: Checkpoint) -> None:
-        if self._board is not None:
-            self._board.moved(checkpoint)
+        if self._task_reporter is not None:
+            self._task_reporter.report_progress(checkpoint)
 
     async def _carry(
         self, run: Run, effect: Effect | None, word: str | None, fact: Fact | None, *, confirm: bool
@@ -339,12 +341,12 @@ class RunService:
         except (CheckpointTooNew, CheckpointUnreadable) as error:  # it was, when it was parked
             self._pass_over(session_id, error)
             with suppress(StorageUnavailable):
-                await self._nodes.release([run.lock])
+                await self._nodes.hand_over([run.lock])
         except asyncio.CancelledError:
             log.info("run.left")
             if self.is_draining:
                 with suppress(StorageUnavailable):
-                    await self._nodes.release([run.lock])
+                    await self._nodes.hand_over([run.lock])
         except Exception:
             log.exception("run.broke")  # not even its end could be told; whoever takes the run over tries again
         finally:
@@ -394,7 +396,7 @@ class RunService:
             try:
                 await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
             except RunLost:
-                if await self._journal.forbid(session_id):
+                if await self._journal.prevent_creation(session_id):
                     raise
                 await self._journal.commit(run.lock, (), run.checkpoint, self._clock.now())
         self._journal.adopt(session_id)
@@ -418,7 +420,7 @@ class RunService:
             raise
         except Exception as error:  # whatever it is, the run must not hang
             log.exception("run.broke")
-            broke = RunBroke(f"내부 서버 오류가 발생했습니다. ({type(error).__name__})")
+            broke = InternalErrorOccurred(f"내부 서버 오류가 발생했습니다. ({type(error).__name__})")
             return await self._step(run, advance(run.checkpoint, broke, self._clock.now()))
 
     async def _step(self, run: Run, step: Step) -> Effect:
@@ -452,12 +454,12 @@ class RunService:
         """What must be true before a step is seen: an approval can be decided, or can no longer be."""
         match step.effect:
             case AwaitDecision(approval=approval, deadline_at=deadline_at) if step.events:
-                task_id = self._board.task_id(before.session_id) if self._board is not None else None
+                task_id = self._task_reporter.task_id(before.session_id) if self._task_reporter is not None else None
                 opened = step.checkpoint
-                await _patiently(lambda: self._decisions.open(opened, approval, deadline_at, task_id=task_id))
+                await _patiently(lambda: self._decisions.open_request(opened, approval, deadline_at, task_id=task_id))
             case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
                 request_id = before.open_approval.request_id
-                await _patiently(lambda: self._decisions.close(request_id, RequestStatus.CANCELLED))
+                await _patiently(lambda: self._decisions.close_request(request_id, RequestStatus.CANCELLED))
 
     def _bodies(self, step: Step, session_id: str, now: float) -> list[bytes]:
         """The frames of a step; the end marker goes into the log with the end, as one write."""
@@ -465,8 +467,8 @@ class RunService:
         return [*bodies, DONE_BODY] if isinstance(step.effect, Stop) else bodies
 
 
-def _broke(error: RunDamaged) -> RunBroke:
-    return RunBroke(error.message, error.error_type, error.code)
+def _broke(error: RunDamaged) -> InternalErrorOccurred:
+    return InternalErrorOccurred(error.message, error.error_type, error.code)
 
 
 async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:

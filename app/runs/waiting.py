@@ -76,7 +76,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class WaitingRun:
     """A waiting run: the right to write it, what it waits for, and until when (Unix s)."""
 
     lock: RunLock
@@ -84,13 +84,13 @@ class Parked:
     until: float
 
 
-class Parking:
+class WaitingRuns:
     """The only place that knows which runs are parked. `on_due` is called with those whose deadline has come."""
 
     def __init__(self, clock: Clock, on_due: Callable[[str], None]) -> None:
         self._clock = clock
         self._on_due = on_due
-        self._parked: dict[str, Parked] = {}
+        self._parked: dict[str, WaitingRun] = {}
         self._deadlines: list[tuple[float, str]] = []
         """A heap. What was taken out stays in it until its time, or until most of it is that."""
         self._is_sooner = asyncio.Event()
@@ -106,7 +106,7 @@ class Parking:
         return session_id in self._parked
 
     def put(self, lock: RunLock, request_id: str, until: float) -> None:
-        self._parked[lock.session_id] = Parked(lock, request_id, until)
+        self._parked[lock.session_id] = WaitingRun(lock, request_id, until)
         if len(self._deadlines) > 2 * len(self._parked) + _SLACK:
             self._deadlines = [(parked.until, session_id) for session_id, parked in self._parked.items()]
             heapq.heapify(self._deadlines)
@@ -115,7 +115,7 @@ class Parking:
         if self._deadlines[0][0] == until:
             self._is_sooner.set()
 
-    def take(self, session_id: str) -> Parked | None:
+    def take(self, session_id: str) -> WaitingRun | None:
         """The run is parked no more; None: it was not."""
         return self._parked.pop(session_id, None)
 

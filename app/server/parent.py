@@ -11,7 +11,7 @@ from collections.abc import Callable
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent(how: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
+def exit_with_parent(how: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
     """A `preexec_fn`: on Linux the kernel signals the child when its parent dies, even by SIGKILL. Elsewhere None.
 
     The parent is the *thread* that starts the child: start it from one that stays.

@@ -31,10 +31,10 @@ from hypercorn.typing import ConnectionState
 
 from app.bootstrap import Service, create_app
 from app.errors import ConfigurationError
-from app.server.parent import die_with_parent
+from app.server.parent import exit_with_parent
 from app.settings import Settings
-from app.web.one_time_codes import Entrance
-from app.web.sse import LINE
+from app.web.one_time_codes import OneTimeCodes
+from app.web.sse import CLIENT_WRITER
 
 if TYPE_CHECKING:
     from hypercorn.asyncio.tcp_server import TCPServer
@@ -63,7 +63,7 @@ class _Http1(H11Protocol):
         self._writer = cast("TCPServer", self.send.__self__).writer  # type: ignore[attr-defined]
         self._transport = self._writer.transport
         self._transport.set_write_buffer_limits(_ROOM_BYTES)  # TLS has others: without room nobody would be waited for
-        self.connection_state = ConnectionState({**self.connection_state, LINE: self})
+        self.connection_state = ConnectionState({**self.connection_state, CLIENT_WRITER: self})
 
     async def handle(self, event: ServerEvent) -> None:
         """Hypercorn would keep a connection whose client left between two requests until it had been idle for long."""
@@ -97,10 +97,10 @@ class _Http1(H11Protocol):
             self._transport.abort()
         await super().stream_send(event)
 
-    # --- `Line`: a stream's frames, past h11, whose way to a chunk is a third of what a frame costs -------------------
+    # --- `ClientWriter`: bytes past h11, whose path to one chunk is a third of the cost of a frame ---
 
     @property
-    def has_room(self) -> bool:
+    def is_writable(self) -> bool:
         return self._transport.get_write_buffer_size() <= _ROOM_BYTES or self.is_gone
 
     @property
@@ -112,12 +112,12 @@ class _Http1(H11Protocol):
         if not self.is_gone:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         with contextlib.suppress(OSError):  # a client who vanished is a `TimeoutError`
             await self._writer.drain()
 
 
-def configuration(bind: str | None = None) -> Config:
+def load_config(bind: str | None = None) -> Config:
     """What `hypercorn.toml` says, the flag on top."""
     places = (_HERE.parent / "hypercorn.toml", _HERE / "hypercorn.toml")
     config = Config.from_toml(next(place for place in places if place.is_file()))
@@ -198,10 +198,10 @@ async def serve(
     *,
     stop: asyncio.Event | None = None,
     started: asyncio.Event | None = None,
-    entrance: Entrance | None = None,
+    one_time_codes: OneTimeCodes | None = None,
 ) -> None:
     """Serve until `stop`, or else a signal, then drain (§2.3). `started` is set when the port answers."""
-    app = create_app(settings, entrance=entrance)
+    app = create_app(settings, one_time_codes=one_time_codes)
     service: Service = app.extensions["aura"]
     bind = config.bind[0]
     if not bind.startswith(("fd://", "unix:")):  # before anything starts, so that a taken port is one clear line
@@ -232,7 +232,7 @@ def supervise(workers: int, config: Config) -> int:
             worker = subprocess.Popen(
                 command,
                 pass_fds=[listener.fileno()],
-                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=exit_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
             )
             return worker, time.monotonic()
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError
-from app.ports.tools import Cited, Tool, ToolContext
+from app.ports.tools import CitedResult, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
 from app.tools.arguments import ArgumentsInvalid
@@ -185,7 +185,7 @@ class ToolRegistry:
             # Checked in the same instant as the grant: no await lies between the digest and these arguments.
             checked = _checked(tool, call.arguments)
             given = await self._run(tool, checked, call.id, context)
-            cited = given if isinstance(given, Cited) else Cited(given, ())
+            cited = given if isinstance(given, CitedResult) else CitedResult(given, ())
             result = self._scrubber.json(_safe(cited.result))
             sources = tuple(self._scrubber.json(_safe(source)) for source in cited.sources)
         except ToolError as error:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.errors import AuraError, ToolError
 from app.ports.knowledge import Hit, Query, WorkspaceSearch
-from app.ports.tools import Cited, ToolContext
+from app.ports.tools import CitedResult, ToolContext
 from statemachine.checkpoint import JsonObject
 
 _NOTICE = (
@@ -62,7 +62,7 @@ class SearchWorkspace:
     def question(self, arguments: SearchArguments) -> str:
         return f"업무 자료에서 '{arguments.query[:100]}'을(를) 검색하시겠습니까?"
 
-    async def run(self, arguments: SearchArguments, context: ToolContext) -> Cited:
+    async def run(self, arguments: SearchArguments, context: ToolContext) -> CitedResult:
         since = datetime.fromisoformat(arguments.since) if arguments.since else None
         if since is not None:
             since = since.replace(tzinfo=since.tzinfo or UTC)
@@ -74,7 +74,7 @@ class SearchWorkspace:
         result: JsonObject = {"notice": _NOTICE, "items": [_item(hit) for hit in found.hits]}
         if not found.is_complete:
             result["incomplete"] = "The newest records may be missing: the index is still being made."
-        return Cited(result, tuple(_source(hit) for hit in found.hits))
+        return CitedResult(result, tuple(_source(hit) for hit in found.hits))
 
 
 def _item(hit: Hit) -> JsonObject:

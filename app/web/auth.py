@@ -74,7 +74,9 @@ class Authenticator:
         )
 
 
-def mint(secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int) -> str:
+def issue_token(
+    secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int
+) -> str:
     """A token of the platform's kind: for development and tests."""
     claims: dict[str, Any] = {
         "sub": user_id,

@@ -14,8 +14,8 @@ from quart import Quart, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
 
-from app.web.responses import REST_SECONDS, Told
-from app.web.sse import LINE, EventStream, Line
+from app.web.responses import REST_SECONDS, PreparedResponse
+from app.web.sse import CLIENT_WRITER, ClientWriter, EventStream
 
 if TYPE_CHECKING:
     from quart.typing import ResponseTypes
@@ -34,14 +34,14 @@ class StreamResponse(Response):
 
 
 class HttpConnection(ASGIHTTPConnection):
-    """`Quart.asgi_http_class`. Whom `turn_away` has an answer for is given that, and nothing else is done for him."""
+    """`Quart.asgi_http_class`. Whom `shed_load` has an answer for is given that, and nothing else is done for him."""
 
     _stream: EventStream | None = None
     _is_left = False
 
-    def __init__(self, app: Quart, scope: HTTPScope, turn_away: Callable[[HTTPScope], Told | None]) -> None:
+    def __init__(self, app: Quart, scope: HTTPScope, shed_load: Callable[[HTTPScope], PreparedResponse | None]) -> None:
         super().__init__(app, scope)
-        self._turn_away = turn_away
+        self._turn_away = shed_load
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         told = self._turn_away(self.scope)
@@ -51,8 +51,8 @@ class HttpConnection(ASGIHTTPConnection):
         await self._answer(receive, send)
         if self._stream is None or self._is_left:
             return
-        line = self.scope.get("state", {}).get(LINE)
-        self._stream.begin(_Messages(send) if line is None else cast("Line", line), partial(send, _LAST))
+        line = self.scope.get("state", {}).get(CLIENT_WRITER)
+        self._stream.begin(_Messages(send) if line is None else cast("ClientWriter", line), partial(send, _LAST))
         try:
             while (await receive())["type"] != "http.disconnect":  # which is also said after the last byte
                 pass
@@ -95,7 +95,7 @@ class HttpConnection(ASGIHTTPConnection):
         self._stream = response.stream
 
 
-async def _dismiss(told: Told, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def _dismiss(told: PreparedResponse, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """With the rest of his body read away: else the connection is reset, and he never sees the answer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REST_SECONDS):
@@ -119,13 +119,13 @@ class _Messages:
         self._unsent: list[bytes] = []
 
     @property
-    def has_room(self) -> bool:
+    def is_writable(self) -> bool:
         return not self._unsent
 
     def write(self, data: bytes) -> None:
         self._unsent.append(data)
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         while self._unsent:
             await self._send({"type": "http.response.body", "body": self._unsent[0], "more_body": True})
             del self._unsent[0]

@@ -11,12 +11,12 @@ import resvg_py
 
 from app.errors import FormatUnavailable
 from statemachine.views import diagram
-from statemachine.views.snapshot import Glance
+from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.svg import svg
 
-DrawingFormat = Literal["mermaid", "dot", "svg", "png", "json", "table"]
+DiagramFormat = Literal["mermaid", "dot", "svg", "png", "json", "table"]
 
-MEDIA_TYPES: dict[DrawingFormat, str] = {
+MEDIA_TYPES: dict[DiagramFormat, str] = {
     "mermaid": "text/vnd.mermaid; charset=utf-8",
     "dot": "text/vnd.graphviz; charset=utf-8",
     "svg": "image/svg+xml",
@@ -24,7 +24,7 @@ MEDIA_TYPES: dict[DrawingFormat, str] = {
     "json": "application/json",
     "table": "text/plain; charset=utf-8",
 }
-FORMATS: tuple[DrawingFormat, ...] = tuple(MEDIA_TYPES)
+FORMATS: tuple[DiagramFormat, ...] = tuple(MEDIA_TYPES)
 
 _RENDER = """
 import sys, resvg_py
@@ -38,24 +38,24 @@ _FONTS = (
 """What looks right, best first; a letter that the font lacks resvg finds in any other of the machine."""
 
 
-def draw(format: DrawingFormat, glance: Glance | None = None) -> bytes:
+def draw(format: DiagramFormat, snapshot: RunSnapshot | None = None) -> bytes:
     """The machine, or a run in it. Raises `FormatUnavailable`: a PNG on a machine that has no font."""
-    if glance is None:
+    if snapshot is None:
         return _machine(format)
-    return _png(glance) if format == "png" else diagram.render(format, glance).encode()
+    return _png(snapshot) if format == "png" else diagram.render(format, snapshot).encode()
 
 
 @cache
-def _machine(format: DrawingFormat) -> bytes:
+def _machine(format: DiagramFormat) -> bytes:
     """Always the same: drawn once."""
     return _png(None) if format == "png" else diagram.render(format).encode()
 
 
-def _png(glance: Glance | None) -> bytes:
+def _png(snapshot: RunSnapshot | None) -> bytes:
     family = _font()
     if family is None:
         raise FormatUnavailable("a PNG needs a font and this machine has none; install one, or take svg")
-    drawing = svg(glance, korean=_has_korean(family), fonts=f"'{family}'")
+    drawing = svg(snapshot, korean=_has_korean(family), fonts=f"'{family}'")
     return subprocess.run(
         [sys.executable, "-I", "-c", _RENDER], input=drawing.encode(), capture_output=True, check=True
     ).stdout

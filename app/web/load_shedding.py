@@ -8,22 +8,22 @@ from collections.abc import Callable
 from hypercorn.typing import HTTPScope
 
 from app.errors import ServiceBusy
-from app.runs.admission import Door
-from app.web.responses import STREAM_PATH, Answers, Told
+from app.runs.admission import AdmissionQueue
+from app.web.responses import STREAM_PATH, PreparedResponse, ResponseBuilder
 
 
-def turning_away(door: Door, answers: Answers) -> Callable[[HTTPScope], Told | None]:
+def shed_load(admission: AdmissionQueue, responses: ResponseBuilder) -> Callable[[HTTPScope], PreparedResponse | None]:
     """For `HttpConnection`; None: he may come in."""
 
-    def turn_away(scope: HTTPScope) -> Told | None:
+    def shed_load(scope: HTTPScope) -> PreparedResponse | None:
         if _begins_a_run(scope):
             try:
-                door.check()
+                admission.check()
             except ServiceBusy as error:
-                return answers.without_request(error, scope)
+                return responses.without_request(error, scope)
         return None
 
-    return turn_away
+    return shed_load
 
 
 def _begins_a_run(scope: HTTPScope) -> bool:

@@ -10,7 +10,7 @@ from app.ports.clock import Clock
 LIFETIME_SECONDS = 15 * 60
 
 
-class Entrance:
+class OneTimeCodes:
     """Codes live in this process alone; the token is made when one is used."""
 
     def __init__(self, clock: Clock, token: Callable[[], str], *, lifetime_seconds: float = LIFETIME_SECONDS) -> None:

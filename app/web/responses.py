@@ -42,7 +42,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(
 log = structlog.get_logger(__name__)
 
 
-class Told(NamedTuple):
+class PreparedResponse(NamedTuple):
     """An answer that is ready to be sent; each piece of the body is one write."""
 
     status: int
@@ -50,7 +50,7 @@ class Told(NamedTuple):
     pieces: list[bytes]
 
 
-class Answers:
+class ResponseBuilder:
     """Builds answers; `install` makes every error of the app one of them."""
 
     def __init__(self, clock: Clock, shape: Shape) -> None:
@@ -80,7 +80,7 @@ class Answers:
         response.headers.update(headers)
         return response
 
-    def without_request(self, error: AuraError, scope: HTTPScope) -> Told:
+    def without_request(self, error: AuraError, scope: HTTPScope) -> PreparedResponse:
         """The same for somebody on the stream path of whose request nothing has been looked at yet."""
         given = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         trace_id, as_stream = _trace_id(given), not _prefers_json(given)
@@ -88,7 +88,7 @@ class Answers:
         headers["X-Correlation-ID"] = trace_id
         if not as_stream:
             headers["Content-Length"] = str(len(pieces[0]))
-        return Told(error.status, headers, pieces)
+        return PreparedResponse(error.status, headers, pieces)
 
     def _told(
         self, error: AuraError, trace_id: str | None, http_version: str, *, as_stream: bool

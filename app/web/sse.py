@@ -14,32 +14,32 @@ from typing import Protocol
 import structlog
 
 from app.errors import AuraError, RunLost
-from app.ports.journal import Entry, Journal, Tail
+from app.ports.journal import Journal, LogEntry, Tail
 from statemachine.events import End, ErrorRaised
 from statemachine.frames import DONE_BODY, Shape, encode
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT = b": keep-alive id:\n\n"
-COME_BACK = b": shutting down id:\nretry: 1000\n\n"
+RECONNECT_NOTICE = b": shutting down id:\nretry: 1000\n\n"
 _BEAT_SECONDS, _BEATS = 0.25, 10
 """Heartbeats go out so often, or, where the silence allowed is short, ten times in it."""
 
 log = structlog.get_logger(__name__)
 
 
-def frame(entry: Entry) -> bytes:
+def frame(entry: LogEntry) -> bytes:
     return b"id: %d\n" % entry.id + entry.body
 
 
-LINE = "aura.line"
-"""Under this name a server that has a `Line` puts it into the state of a connection (ASGI's `scope["state"]`)."""
+CLIENT_WRITER = "aura.line"
+"""The key in ASGI `scope["state"]` under which a server offers its `ClientWriter`, where it has one."""
 
 
-class Line(Protocol):
+class ClientWriter(Protocol):
     """The way to one client, for the bytes of a body."""
 
     @property
-    def has_room(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the client takes what is written; else it is kept for him in memory."""
         ...
 
@@ -52,12 +52,12 @@ class Line(Protocol):
         """At once and whole; nothing where the client is gone."""
         ...
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Back when there is room, or nobody who would need it."""
         ...
 
 
-class Streams:
+class EventStreams:
     """The open streams of this process, and one timer for the heartbeats of them all."""
 
     def __init__(self, journal: Journal, shape: Shape, *, heartbeat_seconds: float) -> None:
@@ -115,20 +115,20 @@ class EventStream:
         "_untold",
     )
 
-    def __init__(self, streams: Streams, journal: Journal, session_id: str, after: int, shape: Shape) -> None:
+    def __init__(self, streams: EventStreams, journal: Journal, session_id: str, after: int, shape: Shape) -> None:
         self._streams = streams
         self._journal = journal
         self._session_id = session_id
         self._last_id = after
         self._shape = shape
-        self._untold: list[Entry] = []  # the next one last
+        self._untold: list[LogEntry] = []  # the next one last
         self._flow: asyncio.Task[None] | None = None
         self._has_news = self._is_ended = False
         self._tail: Tail
-        self._line: Line
+        self._line: ClientWriter
         self._hang_up: Callable[[], Awaitable[None]]
 
-    def begin(self, line: Line, hang_up: Callable[[], Awaitable[None]]) -> None:
+    def begin(self, line: ClientWriter, hang_up: Callable[[], Awaitable[None]]) -> None:
         """`hang_up` ends the body."""
         self._line, self._hang_up = line, hang_up
         self._tail = self._journal.tail(self._session_id, self._last_id, self.wake)
@@ -158,7 +158,7 @@ class EventStream:
         if self._line.is_gone:
             if self._flow is None:
                 self._flow = asyncio.create_task(self._overcome(self._end))
-        elif self._line.has_room:
+        elif self._line.is_writable:
             self._say(HEARTBEAT)
             self._go_on()
 
@@ -176,7 +176,7 @@ class EventStream:
 
     def _tell(self) -> Callable[[], Awaitable[None]] | None:
         """Tell what is at hand; what has to be waited for before there is more to tell."""
-        while self._line.has_room:
+        while self._line.is_writable:
             if self._untold:
                 entry = self._untold.pop()
                 self._say(frame(entry))
@@ -184,15 +184,15 @@ class EventStream:
                 if entry.body == DONE_BODY:
                     return self._end
             elif self._has_news:
-                entries = self._tail.at_hand()
+                entries = self._tail.buffered()
                 if entries is None:
                     return self._look
                 self._untold, self._has_news = entries[::-1], bool(entries)
-            elif self._tail.is_over:
+            elif self._tail.is_draining:
                 return self._come_back
             else:
                 return None
-        return self._line.drained
+        return self._line.drain
 
     def _say(self, data: bytes) -> None:
         self._line.write(data)
@@ -218,17 +218,17 @@ class EventStream:
 
     async def _look(self) -> None:
         self._has_news = False
-        self._untold = (await self._tail.look())[::-1]
+        self._untold = (await self._tail.fetch())[::-1]
         self._has_news = self._has_news or bool(self._untold)  # there may be more of it
 
     async def _come_back(self) -> None:
-        self._say(COME_BACK)
+        self._say(RECONNECT_NOTICE)
         await self._end()
 
     async def _end(self) -> None:
         self._is_ended = True
         self._streams.forget(self)
-        await self._line.drained()
+        await self._line.drain()
         await self._hang_up()
 
 
@@ -257,4 +257,4 @@ def refusal(error: AuraError, session_id: str, first_id: int, shape: Shape) -> l
         *encode(End(message=error.message, status="failed"), session_id, timestamp, shape),
         DONE_BODY,
     ]
-    return [frame(Entry(first_id + i, body)) for i, body in enumerate(bodies)]
+    return [frame(LogEntry(first_id + i, body)) for i, body in enumerate(bodies)]

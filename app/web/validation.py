@@ -23,7 +23,7 @@ from quart import Request
 
 from app.errors import FieldInvalid, RequestMalformed
 from app.runs.queries import MOST_PER_PAGE
-from app.web.diagrams import DrawingFormat
+from app.web.diagrams import DiagramFormat
 from app.web.requests import IncomingRequest
 from statemachine.checkpoint import JsonObject
 from statemachine.frames import compact_json
@@ -114,7 +114,7 @@ class RunQuery(PageQuery):
     scope: Literal["own", "all"] = Field(default="all", description="all that the caller may see, or only his own")
 
 
-class RunNamed(BaseModel):
+class RunSelector(BaseModel):
     """Which run is meant."""
 
     session_id: str | None = Field(default=None, alias="sessionId")
@@ -126,10 +126,10 @@ class TimelineQuery(BaseModel):
     format: Literal["json", "trace"] = "json"
 
 
-class DrawingQuery(RunNamed):
+class DiagramQuery(RunSelector):
     """`GET /aura/fsm/diagram`."""
 
-    format: DrawingFormat = "mermaid"
+    format: DiagramFormat = "mermaid"
 
 
 class ResumeHeaders(BaseModel):
@@ -142,23 +142,29 @@ class ResumeHeaders(BaseModel):
 
 
 _NOTED_CHARACTERS = 200
-Noted = Annotated[str, Field(max_length=_NOTED_CHARACTERS)]
-Logged = Annotated[str, AfterValidator(lambda text: text[:_NOTED_CHARACTERS])]
+HeaderValue = Annotated[str, Field(max_length=_NOTED_CHARACTERS)]
+TruncatedHeaderValue = Annotated[str, AfterValidator(lambda text: text[:_NOTED_CHARACTERS])]
 """Whatever it is, it is no error (§1.2)."""
 
 
 class StartHeaders(ResumeHeaders):
     """What is kept on a run (§1.2), and the key under which a repeated POST is the same run (§3)."""
 
-    idempotency_key: Noted | None = Field(
+    idempotency_key: HeaderValue | None = Field(
         default=None, alias="Idempotency-Key", description="a second POST with it attaches to the run of the first"
     )
-    agent_id: Noted | None = Field(default=None, alias="X-Agent-ID", description="groups runs without a thread_id")
-    source: Logged | None = Field(default=None, alias="X-DWP-Source", description="AURA, FRONTEND, INTERNAL, BATCH")
-    caller_type: Logged | None = Field(default=None, alias="X-DWP-Caller-Type", description="USER, AGENT, SYSTEM")
+    agent_id: HeaderValue | None = Field(
+        default=None, alias="X-Agent-ID", description="groups runs without a thread_id"
+    )
+    source: TruncatedHeaderValue | None = Field(
+        default=None, alias="X-DWP-Source", description="AURA, FRONTEND, INTERNAL, BATCH"
+    )
+    caller_type: TruncatedHeaderValue | None = Field(
+        default=None, alias="X-DWP-Caller-Type", description="USER, AGENT, SYSTEM"
+    )
 
 
-class CodeBody(BaseModel):
+class OneTimeCodeBody(BaseModel):
     """`POST /aura/console/token`: what a one-time link holds."""
 
     model_config = ConfigDict(extra="ignore")

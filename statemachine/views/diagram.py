@@ -19,7 +19,7 @@ from statemachine.states import (
     State,
     Transition,
 )
-from statemachine.views.snapshot import Glance
+from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.svg import svg
 
 Format = Literal["mermaid", "dot", "svg", "json", "table"]
@@ -27,40 +27,40 @@ Format = Literal["mermaid", "dot", "svg", "json", "table"]
 README_BEGIN, README_END = "<!-- diagram -->", "<!-- /diagram -->"
 
 
-def mermaid(glance: Glance | None = None) -> str:
+def mermaid(snapshot: RunSnapshot | None = None) -> str:
     """A `stateDiagram-v2`. Final states lead to `[*]`; the current state of a run is filled, its passages numbered."""
     lines = ["stateDiagram-v2", f"    [*] --> {INITIAL_STATE}"]
-    lines += [f"    {arrow.source} --> {arrow.dest} : {_label(arrow, glance)}" for arrow in _ordered()]
+    lines += [f"    {arrow.source} --> {arrow.dest} : {_label(arrow, snapshot)}" for arrow in _ordered()]
     lines += [f"    {state} --> [*]" for state in State if state.is_final]
     for state in State:
         lines += [f"    {state} : {state} ({STATE_TITLES[state]})", f"    {state} : {STATE_ACTIVITIES[state]}"]
-    if glance is not None:
-        if glance.waiting is not None:
-            lines.append(f"    note right of {glance.state} : {glance.waiting.words}")
-        lines += ["    classDef current fill:#f5b301,stroke:#7a5900,color:#000", f"    class {glance.state} current"]
+    if snapshot is not None:
+        if snapshot.waiting is not None:
+            lines.append(f"    note right of {snapshot.state} : {snapshot.waiting.words}")
+        lines += ["    classDef current fill:#f5b301,stroke:#7a5900,color:#000", f"    class {snapshot.state} current"]
     return "\n".join(lines) + "\n"
 
 
-def dot(glance: Glance | None = None) -> str:
+def dot(snapshot: RunSnapshot | None = None) -> str:
     """A Graphviz digraph. Final states have a double line; ways out of every open state are dashed."""
     lines = ["digraph aura {", "  rankdir=LR;", "  node [shape=box, style=rounded];", "  start [shape=point];"]
     for state in State:
         look = ", peripheries=2" if state.is_final else ""
-        is_current = glance is not None and glance.state is state
+        is_current = snapshot is not None and snapshot.state is state
         if is_current:
             look += ', style="rounded,filled", fillcolor="#f5b301"'
         words = f"{state} ({STATE_TITLES[state]})\n{STATE_ACTIVITIES[state]}"
-        if is_current and glance is not None and glance.waiting is not None:
-            words += f"\n{glance.waiting.words}"
+        if is_current and snapshot is not None and snapshot.waiting is not None:
+            words += f"\n{snapshot.waiting.words}"
         lines.append(f"  {state} [label={_quoted(words)}{look}];")
     lines.append(f"  start -> {INITIAL_STATE};")
     for arrow in _ordered():
         look = ", style=dashed, color=gray, constraint=false" if _is_way_out(arrow) else ""
-        lines.append(f"  {arrow.source} -> {arrow.dest} [label={_quoted(_label(arrow, glance))}{look}];")
+        lines.append(f"  {arrow.source} -> {arrow.dest} [label={_quoted(_label(arrow, snapshot))}{look}];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def machine_config(glance: Glance | None = None) -> JsonObject:
+def machine_config(snapshot: RunSnapshot | None = None) -> JsonObject:
     """A machine config that XState's `createMachine` loads; a guard is named by its words.
 
     With a run, `meta` holds its `current` state, the `path` it took, and its `pendingApproval`.
@@ -70,32 +70,32 @@ def machine_config(glance: Glance | None = None) -> JsonObject:
         words = {"description": STATE_ACTIVITIES[state], "meta": {"title": STATE_TITLES[state]}}
         states[state.value] = {"type": "final", **words} if state.is_final else {**words, "on": {}}
     for arrow in _ordered():
-        target = {"target": arrow.dest.value} | ({"guard": arrow.guard.words} if arrow.guard else {})
+        target = {"target": arrow.dest.value} | ({"guard": arrow.guard.value} if arrow.guard else {})
         states[arrow.source.value]["on"][arrow.trigger.value] = target
     config: JsonObject = {"id": "aura", "initial": INITIAL_STATE.value, "states": states}
-    if glance is not None:
-        config["meta"] = glance.to_json_object()
+    if snapshot is not None:
+        config["meta"] = snapshot.to_json_object()
     return config
 
 
-def table(glance: Glance | None = None) -> str:
+def table(snapshot: RunSnapshot | None = None) -> str:
     """Two plain tables: the states, then the arrows; the current state of a run is marked `>`."""
     states = [("", "state", "kind", "what happens in it")]
     for state in State:
         kind = "final" if state.is_final else "initial" if state is INITIAL_STATE else ""
-        mark = ">" if glance is not None and glance.state is state else ""
+        mark = ">" if snapshot is not None and snapshot.state is state else ""
         states.append((mark, state.value, kind, STATE_ACTIVITIES[state]))
-    arrows = [("from", "trigger", "to", "only if", "taken as" if glance else "")]
+    arrows = [("from", "trigger", "to", "only if", "taken as" if snapshot else "")]
     for arrow in _ordered():
-        words = arrow.guard.words if arrow.guard else ""
-        arrows.append((arrow.source.value, arrow.trigger.value, arrow.dest.value, words, _taken(arrow, glance)))
-    waiting = f"\nwaiting for a decision: {glance.waiting.words}\n" if glance and glance.waiting else ""
+        words = arrow.guard.value if arrow.guard else ""
+        arrows.append((arrow.source.value, arrow.trigger.value, arrow.dest.value, words, _taken(arrow, snapshot)))
+    waiting = f"\nwaiting for a decision: {snapshot.waiting.words}\n" if snapshot and snapshot.waiting else ""
     return f"{_columns(states)}\n{_columns(arrows)}{waiting}"
 
 
-def render(format: Format, glance: Glance | None = None) -> str:
+def render(format: Format, snapshot: RunSnapshot | None = None) -> str:
     """The diagram in that format, ending with a line end."""
-    return _RENDERERS[format](glance)
+    return _RENDERERS[format](snapshot)
 
 
 def readme_section() -> str:
@@ -103,11 +103,11 @@ def readme_section() -> str:
     return f"```mermaid\n{mermaid()}```\n"
 
 
-def _json(glance: Glance | None) -> str:
-    return json.dumps(machine_config(glance), ensure_ascii=False, indent=2) + "\n"
+def _json(snapshot: RunSnapshot | None) -> str:
+    return json.dumps(machine_config(snapshot), ensure_ascii=False, indent=2) + "\n"
 
 
-_RENDERERS: dict[Format, Callable[[Glance | None], str]] = {
+_RENDERERS: dict[Format, Callable[[RunSnapshot | None], str]] = {
     "mermaid": mermaid,
     "dot": dot,
     "svg": svg,
@@ -117,8 +117,8 @@ _RENDERERS: dict[Format, Callable[[Glance | None], str]] = {
 
 
 def _ordered() -> list[Transition]:
-    """As the table has them, which begins with the happy path; what leaves every open state comes last."""
-    return sorted(TRANSITIONS, key=_is_way_out)
+    """The rows of the table: the happy path first, and last what leaves every open state."""
+    return sorted(TRANSITIONS, key=lambda row: (not row.is_happy_path, _is_way_out(row)))
 
 
 def _is_way_out(arrow: Transition) -> bool:
@@ -126,18 +126,18 @@ def _is_way_out(arrow: Transition) -> bool:
     return sources == set(OPEN_STATES)
 
 
-def _label(arrow: Transition, glance: Glance | None) -> str:
-    guard = f" [{arrow.guard.words}]" if arrow.guard else ""
-    taken = _taken(arrow, glance)
+def _label(arrow: Transition, snapshot: RunSnapshot | None) -> str:
+    guard = f" [{arrow.guard}]" if arrow.guard else ""
+    taken = _taken(arrow, snapshot)
     return f"{arrow.trigger}{guard}" + (f" ({taken})" if taken else "")
 
 
 _MOST_TIMES = 3
 
 
-def _taken(arrow: Transition, glance: Glance | None) -> str:
+def _taken(arrow: Transition, snapshot: RunSnapshot | None) -> str:
     """The newest passages of the run that took this arrow: their numbers, counted from 1, and times."""
-    steps = glance.along(arrow) if glance is not None else []
+    steps = snapshot.along(arrow) if snapshot is not None else []
     more = "…, " if len(steps) > _MOST_TIMES else ""
     return more + ", ".join(step.words for step in steps[-_MOST_TIMES:])
 

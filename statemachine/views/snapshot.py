@@ -9,7 +9,7 @@ from statemachine.states import State, Transition, Trigger
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class PathStep:
     """One transition that was taken: the how-manieth it was, and how long after the run's start."""
 
     number: int
@@ -21,7 +21,7 @@ class Passed:
 
     @property
     def words(self) -> str:
-        return f"{self.number} at {duration_words(self.after_seconds)}"
+        return f"{self.number} at {format_duration(self.after_seconds)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,24 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class RunSnapshot:
     """`path` is in the order it was taken."""
 
     session_id: str
     state: State
-    path: tuple[Passed, ...]
+    path: tuple[PathStep, ...]
     waiting: Waiting | None
 
     @classmethod
-    def of(cls, run: Checkpoint, now: float) -> Glance:
+    def of(cls, run: Checkpoint, now: float) -> RunSnapshot:
         """The run as it stood at `now` (Unix s)."""
         path = tuple(
-            Passed(number, step.trigger, step.source, step.dest, step.at, max(0.0, step.at - run.created_at))
+            PathStep(number, step.trigger, step.source, step.dest, step.at, max(0.0, step.at - run.created_at))
             for number, step in enumerate(run.path, start=1)
         )
         return cls(run.session_id, run.state, path, _waiting(run, now))
 
-    def along(self, *arrows: Transition) -> list[Passed]:
+    def along(self, *arrows: Transition) -> list[PathStep]:
         """The passages that took one of these arrows."""
         taken = {(arrow.trigger, arrow.source, arrow.dest) for arrow in arrows}
         return [step for step in self.path if (step.trigger, step.source, step.dest) in taken]
@@ -90,7 +90,7 @@ class Glance:
         return told
 
 
-def duration_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`420 ms`, `4.2 s`, `2 min 05 s`, `1 h 02 min`."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"

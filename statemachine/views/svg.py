@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from html import escape
 
 from statemachine.states import (
-    HAPPY_PATH,
     INITIAL_STATE,
     OPEN_STATES,
     STATE_ACTIVITIES,
@@ -23,7 +22,7 @@ from statemachine.states import (
     Transition,
     Trigger,
 )
-from statemachine.views.snapshot import Glance, Passed, duration_words
+from statemachine.views.snapshot import PathStep, RunSnapshot, format_duration
 
 WIDTH, HEIGHT = 1260, 724
 
@@ -123,7 +122,7 @@ _MOST_NUMBERS = 3
 _PANEL_ROWS, _PANEL_COLUMNS = 7, 3
 
 
-def svg(glance: Glance | None = None, *, korean: bool = True, fonts: str = _FONTS) -> str:
+def svg(snapshot: RunSnapshot | None = None, *, korean: bool = True, fonts: str = _FONTS) -> str:
     """The picture; with a run the current state is filled, its way numbered, its open approval and the rest said.
 
     `korean`: False leaves the states' Korean titles out, where no font of the reader has them.
@@ -133,34 +132,34 @@ def svg(glance: Glance | None = None, *, korean: bool = True, fonts: str = _FONT
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
             f' class="aura-machine" role="img" aria-labelledby="aura-machine-title" font-family="{escape(fonts)}">'
         ),
-        f'<title id="aura-machine-title">{escape(_summary(glance))}</title>',
+        f'<title id="aura-machine-title">{escape(_summary(snapshot))}</title>',
         _style(),
         _markers(),
         f'<rect {_look("ground")} width="{WIDTH}" height="{HEIGHT}" rx="14"/>',
-        *_header(glance),
+        *_header(snapshot),
         *_frame(),
-        *(line for route in ROUTES for line in _arrow(route, glance)),
-        *(line for state in State for line in _state(state, glance, korean=korean)),
-        *(_legend() if glance is None else _way(glance)),
+        *(line for route in ROUTES for line in _arrow(route, snapshot)),
+        *(line for state in State for line in _state(state, snapshot, korean=korean)),
+        *(_legend() if snapshot is None else _way(snapshot)),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _summary(glance: Glance | None) -> str:
-    if glance is None:
+def _summary(snapshot: RunSnapshot | None) -> str:
+    if snapshot is None:
         return "The state machine of an Aura run"
-    waiting = f"; waiting for a decision on {glance.waiting.words}" if glance.waiting else ""
-    return f"Run {glance.session_id}: {glance.state} after {len(glance.path)} transitions{waiting}"
+    waiting = f"; waiting for a decision on {snapshot.waiting.words}" if snapshot.waiting else ""
+    return f"Run {snapshot.session_id}: {snapshot.state} after {len(snapshot.path)} transitions{waiting}"
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
 
 
-def _header(glance: Glance | None) -> Iterable[str]:
+def _header(snapshot: RunSnapshot | None) -> Iterable[str]:
     yield _text(24, 34, "Aura · the machine that runs", "word", size=18, weight=700)
-    if glance is not None:
-        yield _text(WIDTH - 24, 34, glance.session_id, "quiet", size=13, anchor="end")
+    if snapshot is not None:
+        yield _text(WIDTH - 24, 34, snapshot.session_id, "quiet", size=13, anchor="end")
 
 
 def _frame() -> Iterable[str]:
@@ -175,21 +174,22 @@ def _frame() -> Iterable[str]:
     yield "</g>"
 
 
-def _arrow(route: Route, glance: Glance | None) -> Iterable[str]:
+def _arrow(route: Route, snapshot: RunSnapshot | None) -> Iterable[str]:
     arrows = route.arrows()
     if not arrows:
         return
     first = arrows[0]
-    passed = glance.along(*arrows) if glance else []
-    kind = _kind(first, passed, glance)
+    passed = snapshot.along(*arrows) if snapshot else []
+    kind = _kind(first, passed, snapshot)
     way_out = len(arrows) > 1
     width = {"taken": 2.8, "happy": 2.4}.get(kind, 1.6)
     sources = " ".join(arrow.source for arrow in arrows)
     taken = ' data-taken="true"' if passed else ""
+    guard = f' data-guard="{escape(first.guard)}"' if first.guard else ""
     x, y = route.badge
     yield (
         f'<g class="transition" data-trigger="{first.trigger}" data-from="{sources}" data-to="{first.dest}"'
-        f' data-number-at="{x} {y}"{taken}>'
+        f' data-number-at="{x} {y}"{guard}{taken}>'
     )
     yield f"<title>{escape(_told(first, passed))}</title>"
     dashes = ' stroke-dasharray="7 5"' if way_out else ""
@@ -197,7 +197,7 @@ def _arrow(route: Route, glance: Glance | None) -> Iterable[str]:
         f'<path {_look(kind)} d="{route.path}" fill="none" stroke-width="{width}"{dashes}'
         f' marker-end="url(#aura-head-{kind})"/>'
     )
-    words = [first.trigger.value, *(_lines(f"[{first.guard.words}]", 24) if first.guard else ())]
+    words = [first.trigger.value, *(_lines(f"[{first.guard}]", 24) if first.guard else ())]
     x, y = route.label
     for index, line in enumerate(words):
         look, size, weight = ("word", 13, 600) if index == 0 else ("quiet", 11, 400)
@@ -207,19 +207,19 @@ def _arrow(route: Route, glance: Glance | None) -> Iterable[str]:
     yield "</g>"
 
 
-def _kind(arrow: Transition, passed: list[Passed], glance: Glance | None) -> str:
-    if glance is not None:
+def _kind(arrow: Transition, passed: list[PathStep], snapshot: RunSnapshot | None) -> str:
+    if snapshot is not None:
         return "taken" if passed else "faint"
-    return "happy" if arrow in HAPPY_PATH else "arrow"
+    return "happy" if arrow.is_happy_path else "arrow"
 
 
-def _told(arrow: Transition, passed: list[Passed]) -> str:
-    guard = f", only if: {arrow.guard.words}" if arrow.guard else ""
+def _told(arrow: Transition, passed: list[PathStep]) -> str:
+    guard = f", only if: {arrow.guard}" if arrow.guard else ""
     times = f"; taken as {', '.join(step.words for step in passed)}" if passed else ""
     return f"{arrow.trigger} → {arrow.dest}{guard}{times}"
 
 
-def _badge(x: int, y: int, passed: list[Passed]) -> Iterable[str]:
+def _badge(x: int, y: int, passed: list[PathStep]) -> Iterable[str]:
     numbers = ", ".join(str(step.number) for step in passed[-_MOST_NUMBERS:])
     words = f"… {numbers}" if len(passed) > _MOST_NUMBERS else numbers
     width = 10 + 7 * max(len(words), 2)
@@ -227,9 +227,9 @@ def _badge(x: int, y: int, passed: list[Passed]) -> Iterable[str]:
     yield _text(x, y + 4, words, "on-badge", size=11, weight=700, anchor="middle")
 
 
-def _state(state: State, glance: Glance | None, *, korean: bool) -> Iterable[str]:
+def _state(state: State, snapshot: RunSnapshot | None, *, korean: bool) -> Iterable[str]:
     box = BOXES[state]
-    is_current = glance is not None and glance.state is state
+    is_current = snapshot is not None and snapshot.state is state
     look = "current" if is_current else state.value if state.is_final else "box"
     word, quiet = ("on-current", "on-current") if is_current else ("word", "quiet")
     marks = f"{' final' if state.is_final else ''}{' is-current' if is_current else ''}"
@@ -250,14 +250,14 @@ def _state(state: State, glance: Glance | None, *, korean: bool) -> Iterable[str
     for line in _lines(STATE_ACTIVITIES[state], 27 if state.is_final else 28):
         yield _text(left, y, line, quiet, size=11 if state.is_final else 11.5)
         y += 15
-    if is_current and glance is not None and glance.waiting is not None:
-        yield from _time_left(box, glance)
+    if is_current and snapshot is not None and snapshot.waiting is not None:
+        yield from _time_left(box, snapshot)
     yield "</g>"
 
 
-def _time_left(box: Box, glance: Glance) -> Iterable[str]:
+def _time_left(box: Box, snapshot: RunSnapshot) -> Iterable[str]:
     """What a person is asked for, and how long he has, in the lower half of the state's box."""
-    waiting = glance.waiting
+    waiting = snapshot.waiting
     assert waiting is not None  # noqa: S101 - the caller looked
     left, y = box.x + 16, box.y + 112
     queued = f" (+{waiting.queued} queued)" if waiting.queued else ""
@@ -289,19 +289,19 @@ def _legend() -> Iterable[str]:
     yield "</g>"
 
 
-def _way(glance: Glance) -> Iterable[str]:
+def _way(snapshot: RunSnapshot) -> Iterable[str]:
     """The newest passages, column by column, each with its number and time."""
     x, y = _PANEL.x, _PANEL.y
     yield '<g class="path">'
-    last = f", the last {duration_words(glance.path[-1].after_seconds)} after the start" if glance.path else ""
-    yield _text(x, y + 14, f"The way so far: {len(glance.path)} transitions{last}", "word", size=13, weight=600)
+    last = f", the last {format_duration(snapshot.path[-1].after_seconds)} after the start" if snapshot.path else ""
+    yield _text(x, y + 14, f"The way so far: {len(snapshot.path)} transitions{last}", "word", size=13, weight=600)
     room = _PANEL_ROWS * _PANEL_COLUMNS
-    for index, step in enumerate(glance.path[-room:]):
+    for index, step in enumerate(snapshot.path[-room:]):
         column, row = divmod(index, _PANEL_ROWS)
         left, at = x + 222 * column, y + 38 + 20 * row
         yield _text(left + 18, at, str(step.number), "word", size=11, weight=700, anchor="end")
         yield _text(left + 26, at, step.trigger, "word", size=11)
-        yield _text(left + 204, at, duration_words(step.after_seconds), "quiet", size=11, anchor="end")
+        yield _text(left + 204, at, format_duration(step.after_seconds), "quiet", size=11, anchor="end")
     yield "</g>"
 
 

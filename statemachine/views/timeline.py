@@ -31,7 +31,7 @@ class Tokens(_Shown):
     total_tokens: int = 0
 
 
-class Settlement(_Shown):
+class SpanDecision(_Shown):
     """What came of a wait for a person."""
 
     request_id: str
@@ -60,7 +60,7 @@ class Span(_Shown):
     tool_call_id: str | None = None
     outcome: str | None = None
     tokens: Tokens | None = None
-    decision: Settlement | None = None
+    decision: SpanDecision | None = None
 
     @property
     def ended_at(self) -> float:
@@ -103,7 +103,7 @@ def timeline(run: Checkpoint, now: float) -> Timeline:
 
 
 def _states(run: Checkpoint, until: float) -> Iterable[Span]:
-    moments = [passage.at for passage in run.path]
+    moments = [record.at for record in run.path]
     ends = [*moments, until]
     yield Span(
         kind="state",
@@ -112,15 +112,15 @@ def _states(run: Checkpoint, until: float) -> Iterable[Span]:
         duration_seconds=_seconds(run.created_at, ends[0]),
         is_open=not run.path,
     )
-    for passage, end in zip(run.path, ends[1:], strict=True):
+    for record, end in zip(run.path, ends[1:], strict=True):
         yield Span(
             kind="state",
-            name=passage.dest,
-            started_at=passage.at,
-            duration_seconds=_seconds(passage.at, end),
-            is_open=passage is run.path[-1] and not passage.dest.is_final,
-            source=passage.source,
-            trigger=passage.trigger,
+            name=record.dest,
+            started_at=record.at,
+            duration_seconds=_seconds(record.at, end),
+            is_open=record is run.path[-1] and not record.dest.is_final,
+            source=record.source,
+            trigger=record.trigger,
         )
 
 
@@ -164,7 +164,7 @@ def _wait_span(review: Review, run: Checkpoint, until: float) -> Span:
         is_open=review.ended_at is None,
         tool_call_id=review.call_id,
         outcome=review.verdict,
-        decision=Settlement(
+        decision=SpanDecision(
             request_id=review.request_id,
             verdict=review.verdict,
             decided_by=review.decided_by,

@@ -16,7 +16,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.model import chunks as completion
 from app.redis import scripts
-from app.redis.wire.protocol import Line
+from app.redis.wire.protocol import RedisProtocol
 from statemachine.frames import FRAME_LIMIT_BYTES
 from tests.harness.frames import answer, check
 from tests.harness.raw import MakeSettings, whole
@@ -52,7 +52,7 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4), ScriptedTurn(text=TEXT, chunk_chars=4))
         await whole(aura)  # the scripts are loaded
         with (
-            counted(monkeypatch, Line, "say") as round_trips,
+            counted(monkeypatch, RedisProtocol, "say") as round_trips,
             counted(monkeypatch, completion, "_read") as parses,
         ):
             _, frames = await whole(aura)
@@ -72,7 +72,7 @@ async def test_text_that_comes_token_by_token_costs_less_than_a_round_trip_a_tok
     """At most one frame in 25 ms, though 5 tokens come in that time."""
     async with running(settings(aura_lease_seconds=60)) as aura:
         model.play(ScriptedTurn(text=TEXT[:400], chunk_chars=4, delay_ms=5))
-        with counted(monkeypatch, Line, "say") as round_trips:
+        with counted(monkeypatch, RedisProtocol, "say") as round_trips:
             _, frames = await whole(aura)
         check(frames)
         tokens = 100
@@ -132,7 +132,7 @@ async def test_looking_after_waiting_runs_is_one_command_for_many(
         decisions = aura.service.decisions
         waiting = list(decisions._watches)
         assert len(waiting) == WAITING
-        with counted(monkeypatch, Line, "say") as round_trips:
+        with counted(monkeypatch, RedisProtocol, "say") as round_trips:
             await decisions._look_at(waiting)
         assert round_trips() <= 2  # the lease may be renewed meanwhile
         before = redis_client.info("commandstats")["cmdstat_mget"]["calls"]
@@ -168,7 +168,7 @@ async def test_from_a_decision_to_the_next_event_is_a_read_and_a_write(
             key = f"hitl:request:{hitl['requestId']}"
             decided = {**json.loads(str(redis_client.get(key))), "status": "approved"}
             redis_client.set(key, json.dumps(decided), keepttl=True)
-        with counted(monkeypatch, Line, "say") as round_trips:
+        with counted(monkeypatch, RedisProtocol, "say") as round_trips:
             redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
             await stream.next()
             assert round_trips() <= most + 1  # the lease may be renewed meanwhile

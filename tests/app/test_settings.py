@@ -161,8 +161,8 @@ def test_limits_come_from_the_settings() -> None:
 
 
 def test_hypercorn_toml_says_port_9000_on_all_interfaces_and_holds_no_typo() -> None:
-    said = tomllib.loads((Path(server.__file__).parent.parent / "hypercorn.toml").read_text())
+    said = tomllib.loads((Path(server.__file__).parents[2] / "hypercorn.toml").read_text())
     known = Config()
     assert [key for key in said if not hasattr(known, key)] == []
-    assert server.configuration().bind == ["0.0.0.0:9000"]
-    assert server.configuration("127.0.0.1:1").bind == ["127.0.0.1:1"]
+    assert server.load_config().bind == ["0.0.0.0:9000"]
+    assert server.load_config("127.0.0.1:1").bind == ["127.0.0.1:1"]

@@ -39,7 +39,7 @@ from app.knowledge.postgres.tsvector import stemmed
 from app.knowledge.ranking import fuse
 from app.knowledge.sqlite.database import Database
 from app.knowledge.text import query_terms, terms
-from app.ports.knowledge import Logged, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import KnowledgeEntry, Query, Vector, WorkspaceEvent
 from tests.harness.postgres import PostgresServer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "knowledge"
@@ -70,7 +70,7 @@ class Sqlite:
     def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
         entries: list[WorkspaceEvent | Vector] = [*events]
         entries += [Vector(e.id, "bench", quantised(v)) for e, v in zip(events, vectors, strict=True)]
-        logged = [Logged((self.at + i, 0), entry) for i, entry in enumerate(entries, start=1)]
+        logged = [KnowledgeEntry((self.at + i, 0), entry) for i, entry in enumerate(entries, start=1)]
         self.database.apply("t", self.database.position("t"), logged)
         self.at += len(entries)
 
@@ -95,7 +95,7 @@ class Trigram:
     def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
         with self.db:
             for event, vector in zip(events, vectors, strict=True):
-                self.db.execute("INSERT INTO t (id, body) VALUES (?, ?)", (event.id, event.wording))
+                self.db.execute("INSERT INTO t (id, body) VALUES (?, ?)", (event.id, event.embedding_text))
                 row = self.db.last_insert_rowid()
                 self.db.execute("INSERT INTO v (rowid, embedding) VALUES (?, vec_int8(?))", (row, quantised(vector)))
 
@@ -147,7 +147,7 @@ class Qdrant:
     def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
         points = []
         for event, vector in zip(events, vectors, strict=True):
-            both = {"d": list(vector), "s": self._sparse(list(terms(event.wording)))}
+            both = {"d": list(vector), "s": self._sparse(list(terms(event.embedding_text)))}
             points.append(self.models.PointStruct(id=len(self.ids), vector=both, payload={"tenant": "t"}))
             self.ids.append(event.id)
         self.client.upsert("t", points)
@@ -177,7 +177,7 @@ class LanceDb:
 
     def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
         rows = [
-            {"id": event.id, "body": event.wording, "vector": list(vector)}
+            {"id": event.id, "body": event.embedding_text, "vector": list(vector)}
             for event, vector in zip(events, vectors, strict=True)
         ]
         if self.table is None:
@@ -217,7 +217,7 @@ class Postgres:
     def index(self, events: Sequence[WorkspaceEvent], vectors: Sequence[Sequence[float]]) -> None:
         entries: list[WorkspaceEvent | Vector] = [*events]
         entries += [Vector(e.id, "bench", quantised(v)) for e, v in zip(events, vectors, strict=True)]
-        logged = [Logged((self.at + i, 0), entry) for i, entry in enumerate(entries, start=1)]
+        logged = [KnowledgeEntry((self.at + i, 0), entry) for i, entry in enumerate(entries, start=1)]
         self.runner.run(self.index_.apply("t", (self.at, 0), logged))
         self.at += len(entries)
 
@@ -264,7 +264,7 @@ class RedisSearch:
         for event, vector in zip(events, vectors, strict=True):
             title, body = (" ".join(stemmed(terms(text))) for text in (event.title, event.text))
             own = {"tenant": "t", "title": title, "body": body, "v": array("f", vector).tobytes()}
-            pipe.hset(f"e:{event.id}", mapping={**own, "text": event.wording})
+            pipe.hset(f"e:{event.id}", mapping={**own, "text": event.embedding_text})
         pipe.execute()
 
     def finish(self) -> None:
@@ -330,11 +330,11 @@ def measure(name: str, count: int) -> dict[str, Any]:
         for at in range(0, len(events), BATCH):
             some = events[at : at + BATCH]
             contender.index(some, [vectors[(at + i) % len(vectors)] for i in range(len(some))])
-        contender.index(labelled, [embedding(event.wording) for event in labelled])
+        contender.index(labelled, [embedding(event.embedding_text) for event in labelled])
         contender.finish()
         took = cpu.seconds() - start
         result: dict[str, Any] = {"name": name, "index_s": round(took, 1)}
-        ordinary = [" ".join(chance.sample(event.wording.split(), 4)) for event in events[:100]]
+        ordinary = [" ".join(chance.sample(event.embedding_text.split(), 4)) for event in events[:100]]
         for mode in ("text", "hybrid"):
             found = asked(contender, cpu, questions, ordinary, is_hybrid=mode == "hybrid")
             result |= {f"{mode}_{key}": value for key, value in found.items()}

@@ -18,7 +18,7 @@ from typing import Any, Self
 import redis
 
 from app.dev.demo.redis import RedisServer
-from app.server.parent import die_with_parent
+from app.server.parent import exit_with_parent
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 
@@ -106,7 +106,7 @@ class World:
                 stdin=subprocess.PIPE,
                 stdout=stdout if stdout is not None else log,
                 stderr=log,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
 
     def _wait_until_ready(self) -> None:

@@ -14,7 +14,7 @@ from app.client.stream import Item, RunStream
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from app.settings import Settings
-from app.web.auth import mint
+from app.web.auth import issue_token
 from tests.harness.service import SECRET
 
 MAIL = {"to": ["team@example.com"], "subject": "보고", "body": "첫 줄\n둘째 줄"}
@@ -23,7 +23,7 @@ MakeSettings = Callable[..., Settings]
 
 
 def token(user: str = "user1") -> str:
-    return mint(SECRET, user_id=user, tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=3600)
+    return issue_token(SECRET, user_id=user, tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=3600)
 
 
 def client(url: str, **kwargs: Any) -> AuraClient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from app.ports.journal import Entry
+from app.ports.journal import LogEntry
 
 
 class PlayedTail:
@@ -13,17 +13,17 @@ class PlayedTail:
 
     def __init__(self, woken: Callable[[], None]) -> None:
         self.woken = woken
-        self.is_over = self.is_closed = self.is_remote = False
-        self.pages: list[list[Entry] | Exception] = []
+        self.is_draining = self.is_closed = self.is_remote = False
+        self.pages: list[list[LogEntry] | Exception] = []
 
-    def at_hand(self) -> list[Entry] | None:
+    def buffered(self) -> list[LogEntry] | None:
         if self.is_remote or (self.pages and isinstance(self.pages[0], Exception)):
             return None
         page = self.pages.pop(0) if self.pages else []
         assert not isinstance(page, Exception)
         return page
 
-    async def look(self) -> list[Entry]:
+    async def fetch(self) -> list[LogEntry]:
         await asyncio.sleep(0)
         page = self.pages.pop(0) if self.pages else []
         if isinstance(page, Exception):
@@ -33,7 +33,7 @@ class PlayedTail:
     def close(self) -> None:
         self.is_closed = True
 
-    def play(self, *pages: list[Entry] | Exception) -> None:
+    def play(self, *pages: list[LogEntry] | Exception) -> None:
         self.pages += pages
         self.woken()
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 import psycopg
 
 from app.knowledge.postgres.tables import SCHEMA
-from app.server.parent import die_with_parent
+from app.server.parent import exit_with_parent
 
 _POLL_SECONDS = 0.01
 _START_SECONDS = _STOP_SECONDS = 20.0
@@ -62,7 +62,7 @@ class PostgresServer:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGQUIT),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=exit_with_parent(signal.SIGQUIT),  # noqa: PLW1509 - two system calls, no lock taken
                 **self._as,
             )
         self._await()

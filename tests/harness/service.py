@@ -20,8 +20,8 @@ from app.ports.clock import Clock
 from app.ports.tools import Tool
 from app.server import process as server
 from app.settings import Settings
-from app.web.auth import mint
-from app.web.one_time_codes import Entrance
+from app.web.auth import issue_token
+from app.web.one_time_codes import OneTimeCodes
 from tests.harness.conformity import Conformity
 from tests.harness.frames import StreamReader
 
@@ -31,7 +31,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 def headers(user: str = "user1", tenant: str = "tenant1", role: str | None = None, **more: str) -> dict[str, str]:
-    token = mint(SECRET, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=3600)
+    token = issue_token(SECRET, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=3600)
     return {"Authorization": f"Bearer {token}", "X-Tenant-ID": tenant, "X-User-ID": user, **more}
 
 
@@ -77,13 +77,13 @@ async def running(
     *,
     clock: Clock | None = None,
     tools: Sequence[Tool] | None = None,
-    entrance: Entrance | None = None,
+    one_time_codes: OneTimeCodes | None = None,
 ) -> AsyncIterator[Aura]:
     """Serve until the block is left, then shut down as a SIGTERM would."""
-    app = create_app(settings, clock=clock, tools=tools, entrance=entrance)
+    app = create_app(settings, clock=clock, tools=tools, one_time_codes=one_time_codes)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
-    config = server.configuration(f"fd://{listener.detach()}")
+    config = server.load_config(f"fd://{listener.detach()}")
     stop = asyncio.Event()
 
     async def trigger() -> None:

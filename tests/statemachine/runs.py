@@ -17,8 +17,8 @@ from statemachine.messages import (
     DeadlinePassed,
     Effect,
     Fact,
+    InternalErrorOccurred,
     RequestedCall,
-    RunBroke,
     Stop,
     ToolFinished,
     ToolsRequested,
@@ -136,7 +136,7 @@ def in_state(state: State) -> Run:
         case State.CONTENT | State.DONE:
             run.tell(AnswerArrived("안녕"))
         case State.FAILED:
-            run.tell(RunBroke("broken"))
+            run.tell(InternalErrorOccurred("broken"))
         case State.CANCELLED:
             run.tell(CancelRequested("user1"))
     match state:

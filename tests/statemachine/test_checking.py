@@ -8,25 +8,24 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from statemachine import checking, states, workflow
+from statemachine import checking, machine, states, workflow
 from statemachine.checking import Proof, check
 from statemachine.checkpoint import Checkpoint
+from statemachine.machine import Situation
 from statemachine.messages import Continue, Fact, Step
 from statemachine.states import TRANSITIONS, Guard, State, Transition, Trigger
-
-ALWAYS = Guard("always", lambda _: True)
 
 
 def with_table(monkeypatch: pytest.MonkeyPatch, table: tuple[Transition, ...]) -> None:
     monkeypatch.setattr(states, "TRANSITIONS", table)
-    monkeypatch.setattr(states, "MACHINE", states.build(table))
+    monkeypatch.setattr(machine, "MACHINE", machine.build(table))
 
 
 def without(trigger: Trigger, source: State) -> tuple[Transition, ...]:
     return tuple(arrow for arrow in TRANSITIONS if (arrow.trigger, arrow.source) != (trigger, source))
 
 
-def with_guard(trigger: Trigger, guard: Guard) -> tuple[Transition, ...]:
+def with_guard(trigger: Trigger, guard: Guard | None) -> tuple[Transition, ...]:
     return tuple(replace(arrow, guard=guard) if arrow.trigger is trigger else arrow for arrow in TRANSITIONS)
 
 
@@ -58,7 +57,7 @@ def test_a_walk_that_ends_early_says_so() -> None:
 def test_an_approval_without_its_guard_lets_a_risky_call_run_and_the_path_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with_table(monkeypatch, with_guard(Trigger.APPROVE, ALWAYS))
+    with_table(monkeypatch, with_guard(Trigger.APPROVE, None))
     path = the(broken(), "risky")
     assert path == (
         "begin → the model asks for a risky call → a person approves too late: risky-0 is run, and nobody approved it"
@@ -66,11 +65,12 @@ def test_an_approval_without_its_guard_lets_a_risky_call_run_and_the_path_is_nam
 
 
 def test_an_approval_of_another_request_is_seen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_time(situation: states.Situation) -> bool:
+    def in_time(situation: Situation) -> bool:
         deadline_at = situation.checkpoint.deadline_at
         return deadline_at is not None and situation.now < deadline_at
 
-    with_table(monkeypatch, with_guard(Trigger.APPROVE, Guard("before the deadline", in_time)))
+    predicates = {**machine.PREDICATES, Guard.DECIDED_IN_TIME: in_time}
+    monkeypatch.setattr(machine, "MACHINE", machine.build(TRANSITIONS, predicates))
     assert "a person approves another request: risky-0 is run" in the(broken(), "risky")
 
 
@@ -89,7 +89,7 @@ def test_a_state_without_a_way_to_cancel_is_named_in_the_table_and_in_the_runs(
 
 
 def test_a_guard_on_the_way_to_failed_is_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_table(monkeypatch, with_guard(Trigger.FAIL, ALWAYS))
+    with_table(monkeypatch, with_guard(Trigger.FAIL, Guard.DEADLINE_PASSED))
     assert the(broken(2), "failed, by fail") == "planning: no unconditional fail → failed"
 
 
@@ -107,7 +107,7 @@ def test_an_end_that_leads_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_arrow_that_the_table_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Transition(Trigger.REQUEST_TOOLS, State.PLANNING, State.CONTENT)
-    monkeypatch.setattr(states, "MACHINE", states.build((wrong, *TRANSITIONS)))
+    monkeypatch.setattr(machine, "MACHINE", machine.build((wrong, *TRANSITIONS)))
     assert the(broken(2), "of the table alone").endswith("planning ─request_tools→ content")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statemachine.decisions import Decision, SignalIgnored, names_its_request, parse_signal
+from statemachine.decisions import Decision, SignalIgnored, has_request_id, parse_signal
 from tests.statemachine.runs import NOW
 
 REQUEST = "req-0123456789ab"
@@ -156,7 +156,7 @@ def test_texts_of_unknown_senders_are_bounded_and_whole_characters() -> None:
     ],
 )
 def test_whether_a_stored_signal_names_its_request(raw: str | bytes, names: bool) -> None:
-    assert names_its_request(raw) is names
+    assert has_request_id(raw) is names
 
 
 JSON = st.recursive(

@@ -12,7 +12,7 @@ from statemachine.messages import (
     AnswerFinished,
     CancelRequested,
     DeadlinePassed,
-    RunBroke,
+    InternalErrorOccurred,
     Stop,
     ToolsRequested,
 )
@@ -63,7 +63,7 @@ ENDINGS: dict[str, tuple[Callable[[Run], object], str, dict[str, str]]] = {
         {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
     ),
     "fail": (
-        lambda run: run.tell(RunBroke("내부 서버 오류가 발생했습니다.")),
+        lambda run: run.tell(InternalErrorOccurred("내부 서버 오류가 발생했습니다.")),
         "failed",
         {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
     ),
@@ -110,7 +110,7 @@ def test_a_cancelled_run_says_which_calls_may_have_run() -> None:
 
 def test_a_broken_run_tells_an_internal_error() -> None:
     run = Run()
-    run.tell(RunBroke("내부 서버 오류가 발생했습니다."))
+    run.tell(InternalErrorOccurred("내부 서버 오류가 발생했습니다."))
     assert run.last[-2:] == (
         ErrorRaised(
             message="내부 서버 오류가 발생했습니다.", error_type="InternalError", error_code="E1000", retryable=True
@@ -136,7 +136,7 @@ def test_a_cancelled_run_ends_with_error_and_end() -> None:
     ("end", "statuses"),
     [
         (_done, ["completed", "completed", "skipped"]),
-        (lambda run: run.tell(RunBroke("x")), ["completed", "failed", "skipped"]),
+        (lambda run: run.tell(InternalErrorOccurred("x")), ["completed", "failed", "skipped"]),
         (lambda run: run.tell(CancelRequested("u")), ["completed", "skipped", "skipped"]),
     ],
 )

@@ -15,9 +15,9 @@ from statemachine.messages import (
     CancelRequested,
     DeadlinePassed,
     Fact,
+    InternalErrorOccurred,
     ModelFailed,
     RequestedCall,
-    RunBroke,
     RunRecovered,
     ThoughtArrived,
     ToolFinished,
@@ -67,7 +67,7 @@ def the_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fact
         "answered": AnswerFinished("답", "답"),
         "model": ModelFailed("interrupted" if pick % 2 else "timeout", "no"),
         "deadline": DeadlinePassed(),
-        "broke": RunBroke("broken"),
+        "broke": InternalErrorOccurred("broken"),
         "cancel": CancelRequested("user1"),
     }
     return facts[kind]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statemachine.checkpoint import JsonObject
-from statemachine.messages import AnswerArrived, AnswerFinished, RunBroke
-from statemachine.prompt import CONTINUE_INSTRUCTION, continued, conversation, history, system_prompt
+from statemachine.messages import AnswerArrived, AnswerFinished, InternalErrorOccurred
+from statemachine.prompt import CONTINUE_INSTRUCTION, conversation, history, system_prompt, with_continuation
 from tests.statemachine.runs import Run, check_history, safe
 
 FULL: JsonObject = {
@@ -121,7 +121,7 @@ def test_a_conversation_is_system_then_history_then_the_prompt() -> None:
 
 def test_an_answer_is_continued_from_the_exact_text() -> None:
     messages = conversation("안녕", {})
-    assert continued(messages, "안녕하") == [
+    assert with_continuation(messages, "안녕하") == [
         *messages,
         {"role": "assistant", "content": "안녕하"},
         {"role": "user", "content": CONTINUE_INSTRUCTION},
@@ -148,7 +148,7 @@ def test_history_holds_ended_runs_oldest_first_without_their_system_prompts() ->
 def test_history_says_of_a_run_without_an_answer_that_it_had_none() -> None:
     run = Run()
     run.tell(AnswerArrived("안"))
-    run.tell(RunBroke("고장"))
+    run.tell(InternalErrorOccurred("고장"))
     messages = history([run.checkpoint], 10_000)
     assert messages[-1] == {"role": "assistant", "content": "(This request ended without an answer: 고장)"}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachine.sessions import is_session_id, new_session_id, safe_user, user_of
+from statemachine.sessions import is_session_id, key_safe_user_id, new_session_id, user_id_of
 
 
 def test_a_session_id_has_the_contracts_form() -> None:
@@ -17,7 +17,7 @@ def test_a_session_id_has_the_contracts_form() -> None:
 def test_any_user_gets_a_session_id_that_is_safe_in_a_key(user: str) -> None:
     session_id = new_session_id(user, 1_706_156_400, "00ff")
     assert is_session_id(session_id)
-    assert user_of(session_id) == safe_user(user)
+    assert user_id_of(session_id) == key_safe_user_id(user)
     assert session_id.isascii()
     assert not set(session_id) & set(":{}* \n")
 
@@ -27,7 +27,7 @@ def test_any_user_gets_a_session_id_that_is_safe_in_a_key(user: str) -> None:
     [("kim@x.co", "kim@x.co"), ("a:b{c}*", "a-b-c--"), ("김", "-"), ("", "-"), ("u" * 100, "u" * 64), ("a_b", "a_b")],
 )
 def test_users_are_made_safe(user: str, safe: str) -> None:
-    assert safe_user(user) == safe
+    assert key_safe_user_id(user) == safe
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_users_are_made_safe(user: str, safe: str) -> None:
 def test_anything_else_is_no_session_id(text: str) -> None:
     assert not is_session_id(text)
     with pytest.raises(ValueError, match="is no session id"):
-        user_of(text)
+        user_id_of(text)

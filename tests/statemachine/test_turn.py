@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from statemachine.checkpoint import Confidence, Usage
 from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
-from statemachine.turn import HOLD_DELTAS, HOLD_SECONDS, Answered, CallDelta, Called, ModelDelta, RawCall, Turn
+from statemachine.turn import (
+    HOLD_DELTAS,
+    HOLD_SECONDS,
+    AnswerCompleted,
+    CallDelta,
+    ModelDelta,
+    RawCall,
+    ToolCallsCompleted,
+    Turn,
+)
 
 CALL = (CallDelta(0, "c1", "search", "{}"),)
 LONG = "어제 받은 메일은 모두 세 통이며, 그중 두 통은 회의에 관한 것입니다. "
@@ -28,9 +37,9 @@ def ended(turn: Turn, reason: str | None = "stop") -> Turn:
     return turn
 
 
-def answered(turn: Turn) -> Answered:
+def answered(turn: Turn) -> AnswerCompleted:
     _, end = ended(turn).finish()
-    assert isinstance(end, Answered)
+    assert isinstance(end, AnswerCompleted)
     return end
 
 
@@ -86,7 +95,7 @@ def test_blank_text_alone_begins_no_answer() -> None:
     assert turn.take(100) == []
     facts, end = turn.finish()
     assert facts == []
-    assert isinstance(end, Called)
+    assert isinstance(end, ToolCallsCompleted)
 
 
 def test_many_blank_pieces_begin_no_answer_either() -> None:
@@ -104,7 +113,9 @@ def test_text_before_a_call_is_a_thought() -> None:
     turn.feed(ModelDelta(text=" 잠시만요.", finish_reason="tool_calls"), 0)
     facts, end = turn.finish()
     assert facts == [ThoughtArrived(" 잠시만요.", "planning")]
-    assert end == Called((RawCall("c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN)
+    assert end == ToolCallsCompleted(
+        (RawCall("c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
+    )
     assert turn.streamed == ""
 
 
@@ -114,7 +125,7 @@ def test_a_call_after_the_answer_began_keeps_the_text_an_answer() -> None:
     turn.feed(ModelDelta(text="다", calls=CALL, finish_reason="tool_calls"), 1)
     facts, end = turn.finish()
     assert facts == [AnswerArrived("다")]
-    assert isinstance(end, Called)
+    assert isinstance(end, ToolCallsCompleted)
     assert end.text == turn.streamed == "가나다"
 
 
@@ -130,7 +141,7 @@ def test_a_call_after_a_continued_answer_has_the_whole_text_beside_it() -> None:
     turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     facts, end = turn.finish()
     assert facts == [AnswerArrived(" 그리고 나서")]
-    assert isinstance(end, Called)
+    assert isinstance(end, ToolCallsCompleted)
     assert end.text == "먼저 읽습니다. 그리고 나서"
 
 
@@ -146,7 +157,7 @@ def test_calls_come_together_from_their_pieces_in_the_order_of_their_indexes() -
     turn.feed(ModelDelta(calls=(CallDelta(0, "a", "one", "{}"), CallDelta(1, "", "", ":1}"))), 0)
     turn.feed(ModelDelta(calls=(CallDelta(1, "late", "late", ""),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
-    assert isinstance(end, Called)
+    assert isinstance(end, ToolCallsCompleted)
     assert end.calls == (RawCall("a", "one", "{}"), RawCall("b", "two", '{"x":1}'))
 
 
@@ -174,7 +185,7 @@ def test_what_is_left_of_the_reasoning_is_told_at_the_end() -> None:
     turn.feed(ModelDelta(reasoning="생각", text="답"), 0)
     facts, end = ended(turn).finish()
     assert facts == [ThoughtArrived("생각")]
-    assert end == Answered("답", "답", None)
+    assert end == AnswerCompleted("답", "답", None)
 
 
 def test_blank_reasoning_is_no_thought() -> None:
@@ -198,7 +209,7 @@ def test_a_character_sent_in_halves_is_joined() -> None:
 def test_a_half_that_stays_alone_is_replaced() -> None:
     turn = turn_of("a\ud83d")
     turn.take(1)
-    assert answered(turn) == Answered("a\ufffd", "\ufffd", None)
+    assert answered(turn) == AnswerCompleted("a\ufffd", "\ufffd", None)
 
 
 def test_halves_are_joined_in_thoughts_too() -> None:
@@ -216,7 +227,7 @@ def test_halves_are_joined_in_calls_as_no_checkpoint_can_hold_them() -> None:
     turn.feed(ModelDelta(calls=(CallDelta(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
     turn.feed(ModelDelta(calls=(CallDelta(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
-    assert isinstance(end, Called)
+    assert isinstance(end, ToolCallsCompleted)
     assert end.calls == (RawCall("c\ufffd", "n", '{"a":"😀"}'),)
 
 
@@ -298,7 +309,7 @@ def test_an_answer_is_whole_with_what_was_not_taken() -> None:
     turn.take(1)
     turn.feed(ModelDelta(text="나", finish_reason="stop"), 1)
     turn.feed(ModelDelta(usage=usage), 1)
-    assert turn.finish() == ([], Answered("가나", "나", usage))
+    assert turn.finish() == ([], AnswerCompleted("가나", "나", usage))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +343,7 @@ def test_an_empty_answer_is_a_failure(reason: str, text: str) -> None:
 
 
 def test_the_reason_may_name_calls_that_are_not_there() -> None:
-    assert ended(turn_of("답"), "tool_calls").finish()[1] == Answered("답", "답", None)
+    assert ended(turn_of("답"), "tool_calls").finish()[1] == AnswerCompleted("답", "답", None)
 
 
 def test_a_turn_without_end_is_noticed() -> None:
@@ -354,7 +365,7 @@ def confidence(*deltas: ModelDelta) -> Confidence:
         turn.feed(delta, 0)
     turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     _, end = turn.finish()
-    assert isinstance(end, Called)
+    assert isinstance(end, ToolCallsCompleted)
     return end.confidence
 
 

@@ -30,9 +30,9 @@ from statemachine.messages import (
     Continue,
     DeadlinePassed,
     Fact,
+    InternalErrorOccurred,
     ModelFailed,
     ModelFailure,
-    RunBroke,
     RunRecovered,
     RunTools,
     Step,
@@ -71,7 +71,7 @@ DeadlinePassed early   | -                  | -                  | -            
 DeadlinePassed at 300  | -                  | -                  | timed_out Stop     | -
 DeadlinePassed late    | failed Stop        | failed Stop        | timed_out Stop     | failed Stop
 CancelRequested        | cancelled Stop     | cancelled Stop     | cancelled Stop     | cancelled Stop
-RunBroke               | failed Stop        | failed Stop        | failed Stop        | failed Stop
+InternalErrorOccurred               | failed Stop        | failed Stop        | failed Stop        | failed Stop
 RunRecovered           | planning CallModel | tool RunTools      | asks AwaitDecision | content CallModel
 """
 EXPECTED = {
@@ -105,7 +105,7 @@ def the_fact(name: str, open_request: str) -> tuple[Fact, float]:
         "DeadlinePassed at 300": (DeadlinePassed(), 300),
         "DeadlinePassed late": (DeadlinePassed(), 3600),
         "CancelRequested": (CancelRequested("user1"), 1),
-        "RunBroke": (RunBroke("broken"), 1),
+        "InternalErrorOccurred": (InternalErrorOccurred("broken"), 1),
         "RunRecovered": (RunRecovered(), 1),
     }
     return facts[name]

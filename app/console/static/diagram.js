@@ -145,7 +145,7 @@ export class Diagram {
     if (!arrow) return;
     const { group, passages } = arrow;
     const told = passages.slice(-MOST_TOLD).map((passage) => h("li", {}, this.sentence(passage)));
-    const guard = arrow.told.split(", only if: ")[1]?.split(";")[0];
+    const { guard } = group.dataset;
     const from = passages.at(-1)?.from ?? group.dataset.from.split(" ")[0];
     this.tip.replaceChildren(
       h("p", {}, h("strong", {}, `${t(`state.${from}`)} → ${t(`state.${group.dataset.to}`)}`), " ", h("code", {}, group.dataset.trigger)),

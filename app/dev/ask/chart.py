@@ -11,7 +11,7 @@ from rich.text import Text
 
 from app.client.answers import ClientError, json_object
 from app.dev.ask.view import plain
-from statemachine.views.snapshot import duration_words
+from statemachine.views.snapshot import format_duration
 from statemachine.views.timeline import Span, SpanKind, Timeline
 
 _COLOURS: dict[SpanKind, str] = {"state": "cyan", "model": "magenta", "tool": "green", "wait": "yellow"}
@@ -47,8 +47,8 @@ def chart(shown: Timeline, *, width: int, is_coloured: bool) -> str:
 
 
 def _heading(shown: Timeline) -> Text:
-    total = duration_words(shown.duration_seconds) + (" so far" if shown.is_open else "")
-    waited = f", {duration_words(shown.waited_seconds)} of it waiting for people" if shown.waited_seconds else ""
+    total = format_duration(shown.duration_seconds) + (" so far" if shown.is_open else "")
+    waited = f", {format_duration(shown.waited_seconds)} of it waiting for people" if shown.waited_seconds else ""
     tokens = f" · {shown.tokens.total_tokens} tokens" if shown.tokens.total_tokens else ""
     return Text(f"{plain(shown.session_id)} · {shown.state} · {total}{waited}{tokens}", "bold")
 
@@ -57,7 +57,7 @@ def _line(span: Span, name: str, shown: Timeline, bar_width: int) -> Text:
     colour = "red" if span.outcome in _BAD_OUTCOMES else _COLOURS[span.kind]
     line = Text(f"{span.kind:<6}", colour)
     line.append(name, "bold" if span.kind == "state" else "")
-    line.append(f" {duration_words(span.duration_seconds):>10} ")
+    line.append(f" {format_duration(span.duration_seconds):>10} ")
     before, filled = _bar(span, shown, bar_width)
     line.append(" " * before)
     line.append(("━" * filled) if filled else "╵", colour)

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from app.dev.chaos.cluster import Cluster
 from app.dev.chaos.plan import Decider, RunPlan
-from app.web.auth import mint
+from app.web.auth import issue_token
 
 TENANT = "chaos"
 DONE_BODY = b"data: [DONE]\n\n"
@@ -77,7 +77,7 @@ class RunClient:
         self._http = http
         self._redis = redis
         self._dice = random.Random(plan.prompt)  # noqa: S311
-        token = mint(
+        token = issue_token(
             secret, user_id=plan.user, tenant_id=TENANT, role=None, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
         )
         self._headers = {"Authorization": f"Bearer {token}", "X-Tenant-ID": TENANT, "X-User-ID": plan.user}

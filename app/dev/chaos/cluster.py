@@ -21,7 +21,7 @@ import app
 from app.dev.chaos.link import Link
 from app.dev.chaos.plan import Fault, FaultKind
 from app.dev.demo.redis import RedisServer
-from app.server.parent import die_with_parent
+from app.server.parent import exit_with_parent
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 25.0
@@ -98,7 +98,7 @@ class Node:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for us: we end it in order
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
 
     def down(self) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from app.server.parent import die_with_parent
+from app.server.parent import exit_with_parent
 
 _PORTS = range(15000, 22000)
 """Below every system's ephemeral ports, so that no outgoing connection takes the port of a server that is down, and
@@ -155,7 +155,7 @@ class RedisServer:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C ends the service first, its storage last
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
+                preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
         while not _answers(port):
             if self._process.poll() is not None:

@@ -26,8 +26,8 @@ from app.dev.demo.smtp import SmtpSink
 from app.errors import ConfigurationError
 from app.server import process as server
 from app.settings import Settings
-from app.web.auth import mint
-from app.web.one_time_codes import Entrance
+from app.web.auth import issue_token
+from app.web.one_time_codes import OneTimeCodes
 
 HOST = "127.0.0.1"
 USER_ID, TENANT_ID = "demo", "tenant1"
@@ -76,7 +76,7 @@ class Stage:
     github: GitHubStandIn
     main_service: MainServiceStandIn
     is_scripted: bool
-    entrance: Entrance
+    one_time_codes: OneTimeCodes
     """Whose links open the console, as somebody who may decide whatever the tenant asks."""
 
     @property
@@ -87,11 +87,11 @@ class Stage:
     async def serving(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
         """The service on that socket until the block is left; its address. `stop` is set when it ends by itself."""
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        config = server.configuration(f"fd://{listener.detach()}")
+        config = server.load_config(f"fd://{listener.detach()}")
         config.loglevel = "WARNING"
         started = asyncio.Event()
         service = asyncio.create_task(
-            server.serve(self.settings, config, stop=stop, started=started, entrance=self.entrance)
+            server.serve(self.settings, config, stop=stop, started=started, one_time_codes=self.one_time_codes)
         )
         service.add_done_callback(lambda _: stop.set())  # nobody shall wait for a service that is gone
         service.add_done_callback(lambda _: started.set())
@@ -136,14 +136,14 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
                 "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
         settings = settings.model_copy(update=leading_there)
-        entrance = Entrance(
+        one_time_codes = OneTimeCodes(
             SystemClock(), partial(_token, settings, role=min(settings.aura_approver_roles, default=None))
         )
-        yield Stage(settings, redis, mail, github, main_service, is_scripted, entrance)
+        yield Stage(settings, redis, mail, github, main_service, is_scripted, one_time_codes)
 
 
 def _token(settings: Settings, *, role: str | None) -> str:
     secret = settings.jwt_secret.get_secret_value()
-    return mint(
+    return issue_token(
         secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
     )

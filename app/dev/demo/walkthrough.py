@@ -142,9 +142,9 @@ def _tell_link(view: View, parts: Stage, url: str) -> None:
     """A link that opens the console once, and another when it was used. What follows `#` reaches no server, no log."""
 
     def tell(before: str = "") -> None:
-        view.line(f"{before}{url}/aura/console#code={parts.entrance.code()}", "dim" if before else "")
+        view.line(f"{before}{url}/aura/console#code={parts.one_time_codes.code()}", "dim" if before else "")
 
-    parts.entrance.used = lambda: tell("the next link: ")
+    parts.one_time_codes.used = lambda: tell("the next link: ")
     tell()
 
 

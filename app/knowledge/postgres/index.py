@@ -17,7 +17,7 @@ from app.errors import ConfigurationError, StorageUnavailable
 from app.knowledge.postgres.search import Finding
 from app.knowledge.postgres.tables import Indexed, Tables
 from app.knowledge.postgres.tsvector import document
-from app.ports.knowledge import START, Hit, Logged, Position, Query, Unembedded, Vector
+from app.ports.knowledge import START, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector
 
 ResultT = TypeVar("ResultT")
 
@@ -66,17 +66,17 @@ class PostgresIndex:
         while self._idle:
             await self._idle.pop().close()
 
-    async def position(self, tenant_id: str) -> Position:
+    async def position(self, tenant_id: str) -> LogPosition:
         tenant = await self._do(lambda connection: Tables(connection).tenant(tenant_id))
         return tenant.position if tenant is not None else START
 
-    async def apply(self, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+    async def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
         await self._do(lambda connection: _take_in(Tables(connection), tenant_id, after, entries))
         tenant = await self._do(lambda connection: Tables(connection).tenant(tenant_id))
         if tenant is not None and tenant.wants_index:
             await self._do(lambda connection: Tables(connection).index_vectors(tenant_id), _MAINTENANCE_SECONDS)
 
-    async def forget_before(self, tenant_id: str, first: Position | None) -> None:
+    async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         ms = first[0] if first else _END_OF_TIME
 
         async def forget(connection: AsyncConnection) -> None:
@@ -93,8 +93,8 @@ class PostgresIndex:
     async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
         return await self._do(lambda connection: Finding(connection, self._model).search(tenant_id, query, vector))
 
-    async def unembedded(self, most: int) -> list[Unembedded]:
-        return await self._do(lambda connection: Finding(connection, self._model).unembedded(most))
+    async def list_missing_vectors(self, most: int) -> list[MissingVector]:
+        return await self._do(lambda connection: Finding(connection, self._model).list_missing_vectors(most))
 
     async def _begin(self, connection: AsyncConnection) -> None:
         try:
@@ -146,7 +146,7 @@ class PostgresIndex:
         return await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
 
 
-async def _take_in(tables: Tables, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+async def _take_in(tables: Tables, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
     tenant = await tables.tenant(tenant_id, locked=True) or await tables.new_tenant(tenant_id)
     if tenant is None or tenant.position < after:
         return
@@ -161,7 +161,7 @@ async def _take_in(tables: Tables, tenant_id: str, after: Position, entries: Seq
     await tables.move(tenant, new[-1].position)
 
 
-def _sorted(entries: Sequence[Logged]) -> tuple[list[Indexed], list[Vector]]:
+def _sorted(entries: Sequence[KnowledgeEntry]) -> tuple[list[Indexed], list[Vector]]:
     """Events, each with its terms, and vectors: an event's come after it."""
     events = [
         Indexed(logged.position, logged.entry, document(logged.entry))

@@ -13,7 +13,7 @@ from app.knowledge.postgres.tables import SCHEMA, Tables, Tenant
 from app.knowledge.postgres.tsvector import asked, halfvec, pattern
 from app.knowledge.ranking import CANDIDATES, LEAST_RELEVANCE, fuse, telling
 from app.knowledge.text import excerpt, query_terms
-from app.ports.knowledge import Hit, Query, Unembedded, WorkspaceEvent
+from app.ports.knowledge import Hit, MissingVector, Query, WorkspaceEvent
 
 _LENGTH_SHARE = 0.75
 """BM25's usual b."""
@@ -36,12 +36,12 @@ class Finding:
         by_text = await self._by_text(tenant, query)
         # vectors of another model cannot be compared: in the middle of a deployment words alone decide
         is_comparable = tenant.model == self._model and vector is not None and tenant.dimensions == len(vector)
-        by_meaning = await self._by_meaning(tenant, query, vector) if vector and is_comparable else []
-        best = fuse(by_text, by_meaning)[: query.limit]
+        used_vectors = await self._by_meaning(tenant, query, vector) if vector and is_comparable else []
+        best = fuse(by_text, used_vectors)[: query.limit]
         events, wanted = await self._events(tenant.n, tenant_id, best), query_terms(query.text)
         return [Hit(events[row], excerpt(events[row].text, wanted)) for row in best]
 
-    async def unembedded(self, most: int) -> list[Unembedded]:
+    async def list_missing_vectors(self, most: int) -> list[MissingVector]:
         await self._begin()
         waiting = await self._rows(
             f"SELECT n, id, array_agg(event ORDER BY event DESC) FROM (SELECT n, id, event FROM {SCHEMA}.waiting"
@@ -49,10 +49,10 @@ class Finding:
             " ORDER BY n, event DESC LIMIT %s) AS first GROUP BY n, id ORDER BY n",
             *(self._model, most),
         )
-        found: list[Unembedded] = []
+        found: list[MissingVector] = []
         for n, tenant_id, rows in waiting:
             events = await self._events(n, tenant_id, rows)
-            found += [Unembedded(tenant_id, events[row].id, events[row].wording) for row in rows]
+            found += [MissingVector(tenant_id, events[row].id, events[row].embedding_text) for row in rows]
         return found
 
     async def _begin(self) -> None:

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 
 from app.errors import ConfigurationError
 from app.knowledge.postgres.tsvector import Document, counted, halfvec
-from app.ports.knowledge import START, Position, Vector, WorkspaceEvent
+from app.ports.knowledge import START, LogPosition, Vector, WorkspaceEvent
 
 SCHEMA = "aura_knowledge_1"
 """Ends in the number of the format: processes of another one have tables of their own."""
@@ -56,7 +56,7 @@ class Tenant:
     """A tenant's row. `model` is the edition's; `length` is of all its events, in terms."""
 
     n: int
-    position: Position
+    position: LogPosition
     documents: int
     length: int
     vectors: int
@@ -73,7 +73,7 @@ class Tenant:
 class Indexed:
     """An event and what is found of it, at its place in the log."""
 
-    position: Position
+    position: LogPosition
     event: WorkspaceEvent
     document: Document
 
@@ -152,7 +152,7 @@ class Tables:
             await self._do(_TABLES.format(schema=SCHEMA, n=n))
         return await self.tenant(tenant_id, locked=True)
 
-    async def move(self, tenant: Tenant, position: Position) -> None:
+    async def move(self, tenant: Tenant, position: LogPosition) -> None:
         await self._do(f"UPDATE {SCHEMA}.tenant SET ms = %s, sequence = %s WHERE n = %s", *position, tenant.n)
 
     # --- taking in ----------------------------------------------------------------------------------------------------

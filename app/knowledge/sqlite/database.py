@@ -16,7 +16,7 @@ import sqlite_vec
 
 from app.knowledge.ranking import CANDIDATES, LEAST_RELEVANCE, fuse, telling
 from app.knowledge.text import excerpt, query_terms, terms
-from app.ports.knowledge import START, Hit, Logged, Position, Query, Unembedded, Vector, WorkspaceEvent
+from app.ports.knowledge import START, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector, WorkspaceEvent
 
 _FORMAT = 2
 _BUSY_MS = 5000
@@ -75,13 +75,13 @@ class Database:
             self._db.execute(_SCHEMA)
             self._db.execute("INSERT INTO stamp VALUES (?)", (stamp,))
 
-    def position(self, tenant_id: str) -> Position:
+    def position(self, tenant_id: str) -> LogPosition:
         rows = self._rows("SELECT at_ms, at_sequence FROM tenant WHERE id = ?", tenant_id)
         return (rows[0][0], rows[0][1]) if rows else START
 
     # --- taking in ----------------------------------------------------------------------------------------------------
 
-    def apply(self, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+    def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
         # the slow part first: another process may be waiting for the write lock
         prepared = [(logged, _indexed(logged.entry)) for logged in entries]
         with self._write():
@@ -98,7 +98,7 @@ class Database:
                     self._put_event(n, logged.entry, position[0], columns)
             self._db.execute("UPDATE tenant SET at_ms = ?, at_sequence = ? WHERE n = ?", (*position, n))
 
-    def forget_before(self, tenant_id: str, first: Position | None) -> None:
+    def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         ms = first[0] if first else _END_OF_TIME
         with self._read():
             n = self._known(tenant_id)
@@ -116,7 +116,7 @@ class Database:
                     self._db.executemany(f"DELETE FROM vector_{m} WHERE rowid = ?", old)
             self._db.execute(f"DELETE FROM event_{n} WHERE ms < ?", (ms,))
 
-    def _tenant(self, tenant_id: str) -> tuple[int, Position]:
+    def _tenant(self, tenant_id: str) -> tuple[int, LogPosition]:
         n = self._known(tenant_id)
         if n is not None:
             return n, self.position(tenant_id)
@@ -170,12 +170,12 @@ class Database:
                 return []
             wanted = query_terms(query.text)
             by_text = self._by_text(n, query, wanted)
-            by_meaning = self._by_meaning(n, query, vector) if vector else []
-            best = fuse(by_text, by_meaning)[: query.limit]
+            used_vectors = self._by_meaning(n, query, vector) if vector else []
+            best = fuse(by_text, used_vectors)[: query.limit]
             return [self._hit(n, tenant_id, row, wanted) for row in best]
 
-    def unembedded(self, most: int) -> list[Unembedded]:
-        found: list[Unembedded] = []
+    def list_missing_vectors(self, most: int) -> list[MissingVector]:
+        found: list[MissingVector] = []
         with self._read():
             for n, tenant_id in self._rows("SELECT n, id FROM tenant"):
                 m, _ = self._space(n, self._model) or (0, 0)
@@ -185,7 +185,7 @@ class Database:
                     f"SELECT {_COLUMNS} FROM event_{n} WHERE row IN ({newest}) ORDER BY row DESC", most - len(found)
                 )
                 events = [_event(tenant_id, row) for row in rows]
-                found += [Unembedded(tenant_id, event.id, event.wording) for event in events]
+                found += [MissingVector(tenant_id, event.id, event.embedding_text) for event in events]
                 if len(found) == most:
                     break
         return found

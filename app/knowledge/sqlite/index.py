@@ -11,7 +11,7 @@ import apsw
 
 from app.errors import ConfigurationError, StorageUnavailable
 from app.knowledge.sqlite.database import Database
-from app.ports.knowledge import Hit, Logged, Position, Query, Unembedded
+from app.ports.knowledge import Hit, KnowledgeEntry, LogPosition, MissingVector, Query
 
 ResultT = TypeVar("ResultT")
 
@@ -39,20 +39,20 @@ class SqliteIndex:
             self._thread.shutdown()
         self._thread = self._database = None
 
-    async def position(self, tenant_id: str) -> Position:
+    async def position(self, tenant_id: str) -> LogPosition:
         return await self._do(lambda database: database.position(tenant_id))
 
-    async def apply(self, tenant_id: str, after: Position, entries: Sequence[Logged]) -> None:
+    async def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
         await self._do(lambda database: database.apply(tenant_id, after, entries))
 
-    async def forget_before(self, tenant_id: str, first: Position | None) -> None:
-        await self._do(lambda database: database.forget_before(tenant_id, first))
+    async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
+        await self._do(lambda database: database.delete_before(tenant_id, first))
 
     async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
         return await self._do(lambda database: database.search(tenant_id, query, vector))
 
-    async def unembedded(self, most: int) -> list[Unembedded]:
-        return await self._do(lambda database: database.unembedded(most))
+    async def list_missing_vectors(self, most: int) -> list[MissingVector]:
+        return await self._do(lambda database: database.list_missing_vectors(most))
 
     async def _do(self, work: Callable[[Database], ResultT]) -> ResultT:
         if self._thread is None:

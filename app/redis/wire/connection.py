@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from app.errors import StorageUnavailable
-from app.redis.wire.protocol import Line
+from app.redis.wire.protocol import RedisProtocol
 
 _MOST = 512
 """Commands under way; the others wait here. A page of a log is an answer of up to two hundred kilobytes, so it is not
@@ -94,8 +94,8 @@ class Connection:
         self._driver = self._made(retries=1)
         # Its reader alone connects again. RESP 3 would make a message something that is only logged by the way.
         self._listening_driver = self._made(retries=0, protocol=2)
-        self._line: Line | None = None
-        self._listening: Line | None = None
+        self._line: RedisProtocol | None = None
+        self._listening: RedisProtocol | None = None
         self._cluster: RedisCluster | None = None
         self._is_known = False  # what kind of server this is
         self._scripts: dict[str, Script] = {}
@@ -113,7 +113,7 @@ class Connection:
         self._scripts[script.sha] = script
         return script
 
-    async def advice(self) -> list[str]:
+    async def configuration_advice(self) -> list[str]:
         """What about this server could lose runs; empty where all is well, or where it may not be asked."""
         try:
             found = await self.call("CONFIG", "GET", "maxmemory-policy", "appendonly")
@@ -150,13 +150,13 @@ class Connection:
         if self._cluster is not None:
             await self._cluster.aclose()
 
-    async def listen(self, hear: Callable[[Any], None], lose: Callable[[], None]) -> Line:
+    async def listen(self, hear: Callable[[Any], None], lose: Callable[[], None]) -> RedisProtocol:
         """A new line for Pub/Sub, instead of the last. Raises one of `TROUBLE`."""
         driver = self._listening_driver
         await driver.disconnect(nowait=True)
         async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
             await driver.connect()  # type: ignore[no-untyped-call]
-        self._listening = Line.over(driver, hear, lose)
+        self._listening = RedisProtocol.over(driver, hear, lose)
         return self._listening
 
     async def call(self, *command: Any) -> Any:
@@ -229,7 +229,7 @@ class Connection:
                 self._said.append(self._asked.popleft())
                 self._under_way += len(asked.commands)
                 asked.said_at = self._watched
-                self._line.say(asked.packed)
+                self._line.send(asked.packed)
 
     def _hear(self, answer: Any) -> None:
         if isinstance(answer, PushNotification) or not self._said:
@@ -249,7 +249,7 @@ class Connection:
         """The server was demoted, and would refuse every write for ever: who is at the address now is asked next."""
         for line in (self._line, self._listening):
             if line is not None:
-                line.hang_up()
+                line.abort()
 
     def _lose(self) -> None:
         """It may have died of a restart, or the way has become silent: what has no answer is said once more."""
@@ -278,7 +278,7 @@ class Connection:
                 if not self._is_known:
                     await self._find_out()
             if self._cluster is None:
-                self._line = Line.over(self._driver, self._hear, self._lose)
+                self._line = RedisProtocol.over(self._driver, self._hear, self._lose)
         except TROUBLE as error:
             self._fail(_cause(error))
         finally:
@@ -322,7 +322,7 @@ class Connection:
         if self._line is not None and self._said:
             silent_since = max(self._said[0].said_at, self._heard_at)
             if silent_since + _WATCHES < self._watched:
-                self._line.hang_up()
+                self._line.abort()
         for waiting in (self._said, self._asked):  # the oldest first
             for asked in takewhile(lambda each: each.asked_at + 2 * _WATCHES < self._watched, waiting):
                 asked.fail(_cause(TimeoutError()))

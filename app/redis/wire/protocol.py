@@ -18,7 +18,7 @@ from redis.exceptions import InvalidResponse
 _NOTHING_YET = object()
 
 
-class Line(asyncio.Protocol):
+class RedisProtocol(asyncio.Protocol):
     """`hear` is told every answer (an error reply is one, too) and every message, in order; `lose`, once, that nothing
     more will come."""
 
@@ -48,12 +48,12 @@ class Line(asyncio.Protocol):
     def is_open(self) -> bool:
         return not self._transport.is_closing()
 
-    def say(self, packed: bytes) -> None:
+    def send(self, packed: bytes) -> None:
         """What is said in one turn of the event loop goes out together. On a line that breaks nobody hears it."""
         if self.is_open:
             self._transport.write(packed)
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """`lose` is told soon."""
         self._transport.abort()
 
@@ -63,7 +63,7 @@ class Line(asyncio.Protocol):
             while (answer := self._reader.gets()) is not _NOTHING_YET:
                 self._hear(answer)
         except InvalidResponse:
-            self.hang_up()
+            self.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._lose()

@@ -17,7 +17,7 @@ from hiredis import pack_command
 from app.errors import StorageUnavailable
 from app.redis import keys
 from app.redis.wire.connection import TROUBLE, Command, Connection
-from app.redis.wire.protocol import Line
+from app.redis.wire.protocol import RedisProtocol
 
 Listener = Callable[[bytes | None], None]
 """Called with a message, or with None: the subscription is new, look at the keys."""
@@ -30,14 +30,14 @@ _FORGET_SECONDS = 0.05
 log = structlog.get_logger(__name__)
 
 
-class Channels:
+class PubSub:
     """`subscribe` returns once the server has acknowledged: from then on no message is missed but by a broken line."""
 
     def __init__(self, connection: Connection, node_id: str, *, timeout_seconds: float) -> None:
         self._connection = connection
         self._pulse = keys.pulse(node_id)
         self._timeout_seconds = timeout_seconds
-        self._line: Line | None = None
+        self._line: RedisProtocol | None = None
         self._listeners: dict[str, Listener] = {}
         self._acknowledged: set[str] = set()
         self._awaited: dict[str, asyncio.Event] = {}
@@ -54,7 +54,7 @@ class Channels:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._line is not None:
-            self._line.hang_up()
+            self._line.abort()
 
     def is_subscribed(self, channel: str) -> bool:
         """Whether the server has acknowledged, on the connection of now."""
@@ -102,11 +102,11 @@ class Channels:
         forgotten, self._forgotten = self._forgotten, {}
         self._send("UNSUBSCRIBE", [name for name in forgotten if name not in self._listeners])
 
-    def _send(self, word: str, channels: Sequence[str]) -> None:
+    def _send(self, word: str, pubsub: Sequence[str]) -> None:
         if self._line is not None:
-            for start in range(0, len(channels), _BATCH):
-                command: Command = (word, *channels[start : start + _BATCH])
-                self._line.say(pack_command(command))
+            for start in range(0, len(pubsub), _BATCH):
+                command: Command = (word, *pubsub[start : start + _BATCH])
+                self._line.send(pack_command(command))
 
     async def _listen(self) -> None:
         while True:
@@ -127,7 +127,7 @@ class Channels:
     def _dispatch(self, message: Any) -> None:
         self._heard.set()
         if isinstance(message, Exception) and self._line is not None:
-            self._line.hang_up()  # it will not let us listen; another may
+            self._line.abort()  # it will not let us listen; another may
         if not isinstance(message, list) or message[0] not in (b"subscribe", b"message"):
             return  # an answer to a ping, or to an `UNSUBSCRIBE`
         kind, name, data = message
@@ -150,9 +150,9 @@ class Channels:
             if line is None:
                 continue
             self._heard.clear()
-            line.say(pack_command(("PING",)))
+            line.send(pack_command(("PING",)))
             try:
                 async with asyncio.timeout(self._timeout_seconds):
                     await self._heard.wait()
             except TimeoutError:
-                line.hang_up()
+                line.abort()

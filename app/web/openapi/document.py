@@ -118,15 +118,15 @@ class Document:
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def _answers(self, said: Operation) -> dict[int, JsonObject]:
-        answers = {said.status: self._success(said)}
+        responses = {said.status: self._success(said)}
         for status, data in said.also.items():
-            answers[status] = _answer(status)
+            responses[status] = _answer(status)
             if data is not None:
-                answers[status]["content"] = {_JSON: {"schema": self._envelope(data)}}
+                responses[status]["content"] = {_JSON: {"schema": self._envelope(data)}}
         for status, errors in _by_status(_errors(said)).items():
-            answers.setdefault(status, {**_answer(status), "description": "", "content": {}})
-            _add_errors(answers[status], errors, is_stream=said.is_stream)
-        return answers
+            responses.setdefault(status, {**_answer(status), "description": "", "content": {}})
+            _add_errors(responses[status], errors, is_stream=said.is_stream)
+        return responses
 
     def _success(self, said: Operation) -> JsonObject:
         answer = _answer(said.status)
@@ -164,10 +164,12 @@ class Document:
 
 
 def _drawn(operations: Sequence[Operation]) -> tuple[Types, Definitions]:
-    written = [data for said in operations for data in (said.data, *said.also.values()) if data is not None]
+    struct_as_typed_dict = [
+        data for said in operations for data in (said.data, *said.also.values()) if data is not None
+    ]
     read = [model for said in operations for model in (said.query, said.headers, said.body) if model is not None]
     return draw(
-        [*((data, "serialization") for data in written), *((model, "validation") for model in read)],
+        [*((data, "serialization") for data in struct_as_typed_dict), *((model, "validation") for model in read)],
         _SCHEMAS,
     )
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from app.ports.typed_json import written
-from app.web.openapi.schemas import Drawing
+from app.ports.typed_json import struct_as_typed_dict
+from app.web.openapi.schemas import JsonSchemaGenerator
 from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.frames import Shape
@@ -65,7 +65,9 @@ def event_schema(event: type[Event], shape: Shape) -> JsonObject:
 
 def own_schema(event: type[Event], *, with_aliases: bool = True) -> JsonObject:
     """The fields that are the event's own."""
-    model = TypeAdapter(written(event)).json_schema(mode="serialization", schema_generator=Drawing)
+    model = TypeAdapter(struct_as_typed_dict(event)).json_schema(
+        mode="serialization", schema_generator=JsonSchemaGenerator
+    )
     properties: JsonObject = dict(model["properties"])
     for name in event.OMITTED_WHEN_NONE:  # where it is there, it is not null
         (properties[name],) = (kind for kind in properties[name]["anyOf"] if kind != {"type": "null"})

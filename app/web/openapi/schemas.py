@@ -15,7 +15,7 @@ Direction = Literal["validation", "serialization"]
 """What is read from a client, or what is written to one."""
 
 
-class Drawing(GenerateJsonSchema):
+class JsonSchemaGenerator(GenerateJsonSchema):
     """No made-up titles and defaults; what is written is written whole, but for what may be null."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
@@ -49,5 +49,7 @@ Definitions = dict[str, JsonObject]
 def draw(types: Iterable[tuple[Any, Direction]], prefix: str) -> tuple[Types, Definitions]:
     """The schema of each type, and the definitions that they refer to, as `{prefix}{name}`."""
     inputs = [((kind, direction), direction, TypeAdapter(kind)) for kind, direction in dict.fromkeys(types)]
-    schemas, shared = TypeAdapter.json_schemas(inputs, ref_template=prefix + "{model}", schema_generator=Drawing)
+    schemas, shared = TypeAdapter.json_schemas(
+        inputs, ref_template=prefix + "{model}", schema_generator=JsonSchemaGenerator
+    )
     return {key: schema for (key, _), schema in schemas.items()}, shared.get("$defs", {})

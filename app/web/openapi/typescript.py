@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.ports.responses import Outcome, RequestPage, RunDetails, RunPage, ServiceInfo, StoredRequest
+from app.ports.responses import DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo, StoredApprovalRequest
 from app.web.openapi.events import own_schema
 from app.web.openapi.schemas import draw
 from statemachine.checkpoint import JsonObject
@@ -18,7 +18,7 @@ from statemachine.views.timeline import Timeline
 BEGIN = "// <generated>"
 END = "// </generated>"
 _PREFIX = "#/"
-_ANSWERS = (RunPage, RequestPage, RunDetails, Outcome, StoredRequest, ServiceInfo, Timeline)
+_ANSWERS = (RunPage, RequestPage, RunDetails, DecisionResult, StoredApprovalRequest, ServiceInfo, Timeline)
 _WORDS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 

@@ -9,10 +9,10 @@ from quart import Blueprint, Response, request
 from app.console.files import PAGE, PageFile, page_files
 from app.errors import NotFound, PermissionDenied
 from app.ports.responses import ConsoleToken
-from app.web.one_time_codes import Entrance
+from app.web.one_time_codes import OneTimeCodes
 from app.web.openapi.operations import operation
-from app.web.responses import Answers
-from app.web.validation import CodeBody, read
+from app.web.responses import ResponseBuilder
+from app.web.validation import OneTimeCodeBody, read
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -33,7 +33,7 @@ _HEADERS = {
 }
 
 
-def console_routes(answers: Answers, entrance: Entrance | None) -> Blueprint:
+def console_routes(responses: ResponseBuilder, one_time_codes: OneTimeCodes | None) -> Blueprint:
     routes = Blueprint("console", __name__, url_prefix="/aura/console")
     files = page_files()
 
@@ -57,23 +57,23 @@ def console_routes(answers: Answers, entrance: Entrance | None) -> Blueprint:
             raise NotFound(f"the console has no file {name[:80]}")
         return await _served(files[name])
 
-    if entrance is None:
+    if one_time_codes is None:
         return routes
 
     @routes.post("/token")
     @operation(
         "The token behind a one-time code",
         data=ConsoleToken,
-        body=CodeBody,
+        body=OneTimeCodeBody,
         access="anybody",
         errors=(PermissionDenied,),
     )
     async def exchange() -> Response:
-        body = await read(request, CodeBody)
-        token = entrance.exchange(body.code)
+        body = await read(request, OneTimeCodeBody)
+        token = one_time_codes.exchange(body.code)
         if token is None:
             raise PermissionDenied("code: it was used, has expired, or never was; take a new link")
-        response = answers.success({"token": token})
+        response = responses.success({"token": token})
         response.headers["Cache-Control"] = "no-store"
         return response
 

@@ -7,15 +7,15 @@ import asyncio
 from quart import Blueprint, Response, request
 
 from app.errors import FormatUnavailable, NotFound
-from app.runs.queries import RunRecords
-from app.runs.resume import Resumption
+from app.runs.queries import RunQueries
+from app.runs.resume import RunLocator
 from app.web.auth import Authenticator
 from app.web.diagrams import MEDIA_TYPES, draw
 from app.web.openapi.operations import operation
-from app.web.validation import DrawingQuery, read_query
+from app.web.validation import DiagramQuery, read_query
 
 
-def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumption) -> Blueprint:
+def diagram_routes(auth: Authenticator, queries: RunQueries, locator: RunLocator) -> Blueprint:
     routes = Blueprint("diagram", __name__, url_prefix="/aura/fsm")
     one_at_a_time = asyncio.Lock()  # a picture is never worth the cores that runs need
 
@@ -24,21 +24,21 @@ def diagram_routes(auth: Authenticator, records: RunRecords, resumption: Resumpt
         "The machine in one of several formats; with sessionId the run in it, for those who may see the run",
         media_types=tuple(type.partition(";")[0] for type in MEDIA_TYPES.values()),
         access="either",
-        query=DrawingQuery,
+        query=DiagramQuery,
         errors=(FormatUnavailable, NotFound),
     )
     async def show() -> Response:
-        query = read_query(request, DrawingQuery)
-        format, session_id, glance = query.format, query.session_id, None
+        query = read_query(request, DiagramQuery)
+        format, session_id, snapshot = query.format, query.session_id, None
         if session_id:
             principal = auth.authenticate(request.headers)
-            _, checkpoint = await resumption.run(principal, session_id)
-            glance = records.glance(checkpoint)
+            _, checkpoint = await locator.run(principal, session_id)
+            snapshot = queries.snapshot(checkpoint)
         if format == "png":
             async with one_at_a_time:
-                drawing = await asyncio.to_thread(draw, format, glance)
+                drawing = await asyncio.to_thread(draw, format, snapshot)
         else:
-            drawing = draw(format, glance)
+            drawing = draw(format, snapshot)
         response = Response(drawing, content_type=MEDIA_TYPES[format])
         response.headers["Cache-Control"] = "no-store" if session_id else "max-age=300"
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -10,30 +10,30 @@ from app.errors import ServiceBusy, StorageUnavailable
 from app.ports.decisions import DecisionBus
 from app.ports.journal import Journal
 from app.ports.model import Model
-from app.ports.responses import ServiceInfo, Up
+from app.ports.responses import HealthStatus, ServiceInfo
 from app.runs.service import RunService
 from app.web.openapi.operations import operation
-from app.web.responses import Answers
+from app.web.responses import ResponseBuilder
 from statemachine.states import State
 
 VERSION = importlib.metadata.version("aura-platform")
 
 
 def health_routes(
-    answers: Answers, runs: RunService, journal: Journal, decisions: DecisionBus, model: Model
+    responses: ResponseBuilder, runs: RunService, journal: Journal, decisions: DecisionBus, model: Model
 ) -> Blueprint:
     routes = Blueprint("health", __name__)
 
     @routes.get("/health")
     @routes.get("/aura/health")
-    @operation("Liveness", data=Up, access="anybody")
+    @operation("Liveness", data=HealthStatus, access="anybody")
     async def health() -> Response:
-        return answers.success({"status": "UP"}, message="살아 있습니다.")
+        return responses.success({"status": "UP"}, message="살아 있습니다.")
 
     @routes.get("/ready")
     @operation(
         "Readiness: Redis answers, and this replica is not shutting down",
-        data=Up,
+        data=HealthStatus,
         access="anybody",
         errors=(ServiceBusy, StorageUnavailable),
     )
@@ -41,10 +41,12 @@ def health_routes(
         if runs.is_draining:
             raise ServiceBusy("this replica is shutting down")
         await journal.ping()
-        if not runs.is_alive:
+        if not runs.has_lease:
             raise StorageUnavailable("this node has no lease at the moment")
-        hints = {"hints": decisions.hints} if decisions.hints else {}  # ready all the same: others' decisions do arrive
-        return answers.success({"status": "UP", **hints}, message="준비되었습니다.")
+        hints = (
+            {"hints": decisions.sender_hints} if decisions.sender_hints else {}
+        )  # ready all the same: others' decisions do arrive
+        return responses.success({"status": "UP", **hints}, message="준비되었습니다.")
 
     @routes.get("/aura/info")
     @operation("What this is", data=ServiceInfo, access="anybody")
@@ -55,6 +57,6 @@ def health_routes(
             "model": model.name,
             "states": list(State),
         }
-        return answers.success(about, message="Aura-Platform")
+        return responses.success(about, message="Aura-Platform")
 
     return routes

@@ -9,17 +9,17 @@ from quart import Blueprint, Response, request
 
 from app.errors import NotFound, PermissionDenied
 from app.ports.decisions import ApprovalRequest
-from app.ports.responses import Outcome, Signal, StoredRequest
+from app.ports.responses import DecisionResult, Signal, StoredApprovalRequest
 from app.runs.approvals import ApprovalService
 from app.web.auth import Authenticator
 from app.web.openapi.operations import operation
-from app.web.responses import Answers
+from app.web.responses import ResponseBuilder
 from app.web.validation import DecisionBody, read
 from statemachine.decisions import Verdict
 
 _DECIDING: dict[str, Any] = {
-    "data": Outcome,
-    "also": {409: Outcome},
+    "data": DecisionResult,
+    "also": {409: DecisionResult},
     "body": DecisionBody,
     "is_body_required": False,
     "is_user_required": True,
@@ -27,14 +27,14 @@ _DECIDING: dict[str, Any] = {
 }
 
 
-def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answers) -> Blueprint:
+def hitl_routes(auth: Authenticator, approvals: ApprovalService, responses: ResponseBuilder) -> Blueprint:
     routes = Blueprint("hitl", __name__, url_prefix="/aura/hitl")
 
     @routes.get("/requests/<request_id>")
-    @operation("An approval request, as JSON text (§5)", data=Json[StoredRequest], errors=(NotFound,))
+    @operation("An approval request, as JSON text (§5)", data=Json[StoredApprovalRequest], errors=(NotFound,))
     async def show(request_id: str) -> Response:
         found = await approvals.request(auth.authenticate(request.headers), request_id)
-        return answers.success(found.raw, message="승인 요청입니다.")
+        return responses.success(found.raw, message="승인 요청입니다.")
 
     @routes.post("/approve/<request_id>")
     @operation("Say yes to a request; 409: an earlier decision stands, or it came too late", **_DECIDING)
@@ -52,7 +52,7 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answer
     )
     async def signal(session_id: str) -> Response:
         raw = await approvals.signal(auth.authenticate(request.headers), session_id)
-        return answers.success(raw, message="아직 신호가 없습니다." if raw is None else "마지막 신호입니다.")
+        return responses.success(raw, message="아직 신호가 없습니다." if raw is None else "마지막 신호입니다.")
 
     async def _decide(request_id: str, verdict: Verdict) -> Response:
         principal = auth.authenticate(request.headers, user_required=True)
@@ -68,13 +68,13 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, answers: Answer
             skip=body.skip and verdict == "rejected",
         )
         message = "결정이 기록되었습니다." if is_first else "이미 결정되었거나 만료된 요청입니다."
-        return answers.success(_outcome(settled), message=message, status=200 if is_first else 409)
+        return responses.success(_outcome(settled), message=message, status=200 if is_first else 409)
 
     return routes
 
 
-def _outcome(settled: ApprovalRequest) -> Outcome:
-    outcome: Outcome = {
+def _outcome(settled: ApprovalRequest) -> DecisionResult:
+    outcome: DecisionResult = {
         "requestId": settled.request_id,
         "sessionId": settled.session_id,
         "status": settled.status,

@@ -7,13 +7,13 @@ import re
 from quart import Blueprint, Response, request
 
 from app.errors import NotFound, RunEnded
-from app.ports.responses import Cancelling, RequestPage, RunDetails, RunPage
-from app.runs.queries import RunRecords
-from app.runs.resume import Resumption
+from app.ports.responses import CancelAccepted, RequestPage, RunDetails, RunPage
+from app.runs.queries import RunQueries
+from app.runs.resume import RunLocator
 from app.runs.service import RunService
 from app.web.auth import Authenticator
 from app.web.openapi.operations import operation
-from app.web.responses import Answers
+from app.web.responses import ResponseBuilder
 from app.web.validation import PageQuery, RunQuery, TimelineQuery, read_query
 from statemachine.frames import compact_json
 from statemachine.views.timeline import Timeline, chrome_trace
@@ -22,9 +22,9 @@ from statemachine.views.timeline import Timeline, chrome_trace
 def run_routes(
     auth: Authenticator,
     runs: RunService,
-    records: RunRecords,
-    resumption: Resumption,
-    answers: Answers,
+    queries: RunQueries,
+    locator: RunLocator,
+    responses: ResponseBuilder,
 ) -> Blueprint:
     routes = Blueprint("runs", __name__, url_prefix="/aura")
 
@@ -33,23 +33,23 @@ def run_routes(
     async def listing() -> Response:
         principal = auth.authenticate(request.headers)
         query = read_query(request, RunQuery)
-        page = await records.page(
+        page = await queries.page(
             principal, state=query.state, only_own=query.scope == "own", offset=query.offset, limit=query.limit
         )
-        return answers.success(page)
+        return responses.success(page)
 
     @routes.get("/hitl/pending")
     @operation("Open approval requests, as for runs", data=RequestPage, query=PageQuery)
     async def pending() -> Response:
         principal = auth.authenticate(request.headers)
         query = read_query(request, PageQuery)
-        return answers.success(await records.pending(principal, offset=query.offset, limit=query.limit))
+        return responses.success(await queries.pending(principal, offset=query.offset, limit=query.limit))
 
     @routes.get("/runs/<session_id>")
     @operation("One run whole: ledger, path, usage, answer", data=RunDetails, errors=(NotFound,))
     async def show(session_id: str) -> Response:
-        record, checkpoint = await resumption.run(auth.authenticate(request.headers), session_id)
-        return answers.success(records.whole(checkpoint, record.task_id))
+        record, checkpoint = await locator.run(auth.authenticate(request.headers), session_id)
+        return responses.success(queries.details(checkpoint, record.task_id))
 
     @routes.get("/runs/<session_id>/timeline")
     @operation(
@@ -62,24 +62,24 @@ def run_routes(
     async def timeline(session_id: str) -> Response:
         principal = auth.authenticate(request.headers)
         query = read_query(request, TimelineQuery)
-        _, checkpoint = await resumption.run(principal, session_id)
-        shown = records.timeline(checkpoint)
+        _, checkpoint = await locator.run(principal, session_id)
+        shown = queries.timeline(checkpoint)
         if query.format == "json":
-            return answers.success(shown.to_json_object())
+            return responses.success(shown.to_json_object())
         response = Response(compact_json(chrome_trace(shown)), content_type="application/json")
         response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(session_id)}.trace.json"'
         return response
 
     @routes.post("/runs/<session_id>/cancel")
     @routes.delete("/runs/<session_id>")
-    @operation("Cancel a run, in any state, on any node", data=Cancelling, status=202, errors=(NotFound, RunEnded))
+    @operation("Cancel a run, in any state, on any node", data=CancelAccepted, status=202, errors=(NotFound, RunEnded))
     async def cancel(session_id: str) -> Response:
         principal = auth.authenticate(request.headers)
-        await resumption.visible(principal, session_id)
+        await locator.visible(principal, session_id)
         if not await runs.cancel(session_id, principal.user_id):
             raise RunEnded(f"the run {session_id} has ended; there is nothing to cancel")
-        cancelling: Cancelling = {"sessionId": session_id, "status": "cancelling"}
-        return answers.success(cancelling, status=202)
+        cancelling: CancelAccepted = {"sessionId": session_id, "status": "cancelling"}
+        return responses.success(cancelling, status=202)
 
     return routes
 

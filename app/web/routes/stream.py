@@ -6,18 +6,18 @@ from quart import Blueprint, Response, g, request
 
 from app.errors import NotFound, ServiceBusy, ThreadBusy, TooManyRuns
 from app.ports.identity import Principal
-from app.runs.creation import Ask
-from app.runs.resume import Position, Resumption
+from app.runs.creation import StartRun
+from app.runs.resume import RunLocator, StreamPosition
 from app.runs.service import RunService
 from app.web.auth import Authenticator
 from app.web.connection import StreamResponse
 from app.web.openapi.operations import operation
 from app.web.responses import STREAM_PATH, stream_headers
-from app.web.sse import ResumeExpired, Streams
-from app.web.validation import ResumeHeaders, RunNamed, StartHeaders, StreamBody, read, read_headers, read_query
+from app.web.sse import EventStreams, ResumeExpired
+from app.web.validation import ResumeHeaders, RunSelector, StartHeaders, StreamBody, read, read_headers, read_query
 
 
-def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption, streams: Streams) -> Blueprint:
+def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams) -> Blueprint:
     routes = Blueprint("stream", __name__)
 
     @routes.post(STREAM_PATH)
@@ -25,7 +25,7 @@ def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption,
         "Start a run and read its events; with Last-Event-ID resume one (the body may be empty then)",
         is_stream=True,
         body=StreamBody,
-        query=RunNamed,
+        query=RunSelector,
         headers=StartHeaders,
         errors=(ResumeExpired, ServiceBusy, ThreadBusy, TooManyRuns),
     )
@@ -36,29 +36,27 @@ def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption,
             resent = await read(request, StreamBody, may_be_empty=True)
             return await _resume(principal, headers, _ask(resent, headers) if resent else None)
         ask = _ask(await read(request, StreamBody), headers)
-        return _stream(Position(await runs.start(principal, ask), 0))
+        return _stream(StreamPosition(await runs.start(principal, ask), 0))
 
     @routes.get(STREAM_PATH)
     @operation(
         "Attach to a run: the named one, or else the caller's newest",
         is_stream=True,
-        query=RunNamed,
+        query=RunSelector,
         headers=ResumeHeaders,
         errors=(NotFound,),
     )
     async def attach() -> Response:
         principal = auth.authenticate(request.headers)
         headers = read_headers(request, ResumeHeaders)
-        position = await resumption.find(
-            principal, session_id=_session_id(headers), last_event_id=headers.last_event_id
-        )
+        position = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
         if position is None:
             raise NotFound("there is no run to attach to; POST a prompt to start one")
         return _stream(position)
 
-    async def _resume(principal: Principal, headers: StartHeaders, ask: Ask | None) -> Response:
+    async def _resume(principal: Principal, headers: StartHeaders, ask: StartRun | None) -> Response:
         """It never starts a run: a prompt is not executed twice because a network broke (§3)."""
-        position = await resumption.find(
+        position = await locator.find(
             principal,
             session_id=_session_id(headers),
             last_event_id=headers.last_event_id,
@@ -68,7 +66,7 @@ def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption,
             raise ResumeExpired("post the prompt again without Last-Event-ID")
         return _stream(position)
 
-    def _stream(position: Position) -> Response:
+    def _stream(position: StreamPosition) -> Response:
         # A HEAD would follow the run to its end and show nothing of it.
         opened = streams.open(position.session_id, position.after)
         response = Response(b"") if request.method == "HEAD" else StreamResponse(opened)
@@ -80,11 +78,11 @@ def stream_routes(auth: Authenticator, runs: RunService, resumption: Resumption,
 
 
 def _session_id(headers: ResumeHeaders) -> str | None:
-    return read_query(request, RunNamed).session_id or headers.session_id
+    return read_query(request, RunSelector).session_id or headers.session_id
 
 
-def _ask(body: StreamBody, headers: StartHeaders) -> Ask:
-    return Ask(
+def _ask(body: StreamBody, headers: StartHeaders) -> StartRun:
+    return StartRun(
         prompt=body.prompt,
         context=body.context,
         trace_id=g.trace_id,

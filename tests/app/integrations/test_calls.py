@@ -8,7 +8,7 @@ from app.dev.demo.http import Answer, HttpServer, Request
 from app.integrations.agent_task import Complete, Create, Fail, Report, Start
 from app.integrations.breaker import Breaker
 from app.integrations.main_service import Away, Caller, CallerRefused, CallRefused, MainService
-from app.integrations.seal import Seal
+from app.integrations.token_cipher import TokenCipher
 from tests.harness.process import free_port
 from tests.statemachine.runs import request
 
@@ -142,12 +142,12 @@ def test_the_rest_has_a_longest() -> None:
 
 
 def test_a_token_opens_only_for_its_run_and_with_the_secret() -> None:
-    seal = Seal("a secret of at least thirty-two bytes!!")
-    sealed = seal.close("session_1", CALLER)
-    assert CALLER.token not in sealed
-    assert seal.open("session_1", sealed) == CALLER
-    assert seal.open("session_2", sealed) is None
-    assert seal.open("session_1", sealed[:-2]) is None
-    assert seal.open("session_1", "no.t.a.t.oken") is None
-    assert Seal("another secret of at least thirty-two").open("session_1", sealed) is None
+    cipher = TokenCipher("a secret of at least thirty-two bytes!!")
+    encrypted_token = cipher.close("session_1", CALLER)
+    assert CALLER.token not in encrypted_token
+    assert cipher.open("session_1", encrypted_token) == CALLER
+    assert cipher.open("session_2", encrypted_token) is None
+    assert cipher.open("session_1", encrypted_token[:-2]) is None
+    assert cipher.open("session_1", "no.t.a.t.oken") is None
+    assert TokenCipher("another secret of at least thirty-two").open("session_1", encrypted_token) is None
     assert "the-token" not in repr(CALLER)

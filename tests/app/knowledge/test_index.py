@@ -12,7 +12,7 @@ import pytest
 from app.dev.demo.embeddings import embedding
 from app.knowledge.embeddings import quantised
 from app.knowledge.events import parse
-from app.ports.knowledge import START, KnowledgeIndex, Logged, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import START, KnowledgeEntry, KnowledgeIndex, Query, Vector, WorkspaceEvent
 from tests.harness.knowledge import MODEL, Opened
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "knowledge"
@@ -29,7 +29,7 @@ async def index(opened: Opened) -> KnowledgeIndex:
 
 async def put(index: KnowledgeIndex, *entries: WorkspaceEvent | Vector, tenant: str = "t1") -> None:
     after = await index.position(tenant)
-    logged = [Logged((after[0] + n, 0), entry) for n, entry in enumerate(entries, start=1)]
+    logged = [KnowledgeEntry((after[0] + n, 0), entry) for n, entry in enumerate(entries, start=1)]
     await index.apply(tenant, after, logged)
 
 
@@ -114,18 +114,18 @@ async def test_vectors_find_what_words_do_not(index: KnowledgeIndex) -> None:
 async def test_events_wait_for_vectors_of_the_model_in_use_the_newest_first(index: KnowledgeIndex) -> None:
     await put(index, event(1, "하나", "본문"), event(2, "둘"), event(3, "셋"), Vector("e2", "other", b"\x01\x02"))
     await put(index, event(1, "남의 것"), tenant="t2")
-    waiting = await index.unembedded(10)
+    waiting = await index.list_missing_vectors(10)
     assert [(item.tenant_id, item.event_id) for item in waiting] == [
         ("t1", "e3"),
         ("t1", "e2"),
         ("t1", "e1"),
         ("t2", "e1"),
     ]
-    assert waiting[2].wording == "하나\n본문"
+    assert waiting[2].embedding_text == "하나\n본문"
     await put(index, Vector("e3", MODEL, b"\x01\x02"), Vector("e2", MODEL, b""), Vector("gone", MODEL, b"\x01\x02"))
-    assert [item.event_id for item in await index.unembedded(1)] == ["e1"]
+    assert [item.event_id for item in await index.list_missing_vectors(1)] == ["e1"]
     await put(index, Vector("e1", MODEL, b"\x01\x02\x03"))  # other dimensions: not taken, and not asked for again
-    assert await index.unembedded(10) == [item for item in waiting if item.tenant_id == "t2"]
+    assert await index.list_missing_vectors(10) == [item for item in waiting if item.tenant_id == "t2"]
     assert await ids(index, "", b"\x01\x02") == ["e3"]
 
 
@@ -133,22 +133,22 @@ async def test_events_wait_for_vectors_of_the_model_in_use_the_newest_first(inde
 
 
 async def test_what_is_in_already_changes_nothing(index: KnowledgeIndex) -> None:
-    entries = [Logged((5, 0), event(1, "견적서")), Logged((5, 1), event(2, "회의록"))]
+    entries = [KnowledgeEntry((5, 0), event(1, "견적서")), KnowledgeEntry((5, 1), event(2, "회의록"))]
     await index.apply("t1", START, entries)
     await index.apply("t1", START, entries)
     assert await index.position("t1") == (5, 1)
-    await index.apply("t1", (5, 1), [Logged((6, 0), event(1, "견적서 again"))])
+    await index.apply("t1", (5, 1), [KnowledgeEntry((6, 0), event(1, "견적서 again"))])
     assert [hit.event.title for hit in await index.search("t1", Query("견적"), None)] == ["견적서"]
 
 
 async def test_what_the_log_dropped_is_dropped(index: KnowledgeIndex) -> None:
     vector = b"\x01\x02"
     await put(index, event(1, "견적서"), event(2, "견적서"), Vector("e1", MODEL, vector), Vector("e2", MODEL, vector))
-    await index.forget_before("t1", (2, 0))
+    await index.delete_before("t1", (2, 0))
     assert await ids(index, "견적", vector) == ["e2"]
-    await index.forget_before("t1", None)
+    await index.delete_before("t1", None)
     assert await ids(index, "견적", vector) == []
-    await index.forget_before("unknown", None)
+    await index.delete_before("unknown", None)
 
 
 async def test_it_keeps_what_is_in_it_for_its_generation(opened: Opened) -> None:
@@ -170,16 +170,20 @@ async def test_processes_share_it_and_nothing_is_lost_when_one_empties_it(opened
     await put(one, event(1, "견적서"))
     assert await ids(other, "견적") == ["e1"]
     await other.open(2)
-    await one.apply("t1", (1, 0), [Logged((2, 0), event(2, "견적서"))])
+    await one.apply("t1", (1, 0), [KnowledgeEntry((2, 0), event(2, "견적서"))])
     assert await one.position("t1") == START, "what came before it is not there: the log is read again"
-    await one.apply("t1", START, [Logged((1, 0), event(1, "견적서")), Logged((2, 0), event(2, "견적서"))])
+    await one.apply(
+        "t1", START, [KnowledgeEntry((1, 0), event(1, "견적서")), KnowledgeEntry((2, 0), event(2, "견적서"))]
+    )
     assert set(await ids(other, "견적")) == {"e1", "e2"}
 
 
 async def test_what_two_take_in_at_once_is_in_once(opened: Opened) -> None:
     """And the many that open it at once empty it once."""
     processes = await asyncio.gather(*(opened(3) for _ in range(4)))
-    batches = [[Logged((n, 0), event(n, f"견적서 {n}호", "견적")) for n in range(at, at + 5)] for at in range(1, 41, 5)]
+    batches = [
+        [KnowledgeEntry((n, 0), event(n, f"견적서 {n}호", "견적")) for n in range(at, at + 5)] for at in range(1, 41, 5)
+    ]
 
     async def follow(index: KnowledgeIndex) -> None:
         while (after := await index.position("t1")) < (40, 0):
@@ -188,4 +192,4 @@ async def test_what_two_take_in_at_once_is_in_once(opened: Opened) -> None:
     await asyncio.gather(*map(follow, processes), *(process.open(3) for process in processes))
     found = await processes[0].search("t1", Query("견적", limit=50), None)
     assert sorted(hit.event.at for hit in found) == list(range(1, 41))
-    assert len(await processes[1].unembedded(100)) == 40
+    assert len(await processes[1].list_missing_vectors(100)) == 40

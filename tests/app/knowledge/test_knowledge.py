@@ -16,7 +16,7 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.knowledge import service
 from app.knowledge.service import Knowledge
-from app.ports.knowledge import Found, Query
+from app.ports.knowledge import Query, SearchResult
 from app.redis import keys
 from app.settings import Settings
 from tests.harness.frames import Frame, check
@@ -33,12 +33,12 @@ def of_type(frames: Sequence[Frame], type: str) -> list[Frame]:
     return [frame for frame in frames if frame.type == type]
 
 
-async def search(aura: Aura, text: str = "견적서", tenant: str = "tenant1", **more: Any) -> Found:
+async def search(aura: Aura, text: str = "견적서", tenant: str = "tenant1", **more: Any) -> SearchResult:
     assert aura.service.knowledge is not None
     return await aura.service.knowledge.search(tenant, Query(text, **more))
 
 
-def ids(found: Found) -> list[str]:
+def ids(found: SearchResult) -> list[str]:
     return [hit.event.id for hit in found.hits]
 
 
@@ -132,7 +132,7 @@ async def test_what_one_replica_heard_is_found_on_another_and_after_a_restart(
         found = await search(aura)
         assert ids(found) == ["evt-1"]
         assert found.is_complete
-        assert not found.by_meaning
+        assert not found.used_vectors
 
 
 async def test_malformed_messages_are_counted_by_reason_and_once_for_all_replicas(

@@ -16,7 +16,7 @@ from app.ports.knowledge import Vector, WorkspaceEvent
 from app.redis import keys
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.wire.connection import Connection
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.pubsub import PubSub
 from tests.harness.knowledge import MODEL
 
 MakeLog = Callable[..., RedisKnowledgeLog]
@@ -28,11 +28,11 @@ A_DAY = 86_400
 @pytest.fixture
 async def make(redis_server: RedisServer, redis_client: redis.Redis) -> AsyncIterator[MakeLog]:
     connection = Connection(redis_server.url, timeout_seconds=3)
-    channels = Channels(connection, "node-x", timeout_seconds=3)
+    pubsub = PubSub(connection, "node-x", timeout_seconds=3)
 
     def log(most_events: int = 1000, most_bytes: int = A_MEGABYTE) -> RedisKnowledgeLog:
         bounds = {"most_events": most_events, "most_bytes": most_bytes}
-        return RedisKnowledgeLog(connection, channels, "node-x", SystemClock(), retention_seconds=A_DAY, **bounds)
+        return RedisKnowledgeLog(connection, pubsub, "node-x", SystemClock(), retention_seconds=A_DAY, **bounds)
 
     yield log
     await connection.close()
@@ -70,7 +70,7 @@ async def test_of_one_millisecond_too_as_many_are_kept_as_may_be_the_newest(
 ) -> None:
     assert await make(most_events=3).accept(events(12)) == [True] * 12
     assert ids(redis_client) == redis_client.zrange(SEEN, 0, -1) == names(9, 10, 11)
-    assert await make(most_events=3).first("t1") == (one_moment, 10)
+    assert await make(most_events=3).first_position("t1") == (one_moment, 10)
 
 
 async def test_of_one_millisecond_too_only_so_many_bytes_are_kept_the_newest(
@@ -89,7 +89,7 @@ async def test_vectors_go_with_what_is_before_them_and_stay_with_their_event(
     log = make(most_events=3)
     for n in range(5):
         await log.accept(events(1, at=n))
-        await log.keep_vectors("t1", [Vector(f"e{n}", MODEL, b"12")])
+        await log.save_vectors("t1", [Vector(f"e{n}", MODEL, b"12")])
     assert ids(redis_client) == fields(redis_client, "v") == names(2, 3, 4)
     summary = await log.summary("t1")
     assert (summary.events, summary.vectors) == (3, 3)

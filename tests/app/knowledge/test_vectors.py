@@ -49,7 +49,7 @@ def raw_client(redis_client: redis.Redis, redis_server: Any) -> redis.Redis:
 async def search(aura: Aura, text: str) -> tuple[list[str], bool]:
     assert aura.service.knowledge is not None
     found = await aura.service.knowledge.search("tenant1", Query(text))
-    return [hit.event.id for hit in found.hits], found.by_meaning
+    return [hit.event.id for hit in found.hits], found.used_vectors
 
 
 async def test_vectors_are_made_once_for_all_replicas_and_found_by_all(
@@ -63,9 +63,9 @@ async def test_vectors_are_made_once_for_all_replicas_and_found_by_all(
         await eventually(lambda: stored_vectors(raw_client) == 3)
         assert sorted(text.split("\n")[0] for text in embedded(model)) == [f"서버 견적서 {n}호" for n in (1, 2, 3)]
         for node in (one, other):
-            found, by_meaning = await search(node, "xx견적xx 2호")
+            found, used_vectors = await search(node, "xx견적xx 2호")
             assert found[0] == "evt-2"
-            assert by_meaning
+            assert used_vectors
     made = len(model.embedded)
     async with running(with_vectors) as again:
         assert (await search(again, "견적서 3호"))[0][0] == "evt-3"

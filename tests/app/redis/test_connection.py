@@ -14,8 +14,8 @@ from app.dev.chaos.link import Relay
 from app.dev.demo.redis import RedisServer
 from app.errors import StorageUnavailable
 from app.redis.wire.connection import _MOST, Connection
-from app.redis.wire.protocol import Line
-from app.redis.wire.pubsub import Channels
+from app.redis.wire.protocol import RedisProtocol
+from app.redis.wire.pubsub import PubSub
 from tests.harness.certificate import Certificate
 from tests.harness.redis_proxy import RedisProxy
 from tests.harness.waiting import eventually
@@ -99,9 +99,9 @@ async def test_an_address_may_ask_for_tls_a_password_and_a_database(tmp_path: Pa
         async with Encrypted(server.port, certificate) as relay:
             address = f"rediss://:secret@127.0.0.1:{relay.port}/3?ssl_ca_certs={certificate.path}"
             connection = Connection(address, timeout_seconds=3)
-            channels, heard = Channels(connection, "node-x", timeout_seconds=3), list[bytes | None]()
-            await channels.start()
-            await channels.subscribe("news", heard.append)
+            pubsub, heard = PubSub(connection, "node-x", timeout_seconds=3), list[bytes | None]()
+            await pubsub.start()
+            await pubsub.subscribe("news", heard.append)
             large = b"x" * 1_000_000
             assert await connection.many([("SET", "key", large), ("GET", "key")]) == [b"OK", large]
             assert b"db=3" in await connection.call("CLIENT", "INFO")
@@ -109,7 +109,7 @@ async def test_an_address_may_ask_for_tls_a_password_and_a_database(tmp_path: Pa
             await eventually(lambda: heard == [None, None])  # subscribed anew
             await connection.call("PUBLISH", "news", "one")
             await eventually(lambda: b"one" in heard)
-            await channels.stop()
+            await pubsub.stop()
             await connection.close()
 
 
@@ -137,54 +137,54 @@ async def test_what_cannot_be_said_to_redis_is_its_callers_own_error(connection:
 
 
 async def test_who_waits_for_a_subscription_that_is_wanted_no_more_waits_no_longer(connection: Connection) -> None:
-    channels = Channels(connection, "node-x", timeout_seconds=3)  # not started: nobody will acknowledge
-    waiting = asyncio.create_task(channels.subscribe("news", lambda _: None))
-    await eventually(lambda: "news" in channels._awaited)
-    channels.unsubscribe("news")
+    pubsub = PubSub(connection, "node-x", timeout_seconds=3)  # not started: nobody will acknowledge
+    waiting = asyncio.create_task(pubsub.subscribe("news", lambda _: None))
+    await eventually(lambda: "news" in pubsub._awaited)
+    pubsub.unsubscribe("news")
     await waiting  # else it raises
 
 
 async def test_a_subscription_that_could_not_be_sent_is_made_up_for(
     connection: Connection, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channels, may_connect, listen = (
-        Channels(connection, "node-x", timeout_seconds=0.2),
+    pubsub, may_connect, listen = (
+        PubSub(connection, "node-x", timeout_seconds=0.2),
         asyncio.Event(),
         connection.listen,
     )
 
-    async def later(*told: Any) -> Line:
+    async def later(*told: Any) -> RedisProtocol:
         await may_connect.wait()
         return await listen(*told)
 
-    await channels.start()
-    await eventually(lambda: channels._line)
+    await pubsub.start()
+    await eventually(lambda: pubsub._line)
     monkeypatch.setattr(connection, "listen", later)
     redis_client.client_kill_filter(_type="pubsub")
-    await eventually(lambda: channels._line is None)
+    await eventually(lambda: pubsub._line is None)
     heard: list[bytes | None] = []
     with pytest.raises(StorageUnavailable):
-        await channels.subscribe("news", heard.append)
+        await pubsub.subscribe("news", heard.append)
     may_connect.set()
     await eventually(lambda: redis_client.pubsub_channels("news"))
     redis_client.publish("news", "one")
     await eventually(lambda: b"one" in heard)
-    await channels.stop()
+    await pubsub.stop()
 
 
 async def test_the_server_hears_of_what_is_wanted_no_more_but_not_of_what_is_wanted_again(
     connection: Connection, redis_client: redis.Redis
 ) -> None:
-    channels = Channels(connection, "node-x", timeout_seconds=3)
-    await channels.start()
+    pubsub = PubSub(connection, "node-x", timeout_seconds=3)
+    await pubsub.start()
     heard: list[bytes | None] = []
     for name in ("kept", "left", "again"):
-        await channels.subscribe(name, heard.append)
-    channels.unsubscribe("left")
-    channels.unsubscribe("again")
-    await channels.subscribe("again", heard.append)
+        await pubsub.subscribe(name, heard.append)
+    pubsub.unsubscribe("left")
+    pubsub.unsubscribe("again")
+    await pubsub.subscribe("again", heard.append)
     await eventually(lambda: not redis_client.pubsub_channels("left"))
     assert set(redis_client.pubsub_channels()) >= {"kept", "again"}
     redis_client.publish("again", "one")
     await eventually(lambda: b"one" in heard)
-    await channels.stop()
+    await pubsub.stop()

@@ -10,7 +10,7 @@ import pytest
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ServiceBusy
-from app.runs.admission import Door
+from app.runs.admission import AdmissionQueue
 from tests.harness.frames import check, parse_frame
 from tests.harness.raw import MakeSettings, whole
 from tests.harness.service import STREAM, Aura, headers, running
@@ -29,11 +29,11 @@ class Processor:
         return self.seconds
 
 
-async def crowd(door: Door, count: int, came_in: list[int] | None = None) -> list[asyncio.Task[None]]:
+async def crowd(admission: AdmissionQueue, count: int, came_in: list[int] | None = None) -> list[asyncio.Task[None]]:
     """So many at once, each before the door when this returns."""
 
     async def one(number: int) -> None:
-        await door.enter()
+        await admission.acquire()
         if came_in is not None:
             came_in.append(number)
 
@@ -42,9 +42,9 @@ async def crowd(door: Door, count: int, came_in: list[int] | None = None) -> lis
     return tasks
 
 
-async def queued(processor: Processor, door: Door, *, beat_seconds: float) -> list[asyncio.Task[None]]:
+async def queued(processor: Processor, admission: AdmissionQueue, *, beat_seconds: float) -> list[asyncio.Task[None]]:
     """A long queue whose first beat took so much processor time."""
-    tasks = await crowd(door, 2000)
+    tasks = await crowd(admission, 2000)
     processor.seconds += beat_seconds
     await eventually(lambda: sum(task.done() for task in tasks) > 16)  # of whom the first did not wait
     return tasks
@@ -57,16 +57,16 @@ async def ended(tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def test_who_came_first_comes_in_first_and_some_at_a_time() -> None:
-    door, came_in = Door(most_seconds=1), list[int]()
-    tasks = await crowd(door, 100, came_in)
+    admission, came_in = AdmissionQueue(most_seconds=1), list[int]()
+    tasks = await crowd(admission, 100, came_in)
     assert 0 < len(came_in) < 100
     await asyncio.gather(*tasks)
     assert came_in == list(range(100))
 
 
 async def test_who_leaves_the_queue_keeps_nobody_from_his_turn() -> None:
-    door, came_in = Door(most_seconds=1), list[int]()
-    tasks = await crowd(door, 100, came_in)
+    admission, came_in = AdmissionQueue(most_seconds=1), list[int]()
+    tasks = await crowd(admission, 100, came_in)
     await ended(tasks[20:90])
     await asyncio.gather(*tasks[90:])
     assert came_in == [*range(20), *range(90, 100)]
@@ -83,30 +83,30 @@ async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
     beat_seconds: float, stood_seconds: float
 ) -> None:
     processor = Processor()
-    door = Door(most_seconds=2, processor_seconds=processor)
-    tasks = await queued(processor, door, beat_seconds=beat_seconds)
+    admission = AdmissionQueue(most_seconds=2, processor_seconds=processor)
+    tasks = await queued(processor, admission, beat_seconds=beat_seconds)
     processor.seconds += stood_seconds
-    door.check()
+    admission.check()
     await ended(tasks)
 
 
 async def test_a_long_queue_that_stands_is_overload_until_it_is_short() -> None:
     processor = Processor()
-    door = Door(most_seconds=2, processor_seconds=processor)
-    tasks = await queued(processor, door, beat_seconds=0.1)
+    admission = AdmissionQueue(most_seconds=2, processor_seconds=processor)
+    tasks = await queued(processor, admission, beat_seconds=0.1)
     processor.seconds += 5
     with pytest.raises(ServiceBusy, match="wait here"):
-        door.check()
+        admission.check()
     await asyncio.gather(*tasks)
-    door.check()
+    admission.check()
 
 
 async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
     processor = Processor()
-    door = Door(most_seconds=0, processor_seconds=processor)
-    tasks = await queued(processor, door, beat_seconds=10)
+    admission = AdmissionQueue(most_seconds=0, processor_seconds=processor)
+    tasks = await queued(processor, admission, beat_seconds=10)
     processor.seconds += 60
-    door.check()
+    admission.check()
     await ended(tasks)
 
 
@@ -115,7 +115,7 @@ async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> As
     """A service before whose door more wait than it lets in, until they are told to go."""
     monkeypatch.setattr("app.runs.admission._PATIENCE_SECONDS", 0.0)
     async with running(settings(aura_max_wait_seconds=1e-9)) as aura:
-        waiting = await crowd(aura.service.door, 20_000)
+        waiting = await crowd(aura.service.admission, 20_000)
         await eventually(lambda: sum(task.done() for task in waiting) > 16)
         yield aura, waiting
         await ended(waiting)
@@ -171,7 +171,7 @@ async def test_who_still_says_his_body_reads_the_refusal_and_may_ask_again(overr
 
 async def test_who_waits_when_the_replica_begins_to_drain_is_sent_elsewhere(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
-        waiting = await crowd(aura.service.door, 1000)
+        waiting = await crowd(aura.service.admission, 1000)
         asked = asyncio.create_task(
             aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
         )

@@ -11,7 +11,7 @@ import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from app.redis.wire.protocol import Line
+from app.redis.wire.protocol import RedisProtocol
 from app.settings import Settings
 from tests.harness.approvals import Ask
 from tests.harness.frames import check, types
@@ -66,11 +66,11 @@ async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_a
     tool, may_connect = risky(), asyncio.Event()
     tools = [tool]
     async with running(settings(), tools=tools) as owner, running(settings(), tools=tools) as other:
-        channels = owner.service.channels
+        channels = owner.service.pubsub
         connection = channels._connection
         listen = connection.listen
 
-        async def later(*told: Any) -> Line:
+        async def later(*told: Any) -> RedisProtocol:
             await may_connect.wait()
             return await listen(*told)
 

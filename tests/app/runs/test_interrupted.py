@@ -14,7 +14,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.ports.journal import RunLock
 from app.redis import keys
-from app.runs.waiting import Parked, Run
+from app.runs.waiting import Run, WaitingRun
 from statemachine.checkpoint import Checkpoint
 from statemachine.messages import RunRecovered
 from tests.harness.frames import StreamReader, answer, check
@@ -33,13 +33,13 @@ async def waiting_run(
     model.play(calling((tool.name, {"to": "김"})))
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura, aura.stream("메모") as stream:
         session_id = (await stream.until("hitl"))["sessionId"]
-        await eventually(lambda: session_id in aura.service.runs._parking)
+        await eventually(lambda: session_id in aura.service.runs._waiting)
         yield aura, stream, session_id
 
 
-async def taken(aura: Aura, session_id: str) -> tuple[Parked, Checkpoint]:
+async def taken(aura: Aura, session_id: str) -> tuple[WaitingRun, Checkpoint]:
     """The run as whoever takes it over finds it."""
-    parked, saved = aura.service.runs._parking.take(session_id), await aura.service.journal.load(session_id)
+    parked, saved = aura.service.runs._waiting.take(session_id), await aura.service.journal.load(session_id)
     assert parked is not None
     assert saved is not None
     return parked, saved

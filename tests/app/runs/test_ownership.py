@@ -162,7 +162,7 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
             await eventually(lambda: not cut.service.runs.carries(hitl["sessionId"]))
             assert (await heir.client.get("/ready")).status_code == 200
             proxy.mend()
-            await eventually(lambda: cut.service.nodes.is_alive)
+            await eventually(lambda: cut.service.nodes.has_lease)
             model.play(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=10))
             assert (await heir.decide("approve", hitl["requestId"])).status_code == 200
             async with asyncio.timeout(10):
@@ -177,7 +177,7 @@ async def test_a_node_without_a_lease_is_not_ready(settings: MakeSettings, redis
         aura.service.nodes._lose("a test says so")
         refused = await aura.client.get("/ready")
         assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5002")
-        await eventually(lambda: aura.service.nodes.is_alive)
+        await eventually(lambda: aura.service.nodes.has_lease)
         assert (await aura.client.get("/ready")).status_code == 200
 
 

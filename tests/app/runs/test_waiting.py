@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.ports.journal import RunLock
-from app.runs import waiting as parking
-from app.runs.waiting import Parking, Run
+from app.runs import waiting
+from app.runs.waiting import Run, WaitingRuns
 from tests.harness.clock import START, FrozenClock, frozen_clock
 from tests.harness.waiting import eventually
 
 
 @pytest.fixture
-async def due() -> AsyncIterator[tuple[Parking, FrozenClock, list[str]]]:
+async def due() -> AsyncIterator[tuple[WaitingRuns, FrozenClock, list[str]]]:
     called: list[str] = []
     with frozen_clock() as clock:
-        parked = Parking(clock, called.append)
+        parked = WaitingRuns(clock, called.append)
         parked.start()
         yield parked, clock, called
         parked.close()
@@ -28,7 +28,7 @@ def lock(session_id: str) -> RunLock:
     return RunLock(session_id, 1, START)
 
 
-async def test_each_is_called_at_its_deadline_and_not_before(due: tuple[Parking, FrozenClock, list[str]]) -> None:
+async def test_each_is_called_at_its_deadline_and_not_before(due: tuple[WaitingRuns, FrozenClock, list[str]]) -> None:
     parked, clock, called = due
     parked.put(lock("late"), "req-1", START + 300)
     parked.put(lock("soon"), "req-1", START + 100)
@@ -40,7 +40,7 @@ async def test_each_is_called_at_its_deadline_and_not_before(due: tuple[Parking,
 
 
 async def test_what_was_taken_out_is_not_called_and_what_came_again_has_its_new_deadline(
-    due: tuple[Parking, FrozenClock, list[str]],
+    due: tuple[WaitingRuns, FrozenClock, list[str]],
 ) -> None:
     parked, clock, called = due
     parked.put(lock("gone"), "req-1", START + 100)
@@ -58,9 +58,9 @@ async def test_what_was_taken_out_is_not_called_and_what_came_again_has_its_new_
 
 
 async def test_deadlines_of_runs_that_were_decided_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parking, "_SLACK", 10)
+    monkeypatch.setattr(waiting, "_SLACK", 10)
     with frozen_clock() as clock:
-        parked = Parking(clock, lambda _: None)
+        parked = WaitingRuns(clock, lambda _: None)
         for number in range(1000):
             parked.put(lock(f"session-{number}"), "req-1", START + 300)
             if number % 100:

@@ -13,7 +13,7 @@ import pytest
 from hypercorn.asyncio import serve
 
 from app.server import process as server
-from app.web.sse import LINE, Line
+from app.web.sse import CLIENT_WRITER, ClientWriter
 from tests.harness.certificate import Certificate
 from tests.harness.raw import MakeSettings
 from tests.harness.service import running
@@ -24,15 +24,15 @@ HEAD: Any = {"type": "http.response.start", "status": 200, "headers": []}
 
 
 @asynccontextmanager
-async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Line, asyncio.StreamWriter]]:
+async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[ClientWriter, asyncio.StreamWriter]]:
     """To a client who does not read; and his side of it."""
-    lines: asyncio.Queue[Line] = asyncio.Queue()
+    lines: asyncio.Queue[ClientWriter] = asyncio.Queue()
     stop = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await send(HEAD)
-            lines.put_nowait(scope["state"][LINE])
+            lines.put_nowait(scope["state"][CLIENT_WRITER])
         while (message := await receive())["type"] not in ("http.disconnect", "lifespan.shutdown"):
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
@@ -41,7 +41,7 @@ async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Line,
 
     bound = socket.create_server(("127.0.0.1", 0))
     address = bound.getsockname()
-    config = server.configuration(f"fd://{bound.detach()}")
+    config = server.load_config(f"fd://{bound.detach()}")
     config.graceful_timeout = 0.05
     if certificate is not None:
         config.certfile = config.keyfile = str(certificate.path)
@@ -62,16 +62,16 @@ async def test_where_there_is_no_room_it_is_waited_for(tmp_path: Path, is_encryp
     """Else a stream would ask again and again, and nobody else would have a turn."""
     certificate = Certificate.made(tmp_path / "server.pem") if is_encrypted else None
     async with one_line(certificate) as (line, client):
-        while line.has_room:
+        while line.is_writable:
             line.write(b"x" * 1000)
             await asyncio.sleep(0)
-        waiting = asyncio.create_task(line.drained())
+        waiting = asyncio.create_task(line.drain())
         await asyncio.sleep(0)
         assert not waiting.done()
         client.transport.abort()
         await waiting
         assert line.is_gone
-        assert line.has_room
+        assert line.is_writable
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
@@ -80,7 +80,7 @@ async def test_a_client_who_does_not_read_does_not_keep_the_server_from_its_end(
 ) -> None:
     certificate = Certificate.made(tmp_path / "server.pem") if is_encrypted else None
     async with one_line(certificate) as (line, _):
-        while line.has_room:
+        while line.is_writable:
             line.write(b"x" * 1000)
             await asyncio.sleep(0)
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel
 
 from app.errors import ToolError
-from app.ports.tools import Cited, ToolContext
+from app.ports.tools import CitedResult, ToolContext
 from app.tools.registry import ApprovalMissing, ToolRegistry
 from statemachine.checkpoint import CallStatus, Grant, ToolCall, digest
 
@@ -292,7 +292,7 @@ async def test_secrets_are_scrubbed_from_errors(context: ToolContext) -> None:
 
 
 async def test_what_a_result_rests_on_goes_along_without_secrets(context: ToolContext) -> None:
-    cited = Cited({"found": 1}, ({"id": "e1", "title": f"about {SECRET}"},))
+    cited = CitedResult({"found": 1}, ({"id": "e1", "title": f"about {SECRET}"},))
     finished = await ToolRegistry([giving(cited)], secrets=[SECRET]).execute(started(), context)
     assert (finished.result, finished.answer) == ({"found": 1}, '{"found":1}')
     assert finished.sources == ({"id": "e1", "title": "about ***"},)

@@ -12,7 +12,7 @@ from werkzeug.datastructures import Headers
 
 from app.errors import AuraError, FieldInvalid, TokenExpired, TokenInvalid
 from app.ports.identity import Principal
-from app.web.auth import Authenticator, mint
+from app.web.auth import Authenticator, issue_token
 from tests.harness.service import SECRET
 
 NOW = 1_795_000_000.0
@@ -65,7 +65,7 @@ def test_iat_may_be_ahead_by_the_leeway(ahead: int, valid: bool) -> None:
 
 
 def test_an_expired_token_with_a_wrong_signature_is_invalid_not_expired() -> None:
-    token = mint("x" * 32, user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1)
+    token = issue_token("x" * 32, user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1)
     with pytest.raises(TokenInvalid):
         authenticate(Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t"}))
 
@@ -95,6 +95,6 @@ def test_the_message_is_korean_first_and_holds_no_token() -> None:
 
 
 def test_mint_makes_what_is_accepted() -> None:
-    token = mint(SECRET, user_id="u", tenant_id="t", role="admin", now=NOW, lifetime_seconds=60)
+    token = issue_token(SECRET, user_id="u", tenant_id="t", role="admin", now=NOW, lifetime_seconds=60)
     headers = Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t", "X-User-ID": "u"})
     assert authenticate(headers, NOW + 59.9) == Principal("u", "t", "admin")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from quart import Quart, request
 
-from app.ports.journal import Entry
+from app.ports.journal import LogEntry
 from app.web.connection import HttpConnection, StreamResponse
-from app.web.sse import HEARTBEAT, Streams, frame
+from app.web.sse import HEARTBEAT, EventStreams, frame
 from statemachine.frames import DONE_BODY
 from tests.harness.fake_tail import PlayedJournal
 from tests.harness.waiting import eventually
@@ -116,8 +116,8 @@ async def test_a_client_may_leave_in_the_very_moment_of_the_answer(slow: tuple[Q
 
 
 async def test_a_stream_goes_out_by_messages_where_the_server_knows_nothing_better() -> None:
-    journal, hello = PlayedJournal(), Entry(1_700_000_000_000, b"event: thought\ndata: {}\n\n")
-    streams = Streams(journal, "both", heartbeat_seconds=0.1)  # type: ignore[arg-type]
+    journal, hello = PlayedJournal(), LogEntry(1_700_000_000_000, b"event: thought\ndata: {}\n\n")
+    streams = EventStreams(journal, "both", heartbeat_seconds=0.1)  # type: ignore[arg-type]
     app = Quart("test", static_folder=None)
 
     async def stream() -> StreamResponse:
@@ -129,11 +129,11 @@ async def test_a_stream_goes_out_by_messages_where_the_server_knows_nothing_bett
     await eventually(lambda: journal.tails)
     journal.tails[0].play([hello])
     await eventually(lambda: HEARTBEAT in exchange.bodies)
-    journal.tails[0].play([Entry(hello.id + 1, DONE_BODY)])
+    journal.tails[0].play([LogEntry(hello.id + 1, DONE_BODY)])
     await eventually(lambda: exchange.answered[-1].get("more_body") is False)
     assert [body for body in exchange.bodies if body != HEARTBEAT] == [
         frame(hello),
-        frame(Entry(hello.id + 1, DONE_BODY)),
+        frame(LogEntry(hello.id + 1, DONE_BODY)),
         b"",
     ]
     exchange.said.put_nowait(GONE)

@@ -11,7 +11,7 @@ import pytest
 from app.clock import SystemClock
 from app.console import files
 from app.settings import Settings
-from app.web.one_time_codes import Entrance
+from app.web.one_time_codes import OneTimeCodes
 from tests.harness.clock import frozen_clock
 from tests.harness.service import running
 
@@ -57,10 +57,10 @@ async def test_nothing_but_the_listed_files_can_be_had(settings: MakeSettings) -
 
 async def test_a_link_is_good_for_one_token(settings: MakeSettings) -> None:
     told: list[str] = []
-    entrance = Entrance(SystemClock(), lambda: "the token")
-    entrance.used = lambda: told.append("used")
-    async with running(settings(aura_console=True), entrance=entrance) as aura:
-        code = entrance.code()
+    one_time_codes = OneTimeCodes(SystemClock(), lambda: "the token")
+    one_time_codes.used = lambda: told.append("used")
+    async with running(settings(aura_console=True), one_time_codes=one_time_codes) as aura:
+        code = one_time_codes.code()
 
         async def exchange(body: object) -> tuple[int, dict[str, object]]:
             answer = await aura.client.post("/aura/console/token", json=body)
@@ -79,13 +79,13 @@ async def test_a_link_is_good_for_one_token(settings: MakeSettings) -> None:
 
 def test_a_link_expires() -> None:
     with frozen_clock() as clock:
-        entrance = Entrance(clock, lambda: "the token", lifetime_seconds=60)
-        late, soon = entrance.code(), entrance.code()
+        one_time_codes = OneTimeCodes(clock, lambda: "the token", lifetime_seconds=60)
+        late, soon = one_time_codes.code(), one_time_codes.code()
         assert late != soon
         clock.advance(59)
-        assert entrance.exchange(soon) == "the token"
+        assert one_time_codes.exchange(soon) == "the token"
         clock.advance(1)
-        assert entrance.exchange(late) is None
+        assert one_time_codes.exchange(late) is None
 
 
 def test_the_list_names_every_file() -> None:

@@ -17,11 +17,11 @@ from app.dev.demo.model import ScriptedModelServer
 from app.errors import FormatUnavailable
 from app.settings import Settings
 from app.web import diagrams as drawings
-from app.web.diagrams import FORMATS, MEDIA_TYPES, DrawingFormat, draw
-from statemachine import checking, states
+from app.web.diagrams import FORMATS, MEDIA_TYPES, DiagramFormat, draw
+from statemachine import checking, machine, states
 from statemachine.states import State, Trigger
 from statemachine.views import diagram
-from statemachine.views.snapshot import Glance
+from statemachine.views.snapshot import RunSnapshot
 from tests.harness.service import headers, running
 from tests.harness.tools import calling, risky
 from tests.statemachine.runs import NOW, in_state
@@ -55,7 +55,7 @@ def test_the_command_prints_mermaid_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize("format", TEXT_FORMATS)
-def test_the_command_writes_any_format_to_a_file(format: DrawingFormat, tmp_path: Path) -> None:
+def test_the_command_writes_any_format_to_a_file(format: DiagramFormat, tmp_path: Path) -> None:
     file = tmp_path / "machine"
     result = aura("diagram", "--format", format, "--output", str(file))
     assert (result.exit_code, result.output) == (0, "")
@@ -107,7 +107,7 @@ def test_check_ends_with_1_and_the_path_where_a_property_does_not_hold(monkeypat
         replace(arrow, guard=None) if arrow.trigger is Trigger.APPROVE else arrow for arrow in states.TRANSITIONS
     )
     monkeypatch.setattr(states, "TRANSITIONS", table)
-    monkeypatch.setattr(states, "MACHINE", states.build(table))
+    monkeypatch.setattr(machine, "MACHINE", machine.build(table))
     result = aura("diagram", "--check")
     assert result.exit_code == 1
     assert "does not hold: begin → the model asks for a risky call → a person approves too late" in result.output
@@ -201,4 +201,4 @@ async def test_a_run_is_drawn_for_its_owner_and_approvers_and_for_nobody_else(
 def test_a_run_is_drawn_as_a_png() -> None:
     if drawings._font() is None:
         pytest.skip("this machine has no font")
-    assert size(draw("png", Glance.of(in_state(State.AWAITING_APPROVAL).checkpoint, NOW))) == (2520, 1448)
+    assert size(draw("png", RunSnapshot.of(in_state(State.AWAITING_APPROVAL).checkpoint, NOW))) == (2520, 1448)

@@ -13,7 +13,7 @@ import pytest
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
-from app.web.auth import mint
+from app.web.auth import issue_token
 from app.web.requests import PatientBody
 from tests.harness.service import SECRET, STREAM, Aura, headers, running
 
@@ -41,7 +41,7 @@ async def test_a_header_with_two_values_is_refused(
 
 async def test_identities_in_headers_are_utf_8(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="안녕하세요"))
-    made = mint(SECRET, user_id="김철수", tenant_id="테넌트", role=None, now=time.time(), lifetime_seconds=60)
+    made = issue_token(SECRET, user_id="김철수", tenant_id="테넌트", role=None, now=time.time(), lifetime_seconds=60)
     sent = {"X-Tenant-ID": "테넌트", "X-User-ID": "김철수", "X-Agent-ID": "화면 1", "Authorization": f"Bearer {made}"}
     async with running(settings()) as aura:
         spelled = {name.encode(): value.encode() for name, value in sent.items()}

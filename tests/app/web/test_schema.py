@@ -16,7 +16,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import AuraError
 from app.settings import Settings
-from app.web.one_time_codes import Entrance
+from app.web.one_time_codes import OneTimeCodes
 from app.web.openapi.events import events_schema
 from app.web.openapi.operations import operation_of
 from statemachine.events import EVENT_TYPES
@@ -32,7 +32,7 @@ OWN_METHODS = {"HEAD", "OPTIONS"}
 @pytest.fixture
 def app(settings: MakeSettings) -> Quart:
     """With every route there can be."""
-    return create_app(settings(aura_console=True), entrance=Entrance(SystemClock(), lambda: ""))
+    return create_app(settings(aura_console=True), one_time_codes=OneTimeCodes(SystemClock(), lambda: ""))
 
 
 def document(app: Quart) -> dict[str, Any]:

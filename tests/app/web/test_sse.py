@@ -7,14 +7,14 @@ import asyncio
 import pytest
 
 from app.errors import RunLost
-from app.ports.journal import Entry
-from app.web.sse import COME_BACK, HEARTBEAT, EventStream, Streams, frame
+from app.ports.journal import LogEntry
+from app.web.sse import HEARTBEAT, RECONNECT_NOTICE, EventStream, EventStreams, frame
 from statemachine.frames import DONE_BODY
 from tests.harness.fake_tail import PlayedJournal, PlayedTail
 from tests.harness.waiting import eventually
 
-HELLO = Entry(1_700_000_000_000, b"event: thought\ndata: {}\n\n")
-END = Entry(1_700_000_000_001, DONE_BODY)
+HELLO = LogEntry(1_700_000_000_000, b"event: thought\ndata: {}\n\n")
+END = LogEntry(1_700_000_000_001, DONE_BODY)
 
 
 class Client:
@@ -27,7 +27,7 @@ class Client:
         self.reads.set()
 
     @property
-    def has_room(self) -> bool:
+    def is_writable(self) -> bool:
         return self.reads.is_set() or not self.is_full
 
     def write(self, data: bytes) -> None:
@@ -35,7 +35,7 @@ class Client:
         self.written.append(data)
         self.is_full = True
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         await self.reads.wait()
         self.is_full = False
 
@@ -43,9 +43,9 @@ class Client:
         self.is_ended = True
 
 
-def opened(heartbeat_seconds: float = 60) -> tuple[EventStream, PlayedTail, Client, Streams]:
+def opened(heartbeat_seconds: float = 60) -> tuple[EventStream, PlayedTail, Client, EventStreams]:
     journal, client = PlayedJournal(), Client()
-    streams = Streams(journal, "both", heartbeat_seconds=heartbeat_seconds)  # type: ignore[arg-type]
+    streams = EventStreams(journal, "both", heartbeat_seconds=heartbeat_seconds)  # type: ignore[arg-type]
     stream = streams.open("session_user1_1_abcd", 0)
     stream.begin(client, client.end)
     return stream, journal.tails[0], client, streams
@@ -76,15 +76,15 @@ async def test_a_stream_tells_what_there_is_and_rests_without_a_task() -> None:
 async def test_a_client_that_does_not_read_is_waited_for_and_has_it_all_in_the_end() -> None:
     _, tail, client, _ = opened()
     client.reads.clear()
-    entries = [Entry(HELLO.id + number, HELLO.body) for number in range(5)]
+    entries = [LogEntry(HELLO.id + number, HELLO.body) for number in range(5)]
     tail.play(entries[:3])
     tail.play(entries[3:])
     await asyncio.sleep(0)
     assert client.written == [frame(HELLO)]
     client.reads.set()
-    tail.play([Entry(END.id + 9, END.body)])
+    tail.play([LogEntry(END.id + 9, END.body)])
     await eventually(lambda: client.is_ended)
-    assert client.written == [frame(entry) for entry in [*entries, Entry(END.id + 9, END.body)]]
+    assert client.written == [frame(entry) for entry in [*entries, LogEntry(END.id + 9, END.body)]]
 
 
 async def test_nothing_is_written_once_the_client_has_left() -> None:
@@ -133,20 +133,20 @@ async def test_a_log_that_breaks_ends_the_stream(cause: Exception, words: list[b
 
 async def test_a_process_that_leaves_says_so_at_the_end_of_what_there_is() -> None:
     _, tail, client, _ = opened()
-    tail.is_over = True
+    tail.is_draining = True
     tail.play([HELLO])
     await eventually(lambda: client.is_ended)
-    assert client.written == [frame(HELLO), COME_BACK]
+    assert client.written == [frame(HELLO), RECONNECT_NOTICE]
 
 
 async def test_a_run_that_goes_on_in_that_very_moment_is_not_told_after_the_end() -> None:
     """The connection may be another answer's by then."""
     stream, tail, client, streams = opened()
-    tail.is_over = True
+    tail.is_draining = True
     tail.woken()
     tail.play([HELLO])
     await eventually(lambda: stream._flow is None)
-    assert client.written == [COME_BACK]
+    assert client.written == [RECONNECT_NOTICE]
     assert not streams._heard_at
 
 
@@ -169,7 +169,7 @@ async def test_a_bug_in_the_way_out_is_not_the_run_s() -> None:
 
 async def test_one_timer_serves_the_heartbeats_of_all_and_a_slow_client_holds_nobody_up() -> None:
     journal, slow = PlayedJournal(), Client()
-    streams = Streams(journal, "both", heartbeat_seconds=0.05)  # type: ignore[arg-type]
+    streams = EventStreams(journal, "both", heartbeat_seconds=0.05)  # type: ignore[arg-type]
     slow.reads.clear()
     streams.open("session_user1_1_abcd", 0).begin(slow, slow.end)
     journal.tails[0].play([HELLO, HELLO])
@@ -189,15 +189,15 @@ async def test_who_looks_in_vain_again_and_again_gets_heartbeats_all_the_same() 
     tail.is_remote = True
     looks = 0
 
-    async def look() -> list[Entry]:
+    async def look() -> list[LogEntry]:
         nonlocal looks
         looks += 1
         asyncio.get_running_loop().call_later(0.02, tail.woken)
         return []
 
-    tail.look = look  # type: ignore[method-assign]
+    tail.fetch = look  # type: ignore[method-assign]
     tail.woken()
     await eventually(lambda: HEARTBEAT in client.written)
     assert looks > 2
-    tail.is_over = True
+    tail.is_draining = True
     await eventually(lambda: client.is_ended)

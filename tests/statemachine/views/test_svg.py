@@ -9,15 +9,15 @@ import pytest
 from statemachine import states
 from statemachine.states import OPEN_STATES, STATE_ACTIVITIES, STATE_TITLES, TRANSITIONS, State, Trigger
 from statemachine.views import svg as drawing
-from statemachine.views.snapshot import Glance
+from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.svg import BOXES, FRAME, HEIGHT, ROUTES, WIDTH, Box, svg
 from tests.statemachine.runs import NOW, Run, in_state, risky, safe
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
-def drawn(glance: Glance | None = None, *, korean: bool = True) -> ET.Element:
-    return ET.fromstring(svg(glance, korean=korean))  # noqa: S314 - our own
+def drawn(snapshot: RunSnapshot | None = None, *, korean: bool = True) -> ET.Element:
+    return ET.fromstring(svg(snapshot, korean=korean))  # noqa: S314 - our own
 
 
 def texts(element: ET.Element) -> list[str]:
@@ -32,13 +32,13 @@ def transitions_of(root: ET.Element) -> list[ET.Element]:
     return [g for g in root.iter(f"{NAMESPACE}g") if "data-trigger" in g.attrib]
 
 
-def looping(rounds: int) -> Glance:
+def looping(rounds: int) -> RunSnapshot:
     run = Run(turns=50)
     for n in range(rounds):
         run.now += 60
         run.ask(safe(f"c{n}"))
         run.finish(f"c{n}")
-    return Glance.of(run.checkpoint, run.now)
+    return RunSnapshot.of(run.checkpoint, run.now)
 
 
 def test_every_state_has_its_place_and_its_words() -> None:
@@ -74,7 +74,7 @@ def test_guards_stand_at_their_arrows_in_words() -> None:
         arrow = next(it for it in states.TRANSITIONS if it.trigger == group.attrib["data-trigger"])
         trigger, *guard = texts(group)
         assert trigger == arrow.trigger
-        assert " ".join(guard) == (f"[{arrow.guard.words}]" if arrow.guard else "")
+        assert " ".join(guard) == (f"[{arrow.guard}]" if arrow.guard else "")
 
 
 def test_boxes_neither_overlap_nor_leave_the_picture_and_the_frame_holds_the_open_ones() -> None:
@@ -98,7 +98,7 @@ def test_labels_and_badges_stand_in_no_box() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_the_current_state_of_a_run_is_filled(state: State) -> None:
-    groups = states_of(drawn(Glance.of(in_state(state).checkpoint, NOW)))
+    groups = states_of(drawn(RunSnapshot.of(in_state(state).checkpoint, NOW)))
     assert [name for name, group in groups.items() if "is-current" in group.attrib["class"]] == [state]
     box = groups[state].find(f"{NAMESPACE}rect")
     assert box is not None
@@ -108,7 +108,7 @@ def test_the_current_state_of_a_run_is_filled(state: State) -> None:
 def test_a_waiting_run_shows_the_tool_and_the_seconds_left() -> None:
     run = Run()
     run.ask(risky("a"), risky("b"))
-    root = drawn(Glance.of(run.checkpoint, NOW + 59))
+    root = drawn(RunSnapshot.of(run.checkpoint, NOW + 59))
     shown = texts(states_of(root)["awaiting_approval"])
     assert shown[-2:] == ["send_email (+1 queued)", "241 s left"]
     title = root.find(f"{NAMESPACE}title")
@@ -136,15 +136,15 @@ def test_of_a_long_way_the_newest_is_told_and_of_none_nothing() -> None:
     (way,) = [group for group in drawn(looping(20)).iter(f"{NAMESPACE}g") if group.attrib.get("class") == "path"]
     assert texts(way)[-3:-1] == ["40", "report_results"]
     assert len(texts(way)) == 1 + 3 * 21
-    assert "The way so far: 0 transitions" in texts(drawn(Glance.of(Run().checkpoint, NOW)))
+    assert "The way so far: 0 transitions" in texts(drawn(RunSnapshot.of(Run().checkpoint, NOW)))
 
 
 def test_what_others_wrote_stays_text() -> None:
     run = Run()
     run.ask(risky(name='<script>&"a tool with a very long name'))
-    root = drawn(Glance.of(run.checkpoint, NOW))
+    root = drawn(RunSnapshot.of(run.checkpoint, NOW))
     assert '<script>&"a tool with…' in texts(states_of(root)["awaiting_approval"])
-    assert "<script>" not in svg(Glance.of(run.checkpoint, NOW))
+    assert "<script>" not in svg(RunSnapshot.of(run.checkpoint, NOW))
 
 
 def test_korean_can_be_left_out_for_a_reader_without_such_a_font() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.dev.demo.scenarios import Conversation, Scenario, choose, load_scenarios
 from app.dev.demo.script import ScriptedTurn
-from statemachine.prompt import continued, conversation
+from statemachine.prompt import conversation, with_continuation
 
 FOLDER = Path(__file__).parents[4] / "fixtures" / "model_turns"
 TOOLS = ("update_plan", "get_current_time", "send_email", "github_get_pr", "github_create_pr", "search_workspace")
@@ -137,7 +137,7 @@ def test_interrupted_answer_goes_on_exactly(scenarios: list[Scenario]) -> None:
     messages = conversation("안녕하세요", {})
     whole = ask(scenarios, messages).whole_text
     for at in range(1, len(whole)):
-        rest = ask(scenarios, continued(messages, whole[:at]))
+        rest = ask(scenarios, with_continuation(messages, whole[:at]))
         assert whole[:at] + rest.whole_text == whole
         assert not rest.reasoning
 
@@ -150,7 +150,7 @@ def test_interrupted_answer_after_a_tool_goes_on_exactly(scenarios: list[Scenari
         {"role": "tool", "tool_call_id": "c", "content": json.dumps(RESULTS["get_current_time"])},
     ]
     whole = ask(scenarios, messages).whole_text
-    assert whole[:7] + ask(scenarios, continued(messages, whole[:7])).whole_text == whole
+    assert whole[:7] + ask(scenarios, with_continuation(messages, whole[:7])).whole_text == whole
 
 
 def test_earlier_turns_of_a_thread_do_not_count(scenarios: list[Scenario]) -> None:

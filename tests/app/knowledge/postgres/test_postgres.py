@@ -17,7 +17,7 @@ from app.knowledge.postgres import index as postgres
 from app.knowledge.postgres import tables
 from app.knowledge.postgres.index import PostgresIndex
 from app.knowledge.postgres.tables import SCHEMA
-from app.ports.knowledge import START, Logged, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import START, KnowledgeEntry, Query, Vector, WorkspaceEvent
 from app.settings import Settings
 from tests.harness.frames import Frame
 from tests.harness.knowledge import MODEL, Knowing, Publish, counted, in_thread, listening, mail
@@ -37,13 +37,13 @@ def own_server(postgres: PostgresServer) -> Iterator[PostgresServer]:
         yield server
 
 
-def entries(count: int, *, at: int = 0, vectors: bool = False) -> list[Logged]:
+def entries(count: int, *, at: int = 0, vectors: bool = False) -> list[KnowledgeEntry]:
     made: list[WorkspaceEvent | Vector] = []
     for n in range(at + 1, at + count + 1):
         made.append(WorkspaceEvent(f"e{n}", "t1", "mail", ("mail",), "u1", n, f"견적서 {n}호", "견적 reviewed"))
         if vectors:
             made.append(Vector(f"e{n}", MODEL, bytes([n, 100 - n, 7, 1])))
-    return [Logged((at * 2 + position, 0), entry) for position, entry in enumerate(made, start=1)]
+    return [KnowledgeEntry((at * 2 + position, 0), entry) for position, entry in enumerate(made, start=1)]
 
 
 async def ids(index: PostgresIndex, text: str, vector: bytes | None = None, since: float | None = None) -> list[str]:
@@ -196,8 +196,8 @@ async def test_a_process_of_another_model_follows_but_compares_no_vectors(databa
     assert await ids(newer, "없는말", bytes([1, 99, 7, 1])) == ["e1"]
     assert await ids(older, "없는말", bytes([1, 99, 7, 1])) == []
     assert set(await ids(older, "견적", bytes([1, 99, 7, 1]))) == {"e1", "e2"}
-    assert await older.unembedded(10) == []
-    assert [item.event_id for item in await newer.unembedded(10)] == ["e2"]
+    assert await older.list_missing_vectors(10) == []
+    assert [item.event_id for item in await newer.list_missing_vectors(10)] == ["e2"]
     await older.close()
     await newer.close()
 
@@ -226,7 +226,7 @@ async def test_what_was_dropped_is_not_counted(database: PostgresServer) -> None
     index = PostgresIndex(database.url, MODEL)
     await index.open(0)
     await index.apply("t1", START, entries(10, vectors=True)[:-1])
-    await index.forget_before("t1", (9, 0))
+    await index.delete_before("t1", (9, 0))
     documents = "SELECT term, count(*) FROM event_1, unnest(tsvector_to_array(terms)) term GROUP BY 1 ORDER BY 1"
     counted = database.rows("SELECT term, documents FROM term_1 ORDER BY 1")
     assert counted == database.rows(documents)
@@ -260,10 +260,10 @@ async def test_a_session_is_left_as_it_was_found(database: PostgresServer, monke
     await index.open(0)
     await index.apply("t1", START, entries(5, vectors=True)[:-1])
     assert database.rows("SELECT is_indexed FROM tenant") == [(True,)]
-    assert await index.unembedded(10)
+    assert await index.list_missing_vectors(10)
     assert await ids(index, "견적", bytes([1, 99, 7, 1]))
     assert await ids(index, "견적", bytes([1, 99, 7, 1]), since=2)
-    await index.forget_before("t1", (3, 0))
+    await index.delete_before("t1", (3, 0))
     (session,) = index._idle
     for left in (
         "SELECT name FROM pg_prepared_statements",

@@ -13,7 +13,7 @@ from app.knowledge.ranking import fuse
 from app.knowledge.sqlite import database
 from app.knowledge.sqlite.database import Database
 from app.knowledge.sqlite.index import SqliteIndex
-from app.ports.knowledge import START, Hit, Logged, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import START, Hit, KnowledgeEntry, Query, Vector, WorkspaceEvent
 from tests.harness.knowledge import MODEL
 
 Open = Callable[..., Database]
@@ -39,8 +39,8 @@ def event(number: int, tenant: str = "t1") -> WorkspaceEvent:
     return WorkspaceEvent(f"e{number}", tenant, "mail", ("mail",), "u1", number, f"견적서 {tenant}", "")
 
 
-def logged(*entries: WorkspaceEvent | Vector, after: int = 0) -> list[Logged]:
-    return [Logged((at, 0), entry) for at, entry in enumerate(entries, start=after + 1)]
+def logged(*entries: WorkspaceEvent | Vector, after: int = 0) -> list[KnowledgeEntry]:
+    return [KnowledgeEntry((at, 0), entry) for at, entry in enumerate(entries, start=after + 1)]
 
 
 def found(index: Database, text: str = "견적", vector: bytes | None = None) -> list[str]:
@@ -63,7 +63,7 @@ def test_a_search_sees_nothing_of_what_another_process_does_meanwhile(
             other.keep_only(2)
             other.apply("t2", START, logged(*(event(n, "t2") for n in (1, 2, 3))))
         else:
-            other.forget_before("t1", None)
+            other.delete_before("t1", None)
         return fuse(*rankings)
 
     monkeypatch.setattr(database, "fuse", ranked)
@@ -80,15 +80,15 @@ def test_models_that_share_the_file_have_their_vectors_side_by_side(opened: Open
     opened(model=None)
     for process in (one, other, opened(), opened(model="other")):
         assert process.position("t1") == (6, 0)
-        assert process.unembedded(10) == []
+        assert process.list_missing_vectors(10) == []
     assert found(one, "없는말", NEAR) == ["e1", "e2"]
     assert found(other, "없는말", NEAR) == ["e2", "e1"]
-    assert [item.event_id for item in opened(model="third").unembedded(10)] == ["e2", "e1"]
+    assert [item.event_id for item in opened(model="third").list_missing_vectors(10)] == ["e2", "e1"]
 
     one.apply("t1", (6, 0), logged(event(3), Vector("e3", MODEL, b""), after=6))  # its model refuses it
-    assert ([item.event_id for item in other.unembedded(10)], one.unembedded(10)) == (["e3"], [])
-    one.forget_before("t1", None)
-    assert (found(one, "없는말", NEAR), found(other, "없는말", NEAR), other.unembedded(10)) == ([], [], [])
+    assert ([item.event_id for item in other.list_missing_vectors(10)], one.list_missing_vectors(10)) == (["e3"], [])
+    one.delete_before("t1", None)
+    assert (found(one, "없는말", NEAR), found(other, "없는말", NEAR), other.list_missing_vectors(10)) == ([], [], [])
 
 
 def test_a_file_of_an_older_format_is_made_anew_and_its_processes_keep_off(opened: Open, tmp_path: Path) -> None:

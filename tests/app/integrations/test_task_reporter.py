@@ -18,10 +18,10 @@ from app.dev.demo.main_service import AgentTask, MainServiceStandIn, is_ended
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.scenarios import Scenario
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
-from app.redis.tasks import RedisOutbox
+from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
 from app.settings import Settings
-from app.web.auth import mint
+from app.web.auth import issue_token
 from tests.harness.frames import Frame, check, types
 from tests.harness.service import SECRET, Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
@@ -121,7 +121,7 @@ def is_right(task: AgentTask, prompt: str) -> None:
 async def test_two_hundred_runs_while_half_of_all_calls_fail(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("board._MOST_PAUSE_SECONDS", "breaker._MOST_REST_SECONDS"):  # some calls fail ten times in a row
+    for name in ("task_reporter._MOST_PAUSE_SECONDS", "breaker._MOST_REST_SECONDS"):  # some calls fail ten times in a row
         monkeypatch.setattr(f"app.integrations.{name}", 0.2)
     main.failing = 0.5
     prompts: dict[str, str] = {}
@@ -211,9 +211,9 @@ async def test_a_request_carries_the_task_where_that_is_known_by_then(
     model.play(calling(("send_note", NOTE)).model_copy(update={"hang_after": 0}), ScriptedTurn(text="보냈습니다."))
     async with running(made(), tools=tools()) as aura, aura.stream("보내 승인") as stream:
         session_id = str((await stream.next())["sessionId"])
-        board = aura.service.board
-        assert board is not None
-        await eventually(lambda: board.task_id(session_id) == "task-1")
+        task_reporter = aura.service.task_reporter
+        assert task_reporter is not None
+        await eventually(lambda: task_reporter.task_id(session_id) == "task-1")
         model.release()
         hitl = await stream.until("hitl")
         assert json.loads(str(redis_client.get(f"hitl:request:{hitl['requestId']}")))["taskId"] == "task-1"
@@ -224,12 +224,12 @@ async def test_a_request_carries_the_task_where_that_is_known_by_then(
 
 async def test_a_decision_is_never_touched_by_a_link(redis_client: redis.Redis, redis_server: Any) -> None:
     connection = Connection(redis_server.url, timeout_seconds=3)
-    outbox = RedisOutbox(connection)
+    outbox = RedisTaskOutbox(connection)
     decided = '{"requestId": "req-1", "status": "approved", "approvedBy": "boss"}'
     redis_client.set("hitl:request:req-1", decided, ex=60)
     redis_client.set("hitl:request:req-2", "not json", ex=60)
     for request_id in ("req-1", "req-2", "req-3"):
-        await outbox.link("task-1", request_id)
+        await outbox.link_request("task-1", request_id)
     assert redis_client.get("hitl:request:req-1") == decided
     assert redis_client.get("hitl:request:req-2") == "not json"
     assert redis_client.get("hitl:request:req-3") is None
@@ -305,7 +305,7 @@ async def test_a_token_is_kept_sealed_and_no_longer_than_it_is_good(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     main.go_on.clear()
-    token = mint(SECRET, user_id="user1", tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=600)
+    token = issue_token(SECRET, user_id="user1", tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=600)
     async with running(made(), tools=tools()) as aura:
         await one(aura, "계획", headers() | {"Authorization": f"Bearer {token}"})
         (ticket,) = redis_client.keys("aura:*ticket*")

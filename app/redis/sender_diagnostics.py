@@ -22,7 +22,7 @@ _SHOWN_SECONDS = 3600.0
 log = structlog.get_logger(__name__)
 
 
-class Senders:
+class SenderDiagnostics:
     """What is wrong with the decisions that arrive, in words for an operator."""
 
     def __init__(self, connection: Connection, clock: Clock) -> None:

@@ -18,7 +18,7 @@ _HEADER = {"alg": "dir", "enc": "A256GCM"}
 _PURPOSE = b"aura: callers' tokens\0"
 
 
-class Seal:
+class TokenCipher:
     """Closes and opens; what was closed for one run opens for no other."""
 
     def __init__(self, secret: str) -> None:
@@ -28,10 +28,10 @@ class Seal:
         kept = json.dumps([session_id, caller.token, caller.expires_at])
         return jwe.encrypt_compact(_HEADER, kept.encode(), self._key)
 
-    def open(self, session_id: str, sealed: str) -> Caller | None:
+    def open(self, session_id: str, encrypted_token: str) -> Caller | None:
         """None: it was not closed with this secret, or not for this run."""
         try:
-            kept = json.loads(jwe.decrypt_compact(sealed, self._key).plaintext or b"")
+            kept = json.loads(jwe.decrypt_compact(encrypted_token, self._key).plaintext or b"")
             kept_for, token, expires_at = kept
         except (JoseError, ValueError, TypeError):
             return None

@@ -21,10 +21,10 @@ from app.errors import StorageUnavailable
 from app.integrations.agent_task import Call, Complete, Create, Delivered, Fail, Report, Start, next_call
 from app.integrations.breaker import Breaker
 from app.integrations.main_service import CALLS_AT_ONCE, Away, Caller, CallerRefused, CallRefused, MainService
-from app.integrations.seal import Seal
+from app.integrations.token_cipher import TokenCipher
 from app.ports.clock import Clock
 from app.ports.identity import Principal
-from app.ports.tasks import Outbox, Ticket
+from app.ports.tasks import TaskOutbox, TaskTicket
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 
@@ -55,14 +55,14 @@ class _Entry:
         self.is_over = False
 
 
-class MainServiceBoard:
+class MainServiceReporter:
     """All tasks of this process's runs, and of ended runs that other nodes left."""
 
     def __init__(
         self,
         service: MainService,
-        outbox: Outbox,
-        seal: Seal,
+        outbox: TaskOutbox,
+        cipher: TokenCipher,
         clock: Clock,
         *,
         is_owner: Callable[[], bool],
@@ -71,7 +71,7 @@ class MainServiceBoard:
         """`is_owner`: whether this node's runs are its own at the moment. What it works on it holds for a while."""
         self._service = service
         self._outbox = outbox
-        self._seal = seal
+        self._seal = cipher
         self._clock = clock
         self._is_owner = is_owner
         self._hold_seconds = hold_seconds
@@ -100,19 +100,19 @@ class MainServiceBoard:
         await asyncio.gather(*workers, return_exceptions=True)
         undone = [id for id, entry in self._entries.items() if entry.checkpoint.state.is_final]
         try:
-            await self._outbox.hold(undone, self._clock.now())
+            await self._outbox.reserve(undone, self._clock.now())
         except StorageUnavailable:
             log.info("task.left", runs=len(undone))
         await self._service.close()
 
     # --- what runs say ------------------------------------------------------------------------------------------------
 
-    def ticket(self, session_id: str, principal: Principal) -> Ticket:
+    def create_ticket(self, session_id: str, principal: Principal) -> TaskTicket:
         caller = Caller(principal.token, principal.expires_at)
-        sealed, look_at = self._seal.close(session_id, caller), self._clock.now() + self._hold_seconds
-        return Ticket(sealed, principal.expires_at, look_at)
+        encrypted_token, first_due_at = self._seal.close(session_id, caller), self._clock.now() + self._hold_seconds
+        return TaskTicket(encrypted_token, principal.expires_at, first_due_at)
 
-    def moved(self, checkpoint: Checkpoint) -> None:
+    def report_progress(self, checkpoint: Checkpoint) -> None:
         entry = self._entries.get(checkpoint.session_id)
         if entry is None:
             entry = self._entries[checkpoint.session_id] = _Entry(checkpoint)
@@ -125,7 +125,7 @@ class MainServiceBoard:
         if entry.worker is None and not entry.is_over and not self._is_stopping:
             entry.worker = asyncio.create_task(self._work(entry))
 
-    def left(self, session_id: str) -> None:
+    def forget(self, session_id: str) -> None:
         entry = self._entries.get(session_id)
         if entry is not None and not entry.checkpoint.state.is_final:
             self._drop(entry)
@@ -159,7 +159,7 @@ class MainServiceBoard:
                     await self._hold(entry, pause)
                     await asyncio.sleep(pause)
             if entry.delivered.is_ended:
-                await _patiently(lambda: self._outbox.done(entry.checkpoint.session_id))
+                await _patiently(lambda: self._outbox.remove(entry.checkpoint.session_id))
         except Exception:
             log.exception("task.broke", session_id=entry.checkpoint.session_id)
         finally:
@@ -183,7 +183,9 @@ class MainServiceBoard:
             entry.is_over = True
             return
         entry.delivered.task_id, entry.delivered.is_started = record.task_id, record.is_started
-        entry.caller = self._seal.open(session_id, record.sealed) if record.sealed is not None else None
+        entry.caller = (
+            self._seal.open(session_id, record.encrypted_token) if record.encrypted_token is not None else None
+        )
         if entry.caller is None:
             await self._give_up(entry, "the caller's token has expired, or was sealed with another JWT_SECRET")
 
@@ -191,13 +193,13 @@ class MainServiceBoard:
         """Other nodes need not look at an ended run until some time after that."""
         if entry.checkpoint.state.is_final:
             until = self._clock.now() + seconds + self._hold_seconds
-            await _patiently(lambda: self._outbox.hold([entry.checkpoint.session_id], until))
+            await _patiently(lambda: self._outbox.reserve([entry.checkpoint.session_id], until))
             entry.held_until = until
 
     async def _link(self, entry: _Entry) -> None:
         task_id, approval = entry.delivered.task_id, entry.checkpoint.open_approval
         if task_id is not None and approval is not None and entry.linked != approval.request_id:
-            await _patiently(lambda: self._outbox.link(task_id, approval.request_id))
+            await _patiently(lambda: self._outbox.link_request(task_id, approval.request_id))
             entry.linked = approval.request_id
 
     async def _call(self, entry: _Entry) -> None:
@@ -257,9 +259,9 @@ class MainServiceBoard:
         session_id = request.session_id
         match call:
             case Create() if task_id is not None:
-                delivered.task_id = await _patiently(lambda: self._outbox.keep_task(session_id, task_id))
+                delivered.task_id = await _patiently(lambda: self._outbox.save_task_id(session_id, task_id))
             case Start():
-                await _patiently(lambda: self._outbox.keep_started(session_id))
+                await _patiently(lambda: self._outbox.mark_started(session_id))
                 delivered.is_started = True
             case Report():
                 delivered.report = call
@@ -271,7 +273,7 @@ class MainServiceBoard:
         entry.is_over = True
         session_id = entry.checkpoint.session_id
         log.warning("task.given_up", session_id=session_id, task_id=entry.delivered.task_id, cause=cause)
-        await _patiently(lambda: self._outbox.done(session_id))
+        await _patiently(lambda: self._outbox.remove(session_id))
 
     # --- what other nodes left ----------------------------------------------------------------------------------------
 
@@ -290,7 +292,7 @@ class MainServiceBoard:
         What this process has no room for stays in the outbox.
         """
         now, room = self._clock.now(), min(_PAGE, _MOST_ENDED - len(self._ended))
-        found = await self._outbox.due(now, now + 3 * self._hold_seconds, room) if room > 0 else []
+        found = await self._outbox.claim_due(now, now + 3 * self._hold_seconds, room) if room > 0 else []
         for session_id in found:
             if session_id in self._entries:
                 continue
@@ -299,10 +301,10 @@ class MainServiceBoard:
             except (CheckpointTooNew, CheckpointUnreadable):
                 continue  # a newer release will
             if record is None:
-                await self._outbox.done(session_id)
+                await self._outbox.remove(session_id)
             elif record.is_final:
                 log.info("task.taken_up", session_id=session_id)
-                self.moved(record.checkpoint)
+                self.report_progress(record.checkpoint)
         return len(found) == _PAGE
 
 

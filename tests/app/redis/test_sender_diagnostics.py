@@ -22,7 +22,7 @@ def as_java_writes(text: str) -> bytes:
 
 
 def hints(aura: Aura) -> list[str]:
-    return aura.service.decisions.hints
+    return aura.service.decisions.sender_hints
 
 
 def ignored(aura: Aura, count: int) -> bool:
