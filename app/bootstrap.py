@@ -1,4 +1,4 @@
-"""The only wiring: which parts make the service. Tests pass parts of their own."""
+"""The only wiring: it builds the parts of the service and connects them. Tests pass parts of their own."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from app.model.chat import OpenAIModel
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeIndex
 from app.ports.tools import Tool
+from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from app.runs.access import AccessPolicy
 from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
 from app.runs.creation import RunFactory
@@ -37,6 +40,7 @@ from app.runs.effects import Effects
 from app.runs.queries import RunQueries
 from app.runs.resume import RunLocator
 from app.runs.service import RunService
+from app.runs.task import RunPorts
 from app.settings import Settings
 from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
@@ -59,27 +63,41 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceStats:
+    """Counts of one process, logged when it stops."""
+
+    starting_runs: int
+    active_runs: int
+    waiting_runs: int
+    open_streams: int
+    ignored_signals: int
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """The parts of one process that have a life of their own, in the order in which they start."""
+    """The parts of one process that are started and stopped, in the order in which they start."""
 
     admission: AdmissionQueue
     connection: Connection
     pubsub: PubSub
     journal: RedisJournal
+    requests: RedisApprovalRequests
     decisions: RedisDecisions
     nodes: RedisNodes
     model: OpenAIModel
+    toolbox: ToolRegistry
     runs: RunService
+    streams: EventStreams
     knowledge: Knowledge | None
     task_reporter: MainServiceReporter | None
 
     async def start(self) -> None:
-        for words in await self.connection.configuration_advice():
-            log.warning("redis.advice", advice=words)
+        for advice in await self.connection.configuration_advice():
+            log.warning("redis.advised", advice=advice)
         await self.pubsub.start()
         await self.journal.start()
         await self.decisions.start()
-        self.runs.watch_deadlines()
+        self.runs.start_deadlines()
         await self.nodes.start()
         if self.knowledge is not None:
             await self.knowledge.start()
@@ -87,8 +105,8 @@ class Service:
             await self.task_reporter.start()
 
     async def drain(self) -> None:
-        """Runs first, so that readers see their last committed step; then the lease, so that others go on at once;
-        then the streams, which tell their clients to come back."""
+        """Stop the runs first, so that readers get their last committed step; then end the lease, so that other nodes
+        continue at once; then end the streams, whose clients reconnect to another replica."""
         await self.runs.drain()
         await self.nodes.stop()
         self.journal.drain()
@@ -106,6 +124,18 @@ class Service:
         await self.model.close()
         await self.connection.close()
         await asyncio.sleep(0)
+        stats = self.stats()
+        log.info("service.stopped", ignoredSignals=stats.ignored_signals, openStreams=stats.open_streams)
+
+    def stats(self) -> ServiceStats:
+        counts = self.runs.counts()
+        return ServiceStats(
+            starting_runs=counts.starting,
+            active_runs=counts.active,
+            waiting_runs=counts.waiting,
+            open_streams=self.streams.open_count,
+            ignored_signals=self.decisions.ignored_signals,
+        )
 
 
 def create_app(
@@ -115,16 +145,56 @@ def create_app(
     tools: Sequence[Tool] | None = None,
     one_time_codes: OneTimeCodes | None = None,
 ) -> Quart:
-    """The service as an ASGI app; nothing connects before it serves. `app.extensions["aura"]` is its `Service`.
+    """Build the service as an ASGI app. Nothing connects before it serves; `app.extensions["aura"]` is its `Service`.
 
-    `one_time_codes`: whose one-time links open the console, where there are any.
+    `one_time_codes` are the codes of the links that open the console, where there are any.
     """
     settings = settings or Settings.from_environment()
     clock = clock or SystemClock()
+    service = _build_service(settings, clock, tools)
+    responses = ResponseBuilder(clock, settings.aura_event_shape)
+    app = Quart("app", static_folder=None)
+    app.request_class = IncomingRequest
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
+    app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(service.admission, responses))  # type: ignore[assignment]
+    _register_routes(app, service, settings, clock, responses, one_time_codes)
+    responses.install(app)
+    app.extensions["aura"] = service
+    app.before_serving(service.start)
+    app.after_serving(service.stop)
+    return app
+
+
+def _register_routes(
+    app: Quart,
+    service: Service,
+    settings: Settings,
+    clock: Clock,
+    responses: ResponseBuilder,
+    one_time_codes: OneTimeCodes | None,
+) -> None:
+    journal, runs, access = service.journal, service.runs, AccessPolicy(settings.aura_approver_roles)
+    auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
+    locator = RunLocator(journal, access)
+    queries = RunQueries(journal, clock, access)
+    approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access)
+    app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
+    app.register_blueprint(hitl_routes(auth, approvals, responses))
+    app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
+    app.register_blueprint(diagram_routes(auth, queries, locator))
+    app.register_blueprint(health_routes(responses, runs, service.nodes, journal, service.decisions, service.model))
+    app.register_blueprint(document_routes(settings.aura_event_shape))
+    if settings.aura_console:
+        app.register_blueprint(console_routes(responses, one_time_codes))
+
+
+def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
     node_id = new_node_id()
     connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
     pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
-    decisions = RedisDecisions(connection, pubsub, clock)
+    diagnostics = SenderDiagnostics(connection, clock)
+    requests = RedisApprovalRequests(connection, diagnostics, clock)
+    decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
     nodes = RedisNodes(
         connection,
         pubsub,
@@ -140,15 +210,49 @@ def create_app(
         most_runs_per_user=settings.aura_max_runs_per_user,
     )
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
-    toolbox = ToolRegistry(
-        configured_tools(settings, clock, knowledge) if tools is None else tools,
-        approval_required=settings.aura_approval_required,
-        known_names=KNOWN_TOOL_NAMES,
-        default_timeout_seconds=settings.aura_tool_timeout_seconds,
-        result_limit_bytes=settings.aura_tool_result_bytes,
-        secrets=settings.secrets,
+    model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
+    task_reporter = _task_reporter(settings, connection, nodes, clock)
+    ports = RunPorts(
+        journal=journal,
+        decisions=decisions,
+        requests=requests,
+        nodes=nodes,
+        effects=Effects(model, toolbox, requests, clock),
+        clock=clock,
+        shape=settings.aura_event_shape,
+        task_reporter=task_reporter,
+        log_content=settings.aura_log_content,
     )
-    model = OpenAIModel(
+    admission = AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds)
+    return Service(
+        admission=admission,
+        connection=connection,
+        pubsub=pubsub,
+        journal=journal,
+        requests=requests,
+        decisions=decisions,
+        nodes=nodes,
+        model=model,
+        toolbox=toolbox,
+        runs=_run_service(settings, ports, admission),
+        streams=EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds),
+        knowledge=knowledge,
+        task_reporter=task_reporter,
+    )
+
+
+def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue) -> RunService:
+    return RunService(
+        ports,
+        RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens),
+        admission,
+        max_runs=settings.aura_max_runs,
+        drain_seconds=settings.aura_drain_seconds,
+    )
+
+
+def _model(settings: Settings) -> OpenAIModel:
+    return OpenAIModel(
         settings.openai_model,
         api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
         base_url=settings.openai_base_url,
@@ -156,51 +260,23 @@ def create_app(
         logprobs=settings.aura_model_logprobs,
         secrets=settings.secrets,
     )
-    task_reporter = _task_reporter(settings, connection, nodes, clock)
-    admission = AdmissionQueue(most_seconds=settings.aura_max_wait_seconds)
-    runs = RunService(
-        journal=journal,
-        decisions=decisions,
-        nodes=nodes,
-        effects=Effects(model, toolbox, decisions, clock),
-        clock=clock,
-        admission=admission,
-        opening=RunFactory(journal, clock, settings.limits, thread_tokens=settings.aura_thread_tokens),
-        shape=settings.aura_event_shape,
-        most_runs=settings.aura_max_runs,
-        drain_seconds=settings.aura_drain_seconds,
-        task_reporter=task_reporter,
-        log_content=settings.aura_log_content,
-    )
-    auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
-    locator = RunLocator(journal, settings.aura_approver_roles)
-    approvals = ApprovalService(decisions, journal, toolbox, clock, settings.aura_approver_roles)
-    responses = ResponseBuilder(clock, settings.aura_event_shape)
 
-    app = Quart("app", static_folder=None)
-    app.request_class = IncomingRequest
-    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
-    app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(admission, responses))  # type: ignore[assignment]
-    streams = EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds)
-    app.register_blueprint(stream_routes(auth, runs, locator, streams))
-    app.register_blueprint(hitl_routes(auth, approvals, responses))
-    queries = RunQueries(journal, clock, settings.aura_approver_roles)
-    app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
-    app.register_blueprint(diagram_routes(auth, queries, locator))
-    app.register_blueprint(health_routes(responses, runs, journal, decisions, model))
-    app.register_blueprint(document_routes(settings.aura_event_shape))
-    if settings.aura_console:
-        app.register_blueprint(console_routes(responses, one_time_codes))
-    responses.install(app)
-    service = Service(admission, connection, pubsub, journal, decisions, nodes, model, runs, knowledge, task_reporter)
-    app.extensions["aura"] = service
-    app.before_serving(service.start)
-    app.after_serving(service.stop)
-    return app
+
+def _toolbox(
+    settings: Settings, clock: Clock, knowledge: Knowledge | None, tools: Sequence[Tool] | None
+) -> ToolRegistry:
+    return ToolRegistry(
+        configured_tools(settings, clock, knowledge) if tools is None else tools,
+        approval_required=settings.aura_approval_required,
+        known_names=KNOWN_TOOL_NAMES,
+        default_timeout_seconds=settings.aura_tool_timeout_seconds,
+        result_limit_bytes=settings.aura_tool_result_bytes,
+        secrets=settings.secrets,
+    )
 
 
 def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str, clock: Clock) -> Knowledge:
-    """The workspace's knowledge; nothing connects and no file is opened before it starts or is asked."""
+    """Build the workspace's knowledge. Nothing connects and no file is opened before it is started or searched."""
     events = RedisKnowledgeLog(
         connection,
         pubsub,
@@ -233,7 +309,7 @@ def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
 
 @asynccontextmanager
 async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
-    """The same parts for a command: it asks, but does not listen."""
+    """The same parts for a command that searches but does not receive events."""
     clock, node_id = SystemClock(), new_node_id()
     connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
     pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
@@ -248,7 +324,7 @@ async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
 def _task_reporter(
     settings: Settings, connection: Connection, nodes: RedisNodes, clock: Clock
 ) -> MainServiceReporter | None:
-    """Without a Main Service nothing is done, and nothing kept, for one."""
+    """Return None where no Main Service is configured: then nothing is stored or sent for it."""
     if settings.main_service_url is None:
         return None
     return MainServiceReporter(

@@ -147,6 +147,10 @@ class RunRecovered(Struct, frozen=True):
     streamed: str = ""
 
 
+class RunResumed(Struct, frozen=True):
+    """A run that waited for a decision is loaded again, unchanged, because something may decide it."""
+
+
 Fact = (
     ThoughtArrived
     | AnswerArrived
@@ -160,6 +164,7 @@ Fact = (
     | CancelRequested
     | InternalErrorOccurred
     | RunRecovered
+    | RunResumed
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from statemachine.messages import (
     ModelFailed,
     RequestedCall,
     RunRecovered,
+    RunResumed,
     RunTools,
     Step,
     ThoughtArrived,
@@ -69,6 +70,7 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
     CancelRequested: _ANY_OPEN,
     InternalErrorOccurred: _ANY_OPEN,
     RunRecovered: _ANY_OPEN,
+    RunResumed: frozenset({State.AWAITING_APPROVAL}),
 }
 """Where each fact is legal; everywhere else it is refused."""
 
@@ -136,6 +138,8 @@ def _apply(builder: StepBuilder, fact: Fact) -> Effect:  # noqa: C901, PLR0911, 
             return endings.fail(builder, fact.error_type, fact.error_code, fact.message, retryable=True)
         case RunRecovered():
             return _recovered(builder, fact)
+        case RunResumed():
+            return _resumed(builder)
         case _:
             assert_never(fact)
 
@@ -429,3 +433,11 @@ def _recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
     builder.end_turn("lost")
     builder.begin_turn(max(builder.now, checkpoint.retry_at or 0))
     return CallModel(tuple(checkpoint.messages), fact.streamed, checkpoint.retry_at)
+
+
+def _resumed(builder: StepBuilder) -> Effect:
+    """Wait again for the open request: nothing has changed while the run waited."""
+    checkpoint = builder.checkpoint
+    if checkpoint.open_approval is None or checkpoint.deadline_at is None:
+        raise FactRefused("RunResumed", checkpoint.state, "the run does not wait for a decision")
+    return AwaitDecision(checkpoint.open_approval, checkpoint.deadline_at)

@@ -12,6 +12,8 @@ from statemachine.decisions import Decision
 
 
 class RequestStatus(StrEnum):
+    """The status of an approval request, as `hitl:request:{requestId}` spells it."""
+
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
@@ -21,7 +23,10 @@ class RequestStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """`hitl:request:{requestId}` (§5). `raw` is the stored JSON, as other systems see it."""
+    """One approval request, parsed from `hitl:request:{requestId}` (CONTRACT §5).
+
+    `expires_at` is Unix seconds, infinity where the stored value has none. `raw` is the stored JSON text.
+    """
 
     request_id: str
     session_id: str
@@ -40,67 +45,77 @@ class ApprovalRequest:
         return self.status in (RequestStatus.APPROVED, RequestStatus.REJECTED)
 
 
-class DecisionBus(Protocol):
-    """Approval requests out, people's decisions in (§5). Of a run that waits only the ids are kept."""
+class ApprovalRequests(Protocol):
+    """The stored approval requests (CONTRACT §5). Every method raises `StorageUnavailable`."""
 
-    on_news: Callable[[str], None]
+    async def get(self, request_id: str) -> ApprovalRequest | None:
+        """Return the request, or None where it does not exist or cannot be read."""
+        ...
+
+    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
+        """Record the decision unless there is one already, and publish it.
+
+        Returns the request with the decision that counts, and whether it is this one. After the deadline nothing is
+        recorded and the status is `expired`.
+        """
+        ...
+
+    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+        """Close a request that is still pending. Returns the decision that was recorded first, if there is one and it
+        was made before `deadline_at` (Unix s)."""
+        ...
+
+    async def get_signal(self, session_id: str) -> str | None:
+        """Return the last signal of a session as stored, or None."""
+        ...
+
+    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
+        """Return `(tenant_id, user_id)` of a session that has requested an approval, or None."""
+        ...
+
+
+class DecisionBus(Protocol):
+    """Opens approval requests for runs and watches for the decisions about them (CONTRACT §5).
+
+    For a run that waits only its ids are kept in memory. Every method raises `StorageUnavailable` where Redis does not
+    answer in time.
+    """
+
+    def subscribe(self, on_news: Callable[[str], None]) -> None:
+        """Register the callback that gets the session id of a watched run whenever something may decide its request.
+        Call it once, before the bus starts."""
+        ...
 
     @property
     def sender_hints(self) -> list[str]:
-        """What an operator should put right about those who send decisions; empty where all is well."""
+        """Advice for operators about programs that send unreadable decisions; empty where there are none."""
         ...
 
     async def open_request(
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
-        """Save the request and hold the subscription, acknowledged, before anyone hears of it."""
+        """Save the request and subscribe to its channel, acknowledged, before any client can see the `hitl` event.
+
+        `deadline_at` is Unix seconds.
+        """
         ...
 
     async def watch(self, session_id: str, request_id: str) -> None:
-        """Hold the subscription, acknowledged, and look at the keys then and now and again, until `forget`.
+        """Subscribe to the session's channel, acknowledged, and check its keys every few seconds, until `unwatch`."""
+        ...
 
-        `on_news` is called with the session for whatever may decide the request.
+    async def take(
+        self, session_id: str, accept: Callable[[Checkpoint, Decision], None]
+    ) -> tuple[Checkpoint | None, Decision | None]:
+        """Return the saved checkpoint of a watched run and the decision about its open request, if one counts.
+
+        The checkpoint, the request and the signal are read in one round trip; messages that were received since the
+        last call are judged too. A decision counts if it was made before the deadline in the checkpoint and `accept`
+        does not raise `SignalIgnored`. The watch ends with a decision. The checkpoint is None where its key is gone.
+        Raises `CheckpointTooNew`, `CheckpointUnreadable`.
         """
-        ...
-
-    def has_news(self, session_id: str) -> bool:
-        """Whether there is something that `look` was not yet asked about."""
-        ...
-
-    async def saved(self, session_id: str) -> Checkpoint | None:
-        """The checkpoint of a watched run; read together with the keys that the next `look` judges."""
-        ...
-
-    async def look(self, session_id: str, until: float, accept: Callable[[Decision], None]) -> Decision | None:
-        """The decision in what was heard or is stored, if it came before `until` (Unix s). With it the watch ends.
-
-        `accept` raises `SignalIgnored` for a decision that cannot be followed; it is counted and waited on.
-        """
-        ...
-
-    async def close_request(
-        self, request_id: str, status: RequestStatus, deadline_at: float | None = None
-    ) -> Decision | None:
-        """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
         ...
 
     def unwatch(self, session_id: str) -> None:
-        """Watch this session no more."""
-        ...
-
-    async def get_request(self, request_id: str) -> ApprovalRequest | None: ...
-
-    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
-        """Record the first decision and publish it. The request with the decision that counts, and whether it is this.
-
-        After the deadline nothing is recorded and the status is `expired`.
-        """
-        ...
-
-    async def get_signal(self, session_id: str) -> str | None:
-        """The last signal of a session, as stored."""
-        ...
-
-    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
-        """`(tenant_id, user_id)` of a session that asked for an approval."""
+        """Stop watching this session."""
         ...

@@ -1,4 +1,4 @@
-"""Which node writes which run."""
+"""Which node (process) writes which run: leases, takeovers and cancel requests."""
 
 from __future__ import annotations
 
@@ -8,25 +8,44 @@ from typing import Protocol
 from app.ports.journal import RunLock
 
 Claim = Callable[[], Awaitable[RunLock | None]]
-"""Take a run over; None: somebody was faster, or it has ended."""
+"""Takes a run over. Returns None where another node was faster or the run has ended."""
+
+
+class RunOwner(Protocol):
+    """The part of a process that writes runs, as `Nodes` calls it."""
+
+    async def take_over(self, session_id: str, claim: Claim) -> None:
+        """Continue a run whose node is gone, after `claim` has acquired it. A run that is not claimed is offered
+        again later."""
+        ...
+
+    def release_all(self) -> None:
+        """Stop writing every run: the lease of this node has ended, and another node may write them now."""
+        ...
+
+    def cancel_local(self, session_id: str, cancelled_by: str) -> None:
+        """Cancel a run that this process writes; a no-op for any other run."""
+        ...
 
 
 class Nodes(Protocol):
-    """Which node writes which run."""
+    """The registry of the nodes and their leases."""
 
-    on_orphan: Callable[[str, Claim], Awaitable[None]]
-    on_lost: Callable[[], None]
-    on_cancel: Callable[[str, str], None]
+    def subscribe(self, owner: RunOwner) -> None:
+        """Register the owner of this process's runs. Call it once, before the registry starts."""
+        ...
 
     @property
     def has_lease(self) -> bool:
-        """Whether this node's lease holds: only then may it start a run."""
+        """Whether the lease of this node is valid: only then may it start a run."""
         ...
 
     async def request_cancel(self, session_id: str, cancelled_by: str) -> bool:
-        """Ask for the end of a run, wherever it is. False: it has ended already, or is unknown."""
+        """Record that a run is to be cancelled and notify its node. Returns False where the run has ended or is
+        unknown. Raises `StorageUnavailable`."""
         ...
 
     async def hand_over(self, locks: Sequence[RunLock]) -> None:
-        """Give up runs that have reached a committed step: another node takes them over without waiting."""
+        """Release runs that have reached a committed step, so that another node takes them over without waiting for
+        the end of the lease. Raises `StorageUnavailable`."""
         ...

@@ -1,450 +1,276 @@
-"""Approval requests and people's decisions in Redis (§5): `ports.DecisionBus`.
+"""Waiting for decisions in Redis (CONTRACT §5): `ports.decisions.DecisionBus`.
 
-A published signal is only a wake-up. What counts is `hitl:request:`: the first decision that gets in there, whether by
-HTTP, by the Main Service or by a bare signal, is the decision.
+A published signal is only a wake-up. The truth is in `hitl:request:`: the first decision that is stored there counts,
+whether it came by HTTP, from the Main Service or as a bare signal.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import structlog
 
 from app.errors import StorageUnavailable
 from app.ports.clock import Clock
-from app.ports.decisions import ApprovalRequest, RequestStatus
-from app.redis import keys, scripts, tasks
+from app.ports.decisions import RequestStatus
+from app.redis import keys, tasks
+from app.redis.approval_requests import (
+    REQUEST_TTL_SECONDS,
+    SESSION_TTL_SECONDS,
+    RedisApprovalRequests,
+    json_object,
+    new_request,
+)
 from app.redis.sender_diagnostics import SenderDiagnostics
-from app.redis.wire.connection import Command, Connection
+from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
-from statemachine.checkpoint import Approval, Checkpoint, JsonObject
+from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision, SignalForOtherRequest, SignalIgnored, has_request_id, parse_signal
 from statemachine.frames import compact_json
 
-REQUEST_TTL_SECONDS = 30 * 60
-SESSION_TTL_SECONDS = 60 * 60
-SIGNAL_TTL_SECONDS = 5 * 60
-_LOOK_SECONDS = 2.0
-_LOOKS, _TURNS = 500, 5
-"""So many at a time, or the fifth part of them: the more runs wait, the rarer each is looked at, but every 10 s."""
-_BATCH = 100
-_STATUSES = {status.value: status for status in RequestStatus}
+_POLL_SECONDS = 2.0
+_POLL_SESSIONS, _POLL_ROUNDS = 500, 5
+"""Sessions per poll: at least so many, and at least a fifth of them all. The more runs wait, the rarer each is polled,
+but always every 10 s."""
+_BATCH_SESSIONS = 100
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What may hold a decision; `heard_at` (Unix s) of a live message, None for what is stored."""
+class _Candidate:
+    """Bytes that may hold a decision. `received_at` (Unix s) is that of a live message, None for a stored value."""
 
     raw: bytes
-    heard_at: float | None = None
+    received_at: float | None = None
 
 
 class _Watch:
     """One open request that a run of this process waits for.
 
-    `found` is what `saved` read of request and signal, `has_news` whether anything came since the last look.
-    `vain_request` and `vain_signal` tell of stored values that decide nothing: those are judged, and counted, once.
+    `messages` are those received and not judged yet. `seen_request_hash` and `seen_signal_hash` belong to stored values
+    that have been judged and decide nothing, so that they are judged, and counted, once.
     """
 
-    __slots__ = ("found", "has_news", "heard", "request_id", "vain_request", "vain_signal")
+    __slots__ = ("messages", "request_id", "seen_request_hash", "seen_signal_hash")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.found: tuple[bytes | None, bytes | None] | None = None
-        self.has_news = False
-        self.heard: tuple[_Said, ...] = ()
-        self.vain_request = self.vain_signal = hash(None)
+        self.messages: tuple[_Candidate, ...] = ()
+        self.seen_request_hash = self.seen_signal_hash = hash(None)
 
-    def is_vain(self, request: bytes | None, signal: bytes | None) -> bool:
-        """Whether this was stored at the last look, too. A request that is pending needs no other."""
-        if hash(signal) != self.vain_signal:
+    def already_seen(self, request: bytes | None, signal: bytes | None) -> bool:
+        """Whether these stored values have been judged before; a pending request decides nothing by itself."""
+        if hash(signal) != self.seen_signal_hash:
             return False
-        if hash(request) != self.vain_request:
-            if request is None or _json_object(request).get("status") != RequestStatus.PENDING:
+        if hash(request) != self.seen_request_hash:
+            if request is None or json_object(request).get("status") != RequestStatus.PENDING:
                 return False
-            self.vain_request = hash(request)
+            self.seen_request_hash = hash(request)
         return True
 
 
 class RedisDecisions:
-    """`ignored_signals` counts what was heard and decided nothing, by reason."""
+    """Watches the open requests of this process. `ignored_signals` counts messages that decided nothing (§5)."""
 
-    def __init__(self, connection: Connection, pubsub: PubSub, clock: Clock) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        pubsub: PubSub,
+        requests: RedisApprovalRequests,
+        diagnostics: SenderDiagnostics,
+        clock: Clock,
+    ) -> None:
         self._connection = connection
         self._pubsub = pubsub
         self._clock = clock
-        self._senders = SenderDiagnostics(connection, clock)
-        self._swap = connection.register(scripts.SWAP)
+        self._requests = requests
+        self._diagnostics = diagnostics
         self._watches: dict[str, _Watch] = {}
-        self._unseen: list[str] = []
-        self._has_unseen = asyncio.Event()
-        self._lookers: list[asyncio.Task[None]] = []
+        self._resubscribed: list[str] = []
+        self._has_resubscribed = asyncio.Event()
+        self._pollers: list[asyncio.Task[None]] = []
+        self._on_news: Callable[[str], None] = lambda _: None
         self.ignored_signals = 0
-        self.last_ignored: str | None = None
-        self.on_news: Callable[[str], None]
+
+    def subscribe(self, on_news: Callable[[str], None]) -> None:
+        self._on_news = on_news
 
     async def start(self) -> None:
-        self._lookers = [asyncio.create_task(look()) for look in (self._look_at_new_ones, self._look_now_and_again)]
+        self._pollers = [asyncio.create_task(poll()) for poll in (self._poll_resubscribed, self._poll_regularly)]
 
     async def stop(self) -> None:
-        for looker in self._lookers:
-            looker.cancel()
-        await asyncio.gather(*self._lookers, return_exceptions=True)
+        for poller in self._pollers:
+            poller.cancel()
+        await asyncio.gather(*self._pollers, return_exceptions=True)
 
     @property
     def sender_hints(self) -> list[str]:
-        return self._senders.hints
+        return self._diagnostics.hints
 
-    # --- for the run --------------------------------------------------------------------------------------------------
+    def is_watched(self, session_id: str) -> bool:
+        return session_id in self._watches
+
+    # --- watching -----------------------------------------------------------------------------------------------------
 
     async def open_request(
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
-        request, session_id = checkpoint.request, checkpoint.session_id
-        call = checkpoint.call(approval.call_id)
-        stored = {
-            "requestId": approval.request_id,
-            "sessionId": session_id,
-            "userId": request.user_id,
-            "tenantId": request.tenant_id,
-            "actionType": approval.action_type,
-            "message": approval.message,
-            "context": call.shown_arguments if call else {},
-            "status": RequestStatus.PENDING.value,
-            "createdAt": int(checkpoint.updated_at * 1000),
-            "expiresAt": int(deadline_at),
-            "expiresAtMillis": int(deadline_at * 1000),
-        }
-        if task_id is not None:
-            stored["taskId"] = task_id
+        session_id = checkpoint.session_id
+        stored = new_request(checkpoint, approval, deadline_at, task_id)
         owner = {name: stored[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
-        stale, *_ = await self._asked(
-            ("GET", keys.hitl_signal(session_id)),
-            ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
-            ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
-            *([] if task_id is None else [tasks.link_command(task_id, approval.request_id)]),
+        stale, *_ = await self._connection.pipeline(
+            [
+                ("GET", keys.hitl_signal(session_id)),
+                ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
+                ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
+                *([] if task_id is None else [tasks.link_command(task_id, approval.request_id)]),
+            ]
         )
         # A signal without a `requestId` was for an earlier request; it must not decide this one.
         if stale is not None and not has_request_id(stale):
-            await self._connection.call("DEL", keys.hitl_signal(session_id))
+            await self._connection.execute("DEL", keys.hitl_signal(session_id))
         await self.watch(session_id, approval.request_id)
-
-    async def _asked(self, *commands: Command) -> list[Any]:
-        """All answers, in one round trip. Raises `StorageUnavailable`."""
-        answers = await self._connection.many(commands)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise StorageUnavailable(str(answer)) from answer
-        return answers
 
     async def watch(self, session_id: str, request_id: str) -> None:
         watch = self._watches.get(session_id)
         if watch is None or watch.request_id != request_id:
             self._watches[session_id] = _Watch(request_id)
-        await self._pubsub.subscribe(keys.hitl_channel(session_id), partial(self._hear, session_id))
+        await self._pubsub.subscribe(keys.hitl_channel(session_id), partial(self._on_message, session_id))
 
     def unwatch(self, session_id: str) -> None:
         if self._watches.pop(session_id, None) is not None:
             self._pubsub.unsubscribe(keys.hitl_channel(session_id))
 
-    def _hear(self, session_id: str, message: bytes | None) -> None:
-        """It counts from now, however long storage is away before it can be looked at."""
+    def _on_message(self, session_id: str, message: bytes | None) -> None:
+        """A message counts from its arrival, however long Redis is unavailable before it can be judged."""
         watch = self._watches.get(session_id)
         if watch is None:
             return
-        if message is None:  # the subscription is new: look at the keys
-            self._unseen.append(session_id)
-            self._has_unseen.set()
+        if message is None:  # the subscription is new: the keys must be read
+            self._resubscribed.append(session_id)
+            self._has_resubscribed.set()
         else:
-            watch.heard += (_Said(message, self._clock.now()),)
-            self._tell(session_id, watch)
+            watch.messages += (_Candidate(message, self._clock.now()),)
+            self._on_news(session_id)
 
-    def _tell(self, session_id: str, watch: _Watch) -> None:
-        watch.has_news = True
-        self.on_news(session_id)
+    # --- taking a decision --------------------------------------------------------------------------------------------
 
-    def has_news(self, session_id: str) -> bool:
-        watch = self._watches.get(session_id)
-        return watch is None or watch.has_news or watch.found is not None
-
-    async def saved(self, session_id: str) -> Checkpoint | None:
+    async def take(
+        self, session_id: str, accept: Callable[[Checkpoint, Decision], None]
+    ) -> tuple[Checkpoint | None, Decision | None]:
         watch = self._watches[session_id]
-        request, signal, raw = await self._values(watch, session_id, keys.checkpoint(session_id))
-        watch.found = request, signal
-        return None if raw is None else Checkpoint.from_json(raw)
-
-    async def _values(self, watch: _Watch, session_id: str, *more: str) -> list[bytes | None]:
-        """What is stored now. Whatever comes from here on is news."""
-        watch.has_news = False
-        try:
-            return await self._connection.values(
-                [keys.hitl_request(watch.request_id), keys.hitl_signal(session_id), *more]
-            )
-        except StorageUnavailable:
-            watch.has_news = True
-            raise
-
-    async def look(self, session_id: str, until: float, accept: Callable[[Decision], None]) -> Decision | None:
-        watch = self._watches[session_id]
-        found, watch.found = watch.found, None
-        request, signal = found or await self._values(watch, session_id)
-        heard = watch.heard
-        try:
-            decision = await self._decided(watch, request, signal, until, accept)
-        except StorageUnavailable:
-            watch.has_news = True
-            raise
-        watch.heard = watch.heard[len(heard) :]  # only now: storage may have been away in the middle
+        request, signal, raw = await self._connection.get_many(
+            [keys.hitl_request(watch.request_id), keys.hitl_signal(session_id), keys.checkpoint(session_id)]
+        )
+        checkpoint = None if raw is None else Checkpoint.from_json(raw)
+        approval = checkpoint.open_approval if checkpoint is not None else None
+        if checkpoint is None or approval is None or approval.request_id != watch.request_id:
+            return checkpoint, None
+        judged = len(watch.messages)
+        decision = await self._find_decision(watch, request, signal, checkpoint, accept)
+        watch.messages = watch.messages[judged:]  # only now: Redis may have been unavailable in between
         if decision is not None:
             self.unwatch(session_id)
-        return decision
+        return checkpoint, decision
 
-    async def _decided(
+    async def _find_decision(
         self,
         watch: _Watch,
         raw: bytes | None,
         signal: bytes | None,
-        until: float,
-        accept: Callable[[Decision], None],
+        checkpoint: Checkpoint,
+        accept: Callable[[Checkpoint, Decision], None],
     ) -> Decision | None:
-        """The decision, if the request, what was heard or the stored signal hold one that counts."""
-        request = self._readable(watch.request_id, raw)
-        said = [*watch.heard, *self._stored(watch, signal)]
+        """Return the decision in the stored request, a received message or the stored signal, if one counts."""
+
+        def judge(candidate: _Candidate) -> Decision | None:
+            return self._judge(watch.request_id, candidate, checkpoint, accept)
+
+        request = self._requests.parse(watch.request_id, raw)
+        candidates = list(watch.messages)
+        if signal is not None and hash(signal) != watch.seen_signal_hash:
+            candidates.append(_Candidate(signal))
         if request is not None and request.is_decided:
-            said = [] if hash(raw) == watch.vain_request else [_Said(request.raw.encode())]
-        for each in said:
-            decision = self._judged(watch.request_id, each, until, accept)
+            candidates = [] if hash(raw) == watch.seen_request_hash else [_Candidate(request.raw.encode())]
+        for candidate in candidates:
+            decision = judge(candidate)
             if decision is None:
                 continue
             if request is not None and not request.is_decided:
-                settled, is_ours = await self._settle(request, decision)
-                if settled.is_decided and not is_ours:  # it counts, whether it can be followed or not
-                    return self._judged(watch.request_id, _Said(settled.raw.encode()), until, accept)
+                recorded, is_ours = await self._requests.record(request, decision)
+                if recorded.is_decided and not is_ours:  # the earlier decision counts, even if it is not accepted
+                    return judge(_Candidate(recorded.raw.encode()))
             return decision
-        watch.vain_request, watch.vain_signal = hash(raw), hash(signal)
+        watch.seen_request_hash, watch.seen_signal_hash = hash(raw), hash(signal)
         return None
 
-    def _stored(self, watch: _Watch, signal: bytes | None) -> list[_Said]:
-        return [_Said(signal)] if signal is not None and hash(signal) != watch.vain_signal else []
-
-    def _judged(
-        self, request_id: str, said: _Said, until: float, accept: Callable[[Decision], None]
+    def _judge(
+        self,
+        request_id: str,
+        candidate: _Candidate,
+        checkpoint: Checkpoint,
+        accept: Callable[[Checkpoint, Decision], None],
     ) -> Decision | None:
-        """The decision that it holds, if it came in time and can be followed."""
-        is_live = said.heard_at is not None
-        heard_at = self._clock.now() if said.heard_at is None else said.heard_at
-        self._senders.notice(said.raw, "A signal" if is_live else "A stored signal")
+        """Return the decision of a candidate if it was made in time and is accepted; else count and log the signal."""
+        is_live = candidate.received_at is not None
+        received_at = self._clock.now() if candidate.received_at is None else candidate.received_at
+        self._diagnostics.notice(candidate.raw, "A signal" if is_live else "A stored signal")
         try:
-            decision = parse_signal(said.raw, request_id=request_id, received_at=heard_at, is_live=is_live)
-            if decision.decided_at >= until:
+            decision = parse_signal(candidate.raw, request_id=request_id, received_at=received_at, is_live=is_live)
+            if checkpoint.deadline_at is None or decision.decided_at >= checkpoint.deadline_at:
                 raise SignalIgnored("it came after the deadline")
-            accept(decision)
+            accept(checkpoint, decision)
         except SignalIgnored as error:
             if is_live or not isinstance(error, SignalForOtherRequest):
-                self._ignore(request_id, str(error))
+                self.ignored_signals += 1
+                log.warning("signal.ignored", requestId=request_id, reason=str(error))
             return None
         return decision
 
-    def _ignore(self, request_id: str, reason: str) -> None:
-        self.ignored_signals += 1
-        self.last_ignored = reason
-        log.warning("signal.ignored", request_id=request_id, reason=reason)
+    # --- polling the keys ---------------------------------------------------------------------------------------------
 
-    async def close_request(
-        self, request_id: str, status: RequestStatus, deadline_at: float | None = None
-    ) -> Decision | None:
-        """Close a request that is still pending; the decision that was faster (and in time), if there was one."""
-        request = await self.get_request(request_id)
-        while request is not None and request.status is RequestStatus.PENDING:
-            wanted = compact_json({**_json_object(request.raw), "status": status.value})
-            request = await self._swapped(request, wanted)
-            if request is None or request.raw == wanted:
-                return None
-        decision = _decision_of(request, self._clock.now()) if request is not None else None
-        in_time = decision is not None and (deadline_at is None or decision.decided_at < deadline_at)
-        return decision if in_time else None
-
-    async def _look_at_new_ones(self) -> None:
-        """Whose subscription is new: what was published before is lost. All of the same moment together."""
+    async def _poll_resubscribed(self) -> None:
+        """Poll sessions whose subscription is new: messages that were published before are lost."""
         while True:
-            await self._has_unseen.wait()
-            self._has_unseen.clear()
-            unseen, self._unseen = self._unseen, []
-            for start in range(0, len(unseen), _BATCH):
-                some = unseen[start : start + _BATCH]
+            await self._has_resubscribed.wait()
+            self._has_resubscribed.clear()
+            session_ids, self._resubscribed = self._resubscribed, []
+            for start in range(0, len(session_ids), _BATCH_SESSIONS):
+                batch = session_ids[start : start + _BATCH_SESSIONS]
                 try:
-                    await self._look_at(some)
-                except StorageUnavailable:  # each for itself, with patience
-                    for session_id in some:
-                        if (watch := self._watches.get(session_id)) is not None:
-                            self._tell(session_id, watch)
+                    await self._poll(batch)
+                except StorageUnavailable:  # each run retries by itself
+                    for session_id in batch:
+                        if session_id in self._watches:
+                            self._on_news(session_id)
 
-    async def _look_now_and_again(self) -> None:
-        """A message may have been lost, or a decider may not publish at all."""
-        await self._senders.look()
-        reached = 0
+    async def _poll_regularly(self) -> None:
+        """Poll all sessions in turn: a message may have been lost, or a decider may not publish at all."""
+        await self._diagnostics.load()
+        position = 0
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             waiting = list(self._watches)
-            reached = reached if reached < len(waiting) else 0
-            until = reached + max(_LOOKS, math.ceil(len(waiting) / _TURNS))
+            position = position if position < len(waiting) else 0
+            until = position + max(_POLL_SESSIONS, math.ceil(len(waiting) / _POLL_ROUNDS))
             with suppress(StorageUnavailable):
-                while reached < min(until, len(waiting)):
-                    await self._look_at(waiting[reached : reached + _BATCH])
-                    reached += _BATCH
+                while position < min(until, len(waiting)):
+                    await self._poll(waiting[position : position + _BATCH_SESSIONS])
+                    position += _BATCH_SESSIONS
 
-    async def _look_at(self, session_ids: Sequence[str]) -> None:
-        """Tell of those whose keys show something."""
-        looked_at = [(id, watch) for id in session_ids if (watch := self._watches.get(id)) is not None]
-        names = [keys.hitl_request(watch.request_id) for _, watch in looked_at]
-        names += [keys.hitl_signal(session_id) for session_id, _ in looked_at]
-        values = await self._connection.values(names)
-        requests, signals = values[: len(looked_at)], values[len(looked_at) :]
-        for (session_id, watch), request, signal in zip(looked_at, requests, signals, strict=True):
-            if self._watches.get(session_id) is watch and not watch.is_vain(request, signal):
-                self._tell(session_id, watch)
-
-    # --- for deciders -------------------------------------------------------------------------------------------------
-
-    async def get_request(self, request_id: str) -> ApprovalRequest | None:
-        (raw,) = await self._connection.values([keys.hitl_request(request_id)])
-        return self._readable(request_id, raw)
-
-    def _readable(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
-        """A request that somebody overwrote with what is no JSON is as good as gone; its deadline is not."""
-        if raw is None:
-            return None
-        self._senders.notice(raw, "An approval request")
-        stored = _json_object(raw)
-        return _request(request_id, raw, stored) if stored else None
-
-    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
-        settled, is_first = await self._settle(request, decision)
-        if is_first:
-            await self._publish(settled, decision)
-        return settled, is_first
-
-    async def _settle(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
-        """Compare-and-set, until the request holds a decision: this one (True) or an earlier.
-
-        Two decisions may be alike to the millisecond, so each has an id of its own.
-        """
-        decision_id = secrets.token_hex(8)
-        while request.status is RequestStatus.PENDING:
-            if decision.decided_at >= request.expires_at:
-                return _with_status(request, RequestStatus.EXPIRED), False
-            wanted = _decided(request.raw, decision, decision_id)
-            swapped = await self._swapped(request, wanted)
-            if swapped is None:
-                return _with_status(request, RequestStatus.EXPIRED), False
-            if swapped.raw == wanted:
-                return swapped, True
-            request = swapped
-        return request, False
-
-    async def _swapped(self, request: ApprovalRequest, wanted: str) -> ApprovalRequest | None:
-        key = keys.hitl_request(request.request_id)
-        raw = await self._connection.script(self._swap, [key], [request.raw, wanted])
-        return self._readable(request.request_id, raw)
-
-    async def _publish(self, request: ApprovalRequest, decision: Decision) -> None:
-        approved = decision.verdict == "approved"
-        signal: JsonObject = {
-            "type": "approval" if approved else "rejection",
-            "requestId": request.request_id,
-            "status": decision.verdict,
-            "timestamp": int(decision.decided_at),
-        }
-        if decision.reason is not None:
-            signal["reason"] = decision.reason
-        raw = compact_json(signal)
-        await self._connection.many(
-            [
-                ("SET", keys.hitl_signal(request.session_id), raw, "EX", SIGNAL_TTL_SECONDS),
-                ("PUBLISH", keys.hitl_channel(request.session_id), raw),
-            ]
-        )
-
-    async def get_signal(self, session_id: str) -> str | None:
-        (raw,) = await self._connection.values([keys.hitl_signal(session_id)])
-        if raw is None:
-            return None
-        self._senders.notice(raw, "A stored signal")
-        return raw.decode("utf-8", "replace")
-
-    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
-        (raw,) = await self._connection.values([keys.hitl_session(session_id)])
-        if raw is None:
-            return None
-        stored = _json_object(raw)
-        return str(stored.get("tenantId")), str(stored.get("userId"))
-
-
-def _decided(raw: str, decision: Decision, decision_id: str) -> str:
-    """The request as its decider leaves it (§5)."""
-    by, at = ("approvedBy", "approvedAt") if decision.verdict == "approved" else ("rejectedBy", "rejectedAt")
-    stored = _json_object(raw)
-    stored |= {"status": decision.verdict, at: int(decision.decided_at * 1000), "decisionId": decision_id}
-    for name, value in ((by, decision.decided_by), ("reason", decision.reason), ("params", decision.arguments)):
-        if value is not None:
-            stored[name] = value
-    if decision.skip:
-        stored["skip"] = True
-    return compact_json(stored)
-
-
-def _request(request_id: str, raw: bytes | str, stored: JsonObject) -> ApprovalRequest:
-    status = str(stored.get("status")).lower()
-    context = stored.get("context")
-    return ApprovalRequest(
-        request_id=request_id,
-        session_id=str(stored.get("sessionId", "")),
-        user_id=str(stored.get("userId", "")),
-        tenant_id=str(stored.get("tenantId", "")),
-        action_type=str(stored.get("actionType", "")),
-        arguments=context if isinstance(context, dict) else {},
-        status=_STATUSES.get(status, RequestStatus.PENDING),
-        expires_at=_expiry(stored),
-        reason=stored["reason"] if isinstance(stored.get("reason"), str) else None,
-        raw=raw if isinstance(raw, str) else raw.decode("utf-8", "replace"),
-    )
-
-
-def _expiry(stored: JsonObject) -> float:
-    """Unix s; never, where another system wrote the request without it."""
-    precise, seconds = stored.get("expiresAtMillis"), stored.get("expiresAt")
-    if isinstance(precise, int):
-        return precise / 1000
-    return float(seconds) if isinstance(seconds, (int, float)) else float("inf")
-
-
-def _json_object(raw: bytes | str) -> dict[str, Any]:
-    try:
-        stored = json.loads(raw)
-        if isinstance(stored, str):  # serialised twice, as some senders' signals are
-            stored = json.loads(stored)
-    except (ValueError, RecursionError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
-
-
-def _with_status(request: ApprovalRequest, status: RequestStatus) -> ApprovalRequest:
-    return replace(request, status=status)
-
-
-def _decision_of(request: ApprovalRequest, now: float) -> Decision | None:
-    """The decision that a request holds, whoever wrote it there."""
-    try:
-        return parse_signal(request.raw, request_id=request.request_id, received_at=now, is_live=False)
-    except SignalIgnored:
-        return None
+    async def _poll(self, session_ids: Sequence[str]) -> None:
+        """Read the keys of these sessions and notify those with a value that has not been judged."""
+        polled = [(id, watch) for id in session_ids if (watch := self._watches.get(id)) is not None]
+        names = [keys.hitl_request(watch.request_id) for _, watch in polled]
+        names += [keys.hitl_signal(session_id) for session_id, _ in polled]
+        values = await self._connection.get_many(names)
+        requests, signals = values[: len(polled)], values[len(polled) :]
+        for (session_id, watch), request, signal in zip(polled, requests, signals, strict=True):
+            if self._watches.get(session_id) is watch and not watch.already_seen(request, signal):
+                self._on_news(session_id)

@@ -179,9 +179,9 @@ class Feeds:
     async def page(self, session_id: str, cursor: int) -> list[LogEntry]:
         """Some of the log. Of an ended run that has been read to its end: the end marker again."""
         events = keys.events(session_id)
-        raw = await self._connection.call("XRANGE", events, f"({cursor}", "+", "COUNT", _PAGE)
+        raw = await self._connection.execute("XRANGE", events, f"({cursor}", "+", "COUNT", _PAGE)
         if not raw:
-            (final, last) = await self._connection.many(
+            (final, last) = await self._connection.pipeline_results(
                 [("HGET", keys.run(session_id), "final"), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
             )
             if isinstance(final, Exception) or isinstance(last, Exception):

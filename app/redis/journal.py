@@ -119,7 +119,7 @@ class RedisJournal:
             ],
         )
         tenant = keys.tenant_runs(request.tenant_id)
-        (*listed, answer) = await self._connection.many(
+        (*listed, answer) = await self._connection.pipeline_results(
             [
                 *self._nodes.enlist(session_id, checkpoint.created_at),
                 ("ZADD", tenant, now_ms, session_id),
@@ -133,7 +133,7 @@ class RedisJournal:
             if isinstance(each, Exception):
                 raise each
         if answer[0] != b"OK":
-            await self._connection.many([self._nodes.delist(session_id), ("ZREM", tenant, session_id)])
+            await self._connection.pipeline_results([self._nodes.delist(session_id), ("ZREM", tenant, session_id)])
         match answer[0]:
             case b"OK":
                 self._feeds.begin(session_id, _entries(int(answer[1]), bodies))
@@ -148,7 +148,7 @@ class RedisJournal:
     async def find_by_idempotency_key(
         self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
     ) -> str | None:
-        raw = await self._connection.call("GET", keys.idempotency(tenant_id, user_id, idempotency_key))
+        raw = await self._connection.execute("GET", keys.idempotency(tenant_id, user_id, idempotency_key))
         return None if raw is None else _first_opened(raw, prompt_digest)
 
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
@@ -246,7 +246,7 @@ class RedisJournal:
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
         """Whatever became of each; commits may be repeated. The writer of all runs must outlive every error."""
         try:
-            return await self._connection.many(commands)
+            return await self._connection.pipeline_results(commands)
         except StorageUnavailable as error:
             return [error] * len(commands)
         except Exception as error:  # noqa: BLE001 - one that cannot be said to Redis is no other run's trouble
@@ -257,7 +257,7 @@ class RedisJournal:
     # --- looking up ---------------------------------------------------------------------------------------------------
 
     async def load(self, session_id: str) -> Checkpoint | None:
-        raw = await self._connection.call("GET", keys.checkpoint(session_id))
+        raw = await self._connection.execute("GET", keys.checkpoint(session_id))
         return None if raw is None else Checkpoint.from_json(raw)
 
     async def get_record(self, session_id: str) -> RunRecord | None:
@@ -267,7 +267,7 @@ class RedisJournal:
         return record
 
     async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
-        sessions = await self._connection.call(
+        sessions = await self._connection.execute(
             "ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, _NEWEST - 1 if prompt_digest else 0
         )
         for record in await self._records([raw.decode() for raw in sessions]):
@@ -277,10 +277,10 @@ class RedisJournal:
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
-        sessions = await self._connection.call("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST)
+        sessions = await self._connection.execute("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST)
         if not sessions:
             return None
-        found = await self._connection.many(
+        found = await self._connection.pipeline_results(
             [("XRANGE", keys.events(raw.decode()), event_id, event_id, "COUNT", 1) for raw in sessions]
         )
         for raw, entries in zip(sessions, found, strict=True):
@@ -292,23 +292,23 @@ class RedisJournal:
 
     async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
         index = keys.thread(tenant_id, user_id, thread_id)
-        sessions = [raw.decode() for raw in await self._connection.call("ZREVRANGE", index, 0, _TURNS - 1)]
+        sessions = [raw.decode() for raw in await self._connection.execute("ZREVRANGE", index, 0, _TURNS - 1)]
         if sessions:
             kept = [keys.checkpoint(id) for id in sessions]
-            await self._connection.many([("EXPIRE", key, self._retention_seconds) for key in kept])
+            await self._connection.pipeline_results([("EXPIRE", key, self._retention_seconds) for key in kept])
         turns = await self._checkpoints(sessions)
         return [turn for turn in reversed(turns) if turn is not None]
 
     async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
         index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
-        sessions = await self._connection.call("ZREVRANGE", index, offset, offset + limit)
+        sessions = await self._connection.execute("ZREVRANGE", index, offset, offset + limit)
         checkpoints = await self._checkpoints([raw.decode() for raw in sessions[:limit]])
         return CheckpointPage(checkpoints, has_more=len(sessions) > limit)
 
     async def _checkpoints(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
         if not session_ids:
             return []
-        found = await self._connection.many([("GET", keys.checkpoint(id)) for id in session_ids])
+        found = await self._connection.pipeline_results([("GET", keys.checkpoint(id)) for id in session_ids])
         checkpoints: list[Checkpoint | None] = []
         for raw in found:
             if isinstance(raw, Exception):
@@ -323,7 +323,7 @@ class RedisJournal:
         if not session_ids:
             return []
         names = ("user", "tenant", "prompt", "owner", "epoch", "final", "task")
-        found = await self._connection.many([("HMGET", keys.run(id), *names) for id in session_ids])
+        found = await self._connection.pipeline_results([("HMGET", keys.run(id), *names) for id in session_ids])
         records: list[RunRecord | None] = []
         for session_id, fields in zip(session_ids, found, strict=True):
             if isinstance(fields, Exception):
@@ -348,7 +348,7 @@ class RedisJournal:
         return said
 
     async def ping(self) -> None:
-        await self._connection.call("PING")
+        await self._connection.execute("PING")
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class RedisJournal:
     async def _all_bodies(self, session_id: str) -> AsyncIterator[bytes]:
         cursor = "-"
         while True:
-            raw = await self._connection.call("XRANGE", keys.events(session_id), cursor, "+", "COUNT", _PAGE)
+            raw = await self._connection.execute("XRANGE", keys.events(session_id), cursor, "+", "COUNT", _PAGE)
             for id, fields in pairs(raw):
                 cursor = f"({id.decode()}"
                 yield fields[1]

@@ -116,57 +116,59 @@ class RedisKnowledgeLog:
             own = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
             bounds = [self._most_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant, self._most_bytes]
             commands.append(self._accept.command(own, [event.id, _written(event), *bounds]))
-        _, *answers = _whole(await self._connection.many(commands))
+        _, *answers = _whole(await self._connection.pipeline_results(commands))
         return [bool(answer) for answer in answers]
 
     async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
         own = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
         for model, some in groupby(vectors, lambda vector: vector.model):
             pairs = [part for vector in some for part in (vector.event_id, vector.values)]
-            await self._connection.script(self._keep_vectors, own, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs])
+            await self._connection.run_script(
+                self._keep_vectors, own, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs]
+            )
 
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         commands = [
             self._refuse.command([keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _REFUSAL_SECONDS])
             for reason, digest in reasons
         ]
-        _whole(await self._connection.many(commands))
+        _whole(await self._connection.pipeline_results(commands))
 
     async def acquire_leadership(self, seconds: float) -> bool:
         args = [self._node_id, int(seconds * 1000)]
-        return bool(await self._connection.script(self._lead, [keys.KNOWLEDGE_LEADER], args))
+        return bool(await self._connection.run_script(self._lead, [keys.KNOWLEDGE_LEADER], args))
 
     async def start_generation(self) -> int:
-        await self._connection.call("INCR", keys.KNOWLEDGE_GENERATION)
-        return int(await self._connection.call("PUBLISH", keys.KNOWLEDGE_CHANNEL, ""))
+        await self._connection.execute("INCR", keys.KNOWLEDGE_GENERATION)
+        return int(await self._connection.execute("PUBLISH", keys.KNOWLEDGE_CHANNEL, ""))
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
     async def malformed_counts(self) -> dict[str, int]:
-        found = await self._connection.call("HGETALL", keys.KNOWLEDGE_REFUSED)
+        found = await self._connection.execute("HGETALL", keys.KNOWLEDGE_REFUSED)
         return {_text(reason): int(count) for reason, count in dict(found).items()}
 
     async def list_tenants(self) -> list[str]:
         since = int(self._clock.now() * 1000) - self._retention_ms
-        await self._connection.call("ZREMRANGEBYSCORE", keys.KNOWLEDGE_TENANTS, "-inf", f"({since}")
-        return [_text(tenant) for tenant in await self._connection.call("ZRANGE", keys.KNOWLEDGE_TENANTS, 0, -1)]
+        await self._connection.execute("ZREMRANGEBYSCORE", keys.KNOWLEDGE_TENANTS, "-inf", f"({since}")
+        return [_text(tenant) for tenant in await self._connection.execute("ZRANGE", keys.KNOWLEDGE_TENANTS, 0, -1)]
 
     async def read(self, tenant_id: str, after: LogPosition, most: int) -> list[KnowledgeEntry]:
         begin = f"({after[0]}-{after[1]}"
-        rows = await self._connection.call("XRANGE", keys.knowledge_log(tenant_id), begin, "+", "COUNT", most)
+        rows = await self._connection.execute("XRANGE", keys.knowledge_log(tenant_id), begin, "+", "COUNT", most)
         return [KnowledgeEntry(_position(id), _entry(tenant_id, fields)) for id, fields in rows]
 
     async def first_position(self, tenant_id: str) -> LogPosition | None:
-        rows = await self._connection.call("XRANGE", keys.knowledge_log(tenant_id), "-", "+", "COUNT", 1)
+        rows = await self._connection.execute("XRANGE", keys.knowledge_log(tenant_id), "-", "+", "COUNT", 1)
         return _position(rows[0][0]) if rows else None
 
     async def generation(self) -> int:
-        return int(await self._connection.call("GET", keys.KNOWLEDGE_GENERATION) or 0)
+        return int(await self._connection.execute("GET", keys.KNOWLEDGE_GENERATION) or 0)
 
     async def summary(self, tenant_id: str) -> LogSummary:
         log, seen = keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)
         entries, events, first, last, *sizes = _whole(
-            await self._connection.many(
+            await self._connection.pipeline_results(
                 [
                     ("XLEN", log),
                     ("ZCARD", seen),

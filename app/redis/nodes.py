@@ -11,7 +11,7 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ import structlog
 
 from app.errors import StorageUnavailable
 from app.ports.journal import RunLock
-from app.ports.nodes import Claim
+from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
 from app.redis.wire.connection import Command, Connection
 from app.redis.wire.pubsub import PubSub
@@ -32,11 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class RedisNodes:
-    """This process among its peers.
-
-    `on_orphan` is given each run that a dead node left, and a function that claims it (None: somebody was faster, or it
-    has ended); `on_lost` is called when this node's own lease has run out, `on_cancel` with a session id and who asks.
-    """
+    """This process among the other nodes."""
 
     def __init__(
         self,
@@ -62,9 +58,10 @@ class RedisNodes:
         self._task: asyncio.Task[None] | None = None
         self._taking_over: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        self.on_orphan: Callable[[str, Claim], Awaitable[None]]
-        self.on_lost: Callable[[], None]
-        self.on_cancel: Callable[[str, str], None]
+        self._owner: RunOwner
+
+    def subscribe(self, owner: RunOwner) -> None:
+        self._owner = owner
 
     @property
     def has_lease(self) -> bool:
@@ -84,7 +81,7 @@ class RedisNodes:
                 task.cancel()
             await asyncio.gather(*living, return_exceptions=True)
         with contextlib.suppress(StorageUnavailable):
-            await self._connection.script(self._lease, [keys.NODES], [self.node_id, 0, 0])
+            await self._connection.run_script(self._lease, [keys.NODES], [self.node_id, 0, 0])
 
     def enlist(self, session_id: str, created_at: float) -> list[Command]:
         """The writes that list a run with this node; they go before the run's own: no run is without a node."""
@@ -110,18 +107,16 @@ class RedisNodes:
                 commands += self._listing(left, lock.session_id, int(lock.created_at * 1000))
                 commands.append(self._release.command([keys.run(lock.session_id)], [self.node_id, lock.epoch, left]))
                 commands.append(self.delist(lock.session_id))
-            for answer in await self._connection.many(commands):
-                if isinstance(answer, Exception):
-                    raise StorageUnavailable(str(answer)) from answer
+            await self._connection.pipeline(commands)
 
     async def request_cancel(self, session_id: str, cancelled_by: str) -> bool:
         run = keys.run(session_id)
-        answer = await self._connection.script(self._cancel, [run], [cancelled_by])
+        answer = await self._connection.run_script(self._cancel, [run], [cancelled_by])
         if answer[0] != b"OK":
             return False
         owner = answer[1].decode()
         message = json.dumps({"sessionId": session_id, "cancelledBy": cancelled_by})
-        await self._connection.call("PUBLISH", keys.node(owner), message)
+        await self._connection.execute("PUBLISH", keys.node(owner), message)
         return True
 
     def _heard(self, message: bytes | None) -> None:
@@ -132,12 +127,12 @@ class RedisNodes:
         else:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 asked = json.loads(message)
-                self.on_cancel(asked["sessionId"], asked["cancelledBy"])
+                self._owner.cancel_local(asked["sessionId"], asked["cancelledBy"])
 
     async def _look_for_cancels(self) -> None:
         while True:
             try:
-                listed = await self._connection.call("ZRANGE", keys.runs_on(self.node_id), 0, -1)
+                listed = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
                 for start in range(0, len(listed), _BATCH):
                     await self._look_at([raw.decode() for raw in listed[start : start + _BATCH]])
                 return
@@ -145,12 +140,10 @@ class RedisNodes:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _look_at(self, session_ids: list[str]) -> None:
-        asked = await self._connection.many([("HGET", keys.run(id), "cancelled_by") for id in session_ids])
+        asked = await self._connection.pipeline([("HGET", keys.run(id), "cancelled_by") for id in session_ids])
         for session_id, cancelled_by in zip(session_ids, asked, strict=True):
-            if isinstance(cancelled_by, Exception):
-                raise StorageUnavailable(str(cancelled_by)) from cancelled_by
             if cancelled_by is not None:
-                self.on_cancel(session_id, cancelled_by.decode())
+                self._owner.cancel_local(session_id, cancelled_by.decode())
 
     async def _live(self) -> None:
         period = min(0.5, self._lease_seconds / 4)
@@ -170,7 +163,7 @@ class RedisNodes:
         """The lease counts from before the write, so that this node believes in it no longer than the others."""
         asked_at = asyncio.get_running_loop().time()
         args = [self.node_id, int(self._lease_seconds * 1000), int(not self._is_lost)]
-        if await self._connection.script(self._lease, [keys.NODES], args):
+        if await self._connection.run_script(self._lease, [keys.NODES], args):
             self._valid_until = asked_at + self._lease_seconds
             if self._is_lost:
                 self._is_lost = False
@@ -190,11 +183,11 @@ class RedisNodes:
         log.warning("node.lease_lost", node=self.node_id, cause=cause)
         self._pubsub.unsubscribe(keys.node(self.node_id))
         self.node_id = new_node_id()
-        self.on_lost()
+        self._owner.release_all()
 
     async def _take_over(self) -> None:
         try:
-            dead = await self._connection.script(self._dead, [keys.NODES], [])
+            dead = await self._connection.run_script(self._dead, [keys.NODES], [])
             random.shuffle(dead)  # so that the living share the work
             for raw in dead:
                 if raw.decode() != self.node_id:  # it will notice; a run claimed from oneself would be listed nowhere
@@ -208,7 +201,7 @@ class RedisNodes:
         passed_over = 0  # not for this node: it is full, or the runs are a newer release's
         while self.node_id == own:
             last = passed_over + self._takeover_limit - 1
-            sessions = await self._connection.call("ZRANGE", left, passed_over, last, "WITHSCORES")
+            sessions = await self._connection.execute("ZRANGE", left, passed_over, last, "WITHSCORES")
             if not sessions:
                 if not passed_over:
                     await self._bury(dead)
@@ -226,32 +219,30 @@ class RedisNodes:
     async def _adopt(self, own: str, dead: str, session_id: str, score: Any) -> bool:
         """Whether the run is listed with the dead node no more."""
         claims: list[RunLock | None] = []
-        await self.on_orphan(session_id, partial(self._take, own, dead, session_id, score, claims))
+        await self._owner.take_over(session_id, partial(self._take, own, dead, session_id, score, claims))
         if any(claims):  # not before it is carried here: what fails half way is found there again
-            await self._connection.call("ZREM", keys.runs_on(dead), session_id)
+            await self._connection.execute("ZREM", keys.runs_on(dead), session_id)
         return bool(claims)
 
     async def _bury(self, dead: str) -> None:
         """Forget a dead node, unless a write of its last moments has just listed a run with it."""
-        (_, count) = await self._connection.many([("ZREM", keys.NODES, dead), ("ZCARD", keys.runs_on(dead))])
+        (_, count) = await self._connection.pipeline([("ZREM", keys.NODES, dead), ("ZCARD", keys.runs_on(dead))])
         if count:
-            await self._connection.call("ZADD", keys.NODES, "NX", 0, dead)
+            await self._connection.execute("ZADD", keys.NODES, "NX", 0, dead)
 
     async def _take(
         self, own: str, dead: str, session_id: str, score: Any, claims: list[RunLock | None]
     ) -> RunLock | None:
         """Compare-and-set of the owner. Listed here before it is claimed: it must not be without a node."""
-        for answer in await self._connection.many(self._listing(own, session_id, score)):
-            if isinstance(answer, Exception):
-                raise StorageUnavailable(str(answer)) from answer
-        answer = await self._connection.script(self._claim, [keys.run(session_id)], [dead, own])
+        await self._connection.pipeline(self._listing(own, session_id, score))
+        answer = await self._connection.run_script(self._claim, [keys.run(session_id)], [dead, own])
         if answer[0] != b"OK":
-            await self._connection.many(
+            await self._connection.pipeline(
                 [("ZREM", keys.runs_on(dead), session_id), ("ZREM", keys.runs_on(own), session_id)]
             )
             claims.append(None)
             return None
-        log.info("run.taken_over", session_id=session_id, from_node=keys.real_node(dead))
+        log.info("run.taken_over", sessionId=session_id, fromNode=keys.real_node(dead))
         cancelled_by = answer[3].decode() if len(answer) > 3 and answer[3] else None
         lock = RunLock(session_id, int(answer[1]), float(score) / 1000, int(answer[2]), cancelled_by)
         claims.append(lock)

@@ -47,12 +47,12 @@ class SenderDiagnostics:
             log.warning("sender.misconfigured", cause=what, remedy=JAVA_REMEDY)
         self._seen[what] = now
 
-    async def look(self) -> None:
+    async def load(self) -> None:
         """At the start: keys under names that nobody looks up. Some 100,000 keys at most, a page at a time."""
         cursor = 0
         try:
             for _ in range(_MOST_PAGES):
-                answered, found = await self._connection.call("SCAN", cursor, "MATCH", _NAMES, "COUNT", _PAGE)
+                answered, found = await self._connection.execute("SCAN", cursor, "MATCH", _NAMES, "COUNT", _PAGE)
                 if found:
                     self._note("The name of a key in Redis begins with a Java serialisation header (AC ED 00 05).")
                 cursor = int(answered)

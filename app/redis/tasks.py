@@ -63,39 +63,39 @@ class RedisTaskOutbox:
         )
 
     async def save_task_id(self, session_id: str, task_id: str) -> str:
-        kept = await self._connection.script(self._note, [keys.run(session_id)], ["task", task_id])
+        kept = await self._connection.run_script(self._note, [keys.run(session_id)], ["task", task_id])
         return str(kept, "utf-8")
 
     async def mark_started(self, session_id: str) -> None:
-        await self._connection.script(self._note, [keys.run(session_id)], ["task_started", "1"])
+        await self._connection.run_script(self._note, [keys.run(session_id)], ["task_started", "1"])
 
     async def link_request(self, task_id: str, request_id: str) -> None:
         """By compare-and-set, and only while it is pending: a decision is never touched."""
-        await self._connection.call(*link_command(task_id, request_id))
+        await self._connection.execute(*link_command(task_id, request_id))
         key = keys.hitl_request(request_id)
         for _ in range(_ATTEMPTS):
-            raw = await self._connection.call("GET", key)
+            raw = await self._connection.execute("GET", key)
             stored = _object(raw)
             if stored is None or stored.get("status") != "pending" or stored.get("taskId") == task_id:
                 return
             wanted = compact_json({**stored, "taskId": task_id}).encode()
-            if await self._connection.script(self._swap, [key], [raw, wanted]) == wanted:
+            if await self._connection.run_script(self._swap, [key], [raw, wanted]) == wanted:
                 return
 
     async def reserve(self, session_ids: Sequence[str], until: float) -> None:
         if session_ids:
             scored = [part for session_id in session_ids for part in (int(until * 1000), session_id)]
-            await self._connection.call("ZADD", keys.TASKS, "XX", *scored)
+            await self._connection.execute("ZADD", keys.TASKS, "XX", *scored)
 
     async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
-        found = await self._connection.script(self._due, [keys.TASKS], [int(now * 1000), int(until * 1000), limit])
+        found = await self._connection.run_script(self._due, [keys.TASKS], [int(now * 1000), int(until * 1000), limit])
         return [raw.decode() for raw in found]
 
     async def remove(self, session_id: str) -> None:
         await self._many(("DEL", keys.ticket(session_id)), ("ZREM", keys.TASKS, session_id))
 
     async def _many(self, *commands: Command) -> list[Any]:
-        answers = await self._connection.many(commands)
+        answers = await self._connection.pipeline_results(commands)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise StorageUnavailable(str(answer)) from answer

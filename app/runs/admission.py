@@ -1,12 +1,12 @@
-"""Where runs come in: first come, first served, some at each beat.
+"""Admission of new runs: in order of arrival, a bounded number per time slice.
 
-So the runs under way keep their turns, and Redis its short queue, in which a lease must not wait behind thousands of
-newcomers; and so it is known how many wait.
+So the active runs keep their share of the processor, and the queue of Redis stays short: a lease must not wait behind
+thousands of new runs. It also makes the number of waiting requests known.
 
-Runs are refused once a queue has stood for a while and a newcomer would wait too long in it. It takes both, so that a
-burst is worked off (as in CoDel, RFC 8289: it counts whether a queue stays, not how long it gets), and so is a crowd
-that stays large but does not grow. Both are counted in processor time of this process: where others have taken the
-processor everything is late, but less work here would help nobody.
+New runs are refused when the queue has existed for a while and a new run would wait too long in it. Both conditions are
+needed, so that a burst is worked off (as in CoDel, RFC 8289: what counts is how long a queue persists, not how long it
+gets), and so is a crowd that stays large but does not grow. Both are measured in processor time of this process: where
+other programs use the processor everything is late, but less work here would help nobody.
 """
 
 from __future__ import annotations
@@ -20,70 +20,71 @@ import structlog
 
 from app.errors import ServiceBusy
 
-_A_BEAT = 16
-_BEAT_SECONDS = 0.005
-"""At least; a busy event loop has longer ones. When nothing else is to be done this lets 3,200 in a second."""
-_PATIENCE_SECONDS = 3.0
-"""In which all of a burst must have come: else the last of 2,000 would be refused because of the others."""
+_SLICE_RUNS = 16
+_SLICE_SECONDS = 0.005
+"""The minimum length of a time slice; a busy event loop has longer ones. An idle process admits 3,200 runs a second."""
+_PERSISTENCE_SECONDS = 3.0
+"""How long a queue must have existed before runs are refused. A burst must arrive within this time, else the last of
+2,000 requests would be refused because of the others."""
 
 log = structlog.get_logger(__name__)
 
 
 class AdmissionQueue:
-    """One process's."""
+    """Admits new runs of this process in order of arrival, or refuses them under overload."""
 
-    def __init__(self, *, most_seconds: float, processor_seconds: Callable[[], float] = time.process_time) -> None:
-        """`most_seconds`: of processor time, the wait that is too long; 0: none is."""
-        self._most_seconds = most_seconds
+    def __init__(self, *, max_wait_seconds: float, processor_seconds: Callable[[], float] = time.process_time) -> None:
+        """`max_wait_seconds` is the processor time that a new run may have to wait; 0 is no limit."""
+        self._max_wait_seconds = max_wait_seconds
         self._processor_seconds = processor_seconds
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._free = _A_BEAT
-        self._beat: asyncio.TimerHandle | None = None
-        self._stands_since = 0.0
-        self._seconds_each = 0.0
+        self._free = _SLICE_RUNS
+        self._timer: asyncio.TimerHandle | None = None
+        self._queue_exists_since = 0.0
+        self._seconds_per_run = 0.0
         self._is_refusing = False
 
     def check(self) -> None:
-        """Raises `ServiceBusy` where a newcomer would wait for too long."""
-        wait_seconds = len(self._waiting) * self._seconds_each
-        if not 0 < self._most_seconds < wait_seconds:
+        """Raise `ServiceBusy` where a new run would wait too long."""
+        wait_seconds = len(self._waiting) * self._seconds_per_run
+        if not 0 < self._max_wait_seconds < wait_seconds:
             return
-        if self._processor_seconds() - self._stands_since < _PATIENCE_SECONDS:
+        if self._processor_seconds() - self._queue_exists_since < _PERSISTENCE_SECONDS:
             return
         if not self._is_refusing:
             self._is_refusing = True
-            log.warning("door.refusing", waiting=len(self._waiting), wait_seconds=round(wait_seconds, 1))
-        raise ServiceBusy(f"{len(self._waiting)} runs wait here to begin; ask again")
+            log.warning("admission.closed", waiting=len(self._waiting), waitSeconds=round(wait_seconds, 1))
+        raise ServiceBusy(f"{len(self._waiting)} runs wait to be started on this replica; send the request again later")
 
     async def acquire(self) -> None:
-        """Back when it is the caller's turn."""
-        if self._beat is None:
-            self._begin_beat()
+        """Wait until the caller's run is admitted."""
+        if self._timer is None:
+            self._begin_slice()
         if self._free:
             self._free -= 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        came = self._processor_seconds()
+        admitted = asyncio.get_running_loop().create_future()
+        arrived_at = self._processor_seconds()
         if not self._waiting:
-            self._stands_since = came
-        self._waiting.append(turn)
-        place = len(self._waiting)
-        await turn
-        self._seconds_each = (self._processor_seconds() - came) / max(place, _A_BEAT)
+            self._queue_exists_since = arrived_at
+        self._waiting.append(admitted)
+        position = len(self._waiting)
+        await admitted
+        self._seconds_per_run = (self._processor_seconds() - arrived_at) / max(position, _SLICE_RUNS)
 
-    def _begin_beat(self) -> None:
-        self._free = _A_BEAT
+    def _begin_slice(self) -> None:
+        self._free = _SLICE_RUNS
         while self._waiting and self._free:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            admitted = self._waiting.popleft()
+            if not admitted.done():
+                admitted.set_result(None)
                 self._free -= 1
         if self._is_refusing and not self._waiting:
             self._is_refusing = False
-            log.warning("door.open")
-        self._beat = asyncio.get_running_loop().call_later(_BEAT_SECONDS, self._end_beat)
+            log.warning("admission.reopened")
+        self._timer = asyncio.get_running_loop().call_later(_SLICE_SECONDS, self._end_slice)
 
-    def _end_beat(self) -> None:
-        self._beat = None
-        if self._free < _A_BEAT:
-            self._begin_beat()
+    def _end_slice(self) -> None:
+        self._timer = None
+        if self._free < _SLICE_RUNS:
+            self._begin_slice()

@@ -1,24 +1,26 @@
-"""What a run begins with: the request for it, its thread's history, its first step."""
+"""Creation of runs: the checked request, the history of its thread, the first step and the first write."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
 
-from app.errors import ThreadBusy
-from app.ports.clock import Clock
+from app.errors import RunExists, ServiceBusy, StorageUnavailable, ThreadBusy
 from app.ports.identity import Principal
-from app.ports.journal import Journal
+from app.ports.journal import RunLock
+from app.runs.task import RunPorts
 from statemachine.checkpoint import JsonObject, Limits, RunRequest, digest
 from statemachine.messages import Step
 from statemachine.prompt import conversation, history
 from statemachine.sessions import new_session_id
 from statemachine.workflow import begin
 
+_SESSION_ID_ATTEMPTS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """A checked request for a run (§1.1, §1.2)."""
+    """A checked request for a run (CONTRACT §1.1, §1.2)."""
 
     prompt: str
     context: JsonObject
@@ -31,60 +33,106 @@ class StartRun:
 
     @property
     def digest(self) -> str:
-        """What makes two requests ask for the same."""
+        """The SHA-256 of prompt and context: two requests with the same digest ask for the same run."""
         return digest([self.prompt, self.context])
 
 
-class RunFactory:
-    """Makes first steps. `thread_tokens` is how much of its thread's earlier turns a run sees."""
+@dataclass(frozen=True, slots=True)
+class CreatedRun:
+    """A run whose first step is stored, and the right to write it."""
 
-    def __init__(self, journal: Journal, clock: Clock, limits: Limits, *, thread_tokens: int) -> None:
-        self._journal = journal
-        self._clock = clock
+    lock: RunLock
+    step: Step
+
+
+class CreationUncertain(StorageUnavailable):
+    """Redis did not answer the creation of `run`: it may exist all the same."""
+
+    def __init__(self, run: CreatedRun, cause: str) -> None:
+        super().__init__(cause)
+        self.run = run
+
+
+class RunFactory:
+    """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees."""
+
+    def __init__(self, ports: RunPorts, limits: Limits, *, thread_tokens: int) -> None:
+        self._ports = ports
         self._limits = limits
         self._thread_tokens = thread_tokens
 
-    async def first_step(self, principal: Principal, start_run: StartRun) -> Step | str:
-        """Of a run with a session id of its own; or the session that this request opened before.
+    async def create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
+        """Create a run with a unique session id. A `str` is the session that the idempotency key created before.
+
+        Raises `ServiceBusy`, `ThreadBusy`, `TooManyRuns`, `FieldInvalid`, `CreationUncertain`, `StorageUnavailable`.
+        """
+        for _ in range(_SESSION_ID_ATTEMPTS):
+            try:
+                return await self._create(principal, start)
+            except RunExists:
+                continue
+        raise ServiceBusy("no session id is free in this second; send the request again")
+
+    async def _create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
+        step = await self._first_step(principal, start)
+        if isinstance(step, str):
+            return step
+        session_id, now = step.checkpoint.session_id, step.checkpoint.created_at
+        reporter = self._ports.task_reporter
+        try:
+            created = await self._ports.journal.create(
+                step.checkpoint,
+                self._ports.encode(step, session_id, now),
+                prompt_digest=start.digest,
+                idempotency_key=start.idempotency_key,
+                thread_id=start.thread_id,
+                ticket=reporter.create_ticket(session_id, principal) if reporter is not None else None,
+            )
+        except StorageUnavailable as error:
+            raise CreationUncertain(CreatedRun(RunLock(session_id, 1, now), step), error.cause) from error
+        return created if isinstance(created, str) else CreatedRun(created, step)
+
+    async def _first_step(self, principal: Principal, start: StartRun) -> Step | str:
+        """Return the first step of a run with a new session id, or the session that this request created before.
 
         Raises `ThreadBusy`, `StorageUnavailable`.
         """
-        now = self._clock.now()
+        now = self._ports.clock.now()
         session_id = new_session_id(principal.user_id, int(now), secrets.token_hex(2))
         request = RunRequest(
             session_id=session_id,
-            thread_id=start_run.thread_id or start_run.agent_id or session_id,
+            thread_id=start.thread_id or start.agent_id or session_id,
             user_id=principal.user_id,
             tenant_id=principal.tenant_id,
-            trace_id=start_run.trace_id,
-            prompt=start_run.prompt,
-            context=start_run.context,
-            agent_id=start_run.agent_id,
-            source=start_run.source,
-            caller_type=start_run.caller_type,
+            trace_id=start.trace_id,
+            prompt=start.prompt,
+            context=start.context,
+            agent_id=start.agent_id,
+            source=start.source,
+            caller_type=start.caller_type,
         )
         try:
-            earlier = await self._history(principal, start_run.thread_id)
+            earlier = await self._history(principal, start.thread_id)
         except ThreadBusy:
-            first = await self._opened_before(principal, start_run)
-            if first is None:
+            existing = await self._find_existing(principal, start)
+            if existing is None:
                 raise
-            return first
-        return begin(request, conversation(start_run.prompt, start_run.context, earlier), self._limits, now)
+            return existing
+        return begin(request, conversation(start.prompt, start.context, earlier), self._limits, now)
 
     async def _history(self, principal: Principal, thread_id: str | None) -> list[JsonObject]:
-        """The thread's earlier turns. Raises `ThreadBusy` while one of them waits for a person."""
+        """Return the thread's earlier turns. Raises `ThreadBusy` while one of them waits for a person."""
         if thread_id is None:
             return []
-        turns = await self._journal.load_thread(principal.tenant_id, principal.user_id, thread_id)
-        for turn in turns:
-            if turn.open_approval is not None:
-                raise ThreadBusy(turn.open_approval.request_id, turn.session_id)
-        return history([turn for turn in turns if turn.state.is_final], self._thread_tokens)
+        runs = await self._ports.journal.load_thread(principal.tenant_id, principal.user_id, thread_id)
+        for run in runs:
+            if run.open_approval is not None:
+                raise ThreadBusy(run.open_approval.request_id, run.session_id)
+        return history([run for run in runs if run.state.is_final], self._thread_tokens)
 
-    async def _opened_before(self, principal: Principal, start_run: StartRun) -> str | None:
+    async def _find_existing(self, principal: Principal, start: StartRun) -> str | None:
         """A repeated request is no second prompt: it attaches to its run, which may be the one that waits (§3)."""
-        if start_run.idempotency_key is None:
+        if start.idempotency_key is None:
             return None
         owner = (principal.tenant_id, principal.user_id)
-        return await self._journal.find_by_idempotency_key(*owner, start_run.idempotency_key, start_run.digest)
+        return await self._ports.journal.find_by_idempotency_key(*owner, start.idempotency_key, start.digest)

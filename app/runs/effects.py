@@ -1,17 +1,17 @@
-"""Carries out what the core asks for and tells it what happened: the model's turn, the tools, a person's decision."""
+"""Performs the effects of the core and returns facts: the model's turn, the tools, a person's decision."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import assert_never
 
 from app.errors import FieldInvalid, ModelError
 from app.ports.clock import Clock
-from app.ports.decisions import DecisionBus, RequestStatus
+from app.ports.decisions import ApprovalRequests, RequestStatus
 from app.ports.model import Model
 from app.ports.tools import Toolbox, ToolContext
-from statemachine.checkpoint import Checkpoint, JsonObject
+from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalIgnored
 from statemachine.messages import (
     AnswerFinished,
@@ -32,53 +32,52 @@ from statemachine.messages import (
 from statemachine.prompt import with_continuation
 from statemachine.turn import AnswerCompleted, ToolCallsCompleted, Turn
 
-GATHER_SECONDS = 0.024
-"""Text that arrives within so long of other text may wait for it; the first never does."""
+COALESCING_SECONDS = 0.024
+"""Coalescing window for streamed text; the first chunk of an answer is sent at once."""
 
 
-class _Beat:
-    """One timer for all runs, so that what they read, commit and tell goes together: most of what a piece of text costs
-    is the process being woken for it."""
+class _Ticker:
+    """One timer for all runs, so that they read, commit and send at the same moments: most of the cost of a piece of
+    text is waking the process for it."""
 
     def __init__(self) -> None:
-        self._next: asyncio.Event | None = None
+        self._tick: asyncio.Event | None = None
 
-    async def next(self) -> None:
-        if self._next is None:
-            self._next = asyncio.Event()
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._strike)
-        await self._next.wait()
+    async def wait(self) -> None:
+        """Wait for the next tick, at most `COALESCING_SECONDS`."""
+        if self._tick is None:
+            self._tick = asyncio.Event()
+            asyncio.get_running_loop().call_later(COALESCING_SECONDS, self._fire)
+        await self._tick.wait()
 
-    def _strike(self) -> None:
-        if self._next is not None:
-            self._next.set()
-            self._next = None
+    def _fire(self) -> None:
+        if self._tick is not None:
+            self._tick.set()
+            self._tick = None
 
 
 class Effects:
-    """The one place where the outside world is touched for a run."""
+    """The only code that calls the model and the tools for a run."""
 
-    def __init__(self, model: Model, tools: Toolbox, decisions: DecisionBus, clock: Clock) -> None:
+    def __init__(self, model: Model, tools: Toolbox, requests: ApprovalRequests, clock: Clock) -> None:
         self._model = model
         self._tools = tools
-        self._decisions = decisions
+        self._requests = requests
         self._clock = clock
-        self._beat = _Beat()
+        self._ticker = _Ticker()
 
     def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Sequence[Fact]]:
-        """The facts that the effect comes to, in order, those of one moment together; closing the iterator stops it.
+        """Return an iterator of the facts that the effect leads to, in order; facts of one moment come together.
 
-        Waiting for a person is one look: it comes to nothing while nobody has decided.
+        Closing the iterator stops the effect.
         """
         match effect:
             case CallModel():
                 return self._call_model(checkpoint, effect)
             case RunTools():
                 return self._run_tools(checkpoint, effect)
-            case AwaitDecision():
-                return self._await_decision(checkpoint, effect)
-            case Continue() | Stop():
-                raise ValueError(f"{effect} is nothing to carry out")
+            case AwaitDecision() | Continue() | Stop():
+                raise ValueError(f"{type(effect).__name__} is not performed outside the run's own loop")
             case _:
                 assert_never(effect)
 
@@ -90,9 +89,9 @@ class Effects:
         tools = self._tools.schemas()
         turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
         messages = with_continuation(effect.messages, effect.streamed) if effect.streamed else effect.messages
-        pump = asyncio.create_task(self._pump(messages, tools, turn, arrived))
+        reader = asyncio.create_task(self._read_model(messages, tools, turn, arrived))
         try:
-            while not pump.done():
+            while not reader.done():
                 until = min(turn.release_at or checkpoint.run_deadline_at, checkpoint.run_deadline_at)
                 await self._clock.wait(arrived, until)
                 arrived.clear()
@@ -100,18 +99,18 @@ class Effects:
                 if now >= checkpoint.run_deadline_at:
                     yield (*turn.take(now), DeadlinePassed())
                     return
-                if not pump.done() and (facts := turn.take(now)):
+                if not reader.done() and (facts := turn.take(now)):
                     yield facts
-            yield self._turn_end(turn, pump.result())
+            yield self._turn_end(turn, reader.result())
         finally:
-            if not pump.done():
-                pump.cancel()
-                await asyncio.gather(pump, return_exceptions=True)
+            if not reader.done():
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
 
-    async def _pump(
+    async def _read_model(
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, arrived: asyncio.Event
     ) -> ModelError | None:
-        """From the model into the turn, at the model's pace; how it failed, if it did."""
+        """Feed the model's stream into the turn as it arrives. Returns the error that ended it, or None."""
         try:
             async with self._model.stream(messages, tools) as arrivals:
                 async for delta in arrivals:
@@ -120,7 +119,7 @@ class Effects:
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")
                     if not turn.is_urgent:
-                        await self._beat.next()
+                        await self._ticker.wait()
             return None
         except ModelError as error:
             return error
@@ -129,7 +128,7 @@ class Effects:
 
     def _turn_end(self, turn: Turn, failure: ModelError | None) -> list[Fact]:
         if failure is not None:
-            return self._failed(turn, failure)
+            return self._failed_turn(turn, failure)
         facts, end = turn.finish()
         match end:
             case AnswerCompleted(text=text, rest=rest, usage=usage):
@@ -138,14 +137,17 @@ class Effects:
                 resolved = tuple(self._tools.resolve(call.id, call.name, call.arguments) for call in calls)
                 return [*facts, ToolsRequested(resolved, text, usage, confidence)]
             case ModelFailed():
-                return self._failed(turn, ModelError(end.failure, end.message))
+                return self._failed_turn(turn, ModelError(end.failure, end.message))
             case _:
                 assert_never(end)
 
-    def _failed(self, turn: Turn, error: ModelError) -> list[Fact]:
-        """With what clients may see of the turn: another attempt goes on from there."""
-        shown = turn.take(self._clock.now())
-        return [*shown, ModelFailed(error.kind, error.message, turn.streamed, error.model_retry_after_seconds)]
+    def _failed_turn(self, turn: Turn, error: ModelError) -> list[Fact]:
+        """Return the facts of a failed turn, with the text that clients have not received yet.
+
+        Another attempt continues after that text.
+        """
+        remaining = turn.take(self._clock.now())
+        return [*remaining, ModelFailed(error.kind, error.message, turn.streamed, error.model_retry_after_seconds)]
 
     # --- tools --------------------------------------------------------------------------------------------------------
 
@@ -179,44 +181,55 @@ class Effects:
             if running:
                 await asyncio.wait(running)
 
-    # --- a person -----------------------------------------------------------------------------------------------------
+    # --- decisions of people ------------------------------------------------------------------------------------------
 
-    async def _await_decision(self, checkpoint: Checkpoint, effect: AwaitDecision) -> AsyncIterator[Sequence[Fact]]:
-        approval = effect.approval
-        call = checkpoint.call(approval.call_id)
-        original = call.arguments if call else {}
+    def accept(self, checkpoint: Checkpoint, decision: Decision) -> None:
+        """Raise `SignalIgnored` where the decision's edited arguments do not fit the tool of the open request."""
+        approval = checkpoint.open_approval
+        if approval is None or decision.verdict != "approved" or decision.arguments is None:
+            return
+        try:
+            self._tools.validate_edit(approval.action_type, decision.arguments, _arguments(checkpoint, approval))
+        except FieldInvalid as error:
+            raise SignalIgnored(error.message) from error
 
-        def accept(decision: Decision) -> None:
-            if decision.verdict == "approved" and decision.arguments is not None:
-                try:
-                    self._tools.validate_edit(approval.action_type, decision.arguments, original)
-                except FieldInvalid as error:
-                    raise SignalIgnored(error.message) from error
+    async def decision_fact(
+        self, checkpoint: Checkpoint, effect: AwaitDecision, decision: Decision | None
+    ) -> Fact | None:
+        """Return the fact that ends the wait: the decision, or else the deadline. None while there is neither.
 
+        When the deadline has passed the request is closed first. A person who decides in that moment is either faster,
+        and the decision counts, or gets the status `expired`. Raises `StorageUnavailable`.
+        """
         until = min(effect.deadline_at, checkpoint.run_deadline_at)
-        decision = await self._decisions.look(checkpoint.session_id, until, accept)
         if decision is None:
             if self._clock.now() < until:
-                return
-            # Whoever decides in this very moment either gets in before the request is closed, or is told `expired`.
-            faster = await self._decisions.close_request(approval.request_id, RequestStatus.EXPIRED, until)
-            decision = faster if faster is not None and _holds(accept, faster) else None
-        yield [DeadlinePassed() if decision is None else self._decided(decision, approval.action_type, original)]
+                return None
+            request_id = effect.approval.request_id
+            faster = await self._requests.close(request_id, RequestStatus.EXPIRED, until)
+            decision = faster if faster is not None and self._is_accepted(checkpoint, faster) else None
+        return DeadlinePassed() if decision is None else self._decided(checkpoint, effect.approval, decision)
 
-    def _decided(self, decision: Decision, tool: str, original: JsonObject) -> Fact:
+    def _is_accepted(self, checkpoint: Checkpoint, decision: Decision) -> bool:
+        try:
+            self.accept(checkpoint, decision)
+        except SignalIgnored:
+            return False
+        return True
+
+    def _decided(self, checkpoint: Checkpoint, approval: Approval, decision: Decision) -> Fact:
         if decision.verdict == "rejected":
             return ApprovalRejected(
                 decision.request_id, decision.decided_at, decision.decided_by, decision.reason or "", decision.skip
             )
         if decision.arguments is None:
             return ApprovalGranted(decision.request_id, decision.decided_at, decision.decided_by)
-        edited = self._tools.validate_edit(tool, decision.arguments, original)
+        original = _arguments(checkpoint, approval)
+        edited = self._tools.validate_edit(approval.action_type, decision.arguments, original)
         return ApprovalGranted(decision.request_id, decision.decided_at, decision.decided_by, *edited)
 
 
-def _holds(accept: Callable[[Decision], None], decision: Decision) -> bool:
-    try:
-        accept(decision)
-    except SignalIgnored:
-        return False
-    return True
+def _arguments(checkpoint: Checkpoint, approval: Approval) -> JsonObject:
+    """Return the arguments of the call that an approval is about."""
+    call = checkpoint.call(approval.call_id)
+    return call.arguments if call is not None else {}

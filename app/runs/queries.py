@@ -1,4 +1,4 @@
-"""What operators and clients may see of runs: summaries, one run whole, what waits for a decision. Never a secret."""
+"""Read-only views of runs for operators and clients: lists, one run in detail, open approval requests. No secrets."""
 
 from __future__ import annotations
 
@@ -6,47 +6,48 @@ from app.ports.clock import Clock
 from app.ports.identity import Principal
 from app.ports.journal import Journal
 from app.ports.responses import PendingRequest, RequestPage, RunDetails, RunPage, RunSummary, ToolCallRecord
+from app.runs.access import AccessPolicy
 from statemachine.checkpoint import Checkpoint, ToolCall
 from statemachine.states import State
 from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.timeline import Timeline, timeline
 
 _PROMPT_HEAD_CHARACTERS = 120
-_SCANNED = 1000
-MOST_PER_PAGE = 100
+_MAX_SCANNED = 1000
+MAX_PER_PAGE = 100
 
 
 class RunQueries:
-    """Read-only views of checkpoints."""
+    """Builds the answers of the runs API from checkpoints."""
 
-    def __init__(self, journal: Journal, clock: Clock, approver_roles: frozenset[str]) -> None:
+    def __init__(self, journal: Journal, clock: Clock, access: AccessPolicy) -> None:
         self._journal = journal
         self._clock = clock
-        self._approver_roles = approver_roles
+        self._access = access
 
     async def page(
         self, principal: Principal, *, state: State | None, only_own: bool, offset: int, limit: int
     ) -> RunPage:
-        """Runs, newest first: the caller's; for approver roles the whole tenant's, unless `only_own`.
+        """List runs, newest first: the caller's own, or for approver roles the whole tenant's unless `only_own`.
 
-        `nextOffset` is where the next page begins; without it there is none.
+        `nextOffset` in the result is the offset of the next page; it is absent on the last page.
         """
-        sees_all = principal.role in self._approver_roles and not only_own
+        sees_all = self._access.sees_whole_tenant(principal) and not only_own
         user_id = None if sees_all else principal.user_id
         runs: list[RunSummary] = []
         next_offset: int | None = offset
-        while next_offset is not None and len(runs) < limit and next_offset < offset + _SCANNED:
-            found = await self._journal.list_runs(principal.tenant_id, user_id, next_offset, MOST_PER_PAGE)
+        while next_offset is not None and len(runs) < limit and next_offset < offset + _MAX_SCANNED:
+            found = await self._journal.list_runs(principal.tenant_id, user_id, next_offset, MAX_PER_PAGE)
             for position, checkpoint in enumerate(found.checkpoints):
                 if checkpoint is not None and state in (None, checkpoint.state):
                     runs.append(self._summary(checkpoint))
                     if len(runs) == limit:
                         return {"runs": runs, "nextOffset": next_offset + position + 1}
-            next_offset = next_offset + MOST_PER_PAGE if found.has_more else None
+            next_offset = next_offset + MAX_PER_PAGE if found.has_more else None
         return {"runs": runs} if next_offset is None else {"runs": runs, "nextOffset": next_offset}
 
     async def pending(self, principal: Principal, *, offset: int, limit: int) -> RequestPage:
-        """Open approval requests: the caller's, for approver roles the tenant's."""
+        """List open approval requests: the caller's own, or for approver roles the whole tenant's."""
         page = await self.page(principal, state=State.AWAITING_APPROVAL, only_own=False, offset=offset, limit=limit)
         requests: list[PendingRequest] = [
             {**run["pendingApproval"], "sessionId": run["sessionId"]}
@@ -58,7 +59,7 @@ class RunQueries:
         return {"requests": requests}
 
     def details(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
-        """One run: the checkpoint without secrets, the tool ledger, timings, usage; its task in the Main Service."""
+        """Describe one run: checkpoint without secrets, tool calls, timings, usage, its task in the Main Service."""
         return {
             **self._summary(checkpoint),
             "taskId": task_id,
@@ -67,7 +68,7 @@ class RunQueries:
             "context": checkpoint.request.context,
             "turn": checkpoint.turn,
             "plan": [step.to_json_object() for step in checkpoint.plan],
-            "ledger": [_ledger_line(call) for call in checkpoint.calls],
+            "ledger": [_tool_call_record(call) for call in checkpoint.calls],
             "path": [passage.to_json_object() for passage in checkpoint.path],
             "answer": _answer(checkpoint),
             "usage": {
@@ -82,11 +83,11 @@ class RunQueries:
         }
 
     def timeline(self, checkpoint: Checkpoint) -> Timeline:
-        """Where the run's time went until now."""
+        """Return the timeline of the run until now."""
         return timeline(checkpoint, self._clock.now())
 
     def snapshot(self, checkpoint: Checkpoint) -> RunSnapshot:
-        """The run as a drawing of the machine shows it now."""
+        """Return the snapshot of the run that diagrams show."""
         return RunSnapshot.of(checkpoint, self._clock.now())
 
     def _summary(self, checkpoint: Checkpoint) -> RunSummary:
@@ -119,7 +120,7 @@ class RunQueries:
         return summary
 
 
-def _ledger_line(call: ToolCall) -> ToolCallRecord:
+def _tool_call_record(call: ToolCall) -> ToolCallRecord:
     return {
         "toolCallId": call.id,
         "toolName": call.name,
@@ -138,7 +139,7 @@ def _ledger_line(call: ToolCall) -> ToolCallRecord:
 
 
 def _answer(checkpoint: Checkpoint) -> str | None:
-    """The answer of a run that is done, whole."""
+    """Return the whole answer of a run in state `done`, else None."""
     last = checkpoint.messages[-1]
     is_answer = checkpoint.state is State.DONE and last["role"] == "assistant"
     return str(last["content"]) if is_answer else None

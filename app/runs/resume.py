@@ -1,32 +1,33 @@
-"""Which run a reader means, and from which event on (§3). Never starts one."""
+"""Finding the run that a reader means, and the event to continue after (CONTRACT §3). It never starts a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.errors import NotFound, PermissionDenied
+from app.errors import NotFound
 from app.ports.identity import Principal
 from app.ports.journal import Journal, RunRecord
+from app.runs.access import AccessPolicy
 from statemachine.checkpoint import Checkpoint
 
-_MILLISECONDS_BELOW = 10**14
-_MICROSECONDS_BELOW = 10**17
+_MAX_MILLISECONDS = 10**14
+_MAX_MICROSECONDS = 10**17
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """A run and the last event of it that the reader has (0: none)."""
+    """A run, and the id of the last event of it that the reader has; 0 for none."""
 
     session_id: str
-    after: int
+    last_event_id: int
 
 
 class RunLocator:
-    """Finds the run of a reader who comes back."""
+    """Finds runs for readers, within what they may see."""
 
-    def __init__(self, journal: Journal, approver_roles: frozenset[str]) -> None:
+    def __init__(self, journal: Journal, access: AccessPolicy) -> None:
         self._journal = journal
-        self._approver_roles = approver_roles
+        self._access = access
 
     async def find(
         self,
@@ -36,58 +37,52 @@ class RunLocator:
         last_event_id: str | None,
         prompt_digest: str | None = None,
     ) -> StreamPosition | None:
-        """The position, or None: there is no such run.
+        """Return where the reader continues, or None where there is no such run.
 
-        Named session first; else the caller's run that holds the id; else, as the gateway made the id up, his newest
-        (with the same prompt and context, where there is one), from that time on. Raises `PermissionDenied`.
+        The named session comes first; then the caller's run that holds the id `last_event_id`; then, where the gateway
+        has made up that id, the caller's newest run (with this prompt and context, where a digest is given), after the
+        time that the id stands for. Raises `PermissionDenied`.
         """
-        time_ms = _as_milliseconds(last_event_id)
+        event_id = _as_milliseconds(last_event_id)
         if session_id:
-            return await self._named(principal, session_id, time_ms)
-        if last_event_id and last_event_id.strip() == str(time_ms):
-            held = await self._journal.find_by_event_id(principal.tenant_id, principal.user_id, time_ms)
+            record = await self._journal.get_record(session_id)
+            if record is None:
+                return None
+            self._check(principal, record)
+            return StreamPosition(session_id, event_id)
+        if last_event_id and last_event_id.strip() == str(event_id):
+            held = await self._journal.find_by_event_id(principal.tenant_id, principal.user_id, event_id)
             if held is not None:
-                return StreamPosition(held.session_id, time_ms)
+                return StreamPosition(held.session_id, event_id)
         newest = await self._journal.find_newest(principal.tenant_id, principal.user_id, prompt_digest)
-        return None if newest is None else StreamPosition(newest.session_id, time_ms)
+        return None if newest is None else StreamPosition(newest.session_id, event_id)
 
-    async def _named(self, principal: Principal, session_id: str, after: int) -> StreamPosition | None:
-        record = await self._journal.get_record(session_id)
-        if record is None:
-            return None
-        self.allow(principal, record)
-        return StreamPosition(session_id, after)
-
-    def allow(self, principal: Principal, record: RunRecord) -> None:
-        """A run is for its owner, and for approvers of its tenant. Raises `PermissionDenied`."""
-        if record.tenant_id != principal.tenant_id:
-            raise PermissionDenied("the run belongs to another tenant")
-        if record.user_id != principal.user_id and principal.role not in self._approver_roles:
-            raise PermissionDenied("the run belongs to another user")
-
-    async def visible(self, principal: Principal, session_id: str) -> RunRecord:
-        """The record of a run that the caller may see. Raises `NotFound`, `PermissionDenied`."""
+    async def get_record(self, principal: Principal, session_id: str) -> RunRecord:
+        """Return the record of a run that the caller may see. Raises `NotFound`, `PermissionDenied`."""
         record = await self._journal.get_record(session_id)
         if record is None:
             raise NotFound(f"there is no run {session_id[:120]}")
-        self.allow(principal, record)
+        self._check(principal, record)
         return record
 
-    async def run(self, principal: Principal, session_id: str) -> tuple[RunRecord, Checkpoint]:
-        """A run that the caller may see, as it was last saved. Raises `NotFound`, `PermissionDenied`."""
-        record = await self.visible(principal, session_id)
+    async def load(self, principal: Principal, session_id: str) -> tuple[RunRecord, Checkpoint]:
+        """Return a run that the caller may see, as it was last saved. Raises `NotFound`, `PermissionDenied`."""
+        record = await self.get_record(principal, session_id)
         checkpoint = await self._journal.load(session_id)
         if checkpoint is None:
             raise NotFound(f"the run {session_id} is no longer kept")
         return record, checkpoint
 
+    def _check(self, principal: Principal, record: RunRecord) -> None:
+        self._access.check(principal, record.tenant_id, record.user_id)
+
 
 def _as_milliseconds(last_event_id: str | None) -> int:
-    """An id read as a time: ours are milliseconds, the gateway's are microseconds; 0 for what is no number."""
+    """Read an id as milliseconds: ours are milliseconds, the gateway's are microseconds; 0 where it is no number."""
     text = (last_event_id or "").strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 20:
         return 0
     number = int(text)
-    if number < _MILLISECONDS_BELOW:
+    if number < _MAX_MILLISECONDS:
         return number
-    return number // 1000 if number < _MICROSECONDS_BELOW else number // 1_000_000
+    return number // 1000 if number < _MAX_MICROSECONDS else number // 1_000_000

@@ -80,6 +80,11 @@ class EventStreams:
         if self._timer is None:
             self._timer = loop.call_later(self._beat_seconds, self._beat)
 
+    @property
+    def open_count(self) -> int:
+        """How many streams are open."""
+        return len(self._heard_at)
+
     def forget(self, stream: EventStream) -> None:
         self._heard_at.pop(stream, None)
 

@@ -22,7 +22,7 @@ from pydantic import (
 from quart import Request
 
 from app.errors import FieldInvalid, RequestMalformed
-from app.runs.queries import MOST_PER_PAGE
+from app.runs.queries import MAX_PER_PAGE
 from app.web.diagrams import DiagramFormat
 from app.web.requests import IncomingRequest
 from statemachine.checkpoint import JsonObject
@@ -104,7 +104,7 @@ class PageQuery(BaseModel):
     """Where a page of a list begins, and how long it is."""
 
     offset: Count = Field(default=0, ge=0, le=1_000_000)
-    limit: Count = Field(default=20, ge=1, le=MOST_PER_PAGE)
+    limit: Count = Field(default=20, ge=1, le=MAX_PER_PAGE)
 
 
 class RunQuery(PageQuery):

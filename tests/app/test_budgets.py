@@ -26,7 +26,7 @@ from tests.harness.waiting import eventually
 
 TEXT = "".join(f"낱말{number} " for number in range(200))
 WAITING = 20
-MOST = {"Parked": WAITING, "RunLock": WAITING, "_Watch": WAITING, "Checkpoint": 0, "HTTPStream": 1, "TCPServer": 1}
+MOST = {"WaitingRun": WAITING, "RunLock": WAITING, "_Watch": WAITING, "Checkpoint": 0, "HTTPStream": 1, "TCPServer": 1}
 """Objects that may be there for runs that wait, once their clients have left; one of them may ask again."""
 
 
@@ -52,7 +52,7 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4), ScriptedTurn(text=TEXT, chunk_chars=4))
         await whole(aura)  # the scripts are loaded
         with (
-            counted(monkeypatch, RedisProtocol, "say") as round_trips,
+            counted(monkeypatch, RedisProtocol, "send") as round_trips,
             counted(monkeypatch, completion, "_read") as parses,
         ):
             _, frames = await whole(aura)
@@ -72,7 +72,7 @@ async def test_text_that_comes_token_by_token_costs_less_than_a_round_trip_a_tok
     """At most one frame in 25 ms, though 5 tokens come in that time."""
     async with running(settings(aura_lease_seconds=60)) as aura:
         model.play(ScriptedTurn(text=TEXT[:400], chunk_chars=4, delay_ms=5))
-        with counted(monkeypatch, RedisProtocol, "say") as round_trips:
+        with counted(monkeypatch, RedisProtocol, "send") as round_trips:
             _, frames = await whole(aura)
         check(frames)
         tokens = 100
@@ -122,25 +122,23 @@ async def test_a_waiting_run_keeps_its_ids_and_no_task_no_timer_no_checkpoint(
         assert len(redis_client.client_list()) <= 8 + 1
 
 
-async def test_looking_after_waiting_runs_is_one_command_for_many(
+async def test_polling_the_keys_of_waiting_runs_is_one_command_for_many(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.redis.decisions._POLL_SECONDS", 0.1)
     tool = risky()
     model.play(*(calling((tool.name, {"to": str(number)})) for number in range(WAITING)))
+
+    def polls() -> int:
+        return int(redis_client.info("commandstats").get("cmdstat_mget", {}).get("calls", 0))
+
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
         await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
-        decisions = aura.service.decisions
-        waiting = list(decisions._watches)
-        assert len(waiting) == WAITING
-        with counted(monkeypatch, RedisProtocol, "say") as round_trips:
-            await decisions._look_at(waiting)
-        assert round_trips() <= 2  # the lease may be renewed meanwhile
-        before = redis_client.info("commandstats")["cmdstat_mget"]["calls"]
-        assert before >= 1
-        assert (
-            json.loads(str(redis_client.get(f"hitl:request:{decisions._watches[waiting[0]].request_id}")))["status"]
-            == "pending"
-        )
+        await eventually(lambda: aura.service.stats().waiting_runs == WAITING)
+        before = polls()
+        with counted(monkeypatch, RedisProtocol, "send") as round_trips:
+            await eventually(lambda: polls() >= before + 3)
+            assert round_trips() <= 2 * (polls() - before)  # the lease may be renewed meanwhile
 
 
 @pytest.mark.parametrize(("is_bare", "most"), [(False, 2), (True, 3)], ids=["decided in the request", "bare signal"])
@@ -163,12 +161,12 @@ async def test_from_a_decision_to_the_next_event_is_a_read_and_a_write(
     model.play(calling((tool.name, {"to": "김"})), ScriptedTurn(text="네."))
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura, aura.stream("메모") as stream:
         hitl = await stream.until("hitl")
-        await eventually(lambda: not aura.service.runs._runs)
+        await eventually(lambda: aura.service.stats().active_runs == 0)
         if not is_bare:
             key = f"hitl:request:{hitl['requestId']}"
             decided = {**json.loads(str(redis_client.get(key))), "status": "approved"}
             redis_client.set(key, json.dumps(decided), keepttl=True)
-        with counted(monkeypatch, RedisProtocol, "say") as round_trips:
+        with counted(monkeypatch, RedisProtocol, "send") as round_trips:
             redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
             await stream.next()
             assert round_trips() <= most + 1  # the lease may be renewed meanwhile

@@ -116,7 +116,7 @@ class Connection:
     async def configuration_advice(self) -> list[str]:
         """What about this server could lose runs; empty where all is well, or where it may not be asked."""
         try:
-            found = await self.call("CONFIG", "GET", "maxmemory-policy", "appendonly")
+            found = await self.execute("CONFIG", "GET", "maxmemory-policy", "appendonly")
         except StorageUnavailable:
             return []
         values = {_text(name): _text(value) for name, value in dict(found).items()}
@@ -159,20 +159,20 @@ class Connection:
         self._listening = RedisProtocol.over(driver, hear, lose)
         return self._listening
 
-    async def call(self, *command: Any) -> Any:
+    async def execute(self, *command: Any) -> Any:
         """One command's answer."""
         (answer,) = await self._ask([command])
         if isinstance(answer, Exception):
             raise StorageUnavailable(_cause(answer)) from answer
         return answer
 
-    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        (answer,) = await self.many([script.command(keys, args)])
+    async def run_script(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        (answer,) = await self.pipeline_results([script.command(keys, args)])
         if isinstance(answer, Exception):
             raise StorageUnavailable(_cause(answer)) from answer
         return answer
 
-    async def many(self, commands: Sequence[Command]) -> list[Any]:
+    async def pipeline_results(self, commands: Sequence[Command]) -> list[Any]:
         """The answers in order, in one round trip; an error reply is an answer too.
 
         `ResponseError`s that will pass are `StorageUnavailable`, in their command's place.
@@ -186,12 +186,21 @@ class Connection:
                 answers[i] = answer
         return [_translated(answer) for answer in answers]
 
-    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in one round trip and return their replies in order. Raises `StorageUnavailable` where one of
+        them is an error reply; the others have been executed all the same."""
+        replies = await self.pipeline_results(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply if isinstance(reply, StorageUnavailable) else StorageUnavailable(_cause(reply)) from reply
+        return replies
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Many strings at once."""
         if self._cluster is not None:  # whose nodes hold some of them each
-            found = await self.many([("GET", key) for key in keys])
+            found = await self.pipeline_results([("GET", key) for key in keys])
         else:
-            found = await self.call("MGET", *keys) if keys else []
+            found = await self.execute("MGET", *keys) if keys else []
         for value in found:
             if isinstance(value, Exception):
                 raise StorageUnavailable(_cause(value)) from value
@@ -337,7 +346,7 @@ class Connection:
 
     async def _load(self, script: Script) -> None:
         if self._cluster is None:
-            await self.call("SCRIPT", "LOAD", script.text)
+            await self.execute("SCRIPT", "LOAD", script.text)
             return
         try:
             await self._cluster.script_load(script.text)  # on every node that holds keys

@@ -32,7 +32,7 @@ def diagram_routes(auth: Authenticator, queries: RunQueries, locator: RunLocator
         format, session_id, snapshot = query.format, query.session_id, None
         if session_id:
             principal = auth.authenticate(request.headers)
-            _, checkpoint = await locator.run(principal, session_id)
+            _, checkpoint = await locator.load(principal, session_id)
             snapshot = queries.snapshot(checkpoint)
         if format == "png":
             async with one_at_a_time:

@@ -10,6 +10,7 @@ from app.errors import ServiceBusy, StorageUnavailable
 from app.ports.decisions import DecisionBus
 from app.ports.journal import Journal
 from app.ports.model import Model
+from app.ports.nodes import Nodes
 from app.ports.responses import HealthStatus, ServiceInfo
 from app.runs.service import RunService
 from app.web.openapi.operations import operation
@@ -20,7 +21,12 @@ VERSION = importlib.metadata.version("aura-platform")
 
 
 def health_routes(
-    responses: ResponseBuilder, runs: RunService, journal: Journal, decisions: DecisionBus, model: Model
+    responses: ResponseBuilder,
+    runs: RunService,
+    nodes: Nodes,
+    journal: Journal,
+    decisions: DecisionBus,
+    model: Model,
 ) -> Blueprint:
     routes = Blueprint("health", __name__)
 
@@ -41,7 +47,7 @@ def health_routes(
         if runs.is_draining:
             raise ServiceBusy("this replica is shutting down")
         await journal.ping()
-        if not runs.has_lease:
+        if not nodes.has_lease:
             raise StorageUnavailable("this node has no lease at the moment")
         hints = (
             {"hints": decisions.sender_hints} if decisions.sender_hints else {}

@@ -48,7 +48,7 @@ def run_routes(
     @routes.get("/runs/<session_id>")
     @operation("One run whole: ledger, path, usage, answer", data=RunDetails, errors=(NotFound,))
     async def show(session_id: str) -> Response:
-        record, checkpoint = await locator.run(auth.authenticate(request.headers), session_id)
+        record, checkpoint = await locator.load(auth.authenticate(request.headers), session_id)
         return responses.success(queries.details(checkpoint, record.task_id))
 
     @routes.get("/runs/<session_id>/timeline")
@@ -62,7 +62,7 @@ def run_routes(
     async def timeline(session_id: str) -> Response:
         principal = auth.authenticate(request.headers)
         query = read_query(request, TimelineQuery)
-        _, checkpoint = await locator.run(principal, session_id)
+        _, checkpoint = await locator.load(principal, session_id)
         shown = queries.timeline(checkpoint)
         if query.format == "json":
             return responses.success(shown.to_json_object())
@@ -75,7 +75,7 @@ def run_routes(
     @operation("Cancel a run, in any state, on any node", data=CancelAccepted, status=202, errors=(NotFound, RunEnded))
     async def cancel(session_id: str) -> Response:
         principal = auth.authenticate(request.headers)
-        await locator.visible(principal, session_id)
+        await locator.get_record(principal, session_id)
         if not await runs.cancel(session_id, principal.user_id):
             raise RunEnded(f"the run {session_id} has ended; there is nothing to cancel")
         cancelling: CancelAccepted = {"sessionId": session_id, "status": "cancelling"}

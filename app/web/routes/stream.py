@@ -68,7 +68,7 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
 
     def _stream(position: StreamPosition) -> Response:
         # A HEAD would follow the run to its end and show nothing of it.
-        opened = streams.open(position.session_id, position.after)
+        opened = streams.open(position.session_id, position.last_event_id)
         response = Response(b"") if request.method == "HEAD" else StreamResponse(opened)
         response.headers.update(stream_headers(request.http_version))
         response.headers["X-Session-ID"] = position.session_id

@@ -29,9 +29,9 @@ async def connection(redis_server: RedisServer, redis_client: redis.Redis) -> As
 
 
 async def test_a_connection_that_died_meanwhile_is_replaced(connection: Connection, redis_client: redis.Redis) -> None:
-    await connection.call("SET", "key", "value")
+    await connection.execute("SET", "key", "value")
     redis_client.client_kill_filter(_type="normal", skipme=True)
-    assert await connection.call("GET", "key") == b"value"
+    assert await connection.execute("GET", "key") == b"value"
 
 
 @pytest.mark.parametrize("how", ["close", "silence"])
@@ -41,15 +41,15 @@ async def test_what_was_not_answered_is_asked_once_more_and_no_more(
     """All of it, and each has his own answer."""
     async with RedisProxy(redis_server.port) as proxy:
         connection = Connection(proxy.url, timeout_seconds=0.5)
-        await connection.call("PING")
+        await connection.execute("PING")
         proxy.lose_answers(b"word-7", how=how)
         words = [f"word-{number}".encode() for number in range(10)]
-        assert await asyncio.gather(*(connection.call("ECHO", word) for word in words)) == words
+        assert await asyncio.gather(*(connection.execute("ECHO", word) for word in words)) == words
         assert proxy.lost == 1
         proxy.lose_answers(b"word-7", times=2, how=how)
         with pytest.raises(StorageUnavailable):
-            await connection.call("ECHO", b"word-7")
-        assert await connection.call("ECHO", b"word-8") == b"word-8"
+            await connection.execute("ECHO", b"word-7")
+        assert await connection.execute("ECHO", b"word-8") == b"word-8"
         await connection.close()
 
 
@@ -59,7 +59,7 @@ async def test_a_server_that_accepts_and_does_not_answer_is_not_waited_for() -> 
         port = server.sockets[0].getsockname()[1]
         connection = Connection(f"redis://127.0.0.1:{port}", timeout_seconds=0.2)
         with pytest.raises(StorageUnavailable, match="no answer in time"):
-            await connection.call("PING")
+            await connection.execute("PING")
         await connection.close()
         for client in clients:
             client.close()
@@ -74,7 +74,7 @@ async def test_who_waits_for_a_cluster_that_is_left_waits_no_longer(connection: 
             pass
 
     connection._cluster = Silent()  # type: ignore[assignment]
-    waiting = asyncio.create_task(connection.call("PING"))
+    waiting = asyncio.create_task(connection.execute("PING"))
     await eventually(lambda: connection._under_way)
     await connection.close()
     await eventually(waiting.done)
@@ -103,11 +103,11 @@ async def test_an_address_may_ask_for_tls_a_password_and_a_database(tmp_path: Pa
             await pubsub.start()
             await pubsub.subscribe("news", heard.append)
             large = b"x" * 1_000_000
-            assert await connection.many([("SET", "key", large), ("GET", "key")]) == [b"OK", large]
-            assert b"db=3" in await connection.call("CLIENT", "INFO")
+            assert await connection.pipeline_results([("SET", "key", large), ("GET", "key")]) == [b"OK", large]
+            assert b"db=3" in await connection.execute("CLIENT", "INFO")
             relay.break_all()
             await eventually(lambda: heard == [None, None])  # subscribed anew
-            await connection.call("PUBLISH", "news", "one")
+            await connection.execute("PUBLISH", "news", "one")
             await eventually(lambda: b"one" in heard)
             await pubsub.stop()
             await connection.close()
@@ -118,7 +118,7 @@ async def test_thousands_ask_at_once_and_all_are_answered_over_one_connection(
 ) -> None:
     before = len(redis_client.client_list())
     numbers = [str(number).encode() for number in range(5000)]
-    asked = [asyncio.create_task(connection.call("ECHO", number)) for number in numbers]
+    asked = [asyncio.create_task(connection.execute("ECHO", number)) for number in numbers]
     await asyncio.sleep(0)
     assert connection._under_way <= _MOST
     asked[0].cancel()  # said already
@@ -130,7 +130,7 @@ async def test_thousands_ask_at_once_and_all_are_answered_over_one_connection(
 
 async def test_what_cannot_be_said_to_redis_is_its_callers_own_error(connection: Connection) -> None:
     """Though both would go out together."""
-    said = [connection.call("ECHO", word) for word in ("\ud800", "hello")]
+    said = [connection.execute("ECHO", word) for word in ("\ud800", "hello")]
     answers = await asyncio.gather(*said, return_exceptions=True)
     assert isinstance(answers[0], UnicodeEncodeError)
     assert answers[1] == b"hello"

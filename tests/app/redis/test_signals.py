@@ -53,7 +53,7 @@ REJECTING: list[Callable[[str], Any]] = [
 @pytest.fixture
 def only_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the keys: what is published must be heard."""
-    monkeypatch.setattr("app.redis.decisions._LOOK_SECONDS", 3600)
+    monkeypatch.setattr("app.redis.decisions._POLL_SECONDS", 3600)
 
 
 @pytest.mark.usefixtures("only_heard")

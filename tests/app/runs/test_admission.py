@@ -57,7 +57,7 @@ async def ended(tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def test_who_came_first_comes_in_first_and_some_at_a_time() -> None:
-    admission, came_in = AdmissionQueue(most_seconds=1), list[int]()
+    admission, came_in = AdmissionQueue(max_wait_seconds=1), list[int]()
     tasks = await crowd(admission, 100, came_in)
     assert 0 < len(came_in) < 100
     await asyncio.gather(*tasks)
@@ -65,7 +65,7 @@ async def test_who_came_first_comes_in_first_and_some_at_a_time() -> None:
 
 
 async def test_who_leaves_the_queue_keeps_nobody_from_his_turn() -> None:
-    admission, came_in = AdmissionQueue(most_seconds=1), list[int]()
+    admission, came_in = AdmissionQueue(max_wait_seconds=1), list[int]()
     tasks = await crowd(admission, 100, came_in)
     await ended(tasks[20:90])
     await asyncio.gather(*tasks[90:])
@@ -83,7 +83,7 @@ async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
     beat_seconds: float, stood_seconds: float
 ) -> None:
     processor = Processor()
-    admission = AdmissionQueue(most_seconds=2, processor_seconds=processor)
+    admission = AdmissionQueue(max_wait_seconds=2, processor_seconds=processor)
     tasks = await queued(processor, admission, beat_seconds=beat_seconds)
     processor.seconds += stood_seconds
     admission.check()
@@ -92,10 +92,10 @@ async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
 
 async def test_a_long_queue_that_stands_is_overload_until_it_is_short() -> None:
     processor = Processor()
-    admission = AdmissionQueue(most_seconds=2, processor_seconds=processor)
+    admission = AdmissionQueue(max_wait_seconds=2, processor_seconds=processor)
     tasks = await queued(processor, admission, beat_seconds=0.1)
     processor.seconds += 5
-    with pytest.raises(ServiceBusy, match="wait here"):
+    with pytest.raises(ServiceBusy, match="wait to be started"):
         admission.check()
     await asyncio.gather(*tasks)
     admission.check()
@@ -103,7 +103,7 @@ async def test_a_long_queue_that_stands_is_overload_until_it_is_short() -> None:
 
 async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
     processor = Processor()
-    admission = AdmissionQueue(most_seconds=0, processor_seconds=processor)
+    admission = AdmissionQueue(max_wait_seconds=0, processor_seconds=processor)
     tasks = await queued(processor, admission, beat_seconds=10)
     processor.seconds += 60
     admission.check()
@@ -113,7 +113,7 @@ async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
 @pytest.fixture
 async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Aura, Crowd]]:
     """A service before whose door more wait than it lets in, until they are told to go."""
-    monkeypatch.setattr("app.runs.admission._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("app.runs.admission._PERSISTENCE_SECONDS", 0.0)
     async with running(settings(aura_max_wait_seconds=1e-9)) as aura:
         waiting = await crowd(aura.service.admission, 20_000)
         await eventually(lambda: sum(task.done() for task in waiting) > 16)
@@ -129,7 +129,7 @@ async def test_a_run_that_would_be_late_is_refused_with_the_time_to_come_back(
     assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")
     assert int(refused.headers["Retry-After"]) >= 1
     assert refused.json()["traceId"] == refused.headers["X-Correlation-ID"]
-    assert "wait here" in refused.json()["message"]
+    assert "wait to be started" in refused.json()["message"]
     await ended(waiting)
     model.play(ScriptedTurn(text="네."))
     _, frames = await whole(aura)
@@ -175,7 +175,7 @@ async def test_who_waits_when_the_replica_begins_to_drain_is_sent_elsewhere(sett
         asked = asyncio.create_task(
             aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
         )
-        await eventually(lambda: bool(aura.service.runs._being_opened))
+        await eventually(lambda: aura.service.stats().starting_runs == 1)
         draining = asyncio.create_task(aura.service.runs.drain())
         refused = await asked
         assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")

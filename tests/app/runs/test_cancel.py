@@ -80,7 +80,7 @@ async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_a
             redis_client.client_kill_filter(_type="pubsub")
             await eventually(lambda: channels._line is None)
             assert (await _cancel(other, hitl["sessionId"])).status_code == 202
-            assert owner.service.runs.carries(hitl["sessionId"])
+            assert owner.service.runs.owns(hitl["sessionId"])
             may_connect.set()
             async with asyncio.timeout(10):
                 frames = await stream.rest()
@@ -94,14 +94,14 @@ async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
 ) -> None:
     async with asked() as run:
         decisions, reading, go_on = run.aura.service.decisions, asyncio.Event(), asyncio.Event()
-        saved = decisions.saved
+        take = decisions.take
 
-        async def later(session_id: str) -> Any:
+        async def later(*args: Any) -> Any:
             reading.set()
             await go_on.wait()
-            return await saved(session_id)
+            return await take(*args)
 
-        monkeypatch.setattr(decisions, "saved", later)
+        monkeypatch.setattr(decisions, "take", later)
         run.publish({"type": "wake up"})
         await reading.wait()
         assert (await _cancel(run.aura, run.session_id)).status_code == 202

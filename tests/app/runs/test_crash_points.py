@@ -30,27 +30,28 @@ MOST_WRITES = 25
 
 
 class CrashingJournal:
-    """The service's journal, which takes its node down at one write."""
+    """Replaces the writes of a service's journal: its node crashes at the write number `at`, before or after it."""
 
     def __init__(self, aura: Aura, at: int, *, after: bool) -> None:
-        self.inner, self.aura, self.at, self.after = aura.service.journal, aura, at, after
+        journal = aura.service.journal
+        self.inner_commit, self.inner_create = journal.commit, journal.create
+        self.aura, self.at, self.after = aura, at, after
         self.writes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+        journal.commit = self.commit  # type: ignore[method-assign, assignment]
+        journal.create = self.create  # type: ignore[method-assign]
 
     async def commit(self, *args: Any) -> None:
         self.writes += 1
         if self.writes == self.at and not self.after:
             self.crash()
-        await self.inner.commit(*args)
+        await self.inner_commit(*args)
         if self.writes == self.at and self.after:
             self.crash()
 
     async def create(self, *args: Any, **kwargs: Any) -> Any:
         """Write number 0, in the request's own task."""
         if self.at or self.after:
-            created = await self.inner.create(*args, **kwargs)
+            created = await self.inner_create(*args, **kwargs)
             if self.at:
                 return created
         self.die()
@@ -62,9 +63,7 @@ class CrashingJournal:
 
     def die(self) -> None:
         """What is left of a killed process: nothing that it had in memory, and a lease that ends."""
-        runs = self.aura.service.runs
-        for run in runs._runs.values():
-            run.is_leaving = True
+        self.aura.service.runs.release_all()
         self.stopped = asyncio.create_task(self.aura.service.nodes.stop())
 
 
@@ -102,7 +101,6 @@ async def test_crash_at_every_write_loses_and_doubles_nothing(
             for at in range(1, MOST_WRITES):
                 async with running(made) as first:
                     journal = CrashingJournal(first, at, after=after)
-                    first.service.runs._journal = journal
                     async with asyncio.timeout(30):
                         frames = await _run(first, second, prompt)
                 _compare(frames, undisturbed)
@@ -117,7 +115,7 @@ async def test_crash_at_every_write_loses_and_doubles_nothing(
 
 async def test_crash_before_the_creation_leaves_nothing(settings: Callable[..., Settings], redis_client: Any) -> None:
     async with running(settings()) as first:
-        first.service.runs._journal = CrashingJournal(first, 0, after=False)
+        CrashingJournal(first, 0, after=False)
         async with first.stream("안녕하세요") as stream:
             await stream.rest()
         assert stream.response.status_code == 500
@@ -132,7 +130,7 @@ async def test_crash_after_the_creation_is_a_run_that_another_node_finds(
     model.play(ScriptedTurn(text="안녕하세요!"))
     async with running(settings()) as second:
         async with running(settings()) as first:
-            first.service.runs._journal = CrashingJournal(first, 0, after=True)
+            CrashingJournal(first, 0, after=True)
             async with first.stream("인사", headers=keyed) as lost:
                 await lost.rest()
             assert lost.response.status_code == 500

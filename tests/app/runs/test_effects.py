@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from app.clock import SystemClock
 from app.errors import ModelError
-from app.ports.decisions import DecisionBus
+from app.ports.decisions import ApprovalRequests
 from app.runs.effects import Effects
 from app.tools.registry import ToolRegistry
 from statemachine.checkpoint import JsonObject, Limits
@@ -58,7 +58,7 @@ async def moments(effect: Effect | None = None, *said: ModelDelta, failure: Mode
     """The facts that came together, each time; by default of the first turn."""
     clock = SystemClock()
     model = ReadyModel(*said, failure=failure)
-    effects = Effects(model, ToolRegistry([TOOL]), cast("DecisionBus", None), clock)
+    effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock)
     opened = begin(request(), [{"role": "user", "content": "?"}], Limits(), clock.now())
     async with aclosing(cast("Any", effects.perform(opened.checkpoint, effect or opened.effect))) as found:
         return [list(facts) async for facts in found]

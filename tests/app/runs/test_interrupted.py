@@ -1,4 +1,4 @@
-"""A run is interrupted, cancelled or asked for in the one moment in which that could be overheard."""
+"""A run is interrupted or cancelled in the moments in which that could be missed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.ports.journal import RunLock
 from app.redis import keys
-from app.runs.waiting import Run, WaitingRun
-from statemachine.checkpoint import Checkpoint
-from statemachine.messages import RunRecovered
+from tests.harness.clock import START
 from tests.harness.frames import StreamReader, answer, check
 from tests.harness.raw import MakeSettings
 from tests.harness.service import STREAM, Aura, headers, running
@@ -28,42 +26,50 @@ from tests.harness.waiting import eventually
 async def waiting_run(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> AsyncIterator[tuple[Aura, StreamReader, str]]:
-    """A run that is parked, its stream and its session id."""
+    """A run that waits for a decision, its stream and its session id."""
     tool = risky()
     model.play(calling((tool.name, {"to": "김"})))
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura, aura.stream("메모") as stream:
         session_id = (await stream.until("hitl"))["sessionId"]
-        await eventually(lambda: session_id in aura.service.runs._waiting)
+        await eventually(lambda: aura.service.stats().waiting_runs == 1)
         yield aura, stream, session_id
 
 
-async def taken(aura: Aura, session_id: str) -> tuple[WaitingRun, Checkpoint]:
-    """The run as whoever takes it over finds it."""
-    parked, saved = aura.service.runs._waiting.take(session_id), await aura.service.journal.load(session_id)
-    assert parked is not None
-    assert saved is not None
-    return parked, saved
+async def released(aura: Aura, session_id: str) -> RunLock:
+    """Release the waiting run; the lock with which its node may take it over again."""
+    aura.service.runs.release_all()
+    record, sequence = await aura.service.journal.get_record(session_id), await _sequence(aura, session_id)
+    assert record is not None
+    return RunLock(session_id, record.epoch, START, sequence)
 
 
-async def test_a_run_that_is_let_go_of_before_it_could_begin_is_let_go_of(
+async def _sequence(aura: Aura, session_id: str) -> int:
+    """How many commits the run has."""
+    return int(await aura.service.connection.execute("HGET", keys.run(session_id), "seq"))
+
+
+async def test_a_run_that_is_released_before_its_task_begins_is_released(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     async with waiting_run(settings, model) as (aura, _, session_id):
         runs = aura.service.runs
-        runs._call(session_id)  # there is news …
-        runs._let_all_go()  # … and in the same moment the lease is lost
-        await eventually(lambda: not runs.carries(session_id))
-        assert session_id not in aura.service.decisions._watches
+        runs.wake(session_id)
+        runs.release_all()  # at the same moment the lease is lost
+        await eventually(lambda: not runs.owns(session_id))
+        assert not aura.service.decisions.is_watched(session_id)
 
 
-async def test_a_run_that_is_cancelled_before_it_could_begin_is_cancelled(
+async def test_a_run_that_is_cancelled_before_its_task_begins_is_cancelled(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     async with waiting_run(settings, model) as (aura, stream, session_id):
-        runs = aura.service.runs
-        parked, saved = await taken(aura, session_id)
-        runs._spawn(Run(parked.lock, saved), None, None, RunRecovered(""))
-        runs._cancel_here(session_id, "user1")
+        runs, lock = aura.service.runs, await released(aura, session_id)
+
+        async def claim() -> RunLock:
+            return lock
+
+        await runs.take_over(session_id, claim)
+        runs.cancel_local(session_id, "user1")
         frames = await stream.rest()
     check(frames)
     assert frames[-2]["status"] == "cancelled"
@@ -73,14 +79,13 @@ async def test_a_run_that_is_cancelled_while_it_is_taken_over_is_cancelled(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     async with waiting_run(settings, model) as (aura, stream, session_id):
-        runs = aura.service.runs
-        parked, _ = await taken(aura, session_id)
+        runs, lock = aura.service.runs, await released(aura, session_id)
 
         async def claim() -> RunLock:
-            runs._cancel_here(session_id, "user1")
-            return parked.lock
+            runs.cancel_local(session_id, "user1")
+            return lock
 
-        await runs._adopt(session_id, claim)
+        await runs.take_over(session_id, claim)
         frames = await stream.rest()
     check(frames)
     assert frames[-2]["status"] == "cancelled"
@@ -91,8 +96,8 @@ async def test_a_waiting_run_that_can_no_longer_be_read_is_left_to_others(
 ) -> None:
     async with waiting_run(settings, model) as (aura, _, session_id):
         redis_client.set(keys.checkpoint(session_id), "what somebody wrote there")
-        aura.service.runs._call(session_id)
-        await eventually(lambda: not aura.service.runs.carries(session_id))
+        aura.service.runs.wake(session_id)
+        await eventually(lambda: not aura.service.runs.owns(session_id))
         assert redis_client.hget(keys.run(session_id), "owner") == keys.left_by(aura.service.nodes.node_id)
 
 

@@ -55,7 +55,7 @@ async def test_a_node_that_leaves_gives_up_each_run_as_soon_as_it_may(
                 async with leaving.stream("쓰기", headers=headers("user2")) as busy:
                     await started.wait()
                     drain = asyncio.create_task(leaving.service.drain())
-                    await eventually(lambda: other.service.runs.carries(hitl["sessionId"]))
+                    await eventually(lambda: other.service.runs.owns(hitl["sessionId"]))
                     model.play(ENDED)
                     assert (await other.decide("approve", hitl["requestId"])).status_code == 200
                     frames = await stream.rest()  # its old node still serves it: from the log
@@ -87,11 +87,11 @@ async def test_runs_of_a_newer_release_do_not_hide_the_others(
         checkpoint = json.loads(str(redis_client.get(key)))
         redis_client.set(key, json.dumps({**checkpoint, "schema_version": 999}))
         async with running(settings(aura_takeover_limit=1), tools=[risky()]) as heir:
-            await eventually(lambda: heir.service.runs.carries(older))
-            await eventually(lambda: [line for line in logs if line.get("session_id") == newer])
-            assert not heir.service.runs.carries(newer)
+            await eventually(lambda: heir.service.runs.owns(older))
+            await eventually(lambda: [line for line in logs if line.get("sessionId") == newer])
+            assert not heir.service.runs.owns(newer)
     assert json.loads(str(redis_client.get(key)))["schema_version"] == 999
-    assert len([line for line in logs if line["event"] == "run.left" and line.get("session_id") == newer]) == 1
+    assert len([line for line in logs if line["event"] == "run.skipped" and line.get("sessionId") == newer]) == 1
 
 
 async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(asked: Ask) -> None:
@@ -111,17 +111,17 @@ async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_
     asked: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task that writes for all runs outlives it: else every run of this process would hang."""
-    many = Connection.many
+    send = Connection.pipeline_results
     broken: list[Sequence[Command]] = []
 
     async def breaks_once(self: Connection, commands: Sequence[Command]) -> list[Any]:
         if not broken and any(command[1] == COMMIT.sha for command in commands):
             broken.append(commands)
             raise ValueError("a test says so")
-        return await many(self, commands)
+        return await send(self, commands)
 
     async with asked() as run:
-        monkeypatch.setattr(Connection, "many", breaks_once)
+        monkeypatch.setattr(Connection, "pipeline_results", breaks_once)
         await run.aura.decide("approve", run.request_id)
         frames = await run.stream.rest()
         assert broken
@@ -158,8 +158,8 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
         async with cut.stream("메모") as stream:
             hitl = await stream.until("hitl")
             proxy.cut()
-            await eventually(lambda: heir.service.runs.carries(hitl["sessionId"]))
-            await eventually(lambda: not cut.service.runs.carries(hitl["sessionId"]))
+            await eventually(lambda: heir.service.runs.owns(hitl["sessionId"]))
+            await eventually(lambda: not cut.service.runs.owns(hitl["sessionId"]))
             assert (await heir.client.get("/ready")).status_code == 200
             proxy.mend()
             await eventually(lambda: cut.service.nodes.has_lease)
@@ -186,11 +186,11 @@ async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
         server.kill()
         connection = Connection(server.url, timeout_seconds=1)
         with pytest.raises(StorageUnavailable):
-            await connection.call("PING")
+            await connection.execute("PING")
         server.restart(keep_data=True)
         with redis.Redis.from_url(server.url) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        assert await connection.call("PING")
+        assert await connection.execute("PING")
         assert isinstance(connection._cluster, RedisCluster)
         await connection.close()
 
@@ -214,8 +214,8 @@ async def test_a_run_with_which_somebody_else_has_gone_on_meanwhile_is_left_alon
             run.redis.set(key, json.dumps(written))
             run.redis.hincrby(keys.run(run.session_id), "epoch", 1)
             run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
-            await eventually(lambda: not run.aura.service.runs.carries(run.session_id))
+            await eventually(lambda: not run.aura.service.runs.owns(run.session_id))
             assert run.request()["status"] == "pending"
     assert [line["event"] for line in logs if line["log_level"] in ("warning", "error")].count("run.lost") == 1
-    assert not [line for line in logs if line["event"] == "run.broke"]
+    assert not [line for line in logs if line["event"] in ("run.failed_unexpectedly", "run.abandoned")]
     assert run.tool.ran == []

@@ -1,4 +1,4 @@
-"""Where runs wait: one timer for all deadlines, and nothing kept of what was taken out."""
+"""Waiting runs: one timer for all deadlines, and no stale deadlines."""
 
 from __future__ import annotations
 
@@ -9,70 +9,63 @@ import pytest
 
 from app.ports.journal import RunLock
 from app.runs import waiting
-from app.runs.waiting import Run, WaitingRuns
+from app.runs.waiting import WaitingRun, WaitingRuns
 from tests.harness.clock import START, FrozenClock, frozen_clock
 from tests.harness.waiting import eventually
 
 
 @pytest.fixture
 async def due() -> AsyncIterator[tuple[WaitingRuns, FrozenClock, list[str]]]:
-    called: list[str] = []
+    due_ids: list[str] = []
     with frozen_clock() as clock:
-        parked = WaitingRuns(clock, called.append)
-        parked.start()
-        yield parked, clock, called
-        parked.close()
+        waiting_runs = WaitingRuns(clock, due_ids.append)
+        waiting_runs.start()
+        yield waiting_runs, clock, due_ids
+        waiting_runs.close()
 
 
-def lock(session_id: str) -> RunLock:
-    return RunLock(session_id, 1, START)
+def waiting_run(session_id: str, until: float) -> WaitingRun:
+    return WaitingRun(RunLock(session_id, 1, START), "req-1", until)
 
 
-async def test_each_is_called_at_its_deadline_and_not_before(due: tuple[WaitingRuns, FrozenClock, list[str]]) -> None:
-    parked, clock, called = due
-    parked.put(lock("late"), "req-1", START + 300)
-    parked.put(lock("soon"), "req-1", START + 100)
+async def test_each_run_is_due_at_its_deadline_and_not_before(due: tuple[WaitingRuns, FrozenClock, list[str]]) -> None:
+    waiting_runs, clock, due_ids = due
+    waiting_runs.add(waiting_run("late", START + 300))
+    waiting_runs.add(waiting_run("soon", START + 100))
     await asyncio.sleep(0)
     clock.advance(100)
-    await eventually(lambda: called == ["soon"])
+    await eventually(lambda: due_ids == ["soon"])
     clock.advance(200)
-    await eventually(lambda: called == ["soon", "late"])
+    await eventually(lambda: due_ids == ["soon", "late"])
 
 
-async def test_what_was_taken_out_is_not_called_and_what_came_again_has_its_new_deadline(
+async def test_a_removed_run_is_never_due_and_an_added_one_is_due_at_its_new_deadline(
     due: tuple[WaitingRuns, FrozenClock, list[str]],
 ) -> None:
-    parked, clock, called = due
-    parked.put(lock("gone"), "req-1", START + 100)
-    parked.put(lock("again"), "req-1", START + 100)
-    assert parked.take("gone") is not None
-    assert parked.take("gone") is None
-    again = parked.take("again")
+    waiting_runs, clock, due_ids = due
+    waiting_runs.add(waiting_run("gone", START + 100))
+    waiting_runs.add(waiting_run("again", START + 100))
+    assert waiting_runs.pop("gone") is not None
+    assert waiting_runs.pop("gone") is None
+    again = waiting_runs.pop("again")
     assert again is not None
-    parked.put(again.lock, again.request_id, START + 200)
-    parked.put(lock("other"), "req-1", START + 150)
+    waiting_runs.add(waiting_run("again", START + 200))
+    waiting_runs.add(waiting_run("other", START + 150))
     clock.advance(150)
-    await eventually(lambda: called == ["other"])
+    await eventually(lambda: due_ids == ["other"])
     clock.advance(50)
-    await eventually(lambda: called == ["other", "again"])
+    await eventually(lambda: due_ids == ["other", "again"])
 
 
-async def test_deadlines_of_runs_that_were_decided_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_SLACK", 10)
+async def test_deadlines_of_decided_runs_are_removed_from_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_MAX_STALE_DEADLINES", 10)
     with frozen_clock() as clock:
-        parked = WaitingRuns(clock, lambda _: None)
+        waiting_runs = WaitingRuns(clock, lambda _: None)
         for number in range(1000):
-            parked.put(lock(f"session-{number}"), "req-1", START + 300)
+            waiting_runs.add(waiting_run(f"session-{number}", START + 300))
             if number % 100:
-                parked.take(f"session-{number}")
-        assert len(parked) == 10
-        assert len(parked._deadlines) <= 2 * 10 + 10 + 1
-        assert len(parked.close()) == 10
-        assert not parked
-
-
-def test_a_run_that_is_not_read_yet_has_no_checkpoint() -> None:
-    run = Run(lock("session"), None)
-    assert run.is_waiting
-    with pytest.raises(RuntimeError, match="before it is read"):
-        _ = run.checkpoint
+                waiting_runs.pop(f"session-{number}")
+        assert len(waiting_runs) == 10
+        assert waiting_runs.deadline_count <= 2 * 10 + 10 + 1
+        assert len(waiting_runs.close()) == 10
+        assert not waiting_runs

@@ -1,0 +1,25 @@
+"""The one rule who may see and decide what: the routes, the approvals and the lists all use it."""
+
+from __future__ import annotations
+
+from app.errors import PermissionDenied
+from app.ports.identity import Principal
+
+
+class AccessPolicy:
+    """Runs and approval requests belong to a user of a tenant; approver roles may see and decide those of the whole
+    tenant (CONTRACT §5)."""
+
+    def __init__(self, approver_roles: frozenset[str]) -> None:
+        self._approver_roles = approver_roles
+
+    def sees_whole_tenant(self, principal: Principal) -> bool:
+        """Whether the caller may see and decide what belongs to other users of its tenant."""
+        return principal.role in self._approver_roles
+
+    def check(self, principal: Principal, tenant_id: str, user_id: str) -> None:
+        """Raise `PermissionDenied` unless the caller may see and decide what belongs to this user of this tenant."""
+        if tenant_id != principal.tenant_id:
+            raise PermissionDenied("it belongs to another tenant")
+        if user_id != principal.user_id and not self.sees_whole_tenant(principal):
+            raise PermissionDenied("it belongs to another user; only its owner or an approver may see and decide it")
