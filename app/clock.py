@@ -1,4 +1,4 @@
-"""The system's clock: the only place where the service asks what time it is, or waits for a time."""
+"""The system clock: the only code that reads the wall clock or waits for a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class SystemClock:
-    """Wall-clock time. A wait is a timer that only wakes the comparison with the clock."""
+    """Wall-clock time (`ports.clock.Clock`)."""
 
     def now(self) -> float:
         return time.time()

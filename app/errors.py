@@ -1,4 +1,4 @@
-"""Everything the service raises on purpose, and the one table that turns it into an HTTP status and a code (§1.4)."""
+"""The errors of the service, and the one table that maps them to an HTTP status and a code (CONTRACT §1.4)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from statemachine.messages import ModelFailure
 
 
 class AuraError(Exception):
-    """Base of the service's errors: what a client gets to see of one.
+    """The base class of the service's errors.
 
-    `message` begins with the platform's own Korean words, the precise cause follows.
+    `message` is what a client receives: the platform's Korean text (`prefix`), then the precise `cause`.
     """
 
     status: ClassVar[int] = 500
@@ -53,14 +53,14 @@ class TenantMissing(AuraError):
 
 
 class RequestMalformed(AuraError):
-    """Not the JSON that was expected, or not JSON at all."""
+    """The body is not JSON, or not the JSON that is required."""
 
     status, code, error_type = 400, "E1001", "ValidationError"
     prefix = "잘못된 요청입니다."
 
 
 class FieldInvalid(AuraError):
-    """A field fails validation; the cause names it."""
+    """A field fails validation; the cause names the field."""
 
     status, code, error_type = 400, "E4000", "ValidationError"
     prefix = "입력값이 올바르지 않습니다."
@@ -71,7 +71,7 @@ class BodyTooLarge(AuraError):
     prefix = "요청 본문이 너무 큽니다."
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"the body may hold {limit_bytes} bytes at most")
+        super().__init__(f"the body has more than {limit_bytes} bytes, the limit")
 
 
 class NotFound(AuraError):
@@ -92,7 +92,7 @@ class RequestTimedOut(AuraError):
 
 
 class TooManyRuns(AuraError):
-    """One user has as many runs under way as the settings allow."""
+    """The user has as many active runs as `AURA_MAX_RUNS_PER_USER` allows."""
 
     status, code, error_type, retryable = 429, "E1005", "LimitExceeded", True
     prefix = "동시에 실행할 수 있는 요청 수를 초과했습니다."
@@ -100,7 +100,7 @@ class TooManyRuns(AuraError):
 
 
 class ThreadBusy(AuraError):
-    """The thread's last run still waits for a person; a second prompt would overtake it."""
+    """The last run of the thread still waits for a person; a second prompt must not overtake it."""
 
     status, code, error_type = 409, "E1006", "ValidationError"
     prefix = "이 대화에는 아직 결정되지 않은 승인 요청이 있습니다."
@@ -110,21 +110,21 @@ class ThreadBusy(AuraError):
 
 
 class RunEnded(AuraError):
-    """What was asked of a run can only be asked while it is under way."""
+    """The operation is possible only while the run is active."""
 
     status, code, error_type = 409, "E1007", "ValidationError"
     prefix = "이미 종료된 실행입니다."
 
 
 class FormatUnavailable(AuraError):
-    """A form of answer that this machine cannot make; the cause says what it lacks."""
+    """This machine cannot produce the requested format; the cause names what is missing."""
 
     status, code, error_type = 501, "E1008", "ValidationError"
     prefix = "이 형식은 지금 제공할 수 없습니다."
 
 
 class ServiceBusy(AuraError):
-    """This replica takes no new runs: it is draining, or it is full."""
+    """This replica accepts no new runs: it is shutting down or has reached a limit."""
 
     status, code, error_type, retryable = 503, "E5003", "LimitExceeded", True
     prefix = "지금은 요청을 처리할 수 없습니다."
@@ -132,7 +132,7 @@ class ServiceBusy(AuraError):
 
 
 class StorageUnavailable(AuraError):
-    """Redis (or the search server) did not answer in time; nothing was changed that could not be repeated."""
+    """Redis or the search server did not answer in time. Repeating the operation is safe."""
 
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "저장소에 연결할 수 없습니다."
@@ -140,31 +140,31 @@ class StorageUnavailable(AuraError):
 
 
 class RunLost(AuraError):
-    """This node no longer owns the run (`epoch` is old), or its data is gone; it must let go of it."""
+    """This node no longer owns the run (its `epoch` is old), or the run's data is gone: it must stop writing it."""
 
     def __init__(self, session_id: str, cause: str) -> None:
         super().__init__(f"run {session_id}: {cause}")
 
 
 class RunDamaged(AuraError):
-    """Redis no longer has the run's last writes (a failover or a power cut lost them): it cannot go on truthfully."""
+    """Redis no longer has the last writes of the run, for example after a failover, so it cannot be continued."""
 
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "실행 기록의 일부가 저장소에서 사라졌습니다."
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"the last writes of run {session_id} are gone from Redis; ask again")
+        super().__init__(f"the last writes of run {session_id} are gone from Redis; send the request again")
 
 
 class RunExists(AuraError):
-    """A session id that is taken; the caller draws another one."""
+    """The session id is taken; the caller creates another one."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"run {session_id} exists")
 
 
 class ModelError(AuraError):
-    """A model turn that failed; `kind` is the core's word for how."""
+    """A model turn failed; `kind` says how (`statemachine.messages.ModelFailure`)."""
 
     status, code, error_type = 502, "E5000", "ModelError"
     prefix = "AI 모델 호출에 실패했습니다."
@@ -176,13 +176,13 @@ class ModelError(AuraError):
 
 
 class ToolError(AuraError):
-    """A tool that failed in a way the model should be told about; the cause carries no secret."""
+    """A tool failed; the cause is sent to the model and holds no secret."""
 
     status, code, error_type = 502, "E5000", "ToolError"
     prefix = "도구 실행에 실패했습니다."
 
 
 class ConfigurationError(AuraError):
-    """The settings do not allow the start; one line that names the setting and the remedy."""
+    """The settings do not allow the start. The message is one line that names the setting and the remedy."""
 
     prefix = ""

@@ -1,4 +1,4 @@
-"""Structured logs: JSON for machines, lines for people. Never a token, a prompt or an argument in them."""
+"""Structured logs: JSON for machines, lines for people. They hold no token, prompt or argument."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from structlog.typing import EventDict, WrappedLogger
 
 
 def configure(level: str, format: Literal["json", "console"], secrets: Sequence[str]) -> None:
-    """Set up once, at the start of a process. Libraries' logs come out in the same form."""
+    """Configure logging, once at the start of a process. The logs of libraries get the same format."""
 
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """What an exception of somebody else's may quote."""
+        """Mask secrets, which exceptions of libraries may quote."""
         for secret in secrets:
             for name, value in event.items():
                 if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What tells the time and waits for it."""
+"""The wall clock."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The only source of wall-clock time and the only thing that waits for it; frozen in tests."""
+    """The only source of wall-clock time, and the only way to wait for a time. Tests freeze it."""
 
     def now(self) -> float:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
         ...
 
     async def wait(self, event: asyncio.Event, until: float | None) -> None:
-        """Wait for the event, at most until the absolute time (Unix s), when it may be set as well: the caller looks at
-        what has come."""
+        """Wait until the event is set or the time `until` (Unix s, None: no limit) has come. The event may then be set
+        for either reason, so the caller compares the clock."""
         ...

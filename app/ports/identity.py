@@ -1,4 +1,4 @@
-"""Who calls."""
+"""The authenticated caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller whose token was checked."""
+    """A caller whose token was verified. `token` is the JWT itself, `expires_at` its expiry in Unix seconds."""
 
     user_id: str
     tenant_id: str
