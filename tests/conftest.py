@@ -15,8 +15,8 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.knowledge.postgres.tables import SCHEMA
 from app.settings import Settings
+from tests.harness.fork_server import ForkServer
 from tests.harness.knowledge import Publish
-from tests.harness.nursery import Nursery
 from tests.harness.postgres import PostgresServer
 from tests.harness.service import SECRET
 
@@ -36,10 +36,10 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from app.dev.chaos.cluster import Injected
 from app.dev.chaos.plan import Fault, FaultKind, Kind, RunPlan
 from app.dev.chaos.takeover import Takeovers
 from app.dev.chaos.verdict import Evidence, judge
-from tests.harness.nursery import ROOT
+from tests.harness.fork_server import ROOT
 from tests.harness.waiting import eventually
 
 # --- the plan ---------------------------------------------------------------------------------------------------------

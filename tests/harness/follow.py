@@ -10,7 +10,7 @@ import httpx2
 from tests.harness.frames import Frame, StreamReader
 from tests.harness.service import Client, headers
 
-BROKEN = (httpx2.HTTPError, AssertionError)
+CONNECTION_ERRORS = (httpx2.HTTPError, AssertionError)
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Follower:
     prompt: str
     user: str = "user1"
     seen: list[Frame] = field(default_factory=list)
-    key: str | None = None
+    idempotency_key: str | None = None
     """The `Idempotency-Key` under which it asks again where nothing was answered."""
 
     @property
@@ -36,12 +36,14 @@ class Follower:
     ) -> Frame:
         """From one node, up to a frame. Raises what broke the connection, or `StopAsyncIteration`."""
         more = {"Last-Event-ID": str(self.seen[-1].id)} if self.seen and resume else {}
-        if self.key is not None:
-            more["Idempotency-Key"] = self.key
+        if self.idempotency_key is not None:
+            more["Idempotency-Key"] = self.idempotency_key
         async with node.stream(self.prompt, headers=headers(self.user, **more)) as stream:
-            return await self.take(stream, until)
+            return await self.collect(stream, until)
 
-    async def take(self, stream: StreamReader, until: Callable[[Frame], bool] = lambda frame: frame.is_done) -> Frame:
+    async def collect(
+        self, stream: StreamReader, until: Callable[[Frame], bool] = lambda frame: frame.is_done
+    ) -> Frame:
         while True:
             frame = await stream.next()
             self.seen.append(frame)

@@ -32,12 +32,12 @@ _NGINX_PLAIN = "server {{ listen 127.0.0.1:{port}; location /api/aura/ {{ proxy_
 KINDS = ("nginx", "plain nginx", "haproxy")
 
 
-def program(kind: str) -> str | None:
+def find_program(kind: str) -> str | None:
     """The path of the proxy's program; None where it is not installed."""
     return shutil.which(kind.removeprefix("plain "), path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
-class Behind(Client):
+class ProxyClient(Client):
     """A client of a proxy, as a browser is: under `/api`."""
 
     def __init__(self, url: str) -> None:
@@ -46,11 +46,11 @@ class Behind(Client):
 
 
 @asynccontextmanager
-async def behind(kind: str, url: str, folder: Path) -> AsyncIterator[Behind]:
+async def run_proxy(kind: str, url: str, folder: Path) -> AsyncIterator[ProxyClient]:
     """The proxy in front of the service at `url` until the block is left."""
     port, log = free_port(), folder / "proxy.log"
     process = _start(kind, urlsplit(url).netloc, port, folder, log)
-    browser = Behind(f"http://127.0.0.1:{port}")
+    browser = ProxyClient(f"http://127.0.0.1:{port}")
     try:
         async with browser.client:
             while not await _is_up(browser):
@@ -63,7 +63,7 @@ async def behind(kind: str, url: str, folder: Path) -> AsyncIterator[Behind]:
 
 
 def _start(kind: str, aura: str, port: int, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    path, config = program(kind), folder / "proxy.conf"
+    path, config = find_program(kind), folder / "proxy.conf"
     assert path is not None
     if kind == "haproxy":
         text = _replaced("haproxy.cfg", {"bind :8080": f"bind 127.0.0.1:{port}", _AURA: aura})
@@ -86,7 +86,7 @@ def _replaced(name: str, changes: dict[str, str]) -> str:
     return recipe
 
 
-async def _is_up(browser: Behind) -> bool:
+async def _is_up(browser: ProxyClient) -> bool:
     """HAProxy answers 503 until it has looked at the service's health."""
     try:
         return bool((await browser.client.get("/aura/health")).status_code == 200)

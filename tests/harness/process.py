@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import httpx2
 
-from tests.harness.nursery import Nursery
+from tests.harness.fork_server import ForkServer
 from tests.harness.service import Client
 from tests.harness.waiting import eventually
 
@@ -30,11 +30,11 @@ class Command:
     """One `aura` command, also an async context manager: gone when it is left."""
 
     def __init__(
-        self, nursery: Nursery, environment: Mapping[str, str], *arguments: str, in_terminal: bool = False
+        self, fork_server: ForkServer, environment: Mapping[str, str], *arguments: str, in_terminal: bool = False
     ) -> None:
         self.arguments = arguments
         self.pid = 0
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._environment = environment
         self._log = Path()
         self._in_terminal = in_terminal
@@ -43,12 +43,12 @@ class Command:
 
     def start(self) -> None:
         if not self._in_terminal:
-            self.pid, self._log = self._nursery.fork(self.arguments, self._environment)
+            self.pid, self._log = self._fork_server.fork(self.arguments, self._environment)
             return
         self._terminal, theirs = pty.openpty()
         os.set_blocking(self._terminal, False)
         environment = {"TERM": "xterm", **self._environment}
-        self.pid, self._log = self._nursery.fork(self.arguments, environment, os.ttyname(theirs))
+        self.pid, self._log = self._fork_server.fork(self.arguments, environment, os.ttyname(theirs))
         self._theirs = theirs
 
     @property
@@ -67,7 +67,7 @@ class Command:
                 self._shown += piece
         return self._shown.decode(errors="replace")
 
-    async def until(self, text: str, *, times: int = 1) -> str:
+    async def wait_for_output(self, text: str, *, times: int = 1) -> str:
         """Wait until it has printed this; all that it has printed."""
         await eventually(lambda: self.output.count(text) >= times or self.code is not None, 60)
         assert self.output.count(text) >= times, self.output
@@ -81,7 +81,7 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    async def ended(self, seconds: float = 60) -> int:
+    async def wait_for_exit(self, seconds: float = 60) -> int:
         """Its exit code, once it has one."""
         async with asyncio.timeout(seconds):
             while (code := self.code) is None:
@@ -93,7 +93,7 @@ class Command:
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        await self.ended()
+        await self.wait_for_exit()
         if self._terminal is not None:
             _ = self.output
             os.close(self._terminal)
@@ -112,11 +112,11 @@ class ServeProcess(Command, Client):
     """One `aura serve`; as a context manager it is up when it is entered."""
 
     def __init__(
-        self, nursery: Nursery, environment: Mapping[str, str], *arguments: str, port: int | None = None
+        self, fork_server: ForkServer, environment: Mapping[str, str], *arguments: str, port: int | None = None
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__(nursery, environment, "serve", "--bind", f"127.0.0.1:{self.port}", *arguments)
+        super().__init__(fork_server, environment, "serve", "--bind", f"127.0.0.1:{self.port}", *arguments)
 
     def start(self) -> None:
         super().start()

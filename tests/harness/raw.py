@@ -13,7 +13,7 @@ from tests.harness.frames import Frame, StreamReader
 from tests.harness.service import STREAM, Aura, headers
 
 MakeSettings = Callable[..., Settings]
-LONG = "".join(f"{number}번째 문장입니다. 😀 " for number in range(400))
+LONG_TEXT = "".join(f"{number}번째 문장입니다. 😀 " for number in range(400))
 
 
 # --- a raw client: what is one write --------------------------------------------------------------------------------
@@ -61,10 +61,10 @@ class RawStream:
         self._writer.close()
 
 
-async def whole(aura: Aura, prompt: str = "안녕하세요", **kwargs: Any) -> tuple[StreamReader, list[Frame]]:
+async def read_stream(aura: Aura, prompt: str = "안녕하세요", **kwargs: Any) -> tuple[StreamReader, list[Frame]]:
     async with aura.stream(prompt, **kwargs) as stream:
         return stream, await stream.rest()
 
 
-def raw(frames: list[Frame]) -> list[str]:
+def raw_frames(frames: list[Frame]) -> list[str]:
     return [frame.raw for frame in frames]

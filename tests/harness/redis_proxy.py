@@ -16,15 +16,15 @@ class RedisProxy(Link):
         self._marker = b""
         self._how: Literal["close", "silence"] = "close"
         self._left = 0
-        self.lost = 0
+        self.dropped_replies = 0
         """How many answers were lost."""
 
-    def lose_answers(self, marker: bytes, times: int = 1, how: Literal["close", "silence"] = "close") -> None:
+    def drop_replies(self, marker: bytes, times: int = 1, how: Literal["close", "silence"] = "close") -> None:
         """Redis gets the next requests that hold `marker`; their answers never come: the connection closes, or nothing
         more is heard on it."""
         self._marker, self._left, self._how = marker, times, how
 
-    async def talk(self, client: Side, target: Side) -> None:
+    async def forward(self, client: Side, target: Side) -> None:
         deaf = asyncio.Event()
         await until_either(self._requests(client, target, deaf), self._answers(client, target, deaf))
 
@@ -41,7 +41,7 @@ class RedisProxy(Link):
         while data := await target.reader.read(READ_BYTES):
             await self._flowing.wait()
             if deaf.is_set():
-                self.lost += 1
+                self.dropped_replies += 1
                 if self._how == "close":
                     return
                 await asyncio.Event().wait()

@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 
-def stored(client: redis.Redis, key: Any) -> Any:
+def read_json(client: redis.Redis, key: Any) -> Any:
     """The parsed JSON of a string key; it must be there."""
     raw = client.get(key)
     assert raw is not None, f"{key} is not there"
@@ -18,10 +18,10 @@ def stored(client: redis.Redis, key: Any) -> Any:
 def checkpoint(client: redis.Redis, session_id: str = "") -> dict[str, Any]:
     """The one checkpoint that there is (of a session)."""
     (key,) = client.keys(f"checkpoint:*{session_id}*")
-    value: dict[str, Any] = stored(client, key)
+    value: dict[str, Any] = read_json(client, key)
     return value
 
 
-def checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
+def read_checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
     """All of them."""
-    return [stored(client, key) for key in client.keys("checkpoint:*")]
+    return [read_json(client, key) for key in client.keys("checkpoint:*")]

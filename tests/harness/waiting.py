@@ -11,11 +11,11 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.01
 
 
-async def eventually(look: Callable[[], T], seconds: float = 30) -> T:
-    """The first truthy value of `look()`. Raises `AssertionError` when the time is up."""
+async def eventually(probe: Callable[[], T], seconds: float = 30) -> T:
+    """The first truthy value of `probe()`. Raises `AssertionError` when the time is up."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    while not (seen := look()):
+    while not (seen := probe()):
         assert loop.time() < until, f"it did not come true in {seconds} s; last seen: {seen!r}"
         await asyncio.sleep(_POLL_SECONDS)
     return seen

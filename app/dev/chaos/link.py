@@ -23,7 +23,7 @@ class Relay:
     """A TCP proxy on 127.0.0.1, any free port; also an async context manager.
 
     Passes everything on as it comes. A subclass treats a connection otherwise: `accept` before the target hears of it,
-    `talk` once both sides are there. Whatever breaks or is cancelled in it ends that connection and nothing else.
+    `forward` once both sides are there. Whatever breaks or is cancelled in it ends that connection and nothing else.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -76,15 +76,15 @@ class Relay:
     async def accept(self, client: Side) -> None:
         reader, writer = await asyncio.open_connection(*self.target)
         try:
-            await self.talk(client, Side(reader, writer))
+            await self.forward(client, Side(reader, writer))
         finally:
             writer.close()
 
-    async def talk(self, client: Side, target: Side) -> None:
+    async def forward(self, client: Side, target: Side) -> None:
         """One connection, until either side ends it."""
-        await until_either(self.carry(client.reader, target.writer), self.carry(target.reader, client.writer))
+        await until_either(self.copy(client.reader, target.writer), self.copy(target.reader, client.writer))
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
             writer.write(data)
             await writer.drain()
@@ -120,7 +120,7 @@ class Link(Relay):
     def mend(self) -> None:
         self._flowing.set()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
             await self._flowing.wait()
             writer.write(data)

@@ -21,18 +21,18 @@ _PR_SET_PDEATHSIG = 1
 _IMPORTED = ("uvloop", "app.server.process", "app.dev.ask.conversation", "app.dev.demo.walkthrough")
 
 
-class Nursery:
+class ForkServer:
     """Forks `aura` processes; all of them end with it, and it with this process."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="aura-processes-"))
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.harness.nursery"],
+            [sys.executable, "-m", "tests.harness.fork_server"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "AURA_NURSERY": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "AURA_FORK_SERVER": "1"},
         )
 
     def fork(
@@ -67,7 +67,7 @@ class Nursery:
 # --- the process that forks -------------------------------------------------------------------------------------------
 
 
-def _nurse() -> None:
+def _serve() -> None:
     """One order a line on stdin, the new process's id a line on stdout."""
     for name in _IMPORTED:
         importlib.import_module(name)
@@ -84,7 +84,7 @@ def _nurse() -> None:
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
-            _become(order)
+            _run_child(order)
         logs[pid] = Path(order["log"])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         print(pid, flush=True)
@@ -106,7 +106,7 @@ def _reap(logs: dict[int, Path]) -> None:
                 code.rename(log.with_suffix(".code"))
 
 
-def _become(order: dict[str, Any]) -> None:
+def _run_child(order: dict[str, Any]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -136,4 +136,4 @@ def _become(order: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _nurse()
+    _serve()
