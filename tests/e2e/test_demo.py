@@ -121,8 +121,8 @@ async def test_real_model_is_used_where_its_key_is_set(demo: Demo) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--approve",), "--approve and --reject go with --prompt"),
-        (("--prompt", "x", "--reason", "y"), "--reason goes with --reject"),
+        (("--approve",), "--approve and --reject need --prompt"),
+        (("--prompt", "x", "--reason", "y"), "--reason needs --reject"),
     ],
 )
 async def test_usage_is_refused(demo: Demo, arguments: tuple[str, ...], said: str) -> None:

@@ -57,7 +57,7 @@ async def test_every_event_once_and_whole(nodes: Nodes, model: ScriptedModelServ
                 while stream.comments < 2:
                     await stream.any()  # heartbeats
                 assert (await node.decide("approve", hitl["requestId"])).status_code == 200
-                await model.arrived(3)
+                await model.wait_for_requests(3)
                 await client.collect(stream, of_type("content"))
                 model.release()
                 await client.collect(stream)
@@ -84,7 +84,7 @@ async def test_a_burst_of_frames_survives_being_read_slowly(nodes: Nodes, model:
         client = Follower("길게")
         async with browser.stream("길게") as stream:
             await client.collect(stream, of_type("content"))
-            await model.idle()
+            await model.wait_until_idle()
             await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == text

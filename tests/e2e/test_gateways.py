@@ -94,7 +94,7 @@ async def test_what_piles_up_before_a_slow_reader_comes_whole(
     async with through(kind, settings(), tmp_path) as (aura, browser):
         async with browser.stream("길게") as stream:
             start = await stream.next()
-            await model.idle()
+            await model.wait_until_idle()
             frames = await stream.rest()
         check(frames)
         assert answer(frames) == text

@@ -93,10 +93,10 @@ async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelSer
         async with first.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
             await first.decide("approve", hitl["requestId"])
-            await smtp.received(1)
+            await smtp.wait_for_messages(1)
             first.terminate()
             await eventually(lambda: first.logged("server.stopping"))
-            smtp.go_on.set()
+            smtp.unblocked.set()
             await sent_away(client, stream)
         await client.read(second)
         assert await first.wait_for_exit() == 0
@@ -120,7 +120,7 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
     browsers, terminals = 90, 10
     count = browsers + terminals
     first, second = await nodes.pair(AURA_DRAIN_SECONDS=0.5)
-    model._pace = 1.0
+    model.pace = 1.0
     model.play(*(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=100) for _ in range(4 * count)))
     followers = [Follower("보고서", f"user{number}", idempotency_key="once") for number in range(browsers)]
     async with Relay("127.0.0.1", first.port) as address, AsyncExitStack() as opened:
@@ -144,7 +144,7 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
 
         following = asyncio.gather(*(follow(follower) for follower in followers))
         asking = asyncio.gather(*(ask(number) for number in range(terminals)))
-        await model.arrived(count)
+        await model.wait_for_requests(count)
         address.target = ("127.0.0.1", second.port)
         first.terminate()
         assert await first.wait_for_exit() == 0
@@ -155,7 +155,7 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
             answers = await asking
             await following
         assert await second.wait_for_exit() == 0
-    await model.idle()
+    await model.wait_until_idle()
     model._queue.clear()
     assert answers == [TEXT] * terminals
     for follower in followers:

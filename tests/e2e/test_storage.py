@@ -137,7 +137,7 @@ async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServe
                 assert follower.seen[-2]["status"] == "failed"
             await eventually(lambda: first.logged("node.lease_lost"))
             assert await runs.approve() == 404
-            await model.idle()  # the model's turn was let go
+            await model.wait_until_idle()  # the model's turn was let go
             model.play(ScriptedTurn(text="새로"))
             async with asyncio.timeout(3):
                 frames = await posted(first, "새로")

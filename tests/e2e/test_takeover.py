@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
@@ -112,7 +112,7 @@ async def test_before_the_model_has_said_a_word(nodes: Nodes, model: ScriptedMod
     model.play(ScriptedTurn(text=TEXT, hang_after=0), ScriptedTurn(text=TEXT))
     client = Follower("보고서")
     await client.read(first, of_type("thought"))
-    await model.arrived(1)
+    await model.wait_for_requests(1)
     first.kill()
     await taken_over(second)
     await client.read(second)
@@ -151,13 +151,13 @@ class HeldGitHub:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.go_on = asyncio.Event()
+        self.unblocked = asyncio.Event()
         self.http = HttpServer(self._handle)
 
-    async def _handle(self, request: Request, answer: Answer) -> None:
+    async def _handle(self, request: Request, answer: Response) -> None:
         self.requests.append(request)
         if len(self.requests) == 1:
-            await self.go_on.wait()
+            await self.unblocked.wait()
             return
         pull: dict[str, Any] = {"number": 42, "title": "T", "state": "open", "html_url": "u", "user": {"login": "l"}}
         pull |= {"base": {"ref": "main"}, "head": {"ref": "b"}, "additions": 1, "deletions": 1, "changed_files": 0}
@@ -200,9 +200,9 @@ async def test_in_the_middle_of_a_tool_that_must_not_run_twice(
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         await first.decide("approve", hitl["requestId"])
-        await smtp.received(1)
+        await smtp.wait_for_messages(1)
         first.kill()
-        smtp.go_on.set()
+        smtp.unblocked.set()
         await taken_over(second)
         asked = await client.read(second, of_type("hitl"))
         assert asked["requestId"] != hitl["requestId"]
@@ -236,7 +236,7 @@ async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: Scrip
         first.pause()
         await taken_over(second)
         new.seen = list(old.seen)
-        await model.arrived(2)
+        await model.wait_for_requests(2)
         await new.read(second, of_type("content"))
         model.release()  # both turns go on: what the first node gets now it may not write
         first.resume()

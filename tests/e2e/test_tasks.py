@@ -49,7 +49,7 @@ async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with MainServiceStandIn() as main:
-        main.go_on.clear()
+        main.unblocked.clear()
         settings = {"MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
         first, second = await nodes.pair(**settings)
         model.play(ScriptedTurn(text="안녕하세요"))
@@ -58,7 +58,7 @@ async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
         await eventually(lambda: main.requests)
         first.kill()
         await first.wait_for_exit()
-        main.go_on.set()
+        main.unblocked.set()
         await eventually(lambda: [task.status for task in main.tasks.values()] == ["COMPLETED"], 30)
         await eventually(lambda: second.logged("task.taken_up"))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)

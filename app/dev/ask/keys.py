@@ -28,13 +28,13 @@ _CHOICES: dict[str, Choice] = {"y": "yes", "n": "no", "e": "edit", "ㅛ": "yes",
 _CLEAR_LINE = "\r\x1b[K"
 
 
-class EditRefused(Exception):
+class InvalidEdit(Exception):
     """What came out of the editor is no JSON object, or nothing did."""
 
 
-async def choose(console: Console, request: Hitl) -> Choice | None:
+async def read_choice(console: Console, request: Hitl) -> Choice | None:
     """The key that was pressed; None: the time is up. Cancel it to stop asking; the line is cleared either way."""
-    with _keys() as typed:
+    with _read_keys() as typed:
         try:
             while (left := _seconds_left(request)) > 0:
                 _write(console, f"{_CLEAR_LINE}approve? [y]es [n]o [e]dit  ({left:.0f} s left) ")
@@ -48,10 +48,10 @@ async def choose(console: Console, request: Hitl) -> Choice | None:
                         return _CHOICES[key]
             return None
         finally:
-            wipe_line(console)
+            clear_line(console)
 
 
-def wipe_line(console: Console) -> None:
+def clear_line(console: Console) -> None:
     """Take the question away."""
     _write(console, _CLEAR_LINE)
 
@@ -62,7 +62,7 @@ def _seconds_left(request: Hitl) -> float:
 
 
 @contextmanager
-def _keys() -> Iterator[asyncio.Queue[str]]:
+def _read_keys() -> Iterator[asyncio.Queue[str]]:
     """Keys as they are pressed, without Enter and without echo; what was typed before is dropped."""
     descriptor, loop = sys.stdin.fileno(), asyncio.get_running_loop()
     typed: asyncio.Queue[str] = asyncio.Queue()
@@ -90,20 +90,20 @@ def _write(console: Console, text: str) -> None:
 
 
 async def edit(arguments: JsonObject) -> JsonObject:
-    """The arguments after a person changed them in `$EDITOR`. Raises `EditRefused`."""
+    """The arguments after a person changed them in `$EDITOR`. Raises `InvalidEdit`."""
     text = json.dumps(arguments, ensure_ascii=False, indent=2) + "\n"
     # Ctrl-C is the editor's as long as it is open; a handler of ours is not inherited by it.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         edited = await asyncio.to_thread(click.edit, text, extension=".json", require_save=False)
     except click.ClickException as error:
-        raise EditRefused(error.format_message()) from error
+        raise InvalidEdit(error.format_message()) from error
     finally:
         signal.signal(signal.SIGINT, before)
     try:
         value = json.loads(edited or "")
     except ValueError as error:
-        raise EditRefused(f"that is not JSON: {error}") from error
+        raise InvalidEdit(f"that is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise EditRefused("that is not a JSON object")
+        raise InvalidEdit("that is not a JSON object")
     return value

@@ -19,7 +19,7 @@ from app.client.stream import Interrupted, Item, Resumed
 from statemachine import events
 from statemachine.checkpoint import JsonObject
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 """C0 without tab and newline, DEL, C1, and what turns the direction of writing: a terminal obeys them."""
 _RESULT_CHARACTERS = 600
 _GUTTER = "  │ "
@@ -28,15 +28,15 @@ _TOOL_STYLES = {"completed": "green", "failed": "red", "rejected": "red"}
 _END_STYLES = {"completed": "bold green", "cancelled": "bold yellow"}
 
 
-def plain(text: str) -> str:
+def strip_control_characters(text: str) -> str:
     """The text without what a terminal would obey."""
-    return _CONTROLS.sub("", text)
+    return _CONTROL_CHARACTERS.sub("", text)
 
 
 def json_line(value: object) -> str:
     """JSON on one line; control characters are escaped."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def terminal() -> Console:
@@ -66,26 +66,28 @@ class View:
         self.console = console
         self._is_midline = False
         self._titles: dict[str, str] = {}
-        self._arguments: dict[str, JsonObject] = {}  # shown last, of each call
-        self._asked: dict[str, JsonObject] = {}  # shown last in an approval, of each tool
+        self._call_arguments: dict[str, JsonObject] = {}  # shown last, of each call
+        self._approval_arguments: dict[str, JsonObject] = {}  # shown last in an approval, of each tool
 
     def line(self, text: str = "", style: str = "", remark: str = "") -> None:
         """One line of our own or of somebody else's; it always begins at the margin. The remark is dim."""
-        self.fresh_line()
-        self.console.print(Text.assemble((plain(text), style), (plain(remark), "dim")))
+        self.start_new_line()
+        self.console.print(
+            Text.assemble((strip_control_characters(text), style), (strip_control_characters(remark), "dim"))
+        )
 
-    def fresh_line(self) -> None:
+    def start_new_line(self) -> None:
         if self._is_midline:
             self.console.print()
             self._is_midline = False
 
-    def asked(self, prompt: str) -> None:
+    def show_prompt(self, prompt: str) -> None:
         self.line(f"▶ {prompt}", "bold")
 
     def show(self, item: Item) -> None:
         match item:
             case Received():
-                self._event(item)
+                self._show_event(item)
             case Interrupted():
                 self.line(f"… connection lost ({item.cause}); again in {item.pause_seconds:.1f} s", "yellow")
             case Resumed():
@@ -93,41 +95,41 @@ class View:
             case _:
                 assert_never(item)
 
-    def _event(self, item: Received) -> None:
+    def _show_event(self, item: Received) -> None:
         match item.event:
             case events.Start() as start:
                 self.line(f"● {start.state}", "bold cyan", f"  {start.session_id}")
             case events.Thought() as thought:
-                self._block(thought.content, "  ✻ ", "    ", "dim italic")
+                self._show_block(thought.content, "  ✻ ", "    ", "dim italic")
                 for source in thought.sources:
-                    self._block(_source(source), "    ↳ ", "      ", "dim")
+                    self._show_block(_format_source(source), "    ↳ ", "      ", "dim")
             case events.PlanStepDeclared() | events.PlanStepUpdated() as step:
-                self._step(step)
+                self._show_step(step)
             case events.TimelineStepUpdated() as moved:
                 said = moved.metadata
                 arrow = f"{said.get('from', '?')} → {said.get('to', '?')}"
                 self.line(f"● {arrow}", "bold cyan", f"  {said.get('trigger', '')} · {moved.title}")
             case events.ToolExecution() as call:
-                self._tool(call)
+                self._show_tool(call)
             case events.Hitl() as request:
-                self._approval(request)
+                self._show_approval(request)
             case events.Content() as piece:
-                self.console.print(Text(plain(piece.content)), end="")
+                self.console.print(Text(strip_control_characters(piece.content)), end="")
                 if piece.content:
                     self._is_midline = not piece.content.endswith("\n")
             case events.ErrorRaised() as error:
                 self.line(f"✗ {error.error_type}: {error.message}", "red")
             case events.End() as end:
-                self._end(end)
+                self._show_end(end)
             case _:
                 self.line(f"  {item.type or 'event'} {json_line(item.fields)[:_RESULT_CHARACTERS]}", "dim")
 
-    def _block(self, text: str, first: str, later: str, style: str = "") -> None:
+    def _show_block(self, text: str, first: str, later: str, style: str = "") -> None:
         """Text of any number of lines, each behind a mark: it cannot pass for a line of ours."""
-        for number, part in enumerate(plain(text).rstrip("\n").split("\n")):
+        for number, part in enumerate(strip_control_characters(text).rstrip("\n").split("\n")):
             self.line(((later if number else first) + part).rstrip(), style)
 
-    def _step(self, step: events.PlanStepDeclared | events.PlanStepUpdated) -> None:
+    def _show_step(self, step: events.PlanStepDeclared | events.PlanStepUpdated) -> None:
         confidence = ""
         if step.confidence is not None:
             known = step.confidence_source not in (None, "none")
@@ -137,59 +139,59 @@ class View:
             self._titles[step.step_id] = step.title
             self.line(f"  {mark} {step.order}. {step.title}  ({step.status}{confidence})", "cyan")
             if step.description:
-                self._block(step.description, "       ", "       ", "dim")
+                self._show_block(step.description, "       ", "       ", "dim")
         else:
             title = self._titles.get(step.step_id, step.step_id)
             self.line(f"  {mark} {title}  ({step.status}{confidence})", "cyan")
 
-    def _tool(self, call: events.ToolExecution) -> None:
+    def _show_tool(self, call: events.ToolExecution) -> None:
         note = ", needs approval" if call.requires_approval and call.status == "pending" else ""
         cut = "  shortened" if call.truncated else ""
         self.line(f"  ⚙ {call.tool_name}  {call.status}{note}", _TOOL_STYLES.get(call.status, "magenta"), cut)
         if not note and not self._was_shown(call):
-            self.values(call.tool_args)
+            self.show_values(call.tool_args)
         if call.error:
-            self._block(call.error, _GUTTER, _GUTTER, "red")
+            self._show_block(call.error, _GUTTER, _GUTTER, "red")
         elif call.result is not None:
             result = call.result if isinstance(call.result, str) else json_line(call.result)
             more = "…" if len(result) > _RESULT_CHARACTERS else ""
-            self._block(f"→ {result[:_RESULT_CHARACTERS]}{more}", _GUTTER, _GUTTER, "dim")
+            self._show_block(f"→ {result[:_RESULT_CHARACTERS]}{more}", _GUTTER, _GUTTER, "dim")
 
     def _was_shown(self, call: events.ToolExecution) -> bool:
         """Whether these arguments stand above already, there perhaps at greater length; an edit is shown again."""
-        above = self._arguments.get(call.tool_call_id, self._asked.pop(call.tool_name, None))
-        self._arguments[call.tool_call_id] = call.tool_args
+        above = self._call_arguments.get(call.tool_call_id, self._approval_arguments.pop(call.tool_name, None))
+        self._call_arguments[call.tool_call_id] = call.tool_args
         return above is not None and _is_part(call.tool_args, above)
 
-    def _approval(self, request: events.Hitl) -> None:
+    def _show_approval(self, request: events.Hitl) -> None:
         self.line(f"⚠ {request.message}", "bold yellow")
         doubt = "; it may have been done already" if request.outcome_unknown else ""
         self.line(f"  {request.action_type}  {request.request_id}{doubt}", "yellow")
-        self.values(request.context)
-        self._asked[request.action_type] = request.context
+        self.show_values(request.context)
+        self._approval_arguments[request.action_type] = request.context
 
-    def values(self, values: Mapping[str, Any]) -> None:
+    def show_values(self, values: Mapping[str, Any]) -> None:
         """Names and values; a text may have lines."""
-        width = max((len(plain(name)) for name in values), default=0)
+        width = max((len(strip_control_characters(name)) for name in values), default=0)
         for name, value in values.items():
             text = value if isinstance(value, str) else json_line(value)
-            self._block(text, f"{_GUTTER}{plain(name):<{width}}  ", f"{_GUTTER}{'':<{width}}  ")
+            self._show_block(text, f"{_GUTTER}{strip_control_characters(name):<{width}}  ", f"{_GUTTER}{'':<{width}}  ")
 
-    def _end(self, end: events.End) -> None:
+    def _show_end(self, end: events.End) -> None:
         used = f" · {end.usage['totalTokens']} tokens" if end.usage and "totalTokens" in end.usage else ""
         mark = "✔" if end.status == "completed" else "■"
         self.line(f"{mark} {end.status}{used} · {end.message}", _END_STYLES.get(end.status, "bold red"))
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 
-    def waiting(self, request: events.Hitl, how: list[str]) -> None:
+    def show_waiting(self, request: events.Hitl, commands: list[str]) -> None:
         """Nobody here can decide: say how it can be done elsewhere."""
         until = datetime.fromtimestamp(request.expires_at, UTC).astimezone()
         self.line(f"  waiting for a decision until {until:%H:%M:%S}; decide with --approve or --reject, or:", "yellow")
-        for command in how:
+        for command in commands:
             self.line(f"    {command}")
 
-    def decided(self, outcome: Decided) -> None:
+    def show_decision(self, outcome: Decided) -> None:
         earlier = "" if outcome.here else " already"
         reason = f": {outcome.reason}" if outcome.reason else ""
         self.line(f"  {'✔' if outcome.status == 'approved' else '✗'} {outcome.status}{earlier}{reason}", "yellow")
@@ -202,14 +204,14 @@ class JsonView(View):
         super().__init__(Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True))
         self._out = console
 
-    def asked(self, prompt: str) -> None:
+    def show_prompt(self, prompt: str) -> None:
         """A program reads this: it knows what it asked."""
 
-    def _event(self, item: Received) -> None:
+    def _show_event(self, item: Received) -> None:
         self._out.print(Text(json_line({"eventId": item.id, **item.fields})))
 
 
-def _source(source: Any) -> str:
+def _format_source(source: Any) -> str:
     """What an answer rests on: its title and where it is from, or whatever else a server says."""
     if isinstance(source, dict) and isinstance(source.get("title"), str):
         rest = ", ".join(str(source[name]) for name in ("type", "timestamp", "id") if source.get(name))

@@ -32,7 +32,7 @@ _WORDS = (
 _USERS = 12
 
 
-class Kind(StrEnum):
+class RunKind(StrEnum):
     """What the prompt of a run leads to."""
 
     ANSWER = "answer"
@@ -45,17 +45,17 @@ class Kind(StrEnum):
     def tools(self) -> tuple[str, ...]:
         """The risky tools that a person is asked about."""
         match self:
-            case Kind.PULL_REQUEST:
+            case RunKind.PULL_REQUEST:
                 return ("github_create_pr",)
-            case Kind.MAIL:
+            case RunKind.MAIL:
                 return ("send_email",)
-            case Kind.BOTH:
+            case RunKind.BOTH:
                 return ("send_email", "github_create_pr")
             case _:
                 return ()
 
 
-class Decider(StrEnum):
+class DecisionPath(StrEnum):
     """How a person's decision gets to the service."""
 
     HTTP = "http"
@@ -71,20 +71,20 @@ class RunPlan:
 
     number: int
     user: str
-    kind: Kind
+    kind: RunKind
     text: str
     """The whole answer of a run that completes."""
     reasoning: str
     chunk_chars: int
     delay_ms: float
-    decider: Decider
-    thinking_seconds: float
+    decision_path: DecisionPath
+    decision_delay_seconds: float
     rejects: bool
     skips_unknown: bool
     """What is said where a tool may already have run: leave it, or run it again."""
     cancels_after: int | None
     """Frames, after which the client asks for the run's end."""
-    is_patient: bool
+    has_long_read_timeout: bool
     """Stays on a silent connection instead of going to another node."""
 
     @property
@@ -114,7 +114,7 @@ class FaultKind(StrEnum):
         return self in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.CUT)
 
     @property
-    def is_of_redis(self) -> bool:
+    def affects_redis(self) -> bool:
         return self in (FaultKind.REDIS_RESTART, FaultKind.REDIS_PAUSE)
 
 
@@ -125,7 +125,7 @@ class Fault:
     kind: FaultKind
     at_seconds: float
     node: int
-    lasts_seconds: float
+    duration_seconds: float
 
 
 def runs(seed: int, count: int) -> list[RunPlan]:
@@ -133,59 +133,61 @@ def runs(seed: int, count: int) -> list[RunPlan]:
     return [_run(random.Random(f"{seed} run {number}"), number) for number in range(1, count + 1)]  # noqa: S311
 
 
-def _run(dice: random.Random, number: int) -> RunPlan:
-    kind = dice.choices(list(Kind), weights=(36, 16, 18, 22, 8))[0]
-    fate = dice.random()
+def _run(rng: random.Random, number: int) -> RunPlan:
+    kind = rng.choices(list(RunKind), weights=(36, 16, 18, 22, 8))[0]
+    chance = rng.random()
     return RunPlan(
         number=number,
-        user=f"chaos{dice.randrange(_USERS)}",
+        user=f"chaos{rng.randrange(_USERS)}",
         kind=kind,
-        text=_text(dice, number),
-        reasoning=" ".join(dice.choices(_WORDS, k=12)) if dice.random() < 0.3 else "",
-        chunk_chars=dice.choice((5, 8, 13)),
-        delay_ms=dice.uniform(15, 45),
-        decider=dice.choice(list(Decider)),
-        thinking_seconds=dice.uniform(0.0, 1.5),
-        rejects=bool(kind.tools) and fate < 0.15,
-        skips_unknown=dice.random() < 0.5,
-        cancels_after=dice.randrange(2, 40) if fate > 0.88 else None,
-        is_patient=dice.random() < 0.4,
+        text=_text(rng, number),
+        reasoning=" ".join(rng.choices(_WORDS, k=12)) if rng.random() < 0.3 else "",
+        chunk_chars=rng.choice((5, 8, 13)),
+        delay_ms=rng.uniform(15, 45),
+        decision_path=rng.choice(list(DecisionPath)),
+        decision_delay_seconds=rng.uniform(0.0, 1.5),
+        rejects=bool(kind.tools) and chance < 0.15,
+        skips_unknown=rng.random() < 0.5,
+        cancels_after=rng.randrange(2, 40) if chance > 0.88 else None,
+        has_long_read_timeout=rng.random() < 0.4,
     )
 
 
-def _text(dice: random.Random, number: int) -> str:
+def _text(rng: random.Random, number: int) -> str:
     """Numbered, so that no part of it is like another: lost, doubled and swapped text shows."""
     lines = (
-        f"{number}.{line} {' '.join(dice.choices(_WORDS, k=dice.randrange(3, 9)))} {dice.randrange(10**6)}"
-        for line in range(1, dice.randrange(8, 20))
+        f"{number}.{line} {' '.join(rng.choices(_WORDS, k=rng.randrange(3, 9)))} {rng.randrange(10**6)}"
+        for line in range(1, rng.randrange(8, 20))
     )
-    return "\n".join(lines) + dice.choice(("", " ✅", "\n", " 끝 🚀"))
+    return "\n".join(lines) + rng.choice(("", " ✅", "\n", " 끝 🚀"))
 
 
 def faults(seed: int, *, nodes: int, every_seconds: float, lease_seconds: float) -> Iterator[Fault]:
     """The faults without end, one every so often. Only one node at a time is away for longer than its lease."""
-    dice = random.Random(f"{seed} faults")  # noqa: S311
+    rng = random.Random(f"{seed} faults")  # noqa: S311
     at_seconds, away, away_until = 0.0, -1, 0.0
     while True:
         at_seconds += every_seconds
-        kind = dice.choices(list(FaultKind), weights=(34, 20, 16, 12, 8, 10))[0]
-        node, spare = dice.randrange(nodes), dice.randrange(nodes - 1)
-        lasts = _lasting(dice, kind, lease_seconds)
+        kind = rng.choices(list(FaultKind), weights=(34, 20, 16, 12, 8, 10))[0]
+        node, spare = rng.randrange(nodes), rng.randrange(nodes - 1)
+        duration = _fault_duration(rng, kind, lease_seconds)
         if at_seconds < away_until:  # the others must suffice for a takeover
-            kind, lasts = (kind, lasts) if lasts <= lease_seconds or kind.is_of_redis else (FaultKind.KILL, 0.5)
+            kind, duration = (
+                (kind, duration) if duration <= lease_seconds or kind.affects_redis else (FaultKind.KILL, 0.5)
+            )
             node = spare if spare < away else spare + 1
-        elif lasts > lease_seconds and not kind.is_of_redis:
-            away, away_until = node, at_seconds + lasts
-        yield Fault(kind, round(at_seconds, 3), node, round(lasts, 3))
+        elif duration > lease_seconds and not kind.affects_redis:
+            away, away_until = node, at_seconds + duration
+        yield Fault(kind, round(at_seconds, 3), node, round(duration, 3))
 
 
-def _lasting(dice: random.Random, kind: FaultKind, lease_seconds: float) -> float:
+def _fault_duration(rng: random.Random, kind: FaultKind, lease_seconds: float) -> float:
     match kind:
         case FaultKind.KILL | FaultKind.TERMINATE:
-            return dice.uniform(0.1, 1.0)
+            return rng.uniform(0.1, 1.0)
         case FaultKind.PAUSE | FaultKind.CUT:
-            return lease_seconds + dice.uniform(0.5, 4.0)
+            return lease_seconds + rng.uniform(0.5, 4.0)
         case FaultKind.REDIS_RESTART:
-            return dice.uniform(0.0, 1.5)
+            return rng.uniform(0.0, 1.5)
         case FaultKind.REDIS_PAUSE:
-            return dice.uniform(1.0, 4.0)
+            return rng.uniform(1.0, 4.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.dev.chaos.cluster import Injected
+from app.dev.chaos.cluster import InjectedFault
 from app.dev.chaos.plan import FaultKind
 
 MARGIN_SECONDS = 2.0
@@ -30,7 +30,7 @@ class Takeovers:
         return max((self.slowest_seconds.get(kind.value, 0.0) for kind in FaultKind if kind.is_bounded), default=0.0)
 
 
-def lines(text: str) -> list[dict[str, Any]]:
+def parse_log(text: str) -> list[dict[str, Any]]:
     """The JSON lines of a log; others are somebody else's."""
     found = []
     for line in text.splitlines():
@@ -42,7 +42,7 @@ def lines(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lease_seconds: float) -> Takeovers:
+def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault], lease_seconds: float) -> Takeovers:
     """`logs` are the nodes', in their order. A claim's cause is the first fault of its former owner since that one
     had its name; of a node that lost its lease by itself (Redis was away, or the machine slow) nothing is counted.
     A run that came to be only after the fault (a cut node's request got through late) was without an owner since then:
@@ -54,7 +54,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lea
         for line in log
         if line["event"] == "node.joined"
     }
-    begun = {
+    started_at = {
         (index, str(line["sessionId"])): _time(line)
         for index, log in enumerate(logs)
         for line in log
@@ -75,11 +75,11 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lea
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
         run = (owner[0], str(line["session_id"]))
-        since = max(cause.since, begun.get(run, 0.0))
+        since = max(cause.since, started_at.get(run, 0.0))
         if run in doubtful and at >= cause.until:
             since = max(since, cause.until)
         away = sum(
-            max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.is_of_redis
+            max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.affects_redis
         )
         seconds, kind = at - since - away, cause.kind.value
         result.counts[kind] = result.counts.get(kind, 0) + 1
@@ -92,7 +92,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lea
     return result
 
 
-def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[Injected]) -> Injected | None:
+def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[InjectedFault]) -> InjectedFault | None:
     if owner is None:
         return None
     index, since = owner

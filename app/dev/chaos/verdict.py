@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from app.dev.chaos.clients import DONE_BODY, Frame, Record
+from app.dev.chaos.clients import DONE_BODY, Frame, RunRecord
 from app.dev.chaos.plan import RunPlan
 from app.dev.chaos.takeover import Takeovers
 
-_TOLD = 40
+_EXCERPT_CHARACTERS = 40
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Verdict:
 class Evidence:
     """All that came of a trial."""
 
-    records: Sequence[Record]
+    records: Sequence[RunRecord]
     logs: Mapping[str, Sequence[Frame]]
     """The Redis Stream of each run."""
     mails: Mapping[str, int]
@@ -79,7 +79,7 @@ def judge(evidence: Evidence) -> Verdict:
         log = evidence.logs.get(record.session_id or "", ())
         _judge_stream(verdict, record, log)
         _judge_end(verdict, record, log)
-        _judge_deeds(verdict, record, log, evidence)
+        _judge_tool_calls(verdict, record, log, evidence)
         for problem in record.problems:
             verdict.add("broken", f"{_name(record)}: {problem}")
     known = {record.session_id for record in evidence.records}
@@ -92,7 +92,7 @@ def judge(evidence: Evidence) -> Verdict:
     return verdict
 
 
-def _judge_stream(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
+def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
     """Exactly the log's frames, in its order."""
     stored = dict(log)
     seen: Counter[int] = Counter(id for id, _ in record.frames)
@@ -109,7 +109,7 @@ def _judge_stream(verdict: Verdict, record: Record, log: Sequence[Frame]) -> Non
     verdict.add("gaps", f"{name}", sum(now and not before for before, now in pairwise([False, *missing])))
 
 
-def _judge_end(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
+def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
     name, plan = _name(record), record.plan
     if not record.is_done:
         last = str(record.frames[-1:])[:300]
@@ -121,7 +121,7 @@ def _judge_end(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
         verdict.add("second_ends", f"{name}: something follows the end")
     if not ends:
         return
-    own = "rejected" if any(decided.answer == "rejected" for decided in record.decisions) else "completed"
+    own = "rejected" if any(decision.verdict == "rejected" for decision in record.decisions) else "completed"
     if ends[0] != own and not (ends[0] == "cancelled" and record.cancelled):
         told = [event.get("message") for event in _events(log) if event["type"] in ("error", "end")]
         verdict.add("wrong_ends", f"{name}: {ends[0]} instead of {own}, {told}")
@@ -131,7 +131,7 @@ def _judge_end(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
         verdict.add("wrong_answers", f"{name}: {_difference(plan.text, answer)}")
 
 
-def _judge_deeds(verdict: Verdict, record: Record, log: Sequence[Frame], evidence: Evidence) -> None:
+def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame], evidence: Evidence) -> None:
     """A tool may run once for each time that a person allowed it; and does, where nothing came in between."""
     plan, name = record.plan, _name(record)
     is_completed = any(event["type"] == "end" and event["status"] == "completed" for event in _events(log))
@@ -140,7 +140,7 @@ def _judge_deeds(verdict: Verdict, record: Record, log: Sequence[Frame], evidenc
         "github_create_pr": evidence.pulls.get(plan.branch, 0),
     }
     for tool, done in done_by_tool.items():
-        said = [decided.answer for decided in record.decisions if decided.tool == tool]
+        said = [decision.verdict for decision in record.decisions if decision.tool == tool]
         allowed = said.count("approved")
         verdict.add("tools_run_twice", f"{name}: {tool} ran {done} times, allowed {allowed}", done - allowed)
         if is_completed and tool in plan.kind.tools and (not said or (said[-1] == "approved" and not done)):
@@ -159,16 +159,16 @@ def _difference(expected: str, answer: str) -> str:
     at = next((i for i, (a, b) in enumerate(zip(expected, answer, strict=False)) if a != b), None)
     at = min(len(expected), len(answer)) if at is None else at
     return (
-        f"{len(answer)} of {len(expected)} characters, from {at} on {answer[at : at + _TOLD]!r}"
-        f" instead of {expected[at : at + _TOLD]!r}"
+        f"{len(answer)} of {len(expected)} characters, from {at} on {answer[at : at + _EXCERPT_CHARACTERS]!r}"
+        f" instead of {expected[at : at + _EXCERPT_CHARACTERS]!r}"
     )
 
 
-def _name(record: Record) -> str:
+def _name(record: RunRecord) -> str:
     plan: RunPlan = record.plan
     return f"run {plan.number} ({plan.kind.value}, {record.session_id})"
 
 
-def outcomes_asked(records: Sequence[Record]) -> int:
+def outcomes_asked(records: Sequence[RunRecord]) -> int:
     """How often a person was asked about a call that may already have happened."""
-    return sum(decided.outcome_unknown for record in records for decided in record.decisions)
+    return sum(decision.outcome_unknown for record in records for decision in record.decisions)

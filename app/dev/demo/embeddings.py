@@ -24,19 +24,19 @@ def embedding(text: str, dimensions: int = DIMENSIONS) -> list[float]:
         marked = f" {word} "
         for size in (2, 3):
             for start in range(len(marked) - size + 1):
-                dimension, sign = _place(marked[start : start + size])
+                dimension, sign = _hash_to_dimension(marked[start : start + size])
                 vector[dimension % dimensions] += sign
     length = math.sqrt(sum(value * value for value in vector)) or 1.0
     return [value / length for value in vector]
 
 
 @lru_cache(maxsize=50_000)
-def _place(piece: str) -> tuple[int, int]:
+def _hash_to_dimension(piece: str) -> tuple[int, int]:
     digest = hashlib.blake2b(piece.encode("utf-8", "replace"), digest_size=4).digest()
     return int.from_bytes(digest[:3], "big"), 1 if digest[3] & 1 else -1
 
 
-def answer(body: Any) -> dict[str, Any]:
+def create_response(body: Any) -> dict[str, Any]:
     """What `/v1/embeddings` answers. Raises `ValueError` where the request is none."""
     asked = body.get("input") if isinstance(body, dict) else None
     texts = [asked] if isinstance(asked, str) else asked

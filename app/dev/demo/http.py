@@ -34,12 +34,12 @@ class Request:
         return json.loads(self.body)
 
 
-class Answer:
+class Response:
     """The answer to one request: either `json()`, or `begin()`, any number of `write()`, then `end()`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self.complete = False
+        self.is_complete = False
         """Whether the client has all of it, so that the connection can carry the next request."""
 
     async def json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
@@ -47,7 +47,7 @@ class Answer:
         fields = {"Content-Type": "application/json; charset=utf-8", **(headers or {}), "Content-Length": len(body)}
         self._writer.write(_head(status, fields) + body)
         await self._writer.drain()
-        self.complete = True
+        self.is_complete = True
 
     async def begin(self, content_type: str) -> None:
         """The head of a 200 whose body comes in pieces."""
@@ -64,7 +64,7 @@ class Answer:
     async def end(self) -> None:
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
-        self.complete = True
+        self.is_complete = True
 
     async def cut(self) -> None:
         """Close the connection in the middle of the answer; what was written still arrives."""
@@ -72,14 +72,14 @@ class Answer:
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def client_left(self) -> None:
+    async def wait_until_client_closes(self) -> None:
         """Wait until the client closes its end."""
         with contextlib.suppress(ConnectionError):
             while await self._reader.read(1024):
                 pass
 
 
-Handler = Callable[[Request, Answer], Awaitable[None]]
+Handler = Callable[[Request, Response], Awaitable[None]]
 
 
 class HttpServer:
@@ -136,14 +136,14 @@ class HttpServer:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its answer; whether the connection can go on."""
-        answer = Answer(reader, writer)
+        response = Response(reader, writer)
         try:
             request = await _read(reader)
         except (ValueError, asyncio.LimitOverrunError) as error:
-            await answer.json(400, {"error": {"message": f"malformed request: {error}"}}, {"Connection": "close"})
+            await response.json(400, {"error": {"message": f"malformed request: {error}"}}, {"Connection": "close"})
             return False
-        await self._handler(request, answer)
-        return answer.complete and request.headers.get("connection", "").lower() != "close"
+        await self._handler(request, response)
+        return response.is_complete and request.headers.get("connection", "").lower() != "close"
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:
@@ -176,7 +176,7 @@ class StandIn(ABC):
         self._http = HttpServer(self._handle)
 
     @abstractmethod
-    async def _handle(self, request: Request, answer: Answer) -> None:
+    async def _handle(self, request: Request, response: Response) -> None:
         """Answer one request."""
 
     async def start(self) -> Self:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from app.dev.demo import embeddings
-from app.dev.demo.http import Answer, Request, StandIn
-from app.dev.demo.scenarios import Conversation, Scenario, choose, load_scenarios
+from app.dev.demo.http import Request, Response, StandIn
+from app.dev.demo.scenarios import ChatRequest, Scenario, choose_turn, load_scenarios
 from app.dev.demo.script import Delta, ScriptedTurn, deltas
 
 MODEL_NAME = "aura-scripted"
@@ -46,14 +46,14 @@ class ScriptedModelServer(StandIn):
         self.requests: list[dict[str, Any]] = []
         """The body of every call, parsed, in the order in which they came in."""
         self.unexpected_calls: list[dict[str, Any]] = []
-        self.embedded: list[dict[str, Any]] = []
+        self.embedding_requests: list[dict[str, Any]] = []
         """The body of every call for embeddings."""
         self.embeddings_status = 200
         """What a call for embeddings is answered with; anything but 200 is an error."""
-        self.embeddings_refuse = ""
+        self.refused_embedding_text = ""
         """A call with a text that holds this is refused with 400."""
         super().__init__()
-        self._pace = pace
+        self.pace = pace
         self._queue: deque[ScriptedTurn] = deque()
         self._scenarios: list[Scenario] = []
         self._open = 0
@@ -95,67 +95,67 @@ class ScriptedModelServer(StandIn):
         self._released.set()
         self._released = asyncio.Event()
 
-    async def arrived(self, count: int) -> None:
+    async def wait_for_requests(self, count: int) -> None:
         """Wait until that many calls have come in since the start."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
 
-    async def idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no call is being answered: also a client that left in the middle is done with."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._open == 0)
 
-    async def _handle(self, request: Request, answer: Answer) -> None:
+    async def _handle(self, request: Request, response: Response) -> None:
         match request.method, request.path:
             case "POST", "/v1/chat/completions":
-                await self._completion(request, answer)
+                await self._completion(request, response)
             case "POST", "/v1/embeddings":
-                await self._embeddings(request, answer)
+                await self._embeddings(request, response)
             case "GET", "/v1/models":
                 names = (MODEL_NAME, embeddings.EMBEDDING_MODEL_NAME)
                 models = [{"id": name, "object": "model", "created": 0, "owned_by": "aura"} for name in names]
-                await answer.json(200, {"object": "list", "data": models})
+                await response.json(200, {"object": "list", "data": models})
             case method, path:
-                await answer.json(404, _error(404, f"Unknown request URL: {method} {path}"))
+                await response.json(404, _error(404, f"Unknown request URL: {method} {path}"))
 
-    async def _embeddings(self, request: Request, answer: Answer) -> None:
+    async def _embeddings(self, request: Request, response: Response) -> None:
         try:
             body = request.json()
-            given = embeddings.answer(body)
+            given = embeddings.create_response(body)
         except ValueError as error:
-            await answer.json(400, _error(400, f"Invalid request: {error}"))
+            await response.json(400, _error(400, f"Invalid request: {error}"))
             return
-        self.embedded.append(body)
-        refused = self.embeddings_refuse and any(self.embeddings_refuse in text for text in body["input"])
+        self.embedding_requests.append(body)
+        refused = self.refused_embedding_text and any(self.refused_embedding_text in text for text in body["input"])
         status = 400 if refused else self.embeddings_status
-        await answer.json(status, given if status == HTTPStatus.OK else _error(status, "scripted error"))
+        await response.json(status, given if status == HTTPStatus.OK else _error(status, "scripted error"))
 
-    async def _completion(self, request: Request, answer: Answer) -> None:
+    async def _completion(self, request: Request, response: Response) -> None:
         try:
             body = request.json()
             if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
                 raise ValueError("messages is missing")
         except ValueError as error:
-            await answer.json(400, _error(400, f"Invalid request: {error}"))
+            await response.json(400, _error(400, f"Invalid request: {error}"))
             return
         await self._count(body, +1)
         try:
             turn = self._next_turn(body)
             if turn is None:
                 self.unexpected_calls.append(body)
-                await answer.json(500, _error(500, "the script holds no turn for this call"))
+                await response.json(500, _error(500, "the script holds no turn for this call"))
             else:
-                turn = turn.counted(len(request.body))
-                await _Playing(body, turn, answer, self._pace, self._released).run()
+                turn = turn.with_usage(len(request.body))
+                await _TurnResponse(body, turn, response, self.pace, self._released).run()
         finally:
             await self._count(None, -1)
 
     def _next_turn(self, body: dict[str, Any]) -> ScriptedTurn | None:
-        conversation = Conversation(body)
+        chat = ChatRequest(body)
         if not self._queue:
-            return choose(self._scenarios, conversation)
+            return choose_turn(self._scenarios, chat)
         turn = self._queue.popleft()
-        return (turn.continuing(conversation.partial) if conversation.partial else None) or turn
+        return (turn.continued_from(chat.partial) if chat.partial else None) or turn
 
     async def _count(self, body: dict[str, Any] | None, change: int) -> None:
         if body is not None:
@@ -165,13 +165,13 @@ class ScriptedModelServer(StandIn):
             self._changed.notify_all()
 
 
-class _Playing:
+class _TurnResponse:
     """One turn on its way to one client."""
 
     def __init__(
-        self, body: dict[str, Any], turn: ScriptedTurn, answer: Answer, pace: float, released: asyncio.Event
+        self, body: dict[str, Any], turn: ScriptedTurn, response: Response, pace: float, released: asyncio.Event
     ) -> None:
-        self._turn, self._answer, self._pace, self._released = turn, answer, pace, released
+        self._turn, self._response, self._pace, self._released = turn, response, pace, released
         self._streamed = body.get("stream") is True
         self._wants_usage = (body.get("stream_options") or {}).get("include_usage") is True
         self._wants_logprobs = turn.logprobs is not None and body.get("logprobs") is True
@@ -185,43 +185,43 @@ class _Playing:
         turn = self._turn
         await self._pause(turn.first_delay_ms)
         if turn.status != HTTPStatus.OK:
-            await self._answer.json(turn.status, _error(turn.status, turn.error_message), turn.headers)
-        elif not await self._goes_on_after(-1):
+            await self._response.json(turn.status, _error(turn.status, turn.error_message), turn.headers)
+        elif not await self._apply_fault(-1):
             return
         elif self._streamed:
             await self._stream()
         elif turn.cut_after is not None:
-            await self._answer.cut()
+            await self._response.cut()
         else:
             if turn.hang_after is not None and turn.hang_after >= 0:
                 await self._hang()
-            await self._answer.json(200, self._whole())
+            await self._response.json(200, self._completion_body())
 
     async def _stream(self) -> None:
-        turn, answer = self._turn, self._answer
-        await answer.begin("text/event-stream; charset=utf-8")
-        await answer.write(self._chunk({"role": "assistant", "content": None if turn.tool_calls else ""}))
+        turn, response = self._turn, self._response
+        await response.begin("text/event-stream; charset=utf-8")
+        await response.write(self._chunk({"role": "assistant", "content": None if turn.tool_calls else ""}))
         parts: Iterator[Delta | None] = iter([*deltas(turn), None])
         for sent, delta in enumerate(parts):
-            if not await self._goes_on_after(sent):
+            if not await self._apply_fault(sent):
                 return
             if sent == turn.malformed_chunk_after:
-                await answer.write(self._head + b'"choices":[{"index":0,"delta":{"content":\n\n')
+                await response.write(self._head + b'"choices":[{"index":0,"delta":{"content":\n\n')
             if sent == turn.error_chunk_after:
-                await answer.write(b"data: " + _json(_error(500, turn.error_message)).encode() + b"\n\n" + _DONE)
-                await answer.end()
+                await response.write(b"data: " + _json(_error(500, turn.error_message)).encode() + b"\n\n" + _DONE)
+                await response.end()
                 return
             if delta is not None:
                 if sent:
                     await self._pause(turn.delay_ms)
-                await answer.write(self._chunk(delta.fields, self._logprobs(delta)))
+                await response.write(self._chunk(delta.fields, self._logprobs(delta)))
                 await asyncio.sleep(0)  # other clients' turns
         if turn.effective_finish_reason is not None:
-            await answer.write(self._chunk({}, finish_reason=turn.effective_finish_reason))
+            await response.write(self._chunk({}, finish_reason=turn.effective_finish_reason))
         if self._wants_usage:
-            await answer.write(self._head + f'"choices":[],"usage":{_json(self._turn.usage)}}}\n\n'.encode())
-        await answer.write(_DONE)
-        await answer.end()
+            await response.write(self._head + f'"choices":[],"usage":{_json(self._turn.usage)}}}\n\n'.encode())
+        await response.write(_DONE)
+        await response.end()
 
     def _chunk(self, delta: dict[str, Any], logprobs: object = None, finish_reason: str | None = None) -> bytes:
         usage = ',"usage":null' if self._wants_usage else ""
@@ -239,7 +239,7 @@ class _Playing:
         }
         return {"content": [token], "refusal": None}
 
-    def _whole(self) -> dict[str, Any]:
+    def _completion_body(self) -> dict[str, Any]:
         """The answer of a call that does not stream."""
         said = list(deltas(self._turn))
         message: dict[str, Any] = {"role": "assistant", "content": self._turn.whole_text or None, "refusal": None}
@@ -266,18 +266,21 @@ class _Playing:
         about = {"id": self._id, "object": "chat.completion", "created": self._created, "model": self._model}
         return {**about, "choices": [choice], "usage": self._turn.usage}
 
-    async def _goes_on_after(self, sent: int) -> bool:
+    async def _apply_fault(self, sent: int) -> bool:
         """Carry out the fault that is scripted after so many deltas; whether anything follows it."""
         if sent == self._turn.hang_after:
             await self._hang()
         if sent == self._turn.cut_after:
-            await self._answer.cut()
+            await self._response.cut()
             return False
         return True
 
     async def _hang(self) -> None:
         """Raises `ConnectionError` where the client left before the release."""
-        waits = {asyncio.ensure_future(self._released.wait()), asyncio.ensure_future(self._answer.client_left())}
+        waits = {
+            asyncio.ensure_future(self._released.wait()),
+            asyncio.ensure_future(self._response.wait_until_client_closes()),
+        }
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

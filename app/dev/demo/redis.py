@@ -105,7 +105,7 @@ class RedisServer:
 
     def stop(self) -> None:
         """End it in an orderly way (SIGTERM) and remove its directory."""
-        self._end(signal.SIGTERM)
+        self._terminate(signal.SIGTERM)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -114,13 +114,13 @@ class RedisServer:
 
     def kill(self) -> None:
         """End it as a crash would (SIGKILL); directory and port stay for `restart()`."""
-        self._end(signal.SIGKILL)
+        self._terminate(signal.SIGKILL)
 
     def restart(self, *, keep_data: bool) -> None:
         """Start it again on the same port, after `kill()` or by itself. `keep_data` needs `persistent`."""
         if keep_data and not self._persistent:
             raise ValueError("only a persistent server can keep its data")
-        self._end(signal.SIGTERM)
+        self._terminate(signal.SIGTERM)
         if not keep_data and self._directory is not None:
             shutil.rmtree(self._directory)
             self._directory.mkdir()
@@ -157,14 +157,14 @@ class RedisServer:
                 start_new_session=True,  # Ctrl-C ends the service first, its storage last
                 preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
-        while not _answers(port):
+        while not _is_responding(port):
             if self._process.poll() is not None:
                 status, self._process = self._process.returncode, None
                 words = output.read_text(errors="replace")[-_OUTPUT_CHARACTERS:]
                 raise RedisNotStarted(f"{binary.name} ended with status {status}: {words}")
             time.sleep(_POLL_SECONDS)
 
-    def _end(self, how: signal.Signals) -> None:
+    def _terminate(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -194,7 +194,7 @@ def _free_port() -> int:
     raise RedisNotStarted("no free port on 127.0.0.1")
 
 
-def _answers(port: int) -> bool:
+def _is_responding(port: int) -> bool:
     """Whether the server answers PING; one that wants a password first answers, too."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         connection.sendall(b"PING\r\n")

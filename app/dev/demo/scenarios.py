@@ -38,18 +38,18 @@ _MISSING_TOOL = (
 )
 
 
-class Conversation:
+class ChatRequest:
     """A chat-completions request, read the way a scenario needs it."""
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
-        messages = [message for message in request.get("messages", []) if isinstance(message, dict)]
-        messages, self.partial = _without_continuation(messages)
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        messages = [message for message in body.get("messages", []) if isinstance(message, dict)]
+        messages, self.partial = _split_continuation(messages)
         last_user = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
         self.prompt = _text(messages[last_user]) if last_user >= 0 else ""
         since = messages[last_user + 1 :]
-        self.turn = sum(message.get("role") == "assistant" for message in since)
+        self.turn_index = sum(message.get("role") == "assistant" for message in since)
         """How many turns the model has had since the prompt."""
-        self.offered = [tool["function"]["name"] for tool in request.get("tools") or [] if "function" in tool]
+        self.offered = [tool["function"]["name"] for tool in body.get("tools") or [] if "function" in tool]
         self._system = "\n".join(
             _text(message) for message in messages if message.get("role") in ("system", "developer")
         )
@@ -79,7 +79,9 @@ class Conversation:
             case ["tool_result"]:
                 return self._results[-1][1][:_QUOTED_CHARACTERS] if self._results else None
             case ["tool", name, *keys]:
-                return _inside(next((text for said, text in reversed(self._results) if said == name), None), keys)
+                return _json_value_at(
+                    next((text for said, text in reversed(self._results) if said == name), None), keys
+                )
             case ["screen", name]:
                 return self._on_screen(name)
             case _:
@@ -136,20 +138,20 @@ class Scenario(BaseModel):
     turns: list[ScriptedTurn] = Field(min_length=1)
     if_failed: ScriptedTurn | None = None
 
-    def answers(self, conversation: Conversation) -> bool:
-        prompt = conversation.prompt[:_QUOTED_CHARACTERS]  # a prompt may be long, and patterns slow
+    def answers(self, request: ChatRequest) -> bool:
+        prompt = request.prompt[:_QUOTED_CHARACTERS]  # a prompt may be long, and patterns slow
         said = not self.match or any(re.search(one, prompt, re.IGNORECASE) for one in self.match)
-        return said and all(conversation.value(path) is not None for path in self.requires)
+        return said and all(request.value(path) is not None for path in self.requires)
 
-    def turn(self, conversation: Conversation) -> ScriptedTurn:
+    def turn(self, request: ChatRequest) -> ScriptedTurn:
         """The next turn of this conversation, filled in."""
         wanted = {call.name for turn in self.turns for call in turn.tool_calls} - {PLAN_TOOL}
-        if missing := sorted(wanted.difference(conversation.offered)):
+        if missing := sorted(wanted.difference(request.offered)):
             return ScriptedTurn(text=_MISSING_TOOL.format(tools=", ".join(f"`{name}`" for name in missing)))
-        if self.if_failed is not None and conversation.last_tool_failed:
-            return _rendered(self.if_failed, conversation)
-        turns = self.turns if PLAN_TOOL in conversation.offered else list(_without_plan(self.turns))
-        return _rendered(turns[min(conversation.turn, len(turns) - 1)], conversation)
+        if self.if_failed is not None and request.last_tool_failed:
+            return _rendered(self.if_failed, request)
+        turns = self.turns if PLAN_TOOL in request.offered else list(_without_plan(self.turns))
+        return _rendered(turns[min(request.turn_index, len(turns) - 1)], request)
 
 
 def load_scenarios(folder: Path) -> list[Scenario]:
@@ -168,20 +170,20 @@ def load_scenarios(folder: Path) -> list[Scenario]:
     return scenarios
 
 
-def choose(scenarios: Iterable[Scenario], conversation: Conversation) -> ScriptedTurn | None:
+def choose_turn(scenarios: Iterable[Scenario], request: ChatRequest) -> ScriptedTurn | None:
     """What the scripted model says next; None where no scenario answers the prompt."""
-    scenario = next((one for one in scenarios if one.answers(conversation)), None)
+    scenario = next((one for one in scenarios if one.answers(request)), None)
     if scenario is None:
         return None
-    turn = scenario.turn(conversation)
-    if not conversation.partial:
+    turn = scenario.turn(request)
+    if not request.partial:
         return turn
-    rest = turn.continuing(conversation.partial)
+    rest = turn.continued_from(request.partial)
     # The client has text that this script never said (another model's, say): the answer follows as a paragraph.
     return rest or turn.model_copy(update={"text": f"\n\n{turn.whole_text}", "text_before_tools": "", "reasoning": ""})
 
 
-def _without_continuation(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+def _split_continuation(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """The conversation without the request to go on with an interrupted answer, and that answer's text so far."""
     asked = len(messages) > 1 and messages[-1].get("role") in ("user", "system", "developer")
     before = messages[:-1] if asked and _CONTINUE.search(_text(messages[-1])) else messages
@@ -205,26 +207,26 @@ def _without_plan(turns: Iterable[ScriptedTurn]) -> Iterable[ScriptedTurn]:
             yield turn.model_copy(update={"tool_calls": calls})
 
 
-def _rendered(turn: ScriptedTurn, conversation: Conversation) -> ScriptedTurn:
+def _rendered(turn: ScriptedTurn, request: ChatRequest) -> ScriptedTurn:
     spoken = ("text", "reasoning", "text_before_tools")
-    texts = {name: conversation.render("".join(getattr(turn, name))) for name in spoken}
-    calls = [call.model_copy(update={"arguments": _filled(call.arguments, conversation)}) for call in turn.tool_calls]
+    texts = {name: request.render("".join(getattr(turn, name))) for name in spoken}
+    calls = [call.model_copy(update={"arguments": _filled(call.arguments, request)}) for call in turn.tool_calls]
     return turn.model_copy(update={**texts, "tool_calls": calls})
 
 
-def _filled(value: Any, conversation: Conversation) -> Any:
+def _filled(value: Any, request: ChatRequest) -> Any:
     match value:
         case str():
-            return conversation.render(value)
+            return request.render(value)
         case dict():
-            return {key: _filled(item, conversation) for key, item in value.items()}
+            return {key: _filled(item, request) for key, item in value.items()}
         case list():
-            return [_filled(item, conversation) for item in value]
+            return [_filled(item, request) for item in value]
         case _:
             return value
 
 
-def _inside(text: str | None, keys: list[str]) -> str | None:
+def _json_value_at(text: str | None, keys: list[str]) -> str | None:
     """A value in a tool's JSON result, as text."""
     if text is None or not keys:
         return text

@@ -66,7 +66,7 @@ class ScriptedTurn(BaseModel):
             return self.finish_reason
         return "tool_calls" if self.tool_calls else "stop"
 
-    def continuing(self, partial: str) -> ScriptedTurn | None:
+    def continued_from(self, partial: str) -> ScriptedTurn | None:
         """This turn for a client that has `partial` of its text already; None where the text begins otherwise."""
         if not self.whole_text.startswith(partial):
             return None
@@ -74,7 +74,7 @@ class ScriptedTurn(BaseModel):
         rest = {"text_before_tools": before[len(partial) :], "text": after[max(0, len(partial) - len(before)) :]}
         return self.model_copy(update={"reasoning": "", **rest})
 
-    def counted(self, request_characters: int) -> ScriptedTurn:
+    def with_usage(self, request_characters: int) -> ScriptedTurn:
         """This turn with its `usage`: the scripted one, or an estimate from the lengths."""
         if self.usage is not None:
             return self

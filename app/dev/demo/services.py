@@ -32,7 +32,7 @@ from app.web.one_time_codes import OneTimeCodes
 HOST = "127.0.0.1"
 USER_ID, TENANT_ID = "demo", "tenant1"
 _TOKEN_SECONDS = 24 * 3600
-_USERS_OWN = ("openai_", "aura_", "hitl_")
+_USER_SETTING_PREFIXES = ("openai_", "aura_", "hitl_")
 
 
 def demo_settings() -> Settings:
@@ -43,7 +43,7 @@ def demo_settings() -> Settings:
     unset = {
         name: field.get_default(call_default_factory=True)
         for name, field in Settings.model_fields.items()
-        if not name.startswith(_USERS_OWN)
+        if not name.startswith(_USER_SETTING_PREFIXES)
     }
     return Settings.from_environment(**{**unset, "jwt_secret": secrets.token_urlsafe(48)})
 
@@ -67,7 +67,7 @@ def listen(port: int) -> socket.socket:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoServices:
     """The parts, started, and settings that lead to them."""
 
     settings: Settings
@@ -75,16 +75,16 @@ class Stage:
     mail: SmtpSink
     github: GitHubStandIn
     main_service: MainServiceStandIn
-    is_scripted: bool
+    uses_scripted_model: bool
     one_time_codes: OneTimeCodes
     """Whose links open the console, as somebody who may decide whatever the tenant asks."""
 
     @property
     def token(self) -> str:
-        return _token(self.settings, role=None)
+        return _issue_token(self.settings, role=None)
 
     @asynccontextmanager
-    async def serving(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
+    async def run_service(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
         """The service on that socket until the block is left; its address. `stop` is set when it ends by itself."""
         url = f"http://{HOST}:{listener.getsockname()[1]}"
         config = server.load_config(f"fd://{listener.detach()}")
@@ -106,16 +106,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(settings: Settings) -> AsyncIterator[Stage]:
+async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
     """Start the parts; stop them when the block is left."""
-    is_scripted = settings.openai_api_key is None
-    async with AsyncExitStack() as parts:
-        redis = parts.enter_context(RedisServer("--appendonly", "yes"))  # as the service advises
-        mail = await parts.enter_async_context(SmtpSink())
+    uses_scripted_model = settings.openai_api_key is None
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer("--appendonly", "yes"))  # as the service advises
+        mail = await stack.enter_async_context(SmtpSink())
         github_token = secrets.token_hex(16)
-        github = await parts.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
-        main_service = await parts.enter_async_context(MainServiceStandIn())
-        leading_there = {
+        github = await stack.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
+        main_service = await stack.enter_async_context(MainServiceStandIn())
+        service_settings = {
             "redis_url": SecretStr(redis.url),
             "smtp_host": mail.host,
             "smtp_port": mail.port,
@@ -126,23 +126,23 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
             "main_service_url": main_service.url,
             "aura_console": True,
         }
-        if is_scripted:
-            model = await parts.enter_async_context(ScriptedModelServer())
+        if uses_scripted_model:
+            model = await stack.enter_async_context(ScriptedModelServer())
             model.load(fixtures() / "model_turns")
-            leading_there |= {
+            service_settings |= {
                 "openai_api_key": SecretStr("scripted, no secret"),
                 "openai_base_url": model.base_url,
                 "openai_model": MODEL_NAME,
                 "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
-        settings = settings.model_copy(update=leading_there)
+        settings = settings.model_copy(update=service_settings)
         one_time_codes = OneTimeCodes(
-            SystemClock(), partial(_token, settings, role=min(settings.aura_approver_roles, default=None))
+            SystemClock(), partial(_issue_token, settings, role=min(settings.aura_approver_roles, default=None))
         )
-        yield Stage(settings, redis, mail, github, main_service, is_scripted, one_time_codes)
+        yield DemoServices(settings, redis, mail, github, main_service, uses_scripted_model, one_time_codes)
 
 
-def _token(settings: Settings, *, role: str | None) -> str:
+def _issue_token(settings: Settings, *, role: str | None) -> str:
     secret = settings.jwt_secret.get_secret_value()
     return issue_token(
         secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS

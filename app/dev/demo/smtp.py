@@ -56,7 +56,7 @@ class SmtpSink:
             raise RuntimeError("the server is not started")
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def received(self, count: int) -> list[ReceivedMail]:
+    async def wait_for_messages(self, count: int) -> list[ReceivedMail]:
         """Wait until that many messages have come in since the start."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.messages) >= count)
@@ -81,7 +81,7 @@ class SmtpSink:
 
     def _protocol(self) -> SMTP:
         return SMTP(
-            _Receiver(self),
+            _MessageHandler(self),
             hostname="localhost",  # asked from the resolver otherwise, which may take seconds
             ident="Aura demo mail sink",
             enable_SMTPUTF8=True,
@@ -98,14 +98,14 @@ class SmtpSink:
         given = (data.login.decode(errors="replace"), data.password.decode(errors="replace"))
         return AuthResult(success=given == self._credentials, handled=False)
 
-    async def keep(self, mail: ReceivedMail) -> None:
+    async def store(self, mail: ReceivedMail) -> None:
         """Called for each message that is not refused."""
         self.messages.append(mail)
         async with self._changed:
             self._changed.notify_all()
 
 
-class _Receiver:
+class _MessageHandler:
     """What aiosmtpd calls; it finds the hook by its name."""
 
     def __init__(self, sink: SmtpSink) -> None:
@@ -116,5 +116,5 @@ class _Receiver:
             return self._sink.refuse_with
         raw = envelope.original_content or b""
         message = message_from_bytes(raw, EmailMessage, policy=policy.default)
-        await self._sink.keep(ReceivedMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), message, raw))
+        await self._sink.store(ReceivedMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), message, raw))
         return "250 2.0.0 kept, not delivered"

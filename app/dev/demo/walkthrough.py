@@ -8,9 +8,9 @@ import signal
 
 from app import logs
 from app.client.client import AuraClient, Caller
-from app.dev.ask.conversation import INTERRUPTED, Conversation, Policy, Verdict, at_terminal
+from app.dev.ask.conversation import INTERRUPTED, ApprovalPolicy, Conversation, Verdict, is_at_terminal
 from app.dev.ask.view import View, terminal
-from app.dev.demo.services import HOST, TENANT_ID, USER_ID, Stage, demo_settings, listen, stage
+from app.dev.demo.services import HOST, TENANT_ID, USER_ID, DemoServices, demo_settings, listen, start_services
 from app.dev.demo.smtp import ReceivedMail, SmtpSink
 from app.server import process as server
 from app.settings import Settings
@@ -19,7 +19,7 @@ from statemachine.checkpoint import JsonObject
 
 _TERMINATED = 143
 _SETTLE_SECONDS = 2.0
-_PASTE = """\
+_COMMANDS = """\
 # 1. Who asks: a token for user {user} of tenant {tenant}, good for 24 hours
 export TOKEN={token}
 aura_curl() {{ curl -sSN -H "Authorization: Bearer $TOKEN" -H "X-Tenant-ID: {tenant}" -H "X-User-ID: {user}" \\
@@ -73,45 +73,45 @@ def serve(port: int) -> int:
 async def _serve(settings: Settings, port: int) -> None:
     stop = server.stop_signal()
     listener = listen(port)
-    async with stage(settings) as parts, parts.serving(listener, stop) as url:
+    async with start_services(settings) as services, services.run_service(listener, stop) as url:
         view = View(terminal())
         view.line(f"Aura demo on {url}", "bold", "   Ctrl-C stops everything")
-        _tell_parts(view, parts)
+        _show_services(view, services)
         view.line()
         view.line(
             "Open the console in a browser:", "bold", f"   the link works once, for {LIFETIME_SECONDS // 60} minutes"
         )
-        _tell_link(view, parts, url)
+        _show_console_link(view, services, url)
         view.line()
         view.line("Paste into another terminal:", "bold")
         view.line()
-        values = {"user": USER_ID, "tenant": TENANT_ID, "token": parts.token, "url": url}
-        for line in _PASTE.format(**values, redis_port=parts.redis.port).split("\n"):
+        values = {"user": USER_ID, "tenant": TENANT_ID, "token": services.token, "url": url}
+        for line in _COMMANDS.format(**values, redis_port=services.redis.port).split("\n"):
             view.line(line, "dim" if line.startswith("#") else "")
-        if parts.is_scripted:
+        if services.uses_scripted_model:
             view.line()
             view.line("The script answers, besides anything else:", "bold")
             for prompt in _PROMPTS:
                 view.line(f"  {prompt}")
         view.line()
-        telling = asyncio.create_task(_tell_mails(view, parts.mail))
+        mail_task = asyncio.create_task(_show_received_mails(view, services.mail))
         await stop.wait()
-        telling.cancel()
+        mail_task.cancel()
 
 
-def play(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str | None, port: int) -> int:
+def run_prompt(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str | None, port: int) -> int:
     """One run from prompt to end; the exit code is the run's. Raises `ConfigurationError`."""
     settings = demo_settings()
     logs.configure("WARNING", "console", settings.secrets)
-    policy = Policy(verdict, reason, is_interactive=at_terminal())
+    policy = ApprovalPolicy(verdict, reason, is_interactive=is_at_terminal())
 
     code = INTERRUPTED
 
     async def main() -> None:
         nonlocal code
-        playing = asyncio.create_task(_play(settings, prompt, context, policy, port))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
-        code = await playing
+        run_task = asyncio.create_task(_run_prompt(settings, prompt, context, policy, port))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run_task.cancel)
+        code = await run_task
 
     try:
         server.run(main)
@@ -122,72 +122,74 @@ def play(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str 
     return code
 
 
-async def _play(settings: Settings, prompt: str, context: JsonObject, policy: Policy, port: int) -> int:
+async def _run_prompt(settings: Settings, prompt: str, context: JsonObject, policy: ApprovalPolicy, port: int) -> int:
     listener, view = listen(port), View(terminal())
-    async with stage(settings) as parts, parts.serving(listener, asyncio.Event()) as url:
+    async with start_services(settings) as services, services.run_service(listener, asyncio.Event()) as url:
         view.line(f"Aura demo on {url}", "bold")
-        _tell_parts(view, parts)
+        _show_services(view, services)
         view.line()
-        view.asked(prompt)
-        async with AuraClient(url, Caller.of(parts.token)) as client:
+        view.show_prompt(prompt)
+        async with AuraClient(url, Caller.of(services.token)) as client:
             code = await Conversation(client, view, policy).follow(client.run(prompt, context))
-        await parts.main_service.settled(_SETTLE_SECONDS)  # it is told off the run's path
-        _tell_outcome(view, parts)
+        await services.main_service.wait_until_ended(_SETTLE_SECONDS)  # it is told off the run's path
+        _show_results(view, services)
         view.line()
         view.line("`aura demo` alone keeps all of this running on port 9000, with curl lines to paste.", "dim")
     return code
 
 
-def _tell_link(view: View, parts: Stage, url: str) -> None:
+def _show_console_link(view: View, services: DemoServices, url: str) -> None:
     """A link that opens the console once, and another when it was used. What follows `#` reaches no server, no log."""
 
-    def tell(before: str = "") -> None:
-        view.line(f"{before}{url}/aura/console#code={parts.one_time_codes.code()}", "dim" if before else "")
+    def show_link(before: str = "") -> None:
+        view.line(f"{before}{url}/aura/console#code={services.one_time_codes.code()}", "dim" if before else "")
 
-    parts.one_time_codes.used = lambda: tell("the next link: ")
-    tell()
+    services.one_time_codes.used = lambda: show_link("the next link: ")
+    show_link()
 
 
-def _tell_parts(view: View, parts: Stage) -> None:
-    settings = parts.settings
-    if parts.is_scripted:
+def _show_services(view: View, services: DemoServices) -> None:
+    settings = services.settings
+    if services.uses_scripted_model:
         view.line("  scripted  ", "yellow", "the model: fixtures/model_turns (set OPENAI_API_KEY for a real one)")
     else:
         view.line("  real      ", "green", f"the model: {settings.openai_model}")
     stand_ins = (
-        f"mail sink {HOST}:{parts.mail.port}, GitHub {parts.github.url}, Main Service {parts.main_service.url}:"
+        f"mail sink {HOST}:{services.mail.port}, GitHub {services.github.url}, Main Service {services.main_service.url}:"
         " nothing leaves"
     )
     view.line("  stand-in  ", "yellow", stand_ins)
-    view.line("  real      ", "green", f"service, state machine, HTTP, SSE, SMTP, Redis {HOST}:{parts.redis.port}")
+    view.line("  real      ", "green", f"service, state machine, HTTP, SSE, SMTP, Redis {HOST}:{services.redis.port}")
 
 
-def _tell_outcome(view: View, parts: Stage) -> None:
+def _show_results(view: View, services: DemoServices) -> None:
     """What the run did to the world around it, as the world saw it."""
-    for mail in parts.mail.messages:
-        _tell_mail(view, mail)
-    for pull in parts.github.created:
+    for mail in services.mail.messages:
+        _show_mail(view, mail)
+    for pull in services.github.created:
         view.line()
         view.line(f"⇄ the GitHub stand-in created pull request #{pull['number']}", "bold green")
         branch = f"{pull['head']['ref']} → {pull['base']['ref']}"
-        view.values({"title": pull["title"], "branch": branch, "body": pull["body"] or ""})
-    for task in parts.main_service.tasks.values():
+        view.show_values({"title": pull["title"], "branch": branch, "body": pull["body"] or ""})
+    for task in services.main_service.tasks.values():
         view.line()
         view.line(f"☑ the Main Service stand-in has {task.task_id}: {task.status}", "bold green")
-        view.values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
+        view.show_values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
 
 
-async def _tell_mails(view: View, sink: SmtpSink) -> None:
+async def _show_received_mails(view: View, sink: SmtpSink) -> None:
     """Each mail as it comes in."""
-    told = 0
+    shown_count = 0
     while True:
-        mails = await sink.received(told + 1)
-        for mail in mails[told:]:
-            _tell_mail(view, mail)
-        told = len(mails)
+        mails = await sink.wait_for_messages(shown_count + 1)
+        for mail in mails[shown_count:]:
+            _show_mail(view, mail)
+        shown_count = len(mails)
 
 
-def _tell_mail(view: View, mail: ReceivedMail) -> None:
+def _show_mail(view: View, mail: ReceivedMail) -> None:
     view.line()
     view.line("✉ the mail sink received", "bold green")
-    view.values({"From": mail.sender, "To": ", ".join(mail.recipients), "Subject": mail.subject, "Text": mail.text})
+    view.show_values(
+        {"From": mail.sender, "To": ", ".join(mail.recipients), "Subject": mail.subject, "Text": mail.text}
+    )

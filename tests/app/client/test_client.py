@@ -13,7 +13,7 @@ import redis
 from app.client.answers import ClientError, Refused, StreamLost, Unreachable
 from app.client.frames import Frame, FrameReader, StreamDamaged, received
 from app.client.stream import Interrupted, Resumed
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from statemachine.states import State
@@ -120,7 +120,7 @@ async def playing(*bodies: bytes | int) -> AsyncIterator[tuple[str, list[Request
     """A server that answers one body (or status) after the other; the last again and again."""
     requests: list[Request] = []
 
-    async def handle(request: Request, answer: Answer) -> None:
+    async def handle(request: Request, answer: Response) -> None:
         requests.append(request)
         body = bodies[min(len(requests), len(bodies)) - 1]
         if isinstance(body, int):
@@ -186,7 +186,7 @@ async def test_stream_that_always_comes_damaged_is_given_up() -> None:
 
 
 async def test_page_that_is_no_stream_is_refused() -> None:
-    async def handle(_: Request, answer: Answer) -> None:
+    async def handle(_: Request, answer: Response) -> None:
         await answer.json(200, {})
 
     async with HttpServer(handle) as server, client(server.origin) as asking:

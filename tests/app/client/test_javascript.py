@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.web.openapi.typescript import generated, with_types
@@ -171,7 +171,7 @@ async def test_silence_is_a_broken_connection_and_the_word_to_come_back_is_honou
     start = {"type": "start", "sessionId": "s-1", "threadId": "s-1", "message": "", "state": "planning"}
     end = {"type": "end", "message": "", "status": "completed"}
 
-    async def handle(request: Request, answer: Answer) -> None:
+    async def handle(request: Request, answer: Response) -> None:
         requests.append(request)
         if len(requests) == 1:
             await answer.json(503, {"message": "later", "errorCode": "E5003"}, {"Retry-After": "0"})
@@ -179,7 +179,7 @@ async def test_silence_is_a_broken_connection_and_the_word_to_come_back_is_honou
         await answer.begin("text/event-stream")
         if len(requests) == 2:
             await answer.write(f": id:\nretry: 30\n\nid: 1000\ndata: {json.dumps(start)}\n\n".encode())
-            await answer.client_left()
+            await answer.wait_until_client_closes()
         else:
             await answer.write(f"id: 1002\ndata: {json.dumps(end)}\n\nid: 1003\ndata: [DONE]\n\n".encode())
             await answer.end()

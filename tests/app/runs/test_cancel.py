@@ -49,7 +49,7 @@ async def test_run_is_cancelled_from_another_node_in_the_middle_of_its_answer(
         first = await stream.until("content")
         response = await other.client.delete(f"/aura/runs/{first['sessionId']}", headers=headers())
         frames = await stream.rest()
-        await model.idle()  # the connection to the model was closed
+        await model.wait_until_idle()  # the connection to the model was closed
     assert response.status_code == 202
     check(frames)
     assert frames[-2]["status"] == "cancelled"

@@ -254,10 +254,10 @@ async def test_the_run_time_ends_a_run_whose_model_hangs(
     model.play(ScriptedTurn(text="네.", hang_after=0))
     async with running(settings(aura_run_timeout_seconds=100), clock=clock) as aura, aura.stream("질문") as stream:
         await stream.until("thought")
-        await model.arrived(1)
+        await model.wait_for_requests(1)
         clock.advance(100)
         limit_reached(await stream.rest(), 100)
-        await model.idle()  # nobody goes on listening to the model
+        await model.wait_until_idle()  # nobody goes on listening to the model
 
 
 @frozen

@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_changes_nothing(settings: MakeSettings, mode
     async with running(settings()) as aura:
         stream = await RawStream.post(aura, {"prompt": "질문"})
         first = await stream.chunk()
-        await model.arrived(1)
+        await model.wait_for_requests(1)
         stream.close()
         model.release()
         _, frames = await read_stream(aura, method="GET")
@@ -215,7 +215,7 @@ async def test_a_client_who_asked_again_before_the_end_and_left_is_given_up(
         stream._writer.transport.abort()
         await eventually(lambda: session not in feeds or not feeds[session].readers)
         model.release()
-        await model.idle()
+        await model.wait_until_idle()
 
 
 async def test_a_slow_reader_gets_everything(
@@ -239,5 +239,5 @@ async def test_a_reader_that_does_not_read_stops_nobody(settings: MakeSettings, 
         stuck = await RawStream.post(aura, {"prompt": "길게"}, buffer=4096)
         _, frames = await read_stream(aura, "짧게", headers=headers("user2"))
         assert answer(frames) == "빨리"
-        await model.idle()
+        await model.wait_until_idle()
         stuck.close()

@@ -219,7 +219,7 @@ async def test_runs_of_one_user_are_limited_where_set(settings: MakeSettings, mo
         assert (refused[0]["errorType"], refused[0]["retryable"]) == ("LimitExceeded", True)
         async with aura.stream("질문", headers=headers("user2")) as second:
             await second.until("thought")
-            await model.arrived(2)
+            await model.wait_for_requests(2)
             model.release()
             check(await second.rest())
         await first.rest()
@@ -231,7 +231,7 @@ async def test_a_full_process_sends_new_runs_elsewhere(settings: MakeSettings, m
     model.play(ScriptedTurn(text="하나", hang_after=0))
     async with running(settings(aura_max_runs=1)) as aura, aura.stream("질문") as first:
         await first.until("thought")
-        await model.arrived(1)
+        await model.wait_for_requests(1)
         stream, refused = await read_stream(aura, "또 질문", headers=headers("user2"))
         assert (stream.response.status_code, refused[0]["errorType"]) == (503, "LimitExceeded")
         assert "retry-after" in stream.response.headers

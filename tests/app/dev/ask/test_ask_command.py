@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.client.frames import Received
-from app.dev.ask.view import json_line, plain
+from app.dev.ask.view import json_line, strip_control_characters
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
@@ -232,9 +232,9 @@ def request_of(command: Command) -> str:
     [
         ((), "give a PROMPT"),
         (("안녕", "--attach", "s", *ME), "give a PROMPT"),
-        (("안녕",), "say who asks"),
+        (("안녕",), "no user is given"),
         (("안녕", "--token", "abc"), "not a JWT"),
-        (("안녕", "--reason", "x", *ME), "--reason goes with --reject"),
+        (("안녕", "--reason", "x", *ME), "--reason needs --reject"),
         (("안녕", "--context", "[1]", *ME), "a JSON object is required"),
         (("안녕", "--context", "{", *ME), "it is not JSON"),
         (("안녕", "--context", "@/no/such", *ME), "No such file"),
@@ -266,5 +266,5 @@ async def test_client_decides_once(mailing: Settings, model: ScriptedModelServer
 
 
 def test_controls_never_reach_the_terminal() -> None:
-    assert plain("a\x1b[31mb\x07\r\n\tc\x9b\u202ed") == "a[31mb\n\tcd"
+    assert strip_control_characters("a\x1b[31mb\x07\r\n\tc\x9b\u202ed") == "a[31mb\n\tcd"
     assert json_line({"a": "\x1b\u202e"}) == '{"a": "\\u001b\\u202e"}'

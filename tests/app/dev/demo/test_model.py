@@ -161,9 +161,9 @@ async def test_hanging_turn_goes_on_when_released(server: ScriptedModelServer, c
 async def test_client_that_leaves_a_hanging_turn_is_noticed(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text="abc", hang_after=0))
     asking = asyncio.create_task(chunks(client))
-    await server.arrived(1)
+    await server.wait_for_requests(1)
     asking.cancel()
-    await asyncio.wait_for(server.idle(), 30)
+    await asyncio.wait_for(server.wait_until_idle(), 30)
     server.check()
 
 
