@@ -1,4 +1,4 @@
-"""A run's timeline in the terminal: a line for each span, its bar in proportion to the whole."""
+"""The timeline of a run as text: one line for each span, with a bar in proportion to the duration of the run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MIN_BAR_WIDTH, _MAX_NAME_WIDTH = 16, 30
 
 
 def parse_timeline(body: bytes) -> Timeline:
-    """Read from the service's answer. Raises `ClientError`."""
+    """Parse the response body of the service. Raises `ClientError` where it is not a timeline."""
     try:
         return Timeline.model_validate(json_object(body).get("data"))
     except ValidationError as error:
-        raise ClientError("the answer is not a timeline of Aura's") from error
+        raise ClientError("the response is not a timeline of Aura") from error
 
 
 def format_json(timeline: Timeline) -> str:
@@ -32,7 +32,7 @@ def format_json(timeline: Timeline) -> str:
 
 
 def format_chart(timeline: Timeline, *, width: int, is_coloured: bool) -> str:
-    """The chart as text that fits in so many columns, but for long notes."""
+    """The chart as text of at most `width` columns; only long notes may exceed it."""
     file = io.StringIO()
     console = Console(
         file=file, width=width, force_terminal=is_coloured, highlight=False, markup=False, emoji=False, soft_wrap=True
@@ -68,10 +68,10 @@ def _line(span: Span, name: str, timeline: Timeline, bar_width: int) -> Text:
 
 
 def _bar(span: Span, timeline: Timeline, width: int) -> tuple[int, int]:
-    """How many characters stand before the bar, and how many are it; what is too short for one is a mark."""
-    whole = timeline.duration_seconds or 1
-    start = min(width - 1, int((span.started_at - timeline.started_at) / whole * width))
-    end = min(width, round((span.ended_at - timeline.started_at) / whole * width))
+    """The number of characters before the bar and in it; 0 in it where the span is too short for one."""
+    total_seconds = timeline.duration_seconds or 1
+    start = min(width - 1, int((span.started_at - timeline.started_at) / total_seconds * width))
+    end = min(width, round((span.ended_at - timeline.started_at) / total_seconds * width))
     return max(0, start), max(0, end - max(0, start))
 
 

@@ -1,5 +1,8 @@
-"""Strict clients: one a run. Keeps every frame as it came, goes to another node when a stream breaks, decides what it
-is asked, asks for the end where the plan says so. Judges nothing: that is `verdict`'s."""
+"""Strict clients, one for each run.
+
+A client records every frame unchanged, reconnects to another node when a stream breaks, decides approval requests and
+cancels the run where the plan says so. It does not evaluate what it records; `verdict` does.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from app.web.auth import issue_token
 TENANT = "chaos"
 DONE_BODY = b"data: [DONE]\n\n"
 READ_TIMEOUT_SECONDS = 6.0
-"""Heartbeats come more often."""
+"""The read timeout of a stream (s). It is longer than the heartbeat interval, so that only a dead stream reaches it."""
 _LONG_READ_TIMEOUT_SECONDS = 45.0
 _PAUSE_SECONDS = 0.25
 _TOKEN_SECONDS = 24 * 3600
@@ -35,7 +38,7 @@ Frame = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class ClientDecision:
-    """One request and what the client said to it; `final_status` is what the service made of it, where it said so."""
+    """One approval request and the client's decision; `final_status` is the status that the service reported for it."""
 
     request_id: str
     tool: str
@@ -46,14 +49,14 @@ class ClientDecision:
 
 @dataclass(slots=True)
 class RunRecord:
-    """What one client saw and did."""
+    """What one client received and did."""
 
     plan: RunPlan
     session_id: str | None = None
     frames: list[Frame] = field(default_factory=list)
     decisions: list[ClientDecision] = field(default_factory=list)
     cancelled: bool = False
-    """The service took the request for the run's end."""
+    """Whether the service accepted the cancel request."""
     problems: list[str] = field(default_factory=list)
     connections: int = 0
     refusals: Counter[int] = field(default_factory=Counter)
@@ -64,11 +67,11 @@ class RunRecord:
 
 
 class _RequestRefused(Exception):
-    """The service did not answer with a stream: come back later."""
+    """The service did not answer with a stream; the client retries."""
 
 
 class RunClient:
-    """The client of one run."""
+    """Executes one `RunPlan` against the cluster and records the result in `record`."""
 
     def __init__(self, plan: RunPlan, cluster: Cluster, http: httpx2.AsyncClient, redis: Redis, secret: str) -> None:
         self.record = RunRecord(plan)
@@ -85,7 +88,7 @@ class RunClient:
         self._timeout = httpx2.Timeout(READ_TIMEOUT_SECONDS, read=read_timeout, pool=None)
 
     async def follow(self) -> None:
-        """Up to the end of the run, however often the stream breaks."""
+        """Read the run to its end; reconnect whenever the stream breaks."""
         while not self.record.is_done:
             try:
                 async with self._open() as response:
@@ -98,42 +101,43 @@ class RunClient:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[httpx2.Response]:
-        """Start the run (under one idempotency key, however often), or attach to it behind the last frame."""
+        """Start the run, with one idempotency key for all attempts, or resume it after the last received frame."""
         node = self._cluster.pick(self._random)
         if node is None:
             raise _RequestRefused
         record, url = self.record, f"{node.url}/aura/test/stream"
         if record.session_id is None:
             headers = {**self._headers, "Idempotency-Key": self._plan.prompt}
-            opened = self._http.stream(
+            request = self._http.stream(
                 "POST", url, json={"prompt": self._plan.prompt}, headers=headers, timeout=self._timeout
             )
         else:
             resume = {"Last-Event-ID": str(record.frames[-1][0])} if record.frames else {}
             query = {"sessionId": record.session_id}
-            opened = self._http.stream(
+            request = self._http.stream(
                 "GET", url, params=query, headers={**self._headers, **resume}, timeout=self._timeout
             )
-        async with opened as response:
+        async with request as response:
             record.connections += 1
             if response.status_code != 200:
                 record.refusals[response.status_code] += 1
                 if response.status_code not in (429, 503, 504):
-                    record.problems.append(f"{opened} was answered {response.status_code}")
+                    method = response.request.method
+                    record.problems.append(f"{method} {response.request.url}: {response.status_code}")
                 raise _RequestRefused
-            said = response.headers["X-Session-ID"]
-            if record.session_id not in (None, said):
-                record.problems.append(f"the run {record.session_id} is suddenly {said}")
-            record.session_id = said
+            session_id = response.headers["X-Session-ID"]
+            if record.session_id not in (None, session_id):
+                record.problems.append(f"the stream of run {record.session_id} names the run {session_id}")
+            record.session_id = session_id
             yield response
 
     async def _handle_frame(self, frame: bytes) -> None:
-        """Keep a frame as it is, then do what it asks for."""
+        """Record a frame; cancel the run or decide an approval request where that is due."""
         if frame.startswith(b":"):
             return
         head, _, body = frame.partition(b"\n")
         if not head.startswith(b"id: ") or not head[4:].isdigit():
-            self.record.problems.append(f"no frame of ours: {frame[:80]!r}")
+            self.record.problems.append(f"not a frame: {frame[:80]!r}")
             return
         self.record.frames.append((int(head[4:]), body))
         if self._is_cancel_due():
@@ -144,12 +148,12 @@ class RunClient:
     # --- cancelling ---------------------------------------------------------------------------------------------------
 
     def _is_cancel_due(self) -> bool:
-        """Exactly once; what is asked for once must happen."""
+        """True exactly once: the service must carry out a request that is made only once."""
         return len(self.record.frames) == self._plan.cancels_after and not self.record.is_done
 
     async def _cancel(self) -> None:
-        verdict = await self._post_until_accepted(f"/aura/runs/{self.record.session_id}/cancel", {}, (202, 409))
-        self.record.cancelled = verdict.status_code == 202
+        response = await self._post_until_accepted(f"/aura/runs/{self.record.session_id}/cancel", {}, (202, 409))
+        self.record.cancelled = response.status_code == 202
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class RunClient:
         return str(response.json()["data"]["status"])
 
     async def _decide_in_redis(self, request_id: str, verdict: Verdict) -> str:
-        """As other services do, which share nothing with ours but the keys (§5)."""
+        """Decide as the other services do, which share only the Redis keys with Aura (CONTRACT §5)."""
         key, session_id = f"hitl:request:{request_id}", self.record.session_id
         signal = {
             "type": "approval" if verdict == "approved" else "rejection",
@@ -192,10 +196,10 @@ class RunClient:
         await self._redis.publish(f"hitl:channel:{session_id}", json.dumps(signal))
         return verdict
 
-    # --- patience -----------------------------------------------------------------------------------------------------
+    # --- retrying -----------------------------------------------------------------------------------------------------
 
-    async def _post_until_accepted(self, path: str, body: dict[str, Any], good: tuple[int, ...]) -> httpx2.Response:
-        """Ask one node after the other."""
+    async def _post_until_accepted(self, path: str, body: dict[str, Any], accepted: tuple[int, ...]) -> httpx2.Response:
+        """Post to one node after the other until one answers with an `accepted` status."""
         while True:
             node = self._cluster.pick(self._random)
             if node is not None:
@@ -206,7 +210,7 @@ class RunClient:
                 except httpx2.TransportError:
                     pass
                 else:
-                    if response.status_code in good:
+                    if response.status_code in accepted:
                         return response
                     self.record.refusals[response.status_code] += 1
                     if response.status_code not in (429, 503, 504):
@@ -214,7 +218,7 @@ class RunClient:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _retry_until_available(self, attempt: Callable[[], Awaitable[str]]) -> str:
-        """While Redis is away, whoever decides there comes back, too."""
+        """Repeat `attempt` until Redis is available."""
         while True:
             try:
                 return await attempt()
@@ -223,7 +227,7 @@ class RunClient:
 
 
 async def _read_frames(response: httpx2.Response) -> AsyncIterator[bytes]:
-    """Each ends with its blank line; what is cut off inside is nothing."""
+    """Yield each frame with its blank line at the end. An incomplete frame at the end of the stream is dropped."""
     buffer = b""
     async for piece in response.aiter_raw():
         buffer += piece

@@ -1,4 +1,7 @@
-"""The nodes, each `aura serve` in a process of its own behind a link to Redis of its own, and what is done to them."""
+"""The nodes of an experiment and the faults that are injected into them.
+
+Each node is `aura serve` in its own process, with its own proxied connection to Redis (`Link`).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _MIN_UPTIME_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """A fault as it happened: from when to when (Unix s)."""
+    """A fault that was injected, with its start and end (Unix s). `node` is -1 for a fault of Redis."""
 
     kind: FaultKind
     node: int
@@ -41,7 +44,7 @@ class InjectedFault:
 
 
 class Node:
-    """One node: its process, started again after every end."""
+    """One node. Its process is started again whenever it has ended."""
 
     def __init__(self, index: int, environment: Mapping[str, str], link: Link, folder: Path) -> None:
         self.index = index
@@ -49,11 +52,11 @@ class Node:
         self.link = link
         self.log_path = folder / f"node-{index}.log"
         self.up_since: float | None = None
-        """When it was ready (loop time); None while it is down, on its way, or a fault is upon it."""
+        """When the node became ready (event loop time, s); None while it is down, starting, or has a fault."""
         self.takes_requests = False
-        """Whether a client may try it: it was up, and is not known to be down."""
+        """Whether clients may choose the node: it has been ready, and is not known to be down."""
         self.problems: list[str] = []
-        """What it did by itself."""
+        """Unexpected behaviour, as texts: exits that were not caused by a fault, slow starts, exit codes."""
         self._environment = {**environment, "REDIS_URL": link.url}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +69,7 @@ class Node:
             self._process.send_signal(number)
 
     async def start(self) -> None:
-        """Start it and wait until it takes runs; one that dies meanwhile is started again."""
+        """Start the process and wait until it is ready. A process that exits meanwhile is started again."""
         try:
             async with asyncio.timeout(_START_SECONDS), httpx2.AsyncClient(timeout=2, trust_env=False) as http:
                 while True:
@@ -97,7 +100,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us: we end it in order
+                start_new_session=True,  # Ctrl-C must reach only this process, which then stops the nodes in order
                 preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
 
@@ -105,9 +108,9 @@ class Node:
         self.up_since, self.takes_requests = None, False
 
     async def wait_for_exit(self) -> int:
-        """Wait for its end, a while; then end it."""
+        """Wait until the process exits and return its exit code. It is killed after `_STOP_SECONDS`."""
         if self._process is None:
-            raise RuntimeError("it does not run")
+            raise RuntimeError("the node is not running")
         until = asyncio.get_running_loop().time() + _STOP_SECONDS
         while self._process.poll() is None:
             if asyncio.get_running_loop().time() > until:
@@ -129,7 +132,7 @@ class Node:
 
 
 class Cluster:
-    """All nodes and their Redis, also an async context manager: everything is up when it is entered."""
+    """All nodes and their Redis; also an async context manager, which waits until every node is ready."""
 
     def __init__(self, redis: RedisServer, environment: Mapping[str, str], count: int, folder: Path) -> None:
         self.redis = redis
@@ -159,12 +162,12 @@ class Cluster:
             await node.link.close()
 
     def pick(self, rng: random.Random) -> Node | None:
-        """A node for a client: any that is not known to be down. A paused or cut one looks like any other."""
+        """Choose a node for a client: any that is not known to be down, even if it is paused or disconnected."""
         open_nodes = [node for node in self.nodes if node.takes_requests]
         return rng.choice(open_nodes) if open_nodes else None
 
     async def inject_faults(self, plan: Iterable[Fault], stop: asyncio.Event) -> None:
-        """Carry out the plan's faults until it is enough; then everything is mended, and up again."""
+        """Inject the plan's faults until `stop` is set; then wait until every fault is over and every node is ready."""
         started: set[asyncio.Task[None]] = set()
         last_at = 0.0
         try:
@@ -186,7 +189,11 @@ class Cluster:
             await asyncio.gather(*started, return_exceptions=True)
 
     async def _choose_target(self, fault: Fault, stop: asyncio.Event) -> Fault | None:
-        """The fault at its node, or the next one that is up, once somebody else could take over; None: never."""
+        """Wait until the fault can be injected, and return it.
+
+        A fault of a node needs a second node that can take over; it is moved to the next ready node where its own is
+        not ready. None where `stop` is set or `_MAX_WAIT_SECONDS` have passed.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + _MAX_WAIT_SECONDS
         while loop.time() < until and not stop.is_set():
@@ -233,7 +240,7 @@ class Cluster:
                 await asyncio.sleep(fault.duration_seconds)
                 await node.start()
             case FaultKind.TERMINATE:
-                node.takes_requests = False  # whoever balances the load looks at /ready
+                node.takes_requests = False  # as a load balancer does, which polls /ready
                 await node.terminate()
                 await asyncio.sleep(fault.duration_seconds)
                 await node.start()

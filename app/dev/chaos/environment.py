@@ -1,4 +1,4 @@
-"""What the nodes act upon: a model that says what the plan wants, a mail server and a GitHub that take their time."""
+"""The services that the nodes call: a model that is scripted by the plan, a slow mail server and a slow GitHub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLOWEST_SECONDS = 0.8
 
 
 class SlowSmtp(SmtpSink):
-    """Takes its time before a message counts, or before it says so: a kill in between leaves the outcome unknown."""
+    """Delays either the storing of a message or its acknowledgement: a kill in between leaves the outcome unknown."""
 
     async def store(self, mail: ReceivedMail) -> None:
         early, seconds = _delay(mail.subject)
@@ -33,7 +33,7 @@ class SlowSmtp(SmtpSink):
 
 
 class SlowGitHub(GitHubStandIn):
-    """As slow, where something is created."""
+    """Delays the creation of a pull request in the same two ways."""
 
     async def _handle(self, request: Request, response: Response) -> None:
         early, seconds = _delay(request.body.decode()) if request.method == "POST" else (False, 0.0)
@@ -42,7 +42,7 @@ class SlowGitHub(GitHubStandIn):
 
 
 class _DelayedResponse(Response):
-    """An answer that is on its way for a while after the deed."""
+    """A response that is sent some time after the request was carried out."""
 
     def __init__(self, response: Response, seconds: float) -> None:
         self._response, self._seconds = response, seconds
@@ -53,14 +53,14 @@ class _DelayedResponse(Response):
 
 
 def _delay(text: str) -> tuple[bool, float]:
-    """Whether the wait comes before the deed, and how long it is: the same for the same text."""
+    """Whether the delay comes before the action, and its length (s); both depend on the text alone."""
     number = zlib.crc32(text.encode())
     return bool(number & 1), (number >> 1) % 1000 / 1000 * _SLOWEST_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The parts, started."""
+    """The running services."""
 
     model: ScriptedModelServer
     mail: SlowSmtp
@@ -68,7 +68,7 @@ class Environment:
     github_token: str
 
     def node_variables(self) -> dict[str, str]:
-        """What leads a node here."""
+        """Environment variables with which a node uses these services."""
         return {
             "OPENAI_API_KEY": "scripted-no-secret",
             "OPENAI_BASE_URL": self.model.base_url,
@@ -82,17 +82,17 @@ class Environment:
         }
 
     def mails(self) -> Counter[str]:
-        """How many messages came in, by their subject."""
+        """The number of received messages for each subject."""
         return Counter(mail.subject for mail in self.mail.messages)
 
     def pulls(self) -> Counter[str]:
-        """How many pull requests were created, by their branch."""
+        """The number of created pull requests for each branch."""
         return Counter(pull["head"]["ref"] for pull in self.github.created)
 
 
 @asynccontextmanager
 async def start_environment(plans: Iterable[RunPlan]) -> AsyncIterator[Environment]:
-    """Start the parts; stop them when the block is left."""
+    """Start the services; stop them when the context exits."""
     token = secrets.token_hex(16)
     async with (
         ScriptedModelServer() as model,
@@ -105,15 +105,15 @@ async def start_environment(plans: Iterable[RunPlan]) -> AsyncIterator[Environme
 
 def _scenario(plan: RunPlan) -> Scenario:
     calls = _calls(plan)
-    asking = [ScriptedTurn(tool_calls=calls, first_delay_ms=200, delay_ms=10)] if calls else []
-    response = ScriptedTurn(
+    tool_turns = [ScriptedTurn(tool_calls=calls, first_delay_ms=200, delay_ms=10)] if calls else []
+    answer_turn = ScriptedTurn(
         text=plan.text,
         reasoning=plan.reasoning,
         first_delay_ms=100,
         chunk_chars=plan.chunk_chars,
         delay_ms=plan.delay_ms,
     )
-    return Scenario(description=plan.prompt, match=[rf"\[chaos {plan.number}\]"], turns=[*asking, response])
+    return Scenario(description=plan.prompt, match=[rf"\[chaos {plan.number}\]"], turns=[*tool_turns, answer_turn])
 
 
 def _calls(plan: RunPlan) -> list[ScriptedCall]:

@@ -1,4 +1,4 @@
-"""A whole trial: all is started, runs and faults go on side by side, all settles, the evidence is read."""
+"""One experiment: starts all processes, runs clients and faults concurrently, and collects the evidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from app.dev.demo.redis import RedisServer
 AT_ONCE = 30
 _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
 _ROUND_SECONDS = 30.0
-"""What one run may take in the mean, leases aside, before the trial as a whole is given up."""
+"""How long a batch of `AT_ONCE` runs may take on average, without leases, before the experiment is stopped (s)."""
 _SETTLE_SECONDS = 60.0
 _BREAKAGES = ("run.broke", "request.broke")
 
@@ -43,7 +43,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentResult:
-    """What is reported, besides the verdict."""
+    """What an experiment produced; `verdict.judge` evaluates the evidence."""
 
     options: Options
     evidence: Evidence
@@ -51,11 +51,11 @@ class ExperimentResult:
     started_at: float
     seconds: float
     folder: Path
-    """The nodes' logs."""
+    """The directory that holds the logs of the nodes."""
 
 
 class Experiment:
-    """One trial under way."""
+    """Runs one experiment; `progress` receives a text for the status display."""
 
     def __init__(self, options: Options, progress: Callable[[str], None]) -> None:
         self._options = options
@@ -66,7 +66,7 @@ class Experiment:
         self._clients: list[RunClient] = []
 
     async def run(self) -> ExperimentResult:
-        """The nodes' logs are kept where it comes to an outcome."""
+        """Run the experiment. The logs of the nodes are kept, except where the experiment raises or is cancelled."""
         try:
             return await self._run()
         except BaseException:
@@ -120,7 +120,7 @@ class Experiment:
         )
 
     async def _run_clients_and_faults(self, cluster: Cluster, http: httpx2.AsyncClient, redis: Redis) -> None:
-        """Runs and faults side by side; when few runs are left, no new fault; then all has time to settle."""
+        """Run clients and faults concurrently. Once few runs are left, no new fault is injected."""
         options = self._options
         faults = plan.faults(
             options.seed,
@@ -158,14 +158,14 @@ class Experiment:
     async def _report_progress(self, cluster: Cluster) -> None:
         while True:
             ended = sum(client.record.is_done for client in self._clients)
-            hits = Counter(fault.kind.value for fault in cluster.injected)
-            summary = ", ".join(f"{count} {kind}" for kind, count in sorted(hits.items()))
+            counts = Counter(fault.kind.value for fault in cluster.injected)
+            summary = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
             self._progress(f"{ended} of {self._options.runs} runs ended · {summary or 'no fault yet'}")
             await asyncio.sleep(0.5)
 
 
 async def _wait_until_fewer(tasks: set[asyncio.Task[None]], count: int) -> None:
-    """Wait until fewer than that many go on."""
+    """Wait until fewer than `count` of the tasks are still running."""
     while len(running := [task for task in tasks if not task.done()]) >= count:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 

@@ -1,6 +1,6 @@
-"""What a seed makes happen: the runs, what their clients do, and the faults in their order. Pure.
+"""The plan of an experiment, which its seed determines: the runs, the actions of their clients, and the faults. Pure.
 
-The cluster may carry a fault out later, or on the next node that is up, never another one.
+The cluster may inject a fault later than planned, or into the next node that is ready, but never another fault.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _USERS = 12
 
 
 class RunKind(StrEnum):
-    """What the prompt of a run leads to."""
+    """What the scripted model answers to the prompt of a run."""
 
     ANSWER = "answer"
     SAFE_TOOLS = "safe tools"
@@ -43,7 +43,7 @@ class RunKind(StrEnum):
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """The risky tools that a person is asked about."""
+        """The tools of this kind that need an approval."""
         match self:
             case RunKind.PULL_REQUEST:
                 return ("github_create_pr",)
@@ -56,24 +56,24 @@ class RunKind(StrEnum):
 
 
 class DecisionPath(StrEnum):
-    """How a person's decision gets to the service."""
+    """How the decision of an approver reaches the service."""
 
     HTTP = "http"
     MAIN_SERVICE = "main service"
-    """The request's key is rewritten, the signal stored and published."""
+    """The stored request is updated, and the signal is stored and published."""
     SIGNAL = "signal"
-    """The signal is stored and published, the request left alone."""
+    """The signal is stored and published; the stored request is not changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """One run and its client."""
+    """One run and the actions of its client."""
 
     number: int
     user: str
     kind: RunKind
     text: str
-    """The whole answer of a run that completes."""
+    """The complete answer of a run that is not stopped."""
     reasoning: str
     chunk_chars: int
     delay_ms: float
@@ -81,11 +81,11 @@ class RunPlan:
     decision_delay_seconds: float
     rejects: bool
     skips_unknown: bool
-    """What is said where a tool may already have run: leave it, or run it again."""
+    """The decision where a tool may already have run: True to skip it, False to run it again."""
     cancels_after: int | None
-    """Frames, after which the client asks for the run's end."""
+    """The number of frames after which the client cancels the run; None to let it end."""
     has_long_read_timeout: bool
-    """Stays on a silent connection instead of going to another node."""
+    """Whether the client waits long on a silent connection instead of switching to another node."""
 
     @property
     def prompt(self) -> str:
@@ -110,7 +110,7 @@ class FaultKind(StrEnum):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the takeover that it leads to must keep to the lease."""
+        """Whether the takeover after this fault must happen within the lease time."""
         return self in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.CUT)
 
     @property
@@ -120,7 +120,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when (seconds after the start), to which node, and how long it lasts before all is well again."""
+    """One planned fault: its start (s after the start of the faults), the index of its node, and its duration (s)."""
 
     kind: FaultKind
     at_seconds: float
@@ -129,7 +129,7 @@ class Fault:
 
 
 def runs(seed: int, count: int) -> list[RunPlan]:
-    """The runs, in the order in which they start; the first of a longer list are those of a shorter one."""
+    """The runs in the order in which they start. A longer plan of the same seed begins with the shorter one."""
     return [_run(random.Random(f"{seed} run {number}"), number) for number in range(1, count + 1)]  # noqa: S311
 
 
@@ -154,7 +154,7 @@ def _run(rng: random.Random, number: int) -> RunPlan:
 
 
 def _text(rng: random.Random, number: int) -> str:
-    """Numbered, so that no part of it is like another: lost, doubled and swapped text shows."""
+    """Numbered lines, so that every part is unique and lost, repeated or reordered text is detected."""
     lines = (
         f"{number}.{line} {' '.join(rng.choices(_WORDS, k=rng.randrange(3, 9)))} {rng.randrange(10**6)}"
         for line in range(1, rng.randrange(8, 20))
@@ -163,7 +163,7 @@ def _text(rng: random.Random, number: int) -> str:
 
 
 def faults(seed: int, *, nodes: int, every_seconds: float, lease_seconds: float) -> Iterator[Fault]:
-    """The faults without end, one every so often. Only one node at a time is away for longer than its lease."""
+    """Endless faults, one every `every_seconds`. Only one node at a time is unavailable for longer than its lease."""
     rng = random.Random(f"{seed} faults")  # noqa: S311
     at_seconds, away, away_until = 0.0, -1, 0.0
     while True:

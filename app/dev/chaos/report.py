@@ -1,4 +1,4 @@
-"""The outcome of a trial for a person (a table) or a program (JSON), and the command that runs one."""
+"""The result of an experiment as a table or as JSON, and the function behind `aura chaos`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.table import Table
 from app.dev.chaos.experiment import Experiment, ExperimentResult, Options
 from app.dev.chaos.takeover import MARGIN_SECONDS
 from app.dev.chaos.verdict import Verdict, judge, outcomes_asked
-from app.server import process as server
+from app.server import process
 
 GOOD, BAD, INTERRUPTED = 0, 1, 130
 _MAX_FINDINGS = 40
 
 
 def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
-    """Everything that is reported, by name."""
+    """All reported figures by name; `--json` prints them."""
     evidence, takeovers = result.evidence, result.evidence.takeovers
     return {
         "seed": result.options.seed,
@@ -63,7 +63,7 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
     table.add_row("runs", f"{found['runs']} on {found['nodes']} nodes, {found['events']} events, {found['seconds']} s")
     table.add_row("faults", f"{sum(found['faults'].values())}: {faults}")
     table.add_row("connections", str(found["connections"]))
-    table.add_row("tools run", f"{found['tools_run']}; outcome unknown, a person asked: {found['outcomes_asked']}")
+    table.add_row("tools run", f"{found['tools_run']}; outcome unknown, approver asked: {found['outcomes_asked']}")
     slowest = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in found["slowest_takeover_seconds"].items())
     table.add_row("takeovers", ", ".join(f"{count} {kind}" for kind, count in found["takeovers"].items()) or "none")
     table.add_row(
@@ -76,7 +76,7 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
 
 
 def run(options: Options, *, as_json: bool) -> int:
-    """The exit code: 0 only where all is as it must be."""
+    """Run an experiment, print its result and return the exit code: `GOOD` only if every count is zero."""
     console = Console(stderr=True)
     results: list[ExperimentResult] = []
 
@@ -87,9 +87,9 @@ def run(options: Options, *, as_json: bool) -> int:
             results.append(await Experiment(options, status.update).run())
 
     try:
-        server.run(main)
+        process.run(main)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("aura chaos: interrupted; everything is stopped", style="yellow")
+        console.print("aura chaos: interrupted; all processes are stopped", style="yellow")
         return INTERRUPTED
     (result,) = results
     verdict = judge(result.evidence)

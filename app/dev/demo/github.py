@@ -1,6 +1,6 @@
-"""A stand-in for GitHub's REST API: reads the sample pull requests of a folder, keeps those that are created.
+"""A stand-in for GitHub's REST API: serves the sample pull requests of a folder and stores created ones in memory.
 
-Owns the answers' shape as far as pull requests need it; nothing leaves this machine.
+It implements the endpoints and response fields that pull requests need.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Pull = dict[str, Any]
 
 
 class GitHubStandIn(StandIn):
-    """The server, also an async context manager: 127.0.0.1, any free port.
+    """The server on a free port of 127.0.0.1; also an async context manager.
 
-    Anybody may read; writing needs a token, that very one where `token` is set.
+    Reading needs no token; writing needs one. Where `token` is set, only that token is accepted.
     """
 
     def __init__(self, folder: Path, *, token: str | None = None) -> None:
-        """`folder` holds `<name>.json` (a pull request in GitHub's shape) and `<name>_files.json` beside it."""
+        """`folder` contains `<name>.json`, a pull request in GitHub's format, and its `<name>_files.json`."""
         self.requests: list[Request] = []
-        """Every request with its headers, in the order in which they came in."""
+        """Every request in the order of arrival."""
         self.created: list[Pull] = []
-        """The pull requests that were created, in GitHub's shape."""
+        """The pull requests that were created, in GitHub's format."""
         self._token = token
         self._pulls: dict[tuple[str, int], Pull] = {}
         self._files: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -42,7 +42,7 @@ class GitHubStandIn(StandIn):
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:{port}`: what takes the place of GitHub's API address."""
+        """The base address `http://127.0.0.1:{port}`, to be used as `GITHUB_API_URL`."""
         return self._http.origin
 
     def _load_pull(self, path: Path) -> None:
@@ -109,7 +109,7 @@ class GitHubStandIn(StandIn):
         await response.json(201, pull, {"Location": pull["url"]})
 
     def _validation_error(self, repository: str, fields: dict[str, Any]) -> dict[str, str] | None:
-        """What GitHub finds wrong with a new pull request, as an entry of its `errors`."""
+        """The error of an invalid new pull request, as GitHub lists it under `errors`; None where it is valid."""
         for name in _REQUIRED:
             if not isinstance(fields.get(name), str) or not fields[name]:
                 return {"code": "missing_field", "field": name}
@@ -123,7 +123,7 @@ class GitHubStandIn(StandIn):
         return None
 
     def _new_pull(self, repository: str, fields: dict[str, Any]) -> Pull:
-        """A sample pull request made over: so it has every field that GitHub's have."""
+        """A new pull request, built from a sample so that it has every field that GitHub sends."""
         number = max((number for name, number in self._pulls if name == repository.lower()), default=0) + 1
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         sample = next(iter(self._pulls.values()), {})
@@ -151,5 +151,5 @@ def _branch(name: str) -> str:
 
 
 def _error_body(status: int, message: str) -> dict[str, str]:
-    """An error in GitHub's shape."""
+    """An error body in GitHub's format."""
     return {"message": message, "documentation_url": _DOCUMENTATION, "status": str(status)}

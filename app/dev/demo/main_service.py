@@ -1,4 +1,4 @@
-"""A stand-in for the Main Service's agent tasks: keeps what it is told, and can be as unreliable as a real one."""
+"""A stand-in for the agent tasks of the Main Service (CONTRACT §6), which can fail as a real service does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METHODS = {None: "POST", "start": "POST", "progress": "PATCH", "complete": "POS
 
 @dataclass(slots=True)
 class AgentTask:
-    """A task as the Main Service has it: PENDING, RUNNING, COMPLETED or FAILED."""
+    """A task of the Main Service; `status` is PENDING, RUNNING, COMPLETED or FAILED."""
 
     task_id: str
     request_body: dict[str, Any]
@@ -39,20 +39,20 @@ def is_ended(task: AgentTask) -> bool:
 
 
 class MainServiceStandIn(StandIn):
-    """The server, also an async context manager: 127.0.0.1, any free port.
+    """The server on a free port of 127.0.0.1; also an async context manager.
 
-    `failing` is the share of calls that fail: half of them before anything is done, half with the answer lost. With
-    `hanging` no call is answered. `rejects_tokens`: every call gets 401.
+    `failure_rate` is the share of requests that fail (0–1): half of them before they are carried out, half after it,
+    without a response. While `rejects_tokens` is set, every request is answered with 401.
     """
 
     def __init__(self, *, failure_rate: float = 0.0, seed: int = 0) -> None:
         self.tasks: dict[str, AgentTask] = {}
         self.requests: list[Request] = []
-        """Every request with its headers, in the order in which they came in."""
+        """Every request in the order of arrival."""
         self.failure_rate = failure_rate
         self.rejects_tokens = False
         self.unblocked = asyncio.Event()
-        """Not set: it hangs."""
+        """Requests wait for this event; clear it to let the service hang."""
         self.unblocked.set()
         self._random = random.Random(seed)  # noqa: S311 - a script, not a secret
         self._by_key: dict[str, str] = {}
@@ -64,7 +64,7 @@ class MainServiceStandIn(StandIn):
         return self._http.origin
 
     async def wait_until_ended(self, timeout_seconds: float) -> None:
-        """Wait until every task has ended, or until the time is up."""
+        """Wait until there is a task and every task has ended, at most `timeout_seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds), self._changed:
                 await self._changed.wait_for(lambda: bool(self.tasks) and all(map(is_ended, self.tasks.values())))

@@ -1,6 +1,7 @@
-"""A scripted OpenAI-compatible server: chat completions, streamed or not, embeddings, and the list of models.
+"""A scripted OpenAI-compatible server: chat completions with and without streaming, embeddings, the list of models.
 
-Owns the wire format and its faults. What is said is data: a strict queue (`play`) or scenarios (`load`).
+This module owns the wire format and the injected faults. The answers are data: a strict queue (`play`) or scenarios
+(`load`).
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # js
 
 
 class ScriptedModelServer(StandIn):
-    """The server, also an async context manager: 127.0.0.1, any free port.
+    """The server on a free port of 127.0.0.1; also an async context manager.
 
-    Turns of the queue come first, as they are; with the queue empty the scenarios answer. A call that neither answers
-    gets HTTP 500 and is kept in `unexpected_calls`. A request to go on with an interrupted answer gets the rest of the
-    turn's text where that begins with what the client has.
+    The turns of the queue are used first; when it is empty, the scenarios are. A request for which there is neither a
+    turn nor a scenario is answered with HTTP 500 and stored in `unexpected_calls`. A request to continue an
+    interrupted answer gets the rest of the turn's text, if that text begins with what the client already has.
     """
 
     def __init__(self, *, pace: float = 1.0) -> None:
-        """`pace` multiplies every delay of the script; 0 plays without any."""
+        """`pace` multiplies every delay of the script; 0 removes all delays."""
         self.requests: list[dict[str, Any]] = []
-        """The body of every call, parsed, in the order in which they came in."""
+        """The parsed body of every chat-completions request, in the order of arrival."""
         self.unexpected_calls: list[dict[str, Any]] = []
         self.embedding_requests: list[dict[str, Any]] = []
-        """The body of every call for embeddings."""
+        """The parsed body of every embeddings request, in the order of arrival."""
         self.embeddings_status = 200
-        """What a call for embeddings is answered with; anything but 200 is an error."""
+        """The HTTP status of embeddings responses; any other than 200 is sent with an error body."""
         self.refused_embedding_text = ""
-        """A call with a text that holds this is refused with 400."""
+        """An embeddings request with a text that contains this is answered with 400; empty: none is."""
         super().__init__()
         self.pace = pace
         self._queue: deque[ScriptedTurn] = deque()
@@ -62,7 +63,7 @@ class ScriptedModelServer(StandIn):
 
     @property
     def base_url(self) -> str:
-        """`http://127.0.0.1:{port}/v1`; the server must have started."""
+        """The address `http://127.0.0.1:{port}/v1`. Raises `RuntimeError` where the server is not started."""
         return f"{self._http.origin}/v1"
 
     @property
@@ -70,38 +71,38 @@ class ScriptedModelServer(StandIn):
         return len(self._queue)
 
     def play(self, *turns: ScriptedTurn) -> None:
-        """Put turns at the end of the queue; each call takes one."""
+        """Append turns to the queue; each request takes one."""
         self._queue.extend(turns)
 
     def load(self, folder: Path) -> None:
-        """Add the scenarios of a folder. Raises `ValueError` where one does not parse."""
+        """Add the scenarios of a folder. Raises `ValueError` where one cannot be parsed."""
         self._scenarios.extend(load_scenarios(folder))
 
     def add(self, *scenarios: Scenario) -> None:
-        """Add scenarios; those that came first are asked first."""
+        """Add scenarios; the first one that matches a request answers it."""
         self._scenarios.extend(scenarios)
 
     def check(self) -> None:
-        """Raises `AssertionError` on calls too many or turns left over."""
+        """Raises `AssertionError` where there were unexpected requests or turns are left in the queue."""
         if self.unexpected_calls:
             raise AssertionError(
-                f"{len(self.unexpected_calls)} call(s) too many, the first: {self.unexpected_calls[0]}"
+                f"{len(self.unexpected_calls)} unexpected request(s), the first: {self.unexpected_calls[0]}"
             )
         if self._queue:
-            raise AssertionError(f"{len(self._queue)} turn(s) left over, the first: {self._queue[0]!r}")
+            raise AssertionError(f"{len(self._queue)} unused turn(s), the first: {self._queue[0]!r}")
 
     def release(self) -> None:
-        """Let the turns that hang now go on."""
+        """Resume the turns that are hanging now."""
         self._released.set()
         self._released = asyncio.Event()
 
     async def wait_for_requests(self, count: int) -> None:
-        """Wait until that many calls have come in since the start."""
+        """Wait until `count` chat-completions requests have arrived since the start."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
 
     async def wait_until_idle(self) -> None:
-        """Wait until no call is being answered: also a client that left in the middle is done with."""
+        """Wait until no request is being answered; requests of disconnected clients have ended, too."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._open == 0)
 
@@ -143,7 +144,7 @@ class ScriptedModelServer(StandIn):
             turn = self._next_turn(body)
             if turn is None:
                 self.unexpected_calls.append(body)
-                await response.json(500, _error(500, "the script holds no turn for this call"))
+                await response.json(500, _error(500, "the script has no turn for this request"))
             else:
                 turn = turn.with_usage(len(request.body))
                 await _TurnResponse(body, turn, response, self.pace, self._released).run()
@@ -166,7 +167,7 @@ class ScriptedModelServer(StandIn):
 
 
 class _TurnResponse:
-    """One turn on its way to one client."""
+    """Sends one turn to one client."""
 
     def __init__(
         self, body: dict[str, Any], turn: ScriptedTurn, response: Response, pace: float, released: asyncio.Event
@@ -177,7 +178,7 @@ class _TurnResponse:
         self._wants_logprobs = turn.logprobs is not None and body.get("logprobs") is True
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created, self._model = int(time.time()), body.get("model") or MODEL_NAME
-        # Chunks differ in little, and every microsecond here is measured with the service.
+        # Chunks differ in few fields, and benchmarks measure this server's time together with the service's.
         fixed = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
         self._head = f"data: {_json(fixed)[:-1]},".encode()
 
@@ -215,7 +216,7 @@ class _TurnResponse:
                 if sent:
                     await self._pause(turn.delay_ms)
                 await response.write(self._chunk(delta.fields, self._logprobs(delta)))
-                await asyncio.sleep(0)  # other clients' turns
+                await asyncio.sleep(0)  # let the turns of other clients proceed
         if turn.effective_finish_reason is not None:
             await response.write(self._chunk({}, finish_reason=turn.effective_finish_reason))
         if self._wants_usage:
@@ -240,13 +241,13 @@ class _TurnResponse:
         return {"content": [token], "refusal": None}
 
     def _completion_body(self) -> dict[str, Any]:
-        """The answer of a call that does not stream."""
-        said = list(deltas(self._turn))
+        """The response body of a request without streaming."""
+        parts = list(deltas(self._turn))
         message: dict[str, Any] = {"role": "assistant", "content": self._turn.whole_text or None, "refusal": None}
-        reasoning = "".join(delta.fields["reasoning_content"] for delta in said if delta.kind == "reasoning")
+        reasoning = "".join(delta.fields["reasoning_content"] for delta in parts if delta.kind == "reasoning")
         if reasoning:
             message["reasoning_content"] = reasoning
-        calls = [delta.fields["tool_calls"][0] for delta in said if delta.kind == "call"]
+        calls = [delta.fields["tool_calls"][0] for delta in parts if delta.kind == "call"]
         if opened := [call for call in calls if "id" in call]:
             message["tool_calls"] = [
                 {
@@ -256,7 +257,7 @@ class _TurnResponse:
                 }
                 for call, scripted in zip(opened, self._turn.tool_calls, strict=True)
             ]
-        tokens = [found["content"][0] for delta in said if (found := self._logprobs(delta))]
+        tokens = [found["content"][0] for delta in parts if (found := self._logprobs(delta))]
         choice = {
             "index": 0,
             "message": message,
@@ -267,7 +268,7 @@ class _TurnResponse:
         return {**about, "choices": [choice], "usage": self._turn.usage}
 
     async def _apply_fault(self, sent: int) -> bool:
-        """Carry out the fault that is scripted after so many deltas; whether anything follows it."""
+        """Apply the fault that is scripted after `sent` deltas; return whether the response continues after it."""
         if sent == self._turn.hang_after:
             await self._hang()
         if sent == self._turn.cut_after:
@@ -276,7 +277,7 @@ class _TurnResponse:
         return True
 
     async def _hang(self) -> None:
-        """Raises `ConnectionError` where the client left before the release."""
+        """Wait for `release()`. Raises `ConnectionError` where the client disconnects before."""
         waits = {
             asyncio.ensure_future(self._released.wait()),
             asyncio.ensure_future(self._response.wait_until_client_closes()),
@@ -287,7 +288,7 @@ class _TurnResponse:
             for wait in waits:
                 wait.cancel()
         if not self._released.is_set():
-            raise ConnectionResetError("the client left")
+            raise ConnectionResetError("the client has disconnected")
 
     async def _pause(self, delay_ms: float) -> None:
         if delay_ms and self._pace:
@@ -295,6 +296,6 @@ class _TurnResponse:
 
 
 def _error(status: int, message: str) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
+    """An error body in OpenAI's format."""
     kind = _ERROR_TYPES.get(status, "server_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": _ERROR_CODES.get(status)}}

@@ -1,5 +1,6 @@
-"""The demo's parts and the real service on them. Mail, GitHub and the Main Service are always stand-ins; only the model
-may be real."""
+"""Starts the services that the demo uses, and the real service with them.
+
+Mail, GitHub and the Main Service are always stand-ins; only the model may be real."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.smtp import SmtpSink
 from app.errors import ConfigurationError
-from app.server import process as server
+from app.server import process
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -36,7 +37,7 @@ _USER_SETTING_PREFIXES = ("openai_", "aura_", "hitl_")
 
 
 def demo_settings() -> Settings:
-    """The user's settings of the model and of Aura itself; of every other service none, whatever the environment says.
+    """The settings of the environment for the model and for Aura; those for every other service are ignored.
 
     Raises `ConfigurationError`.
     """
@@ -49,7 +50,7 @@ def demo_settings() -> Settings:
 
 
 def fixtures() -> Path:
-    """In an installed package beside this file, in a checkout at its top."""
+    """The folder of the fixtures: beside this file in an installed package, at the top level in a checkout."""
     here = Path(__file__).parent
     return next(folder for folder in (here / "fixtures", here.parents[2] / "fixtures") if folder.is_dir())
 
@@ -59,7 +60,7 @@ def sample_events() -> list[str]:
 
 
 def listen(port: int) -> socket.socket:
-    """The demo's port, 0 for any; this machine only. Raises `ConfigurationError` where it is taken."""
+    """Listen on a port of 127.0.0.1, 0 for any free one. Raises `ConfigurationError` where the port is in use."""
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
@@ -68,7 +69,7 @@ def listen(port: int) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class DemoServices:
-    """The parts, started, and settings that lead to them."""
+    """The running services, and the settings with which Aura uses them."""
 
     settings: Settings
     redis: RedisServer
@@ -77,7 +78,7 @@ class DemoServices:
     main_service: MainServiceStandIn
     uses_scripted_model: bool
     one_time_codes: OneTimeCodes
-    """Whose links open the console, as somebody who may decide whatever the tenant asks."""
+    """Issues the codes of console links; their tokens have a role that may decide every request of the tenant."""
 
     @property
     def token(self) -> str:
@@ -85,15 +86,18 @@ class DemoServices:
 
     @asynccontextmanager
     async def run_service(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
-        """The service on that socket until the block is left; its address. `stop` is set when it ends by itself."""
+        """Run the service on the socket until the context exits; yields its address.
+
+        `stop` is set where the service ends earlier.
+        """
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        config = server.load_config(f"fd://{listener.detach()}")
+        config = process.load_config(f"fd://{listener.detach()}")
         config.loglevel = "WARNING"
         started = asyncio.Event()
         service = asyncio.create_task(
-            server.serve(self.settings, config, stop=stop, started=started, one_time_codes=self.one_time_codes)
+            process.serve(self.settings, config, stop=stop, started=started, one_time_codes=self.one_time_codes)
         )
-        service.add_done_callback(lambda _: stop.set())  # nobody shall wait for a service that is gone
+        service.add_done_callback(lambda _: stop.set())  # callers must not wait for a service that has ended
         service.add_done_callback(lambda _: started.set())
         try:
             await started.wait()
@@ -107,10 +111,10 @@ class DemoServices:
 
 @asynccontextmanager
 async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
-    """Start the parts; stop them when the block is left."""
+    """Start the services; stop them when the context exits."""
     uses_scripted_model = settings.openai_api_key is None
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(RedisServer("--appendonly", "yes"))  # as the service advises
+        redis = stack.enter_context(RedisServer("--appendonly", "yes"))  # the service warns where Redis is not durable
         mail = await stack.enter_async_context(SmtpSink())
         github_token = secrets.token_hex(16)
         github = await stack.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
