@@ -1,4 +1,4 @@
-"""A run that waits for a person, and what a test may do to it."""
+"""The fixture `waiting_run`: starts a run that waits for an approval, and what tests do with such a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FINAL_ANSWER = ScriptedTurn(text="보냈습니다.")
 
 @dataclass
 class WaitingRun:
-    """A run that waits for a person."""
+    """A run that waits for an approval, with its stream, its `hitl` frame and its tool."""
 
     aura: Aura
     stream: StreamReader
@@ -63,7 +63,7 @@ class WaitingRun:
         )
 
     async def expect_completed(self) -> list[Frame]:
-        """Read to the end of a run that was approved and ran its tool once."""
+        """Read the stream to its end; the run must have completed and executed its tool once."""
         frames = await self.stream.rest()
         check(frames)
         assert frames[-2]["status"] == "completed"
@@ -72,6 +72,7 @@ class WaitingRun:
         return frames
 
     async def expect_rejected(self, reason: str) -> list[Frame]:
+        """Read the stream to its end; the run must have been rejected with this reason, without executing its tool."""
         frames = await self.stream.rest()
         check(frames)
         assert types(frames)[-3:] == ["error", "end", DONE]

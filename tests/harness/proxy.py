@@ -1,4 +1,4 @@
-"""A TCP proxy that treats connections badly: cuts them at any byte, splits and merges what passes, refuses them."""
+"""A TCP proxy that injects faults: it cuts connections at any byte, splits and merges writes, refuses connections."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from app.dev.chaos.link import READ_BYTES, Relay, Side, until_either
 
 @dataclass(frozen=True)
 class ConnectionFaults:
-    """How one connection is treated; the default passes everything on as it comes.
+    """The faults of one connection; the default has none.
 
-    Bytes are those of the server's answers, HTTP heads included. `cut_after` 0 loses the answer of a request that the
-    server has seen.
+    Bytes are those of the server's responses, including the HTTP heads. With `cut_after=0` the server receives the
+    request and its response is lost.
     """
 
     cut_after: int | None = None
-    reset: bool = False  # the cut is an RST, not a FIN
-    refuse: bool = False  # closed before the server hears of it
-    piece_bytes: int | None = None  # split into writes of at most so many
-    merge_seconds: float = 0  # merge what comes within that time into one write
+    reset: bool = False  # cut with an RST instead of a FIN
+    refuse: bool = False  # close the connection before the server is connected
+    piece_bytes: int | None = None  # split the response into writes of at most this size
+    merge_seconds: float = 0  # merge what arrives within this time into one write
 
 
 @dataclass
 class ProxiedConnection:
-    """One connection that came through: the bytes in both directions, as far as they were passed on."""
+    """One accepted connection, and the bytes that were forwarded in both directions."""
 
     faults: ConnectionFaults
     request: bytes = b""
@@ -38,7 +38,7 @@ class ProxiedConnection:
 
 
 class CuttingProxy(Relay):
-    """The proxy, also an async context manager: 127.0.0.1, any free port, in front of `target` (an http URL).
+    """The proxy on a free port of 127.0.0.1, in front of `target` (an http URL); also an async context manager.
 
     The n-th connection gets the n-th of `faults`; later ones get `ConnectionFaults()`.
     """
@@ -50,7 +50,7 @@ class CuttingProxy(Relay):
         super().__init__(address.hostname, address.port)
         self._faults: Iterator[ConnectionFaults] = iter(faults)
         self.connections: list[ProxiedConnection] = []
-        """Every connection in the order in which they came in."""
+        """Every connection in the order of arrival."""
 
     @property
     def url(self) -> str:
@@ -67,21 +67,22 @@ class CuttingProxy(Relay):
         self.connections.append(connection)
         try:
             if not connection.faults.refuse:
-                await self._pass(connection, client)
+                await self._forward(connection, client)
         finally:
             if connection.faults.reset:
                 _reset(client.writer)
 
-    async def _pass(self, connection: ProxiedConnection, client: Side) -> None:
+    async def _forward(self, connection: ProxiedConnection, client: Side) -> None:
         reader, writer = await asyncio.open_connection(*self.target)
         try:
             await until_either(
-                self._requests(connection, client.reader, writer), self._answers(connection, reader, client.writer)
+                self._forward_requests(connection, client.reader, writer),
+                self._forward_responses(connection, reader, client.writer),
             )
         finally:
             writer.close()
 
-    async def _requests(
+    async def _forward_requests(
         self, connection: ProxiedConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while data := await reader.read(READ_BYTES):
@@ -89,10 +90,10 @@ class CuttingProxy(Relay):
             writer.write(data)
             await writer.drain()
 
-    async def _answers(
+    async def _forward_responses(
         self, connection: ProxiedConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Returns where the server closed or the cut is reached."""
+        """Forward the response until the server closes the connection or `cut_after` is reached."""
         faults = connection.faults
         while data := await self._read(reader, faults.merge_seconds):
             left = len(data) if faults.cut_after is None else faults.cut_after - len(connection.answer)
@@ -100,7 +101,7 @@ class CuttingProxy(Relay):
                 writer.write(piece)
                 await writer.drain()
                 if faults.piece_bytes is not None:
-                    await asyncio.sleep(0)  # a write of its own each, as far as the kernel lets them be
+                    await asyncio.sleep(0)  # so that each piece is a separate write
             connection.answer += data[:left]
             if left <= len(data) and faults.cut_after is not None:
                 return
@@ -121,6 +122,6 @@ def _pieces(data: bytes, size: int | None) -> Iterator[bytes]:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Closed, the kernel sends an RST: what the other side has not read yet is lost."""
+    """Make the kernel send an RST when the connection is closed; data that the other side has not read is lost."""
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

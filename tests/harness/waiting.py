@@ -1,4 +1,4 @@
-"""Waiting for what only storage or the system can show: bounded, never a bare sleep."""
+"""Waits for a condition that must be polled, with a time limit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _POLL_SECONDS = 0.01
 
 
 async def eventually(probe: Callable[[], T], seconds: float = 30) -> T:
-    """The first truthy value of `probe()`. Raises `AssertionError` when the time is up."""
+    """Poll `probe()` until its value is true, and return the value. Raises `AssertionError` after `seconds`."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not (seen := probe()):
-        assert loop.time() < until, f"it did not come true in {seconds} s; last seen: {seen!r}"
+    deadline = loop.time() + seconds
+    while not (value := probe()):
+        assert loop.time() < deadline, f"the condition was not met within {seconds} s; last value: {value!r}"
         await asyncio.sleep(_POLL_SECONDS)
-    return seen
+    return value
