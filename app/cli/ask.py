@@ -1,4 +1,4 @@
-"""`aura ask`: a run in the terminal."""
+"""The command `aura ask`: starts a run, or attaches to one, and shows it in the terminal."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from typing import Any, Literal
 
 import click
 
-from app.cli.options import Asker, approve_option, asker_options, context_option, reject_option
+from app.cli.options import ServiceAccess, access_options, approve_option, context_option, reason_option, reject_option
 
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("--attach", "session_id", metavar="SESSION", help="Show a run that exists instead of starting one.")
-@asker_options
+@click.option("--attach", "session_id", metavar="SESSION", help="Show an existing run instead of starting one.")
+@access_options
 @context_option
 @approve_option
 @reject_option
-@click.option("--reason", help="Why, with --reject.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+@reason_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 def ask(
     *,
     prompt: str | None,
     session_id: str | None,
-    asker: Asker,
+    access: ServiceAccess,
     context: dict[str, Any],
     verdict: Literal["approve", "reject"] | None,
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """Ask PROMPT of a running service and show the run as it goes; approvals are asked here.
+    """Send PROMPT to a running service and show the run as it proceeds. You decide its approvals here.
 
-    Ends with 0 completed, 1 not completed, 2 refused, 130 Ctrl-C (the run goes on).
+    The exit code is 0 if the run completed, 1 if it did not complete, 2 if the service refused it, and 130 after
+    Ctrl-C (the run continues).
     """
-    from app.dev.ask import conversation as asking
+    from app.dev.ask import conversation
 
     if (prompt is None) == (session_id is None):
         raise click.UsageError("give a PROMPT, or --attach SESSION")
     if reason is not None and verdict != "reject":
-        raise click.UsageError("--reason goes with --reject")
-    client = asker.client()
-    policy = asking.Policy(verdict, reason, is_interactive=asking.at_terminal() and not as_json)
+        raise click.UsageError("--reason needs --reject")
+    client = access.client()
+    is_interactive = conversation.is_at_terminal() and not as_json
+    policy = conversation.ApprovalPolicy(verdict, reason, is_interactive=is_interactive)
     stream = client.run(prompt, context) if prompt is not None else client.attach(session_id or "")
-    sys.exit(asking.in_terminal(client, stream, policy, prompt=prompt, as_json=as_json))
+    sys.exit(conversation.run_in_terminal(client, stream, policy, prompt=prompt, as_json=as_json))

@@ -1,23 +1,17 @@
-"""`aura diagram`, `aura timeline`: the machine, and runs as they went through it."""
+"""The command `aura diagram`: draws the state machine, or checks its properties."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from app.cli.options import Asker, asker_options, deliver, output_option
+from app.cli.options import ServiceAccess, access_options, output_option, write_output
 
 if TYPE_CHECKING:
     from app.web.diagrams import DiagramFormat
-
-Answer = TypeVar("Answer")
-_COLUMNS = 120
-"""Where there is no terminal to ask."""
 
 
 @click.command()
@@ -26,33 +20,36 @@ _COLUMNS = 120
     type=click.Choice(["mermaid", "dot", "svg", "png", "json", "table"]),
     default="mermaid",
     show_default=True,
-    help="`json` is a machine config that XState loads.",
+    help="Choose the format; `json` is a machine configuration that XState loads.",
 )
-@click.option("--session", "session_id", metavar="SESSION", help="Mark where this run of a running service stands.")
+@click.option("--session", "session_id", metavar="SESSION", help="Mark the state of this run of a running service.")
 @output_option
-@click.option("--check", is_flag=True, help="Prove the machine's properties instead, and print them.")
-@asker_options
-def diagram(*, format: DiagramFormat, session_id: str | None, output: Path | None, check: bool, asker: Asker) -> None:
-    """Draw the state machine, from the table that runs.
+@click.option("--check", is_flag=True, help="Prove the properties of the machine instead, and print them.")
+@access_options
+def diagram(
+    *, format: DiagramFormat, session_id: str | None, output: Path | None, check: bool, access: ServiceAccess
+) -> None:
+    """Draw the state machine from the transition table that the service runs.
 
-    With --check, ends with 1 if a property does not hold.
+    With --check, the exit code is 1 if a property does not hold.
     """
     if check:
         if session_id or output:
-            raise click.UsageError("--check goes with neither --session nor --output")
-        sys.exit(_prove())
+            raise click.UsageError("--check cannot be combined with --session or --output")
+        sys.exit(_check_properties())
     if session_id is None:
         from app.web.diagrams import draw
 
         drawing = draw(format)
     else:
-        drawing = _fetched(asker, "/aura/fsm/diagram", bytes, format=format, sessionId=session_id)
+        drawing = access.fetch("/aura/fsm/diagram", bytes, format=format, sessionId=session_id)
     if format == "png" and output is None and sys.stdout.isatty():
-        raise click.UsageError("a PNG is not for the terminal: give --output FILE")
-    deliver(drawing, output)
+        raise click.UsageError("a PNG cannot be shown in a terminal: give --output FILE")
+    write_output(drawing, output)
 
 
-def _prove() -> int:
+def _check_properties() -> int:
+    """Print each property of the machine with its proof or counterexample; return the exit code."""
     from statemachine.checking import check
 
     proofs = check()
@@ -64,50 +61,3 @@ def _prove() -> int:
     broken = sum(not proof.holds for proof in proofs)
     click.echo(f"{len(proofs) - broken} of {len(proofs)} properties hold")
     return 1 if broken else 0
-
-
-@click.command()
-@click.argument("session_id", metavar="SESSION")
-@click.option(
-    "--format",
-    type=click.Choice(["chart", "json", "trace"]),
-    default="chart",
-    show_default=True,
-    help="`trace` opens in Perfetto and chrome://tracing.",
-)
-@output_option
-@asker_options
-def timeline(*, session_id: str, format: Literal["chart", "json", "trace"], output: Path | None, asker: Asker) -> None:
-    """Show where the time of a run went: states, model turns, tools, waits, decisions."""
-    from urllib.parse import quote
-
-    from app.dev.ask.chart import chart, indented, timeline_of
-
-    path = f"/aura/runs/{quote(session_id, safe='')}/timeline"
-    if format == "trace":
-        deliver(_fetched(asker, path, bytes, format="trace"), output)
-        return
-    shown = _fetched(asker, path, timeline_of)
-    is_terminal = output is None and sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else _COLUMNS
-    text = chart(shown, width=width, is_coloured=is_terminal) if format == "chart" else indented(shown)
-    deliver(text.encode(), output)
-
-
-def _fetched(asker: Asker, path: str, read: Callable[[bytes], Answer], **parameters: str) -> Answer:
-    """What the service answers. Ends the command with one line and 2 where it does not, or not what is expected."""
-    import asyncio
-
-    from app.client.answers import ClientError
-
-    client = asker.client()
-
-    async def fetch() -> bytes:
-        async with client:
-            return await client.fetch(path, **parameters)
-
-    try:
-        return read(asyncio.run(fetch()))
-    except ClientError as error:
-        click.echo(f"aura: {error}", err=True)
-        sys.exit(2)

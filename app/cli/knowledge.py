@@ -1,4 +1,4 @@
-"""`aura knowledge stats | search | rebuild`: what the platform's domain events have left to be found."""
+"""The command `aura knowledge stats | search | rebuild`: inspects the index of the platform's domain events."""
 
 from __future__ import annotations
 
@@ -18,71 +18,79 @@ ResultT = TypeVar("ResultT")
 
 @click.group()
 def knowledge() -> None:
-    """The workspace's events: how many there are, what a search finds, make the index again."""
+    """Inspect the workspace's events: count them, search them, rebuild the index."""
 
 
 @knowledge.command()
 def stats() -> None:
-    """What Redis keeps of each tenant, and how many messages were malformed."""
+    """Show what Redis stores for each tenant, and how many messages were malformed."""
 
-    async def look(knowledge: Knowledge) -> tuple[list[LogSummary], dict[str, int]]:
+    async def read(knowledge: Knowledge) -> tuple[list[LogSummary], dict[str, int]]:
         events = knowledge.events
         return [await events.summary(tenant) for tenant in await events.list_tenants()], await events.malformed_counts()
 
-    summaries, refused = _with_knowledge(look)
+    summaries, malformed = _with_knowledge(read)
     row = "{:<24} {:>8} {:>8} {:>9}  {:<17} {}"
     click.echo(row.format("tenant", "events", "vectors", "KiB", "oldest", "newest"))
     for summary in sorted(summaries, key=lambda each: -each.events):
-        times = (_minute(summary.oldest), _minute(summary.newest))
+        times = (_format_minute(summary.oldest), _format_minute(summary.newest))
         size = f"{summary.bytes / 1024:,.0f}"
         click.echo(row.format(summary.tenant_id, summary.events, summary.vectors, size, *times))
-    for reason, count in sorted(refused.items()):
+    for reason, count in sorted(malformed.items()):
         click.echo(f"malformed: {count} {reason}")
 
 
 @knowledge.command()
 @click.argument("query")
-@click.option("--tenant", required=True, help="Whose workspace.")
-@click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="From this time on, UTC.")
-@click.option("--type", "types", multiple=True, help="Only this kind, e.g. mail or approval; may be repeated.")
-@click.option("--limit", type=click.IntRange(1, 50), default=5, show_default=True)
+@click.option("--tenant", required=True, help="Search the workspace of this tenant.")
+@click.option(
+    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Find only events from this time on (UTC)."
+)
+@click.option(
+    "--type", "types", multiple=True, help="Find only events of this type, e.g. mail or approval; may be repeated."
+)
+@click.option("--limit", type=click.IntRange(1, 50), default=5, show_default=True, help="Show at most this many.")
 def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str, ...], limit: int) -> None:
-    """Find what the agent would find for QUERY. Without AURA_KNOWLEDGE_PATH or _URL the index is made for
-    this search."""
+    """Find what the agent would find for QUERY.
+
+    If neither AURA_KNOWLEDGE_PATH nor AURA_KNOWLEDGE_URL is set, the index is built for this search alone.
+    """
     from app.ports.knowledge import Query
 
-    asked = Query(query, since.replace(tzinfo=UTC).timestamp() if since else None, types, limit)
+    request = Query(query, since.replace(tzinfo=UTC).timestamp() if since else None, types, limit)
 
     async def find(knowledge: Knowledge) -> SearchResult:
         await knowledge.catch_up(tenant)
-        return await knowledge.search(tenant, asked)
+        return await knowledge.search(tenant, request)
 
     found = _with_knowledge(find)
     for hit in found.hits:
-        click.secho(f"{hit.event.id}  {hit.event.type}  {_minute(hit.event.at)}  {hit.event.title}", bold=True)
+        click.secho(f"{hit.event.id}  {hit.event.type}  {_format_minute(hit.event.at)}  {hit.event.title}", bold=True)
         click.echo(f"  {' '.join(hit.excerpt.split())}")
     click.echo(f"{len(found.hits)} found by {'words and meaning' if found.used_vectors else 'words'}")
 
 
 @knowledge.command()
 def rebuild() -> None:
-    """Have every running process make its index again from Redis, and a kept one (AURA_KNOWLEDGE_PATH, _URL) here
-    and now."""
+    """Make every running process rebuild its index from Redis.
+
+    An index that is stored (AURA_KNOWLEDGE_PATH, AURA_KNOWLEDGE_URL) is rebuilt by this command before it exits.
+    """
     from app.settings import Settings
 
-    async def again(knowledge: Knowledge) -> tuple[int, int]:
-        heard = await knowledge.events.start_generation()
+    async def start(knowledge: Knowledge) -> tuple[int, int]:
+        notified = await knowledge.events.start_generation()
         settings = Settings.from_environment()
         if settings.aura_knowledge_path is None and settings.aura_knowledge_url is None:
-            return heard, 0
-        return heard, sum([await knowledge.catch_up(tenant) for tenant in await knowledge.events.list_tenants()])
+            return notified, 0
+        return notified, sum([await knowledge.catch_up(tenant) for tenant in await knowledge.events.list_tenants()])
 
-    heard, entries = _with_knowledge(again)
-    click.echo(f"{heard} running process(es) were told; {entries} entries indexed here")
+    notified, entries = _with_knowledge(start)
+    click.echo(f"{notified} running process(es) were notified; {entries} entries indexed here")
 
 
 def _with_knowledge(work: Callable[[Knowledge], Awaitable[ResultT]]) -> ResultT:
-    """Do it with parts of this command's own."""
+    """Run `work` with a `Knowledge` that is opened for this command from the settings of the environment."""
     from app import logs
     from app.bootstrap import own_knowledge
     from app.settings import Settings
@@ -97,5 +105,5 @@ def _with_knowledge(work: Callable[[Knowledge], Awaitable[ResultT]]) -> ResultT:
     return asyncio.run(main())
 
 
-def _minute(at: float | None) -> str:
+def _format_minute(at: float | None) -> str:
     return "-" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")

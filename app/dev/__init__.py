@@ -1,1 +1,1 @@
-"""Programs for development and operation: `aura ask`, `aura demo`, `aura chaos`. The service never imports them."""
+"""Programs for development and operation: `aura ask`, `aura demo` and `aura chaos`. The service never imports them."""

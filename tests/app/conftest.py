@@ -3,10 +3,10 @@
 import pytest
 
 from app import logs
-from tests.harness.approvals import asked
+from tests.harness.approvals import waiting_run
 from tests.harness.clients import mail, mailing
 
-__all__ = ["asked", "mail", "mailing"]
+__all__ = ["mail", "mailing", "waiting_run"]
 
 
 @pytest.fixture(autouse=True)

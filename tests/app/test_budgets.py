@@ -19,7 +19,7 @@ from app.redis import scripts
 from app.redis.wire.protocol import RedisProtocol
 from statemachine.frames import FRAME_LIMIT_BYTES
 from tests.harness.frames import answer, check
-from tests.harness.raw import MakeSettings, whole
+from tests.harness.raw import MakeSettings, read_stream
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteArguments, calling, risky
 from tests.harness.waiting import eventually
@@ -50,12 +50,12 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
 ) -> None:
     async with running(settings(aura_lease_seconds=60)) as aura:
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4), ScriptedTurn(text=TEXT, chunk_chars=4))
-        await whole(aura)  # the scripts are loaded
+        await read_stream(aura)  # the scripts are loaded
         with (
             counted(monkeypatch, RedisProtocol, "send") as round_trips,
             counted(monkeypatch, completion, "_read") as parses,
         ):
-            _, frames = await whole(aura)
+            _, frames = await read_stream(aura)
         check(frames)
         assert answer(frames) == TEXT
         chunks = len(TEXT) / 4
@@ -73,7 +73,7 @@ async def test_text_that_comes_token_by_token_costs_less_than_a_round_trip_a_tok
     async with running(settings(aura_lease_seconds=60)) as aura:
         model.play(ScriptedTurn(text=TEXT[:400], chunk_chars=4, delay_ms=5))
         with counted(monkeypatch, RedisProtocol, "send") as round_trips:
-            _, frames = await whole(aura)
+            _, frames = await read_stream(aura)
         check(frames)
         tokens = 100
         assert sum(frame.type == "content" for frame in frames) <= tokens / 2

@@ -12,7 +12,7 @@ import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
-from tests.harness.nursery import Nursery
+from tests.harness.fork_server import ForkServer
 from tests.harness.process import ServeProcess
 from tests.harness.service import SECRET
 
@@ -23,7 +23,7 @@ LEASE_SECONDS = 2
 class Nodes:
     """Starts nodes that share a Redis and a model; ends them with the test."""
 
-    nursery: Nursery
+    fork_server: ForkServer
     environment: dict[str, str]
     stack: AsyncExitStack
     started: list[ServeProcess] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Nodes:
     def prepare(self, *arguments: str, port: int | None = None, **environment: Any) -> ServeProcess:
         """A node that is not started yet."""
         given = {name: str(value) for name, value in environment.items()}
-        return ServeProcess(self.nursery, {**self.environment, **given}, *arguments, port=port)
+        return ServeProcess(self.fork_server, {**self.environment, **given}, *arguments, port=port)
 
     async def start(self, *arguments: str, port: int | None = None, **environment: Any) -> ServeProcess:
         node = await self.stack.enter_async_context(self.prepare(*arguments, port=port, **environment))
@@ -57,23 +57,23 @@ def environment(redis_url: str, model: ScriptedModelServer) -> dict[str, str]:
 
 @pytest.fixture
 async def nodes(
-    nursery: Nursery, redis_server: RedisServer, redis_client: redis.Redis, model: ScriptedModelServer
+    fork_server: ForkServer, redis_server: RedisServer, redis_client: redis.Redis, model: ScriptedModelServer
 ) -> AsyncIterator[Nodes]:
     """On the session's Redis, emptied."""
     async with AsyncExitStack() as stack:
-        nodes = Nodes(nursery, environment(redis_server.url, model), stack)
+        nodes = Nodes(fork_server, environment(redis_server.url, model), stack)
         yield nodes
         _fail_on_tracebacks(nodes)
 
 
 @pytest.fixture
-async def nodes_on(nursery: Nursery, model: ScriptedModelServer) -> AsyncIterator[Callable[[str], Nodes]]:
+async def nodes_on(fork_server: ForkServer, model: ScriptedModelServer) -> AsyncIterator[Callable[[str], Nodes]]:
     """On a Redis of the test's own (its URL)."""
     async with AsyncExitStack() as stack:
         made: list[Nodes] = []
 
         def make(redis_url: str) -> Nodes:
-            made.append(Nodes(nursery, environment(redis_url, model), stack))
+            made.append(Nodes(fork_server, environment(redis_url, model), stack))
             return made[-1]
 
         yield make

@@ -24,8 +24,8 @@ class HeldSmtp(SmtpSink):
 
     def __init__(self) -> None:
         super().__init__()
-        self.go_on = asyncio.Event()
+        self.unblocked = asyncio.Event()
 
-    async def keep(self, mail: ReceivedMail) -> None:
-        await super().keep(mail)
-        await self.go_on.wait()
+    async def store(self, mail: ReceivedMail) -> None:
+        await super().store(mail)
+        await self.unblocked.wait()

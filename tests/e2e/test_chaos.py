@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from app.dev.chaos import plan, takeover
-from app.dev.chaos.clients import DONE_BODY, Answer, Decided, Frame, Record
-from app.dev.chaos.cluster import Injected
-from app.dev.chaos.plan import Fault, FaultKind, Kind, RunPlan
+from app.dev.chaos.clients import DONE_BODY, ClientDecision, Frame, RunRecord, Verdict
+from app.dev.chaos.cluster import InjectedFault
+from app.dev.chaos.plan import Fault, FaultKind, RunKind, RunPlan
 from app.dev.chaos.takeover import Takeovers
 from app.dev.chaos.verdict import Evidence, judge
-from tests.harness.nursery import ROOT
+from tests.harness.fork_server import ROOT
 from tests.harness.waiting import eventually
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -41,8 +41,8 @@ def test_a_seed_makes_one_plan() -> None:
 
 def test_the_runs_are_of_every_kind_and_meet_every_fate() -> None:
     runs = plan.runs(1, 300)
-    assert {run.kind for run in runs} == set(Kind)
-    assert {run.decider for run in runs} == set(plan.Decider)
+    assert {run.kind for run in runs} == set(RunKind)
+    assert {run.decision_path for run in runs} == set(plan.DecisionPath)
     assert any(run.rejects for run in runs)
     assert any(run.cancels_after for run in runs)
     assert {run.skips_unknown for run in runs} == {True, False}
@@ -54,10 +54,10 @@ def test_a_node_is_hit_every_so_often_and_only_one_is_away_for_long() -> None:
     assert {fault.kind for fault in faults} == set(FaultKind)
     assert {fault.node for fault in faults} == {0, 1, 2}
     assert all(later.at_seconds - earlier.at_seconds == 2 for earlier, later in pairwise(faults))
-    away = [fault for fault in faults if fault.lasts_seconds > 10 and not fault.kind.is_of_redis]
-    assert all(earlier.at_seconds + earlier.lasts_seconds <= later.at_seconds for earlier, later in pairwise(away))
+    away = [fault for fault in faults if fault.duration_seconds > 10 and not fault.kind.affects_redis]
+    assert all(earlier.at_seconds + earlier.duration_seconds <= later.at_seconds for earlier, later in pairwise(away))
     for long in away:
-        meanwhile = [f for f in faults if long.at_seconds < f.at_seconds < long.at_seconds + long.lasts_seconds]
+        meanwhile = [f for f in faults if long.at_seconds < f.at_seconds < long.at_seconds + long.duration_seconds]
         assert all(fault.node != long.node for fault in meanwhile)
 
 
@@ -77,7 +77,7 @@ def ended(id: int, status: str = "completed") -> list[Frame]:
 LOG = [frame(1, "start"), frame(2, "content", content="하나 "), frame(3, "content", content="둘"), *ended(4)]
 
 
-def run_plan(kind: Kind = Kind.ANSWER) -> RunPlan:
+def run_plan(kind: RunKind = RunKind.ANSWER) -> RunPlan:
     return replace(plan.runs(1, 1)[0], kind=kind, text="하나 둘")
 
 
@@ -85,8 +85,8 @@ def findings(
     seen: Sequence[Frame] = LOG,
     log: Sequence[Frame] = LOG,
     *,
-    kind: Kind = Kind.ANSWER,
-    said: Sequence[tuple[str, Answer]] = (),
+    kind: RunKind = RunKind.ANSWER,
+    said: Sequence[tuple[str, Verdict]] = (),
     cancelled: bool = False,
     mails: int = 0,
     pulls: int = 0,
@@ -94,8 +94,8 @@ def findings(
 ) -> dict[str, int]:
     """The counts that are not zero."""
     run = run_plan(kind)
-    decisions = [Decided(f"req-{i}", tool, answer, i > 0, answer) for i, (tool, answer) in enumerate(said)]
-    record = Record(run, SESSION, list(seen), decisions, cancelled)
+    decisions = [ClientDecision(f"req-{i}", tool, answer, i > 0, answer) for i, (tool, answer) in enumerate(said)]
+    record = RunRecord(run, SESSION, list(seen), decisions, cancelled)
     given: dict[str, Any] = {
         "records": [record],
         "logs": {SESSION: log},
@@ -170,16 +170,16 @@ SENT, REFUSED = ("send_email", "approved"), ("send_email", "skipped")
     ],
 )
 def test_a_tool_runs_as_often_as_a_person_allowed(
-    said: list[tuple[str, Answer]], mails: int, expected: dict[str, int]
+    said: list[tuple[str, Verdict]], mails: int, expected: dict[str, int]
 ) -> None:
-    assert findings(kind=Kind.MAIL, said=said, mails=mails) == expected
+    assert findings(kind=RunKind.MAIL, said=said, mails=mails) == expected
 
 
 def test_a_rejected_tool_never_runs() -> None:
     log = [LOG[0], *ended(4, "rejected")]
-    said: list[tuple[str, Answer]] = [("github_create_pr", "rejected")]
-    assert findings(log, log, kind=Kind.PULL_REQUEST, said=said) == {}
-    assert findings(log, log, kind=Kind.PULL_REQUEST, said=said, pulls=1) == {"tools_run_twice": 1}
+    said: list[tuple[str, Verdict]] = [("github_create_pr", "rejected")]
+    assert findings(log, log, kind=RunKind.PULL_REQUEST, said=said) == {}
+    assert findings(log, log, kind=RunKind.PULL_REQUEST, said=said, pulls=1) == {"tools_run_twice": 1}
 
 
 def test_runs_of_nobody_runs_never_begun_and_broken_nodes_are_told() -> None:
@@ -204,8 +204,8 @@ def claimed(second: float) -> dict[str, Any]:
     return line(second, "run.taken_over", from_node="node-a", session_id=SESSION)
 
 
-def fault(kind: FaultKind, since: float, until: float, node: int = 0) -> Injected:
-    return Injected(kind, node, T0 + since, T0 + until)
+def fault(kind: FaultKind, since: float, until: float, node: int = 0) -> InjectedFault:
+    return InjectedFault(kind, node, T0 + since, T0 + until)
 
 
 def test_a_takeover_counts_from_the_first_fault_of_the_owner() -> None:

@@ -44,11 +44,11 @@ async def test_the_main_job_with_an_approval(
         )
         client = Follower("메일")
         async with first.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             response = await second.decide("approve", hitl["requestId"])
             assert response.status_code == 200
-            await client.take(stream, of_type("timeline_step_update"))
-            await client.take(stream)
+            await client.collect(stream, of_type("timeline_step_update"))
+            await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == DONE
         for frame in client.seen[:-1:3]:

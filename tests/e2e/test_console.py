@@ -16,8 +16,8 @@ from playwright.async_api import Browser, Locator, Page, expect
 from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from tests.harness.browser import Console, Demo, chromium, needs_chromium
-from tests.harness.gateways import behind, program
-from tests.harness.nursery import Nursery
+from tests.harness.fork_server import ForkServer
+from tests.harness.gateways import find_program, run_proxy
 from tests.harness.process import Command, free_port
 from tests.harness.proxy import CuttingProxy
 from tests.harness.service import FIXTURES
@@ -42,7 +42,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def demo(browser: Browser, nursery: Nursery) -> AsyncIterator[Demo]:
+async def demo(browser: Browser, fork_server: ForkServer) -> AsyncIterator[Demo]:
     """One for all tests of a worker; its scenarios answer where a test plays no turns of its own."""
     port = free_port()
     async with AsyncExitStack() as parts:
@@ -53,8 +53,8 @@ async def demo(browser: Browser, nursery: Nursery) -> AsyncIterator[Demo]:
             "OPENAI_BASE_URL": model.base_url,
             "OPENAI_MODEL": MODEL_NAME,
         }
-        command = await parts.enter_async_context(Command(nursery, environment, "demo", "--port", str(port)))
-        await command.until("or all of it in one")
+        command = await parts.enter_async_context(Command(fork_server, environment, "demo", "--port", str(port)))
+        await command.wait_for_output("or all of it in one")
         yield Demo(command, model, browser, f"http://127.0.0.1:{port}")
 
 
@@ -160,7 +160,7 @@ async def test_an_edited_approval_sends_the_edited_mail(demo: Demo) -> None:
         await expect(row).to_have_count(0)
         await page.locator(".tool[data-tool=send_email] summary").click()
         await expect(page.locator(".tool[data-tool=send_email]")).to_contain_text("회의가 월요일로 바뀌었습니다")
-    await demo.command.until("│ Subject  회의가 월요일로 바뀌었습니다")
+    await demo.command.wait_for_output("│ Subject  회의가 월요일로 바뀌었습니다")
 
 
 async def test_a_rejection_tells_why(demo: Demo) -> None:
@@ -259,9 +259,9 @@ async def test_what_the_screen_shows_goes_along(demo: Demo) -> None:
         await expect(page.locator("#answer-text")).to_contain_text("11, msg-7")
 
 
-@pytest.mark.skipif(program("nginx") is None, reason="nginx is not installed (apt-get install nginx)")
+@pytest.mark.skipif(find_program("nginx") is None, reason="nginx is not installed (apt-get install nginx)")
 async def test_behind_the_gateway_every_path_begins_with_api(demo: Demo, tmp_path: Path) -> None:
-    async with behind("nginx", demo.url, tmp_path) as gateway:
+    async with run_proxy("nginx", demo.url, tmp_path) as gateway:
         address = demo.link.replace(demo.url, f"{gateway.url}/api")
         async with demo.visiting(address) as console:
             await start(console.page, "안녕하세요")

@@ -29,11 +29,11 @@ async def test_approved_through_the_other_node(nodes: Nodes, model: ScriptedMode
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             response = await second.decide("approve", hitl["requestId"])
             assert (response.status_code, response.json()["data"]["status"]) == (200, "approved")
-            await client.take(stream, of_type("timeline_step_update"))
-            await client.take(stream)
+            await client.collect(stream, of_type("timeline_step_update"))
+            await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == DONE
         assert len(smtp.messages) == 1
@@ -70,7 +70,7 @@ async def test_decided_in_redis(
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with node.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             session_id = str(hitl["sessionId"])
             assert redis_client.pubsub_channels("hitl:channel:*") == [f"hitl:channel:{session_id}"]
             (key,) = redis_client.keys("checkpoint:*")
@@ -78,8 +78,8 @@ async def test_decided_in_redis(
             assert checkpoint["state"] == "awaiting_approval"
             assert checkpoint["pending_approvals"][0]["request_id"] == hitl["requestId"]
             decide(redis_client, session_id, str(hitl["requestId"]))
-            await client.take(stream, of_type("timeline_step_update"))
-            await client.take(stream)
+            await client.collect(stream, of_type("timeline_step_update"))
+            await client.collect(stream)
         check(client.seen)
         assert client.seen[-2]["status"] == "completed"
         stored = json.loads(str(redis_client.get(f"hitl:request:{hitl['requestId']}")))
@@ -93,14 +93,14 @@ async def test_two_nodes_decide_at_once_and_one_counts(nodes: Nodes, model: Scri
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
 
             async def approve(node: ServeProcess) -> tuple[int, str]:
                 response = await node.decide("approve", hitl["requestId"], as_=headers(), reason=node.url)
                 return response.status_code, response.json()["data"]["reason"]
 
             answers = await asyncio.gather(*(approve(node) for node in (first, second) * 5))
-            await client.take(stream)
+            await client.collect(stream)
         assert sorted(status for status, _ in answers) == [200] + [409] * 9
         assert len({reason for _, reason in answers}) == 1
         assert len(smtp.messages) == 1

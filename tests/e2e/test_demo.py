@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.harness.nursery import ROOT, Nursery
+from tests.harness.fork_server import ROOT, ForkServer
 from tests.harness.process import Command, free_port
 
 SCREEN = {"activeApp": "mail", "path": "/mail", "selectedItemIds": [11, "msg-7"]}
@@ -31,9 +31,9 @@ Demo = Callable[..., Command]
 
 
 @pytest.fixture
-def demo(nursery: Nursery) -> Demo:
+def demo(fork_server: ForkServer) -> Demo:
     def make(*arguments: str, in_terminal: bool = False, **environment: str) -> Command:
-        return Command(nursery, {**HOSTILE, **environment}, "demo", *arguments, in_terminal=in_terminal)
+        return Command(fork_server, {**HOSTILE, **environment}, "demo", *arguments, in_terminal=in_terminal)
 
     return make
 
@@ -73,7 +73,7 @@ def left_nothing_behind(output: str) -> None:
 )
 async def test_prompt_runs_to_its_end(demo: Demo, prompt: str, more: tuple[str, ...], said: list[str]) -> None:
     async with demo("--prompt", prompt, *more) as command:
-        assert await command.ended() == 0, command.output
+        assert await command.wait_for_exit() == 0, command.output
     assert f"▶ {prompt}" in command.output
     for words in (*said, "scripted", "● planning", "● content → done", "✔ completed"):
         assert words in command.output
@@ -104,7 +104,7 @@ async def test_the_command_itself() -> None:
 
 async def test_rejected_prompt_is_code_1_and_does_nothing(demo: Demo) -> None:
     async with demo("--prompt", "메일을 보내주세요", "--reject", "--reason", "수신자 오류") as command:
-        assert await command.ended() == 1
+        assert await command.wait_for_exit() == 1
     assert "✗ RejectionError: 수신자 오류" in command.output
     assert "the mail sink received" not in command.output
 
@@ -113,7 +113,7 @@ async def test_real_model_is_used_where_its_key_is_set(demo: Demo) -> None:
     """The address is one where nobody is: the run ends with the model's error, which shows who was asked."""
     real = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
     async with demo("--prompt", "안녕하세요", **real) as command:
-        assert await command.ended() == 1
+        assert await command.wait_for_exit() == 1
     assert "real      the model: gpt-4o-mini" in command.output
     assert "ModelError" in command.output
 
@@ -121,19 +121,19 @@ async def test_real_model_is_used_where_its_key_is_set(demo: Demo) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--approve",), "--approve and --reject go with --prompt"),
-        (("--prompt", "x", "--reason", "y"), "--reason goes with --reject"),
+        (("--approve",), "--approve and --reject need --prompt"),
+        (("--prompt", "x", "--reason", "y"), "--reason needs --reject"),
     ],
 )
 async def test_usage_is_refused(demo: Demo, arguments: tuple[str, ...], said: str) -> None:
     async with demo(*arguments) as command:
-        assert await command.ended() == 2
+        assert await command.wait_for_exit() == 2
     assert said in command.output
 
 
 async def test_bad_setting_is_one_line(demo: Demo) -> None:
     async with demo("--prompt", "안녕하세요", AURA_MAX_TURNS="many") as command:
-        assert await command.ended() == 2
+        assert await command.wait_for_exit() == 2
     assert command.output.count("\n") == 1
     assert "AURA_MAX_TURNS" in command.output
 
@@ -142,7 +142,7 @@ async def test_port_that_is_taken_is_one_line(demo: Demo) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with demo("--port", str(port)) as command:
-            assert await command.ended() == 2
+            assert await command.wait_for_exit() == 2
     (line,) = command.output.splitlines()
     assert f"port {port}" in line
     assert "--port" in line
@@ -165,14 +165,14 @@ class Serving:
 async def test_service_stops_and_leaves_nothing_behind(demo: Demo, how: signal.Signals) -> None:
     port = free_port()
     async with demo("--port", str(port)) as command, httpx2.AsyncClient(timeout=30) as client:
-        await command.until("지금 몇 시예요?")
+        await command.wait_for_output("지금 몇 시예요?")
         served = Serving(command, port)
         assert (await client.get(f"{served.url}/ready")).status_code == 200
         asked = {"prompt": "안녕하세요"}
         answer = await client.post(f"{served.url}/aura/test/stream", json=asked, headers=served.headers)
         assert answer.text.endswith("data: [DONE]\n\n")
         command.signal(how)
-        assert await command.ended() == 0
+        assert await command.wait_for_exit() == 0
         left_nothing_behind(command.output)
 
 
@@ -180,7 +180,7 @@ async def test_lines_to_paste_work(demo: Demo, tmp_path: Path) -> None:
     """As they are printed, but for `redis-cli`, which need not be installed: what it would send is sent by hand."""
     port = free_port()
     async with demo("--port", str(port)) as command:
-        await command.until("지금 몇 시예요?")
+        await command.wait_for_output("지금 몇 시예요?")
         pasted, _, telling = command.output.partition("# 1. ")[2].partition("# or all of it")[0].partition("# 6. ")
         redis_port = int(pasted.partition("redis-cli -p ")[2].split()[0])
         published = re.search(r"^redis-cli.*\n.*$", pasted, flags=re.MULTILINE)
@@ -228,15 +228,15 @@ async def shell(script: str, folder: Path) -> str:
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_prompt_that_is_stopped_leaves_nothing_behind(demo: Demo, how: signal.Signals, code: int) -> None:
     async with demo("--prompt", "메일을 보내주세요") as command:
-        await command.until("waiting for a decision")
+        await command.wait_for_output("waiting for a decision")
         command.signal(how)
-        assert await command.ended() == code
+        assert await command.wait_for_exit() == code
     left_nothing_behind(command.output)
 
 
 async def test_person_at_the_terminal_is_asked(demo: Demo) -> None:
     async with demo("--prompt", "메일을 보내주세요", in_terminal=True) as command:
-        await command.until("s left)")
+        await command.wait_for_output("s left)")
         command.type("y")
-        assert await command.ended() == 0, command.output
+        assert await command.wait_for_exit() == 0, command.output
     assert "✔ approved" in command.output

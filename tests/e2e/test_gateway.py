@@ -17,7 +17,7 @@ from tests.e2e.conftest import Nodes
 from tests.e2e.mail import asks_for_mail, mail_settings
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import answer, check
-from tests.harness.gateway import Gateway, treated
+from tests.harness.gateway import Gateway, transform_buffer
 from tests.harness.service import Client, headers
 
 KOREAN = "가나다라마바사아자차카타파하 🇰🇷 뷁쀍 " * 150
@@ -32,7 +32,7 @@ class Browser(Client):
 
 
 @asynccontextmanager
-async def behind(url: str) -> AsyncIterator[tuple[Gateway, Browser]]:
+async def run_gateway(url: str) -> AsyncIterator[tuple[Gateway, Browser]]:
     async with Gateway(url) as gateway:
         browser = Browser(gateway)
         async with browser.client:
@@ -50,23 +50,23 @@ async def test_every_event_once_and_whole(nodes: Nodes, model: ScriptedModelServ
             asks_for_mail(),
             ScriptedTurn(text=KOREAN, chunk_chars=2000, hang_after=1),
         )
-        async with behind(node.url) as (gateway, browser):
+        async with run_gateway(node.url) as (gateway, browser):
             client = Follower("메일")
             async with browser.stream("메일") as stream:
-                hitl = await client.take(stream, of_type("hitl"))
+                hitl = await client.collect(stream, of_type("hitl"))
                 while stream.comments < 2:
                     await stream.any()  # heartbeats
                 assert (await node.decide("approve", hitl["requestId"])).status_code == 200
-                await model.arrived(3)
-                await client.take(stream, of_type("content"))
+                await model.wait_for_requests(3)
+                await client.collect(stream, of_type("content"))
                 model.release()
-                await client.take(stream)
-            assert gateway.made_up == []
+                await client.collect(stream)
+            assert gateway.generated_ids == []
             check(client.seen)
             assert answer(client.seen) == KOREAN
             direct = Follower("메일")
             async with node.stream(method="GET") as stream:
-                await direct.take(stream)
+                await direct.collect(stream)
             assert [frame.raw for frame in client.seen] == [frame.raw for frame in direct.seen]
             (at,) = (buffer for buffer in gateway.buffers if b"event: hitl" in buffer)
             assert at.count(b"event: ") == 1
@@ -80,12 +80,12 @@ async def test_a_burst_of_frames_survives_being_read_slowly(nodes: Nodes, model:
     node = await nodes.start()
     text = KOREAN * 20
     model.play(ScriptedTurn(text=text, chunk_chars=500))
-    async with behind(node.url) as (_, browser):
+    async with run_gateway(node.url) as (_, browser):
         client = Follower("길게")
         async with browser.stream("길게") as stream:
-            await client.take(stream, of_type("content"))
-            await model.idle()
-            await client.take(stream)
+            await client.collect(stream, of_type("content"))
+            await model.wait_until_idle()
+            await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == text
 
@@ -134,11 +134,11 @@ async def test_wherever_a_buffer_ends_no_event_becomes_another(nodes: Nodes, mod
     assert stream.comments > 1
     for size in range(1, len(writes) + 1):
         joined = [b"".join(writes[start : start + size]) for start in range(0, len(writes), size)]
-        assert b"".join(treated(buffer, MADE_UP) for buffer in joined) == b"".join(writes)
+        assert b"".join(transform_buffer(buffer, MADE_UP) for buffer in joined) == b"".join(writes)
     for write in writes:
         sent = understood(write)
         for place in range(1, len(write)):
-            got = understood(treated(write[:place], MADE_UP) + treated(write[place:], MADE_UP))
+            got = understood(transform_buffer(write[:place], MADE_UP) + transform_buffer(write[place:], MADE_UP))
             assert [data for _, data in got] in ([], [data for _, data in sent]), (place, write)
             assert all(id in (sent[0][0], str(MADE_UP)) or not id.isdigit() for id, _ in got), (place, write)
 
@@ -150,16 +150,16 @@ async def test_a_made_up_id_resumes_by_post(nodes: Nodes, model: ScriptedModelSe
     client = Follower("길게")
     async with first.stream("길게") as stream:
         while len(answer(client.seen)) < 1000:
-            await client.take(stream, of_type("content"))
+            await client.collect(stream, of_type("content"))
     while time.time() * 1000 <= float(client.seen[-1].id or 0):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     made_up = str(time.time_ns() // 1000)
     other = Follower("다른 것")
     await other.read(first)  # a newer run of the same user, with another prompt
-    async with behind(second.url) as (_, browser):
+    async with run_gateway(second.url) as (_, browser):
         async with browser.stream("길게", headers=headers(**{"Last-Event-ID": made_up})) as stream:
             model.release()
-            await client.take(stream)
+            await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == KOREAN
         for id in ("not-a-number", "0"):  # they say nothing: from its start

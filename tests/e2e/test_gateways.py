@@ -13,7 +13,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from tests.harness.frames import Frame, answer, check, types
-from tests.harness.gateways import KINDS, Behind, behind, program
+from tests.harness.gateways import KINDS, ProxyClient, find_program, run_proxy
 from tests.harness.service import FIXTURES, Aura, headers, running
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
@@ -26,17 +26,19 @@ MakeSettings = Callable[..., Settings]
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
-    if program(name) is None:
+    if find_program(name) is None:
         pytest.skip(f"{name.removeprefix('plain ')} is not installed (apt-get install nginx haproxy)")
     return name
 
 
 @asynccontextmanager
-async def through(kind: str, settings: Settings, folder: Path, **kwargs: object) -> AsyncIterator[tuple[Aura, Behind]]:
+async def through(
+    kind: str, settings: Settings, folder: Path, **kwargs: object
+) -> AsyncIterator[tuple[Aura, ProxyClient]]:
     tools = kwargs.get("tools")
     async with (
         running(settings, tools=tools) as aura,  # type: ignore[arg-type]
-        behind(kind, aura.url, folder) as browser,
+        run_proxy(kind, aura.url, folder) as browser,
     ):
         yield aura, browser
 
@@ -92,7 +94,7 @@ async def test_what_piles_up_before_a_slow_reader_comes_whole(
     async with through(kind, settings(), tmp_path) as (aura, browser):
         async with browser.stream("길게") as stream:
             start = await stream.next()
-            await model.idle()
+            await model.wait_until_idle()
             frames = await stream.rest()
         check(frames)
         assert answer(frames) == text

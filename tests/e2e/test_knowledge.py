@@ -50,7 +50,7 @@ async def test_what_one_was_killed_in_the_middle_of_another_has_once(
         ((name,), *_) = await eventually(lambda: database.rows(APPLYING))
         killed = processes.pop(name)
         killed.kill()
-        await killed.ended()
+        await killed.wait_for_exit()
         assert database.rows("SELECT count(*) FROM event_1") == [(2,)]
 
     (survivor,) = processes.values()

@@ -38,11 +38,11 @@ async def test_200_waiting_runs_are_approved_at_once(
 
         async def follow(client: Follower) -> None:
             async with node.stream("메일", headers=headers(client.user)) as stream:
-                await client.take(stream, of_type("hitl"))
+                await client.collect(stream, of_type("hitl"))
                 if all(client.seen and client.seen[-1].type == "hitl" for client in clients):
                     all_wait.set()
                 await all_wait.wait()
-                await client.take(stream)
+                await client.collect(stream)
 
         following = asyncio.gather(*(follow(client) for client in clients))
         async with asyncio.timeout(90):

@@ -115,12 +115,12 @@ async def test_failover_to_a_replica_that_lagged(
                 client.execute_command("REPLICAOF", "NO", "ONE")
             model.play(ScriptedTurn(text=DONE, chunk_chars=4, hang_after=1))
             assert await runs.approve() == 200
-            await runs.waiting.take(runs.approval, of_type("content"))
+            await runs.waiting.collect(runs.approval, of_type("content"))
             server.kill()
             address.target = ("127.0.0.1", replica.port)
             model.release()
             async with asyncio.timeout(10):
-                await asyncio.gather(runs.writing.take(runs.report), runs.waiting.take(runs.approval))
+                await asyncio.gather(runs.writing.collect(runs.report), runs.waiting.collect(runs.approval))
         check(runs.waiting.seen)
         error, end, _ = runs.waiting.seen[-3:]
         assert (error["errorType"], end["status"]) == ("StorageUnavailable", "failed")

@@ -54,7 +54,7 @@ async def test_a_reader_on_another_node_sees_what_is_written(nodes: Nodes, model
     first, second = await nodes.pair()
     pieces = [f"조각 {number} " for number in range(8)]
     model.play(ScriptedTurn(text=pieces, delay_ms=20))
-    model._pace = 1.0  # the fixture's plays at once
+    model.pace = 1.0  # the fixture's plays at once
     async with first.stream("검토") as here:
         start = await here.next()
         async with second.stream(method="GET", params={"sessionId": start["sessionId"]}) as there:

@@ -30,7 +30,7 @@ from tests.harness.waiting import eventually
 async def sent_away(client: Follower, stream: StreamReader) -> None:
     """The stream ends with the comment frame that says when to come back, and without `[DONE]`."""
     with pytest.raises(StopAsyncIteration):
-        await client.take(stream)
+        await client.collect(stream)
     assert not client.is_done
     assert stream.last is not None
     assert "retry: 1000" in stream.last.raw
@@ -57,7 +57,7 @@ async def test_streams_move_to_the_other_node(
             await sent_away(runs.waiting, runs.approval)
             await sent_away(runs.writing, runs.report)
         await runs.writing.read(second)
-        assert await first.ended() == 0
+        assert await first.wait_for_exit() == 0
         model.play(ScriptedTurn(text=DONE))
         await eventually(lambda: redis_client.pubsub_channels("hitl:channel:*"))
         assert await runs.approve(second) == 200
@@ -73,13 +73,13 @@ async def test_a_waiting_run_moves_without_waiting_for_the_lease(nodes: Nodes, m
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             first.terminate()
             await sent_away(client, stream)
         await eventually(lambda: second.logged("run.taken_over"))
         await second.decide("approve", hitl["requestId"])
         await client.read(second)
-        assert await first.ended() == 0
+        assert await first.wait_for_exit() == 0
         check(client.seen)
         assert answer(client.seen) == DONE
 
@@ -91,22 +91,22 @@ async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelSer
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             await first.decide("approve", hitl["requestId"])
-            await smtp.received(1)
+            await smtp.wait_for_messages(1)
             first.terminate()
             await eventually(lambda: first.logged("server.stopping"))
-            smtp.go_on.set()
+            smtp.unblocked.set()
             await sent_away(client, stream)
         await client.read(second)
-        assert await first.ended() == 0
+        assert await first.wait_for_exit() == 0
         check(client.seen)
         assert types(client.seen).count("hitl") == 1
         assert answer(client.seen) == DONE
         assert len(smtp.messages) == 1
 
 
-class Behind(Client):
+class ProxyClient(Client):
     """A client of whatever is at an address."""
 
     def __init__(self, url: str) -> None:
@@ -120,19 +120,19 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
     browsers, terminals = 90, 10
     count = browsers + terminals
     first, second = await nodes.pair(AURA_DRAIN_SECONDS=0.5)
-    model._pace = 1.0
+    model.pace = 1.0
     model.play(*(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=100) for _ in range(4 * count)))
-    followers = [Follower("보고서", f"user{number}", key="once") for number in range(browsers)]
+    followers = [Follower("보고서", f"user{number}", idempotency_key="once") for number in range(browsers)]
     async with Relay("127.0.0.1", first.port) as address, AsyncExitStack() as opened:
         url = f"http://127.0.0.1:{address.port}"
-        behind = Behind(url)
-        await opened.enter_async_context(behind.client)
+        proxied = ProxyClient(url)
+        await opened.enter_async_context(proxied.client)
 
         async def follow(follower: Follower) -> None:
             while not follower.is_done:
                 with contextlib.suppress(StopAsyncIteration):
                     try:
-                        await follower.read(behind)
+                        await follower.read(proxied)
                     except httpx2.RemoteProtocolError as error:
                         # A kept connection was closed in the very moment in which it was used again.
                         assert "without sending a response" in str(error)  # noqa: PT017 - else it is tried again
@@ -144,18 +144,18 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
 
         following = asyncio.gather(*(follow(follower) for follower in followers))
         asking = asyncio.gather(*(ask(number) for number in range(terminals)))
-        await model.arrived(count)
+        await model.wait_for_requests(count)
         address.target = ("127.0.0.1", second.port)
         first.terminate()
-        assert await first.ended() == 0
+        assert await first.wait_for_exit() == 0
         again = await nodes.start(AURA_DRAIN_SECONDS=0.5)
         address.target = ("127.0.0.1", again.port)
         second.terminate()
         async with asyncio.timeout(60):
             answers = await asking
             await following
-        assert await second.ended() == 0
-    await model.idle()
+        assert await second.wait_for_exit() == 0
+    await model.wait_until_idle()
     model._queue.clear()
     assert answers == [TEXT] * terminals
     for follower in followers:
@@ -166,13 +166,13 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
 async def test_a_node_with_nothing_under_way_ends(nodes: Nodes) -> None:
     node = await nodes.start()
     node.terminate()
-    assert await node.ended() == 0
+    assert await node.wait_for_exit() == 0
 
 
 async def test_interrupt_ends_as_terminate_does(nodes: Nodes) -> None:
     node = await nodes.start()
     node.signal(signal.SIGINT)
-    assert await node.ended() == 0
+    assert await node.wait_for_exit() == 0
 
 
 async def test_it_ends_although_redis_hangs(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
@@ -185,5 +185,5 @@ async def test_it_ends_although_redis_hangs(nodes_on: NodesOn, model: ScriptedMo
                 node.terminate()
                 await sent_away(runs.waiting, runs.approval)
                 await sent_away(runs.writing, runs.report)
-                assert await node.ended() == 0
+                assert await node.wait_for_exit() == 0
             server.resume()

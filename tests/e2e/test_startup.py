@@ -15,7 +15,7 @@ import pytest
 
 from app.dev.demo.redis import RedisServer
 from tests.e2e.conftest import Nodes
-from tests.harness.nursery import ROOT
+from tests.harness.fork_server import ROOT
 from tests.harness.process import free_port
 from tests.harness.waiting import eventually
 
@@ -49,7 +49,7 @@ async def refuses(nodes: Nodes, named: str, *arguments: str, port: int | None = 
     node = nodes.prepare(*arguments, port=port, **environment)
     node.start()
     try:
-        assert await node.ended() not in (0, None)
+        assert await node.wait_for_exit() not in (0, None)
         lines = node.output.splitlines()
         assert len(lines) == 1, node.output
         assert named in lines[0]

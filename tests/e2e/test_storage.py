@@ -23,7 +23,7 @@ from tests.harness.frames import Frame, answer, check, types
 from tests.harness.process import ServeProcess
 from tests.harness.redis_proxy import RedisProxy
 from tests.harness.service import headers
-from tests.harness.stored import checkpoints
+from tests.harness.stored import read_checkpoints
 from tests.harness.waiting import eventually
 
 BOUND_SECONDS = 10
@@ -69,14 +69,14 @@ async def test_redis_restarts_with_its_data_in_the_middle(
             assert (await node.client.get("/ready")).status_code == 503
             assert (await node.client.get("/health")).status_code == 200
             durable.restart(keep_data=True)
-            await runs.writing.take(runs.report)
+            await runs.writing.collect(runs.report)
             async with asyncio.timeout(5):
                 await node.ready()
             model.play(ScriptedTurn(text=DONE))
             with redis.Redis.from_url(durable.url, decode_responses=True) as client:
                 await eventually(lambda: client.pubsub_channels("hitl:channel:*"))
             assert await runs.approve() == 200
-            await runs.waiting.take(runs.approval)
+            await runs.waiting.collect(runs.approval)
         runs.both_whole()
         assert len(smtp.messages) == 1
         assert len(model.requests) == 3
@@ -110,7 +110,7 @@ async def test_redis_hangs(nodes_on: NodesOn, durable: RedisServer, model: Scrip
         # What was refused does not go on: it was not begun, or, where its creation had reached Redis, it was cancelled.
         with redis.Redis.from_url(durable.url, decode_responses=True) as client:
             ended = (["done", "done"], ["cancelled", "done", "done"])
-            await eventually(lambda: sorted(checkpoint["state"] for checkpoint in checkpoints(client)) in ended)
+            await eventually(lambda: sorted(checkpoint["state"] for checkpoint in read_checkpoints(client)) in ended)
 
 
 async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
@@ -121,12 +121,14 @@ async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServe
             other = Follower("메일", APPROVER)
             async with two_runs(first, model) as runs:
                 async with second.stream(method="GET", headers=headers(APPROVER)) as elsewhere:
-                    await other.take(elsewhere, of_type("hitl"))
+                    await other.collect(elsewhere, of_type("hitl"))
                     volatile.kill()
                     volatile.restart(keep_data=False)
                     async with asyncio.timeout(10):
                         await asyncio.gather(
-                            runs.writing.take(runs.report), runs.waiting.take(runs.approval), other.take(elsewhere)
+                            runs.writing.collect(runs.report),
+                            runs.waiting.collect(runs.approval),
+                            other.collect(elsewhere),
                         )
             for follower in (runs.waiting, runs.writing, other):
                 check(follower.seen)
@@ -135,7 +137,7 @@ async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServe
                 assert follower.seen[-2]["status"] == "failed"
             await eventually(lambda: first.logged("node.lease_lost"))
             assert await runs.approve() == 404
-            await model.idle()  # the model's turn was let go
+            await model.wait_until_idle()  # the model's turn was let go
             model.play(ScriptedTurn(text="새로"))
             async with asyncio.timeout(3):
                 frames = await posted(first, "새로")
@@ -164,11 +166,11 @@ async def test_a_lost_answer_duplicates_nothing(
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)  # the scripts are loaded
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
-        proxy.lose_answers(sha(getattr(scripts, script)), how=how)  # type: ignore[arg-type]
+        proxy.drop_replies(sha(getattr(scripts, script)), how=how)  # type: ignore[arg-type]
         client = Follower("보고서")
         async with asyncio.timeout(8):
             await client.read(node)
-        assert proxy.lost == 1
+        assert proxy.dropped_replies == 1
         check(client.seen)
         assert answer(client.seen) == TEXT
         assert types(client.seen).count("start") == 1
@@ -184,12 +186,12 @@ async def test_a_run_whose_creation_was_never_answered_is_no_zombie(
         node = await nodes_on(proxy.url).start(AURA_LEASE_SECONDS=10)
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)
-        proxy.lose_answers(sha(scripts.CREATE), times=2)  # the driver tries twice
+        proxy.drop_replies(sha(scripts.CREATE), times=2)  # the driver tries twice
         keyed = headers(**{"Idempotency-Key": "key-1"})
         model.play(ScriptedTurn(text=TEXT))
         async with node.stream("보고서", headers=keyed) as stream:
             frames = await stream.rest()
-        assert proxy.lost == 2
+        assert proxy.dropped_replies == 2
         if stream.response.status_code == 503:
             async with asyncio.timeout(8), node.stream("보고서", headers=keyed) as stream:
                 frames = await stream.rest()
@@ -209,7 +211,7 @@ async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with cut.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             proxy.cut()
             await eventually(lambda: cut.logged("node.lease_lost"), 3)
             await eventually(lambda: whole.logged("run.taken_over"), 4)
@@ -218,7 +220,7 @@ async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
             assert (await cut.client.get("/ready")).status_code == 503
             proxy.mend()
             async with asyncio.timeout(10):
-                await client.take(stream)
+                await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == DONE
         assert len(smtp.messages) == 1
@@ -228,6 +230,6 @@ async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with cut.stream("메일") as stream:
-            hitl = await client.take(stream, of_type("hitl"))
+            hitl = await client.collect(stream, of_type("hitl"))
             await whole.decide("approve", hitl["requestId"])
-            await client.take(stream)
+            await client.collect(stream)

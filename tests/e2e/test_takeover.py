@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import redis
 
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
-from tests.harness.follow import BROKEN, Follower, of_type
+from tests.harness.follow import CONNECTION_ERRORS, Follower, of_type
 from tests.harness.frames import answer, check, types
 from tests.harness.process import ServeProcess
 from tests.harness.waiting import eventually
@@ -98,7 +98,7 @@ async def test_a_decision_made_while_nobody_lived_is_honoured(
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         first.kill()
-        await first.ended()
+        await first.wait_for_exit()
         decide(redis_client, str(hitl["requestId"]))
         second = await nodes.start(**mail_settings(smtp))
         await client.read(second)
@@ -112,7 +112,7 @@ async def test_before_the_model_has_said_a_word(nodes: Nodes, model: ScriptedMod
     model.play(ScriptedTurn(text=TEXT, hang_after=0), ScriptedTurn(text=TEXT))
     client = Follower("보고서")
     await client.read(first, of_type("thought"))
-    await model.arrived(1)
+    await model.wait_for_requests(1)
     first.kill()
     await taken_over(second)
     await client.read(second)
@@ -129,14 +129,14 @@ async def test_in_the_middle_of_an_answer(nodes: Nodes, model: ScriptedModelServ
     client = Follower("보고서")
     async with first.stream("보고서") as stream:
         while len(answer(client.seen)) < 40:
-            await client.take(stream, of_type("content"))
+            await client.collect(stream, of_type("content"))
         had = answer(client.seen)
         rest = {"goes on": TEXT[len(had) :], "repeats some": TEXT[len(had) - 20 :], "repeats all": TEXT}[again]
         # A list goes out as it is: the scripted server would otherwise cut off what the client has.
         model.play(ScriptedTurn(text=[""] + [rest[i : i + 3] for i in range(0, len(rest), 3)]))
         first.kill()
-        with pytest.raises(BROKEN):
-            await client.take(stream)
+        with pytest.raises(CONNECTION_ERRORS):
+            await client.collect(stream)
     assert had == TEXT[:40]
     await taken_over(second)
     await client.read(second)
@@ -151,13 +151,13 @@ class HeldGitHub:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.go_on = asyncio.Event()
+        self.unblocked = asyncio.Event()
         self.http = HttpServer(self._handle)
 
-    async def _handle(self, request: Request, answer: Answer) -> None:
+    async def _handle(self, request: Request, answer: Response) -> None:
         self.requests.append(request)
         if len(self.requests) == 1:
-            await self.go_on.wait()
+            await self.unblocked.wait()
             return
         pull: dict[str, Any] = {"number": 42, "title": "T", "state": "open", "html_url": "u", "user": {"login": "l"}}
         pull |= {"base": {"ref": "main"}, "head": {"ref": "b"}, "additions": 1, "deletions": 1, "changed_files": 0}
@@ -200,9 +200,9 @@ async def test_in_the_middle_of_a_tool_that_must_not_run_twice(
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         await first.decide("approve", hitl["requestId"])
-        await smtp.received(1)
+        await smtp.wait_for_messages(1)
         first.kill()
-        smtp.go_on.set()
+        smtp.unblocked.set()
         await taken_over(second)
         asked = await client.read(second, of_type("hitl"))
         assert asked["requestId"] != hitl["requestId"]
@@ -231,16 +231,16 @@ async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: Scrip
     old, new = Follower("보고서"), Follower("보고서")
     async with first.stream("보고서") as stream:
         while len(answer(old.seen)) < 40:
-            await old.take(stream, of_type("content"))
+            await old.collect(stream, of_type("content"))
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=5))
         first.pause()
         await taken_over(second)
         new.seen = list(old.seen)
-        await model.arrived(2)
+        await model.wait_for_requests(2)
         await new.read(second, of_type("content"))
         model.release()  # both turns go on: what the first node gets now it may not write
         first.resume()
-        await asyncio.gather(old.take(stream), new.read(second))
+        await asyncio.gather(old.collect(stream), new.read(second))
     for client in (old, new):
         check(client.seen)
         assert answer(client.seen) == TEXT
@@ -268,13 +268,13 @@ async def test_a_paused_owner_of_a_waiting_run(
         model.play(asks_for_mail(), ScriptedTurn(text=DONE))
         old = Follower("메일")
         async with first.stream("메일") as stream:
-            hitl = await old.take(stream, of_type("hitl"))
+            hitl = await old.collect(stream, of_type("hitl"))
             first.pause()
             await taken_over(second)
             assert (await second.decide("approve", hitl["requestId"])).status_code == 200
             await eventually(lambda: second.logged("run.ended"))
             first.resume()
-            await old.take(stream)
+            await old.collect(stream)
         check(old.seen)
         assert answer(old.seen) == DONE
         assert len(smtp.messages) == 1

@@ -32,7 +32,7 @@ async def test_the_node_that_takes_a_run_over_goes_on_with_its_task(
         await eventually(lambda: json.loads(str(redis_client.get(key))).get("taskId") == "task-1")
         await eventually(lambda: main.tasks["task-1"].plan)
         first.kill()
-        await first.ended()
+        await first.wait_for_exit()
         assert (await second.decide("approve", hitl["requestId"])).status_code == 200
         await client.read(second)
         check(client.seen)
@@ -49,7 +49,7 @@ async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with MainServiceStandIn() as main:
-        main.go_on.clear()
+        main.unblocked.clear()
         settings = {"MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
         first, second = await nodes.pair(**settings)
         model.play(ScriptedTurn(text="안녕하세요"))
@@ -57,8 +57,8 @@ async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
         await client.read(first)
         await eventually(lambda: main.requests)
         first.kill()
-        await first.ended()
-        main.go_on.set()
+        await first.wait_for_exit()
+        main.unblocked.set()
         await eventually(lambda: [task.status for task in main.tasks.values()] == ["COMPLETED"], 30)
         await eventually(lambda: second.logged("task.taken_up"))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)

@@ -17,7 +17,7 @@ from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
 from tests.e2e.mail import asks_for_mail, mail_settings
-from tests.harness.follow import BROKEN, Follower, of_type
+from tests.harness.follow import CONNECTION_ERRORS, Follower, of_type
 from tests.harness.frames import answer, check
 from tests.harness.process import ServeProcess
 from tests.harness.service import headers
@@ -44,10 +44,10 @@ async def test_the_death_of_a_worker_loses_nothing(nodes: Nodes, model: Scripted
 
         async def wait_for_hitl(client: Follower) -> None:
             async with node.stream("메일", headers=_headers(client)) as stream:
-                await client.take(stream, of_type("hitl"))
+                await client.collect(stream, of_type("hitl"))
                 all_wait.release()
-                with contextlib.suppress(*BROKEN, StopAsyncIteration):
-                    await client.take(stream)
+                with contextlib.suppress(*CONNECTION_ERRORS, StopAsyncIteration):
+                    await client.collect(stream)
             broken.append(client)
 
         all_wait = asyncio.Semaphore(0)
@@ -65,7 +65,7 @@ async def test_the_death_of_a_worker_loses_nothing(nodes: Nodes, model: Scripted
         async with asyncio.timeout(30):
             for client in clients:
                 while not client.is_done:
-                    with contextlib.suppress(*BROKEN, StopAsyncIteration):
+                    with contextlib.suppress(*CONNECTION_ERRORS, StopAsyncIteration):
                         if client in broken:
                             await client.read(node)
                         else:
@@ -77,7 +77,7 @@ async def test_the_death_of_a_worker_loses_nothing(nodes: Nodes, model: Scripted
         assert len(smtp.messages) == count
         await eventually(lambda: len(node.logged("server.started")) == 3)
         node.terminate()
-        assert await node.ended() == 0
+        assert await node.wait_for_exit() == 0
         assert workers(node) == []
 
 
@@ -99,7 +99,7 @@ async def test_workers_drain_when_their_supervisor_is_killed(nodes: Nodes) -> No
 async def test_terminated_while_workers_still_start(nodes: Nodes) -> None:
     node = await nodes.start("--workers", "2")  # one answers, the other may not be there yet
     node.terminate()
-    assert await node.ended() == 0
+    assert await node.wait_for_exit() == 0
 
 
 def _headers(client: Follower) -> dict[str, str]:

@@ -48,11 +48,11 @@ class TwoRuns:
     async def finish(self, seconds: float = 10) -> None:
         """Both go on to their whole answers, each part of them once; nothing was asked twice."""
         async with asyncio.timeout(seconds):
-            await self.writing.take(self.report)
+            await self.writing.collect(self.report)
             await self.node.ready()
             self.model.play(ScriptedTurn(text=DONE))
             assert await self.approve() == 200
-            await self.waiting.take(self.approval)
+            await self.waiting.collect(self.approval)
         self.both_whole()
         assert len(self.model.requests) == 3
 
@@ -68,9 +68,9 @@ async def two_runs(node: ServeProcess, model: ScriptedModelServer) -> AsyncItera
     async with AsyncExitStack() as streams:
         model.play(asks_for_mail())
         approval = await streams.enter_async_context(node.stream("메일", headers=headers(APPROVER)))
-        hitl = await waiting.take(approval, of_type("hitl"))
+        hitl = await waiting.collect(approval, of_type("hitl"))
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
         report = await streams.enter_async_context(node.stream("보고서"))
         while len(answer(writing.seen)) < 40:
-            await writing.take(report, of_type("content"))
+            await writing.collect(report, of_type("content"))
         yield TwoRuns(node, model, waiting, writing, approval, report, hitl)

@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from app.dev.demo.model import ScriptedModelServer
-from tests.harness.nursery import ROOT
+from tests.harness.fork_server import ROOT
 from tests.harness.process import Command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, so that TLS is real in tests, too."""
+"""A self-signed certificate for 127.0.0.1, for tests with TLS."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Certificate:
-    """A server that has it and a client that trusts it; `path` is the file with both its parts."""
+    """The TLS contexts of a server and of a client that trusts it; `path` holds the private key and the certificate."""
 
     path: Path
     server: ssl.SSLContext
     client: ssl.SSLContext
 
     @classmethod
-    def made(cls, path: Path) -> Self:
+    def create(cls, path: Path) -> Self:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        itself = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        alternative_name = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         signed = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -36,7 +36,7 @@ class Certificate:
             .serial_number(x509.random_serial_number())
             .not_valid_before(datetime.now(UTC) - timedelta(days=1))
             .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-            .add_extension(itself, critical=False)
+            .add_extension(alternative_name, critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(key, hashes.SHA256())
         )

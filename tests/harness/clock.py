@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it; freezegun moves with it, timers of the loop stay real."""
+"""A clock that only a test advances. freezegun follows it; the timers of the event loop stay real."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = 1_795_000_000.0
 
 
 class FrozenClock:
-    """`ports.Clock` under freezegun. `advance` ticks it and wakes whoever waits for a time that has come."""
+    """`ports.Clock` on top of freezegun. `advance` moves the time and wakes the tasks whose time has been reached."""
 
     def __init__(self, frozen: FrozenDateTimeFactory) -> None:
         self._frozen = frozen

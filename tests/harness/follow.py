@@ -1,4 +1,4 @@
-"""A client that goes on reading wherever the run is: what it has in the end is what a browser has."""
+"""A client that reads one run over several connections, as a browser does."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import httpx2
 from tests.harness.frames import Frame, StreamReader
 from tests.harness.service import Client, headers
 
-BROKEN = (httpx2.HTTPError, AssertionError)
+CONNECTION_ERRORS = (httpx2.HTTPError, AssertionError)
 
 
 @dataclass
 class Follower:
-    """Frames of one run, whatever happens to the connections. Comes back with `Last-Event-ID`, never without."""
+    """Collects the frames of one run over any number of connections; it resumes with `Last-Event-ID`."""
 
     prompt: str
     user: str = "user1"
     seen: list[Frame] = field(default_factory=list)
-    key: str | None = None
-    """The `Idempotency-Key` under which it asks again where nothing was answered."""
+    idempotency_key: str | None = None
+    """The `Idempotency-Key` with which the prompt is repeated where the first response was lost."""
 
     @property
     def session_id(self) -> str:
@@ -34,14 +34,19 @@ class Follower:
     async def read(
         self, node: Client, until: Callable[[Frame], bool] = lambda frame: frame.is_done, *, resume: bool = True
     ) -> Frame:
-        """From one node, up to a frame. Raises what broke the connection, or `StopAsyncIteration`."""
-        more = {"Last-Event-ID": str(self.seen[-1].id)} if self.seen and resume else {}
-        if self.key is not None:
-            more["Idempotency-Key"] = self.key
-        async with node.stream(self.prompt, headers=headers(self.user, **more)) as stream:
-            return await self.take(stream, until)
+        """Open a stream of a node and read up to the first frame for which `until` is true.
 
-    async def take(self, stream: StreamReader, until: Callable[[Frame], bool] = lambda frame: frame.is_done) -> Frame:
+        Raises the error of a broken connection, or `StopAsyncIteration` at the end of the stream.
+        """
+        extra = {"Last-Event-ID": str(self.seen[-1].id)} if self.seen and resume else {}
+        if self.idempotency_key is not None:
+            extra["Idempotency-Key"] = self.idempotency_key
+        async with node.stream(self.prompt, headers=headers(self.user, **extra)) as stream:
+            return await self.collect(stream, until)
+
+    async def collect(
+        self, stream: StreamReader, until: Callable[[Frame], bool] = lambda frame: frame.is_done
+    ) -> Frame:
         while True:
             frame = await stream.next()
             self.seen.append(frame)

@@ -1,5 +1,5 @@
-"""The platform's gateway as it treats streams (§2.1): each network buffer by itself, decoded as UTF-8 by itself, with
-an id of its own making before every buffer that has none."""
+"""A model of the platform's gateway (CONTRACT §2.1): it decodes each network buffer of a stream separately as UTF-8
+and puts a generated id before every buffer that has none."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from app.dev.chaos.link import READ_BYTES, Relay, Side
 
 
 class Gateway(Relay):
-    """The proxy, also an async context manager: 127.0.0.1, any free port. `/api/…` goes to `target` without `/api`."""
+    """The proxy on a free port of 127.0.0.1; also an async context manager.
 
-    def __init__(self, target: str, *, dice: random.Random | None = None) -> None:
-        """With `dice` each buffer of a stream is cut in two, anywhere, as a network may cut it."""
-        self._dice = dice
+    A request for `/api/…` is forwarded to `target` without `/api`.
+    """
+
+    def __init__(self, target: str, *, random_source: random.Random | None = None) -> None:
+        """With `random_source` each buffer of a stream is split in two at a random byte, as a network may split it."""
+        self._random = random_source
         address = urlsplit(target)
         assert address.hostname is not None
         assert address.port is not None
         super().__init__(address.hostname, address.port)
         self.buffers: list[bytes] = []
-        """Every buffer of an event stream, as it came from the service."""
-        self.made_up: list[int] = []
-        """Every id that the gateway made up, in microseconds."""
+        """Every buffer of an event stream as the service sent it."""
+        self.generated_ids: list[int] = []
+        """Every id that the gateway generated, in microseconds."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def talk(self, client: Side, target: Side) -> None:
-        """One request a connection, which is enough for a client that opens a stream."""
+    async def forward(self, client: Side, target: Side) -> None:
+        """Forward one request per connection, which is enough for a client that opens a stream."""
         head = await client.reader.readuntil(b"\r\n\r\n")
         line, _, rest = head.partition(b"\r\n")
         fields = [field for field in rest.split(b"\r\n") if field and not field.lower().startswith(b"connection:")]
@@ -45,33 +48,33 @@ class Gateway(Relay):
         kept = [field for field in answer[:-4].split(b"\r\n") if not field.lower().startswith(dropped)]
         client.writer.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]))
         chunked = b"transfer-encoding: chunked" in answer.lower()
-        while buffer := await (_chunk(target.reader) if chunked else target.reader.read(READ_BYTES)):
+        while buffer := await (_read_chunk(target.reader) if chunked else target.reader.read(READ_BYTES)):
             for piece in self._cut(buffer) if is_stream else (buffer,):
-                client.writer.write(self._treated(piece) if is_stream else piece)
+                client.writer.write(self._transform(piece) if is_stream else piece)
             await client.writer.drain()
 
     def _cut(self, buffer: bytes) -> list[bytes]:
-        if self._dice is None or len(buffer) < 2:
+        if self._random is None or len(buffer) < 2:
             return [buffer]
-        at = self._dice.randrange(1, len(buffer))
+        at = self._random.randrange(1, len(buffer))
         return [buffer[:at], buffer[at:]]
 
-    def _treated(self, buffer: bytes) -> bytes:
+    def _transform(self, buffer: bytes) -> bytes:
         self.buffers.append(buffer)
-        made_up = time.time_ns() // 1000
+        generated_id = time.time_ns() // 1000
         if b"id:" not in buffer:
-            self.made_up.append(made_up)
-        return treated(buffer, made_up)
+            self.generated_ids.append(generated_id)
+        return transform_buffer(buffer, generated_id)
 
 
-def treated(buffer: bytes, made_up: int) -> bytes:
-    """What becomes of one network buffer; `made_up` is the id it gets where it has none."""
-    text = buffer.decode("utf-8", "replace")  # half a character at its end is lost
-    return (text if "id:" in text else f"id: {made_up}\n{text}").encode()
+def transform_buffer(buffer: bytes, generated_id: int) -> bytes:
+    """The buffer as the gateway forwards it; `generated_id` is put before it where it has no id."""
+    text = buffer.decode("utf-8", "replace")  # an incomplete character at its end is lost
+    return (text if "id:" in text else f"id: {generated_id}\n{text}").encode()
 
 
-async def _chunk(reader: asyncio.StreamReader) -> bytes:
-    """What HTTP sent as one piece; empty at the end."""
+async def _read_chunk(reader: asyncio.StreamReader) -> bytes:
+    """Read one HTTP chunk; empty at the end of the body."""
     size = int(await reader.readline(), 16)
     data = await reader.readexactly(size + 2)
     return data[:-2]

@@ -1,4 +1,4 @@
-"""nginx and HAProxy as processes, on the recipes of `fixtures/gateway/` with other ports and nothing else changed."""
+"""nginx and HAProxy as processes with the configurations of `fixtures/gateway/`; only the ports are changed."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ http {{
   {server}
 }}
 """
-# What a distribution's nginx does where nobody thought of streams: HTTP/1.0 to the service, buffering on.
+# The default of nginx without settings for streams: HTTP/1.0 to the service, and buffering.
 _NGINX_PLAIN = "server {{ listen 127.0.0.1:{port}; location /api/aura/ {{ proxy_pass http://{aura}/aura/; }} }}"
 
 KINDS = ("nginx", "plain nginx", "haproxy")
 
 
-def program(kind: str) -> str | None:
-    """The path of the proxy's program; None where it is not installed."""
+def find_program(kind: str) -> str | None:
+    """The path of the proxy's executable; None where it is not installed."""
     return shutil.which(kind.removeprefix("plain "), path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
-class Behind(Client):
-    """A client of a proxy, as a browser is: under `/api`."""
+class ProxyClient(Client):
+    """A client that calls the service through a proxy, under `/api`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -46,11 +46,11 @@ class Behind(Client):
 
 
 @asynccontextmanager
-async def behind(kind: str, url: str, folder: Path) -> AsyncIterator[Behind]:
-    """The proxy in front of the service at `url` until the block is left."""
+async def run_proxy(kind: str, url: str, folder: Path) -> AsyncIterator[ProxyClient]:
+    """Run the proxy in front of the service at `url` until the context exits."""
     port, log = free_port(), folder / "proxy.log"
     process = _start(kind, urlsplit(url).netloc, port, folder, log)
-    browser = Behind(f"http://127.0.0.1:{port}")
+    browser = ProxyClient(f"http://127.0.0.1:{port}")
     try:
         async with browser.client:
             while not await _is_up(browser):
@@ -63,7 +63,7 @@ async def behind(kind: str, url: str, folder: Path) -> AsyncIterator[Behind]:
 
 
 def _start(kind: str, aura: str, port: int, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    path, config = program(kind), folder / "proxy.conf"
+    path, config = find_program(kind), folder / "proxy.conf"
     assert path is not None
     if kind == "haproxy":
         text = _replaced("haproxy.cfg", {"bind :8080": f"bind 127.0.0.1:{port}", _AURA: aura})
@@ -81,13 +81,13 @@ def _start(kind: str, aura: str, port: int, folder: Path, log: Path) -> subproce
 def _replaced(name: str, changes: dict[str, str]) -> str:
     recipe = (FIXTURES / "gateway" / name).read_text(encoding="utf-8")
     for old, new in changes.items():
-        assert recipe.count(old) == 1, f"{old} is to stand once in {name}"
+        assert recipe.count(old) == 1, f"{old} must occur exactly once in {name}"
         recipe = recipe.replace(old, new)
     return recipe
 
 
-async def _is_up(browser: Behind) -> bool:
-    """HAProxy answers 503 until it has looked at the service's health."""
+async def _is_up(browser: ProxyClient) -> bool:
+    """Whether the proxy forwards requests; HAProxy answers 503 until its first health check has succeeded."""
     try:
         return bool((await browser.client.get("/aura/health")).status_code == 200)
     except httpx2.HTTPError:

@@ -1,6 +1,6 @@
-"""`aura …` as processes of their own: started, asked, killed, paused, what they print read.
+"""`aura` commands as separate processes: starts, calls, kills and suspends them, and reads their output.
 
-Each is a fork out of the nursery; apart from that it is the command with the arguments and the environment given.
+Each process is forked by the fork server, and runs the command with the given arguments and environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import httpx2
 
-from tests.harness.nursery import Nursery
+from tests.harness.fork_server import ForkServer
 from tests.harness.service import Client
 from tests.harness.waiting import eventually
 
@@ -27,14 +27,14 @@ _POLL_SECONDS = 0.01
 
 
 class Command:
-    """One `aura` command, also an async context manager: gone when it is left."""
+    """One `aura` command; also an async context manager, which kills the process when it exits."""
 
     def __init__(
-        self, nursery: Nursery, environment: Mapping[str, str], *arguments: str, in_terminal: bool = False
+        self, fork_server: ForkServer, environment: Mapping[str, str], *arguments: str, in_terminal: bool = False
     ) -> None:
         self.arguments = arguments
         self.pid = 0
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._environment = environment
         self._log = Path()
         self._in_terminal = in_terminal
@@ -43,23 +43,23 @@ class Command:
 
     def start(self) -> None:
         if not self._in_terminal:
-            self.pid, self._log = self._nursery.fork(self.arguments, self._environment)
+            self.pid, self._log = self._fork_server.fork(self.arguments, self._environment)
             return
-        self._terminal, theirs = pty.openpty()
+        self._terminal, child_terminal = pty.openpty()
         os.set_blocking(self._terminal, False)
         environment = {"TERM": "xterm", **self._environment}
-        self.pid, self._log = self._nursery.fork(self.arguments, environment, os.ttyname(theirs))
-        self._theirs = theirs
+        self.pid, self._log = self._fork_server.fork(self.arguments, environment, os.ttyname(child_terminal))
+        self._child_terminal = child_terminal
 
     @property
     def code(self) -> int | None:
-        """The exit code; None while it runs. Negative: the signal that ended it."""
+        """The exit code; None while the process runs; negative: the number of the signal that ended it."""
         path = self._log.with_suffix(".code")
         return int(path.read_text()) if path.exists() else None
 
     @property
     def output(self) -> str:
-        """What it has printed so far, errors too."""
+        """Everything that the process has written to stdout and stderr so far."""
         if not self._in_terminal:
             return self._log.read_text(errors="replace") if self._log.exists() else ""
         with contextlib.suppress(BlockingIOError):
@@ -67,8 +67,8 @@ class Command:
                 self._shown += piece
         return self._shown.decode(errors="replace")
 
-    async def until(self, text: str, *, times: int = 1) -> str:
-        """Wait until it has printed this; all that it has printed."""
+    async def wait_for_output(self, text: str, *, times: int = 1) -> str:
+        """Wait until the output contains `text` this many times, and return the whole output."""
         await eventually(lambda: self.output.count(text) >= times or self.code is not None, 60)
         assert self.output.count(text) >= times, self.output
         return self.output
@@ -81,11 +81,11 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    async def ended(self, seconds: float = 60) -> int:
-        """Its exit code, once it has one."""
+    async def wait_for_exit(self, seconds: float = 60) -> int:
+        """Wait until the process exits, and return its exit code. Raises `TimeoutError`."""
         async with asyncio.timeout(seconds):
             while (code := self.code) is None:
-                _ = self.output  # a terminal that nobody reads would stop it
+                _ = self.output  # the process would block on a terminal whose buffer is full
                 await asyncio.sleep(_POLL_SECONDS)
             return code
 
@@ -93,11 +93,11 @@ class Command:
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        await self.ended()
+        await self.wait_for_exit()
         if self._terminal is not None:
             _ = self.output
             os.close(self._terminal)
-            os.close(self._theirs)
+            os.close(self._child_terminal)
             self._terminal = None
 
     async def __aenter__(self) -> Self:
@@ -109,14 +109,14 @@ class Command:
 
 
 class ServeProcess(Command, Client):
-    """One `aura serve`; as a context manager it is up when it is entered."""
+    """One `aura serve`; its async context manager waits until it is ready."""
 
     def __init__(
-        self, nursery: Nursery, environment: Mapping[str, str], *arguments: str, port: int | None = None
+        self, fork_server: ForkServer, environment: Mapping[str, str], *arguments: str, port: int | None = None
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__(nursery, environment, "serve", "--bind", f"127.0.0.1:{self.port}", *arguments)
+        super().__init__(fork_server, environment, "serve", "--bind", f"127.0.0.1:{self.port}", *arguments)
 
     def start(self) -> None:
         super().start()
@@ -124,7 +124,7 @@ class ServeProcess(Command, Client):
         self.client = httpx2.AsyncClient(base_url=self.url, timeout=httpx2.Timeout(30, pool=None), limits=limits)
 
     async def ready(self) -> Self:
-        """Wait until it takes runs."""
+        """Wait until `/ready` answers 200."""
         async with asyncio.timeout(_START_SECONDS):
             while True:
                 with contextlib.suppress(httpx2.HTTPError):
@@ -135,7 +135,7 @@ class ServeProcess(Command, Client):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """What it logged, as JSON."""
+        """The parsed log lines."""
         lines = self.output.splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 

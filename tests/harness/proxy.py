@@ -1,4 +1,4 @@
-"""A TCP proxy that treats connections badly: cuts them at any byte, splits and merges what passes, refuses them."""
+"""A TCP proxy that injects faults: it cuts connections at any byte, splits and merges writes, refuses connections."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from app.dev.chaos.link import READ_BYTES, Relay, Side, until_either
 
 
 @dataclass(frozen=True)
-class Link:
-    """How one connection is treated; the default passes everything on as it comes.
+class ConnectionFaults:
+    """The faults of one connection; the default has none.
 
-    Bytes are those of the server's answers, HTTP heads included. `cut_after` 0 loses the answer of a request that the
-    server has seen.
+    Bytes are those of the server's responses, including the HTTP heads. With `cut_after=0` the server receives the
+    request and its response is lost.
     """
 
     cut_after: int | None = None
-    reset: bool = False  # the cut is an RST, not a FIN
-    refuse: bool = False  # closed before the server hears of it
-    piece_bytes: int | None = None  # split into writes of at most so many
-    gather_seconds: float = 0  # merge what comes within that time into one write
+    reset: bool = False  # cut with an RST instead of a FIN
+    refuse: bool = False  # close the connection before the server is connected
+    piece_bytes: int | None = None  # split the response into writes of at most this size
+    merge_seconds: float = 0  # merge what arrives within this time into one write
 
 
 @dataclass
-class Passed:
-    """One connection that came through: the bytes in both directions, as far as they were passed on."""
+class ProxiedConnection:
+    """One accepted connection, and the bytes that were forwarded in both directions."""
 
-    link: Link
+    faults: ConnectionFaults
     request: bytes = b""
     answer: bytes = b""
 
 
 class CuttingProxy(Relay):
-    """The proxy, also an async context manager: 127.0.0.1, any free port, in front of `target` (an http URL).
+    """The proxy on a free port of 127.0.0.1, in front of `target` (an http URL); also an async context manager.
 
-    The n-th connection gets the n-th of `links`; later ones get `Link()`.
+    The n-th connection gets the n-th of `faults`; later ones get `ConnectionFaults()`.
     """
 
-    def __init__(self, target: str, links: Iterable[Link] = ()) -> None:
+    def __init__(self, target: str, faults: Iterable[ConnectionFaults] = ()) -> None:
         address = urlsplit(target)
         assert address.hostname is not None
         assert address.port is not None
         super().__init__(address.hostname, address.port)
-        self._links: Iterator[Link] = iter(links)
-        self.connections: list[Passed] = []
-        """Every connection in the order in which they came in."""
+        self._faults: Iterator[ConnectionFaults] = iter(faults)
+        self.connections: list[ProxiedConnection] = []
+        """Every connection in the order of arrival."""
 
     @property
     def url(self) -> str:
@@ -59,53 +59,58 @@ class CuttingProxy(Relay):
     @property
     def requests(self) -> list[str]:
         """The request lines that reached the server, e.g. `POST /aura/test/stream HTTP/1.1`."""
-        lines = (line for passed in self.connections for line in passed.request.split(b"\r\n"))
+        lines = (line for connection in self.connections for line in connection.request.split(b"\r\n"))
         return [line.decode("latin-1") for line in lines if line.endswith(b" HTTP/1.1")]
 
     async def accept(self, client: Side) -> None:
-        passed = Passed(next(self._links, Link()))
-        self.connections.append(passed)
+        connection = ProxiedConnection(next(self._faults, ConnectionFaults()))
+        self.connections.append(connection)
         try:
-            if not passed.link.refuse:
-                await self._pass(passed, client)
+            if not connection.faults.refuse:
+                await self._forward(connection, client)
         finally:
-            if passed.link.reset:
+            if connection.faults.reset:
                 _reset(client.writer)
 
-    async def _pass(self, passed: Passed, client: Side) -> None:
+    async def _forward(self, connection: ProxiedConnection, client: Side) -> None:
         reader, writer = await asyncio.open_connection(*self.target)
         try:
             await until_either(
-                self._requests(passed, client.reader, writer), self._answers(passed, reader, client.writer)
+                self._forward_requests(connection, client.reader, writer),
+                self._forward_responses(connection, reader, client.writer),
             )
         finally:
             writer.close()
 
-    async def _requests(self, passed: Passed, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_requests(
+        self, connection: ProxiedConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while data := await reader.read(READ_BYTES):
-            passed.request += data
+            connection.request += data
             writer.write(data)
             await writer.drain()
 
-    async def _answers(self, passed: Passed, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Returns where the server closed or the cut is reached."""
-        link = passed.link
-        while data := await self._read(reader, link.gather_seconds):
-            left = len(data) if link.cut_after is None else link.cut_after - len(passed.answer)
-            for piece in _pieces(data[:left], link.piece_bytes):
+    async def _forward_responses(
+        self, connection: ProxiedConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Forward the response until the server closes the connection or `cut_after` is reached."""
+        faults = connection.faults
+        while data := await self._read(reader, faults.merge_seconds):
+            left = len(data) if faults.cut_after is None else faults.cut_after - len(connection.answer)
+            for piece in _pieces(data[:left], faults.piece_bytes):
                 writer.write(piece)
                 await writer.drain()
-                if link.piece_bytes is not None:
-                    await asyncio.sleep(0)  # a write of its own each, as far as the kernel lets them be
-            passed.answer += data[:left]
-            if left <= len(data) and link.cut_after is not None:
+                if faults.piece_bytes is not None:
+                    await asyncio.sleep(0)  # so that each piece is a separate write
+            connection.answer += data[:left]
+            if left <= len(data) and faults.cut_after is not None:
                 return
 
-    async def _read(self, reader: asyncio.StreamReader, gather_seconds: float) -> bytes:
+    async def _read(self, reader: asyncio.StreamReader, merge_seconds: float) -> bytes:
         data = await reader.read(READ_BYTES)
-        if gather_seconds and data:
+        if merge_seconds and data:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(gather_seconds):
+                async with asyncio.timeout(merge_seconds):
                     while more := await reader.read(READ_BYTES):
                         data += more
         return data
@@ -117,6 +122,6 @@ def _pieces(data: bytes, size: int | None) -> Iterator[bytes]:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Closed, the kernel sends an RST: what the other side has not read yet is lost."""
+    """Make the kernel send an RST when the connection is closed; data that the other side has not read is lost."""
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

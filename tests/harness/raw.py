@@ -1,4 +1,4 @@
-"""A client that sees single writes, and shorthands for whole streams."""
+"""A client that sees the single writes of the server, and functions that read whole streams."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from tests.harness.frames import Frame, StreamReader
 from tests.harness.service import STREAM, Aura, headers
 
 MakeSettings = Callable[..., Settings]
-LONG = "".join(f"{number}번째 문장입니다. 😀 " for number in range(400))
-
-
-# --- a raw client: what is one write --------------------------------------------------------------------------------
+LONG_TEXT = "".join(f"{number}번째 문장입니다. 😀 " for number in range(400))
 
 
 class RawStream:
-    """The chunks of one response, as the server wrote them."""
+    """Reads the HTTP chunks of one response; each chunk is one write of the server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
         self._reader, self._writer = reader, writer
@@ -31,7 +28,7 @@ class RawStream:
 
     @classmethod
     async def post(cls, aura: Aura, body: Any, *, buffer: int | None = None, **more: str) -> RawStream:
-        """`buffer` is the size of the socket's receive buffer."""
+        """Post a prompt. `buffer` is the size of the socket's receive buffer (bytes)."""
         host, _, port = aura.url.removeprefix("http://").partition(":")
         connection = socket.create_connection((host, int(port)))
         if buffer is not None:
@@ -46,11 +43,12 @@ class RawStream:
         return cls(reader, writer, head.strip())
 
     async def chunk(self) -> bytes:
-        """The next one; empty at the end."""
+        """Read the next chunk; empty at the end of the body."""
         size = int(await self._reader.readuntil(b"\r\n"), 16)
         return (await self._reader.readexactly(size + 2))[:-2]
 
     async def rest(self) -> list[bytes]:
+        """Read the remaining chunks and close the connection."""
         chunks = []
         while chunk := await self.chunk():
             chunks.append(chunk)
@@ -61,10 +59,11 @@ class RawStream:
         self._writer.close()
 
 
-async def whole(aura: Aura, prompt: str = "안녕하세요", **kwargs: Any) -> tuple[StreamReader, list[Frame]]:
+async def read_stream(aura: Aura, prompt: str = "안녕하세요", **kwargs: Any) -> tuple[StreamReader, list[Frame]]:
+    """Post a prompt and read the stream to its end; returns the reader and the frames."""
     async with aura.stream(prompt, **kwargs) as stream:
         return stream, await stream.rest()
 
 
-def raw(frames: list[Frame]) -> list[str]:
+def raw_frames(frames: list[Frame]) -> list[str]:
     return [frame.raw for frame in frames]

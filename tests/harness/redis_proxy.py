@@ -1,4 +1,4 @@
-"""The network between one node and Redis, which can also lose the answer of a write that was stored."""
+"""A proxy between one node and Redis, which can also drop the reply to a write that Redis has executed."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from app.dev.chaos.link import READ_BYTES, Link, Side, until_either
 
 
 class RedisProxy(Link):
-    """The proxy, also an async context manager: 127.0.0.1, any free port."""
+    """The proxy on a free port of 127.0.0.1; also an async context manager."""
 
     def __init__(self, redis_port: int) -> None:
         super().__init__(redis_port)
         self._marker = b""
         self._how: Literal["close", "silence"] = "close"
         self._left = 0
-        self.lost = 0
-        """How many answers were lost."""
+        self.dropped_replies = 0
+        """The number of dropped replies."""
 
-    def lose_answers(self, marker: bytes, times: int = 1, how: Literal["close", "silence"] = "close") -> None:
-        """Redis gets the next requests that hold `marker`; their answers never come: the connection closes, or nothing
-        more is heard on it."""
+    def drop_replies(self, marker: bytes, times: int = 1, how: Literal["close", "silence"] = "close") -> None:
+        """Drop the replies to the next requests that contain `marker`; Redis still executes them.
+
+        Instead of the reply, the connection is closed, or it stays open and nothing more is sent on it (`silence`).
+        """
         self._marker, self._left, self._how = marker, times, how
 
-    async def talk(self, client: Side, target: Side) -> None:
-        deaf = asyncio.Event()
-        await until_either(self._requests(client, target, deaf), self._answers(client, target, deaf))
+    async def forward(self, client: Side, target: Side) -> None:
+        is_dropping = asyncio.Event()
+        await until_either(
+            self._forward_requests(client, target, is_dropping), self._forward_replies(client, target, is_dropping)
+        )
 
-    async def _requests(self, client: Side, target: Side, deaf: asyncio.Event) -> None:
+    async def _forward_requests(self, client: Side, target: Side, is_dropping: asyncio.Event) -> None:
         while data := await client.reader.read(READ_BYTES):
             await self._flowing.wait()
             if self._left and self._marker in data:
                 self._left -= 1
-                deaf.set()
+                is_dropping.set()
             target.writer.write(data)
             await target.writer.drain()
 
-    async def _answers(self, client: Side, target: Side, deaf: asyncio.Event) -> None:
+    async def _forward_replies(self, client: Side, target: Side, is_dropping: asyncio.Event) -> None:
         while data := await target.reader.read(READ_BYTES):
             await self._flowing.wait()
-            if deaf.is_set():
-                self.lost += 1
+            if is_dropping.is_set():
+                self.dropped_replies += 1
                 if self._how == "close":
                     return
                 await asyncio.Event().wait()

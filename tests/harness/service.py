@@ -1,4 +1,4 @@
-"""Aura under a real Hypercorn on a real socket, in this process."""
+"""The service in this process, served by Hypercorn on a real socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quart import Quart
 from app.bootstrap import Service, create_app
 from app.ports.clock import Clock
 from app.ports.tools import Tool
-from app.server import process as server
+from app.server import process
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -36,7 +36,7 @@ def headers(user: str = "user1", tenant: str = "tenant1", role: str | None = Non
 
 
 class Client:
-    """What a test says to a running service, whatever runs it."""
+    """The requests of a test to a running service, in this process or another one."""
 
     client: httpx2.AsyncClient
 
@@ -59,7 +59,7 @@ class Client:
 
 @dataclass
 class Aura(Client):
-    """A running service and a client of it."""
+    """A service that runs in this process, and its HTTP client."""
 
     url: str
     app: Quart
@@ -79,11 +79,11 @@ async def running(
     tools: Sequence[Tool] | None = None,
     one_time_codes: OneTimeCodes | None = None,
 ) -> AsyncIterator[Aura]:
-    """Serve until the block is left, then shut down as a SIGTERM would."""
+    """Serve until the context exits, then shut down as SIGTERM does."""
     app = create_app(settings, clock=clock, tools=tools, one_time_codes=one_time_codes)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
-    config = server.load_config(f"fd://{listener.detach()}")
+    config = process.load_config(f"fd://{listener.detach()}")
     stop = asyncio.Event()
 
     async def trigger() -> None:

@@ -1,4 +1,4 @@
-"""What Redis holds, read as the systems around Aura read it."""
+"""Reads values from Redis as the systems around Aura read them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import redis
 
 
-def stored(client: redis.Redis, key: Any) -> Any:
-    """The parsed JSON of a string key; it must be there."""
+def read_json(client: redis.Redis, key: Any) -> Any:
+    """The parsed JSON of a string key, which must exist."""
     raw = client.get(key)
-    assert raw is not None, f"{key} is not there"
+    assert raw is not None, f"{key} does not exist"
     return json.loads(raw)
 
 
 def checkpoint(client: redis.Redis, session_id: str = "") -> dict[str, Any]:
-    """The one checkpoint that there is (of a session)."""
+    """The only checkpoint in Redis whose key contains `session_id`."""
     (key,) = client.keys(f"checkpoint:*{session_id}*")
-    value: dict[str, Any] = stored(client, key)
+    value: dict[str, Any] = read_json(client, key)
     return value
 
 
-def checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
-    """All of them."""
-    return [stored(client, key) for key in client.keys("checkpoint:*")]
+def read_checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
+    """All checkpoints in Redis."""
+    return [read_json(client, key) for key in client.keys("checkpoint:*")]

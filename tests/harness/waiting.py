@@ -1,4 +1,4 @@
-"""Waiting for what only storage or the system can show: bounded, never a bare sleep."""
+"""Waits for a condition that must be polled, with a time limit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.01
 
 
-async def eventually(look: Callable[[], T], seconds: float = 30) -> T:
-    """The first truthy value of `look()`. Raises `AssertionError` when the time is up."""
+async def eventually(probe: Callable[[], T], seconds: float = 30) -> T:
+    """Poll `probe()` until its value is true, and return the value. Raises `AssertionError` after `seconds`."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not (seen := look()):
-        assert loop.time() < until, f"it did not come true in {seconds} s; last seen: {seen!r}"
+    deadline = loop.time() + seconds
+    while not (value := probe()):
+        assert loop.time() < deadline, f"the condition was not met within {seconds} s; last value: {value!r}"
         await asyncio.sleep(_POLL_SECONDS)
-    return seen
+    return value

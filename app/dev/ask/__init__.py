@@ -1,2 +1,2 @@
-"""A run in the terminal, on top of `app.client`: how it looks (`view`), what a person is asked (`keys`), a whole run
-(`conversation`), where its time went (`chart`)."""
+"""A run in the terminal, on top of `app.client`: output (`view`), input (`keys`), the flow of one run
+(`conversation`), and the chart of its timeline (`chart`)."""

@@ -1,4 +1,4 @@
-"""A run from the prompt to its end: shows what comes, has a person or the command line decide, answers an exit code."""
+"""Follows one run in the terminal: shows its events, obtains decisions, and determines the exit code of the command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.client.answers import ClientError, Refused
 from app.client.client import AuraClient
 from app.client.frames import Received
 from app.client.stream import Item, RunStream
-from app.dev.ask.keys import EditRefused, choose, edit, wipe_line
+from app.dev.ask.keys import InvalidEdit, clear_line, edit, read_choice
 from app.dev.ask.view import JsonView, View, terminal
 from statemachine.checkpoint import JsonObject
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated
@@ -28,114 +28,117 @@ Verdict = Literal["approve", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """Who decides approvals: the command line (`verdict`), or else a person at the terminal, or else somebody else."""
+class ApprovalPolicy:
+    """Who decides approval requests: the command line (`verdict`), or a person at this terminal (`is_interactive`).
+
+    Where neither is set, the requests are decided elsewhere.
+    """
 
     verdict: Verdict | None = None
     reason: str | None = None
     is_interactive: bool = False
 
 
-def at_terminal() -> bool:
+def is_at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 class Conversation:
-    """One run in one terminal."""
+    """Follows one run in one terminal."""
 
-    def __init__(self, client: AuraClient, view: View, policy: Policy) -> None:
+    def __init__(self, client: AuraClient, view: View, policy: ApprovalPolicy) -> None:
         self._client, self._view, self._policy = client, view, policy
-        self._asking: asyncio.Task[None] | None = None
+        self._approval_task: asyncio.Task[None] | None = None
         self._is_choosing = False
-        self._screen = asyncio.Lock()  # the editor's as long as it is open
+        self._screen_lock = asyncio.Lock()  # held while the editor is open
 
     async def follow(self, stream: RunStream) -> int:
-        """Show the run to its end; the exit code."""
+        """Show the run to its end, and return the exit code."""
         try:
             return await self._follow(stream)
         except ClientError as error:
             self._view.line(f"aura: {error}", "red")
             if stream.last_event_id is None:
                 return REFUSED
-            self._view.line(f"the run goes on: {attach_hint(stream, self._client.url)}")
+            self._view.line(f"the run continues: {attach_command(stream, self._client.url)}")
             return NOT_COMPLETED
         finally:
-            await self._end_asking()
+            await self._finish_approval_task()
 
-    async def _end_asking(self) -> None:
-        if self._asking is None:
+    async def _finish_approval_task(self) -> None:
+        if self._approval_task is None:
             return
-        if not self._is_choosing:  # its answer is on the way
-            await asyncio.wait({self._asking}, timeout=_ANSWER_SECONDS)
-        self._asking.cancel()
-        await asyncio.gather(self._asking, return_exceptions=True)
+        if not self._is_choosing:  # a decision is being sent
+            await asyncio.wait({self._approval_task}, timeout=_ANSWER_SECONDS)
+        self._approval_task.cancel()
+        await asyncio.gather(self._approval_task, return_exceptions=True)
 
     async def _follow(self, stream: RunStream) -> int:
         code = NOT_COMPLETED
         async with aclosing(stream.items()) as items:
-            while (item := await self._next(items)) is not None:
-                async with self._screen:
-                    await self._settle(item)
+            while (item := await self._next_item(items)) is not None:
+                async with self._screen_lock:
+                    await self._cancel_settled_question(item)
                     if self._is_choosing:
-                        wipe_line(self._view.console)  # the question; it comes again below
+                        clear_line(self._view.console)  # removes the question, which is printed again below
                     self._view.show(item)
                 if isinstance(item, Received):
                     match item.event:
                         case Hitl() as request:
-                            self._asking = asyncio.create_task(self._ask(request))
+                            self._approval_task = asyncio.create_task(self._handle_approval(request))
                         case End(status="completed"):
                             code = COMPLETED
         return code
 
-    async def _next(self, items: AsyncGenerator[Item, None]) -> Item | None:
-        """The next item; None after the last. What goes wrong while a person is asked comes up here."""
-        upcoming = asyncio.create_task(_advance(items))
+    async def _next_item(self, items: AsyncGenerator[Item, None]) -> Item | None:
+        """The next item; None after the last one. Raises what the approval task raised."""
+        upcoming = asyncio.create_task(_anext_or_none(items))
         try:
             while not upcoming.done():
                 waits: set[asyncio.Task[Item | None] | asyncio.Task[None]] = {upcoming}
-                if self._asking is not None:
-                    waits.add(self._asking)
+                if self._approval_task is not None:
+                    waits.add(self._approval_task)
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if self._asking is not None and self._asking.done():
-                    asked, self._asking = self._asking, None
-                    if not asked.cancelled():
-                        asked.result()
+                if self._approval_task is not None and self._approval_task.done():
+                    finished, self._approval_task = self._approval_task, None
+                    if not finished.cancelled():
+                        finished.result()
             return upcoming.result()
         finally:
             if not upcoming.done():
                 upcoming.cancel()
                 await asyncio.gather(upcoming, return_exceptions=True)
 
-    async def _settle(self, item: Item) -> None:
-        """Stop asking where the run has moved on; a decision that is being sent goes on."""
-        if self._asking is None or not self._is_choosing or not isinstance(item, Received):
+    async def _cancel_settled_question(self, item: Item) -> None:
+        """Stop asking the person once the run has left the approval. A decision that is being sent is not cancelled."""
+        if self._approval_task is None or not self._is_choosing or not isinstance(item, Received):
             return
         match item.event:
-            case TimelineStepUpdated(metadata=moved) if moved.get("from") == State.AWAITING_APPROVAL:
-                words = "no decision in time" if moved.get("to") == State.TIMED_OUT else "decided elsewhere"
+            case TimelineStepUpdated(metadata=step) if step.get("from") == State.AWAITING_APPROVAL:
+                note = "no decision in time" if step.get("to") == State.TIMED_OUT else "decided elsewhere"
             case Hitl() | ErrorRaised() | End():
-                words = "asked no longer"
+                note = "the request is closed"
             case _:
                 return
-        self._asking.cancel()
-        await asyncio.gather(self._asking, return_exceptions=True)
-        self._view.line(f"  {words}", "yellow")
+        self._approval_task.cancel()
+        await asyncio.gather(self._approval_task, return_exceptions=True)
+        self._view.line(f"  {note}", "yellow")
 
-    async def _ask(self, request: Hitl) -> None:
+    async def _handle_approval(self, request: Hitl) -> None:
         if self._policy.verdict is not None:
             await self._decide(request, self._policy.verdict)
         elif not self._policy.is_interactive:
-            self._view.waiting(request, _commands(self._client, request))
+            self._view.show_waiting(request, _decision_commands(self._client, request))
         else:
             while not await self._ask_person(request):
                 pass
 
     async def _ask_person(self, request: Hitl) -> bool:
-        """Whether that settled it; False: ask again."""
-        self._view.fresh_line()
+        """Ask for a decision; return False where the question must be repeated."""
+        self._view.start_new_line()
         self._is_choosing = True
         try:
-            choice = await choose(self._view.console, request)
+            choice = await read_choice(self._view.console, request)
         finally:
             self._is_choosing = False
         match choice:
@@ -148,15 +151,15 @@ class Conversation:
                 return await self._decide(request, "reject")
             case "edit":
                 try:
-                    async with self._screen:
+                    async with self._screen_lock:
                         arguments = await edit(request.context)
-                except EditRefused as error:
+                except InvalidEdit as error:
                     self._view.line(f"  {error}", "red")
                     return False
                 return await self._decide(request, "approve", arguments)
 
     async def _decide(self, request: Hitl, verdict: Verdict, arguments: JsonObject | None = None) -> bool:
-        """Whether a decision stands now; False: these arguments do not fit."""
+        """Send a decision; return False where the service refuses the edited arguments."""
         try:
             if verdict == "approve":
                 outcome = await self._client.approve(request.request_id, arguments)
@@ -165,46 +168,48 @@ class Conversation:
         except Refused as error:
             self._view.line(f"  {error}", "red")
             return not (error.status == 400 and arguments is not None)
-        self._view.decided(outcome)
+        self._view.show_decision(outcome)
         return True
 
 
-async def _advance(items: AsyncGenerator[Item, None]) -> Item | None:
+async def _anext_or_none(items: AsyncGenerator[Item, None]) -> Item | None:
     return await anext(items, None)
 
 
-def attach_hint(stream: RunStream, url: str) -> str:
-    """How to see it again."""
+def attach_command(stream: RunStream, url: str) -> str:
+    """The command that shows this run again."""
     return f"aura ask --attach {stream.session_id} --url {shlex.quote(url)}"
 
 
-def _commands(client: AuraClient, request: Hitl) -> list[str]:
-    """Lines to paste; the token stays out of them."""
+def _decision_commands(client: AuraClient, request: Hitl) -> list[str]:
+    """Commands that decide the request, to be pasted; they do not contain the token."""
     caller = client.caller
-    who = " ".join(
+    identity = " ".join(
         shlex.join(["-H", f"{name}: {value}"])
         for name, value in (("X-Tenant-ID", caller.tenant_id), ("X-User-ID", caller.user_id))
     )
     return [
-        f'curl -X POST -H "Authorization: Bearer $TOKEN" {who} '
+        f'curl -X POST -H "Authorization: Bearer $TOKEN" {identity} '
         + shlex.quote(f"{client.url}/aura/hitl/{verdict}/{request.request_id}")
         for verdict in ("approve", "reject")
     ]
 
 
-def in_terminal(client: AuraClient, stream: RunStream, policy: Policy, *, prompt: str | None, as_json: bool) -> int:
-    """Run it to its end or to Ctrl-C; the exit code."""
+def run_in_terminal(
+    client: AuraClient, stream: RunStream, policy: ApprovalPolicy, *, prompt: str | None, as_json: bool
+) -> int:
+    """Follow the run to its end or to Ctrl-C, and return the exit code."""
     view = JsonView(terminal()) if as_json else View(terminal())
 
     async def follow() -> int:
         async with client:
             if prompt is not None:
-                view.asked(prompt)
+                view.show_prompt(prompt)
             return await Conversation(client, view, policy).follow(stream)
 
     try:
         return asyncio.run(follow())
     except KeyboardInterrupt:
         if stream.session_id is not None:
-            view.line(f"the run goes on: {attach_hint(stream, client.url)}")
+            view.line(f"the run continues: {attach_command(stream, client.url)}")
         return INTERRUPTED

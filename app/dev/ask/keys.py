@@ -1,4 +1,4 @@
-"""What a person types: a key for an approval, with the seconds left beside it, and edited arguments from an editor."""
+"""The input of a person: a key that decides an approval request, and arguments that are edited in an editor."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from statemachine.events import Hitl
 Choice = Literal["yes", "no", "edit"]
 
 _CHOICES: dict[str, Choice] = {"y": "yes", "n": "no", "e": "edit", "ㅛ": "yes", "ㅜ": "no", "ㄷ": "edit"}
-"""The same keys under a Korean layout, too."""
+"""The keys, also as a Korean keyboard layout produces them."""
 _CLEAR_LINE = "\r\x1b[K"
 
 
-class EditRefused(Exception):
-    """What came out of the editor is no JSON object, or nothing did."""
+class InvalidEdit(Exception):
+    """The edited text is not a JSON object, or the editor could not be run."""
 
 
-async def choose(console: Console, request: Hitl) -> Choice | None:
-    """The key that was pressed; None: the time is up. Cancel it to stop asking; the line is cleared either way."""
-    with _keys() as typed:
+async def read_choice(console: Console, request: Hitl) -> Choice | None:
+    """Ask for a decision until a key is pressed; None at the deadline. The line is cleared also on cancellation."""
+    with _read_keys() as pressed:
         try:
             while (left := _seconds_left(request)) > 0:
                 _write(console, f"{_CLEAR_LINE}approve? [y]es [n]o [e]dit  ({left:.0f} s left) ")
                 try:
                     async with asyncio.timeout(min(left, 1)):
-                        text = await typed.get()
+                        text = await pressed.get()
                 except TimeoutError:
                     continue
                 for key in text.lower():
@@ -48,37 +48,37 @@ async def choose(console: Console, request: Hitl) -> Choice | None:
                         return _CHOICES[key]
             return None
         finally:
-            wipe_line(console)
+            clear_line(console)
 
 
-def wipe_line(console: Console) -> None:
-    """Take the question away."""
+def clear_line(console: Console) -> None:
+    """Erase the current line of the terminal."""
     _write(console, _CLEAR_LINE)
 
 
 def _seconds_left(request: Hitl) -> float:
-    """A clock that is behind the service's must not promise more than there was."""
+    """The time until the deadline (s), at most the timeout: the clock here may be behind the service's."""
     return min(request.expires_at - time.time(), request.timeout_seconds)
 
 
 @contextmanager
-def _keys() -> Iterator[asyncio.Queue[str]]:
-    """Keys as they are pressed, without Enter and without echo; what was typed before is dropped."""
+def _read_keys() -> Iterator[asyncio.Queue[str]]:
+    """A queue of keys as they are pressed, without Enter and without echo; earlier input is discarded."""
     descriptor, loop = sys.stdin.fileno(), asyncio.get_running_loop()
-    typed: asyncio.Queue[str] = asyncio.Queue()
+    pressed: asyncio.Queue[str] = asyncio.Queue()
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     saved = termios.tcgetattr(descriptor)
 
     def read() -> None:
         data = os.read(descriptor, 1024)
-        if not data:  # the terminal is gone
+        if not data:  # the terminal was closed
             loop.remove_reader(descriptor)
-        typed.put_nowait(decoder.decode(data))
+        pressed.put_nowait(decoder.decode(data))
 
     tty.setcbreak(descriptor)
     loop.add_reader(descriptor, read)
     try:
-        yield typed
+        yield pressed
     finally:
         loop.remove_reader(descriptor)
         termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
@@ -90,20 +90,20 @@ def _write(console: Console, text: str) -> None:
 
 
 async def edit(arguments: JsonObject) -> JsonObject:
-    """The arguments after a person changed them in `$EDITOR`. Raises `EditRefused`."""
+    """Let a person edit the arguments in `$EDITOR`, and return them. Raises `InvalidEdit`."""
     text = json.dumps(arguments, ensure_ascii=False, indent=2) + "\n"
-    # Ctrl-C is the editor's as long as it is open; a handler of ours is not inherited by it.
+    # While the editor is open, Ctrl-C must reach only the editor; a Python handler is not inherited by it.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         edited = await asyncio.to_thread(click.edit, text, extension=".json", require_save=False)
     except click.ClickException as error:
-        raise EditRefused(error.format_message()) from error
+        raise InvalidEdit(error.format_message()) from error
     finally:
         signal.signal(signal.SIGINT, before)
     try:
         value = json.loads(edited or "")
     except ValueError as error:
-        raise EditRefused(f"that is not JSON: {error}") from error
+        raise InvalidEdit(f"that is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise EditRefused("that is not a JSON object")
+        raise InvalidEdit("that is not a JSON object")
     return value

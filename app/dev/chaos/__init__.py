@@ -1,5 +1,6 @@
-"""`aura chaos`: real nodes on a real Redis, runs with tools and approvals going, and everything killed at any moment.
+"""`aura chaos`: real nodes on a real Redis, whose processes and connections are broken while runs proceed.
 
-A seed makes the plan (`plan`), the plan happens (`cluster`, `link`, `clients`, `world`, `trial`), and what came of it
-is compared with what should have (`takeover`, `verdict`, `report`). All on 127.0.0.1; nothing is left behind.
+A seed determines the plan (`plan`). The plan is carried out (`cluster`, `link`, `clients`, `environment`,
+`experiment`), and the outcome is compared with the expected one (`takeover`, `verdict`, `report`). All processes
+listen on 127.0.0.1; no file and no process is left behind.
 """

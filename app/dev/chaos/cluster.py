@@ -1,4 +1,7 @@
-"""The nodes, each `aura serve` in a process of its own behind a link to Redis of its own, and what is done to them."""
+"""The nodes of an experiment and the faults that are injected into them.
+
+Each node is `aura serve` in its own process, with its own proxied connection to Redis (`Link`).
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ from app.server.parent import exit_with_parent
 _START_SECONDS = 60.0
 _STOP_SECONDS = 25.0
 _POLL_SECONDS = 0.05
-_PATIENCE_SECONDS = 60.0
-_SETTLED_SECONDS = 0.5
+_MAX_WAIT_SECONDS = 60.0
+_MIN_UPTIME_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Injected:
-    """A fault as it happened: from when to when (Unix s)."""
+class InjectedFault:
+    """A fault that was injected, with its start and end (Unix s). `node` is -1 for a fault of Redis."""
 
     kind: FaultKind
     node: int
@@ -41,7 +44,7 @@ class Injected:
 
 
 class Node:
-    """One node: its process, started again after every end."""
+    """One node. Its process is started again whenever it has ended."""
 
     def __init__(self, index: int, environment: Mapping[str, str], link: Link, folder: Path) -> None:
         self.index = index
@@ -49,11 +52,11 @@ class Node:
         self.link = link
         self.log_path = folder / f"node-{index}.log"
         self.up_since: float | None = None
-        """When it was ready (loop time); None while it is down, on its way, or a fault is upon it."""
+        """When the node became ready (event loop time, s); None while it is down, starting, or has a fault."""
         self.takes_requests = False
-        """Whether a client may try it: it was up, and is not known to be down."""
+        """Whether clients may choose the node: it has been ready, and is not known to be down."""
         self.problems: list[str] = []
-        """What it did by itself."""
+        """Unexpected behaviour, as texts: exits that were not caused by a fault, slow starts, exit codes."""
         self._environment = {**environment, "REDIS_URL": link.url}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +69,7 @@ class Node:
             self._process.send_signal(number)
 
     async def start(self) -> None:
-        """Start it and wait until it takes runs; one that dies meanwhile is started again."""
+        """Start the process and wait until it is ready. A process that exits meanwhile is started again."""
         try:
             async with asyncio.timeout(_START_SECONDS), httpx2.AsyncClient(timeout=2, trust_env=False) as http:
                 while True:
@@ -97,17 +100,17 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us: we end it in order
+                start_new_session=True,  # Ctrl-C must reach only this process, which then stops the nodes in order
                 preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
 
-    def down(self) -> None:
+    def mark_down(self) -> None:
         self.up_since, self.takes_requests = None, False
 
-    async def ended(self) -> int:
-        """Wait for its end, a while; then end it."""
+    async def wait_for_exit(self) -> int:
+        """Wait until the process exits and return its exit code. It is killed after `_STOP_SECONDS`."""
         if self._process is None:
-            raise RuntimeError("it does not run")
+            raise RuntimeError("the node is not running")
         until = asyncio.get_running_loop().time() + _STOP_SECONDS
         while self._process.poll() is None:
             if asyncio.get_running_loop().time() > until:
@@ -118,7 +121,7 @@ class Node:
 
     async def terminate(self) -> None:
         self.signal(signal.SIGTERM)
-        code = await self.ended()
+        code = await self.wait_for_exit()
         if code:
             self.problems.append(f"ended with {code} at SIGTERM")
 
@@ -129,15 +132,15 @@ class Node:
 
 
 class Cluster:
-    """All nodes and their Redis, also an async context manager: everything is up when it is entered."""
+    """All nodes and their Redis; also an async context manager, which waits until every node is ready."""
 
     def __init__(self, redis: RedisServer, environment: Mapping[str, str], count: int, folder: Path) -> None:
         self.redis = redis
-        self.injected: list[Injected] = []
+        self.injected: list[InjectedFault] = []
         self._environment = environment
         self._count = count
         self._folder = folder
-        self._redis_is_hit = False
+        self._redis_has_fault = False
         self.nodes: list[Node] = []
 
     async def __aenter__(self) -> Self:
@@ -158,26 +161,26 @@ class Cluster:
         for node in self.nodes:
             await node.link.close()
 
-    def pick(self, dice: random.Random) -> Node | None:
-        """A node for a client: any that is not known to be down. A paused or cut one looks like any other."""
+    def pick(self, rng: random.Random) -> Node | None:
+        """Choose a node for a client: any that is not known to be down, even if it is paused or disconnected."""
         open_nodes = [node for node in self.nodes if node.takes_requests]
-        return dice.choice(open_nodes) if open_nodes else None
+        return rng.choice(open_nodes) if open_nodes else None
 
-    async def suffer(self, plan: Iterable[Fault], enough: asyncio.Event) -> None:
-        """Carry out the plan's faults until it is enough; then everything is mended, and up again."""
+    async def inject_faults(self, plan: Iterable[Fault], stop: asyncio.Event) -> None:
+        """Inject the plan's faults until `stop` is set; then wait until every fault is over and every node is ready."""
         started: set[asyncio.Task[None]] = set()
         last_at = 0.0
         try:
             for fault in plan:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(fault.at_seconds - last_at):
-                        await enough.wait()
+                        await stop.wait()
                 last_at = fault.at_seconds
-                hit = await self._aimed(fault, enough)
-                if enough.is_set():
+                targeted = await self._choose_target(fault, stop)
+                if stop.is_set():
                     break
-                if hit is not None:
-                    started.add(asyncio.create_task(self._inject(hit)))
+                if targeted is not None:
+                    started.add(asyncio.create_task(self._inject(targeted)))
                     await asyncio.sleep(0)
             await asyncio.gather(*started)
         finally:
@@ -185,83 +188,87 @@ class Cluster:
                 task.cancel()
             await asyncio.gather(*started, return_exceptions=True)
 
-    async def _aimed(self, fault: Fault, enough: asyncio.Event) -> Fault | None:
-        """The fault at its node, or the next one that is up, once somebody else could take over; None: never."""
+    async def _choose_target(self, fault: Fault, stop: asyncio.Event) -> Fault | None:
+        """Wait until the fault can be injected, and return it.
+
+        A fault of a node needs a second node that can take over; it is moved to the next ready node where its own is
+        not ready. None where `stop` is set or `_MAX_WAIT_SECONDS` have passed.
+        """
         loop = asyncio.get_running_loop()
-        until = loop.time() + _PATIENCE_SECONDS
-        while loop.time() < until and not enough.is_set():
+        until = loop.time() + _MAX_WAIT_SECONDS
+        while loop.time() < until and not stop.is_set():
             settled = [
                 node.index
                 for node in (*self.nodes[fault.node :], *self.nodes[: fault.node])
-                if node.up_since is not None and loop.time() - node.up_since > _SETTLED_SECONDS
+                if node.up_since is not None and loop.time() - node.up_since > _MIN_UPTIME_SECONDS
             ]
-            if fault.kind.is_of_redis and not self._redis_is_hit:
+            if fault.kind.affects_redis and not self._redis_has_fault:
                 return fault
-            if not fault.kind.is_of_redis and len(settled) > 1:
+            if not fault.kind.affects_redis and len(settled) > 1:
                 return replace(fault, node=settled[0])
             await asyncio.sleep(_POLL_SECONDS)
         return None
 
     async def _inject(self, fault: Fault) -> None:
         since = time.time()
-        if fault.kind.is_of_redis:
-            self._redis_is_hit = True
+        if fault.kind.affects_redis:
+            self._redis_has_fault = True
             try:
-                await self._hit_redis(fault)
+                await self._apply_to_redis(fault)
             finally:
-                self._redis_is_hit = False
-            self.injected.append(Injected(fault.kind, -1, since, time.time()))
+                self._redis_has_fault = False
+            self.injected.append(InjectedFault(fault.kind, -1, since, time.time()))
             return
         node = self.nodes[fault.node]
         node.up_since = None
-        async with self._remembered(fault, since):
-            await self._hit(node, fault)
+        async with self._recorded(fault, since):
+            await self._apply_to_node(node, fault)
 
     @contextlib.asynccontextmanager
-    async def _remembered(self, fault: Fault, since: float) -> AsyncIterator[None]:
+    async def _recorded(self, fault: Fault, since: float) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            self.injected.append(Injected(fault.kind, fault.node, since, time.time()))
+            self.injected.append(InjectedFault(fault.kind, fault.node, since, time.time()))
 
-    async def _hit(self, node: Node, fault: Fault) -> None:
+    async def _apply_to_node(self, node: Node, fault: Fault) -> None:
         match fault.kind:
             case FaultKind.KILL:
-                node.down()
+                node.mark_down()
                 node.signal(signal.SIGKILL)
-                await node.ended()
-                await asyncio.sleep(fault.lasts_seconds)
+                await node.wait_for_exit()
+                await asyncio.sleep(fault.duration_seconds)
                 await node.start()
             case FaultKind.TERMINATE:
-                node.takes_requests = False  # whoever balances the load looks at /ready
+                node.takes_requests = False  # as a load balancer does, which polls /ready
                 await node.terminate()
-                await asyncio.sleep(fault.lasts_seconds)
+                await asyncio.sleep(fault.duration_seconds)
                 await node.start()
             case FaultKind.PAUSE:
                 node.signal(signal.SIGSTOP)
                 try:
-                    await asyncio.sleep(fault.lasts_seconds)
+                    await asyncio.sleep(fault.duration_seconds)
                 finally:
                     node.signal(signal.SIGCONT)
                 await node.start()
             case FaultKind.CUT:
                 node.link.cut()
                 try:
-                    await asyncio.sleep(fault.lasts_seconds)
+                    await asyncio.sleep(fault.duration_seconds)
                 finally:
                     node.link.mend()
                 await node.start()
 
-    async def _hit_redis(self, fault: Fault) -> None:
+    async def _apply_to_redis(self, fault: Fault) -> None:
         if fault.kind is FaultKind.REDIS_PAUSE:
             self.redis.pause()
             try:
-                await asyncio.sleep(fault.lasts_seconds)
+                await asyncio.sleep(fault.duration_seconds)
             finally:
                 self.redis.resume()
         else:
             self.redis.kill()
-            await asyncio.sleep(fault.lasts_seconds)
+            await asyncio.sleep(fault.duration_seconds)
             self.redis.restart(keep_data=True)
 
 

@@ -1,4 +1,4 @@
-"""What the nodes act upon: a model that says what the plan wants, a mail server and a GitHub that take their time."""
+"""The services that the nodes call: a model that is scripted by the plan, a slow mail server and a slow GitHub."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.dev.chaos.plan import PULL_NUMBER, REPOSITORY, Kind, RunPlan
+from app.dev.chaos.plan import PULL_NUMBER, REPOSITORY, RunKind, RunPlan
 from app.dev.demo.github import GitHubStandIn
-from app.dev.demo.http import Answer, Request
+from app.dev.demo.http import Request, Response
 from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
 from app.dev.demo.scenarios import Scenario
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
@@ -23,52 +23,52 @@ _SLOWEST_SECONDS = 0.8
 
 
 class SlowSmtp(SmtpSink):
-    """Takes its time before a message counts, or before it says so: a kill in between leaves the outcome unknown."""
+    """Delays either the storing of a message or its acknowledgement: a kill in between leaves the outcome unknown."""
 
-    async def keep(self, mail: ReceivedMail) -> None:
-        early, seconds = _pace(mail.subject)
+    async def store(self, mail: ReceivedMail) -> None:
+        early, seconds = _delay(mail.subject)
         await asyncio.sleep(seconds * early)
-        await super().keep(mail)
+        await super().store(mail)
         await asyncio.sleep(seconds * (not early))
 
 
 class SlowGitHub(GitHubStandIn):
-    """As slow, where something is created."""
+    """Delays the creation of a pull request in the same two ways."""
 
-    async def _handle(self, request: Request, answer: Answer) -> None:
-        early, seconds = _pace(request.body.decode()) if request.method == "POST" else (False, 0.0)
+    async def _handle(self, request: Request, response: Response) -> None:
+        early, seconds = _delay(request.body.decode()) if request.method == "POST" else (False, 0.0)
         await asyncio.sleep(seconds * early)
-        await super()._handle(request, _Late(answer, seconds * (not early)) if seconds else answer)
+        await super()._handle(request, _DelayedResponse(response, seconds * (not early)) if seconds else response)
 
 
-class _Late(Answer):
-    """An answer that is on its way for a while after the deed."""
+class _DelayedResponse(Response):
+    """A response that is sent some time after the request was carried out."""
 
-    def __init__(self, answer: Answer, seconds: float) -> None:
-        self._answer, self._seconds = answer, seconds
+    def __init__(self, response: Response, seconds: float) -> None:
+        self._response, self._seconds = response, seconds
 
     async def json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
         await asyncio.sleep(self._seconds)
-        await self._answer.json(status, value, headers)
+        await self._response.json(status, value, headers)
 
 
-def _pace(text: str) -> tuple[bool, float]:
-    """Whether the wait comes before the deed, and how long it is: the same for the same text."""
+def _delay(text: str) -> tuple[bool, float]:
+    """Whether the delay comes before the action, and its length (s); both depend on the text alone."""
     number = zlib.crc32(text.encode())
     return bool(number & 1), (number >> 1) % 1000 / 1000 * _SLOWEST_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """The parts, started."""
+class Environment:
+    """The running services."""
 
     model: ScriptedModelServer
     mail: SlowSmtp
     github: SlowGitHub
     github_token: str
 
-    def environment(self) -> dict[str, str]:
-        """What leads a node here."""
+    def node_variables(self) -> dict[str, str]:
+        """Environment variables with which a node uses these services."""
         return {
             "OPENAI_API_KEY": "scripted-no-secret",
             "OPENAI_BASE_URL": self.model.base_url,
@@ -82,17 +82,17 @@ class World:
         }
 
     def mails(self) -> Counter[str]:
-        """How many messages came in, by their subject."""
+        """The number of received messages for each subject."""
         return Counter(mail.subject for mail in self.mail.messages)
 
     def pulls(self) -> Counter[str]:
-        """How many pull requests were created, by their branch."""
+        """The number of created pull requests for each branch."""
         return Counter(pull["head"]["ref"] for pull in self.github.created)
 
 
 @asynccontextmanager
-async def world(plans: Iterable[RunPlan]) -> AsyncIterator[World]:
-    """Start the parts; stop them when the block is left."""
+async def start_environment(plans: Iterable[RunPlan]) -> AsyncIterator[Environment]:
+    """Start the services; stop them when the context exits."""
     token = secrets.token_hex(16)
     async with (
         ScriptedModelServer() as model,
@@ -100,20 +100,20 @@ async def world(plans: Iterable[RunPlan]) -> AsyncIterator[World]:
         SlowGitHub(fixtures() / "github", token=token) as github,
     ):
         model.add(*(_scenario(plan) for plan in plans))
-        yield World(model, mail, github, token)
+        yield Environment(model, mail, github, token)
 
 
 def _scenario(plan: RunPlan) -> Scenario:
     calls = _calls(plan)
-    asking = [ScriptedTurn(tool_calls=calls, first_delay_ms=200, delay_ms=10)] if calls else []
-    answer = ScriptedTurn(
+    tool_turns = [ScriptedTurn(tool_calls=calls, first_delay_ms=200, delay_ms=10)] if calls else []
+    answer_turn = ScriptedTurn(
         text=plan.text,
         reasoning=plan.reasoning,
         first_delay_ms=100,
         chunk_chars=plan.chunk_chars,
         delay_ms=plan.delay_ms,
     )
-    return Scenario(description=plan.prompt, match=[rf"\[chaos {plan.number}\]"], turns=[*asking, answer])
+    return Scenario(description=plan.prompt, match=[rf"\[chaos {plan.number}\]"], turns=[*tool_turns, answer_turn])
 
 
 def _calls(plan: RunPlan) -> list[ScriptedCall]:
@@ -124,14 +124,14 @@ def _calls(plan: RunPlan) -> list[ScriptedCall]:
     )
     pull = ScriptedCall(name="github_create_pr", arguments={**where, "title": plan.subject, "head": plan.branch})
     match plan.kind:
-        case Kind.ANSWER:
+        case RunKind.ANSWER:
             return []
-        case Kind.SAFE_TOOLS:
+        case RunKind.SAFE_TOOLS:
             read = ScriptedCall(name="github_get_pr", arguments={**where, "number": PULL_NUMBER})
             return [ScriptedCall(name="get_current_time"), read]
-        case Kind.MAIL:
+        case RunKind.MAIL:
             return [mail]
-        case Kind.PULL_REQUEST:
+        case RunKind.PULL_REQUEST:
             return [pull]
-        case Kind.BOTH:
+        case RunKind.BOTH:
             return [mail, pull]

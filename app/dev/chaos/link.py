@@ -1,4 +1,4 @@
-"""The network in between: a TCP proxy, and the one between a node and Redis, which can go silent."""
+"""TCP proxies: one that forwards bytes, and one between a node and Redis that can stop forwarding."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Side:
 class Relay:
     """A TCP proxy on 127.0.0.1, any free port; also an async context manager.
 
-    Passes everything on as it comes. A subclass treats a connection otherwise: `accept` before the target hears of it,
-    `talk` once both sides are there. Whatever breaks or is cancelled in it ends that connection and nothing else.
+    Forwards everything unchanged. A subclass overrides `accept` to act before the target is connected, and `forward`
+    to act once both sides are connected. An error or a cancellation in them ends that connection only.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
-        """Where new connections go."""
+        """The host and port to which new connections are forwarded."""
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -56,7 +56,7 @@ class Relay:
         await self.close()
 
     def break_all(self) -> None:
-        """Break every connection now."""
+        """Abort every connection now."""
         for writer in self._connections.values():
             writer.transport.abort()
 
@@ -67,7 +67,7 @@ class Relay:
 
     async def _serve(self, client: Side) -> None:
         try:
-            # A broken connection is what this is for; cancelled is how it is stopped.
+            # Broken connections are expected here, and close() cancels this task.
             with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
                 await self.accept(client)
         finally:
@@ -76,23 +76,23 @@ class Relay:
     async def accept(self, client: Side) -> None:
         reader, writer = await asyncio.open_connection(*self.target)
         try:
-            await self.talk(client, Side(reader, writer))
+            await self.forward(client, Side(reader, writer))
         finally:
             writer.close()
 
-    async def talk(self, client: Side, target: Side) -> None:
-        """One connection, until either side ends it."""
-        await until_either(self.carry(client.reader, target.writer), self.carry(target.reader, client.writer))
+    async def forward(self, client: Side, target: Side) -> None:
+        """Forward both directions of one connection until either side ends it."""
+        await until_either(self.copy(client.reader, target.writer), self.copy(target.reader, client.writer))
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
             writer.write(data)
             await writer.drain()
 
 
-async def until_either(*ways: Coroutine[Any, Any, None]) -> None:
-    """Both directions of a connection, until one has come to its end; then neither goes on."""
-    tasks = [asyncio.ensure_future(way) for way in ways]
+async def until_either(*directions: Coroutine[Any, Any, None]) -> None:
+    """Run the coroutines until one of them ends, then cancel the others. Their exceptions are dropped."""
+    tasks = [asyncio.ensure_future(direction) for direction in directions]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -102,7 +102,7 @@ async def until_either(*ways: Coroutine[Any, Any, None]) -> None:
 
 
 class Link(Relay):
-    """The network between one node and Redis. Cut, it is silent: nothing is lost, everything comes late."""
+    """The proxy between one node and Redis. While it is cut, it holds all bytes back; it never drops any."""
 
     def __init__(self, redis_port: int) -> None:
         super().__init__("127.0.0.1", redis_port)
@@ -114,13 +114,13 @@ class Link(Relay):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def cut(self) -> None:
-        """Nothing passes any more, in either direction; connections stay open and new ones are accepted."""
+        """Stop forwarding in both directions. Connections stay open and new ones are accepted."""
         self._flowing.clear()
 
     def mend(self) -> None:
         self._flowing.set()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(READ_BYTES):
             await self._flowing.wait()
             writer.write(data)

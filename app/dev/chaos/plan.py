@@ -1,6 +1,6 @@
-"""What a seed makes happen: the runs, what their clients do, and the faults in their order. Pure.
+"""The plan of an experiment, which its seed determines: the runs, the actions of their clients, and the faults. Pure.
 
-The cluster may carry a fault out later, or on the next node that is up, never another one.
+The cluster may inject a fault later than planned, or into the next node that is ready, but never another fault.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _WORDS = (
 _USERS = 12
 
 
-class Kind(StrEnum):
-    """What the prompt of a run leads to."""
+class RunKind(StrEnum):
+    """What the scripted model answers to the prompt of a run."""
 
     ANSWER = "answer"
     SAFE_TOOLS = "safe tools"
@@ -43,49 +43,49 @@ class Kind(StrEnum):
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """The risky tools that a person is asked about."""
+        """The tools of this kind that need an approval."""
         match self:
-            case Kind.PULL_REQUEST:
+            case RunKind.PULL_REQUEST:
                 return ("github_create_pr",)
-            case Kind.MAIL:
+            case RunKind.MAIL:
                 return ("send_email",)
-            case Kind.BOTH:
+            case RunKind.BOTH:
                 return ("send_email", "github_create_pr")
             case _:
                 return ()
 
 
-class Decider(StrEnum):
-    """How a person's decision gets to the service."""
+class DecisionPath(StrEnum):
+    """How the decision of an approver reaches the service."""
 
     HTTP = "http"
     MAIN_SERVICE = "main service"
-    """The request's key is rewritten, the signal stored and published."""
+    """The stored request is updated, and the signal is stored and published."""
     SIGNAL = "signal"
-    """The signal is stored and published, the request left alone."""
+    """The signal is stored and published; the stored request is not changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """One run and its client."""
+    """One run and the actions of its client."""
 
     number: int
     user: str
-    kind: Kind
+    kind: RunKind
     text: str
-    """The whole answer of a run that completes."""
+    """The complete answer of a run that is not stopped."""
     reasoning: str
     chunk_chars: int
     delay_ms: float
-    decider: Decider
-    thinking_seconds: float
+    decision_path: DecisionPath
+    decision_delay_seconds: float
     rejects: bool
     skips_unknown: bool
-    """What is said where a tool may already have run: leave it, or run it again."""
+    """The decision where a tool may already have run: True to skip it, False to run it again."""
     cancels_after: int | None
-    """Frames, after which the client asks for the run's end."""
-    is_patient: bool
-    """Stays on a silent connection instead of going to another node."""
+    """The number of frames after which the client cancels the run; None to let it end."""
+    has_long_read_timeout: bool
+    """Whether the client waits long on a silent connection instead of switching to another node."""
 
     @property
     def prompt(self) -> str:
@@ -110,82 +110,84 @@ class FaultKind(StrEnum):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the takeover that it leads to must keep to the lease."""
+        """Whether the takeover after this fault must happen within the lease time."""
         return self in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.CUT)
 
     @property
-    def is_of_redis(self) -> bool:
+    def affects_redis(self) -> bool:
         return self in (FaultKind.REDIS_RESTART, FaultKind.REDIS_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when (seconds after the start), to which node, and how long it lasts before all is well again."""
+    """One planned fault: its start (s after the start of the faults), the index of its node, and its duration (s)."""
 
     kind: FaultKind
     at_seconds: float
     node: int
-    lasts_seconds: float
+    duration_seconds: float
 
 
 def runs(seed: int, count: int) -> list[RunPlan]:
-    """The runs, in the order in which they start; the first of a longer list are those of a shorter one."""
+    """The runs in the order in which they start. A longer plan of the same seed begins with the shorter one."""
     return [_run(random.Random(f"{seed} run {number}"), number) for number in range(1, count + 1)]  # noqa: S311
 
 
-def _run(dice: random.Random, number: int) -> RunPlan:
-    kind = dice.choices(list(Kind), weights=(36, 16, 18, 22, 8))[0]
-    fate = dice.random()
+def _run(rng: random.Random, number: int) -> RunPlan:
+    kind = rng.choices(list(RunKind), weights=(36, 16, 18, 22, 8))[0]
+    chance = rng.random()
     return RunPlan(
         number=number,
-        user=f"chaos{dice.randrange(_USERS)}",
+        user=f"chaos{rng.randrange(_USERS)}",
         kind=kind,
-        text=_text(dice, number),
-        reasoning=" ".join(dice.choices(_WORDS, k=12)) if dice.random() < 0.3 else "",
-        chunk_chars=dice.choice((5, 8, 13)),
-        delay_ms=dice.uniform(15, 45),
-        decider=dice.choice(list(Decider)),
-        thinking_seconds=dice.uniform(0.0, 1.5),
-        rejects=bool(kind.tools) and fate < 0.15,
-        skips_unknown=dice.random() < 0.5,
-        cancels_after=dice.randrange(2, 40) if fate > 0.88 else None,
-        is_patient=dice.random() < 0.4,
+        text=_text(rng, number),
+        reasoning=" ".join(rng.choices(_WORDS, k=12)) if rng.random() < 0.3 else "",
+        chunk_chars=rng.choice((5, 8, 13)),
+        delay_ms=rng.uniform(15, 45),
+        decision_path=rng.choice(list(DecisionPath)),
+        decision_delay_seconds=rng.uniform(0.0, 1.5),
+        rejects=bool(kind.tools) and chance < 0.15,
+        skips_unknown=rng.random() < 0.5,
+        cancels_after=rng.randrange(2, 40) if chance > 0.88 else None,
+        has_long_read_timeout=rng.random() < 0.4,
     )
 
 
-def _text(dice: random.Random, number: int) -> str:
-    """Numbered, so that no part of it is like another: lost, doubled and swapped text shows."""
+def _text(rng: random.Random, number: int) -> str:
+    """Numbered lines, so that every part is unique and lost, repeated or reordered text is detected."""
     lines = (
-        f"{number}.{line} {' '.join(dice.choices(_WORDS, k=dice.randrange(3, 9)))} {dice.randrange(10**6)}"
-        for line in range(1, dice.randrange(8, 20))
+        f"{number}.{line} {' '.join(rng.choices(_WORDS, k=rng.randrange(3, 9)))} {rng.randrange(10**6)}"
+        for line in range(1, rng.randrange(8, 20))
     )
-    return "\n".join(lines) + dice.choice(("", " ✅", "\n", " 끝 🚀"))
+    return "\n".join(lines) + rng.choice(("", " ✅", "\n", " 끝 🚀"))
 
 
 def faults(seed: int, *, nodes: int, every_seconds: float, lease_seconds: float) -> Iterator[Fault]:
-    """The faults without end, one every so often. Only one node at a time is away for longer than its lease."""
-    dice = random.Random(f"{seed} faults")  # noqa: S311
+    """Endless faults, one every `every_seconds`. Only one node at a time is unavailable for longer than its lease."""
+    rng = random.Random(f"{seed} faults")  # noqa: S311
     at_seconds, away, away_until = 0.0, -1, 0.0
     while True:
         at_seconds += every_seconds
-        kind = dice.choices(list(FaultKind), weights=(34, 20, 16, 12, 8, 10))[0]
-        node, spare = dice.randrange(nodes), dice.randrange(nodes - 1)
-        lasts = _lasting(dice, kind, lease_seconds)
+        kind = rng.choices(list(FaultKind), weights=(34, 20, 16, 12, 8, 10))[0]
+        node, spare = rng.randrange(nodes), rng.randrange(nodes - 1)
+        duration = _fault_duration(rng, kind, lease_seconds)
         if at_seconds < away_until:  # the others must suffice for a takeover
-            kind, lasts = (kind, lasts) if lasts <= lease_seconds or kind.is_of_redis else (FaultKind.KILL, 0.5)
+            kind, duration = (
+                (kind, duration) if duration <= lease_seconds or kind.affects_redis else (FaultKind.KILL, 0.5)
+            )
             node = spare if spare < away else spare + 1
-        elif lasts > lease_seconds and not kind.is_of_redis:
-            away, away_until = node, at_seconds + lasts
-        yield Fault(kind, round(at_seconds, 3), node, round(lasts, 3))
+        elif duration > lease_seconds and not kind.affects_redis:
+            away, away_until = node, at_seconds + duration
+        yield Fault(kind, round(at_seconds, 3), node, round(duration, 3))
 
 
-def _lasting(dice: random.Random, kind: FaultKind, lease_seconds: float) -> float:
+def _fault_duration(rng: random.Random, kind: FaultKind, lease_seconds: float) -> float:
     match kind:
         case FaultKind.KILL | FaultKind.TERMINATE:
-            return dice.uniform(0.1, 1.0)
+            return rng.uniform(0.1, 1.0)
         case FaultKind.PAUSE | FaultKind.CUT:
-            return lease_seconds + dice.uniform(0.5, 4.0)
+            return lease_seconds + rng.uniform(0.5, 4.0)
         case FaultKind.REDIS_RESTART:
-            return dice.uniform(0.0, 1.5)
+            return rng.uniform(0.0, 1.5)
         case FaultKind.REDIS_PAUSE:
-            return dice.uniform(1.0, 4.0)
+            return rng.uniform(1.0, 4.0)

@@ -1,4 +1,4 @@
-"""The outcome of a trial for a person (a table) or a program (JSON), and the command that runs one."""
+"""The result of an experiment as a table or as JSON, and the function behind `aura chaos`."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from app.dev.chaos.experiment import Options, Outcome, Trial
+from app.dev.chaos.experiment import Experiment, ExperimentResult, Options
 from app.dev.chaos.takeover import MARGIN_SECONDS
 from app.dev.chaos.verdict import Verdict, judge, outcomes_asked
-from app.server import process as server
+from app.server import process
 
 GOOD, BAD, INTERRUPTED = 0, 1, 130
-_MOST_FINDINGS = 40
+_MAX_FINDINGS = 40
 
 
-def figures(outcome: Outcome, verdict: Verdict) -> dict[str, Any]:
-    """Everything that is reported, by name."""
-    evidence, takeovers = outcome.evidence, outcome.evidence.takeovers
+def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
+    """All reported figures by name; `--json` prints them."""
+    evidence, takeovers = result.evidence, result.evidence.takeovers
     return {
-        "seed": outcome.options.seed,
-        "seconds": round(outcome.seconds, 1),
+        "seed": result.options.seed,
+        "seconds": round(result.seconds, 1),
         "runs": evidence.planned,
-        "nodes": outcome.options.nodes,
-        "lease_seconds": outcome.options.lease_seconds,
-        "faults": dict(sorted(Counter(fault.kind.value for fault in outcome.injected).items())),
+        "nodes": result.options.nodes,
+        "lease_seconds": result.options.lease_seconds,
+        "faults": dict(sorted(Counter(fault.kind.value for fault in result.injected).items())),
         "timeline": [
             {
-                "at_seconds": round(fault.since - outcome.began, 2),
+                "at_seconds": round(fault.since - result.started_at, 2),
                 "kind": fault.kind.value,
                 "node": fault.node,
                 "lasted_seconds": round(fault.until - fault.since, 2),
             }
-            for fault in sorted(outcome.injected, key=lambda fault: fault.since)
+            for fault in sorted(result.injected, key=lambda fault: fault.since)
         ],
         "connections": sum(record.connections for record in evidence.records),
         "events": sum(len(log) for log in evidence.logs.values()),
@@ -48,7 +48,7 @@ def figures(outcome: Outcome, verdict: Verdict) -> dict[str, Any]:
         "outcomes_asked": outcomes_asked(evidence.records),
         "takeovers": dict(sorted(takeovers.counts.items())),
         "slowest_takeover_seconds": {kind: round(s, 2) for kind, s in sorted(takeovers.slowest_seconds.items())},
-        "takeover_bound_seconds": outcome.options.lease_seconds + MARGIN_SECONDS,
+        "takeover_bound_seconds": result.options.lease_seconds + MARGIN_SECONDS,
         **asdict(verdict.counts),
         "is_good": verdict.is_good,
         "findings": verdict.findings,
@@ -63,7 +63,7 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
     table.add_row("runs", f"{found['runs']} on {found['nodes']} nodes, {found['events']} events, {found['seconds']} s")
     table.add_row("faults", f"{sum(found['faults'].values())}: {faults}")
     table.add_row("connections", str(found["connections"]))
-    table.add_row("tools run", f"{found['tools_run']}; outcome unknown, a person asked: {found['outcomes_asked']}")
+    table.add_row("tools run", f"{found['tools_run']}; outcome unknown, approver asked: {found['outcomes_asked']}")
     slowest = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in found["slowest_takeover_seconds"].items())
     table.add_row("takeovers", ", ".join(f"{count} {kind}" for kind, count in found["takeovers"].items()) or "none")
     table.add_row(
@@ -76,33 +76,33 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
 
 
 def run(options: Options, *, as_json: bool) -> int:
-    """The exit code: 0 only where all is as it must be."""
+    """Run an experiment, print its result and return the exit code: `GOOD` only if every count is zero."""
     console = Console(stderr=True)
-    outcomes: list[Outcome] = []
+    results: list[ExperimentResult] = []
 
     async def main() -> None:
         if task := asyncio.current_task():
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with console.status(f"seed {options.seed}: starting") as status:
-            outcomes.append(await Trial(options, status.update).run())
+            results.append(await Experiment(options, status.update).run())
 
     try:
-        server.run(main)
+        process.run(main)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("aura chaos: interrupted; everything is stopped", style="yellow")
+        console.print("aura chaos: interrupted; all processes are stopped", style="yellow")
         return INTERRUPTED
-    (outcome,) = outcomes
-    verdict = judge(outcome.evidence)
-    found = figures(outcome, verdict)
+    (result,) = results
+    verdict = judge(result.evidence)
+    found = figures(result, verdict)
     if as_json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
         Console().print(_table(found, verdict))
-        for words in verdict.findings[:_MOST_FINDINGS]:
+        for words in verdict.findings[:_MAX_FINDINGS]:
             console.print(f"  {words}", style="red", markup=False, highlight=False)
     if verdict.is_good:
         with contextlib.suppress(OSError):
-            shutil.rmtree(outcome.folder)
+            shutil.rmtree(result.folder)
         return GOOD
-    console.print(f"the nodes' logs: {outcome.folder}", style="yellow", markup=False)
+    console.print(f"the nodes' logs: {result.folder}", style="yellow", markup=False)
     return BAD

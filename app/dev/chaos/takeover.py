@@ -1,4 +1,4 @@
-"""How long each run was without an owner: from the nodes' logs and the faults that happened. Pure."""
+"""Measures how long each run had no owner, from the logs of the nodes and the injected faults. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.dev.chaos.cluster import Injected
+from app.dev.chaos.cluster import InjectedFault
 from app.dev.chaos.plan import FaultKind
 
 MARGIN_SECONDS = 2.0
@@ -18,7 +18,7 @@ LogLine = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Takeovers:
-    """The slowest and the number of claims by what made the owner lose its runs, and those that were too slow."""
+    """Takeovers by their cause (a `FaultKind`, or `other`): the slowest, the number, and texts about late ones."""
 
     slowest_seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -26,35 +26,38 @@ class Takeovers:
 
     @property
     def slowest_bounded_seconds(self) -> float:
-        """Of those whose time the lease bounds, Redis' own absence taken off."""
+        """The slowest takeover whose time the lease bounds, without the time in which Redis was unavailable (s)."""
         return max((self.slowest_seconds.get(kind.value, 0.0) for kind in FaultKind if kind.is_bounded), default=0.0)
 
 
-def lines(text: str) -> list[dict[str, Any]]:
-    """The JSON lines of a log; others are somebody else's."""
+def parse_log(text: str) -> list[dict[str, Any]]:
+    """The lines of a log that are JSON objects; other lines are not the service's and are skipped."""
     found = []
     for line in text.splitlines():
         if line.startswith("{") and line.endswith("}"):
             try:
                 found.append(json.loads(line))
             except ValueError:
-                continue  # cut off by a kill
+                continue  # a kill can cut a line short
     return found
 
 
-def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lease_seconds: float) -> Takeovers:
-    """`logs` are the nodes', in their order. A claim's cause is the first fault of its former owner since that one
-    had its name; of a node that lost its lease by itself (Redis was away, or the machine slow) nothing is counted.
-    A run that came to be only after the fault (a cut node's request got through late) was without an owner since then:
-    one whose creation was not answered, when the node was cut off no more.
+def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault], lease_seconds: float) -> Takeovers:
+    """Measure the takeovers. `logs` are the log lines of each node, in the order of the nodes.
+
+    The cause of a takeover is the first fault of the former owner since that process joined. Where there is none (the
+    node lost its lease because Redis was unavailable or the machine was slow), the takeover counts as `other`. A run
+    that was created after the fault (a request of a disconnected node arrived late) had no owner since its creation;
+    if the node never received the reply to that creation, since the end of the fault.
     """
+    # Keys in snake_case are those of earlier releases.
     owners = {
-        str(line["node"]): (index, _time(line))
+        _field(line, "nodeId", "node"): (index, _time(line))
         for index, log in enumerate(logs)
         for line in log
         if line["event"] == "node.joined"
     }
-    begun = {
+    started_at = {
         (index, str(line["sessionId"])): _time(line)
         for index, log in enumerate(logs)
         for line in log
@@ -68,36 +71,42 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[Injected], lea
     }
     result = Takeovers()
     for line in (line for log in logs for line in log if line["event"] == "run.taken_over"):
-        at, former = _time(line), str(line["from_node"])
+        at, former = _time(line), _field(line, "fromNode", "from_node")
+        session_id = _field(line, "sessionId", "session_id")
         owner = owners.get(former)
         cause = _cause(owner, at, injected)
         if cause is None or owner is None:
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
-        run = (owner[0], str(line["session_id"]))
-        since = max(cause.since, begun.get(run, 0.0))
+        run = (owner[0], session_id)
+        since = max(cause.since, started_at.get(run, 0.0))
         if run in doubtful and at >= cause.until:
             since = max(since, cause.until)
         away = sum(
-            max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.is_of_redis
+            max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.affects_redis
         )
         seconds, kind = at - since - away, cause.kind.value
         result.counts[kind] = result.counts.get(kind, 0) + 1
         result.slowest_seconds[kind] = max(result.slowest_seconds.get(kind, 0.0), seconds)
         if cause.kind.is_bounded and seconds > lease_seconds + MARGIN_SECONDS:
             result.late.append(
-                f"{line['session_id']} was taken from {former} {seconds:.2f} s after its {kind}"
-                f" (and {away:.2f} s in which Redis was away)"
+                f"{session_id} was taken over from {former} {seconds:.2f} s after its {kind}"
+                f" (and {away:.2f} s in which Redis was unavailable)"
             )
     return result
 
 
-def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[Injected]) -> Injected | None:
+def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[InjectedFault]) -> InjectedFault | None:
     if owner is None:
         return None
     index, since = owner
-    upon_it = [fault for fault in injected if fault.node == index and since <= fault.since <= at]
-    return min(upon_it, key=lambda fault: fault.since, default=None)
+    faults = [fault for fault in injected if fault.node == index and since <= fault.since <= at]
+    return min(faults, key=lambda fault: fault.since, default=None)
+
+
+def _field(line: LogLine, *names: str) -> str:
+    """The value of the first of these keys that the line has. Raises `KeyError` where it has none of them."""
+    return str(next(line[name] for name in names if name in line))
 
 
 def _time(line: LogLine) -> float:

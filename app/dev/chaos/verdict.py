@@ -1,4 +1,4 @@
-"""Compares what clients saw with what is stored, and what was done with what a person allowed. Pure."""
+"""Compares what clients received with what is stored, and the executed tool calls with the decisions. Pure."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from app.dev.chaos.clients import DONE_BODY, Frame, Record
+from app.dev.chaos.clients import DONE_BODY, Frame, RunRecord
 from app.dev.chaos.plan import RunPlan
 from app.dev.chaos.takeover import Takeovers
 
-_TOLD = 40
+_EXCERPT_CHARACTERS = 40
 
 
 @dataclass(slots=True)
 class Counts:
-    """What must be zero."""
+    """The figures that must all be zero."""
 
     lost_events: int = 0
     duplicate_ids: int = 0
     gaps: int = 0
     foreign_frames: int = 0
-    """Frames that the run's log does not hold, or holds otherwise."""
+    """Frames that are missing in the run's event log, or are different there."""
     wrong_answers: int = 0
     wrong_ends: int = 0
     tools_run_twice: int = 0
-    """More often than a person allowed."""
+    """Executions of a tool beyond the number of approvals."""
     calls_lost: int = 0
-    """Allowed, and neither run nor asked about again."""
+    """Approved tool calls that were neither executed nor requested again."""
     not_finished: int = 0
     second_ends: int = 0
     runs_too_many: int = 0
-    """Started, and nobody's."""
+    """Stored runs that no client started."""
     broken: int = 0
-    """Nodes that died or broke by themselves, and answers that no client should get."""
+    """Nodes that failed without a fault, and responses that no client should receive."""
     late_takeovers: int = 0
 
 
 @dataclass(slots=True)
 class Verdict:
-    """The figures, and in words what is wrong with them."""
+    """The figures, and a text for each that is not zero."""
 
     counts: Counts = field(default_factory=Counts)
     findings: list[str] = field(default_factory=list)
@@ -59,11 +59,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that came of a trial."""
+    """Everything that an experiment left to be judged."""
 
-    records: Sequence[Record]
+    records: Sequence[RunRecord]
     logs: Mapping[str, Sequence[Frame]]
-    """The Redis Stream of each run."""
+    """The frames in the Redis Stream of each run, by session id."""
     mails: Mapping[str, int]
     pulls: Mapping[str, int]
     stored_runs: frozenset[str]
@@ -74,17 +74,17 @@ class Evidence:
 
 def judge(evidence: Evidence) -> Verdict:
     verdict = Verdict()
-    verdict.add("not_finished", "runs that were never begun", evidence.planned - len(evidence.records))
+    verdict.add("not_finished", "runs that were never started", evidence.planned - len(evidence.records))
     for record in evidence.records:
         log = evidence.logs.get(record.session_id or "", ())
         _judge_stream(verdict, record, log)
         _judge_end(verdict, record, log)
-        _judge_deeds(verdict, record, log, evidence)
+        _judge_tool_calls(verdict, record, log, evidence)
         for problem in record.problems:
             verdict.add("broken", f"{_name(record)}: {problem}")
     known = {record.session_id for record in evidence.records}
     for session_id in sorted(evidence.stored_runs - known):
-        verdict.add("runs_too_many", f"{session_id} is nobody's")
+        verdict.add("runs_too_many", f"no client started {session_id}")
     for problem in evidence.node_problems:
         verdict.add("broken", problem)
     for late in evidence.takeovers.late:
@@ -92,8 +92,8 @@ def judge(evidence: Evidence) -> Verdict:
     return verdict
 
 
-def _judge_stream(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
-    """Exactly the log's frames, in its order."""
+def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
+    """A client must receive exactly the frames of the event log, in their order."""
     stored = dict(log)
     seen: Counter[int] = Counter(id for id, _ in record.frames)
     name = _name(record)
@@ -109,7 +109,7 @@ def _judge_stream(verdict: Verdict, record: Record, log: Sequence[Frame]) -> Non
     verdict.add("gaps", f"{name}", sum(now and not before for before, now in pairwise([False, *missing])))
 
 
-def _judge_end(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
+def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
     name, plan = _name(record), record.plan
     if not record.is_done:
         last = str(record.frames[-1:])[:300]
@@ -118,33 +118,35 @@ def _judge_end(verdict: Verdict, record: Record, log: Sequence[Frame]) -> None:
     marks = [index for index, (_, body) in enumerate(log) if body == DONE_BODY]
     verdict.add("second_ends", f"{name}: {ends}", max(len(ends), len(marks)) - 1)
     if marks and marks[0] != len(log) - 1:
-        verdict.add("second_ends", f"{name}: something follows the end")
+        verdict.add("second_ends", f"{name}: a frame follows the end")
     if not ends:
         return
-    own = "rejected" if any(decided.answer == "rejected" for decided in record.decisions) else "completed"
-    if ends[0] != own and not (ends[0] == "cancelled" and record.cancelled):
-        told = [event.get("message") for event in _events(log) if event["type"] in ("error", "end")]
-        verdict.add("wrong_ends", f"{name}: {ends[0]} instead of {own}, {told}")
+    expected = "rejected" if any(decision.verdict == "rejected" for decision in record.decisions) else "completed"
+    if ends[0] != expected and not (ends[0] == "cancelled" and record.cancelled):
+        messages = [event.get("message") for event in _events(log) if event["type"] in ("error", "end")]
+        verdict.add("wrong_ends", f"{name}: {ends[0]} instead of {expected}, {messages}")
     answer = "".join(event["content"] for event in _events(record.frames) if event["type"] == "content")
     is_right = answer == plan.text if ends[0] == "completed" else plan.text.startswith(answer)
     if record.is_done and not is_right:
         verdict.add("wrong_answers", f"{name}: {_difference(plan.text, answer)}")
 
 
-def _judge_deeds(verdict: Verdict, record: Record, log: Sequence[Frame], evidence: Evidence) -> None:
-    """A tool may run once for each time that a person allowed it; and does, where nothing came in between."""
+def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame], evidence: Evidence) -> None:
+    """A tool may run at most once for each approval; in a run that completed, its last approval must be executed."""
     plan, name = record.plan, _name(record)
     is_completed = any(event["type"] == "end" and event["status"] == "completed" for event in _events(log))
-    done_by_tool = {
+    executions_by_tool = {
         "send_email": evidence.mails.get(plan.subject, 0),
         "github_create_pr": evidence.pulls.get(plan.branch, 0),
     }
-    for tool, done in done_by_tool.items():
-        said = [decided.answer for decided in record.decisions if decided.tool == tool]
-        allowed = said.count("approved")
-        verdict.add("tools_run_twice", f"{name}: {tool} ran {done} times, allowed {allowed}", done - allowed)
-        if is_completed and tool in plan.kind.tools and (not said or (said[-1] == "approved" and not done)):
-            verdict.add("calls_lost", f"{name}: {tool} was {said or 'never asked about'} and did not run")
+    for tool, executions in executions_by_tool.items():
+        decisions = [decision.verdict for decision in record.decisions if decision.tool == tool]
+        approvals = decisions.count("approved")
+        excess = executions - approvals
+        verdict.add("tools_run_twice", f"{name}: {tool} ran {executions} times, approved {approvals} times", excess)
+        is_missing = not decisions or (decisions[-1] == "approved" and not executions)
+        if is_completed and tool in plan.kind.tools and is_missing:
+            verdict.add("calls_lost", f"{name}: {tool} was {decisions or 'never requested'} and did not run")
     failed = [event for event in _events(log) if event["type"] == "tool_execution" and event["status"] == "failed"]
     for event in failed if not record.cancelled else ():
         verdict.add("calls_lost", f"{name}: {event['toolName']} failed: {event.get('error')}")
@@ -159,16 +161,16 @@ def _difference(expected: str, answer: str) -> str:
     at = next((i for i, (a, b) in enumerate(zip(expected, answer, strict=False)) if a != b), None)
     at = min(len(expected), len(answer)) if at is None else at
     return (
-        f"{len(answer)} of {len(expected)} characters, from {at} on {answer[at : at + _TOLD]!r}"
-        f" instead of {expected[at : at + _TOLD]!r}"
+        f"{len(answer)} of {len(expected)} characters, from {at} on {answer[at : at + _EXCERPT_CHARACTERS]!r}"
+        f" instead of {expected[at : at + _EXCERPT_CHARACTERS]!r}"
     )
 
 
-def _name(record: Record) -> str:
+def _name(record: RunRecord) -> str:
     plan: RunPlan = record.plan
     return f"run {plan.number} ({plan.kind.value}, {record.session_id})"
 
 
-def outcomes_asked(records: Sequence[Record]) -> int:
-    """How often a person was asked about a call that may already have happened."""
-    return sum(decided.outcome_unknown for record in records for decided in record.decisions)
+def outcomes_asked(records: Sequence[RunRecord]) -> int:
+    """How often an approver was asked about a call that may already have been executed."""
+    return sum(decision.outcome_unknown for record in records for decision in record.decisions)

@@ -1,2 +1,3 @@
-"""Everything `aura demo` and the tests stand on: real parts on this machine, nothing installed. The service never
-imports it."""
+"""The local services that `aura demo` and the tests use: a Redis server and stand-ins for the other services.
+
+Everything runs on this machine. The service never imports this package."""

@@ -1,7 +1,7 @@
-"""Embeddings without a model: each pair and triple of characters is hashed to a dimension and a sign.
+"""Embeddings without a model: each sequence of two or three characters is hashed to a dimension and a sign.
 
-Deterministic, so that the demo and the tests can be repeated; near in spelling, not in meaning. That is what a stand-in
-can do, and is said so where it is used.
+They are deterministic, so that the demo and the tests can be repeated. Texts of similar spelling get similar vectors;
+similar meaning has no effect.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ DIMENSIONS = 256
 
 
 def embedding(text: str, dimensions: int = DIMENSIONS) -> list[float]:
-    """A unit vector; texts that share pieces of words point the same way."""
+    """A unit vector of the text. Texts that share parts of words have similar vectors."""
     vector = [0.0] * dimensions
     for word in text.casefold().split():
         marked = f" {word} "
         for size in (2, 3):
             for start in range(len(marked) - size + 1):
-                dimension, sign = _place(marked[start : start + size])
+                dimension, sign = _hash_to_dimension(marked[start : start + size])
                 vector[dimension % dimensions] += sign
     length = math.sqrt(sum(value * value for value in vector)) or 1.0
     return [value / length for value in vector]
 
 
 @lru_cache(maxsize=50_000)
-def _place(piece: str) -> tuple[int, int]:
+def _hash_to_dimension(piece: str) -> tuple[int, int]:
     digest = hashlib.blake2b(piece.encode("utf-8", "replace"), digest_size=4).digest()
     return int.from_bytes(digest[:3], "big"), 1 if digest[3] & 1 else -1
 
 
-def answer(body: Any) -> dict[str, Any]:
-    """What `/v1/embeddings` answers. Raises `ValueError` where the request is none."""
-    asked = body.get("input") if isinstance(body, dict) else None
-    texts = [asked] if isinstance(asked, str) else asked
+def create_response(body: Any) -> dict[str, Any]:
+    """The response body of `/v1/embeddings`. Raises `ValueError` where the request body is invalid."""
+    given = body.get("input") if isinstance(body, dict) else None
+    texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
         raise ValueError("input must be a text or a list of texts, none of them empty")
     dimensions = body.get("dimensions") or DIMENSIONS

@@ -1,6 +1,6 @@
-"""A stand-in for GitHub's REST API: reads the sample pull requests of a folder, keeps those that are created.
+"""A stand-in for GitHub's REST API: serves the sample pull requests of a folder and stores created ones in memory.
 
-Owns the answers' shape as far as pull requests need it; nothing leaves this machine.
+It implements the endpoints and response fields that pull requests need.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.dev.demo.http import Answer, Request, StandIn
+from app.dev.demo.http import Request, Response, StandIn
 
 _PATH = re.compile(r"/repos/(?P<owner>[^/]+)/(?P<repo>[^/]+)/pulls(?:/(?P<number>\d+)(?P<files>/files)?)?$")
 _DOCUMENTATION = "https://docs.github.com/rest"
@@ -21,65 +21,65 @@ Pull = dict[str, Any]
 
 
 class GitHubStandIn(StandIn):
-    """The server, also an async context manager: 127.0.0.1, any free port.
+    """The server on a free port of 127.0.0.1; also an async context manager.
 
-    Anybody may read; writing needs a token, that very one where `token` is set.
+    Reading needs no token; writing needs one. Where `token` is set, only that token is accepted.
     """
 
     def __init__(self, folder: Path, *, token: str | None = None) -> None:
-        """`folder` holds `<name>.json` (a pull request in GitHub's shape) and `<name>_files.json` beside it."""
+        """`folder` contains `<name>.json`, a pull request in GitHub's format, and its `<name>_files.json`."""
         self.requests: list[Request] = []
-        """Every request with its headers, in the order in which they came in."""
+        """Every request in the order of arrival."""
         self.created: list[Pull] = []
-        """The pull requests that were created, in GitHub's shape."""
+        """The pull requests that were created, in GitHub's format."""
         self._token = token
         self._pulls: dict[tuple[str, int], Pull] = {}
         self._files: dict[tuple[str, int], list[dict[str, Any]]] = {}
         super().__init__()
         for path in sorted(folder.glob("*.json")):
             if not path.stem.endswith("_files"):
-                self._load(path)
+                self._load_pull(path)
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:{port}`: what takes the place of GitHub's API address."""
+        """The base address `http://127.0.0.1:{port}`, to be used as `GITHUB_API_URL`."""
         return self._http.origin
 
-    def _load(self, path: Path) -> None:
+    def _load_pull(self, path: Path) -> None:
         pull = json.loads(path.read_text(encoding="utf-8"))
         key = (pull["base"]["repo"]["full_name"].lower(), pull["number"])
         self._pulls[key] = pull
         files = path.with_name(f"{path.stem}_files.json")
         self._files[key] = json.loads(files.read_text(encoding="utf-8")) if files.exists() else []
 
-    async def _handle(self, request: Request, answer: Answer) -> None:
+    async def _handle(self, request: Request, response: Response) -> None:
         self.requests.append(request)
         token = request.headers.get("authorization", "").partition(" ")[2]
         if token and self._token is not None and token != self._token:
-            await answer.json(401, _problem(401, "Bad credentials"))
+            await response.json(401, _error_body(401, "Bad credentials"))
             return
         found = _PATH.fullmatch(request.path)
         match request.method, found:
             case "GET", re.Match() if found["number"] is not None:
-                await self._read(found, answer)
+                await self._get_pull(found, response)
             case "GET", re.Match():
-                await answer.json(200, self._listed(found, request))
+                await response.json(200, self._list_pulls(found, request))
             case "POST", re.Match() if found["number"] is None:
                 if not token:
-                    await answer.json(401, _problem(401, "Requires authentication"))
+                    await response.json(401, _error_body(401, "Requires authentication"))
                 else:
-                    await self._create(f"{found['owner']}/{found['repo']}", request, answer)
+                    await self._create(f"{found['owner']}/{found['repo']}", request, response)
             case _:
-                await answer.json(404, _problem(404, "Not Found"))
+                await response.json(404, _error_body(404, "Not Found"))
 
-    async def _read(self, found: re.Match[str], answer: Answer) -> None:
+    async def _get_pull(self, found: re.Match[str], response: Response) -> None:
         key = (f"{found['owner']}/{found['repo']}".lower(), int(found["number"]))
         if key not in self._pulls:
-            await answer.json(404, _problem(404, "Not Found"))
+            await response.json(404, _error_body(404, "Not Found"))
         else:
-            await answer.json(200, self._files[key] if found["files"] else self._pulls[key])
+            await response.json(200, self._files[key] if found["files"] else self._pulls[key])
 
-    def _listed(self, found: re.Match[str], request: Request) -> list[Pull]:
+    def _list_pulls(self, found: re.Match[str], request: Request) -> list[Pull]:
         """The pull requests of a repository, filtered as GitHub does: `state`, `head` (`owner:branch`), `base`."""
         name, state = f"{found['owner']}/{found['repo']}".lower(), request.query.get("state", "open")
         return [
@@ -91,29 +91,29 @@ class GitHubStandIn(StandIn):
             and request.query.get("base", pull["base"]["ref"]) == pull["base"]["ref"]
         ]
 
-    async def _create(self, repository: str, request: Request, answer: Answer) -> None:
+    async def _create(self, repository: str, request: Request, response: Response) -> None:
         try:
-            wanted = request.json()
+            fields = request.json()
         except ValueError:
-            await answer.json(400, _problem(400, "Problems parsing JSON"))
+            await response.json(400, _error_body(400, "Problems parsing JSON"))
             return
-        error = self._refusal(repository, wanted)
+        error = self._validation_error(repository, fields)
         if error is not None:
             details = [{"resource": "PullRequest", **error}]
-            await answer.json(422, {**_problem(422, "Validation Failed"), "errors": details})
+            await response.json(422, {**_error_body(422, "Validation Failed"), "errors": details})
             return
-        pull = self._new_pull(repository, wanted)
+        pull = self._new_pull(repository, fields)
         key = (repository.lower(), pull["number"])
         self._pulls[key], self._files[key] = pull, []
         self.created.append(pull)
-        await answer.json(201, pull, {"Location": pull["url"]})
+        await response.json(201, pull, {"Location": pull["url"]})
 
-    def _refusal(self, repository: str, wanted: dict[str, Any]) -> dict[str, str] | None:
-        """What GitHub finds wrong with a new pull request, as an entry of its `errors`."""
+    def _validation_error(self, repository: str, fields: dict[str, Any]) -> dict[str, str] | None:
+        """The error of an invalid new pull request, as GitHub lists it under `errors`; None where it is valid."""
         for name in _REQUIRED:
-            if not isinstance(wanted.get(name), str) or not wanted[name]:
+            if not isinstance(fields.get(name), str) or not fields[name]:
                 return {"code": "missing_field", "field": name}
-        head, base = _branch(wanted["head"]), wanted["base"]
+        head, base = _branch(fields["head"]), fields["base"]
         if head == base:
             return {"code": "custom", "message": f"No commits between {base} and {head}"}
         for (name, _), pull in self._pulls.items():
@@ -122,8 +122,8 @@ class GitHubStandIn(StandIn):
                 return {"code": "custom", "message": f"A pull request already exists for {pull['head']['label']}."}
         return None
 
-    def _new_pull(self, repository: str, wanted: dict[str, Any]) -> Pull:
-        """A sample pull request made over: so it has every field that GitHub's have."""
+    def _new_pull(self, repository: str, fields: dict[str, Any]) -> Pull:
+        """A new pull request, built from a sample so that it has every field that GitHub sends."""
         number = max((number for name, number in self._pulls if name == repository.lower()), default=0) + 1
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         sample = next(iter(self._pulls.values()), {})
@@ -132,14 +132,14 @@ class GitHubStandIn(StandIn):
         for kind in ("pulls", "pull", "issues"):
             text = text.replace(old.replace("pulls", kind), f"{repository}/{kind}/{number}") if old else text
         pull: Pull = json.loads(text)
-        owner, head = repository.partition("/")[0], _branch(wanted["head"])
-        pull.update(number=number, state="open", title=wanted["title"], body=wanted.get("body"), merged=False)
-        pull.update(draft=wanted.get("draft") is True, created_at=now, updated_at=now, labels=[], comments=0)
+        owner, head = repository.partition("/")[0], _branch(fields["head"])
+        pull.update(number=number, state="open", title=fields["title"], body=fields.get("body"), merged=False)
+        pull.update(draft=fields.get("draft") is True, created_at=now, updated_at=now, labels=[], comments=0)
         pull.update(commits=1, additions=0, deletions=0, changed_files=0, review_comments=0)
         pull.setdefault("url", f"{self.url}/repos/{repository}/pulls/{number}")
         pull["html_url"] = f"https://github.com/{repository}/pull/{number}"
         pull["head"] = {**pull.get("head", {}), "ref": head, "label": f"{owner}:{head}"}
-        base = wanted["base"]
+        base = fields["base"]
         pull["base"] = {**pull.get("base", {}), "ref": base, "label": f"{owner}:{base}"}
         pull["base"]["repo"] = {**pull["base"].get("repo", {}), "full_name": repository}
         return pull
@@ -150,6 +150,6 @@ def _branch(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def _problem(status: int, message: str) -> dict[str, str]:
-    """An error in GitHub's shape."""
+def _error_body(status: int, message: str) -> dict[str, str]:
+    """An error body in GitHub's format."""
     return {"message": message, "documentation_url": _DOCUMENTATION, "status": str(status)}

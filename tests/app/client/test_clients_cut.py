@@ -14,9 +14,9 @@ from app.client.frames import Frame, FrameReader, is_broken, received
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from tests.harness.clients import MakeSettings, client, collected, events, token
-from tests.harness.gateway import Gateway, treated
+from tests.harness.gateway import Gateway, transform_buffer
 from tests.harness.javascript import needs_node, node
-from tests.harness.proxy import CuttingProxy, Link
+from tests.harness.proxy import ConnectionFaults, CuttingProxy
 from tests.harness.service import running
 
 TEXT = "가나다라 abc 마바사 🇰🇷 뷁 끝\n" * 2500
@@ -60,7 +60,7 @@ async def test_fifty_random_cuts(settings: MakeSettings, model: ScriptedModelSer
     dice = random.Random(2024)  # noqa: S311
     # a frame has 2 KiB: every fifth connection brings none of them
     cuts = [dice.randrange(2500) if number % 5 == 0 else dice.randrange(2500, 6000) for number in range(CUTS)]
-    links = [Link(cut_after=cut, reset=dice.random() < 0.5) for cut in cuts]
+    links = [ConnectionFaults(cut_after=cut, reset=dice.random() < 0.5) for cut in cuts]
     async with running(settings()) as aura, CuttingProxy(aura.url, links) as proxy:
         told, interruptions = await follow(proxy.url)
     check(told)
@@ -75,10 +75,10 @@ async def test_gateway_whose_network_cuts_every_buffer(
     """It invents an id in the middle of a line and breaks the character that was cut; the other copy is whole."""
     model.play(ScriptedTurn(text=TEXT, chunk_chars=2000))
     dice = random.Random(7)  # noqa: S311
-    async with running(settings()) as aura, Gateway(aura.url, dice=dice) as gateway:
+    async with running(settings()) as aura, Gateway(aura.url, random_source=dice) as gateway:
         told, _ = await follow(gateway.url + "/api")
     check(told)
-    assert len(gateway.made_up) > 10
+    assert len(gateway.generated_ids) > 10
     assert len(model.requests) == 1
 
 
@@ -98,7 +98,7 @@ RAW = (
 )
 SPLITS = [[RAW[:at], RAW[at:]] for at in range(1, len(RAW))]
 """As a network may cut it."""
-TREATED = [[treated(part, 1706156400999999) for part in parts] for parts in SPLITS]
+TREATED = [[transform_buffer(part, 1706156400999999) for part in parts] for parts in SPLITS]
 """And as the gateway hands that on."""
 WHOLE = [Frame(1706156400123, RAW.split(b"\n")[2][6:].decode()), *list(FrameReader().feed(RAW))[1:]]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.web.openapi.typescript import generated, with_types
 from statemachine.events import EVENT_TYPES
-from tests.harness.approvals import Ask
+from tests.harness.approvals import StartWaitingRun
 from tests.harness.clients import ANSWER, MakeSettings, token
 from tests.harness.javascript import CLIENT, needs_node, node
 from tests.harness.service import running
@@ -107,8 +107,8 @@ async def test_run_with_an_approval_from_prompt_to_end(settings: MakeSettings, m
 
 
 @needs_node
-async def test_calls_beside_the_stream(asked: Ask) -> None:
-    async with asked() as waiting:
+async def test_calls_beside_the_stream(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as waiting:
         request, session = waiting.request_id, waiting.session_id
         told = await node(
             "calls",
@@ -135,15 +135,15 @@ async def test_calls_beside_the_stream(asked: Ask) -> None:
 
 
 @needs_node
-async def test_reader_who_leaves_or_aborts_is_gone_at_once_and_the_run_goes_on(asked: Ask) -> None:
-    async with asked() as waiting:
+async def test_reader_who_leaves_or_aborts_is_gone_at_once_and_the_run_goes_on(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as waiting:
         told = await node("leave", url=waiting.aura.url, token=token(), sessionId=waiting.session_id)
         assert [item.get("kind", item) for item in told] == ["event", "event", {"aborted": "enough"}]
         (decided,) = await node(
             "calls", url=waiting.aura.url, token=token(), calls=[["reject", waiting.request_id, {"reason": "아니오"}]]
         )
         assert decided["status"] == "rejected"
-        await waiting.rejected("아니오")
+        await waiting.expect_rejected("아니오")
 
 
 @needs_node
@@ -171,7 +171,7 @@ async def test_silence_is_a_broken_connection_and_the_word_to_come_back_is_honou
     start = {"type": "start", "sessionId": "s-1", "threadId": "s-1", "message": "", "state": "planning"}
     end = {"type": "end", "message": "", "status": "completed"}
 
-    async def handle(request: Request, answer: Answer) -> None:
+    async def handle(request: Request, answer: Response) -> None:
         requests.append(request)
         if len(requests) == 1:
             await answer.json(503, {"message": "later", "errorCode": "E5003"}, {"Retry-After": "0"})
@@ -179,7 +179,7 @@ async def test_silence_is_a_broken_connection_and_the_word_to_come_back_is_honou
         await answer.begin("text/event-stream")
         if len(requests) == 2:
             await answer.write(f": id:\nretry: 30\n\nid: 1000\ndata: {json.dumps(start)}\n\n".encode())
-            await answer.client_left()
+            await answer.wait_until_client_closes()
         else:
             await answer.write(f"id: 1002\ndata: {json.dumps(end)}\n\nid: 1003\ndata: [DONE]\n\n".encode())
             await answer.end()

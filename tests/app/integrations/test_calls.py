@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.integrations.agent_task import Complete, Create, Fail, Report, Start
 from app.integrations.breaker import Breaker
 from app.integrations.main_service import Away, Caller, CallerRefused, CallRefused, MainService
@@ -24,7 +24,7 @@ class Answering(HttpServer):
         self.status, self.body, self.headers = status, body, headers
         self.asked: list[Request] = []
 
-    async def _answer(self, request: Request, answer: Answer) -> None:
+    async def _answer(self, request: Request, answer: Response) -> None:
         self.asked.append(request)
         await answer.json(self.status, self.body, self.headers)
 

@@ -126,7 +126,7 @@ async def test_two_hundred_runs_while_half_of_all_calls_fail(
         "breaker._MOST_REST_SECONDS",
     ):  # some calls fail ten times in a row
         monkeypatch.setattr(f"app.integrations.{name}", 0.2)
-    main.failing = 0.5
+    main.failure_rate = 0.5
     prompts: dict[str, str] = {}
     gate = asyncio.Semaphore(20)
 
@@ -155,7 +155,7 @@ async def test_the_callers_headers_go_along(made: MakeSettings, main: MainServic
         shown = (await aura.client.get(f"/aura/runs/{session_id}", headers=sent)).json()["data"]
         assert shown["taskId"] == "task-1"
     (task,) = main.tasks.values()
-    assert (task.asked["userId"], task.asked["tenantId"], task.session_id) == ("kim", "7", session_id)
+    assert (task.request_body["userId"], task.request_body["tenantId"], task.session_id) == ("kim", "7", session_id)
     assert [request.path.rpartition("/")[2] for request in main.requests] == ["tasks", "start", "complete"]
     for request in main.requests:
         assert request.headers["authorization"] == sent["Authorization"]
@@ -171,7 +171,7 @@ async def test_a_main_service_that_hangs_is_no_runs_business(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     """Not one call is answered, and every run ends, as without a Main Service."""
-    main.go_on.clear()
+    main.unblocked.clear()
     async with running(made(), tools=tools()) as aura:
         runs = await asyncio.gather(*(one(aura, kind) for kind in KINDS * 2))
         assert main.requests != []
@@ -180,14 +180,14 @@ async def test_a_main_service_that_hangs_is_no_runs_business(
             for frames, kind in zip(runs, KINDS, strict=False):
                 assert told(frames) == told(await one(without, kind))
         assert len(redis_client.keys("aura:*ticket*")) == len(runs)
-        main.go_on.set()
+        main.unblocked.set()
         await eventually(lambda: ended(main, len(runs)))
 
 
 async def test_a_request_that_was_opened_before_the_task_is_linked_later(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
-    main.go_on.clear()
+    main.unblocked.clear()
 
     def stored(request_id: str) -> dict[str, Any]:
         return dict(json.loads(str(redis_client.get(f"hitl:request:{request_id}"))))
@@ -196,7 +196,7 @@ async def test_a_request_that_was_opened_before_the_task_is_linked_later(
         hitl = await stream.until("hitl")
         before = stored(hitl["requestId"])
         assert "taskId" not in before
-        main.go_on.set()
+        main.unblocked.set()
         await eventually(lambda: "taskId" in stored(hitl["requestId"]))
         assert stored(hitl["requestId"]) == before | {"taskId": "task-1"}
         assert redis_client.get("hitl:task:task-1") == hitl["requestId"]
@@ -242,11 +242,11 @@ async def test_a_decision_is_never_touched_by_a_link(redis_client: redis.Redis, 
 async def test_what_was_not_delivered_is_taken_up_after_a_restart(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
-    main.failing = 1.0
+    main.failure_rate = 1.0
     async with running(made(aura_lease_seconds=2), tools=tools()) as aura:
         await one(aura, "계획")
         await eventually(lambda: len(main.requests) > 1)
-    main.failing = 0.0
+    main.failure_rate = 0.0
     async with running(made(aura_lease_seconds=2), tools=tools()) as aura:
         await eventually(lambda: ended(main, 1))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
@@ -292,7 +292,7 @@ class Hurrying(SystemClock):
 async def test_a_token_that_expires_meanwhile_is_one_line(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
-    main.failing, clock = 1.0, Hurrying()
+    main.failure_rate, clock = 1.0, Hurrying()
     with capture_logs() as logged:
         async with running(made(), tools=tools(), clock=clock) as aura:
             await one(aura, "인사")
@@ -307,7 +307,7 @@ async def test_a_token_that_expires_meanwhile_is_one_line(
 async def test_a_token_is_kept_sealed_and_no_longer_than_it_is_good(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
-    main.go_on.clear()
+    main.unblocked.clear()
     token = issue_token(SECRET, user_id="user1", tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=600)
     async with running(made(), tools=tools()) as aura:
         await one(aura, "계획", headers() | {"Authorization": f"Bearer {token}"})
@@ -315,7 +315,7 @@ async def test_a_token_is_kept_sealed_and_no_longer_than_it_is_good(
         assert 590 < redis_client.ttl(ticket) <= 600
         for key in redis_client.keys("*"):
             assert token.encode() not in (redis_client.dump(key) or b""), key
-        main.go_on.set()
+        main.unblocked.set()
         await eventually(lambda: ended(main, 1))
         await eventually(lambda: redis_client.keys("aura:*ticket*") == [])
 

@@ -53,7 +53,7 @@ async def test_rebuild_reaches_running_processes_and_the_file(
         assert knowledge is not None
         await eventually(lambda: knowledge._generation == 0)
         told = await in_thread(knowing, "rebuild", AURA_KNOWLEDGE_PATH=str(tmp_path / "index.db"))
-        assert told == "1 running process(es) were told; 1 entries indexed here\n"
+        assert told == "1 running process(es) were notified; 1 entries indexed here\n"
         await eventually(lambda: knowledge._generation == 1)
     assert (tmp_path / "index.db").stat().st_size > 0
 

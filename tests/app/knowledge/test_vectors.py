@@ -31,7 +31,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embedded(model: ScriptedModelServer) -> list[str]:
-    return [text for body in model.embedded for text in body["input"]]
+    return [text for body in model.embedding_requests for text in body["input"]]
 
 
 def stored_vectors(client: redis.Redis) -> int:
@@ -66,10 +66,10 @@ async def test_vectors_are_made_once_for_all_replicas_and_found_by_all(
             found, used_vectors = await search(node, "xx견적xx 2호")
             assert found[0] == "evt-2"
             assert used_vectors
-    made = len(model.embedded)
+    made = len(model.embedding_requests)
     async with running(with_vectors) as again:
         assert (await search(again, "견적서 3호"))[0][0] == "evt-3"
-    assert len(model.embedded) == made + 1, "only the question: the vectors were there"
+    assert len(model.embedding_requests) == made + 1, "only the question: the vectors were there"
 
 
 async def test_when_the_one_that_makes_vectors_is_gone_another_does(
@@ -96,11 +96,13 @@ async def test_while_the_endpoint_fails_words_find_and_nothing_is_lost(
         await listening(raw_client)
         publish(mail())
         await counted(aura, accepted=1)
-        await eventually(lambda: len(model.embedded) > 2)
+        await eventually(lambda: len(model.embedding_requests) > 2)
         assert await search(aura, "견적서") == (["evt-1"], False)
-        asked = len([body for body in model.embedded if body["input"] == ["견적서"]])
+        asked = len([body for body in model.embedding_requests if body["input"] == ["견적서"]])
         assert await search(aura, "견적서") == (["evt-1"], False)
-        assert len([body for body in model.embedded if body["input"] == ["견적서"]]) == asked == 1, "it is spared"
+        assert len([body for body in model.embedding_requests if body["input"] == ["견적서"]]) == asked == 1, (
+            "it is spared"
+        )
         model.embeddings_status = 200
         await eventually(lambda: stored_vectors(raw_client) == 1)
 
@@ -108,16 +110,16 @@ async def test_while_the_endpoint_fails_words_find_and_nothing_is_lost(
 async def test_a_text_that_is_refused_does_not_hold_up_the_others(
     settings: MakeSettings, model: ScriptedModelServer, raw_client: redis.Redis, publish: Publish
 ) -> None:
-    model.embeddings_refuse = "견적서 2호"
+    model.refused_embedding_text = "견적서 2호"
     async with running(settings(openai_embedding_model=MODEL)) as aura:
         await listening(raw_client)
         for number in range(1, 4):
             publish(mail(number))
         await counted(aura, accepted=3)
         await eventually(lambda: stored_vectors(raw_client) == 3)
-        asked = len(model.embedded)
+        asked = len(model.embedding_requests)
         assert set((await search(aura, "견적서"))[0]) == {"evt-1", "evt-2", "evt-3"}
-        assert len(model.embedded) == asked + 1
+        assert len(model.embedding_requests) == asked + 1
 
 
 async def test_shorter_vectors_are_asked_for_where_that_is_set(
@@ -127,7 +129,7 @@ async def test_shorter_vectors_are_asked_for_where_that_is_set(
         await listening(raw_client)
         publish(mail())
         await eventually(lambda: stored_vectors(raw_client) == 1)
-        assert {body["dimensions"] for body in model.embedded} == {32}
+        assert {body["dimensions"] for body in model.embedding_requests} == {32}
         assert await search(aura, "견적서") == (["evt-1"], True)
 
 
@@ -147,14 +149,14 @@ async def test_processes_of_two_models_that_share_a_file_both_find_by_meaning(
         await listening(raw_client, nodes=2)
         publish(mail())
         await eventually(lambda: stored_vectors(raw_client) == 2)
-        assert {body.get("dimensions") for body in model.embedded} == {None, 32}
+        assert {body.get("dimensions") for body in model.embedding_requests} == {None, 32}
         for node in (one, other):
             assert await search(node, "xx견적xx") == (["evt-1"], True)
-    asked = len(model.embedded)
+    asked = len(model.embedding_requests)
     for again in (long, short):
         async with running(again) as node:
             assert await search(node, "xx견적xx") == (["evt-1"], True)
-    assert len(model.embedded) == asked + 2, "only the questions"
+    assert len(model.embedding_requests) == asked + 2, "only the questions"
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ async def test_what_was_not_answered_is_asked_once_more_and_no_more(
     async with RedisProxy(redis_server.port) as proxy:
         connection = Connection(proxy.url, timeout_seconds=0.5)
         await connection.execute("PING")
-        proxy.lose_answers(b"word-7", how=how)
+        proxy.drop_replies(b"word-7", how=how)
         words = [f"word-{number}".encode() for number in range(10)]
         assert await asyncio.gather(*(connection.execute("ECHO", word) for word in words)) == words
-        assert proxy.lost == 1
-        proxy.lose_answers(b"word-7", times=2, how=how)
+        assert proxy.dropped_replies == 1
+        proxy.drop_replies(b"word-7", times=2, how=how)
         with pytest.raises(StorageUnavailable):
             await connection.execute("ECHO", b"word-7")
         assert await connection.execute("ECHO", b"word-8") == b"word-8"
@@ -94,7 +94,7 @@ class Encrypted(Relay):
 
 
 async def test_an_address_may_ask_for_tls_a_password_and_a_database(tmp_path: Path) -> None:
-    certificate = Certificate.made(tmp_path / "server.pem")
+    certificate = Certificate.create(tmp_path / "server.pem")
     with RedisServer("--requirepass", "secret") as server:
         async with Encrypted(server.port, certificate) as relay:
             address = f"rediss://:secret@127.0.0.1:{relay.port}/3?ssl_ca_certs={certificate.path}"

@@ -11,7 +11,7 @@ import redis
 from structlog.testing import capture_logs
 
 from app.settings import Settings
-from tests.harness.approvals import ENDED, Ask, MakeSettings
+from tests.harness.approvals import FINAL_ANSWER, MakeSettings, StartWaitingRun
 from tests.harness.service import Aura, running
 from tests.harness.waiting import eventually
 
@@ -35,13 +35,13 @@ async def ready(aura: Aura) -> Any:
     return response.json()["data"]
 
 
-async def test_a_java_signal_is_named_in_ready_and_logged_once(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_a_java_signal_is_named_in_ready_and_logged_once(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         assert await ready(run.aura) == {"status": "UP"}
         signal = as_java_writes(json.dumps({"type": "approval", "requestId": run.request_id}))
         with capture_logs() as logged:
             for count in (1, 2, 3):
-                run.publish(signal)
+                run.publish_signal(signal)
                 await eventually(functools.partial(ignored, run.aura, count))
         assert len([line for line in logged if line["event"] == "sender.misconfigured"]) == 1
         data = await ready(run.aura)
@@ -50,35 +50,37 @@ async def test_a_java_signal_is_named_in_ready_and_logged_once(asked: Ask) -> No
         assert "Java serialisation header" in hint
         assert "StringRedisTemplate" in hint
         assert "StringRedisSerializer" in hint
-        assert run.request()["status"] == "pending"
+        assert run.stored_request()["status"] == "pending"
         await run.aura.decide("approve", run.request_id)
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_a_stored_java_signal_is_noticed(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_a_stored_java_signal_is_noticed(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         signal = as_java_writes(json.dumps({"type": "approval", "requestId": run.request_id}))
         run.redis.set(f"hitl:signal:{run.session_id}", signal, ex=300)
-        run.publish({"type": "wake up"})
+        run.publish_signal({"type": "wake up"})
         (hint,) = await eventually(lambda: hints(run.aura))
         assert hint.startswith("A stored signal")
         await run.aura.decide("approve", run.request_id)
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_a_request_overwritten_by_java_is_named_and_the_run_still_hears_a_signal(asked: Ask) -> None:
-    async with asked(ENDED) as run:
-        run.redis.set(f"hitl:request:{run.request_id}", as_java_writes(json.dumps(run.request())), keepttl=True)
+async def test_a_request_overwritten_by_java_is_named_and_the_run_still_hears_a_signal(
+    waiting_run: StartWaitingRun,
+) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        run.redis.set(f"hitl:request:{run.request_id}", as_java_writes(json.dumps(run.stored_request())), keepttl=True)
         (hint,) = await eventually(lambda: hints(run.aura))
         assert hint.startswith("An approval request")
         assert (await run.aura.decide("approve", run.request_id)).status_code == 404
-        run.publish({"type": "approval", "requestId": run.request_id})
-        await run.approved()
+        run.publish_signal({"type": "approval", "requestId": run.request_id})
+        await run.expect_completed()
 
 
-async def test_a_request_overwritten_by_java_still_has_its_deadline(asked: Ask) -> None:
-    async with asked(hitl_timeout_seconds=0.5) as run:
-        run.redis.set(f"hitl:request:{run.request_id}", as_java_writes(json.dumps(run.request())), keepttl=True)
+async def test_a_request_overwritten_by_java_still_has_its_deadline(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(hitl_timeout_seconds=0.5) as run:
+        run.redis.set(f"hitl:request:{run.request_id}", as_java_writes(json.dumps(run.stored_request())), keepttl=True)
         assert (await run.stream.rest())[-2]["status"] == "timed_out"
 
 

@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from tests.harness.approvals import ENDED, Ask, MakeSettings, Waiting
+from tests.harness.approvals import FINAL_ANSWER, MakeSettings, StartWaitingRun, WaitingRun
 from tests.harness.frames import check, types
 from tests.harness.service import headers, running
-from tests.harness.stored import stored
+from tests.harness.stored import read_json
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
 
@@ -58,66 +58,70 @@ def only_heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("only_heard")
 @pytest.mark.parametrize("form", range(len(APPROVING)))
-async def test_publish_alone_approves_at_once(asked: Ask, form: int) -> None:
-    async with asked(ENDED) as run:
-        assert run.publish(APPROVING[form](run.request_id)) == 1
-        await run.approved()
-        assert run.request()["status"] == "approved"
+async def test_publish_alone_approves_at_once(waiting_run: StartWaitingRun, form: int) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        assert run.publish_signal(APPROVING[form](run.request_id)) == 1
+        await run.expect_completed()
+        assert run.stored_request()["status"] == "approved"
         late = await run.aura.decide("reject", run.request_id)
         assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
 
 
 @pytest.mark.usefixtures("only_heard")
 @pytest.mark.parametrize("form", range(len(REJECTING)))
-async def test_publish_alone_rejects_at_once(asked: Ask, form: int) -> None:
-    async with asked() as run:
-        assert run.publish(REJECTING[form](run.request_id)) == 1
-        await run.rejected("싫어요")
-        assert (run.request()["status"], run.request()["reason"]) == ("rejected", "싫어요")
+async def test_publish_alone_rejects_at_once(waiting_run: StartWaitingRun, form: int) -> None:
+    async with waiting_run() as run:
+        assert run.publish_signal(REJECTING[form](run.request_id)) == 1
+        await run.expect_rejected("싫어요")
+        assert (run.stored_request()["status"], run.stored_request()["reason"]) == ("rejected", "싫어요")
 
 
-async def test_a_rejection_without_a_reason_still_says_something(asked: Ask) -> None:
-    async with asked() as run:
-        run.publish({"type": "rejection", "requestId": run.request_id})
-        await run.rejected("사용자가 요청을 거절했습니다.")
+async def test_a_rejection_without_a_reason_still_says_something(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as run:
+        run.publish_signal({"type": "rejection", "requestId": run.request_id})
+        await run.expect_rejected("사용자가 요청을 거절했습니다.")
 
 
-async def test_the_signal_key_alone_is_seen_within_seconds(asked: Ask) -> None:
-    async with asked(ENDED) as run:
-        run.store({"type": "approval", "requestId": run.request_id, "status": "approved", "timestamp": time.time()})
-        await run.approved()
-        assert run.request()["status"] == "approved"
+async def test_the_signal_key_alone_is_seen_within_seconds(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        run.store_signal(
+            {"type": "approval", "requestId": run.request_id, "status": "approved", "timestamp": time.time()}
+        )
+        await run.expect_completed()
+        assert run.stored_request()["status"] == "approved"
 
 
-async def test_the_requests_status_alone_is_seen_within_seconds(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_the_requests_status_alone_is_seen_within_seconds(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         run.update_request(status="approved", approvedBy="user1", approvedAt=int(time.time() * 1000))
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_the_requests_status_alone_is_seen_whatever_words_stand_in_the_arguments(asked: Ask) -> None:
-    async with asked(ENDED, arguments={"to": "pending", "text": '"status":"pending"'}) as run:
+async def test_the_requests_status_alone_is_seen_whatever_words_stand_in_the_arguments(
+    waiting_run: StartWaitingRun,
+) -> None:
+    async with waiting_run(FINAL_ANSWER, arguments={"to": "pending", "text": '"status":"pending"'}) as run:
         run.update_request(status="approved", approvedBy="user1", approvedAt=int(time.time() * 1000))
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_the_requests_rejection_alone_is_seen_within_seconds(asked: Ask) -> None:
-    async with asked() as run:
+async def test_the_requests_rejection_alone_is_seen_within_seconds(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as run:
         run.update_request(status="rejected", rejectedBy="user1", reason="안 됩니다")
-        await run.rejected("안 됩니다")
+        await run.expect_rejected("안 됩니다")
 
 
-async def test_the_main_services_way_keys_then_publish(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_the_main_services_way_keys_then_publish(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         signal = {"type": "approval", "requestId": run.request_id, "status": "approved", "timestamp": time.time()}
         run.update_request(status="approved", approvedBy="user1", approvedAt=int(time.time() * 1000))
-        run.store(signal)
-        run.publish(signal)
-        await run.approved()
+        run.store_signal(signal)
+        run.publish_signal(signal)
+        await run.expect_completed()
 
 
-async def test_ignored_signals_are_counted_and_hurt_nobody(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_ignored_signals_are_counted_and_hurt_nobody(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         decisions = run.aura.service.decisions
 
         def ignored(count: int) -> bool:
@@ -143,22 +147,22 @@ async def test_ignored_signals_are_counted_and_hurt_nobody(asked: Ask) -> None:
             {"type": "approval", "status": "approved", "params": []},
         ]
         for count, signal in enumerate(bad, start=1):
-            assert run.publish(signal) == 1
+            assert run.publish_signal(signal) == 1
             await eventually(functools.partial(ignored, count))
-        assert run.request()["status"] == "pending"
+        assert run.stored_request()["status"] == "pending"
         assert run.tool.ran == []
         await run.aura.decide("approve", run.request_id)
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_a_stored_signal_for_another_request_decides_nothing(asked: Ask) -> None:
-    async with asked(ENDED) as run:
-        run.store({"type": "rejection", "requestId": "req-somebodyelse", "status": "rejected"})
-        run.publish({"type": "wake up"})
+async def test_a_stored_signal_for_another_request_decides_nothing(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        run.store_signal({"type": "rejection", "requestId": "req-somebodyelse", "status": "rejected"})
+        run.publish_signal({"type": "wake up"})
         await eventually(lambda: run.aura.service.decisions.ignored_signals == 1)
-        assert run.request()["status"] == "pending"
+        assert run.stored_request()["status"] == "pending"
         await run.aura.decide("approve", run.request_id)
-        await run.approved()
+        await run.expect_completed()
 
 
 STORED_IN_VAIN = [
@@ -169,22 +173,24 @@ STORED_IN_VAIN = [
 
 
 @pytest.mark.parametrize(("raw", "reason"), STORED_IN_VAIN)
-async def test_a_stored_signal_that_decides_nothing_says_why_once(asked: Ask, raw: bytes, reason: str) -> None:
+async def test_a_stored_signal_that_decides_nothing_says_why_once(
+    waiting_run: StartWaitingRun, raw: bytes, reason: str
+) -> None:
     with capture_logs() as logs:
-        async with asked(ENDED) as run:
+        async with waiting_run(FINAL_ANSWER) as run:
             decisions = run.aura.service.decisions
             run.redis.set(f"hitl:signal:{run.session_id}", raw, ex=300)
             for count in (2, 3):  # what is heard makes the stored one be looked at again
-                run.publish({"type": "wake up"})
+                run.publish_signal({"type": "wake up"})
                 await eventually(functools.partial(lambda least: decisions.ignored_signals >= least, count))
             assert decisions.ignored_signals == 3
             await run.aura.decide("approve", run.request_id)
-            await run.approved()
+            await run.expect_completed()
     reasons = [line["reason"] for line in logs if line["event"] == "signal.ignored"]
     assert sum(reason in told for told in reasons) == 1
 
 
-async def _unreadable(run: Waiting, how: str) -> None:
+async def _unreadable(run: WaitingRun, how: str) -> None:
     name = f"hitl:request:{run.request_id}"
     run.redis.delete(name)
     if how == "hash":
@@ -194,30 +200,32 @@ async def _unreadable(run: Waiting, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["java", "list", "text", "hash"])
-async def test_a_request_that_somebody_made_unreadable_leaves_the_signals_to_decide(asked: Ask, how: str) -> None:
-    async with asked(ENDED) as run:
+async def test_a_request_that_somebody_made_unreadable_leaves_the_signals_to_decide(
+    waiting_run: StartWaitingRun, how: str
+) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         await _unreadable(run, how)
         assert (await run.aura.decide("reject", run.request_id)).status_code == 404
-        run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
-        await run.approved()
+        run.publish_signal({"type": "approval", "requestId": run.request_id, "status": "approved"})
+        await run.expect_completed()
 
 
 @pytest.mark.parametrize("spelled", [lambda request: json.dumps(json.dumps(request)), json.dumps])
 async def test_a_decided_request_counts_however_its_decider_spells_it(
-    asked: Ask, spelled: Callable[[dict[str, Any]], str]
+    waiting_run: StartWaitingRun, spelled: Callable[[dict[str, Any]], str]
 ) -> None:
-    async with asked(ENDED) as run:
-        decided = {**run.request(), "status": "APPROVED", "approvedBy": "user1"}
+    async with waiting_run(FINAL_ANSWER) as run:
+        decided = {**run.stored_request(), "status": "APPROVED", "approvedBy": "user1"}
         run.redis.set(f"hitl:request:{run.request_id}", spelled(decided), keepttl=True)
-        run.publish({"type": "wake up"})
-        await run.approved()
+        run.publish_signal({"type": "wake up"})
+        await run.expect_completed()
 
 
 # --- after a no -------------------------------------------------------------------------------------------------------
 
 
-async def test_with_replan_a_no_goes_to_the_model(asked: Ask, model: ScriptedModelServer) -> None:
-    async with asked(ScriptedTurn(text="알겠습니다."), aura_on_reject="replan") as run:
+async def test_with_replan_a_no_goes_to_the_model(waiting_run: StartWaitingRun, model: ScriptedModelServer) -> None:
+    async with waiting_run(ScriptedTurn(text="알겠습니다."), aura_on_reject="replan") as run:
         await run.aura.decide("reject", run.request_id, reason="너무 늦었어요")
         frames = await run.stream.rest()
     check(frames)
@@ -237,18 +245,20 @@ async def test_risky_calls_of_one_turn_are_asked_one_by_one(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     tool = risky()
-    model.play(calling(*((tool.name, {"to": name}) for name in ("김", "이", "박"))), ENDED)
+    model.play(calling(*((tool.name, {"to": name}) for name in ("김", "이", "박"))), FINAL_ANSWER)
     async with running(settings(), tools=[tool]) as aura, aura.stream("모두에게") as stream:
         asked_ids = []
         for left, name in ((3, "김"), (2, "이"), (1, "박")):
             hitl = await stream.until("hitl")
-            run = Waiting(aura, stream, hitl, tool, redis_client)
+            run = WaitingRun(aura, stream, hitl, tool, redis_client)
             assert hitl["params"]["to"] == name
             pending = run.checkpoint()["pending_approvals"]
             assert len(pending) == left
             assert pending[0]["request_id"] == run.request_id
             open_now = [
-                key for key in redis_client.keys("hitl:request:*") if stored(redis_client, key)["status"] == "pending"
+                key
+                for key in redis_client.keys("hitl:request:*")
+                if read_json(redis_client, key)["status"] == "pending"
             ]
             assert open_now == [f"hitl:request:{run.request_id}"]
             asked_ids.append(run.request_id)
@@ -285,18 +295,20 @@ async def test_a_stale_signal_without_a_request_id_does_not_decide_the_next_requ
     tool = risky()
     model.play(calling((tool.name, {"to": "김"}), (tool.name, {"to": "이"})))
     async with running(settings(), tools=[tool]) as aura, aura.stream("모두에게") as stream:
-        first = Waiting(aura, stream, await stream.until("hitl"), tool, redis_client)
-        first.store({"action": "approve"})
-        first.publish({"action": "approve"})
-        second = Waiting(aura, stream, await stream.until("hitl"), tool, redis_client)
+        first = WaitingRun(aura, stream, await stream.until("hitl"), tool, redis_client)
+        first.store_signal({"action": "approve"})
+        first.publish_signal({"action": "approve"})
+        second = WaitingRun(aura, stream, await stream.until("hitl"), tool, redis_client)
         assert second.request_id != first.request_id
         # The keys are looked at when something is heard; the old signal is all they could show.
-        second.publish({"type": "wake up"})
+        second.publish_signal({"type": "wake up"})
         await eventually(lambda: aura.service.decisions.ignored_signals == 1)
-        assert second.request()["status"] == "pending"
+        assert second.stored_request()["status"] == "pending"
         late = await aura.decide("reject", first.request_id)
         assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
-        second.publish({"type": "approval", "requestId": first.request_id, "status": "approved"})  # a second decision
+        second.publish_signal(
+            {"type": "approval", "requestId": first.request_id, "status": "approved"}
+        )  # a second decision
         await eventually(lambda: aura.service.decisions.ignored_signals == 2)
         assert (await aura.decide("reject", second.request_id, reason="그만")).status_code == 200
         frames = await stream.rest()

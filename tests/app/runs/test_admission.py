@@ -12,7 +12,7 @@ from app.dev.demo.script import ScriptedTurn
 from app.errors import ServiceBusy
 from app.runs.admission import AdmissionQueue
 from tests.harness.frames import check, parse_frame
-from tests.harness.raw import MakeSettings, whole
+from tests.harness.raw import MakeSettings, read_stream
 from tests.harness.service import STREAM, Aura, headers, running
 from tests.harness.waiting import eventually
 
@@ -132,7 +132,7 @@ async def test_a_run_that_would_be_late_is_refused_with_the_time_to_come_back(
     assert "wait to be started" in refused.json()["message"]
     await ended(waiting)
     model.play(ScriptedTurn(text="네."))
-    _, frames = await whole(aura)
+    _, frames = await read_stream(aura)
     check(frames)
 
 

@@ -11,17 +11,17 @@ import pytest
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from tests.harness.approvals import ARGUMENTS, ENDED, Ask, MakeSettings
+from tests.harness.approvals import ARGUMENTS, FINAL_ANSWER, MakeSettings, StartWaitingRun
 from tests.harness.frames import types
 from tests.harness.service import headers, running
-from tests.harness.stored import stored
+from tests.harness.stored import read_json
 from tests.harness.waiting import eventually
 
 # --- what is there while a person is asked ----------------------------------------------------------------------------
 
 
-async def test_the_question_and_the_keys(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_the_question_and_the_keys(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         hitl = run.hitl
         assert hitl.raw.endswith("}")
         assert types(run.stream.seen)[-3:] == ["tool_execution", "timeline_step_update", "hitl"]
@@ -40,7 +40,7 @@ async def test_the_question_and_the_keys(asked: Ask) -> None:
         channels = run.redis.pubsub_channels("hitl:channel:*")
         assert channels == [f"hitl:channel:{run.session_id}"]
 
-        request = run.request()
+        request = run.stored_request()
         assert {name: request[name] for name in ("requestId", "sessionId", "userId", "tenantId", "actionType")} == {
             "requestId": run.request_id,
             "sessionId": run.session_id,
@@ -51,7 +51,7 @@ async def test_the_question_and_the_keys(asked: Ask) -> None:
         assert (request["context"], request["status"]) == (ARGUMENTS, "pending")
         assert request["expiresAt"] == hitl["expiresAt"]
         assert abs(request["createdAt"] / 1000 - time.time()) < 5
-        session = stored(run.redis, f"hitl:session:{run.session_id}")
+        session = read_json(run.redis, f"hitl:session:{run.session_id}")
         assert session == {
             "sessionId": run.session_id,
             "requestId": run.request_id,
@@ -70,7 +70,7 @@ async def test_the_question_and_the_keys(asked: Ask) -> None:
         assert any(run.session_id in key for key in keys)
         for key in keys:  # GET works on every one of them
             assert run.redis.type(key) == "string"
-            saved = stored(run.redis, key)
+            saved = read_json(run.redis, key)
             assert saved["state"] == "awaiting_approval"
             assert saved["pending_approvals"][0]["request_id"] == run.request_id
             assert saved["messages"][1]["content"] == "메모를 보내주세요"
@@ -79,17 +79,17 @@ async def test_the_question_and_the_keys(asked: Ask) -> None:
         assert others == set()
 
         await run.aura.decide("approve", run.request_id)
-        await run.approved()
+        await run.expect_completed()
         await eventually(lambda: run.redis.pubsub_channels("hitl:channel:*") == [])
 
 
-async def test_get_requests_and_signals_answer_data_as_a_json_string(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_get_requests_and_signals_answer_data_as_a_json_string(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         client, sent = run.aura.client, headers()
         shown = await client.get(f"/aura/hitl/requests/{run.request_id}", headers=sent)
         assert shown.status_code == 200
         assert isinstance(shown.json()["data"], str)
-        assert json.loads(shown.json()["data"]) == run.request()
+        assert json.loads(shown.json()["data"]) == run.stored_request()
         none_yet = await client.get(f"/aura/hitl/signals/{run.session_id}", headers=sent)
         assert none_yet.status_code == 200
         assert none_yet.json()["status"] == "SUCCESS"
@@ -101,7 +101,7 @@ async def test_get_requests_and_signals_answer_data_as_a_json_string(asked: Ask)
         assert abs(parsed.pop("timestamp") - time.time()) < 5
         assert parsed == {"type": "approval", "requestId": run.request_id, "status": "approved"}
         assert 295 <= run.redis.ttl(f"hitl:signal:{run.session_id}") <= 300
-        await run.approved()
+        await run.expect_completed()
         for other in (headers("user2"), headers("user1", "tenant2"), headers("boss", "tenant2", role="admin")):
             for path in (f"requests/{run.request_id}", f"signals/{run.session_id}"):
                 assert (await client.get(f"/aura/hitl/{path}", headers=other)).status_code == 403
@@ -118,8 +118,8 @@ async def test_signals_of_a_session_that_never_asked(settings: MakeSettings, mod
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 
 
-async def test_approved_by_http(asked: Ask, model: ScriptedModelServer) -> None:
-    async with asked(ENDED) as run:
+async def test_approved_by_http(waiting_run: StartWaitingRun, model: ScriptedModelServer) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         decided = await run.aura.decide("approve", run.request_id)
         assert decided.status_code == 200
         assert decided.json()["data"] == {
@@ -127,8 +127,8 @@ async def test_approved_by_http(asked: Ask, model: ScriptedModelServer) -> None:
             "sessionId": run.session_id,
             "status": "approved",
         }
-        frames = await run.approved()
-        request = run.request()
+        frames = await run.expect_completed()
+        request = run.stored_request()
         assert (request["status"], request["approvedBy"]) == ("approved", "user1")
         assert abs(request["approvedAt"] / 1000 - time.time()) < 5
         assert 30 * 60 - 10 <= run.redis.ttl(f"hitl:request:{run.request_id}") <= 30 * 60
@@ -144,8 +144,8 @@ async def test_approved_by_http(asked: Ask, model: ScriptedModelServer) -> None:
     }
 
 
-async def test_rejected_by_http_ends_the_run_with_the_reason(asked: Ask) -> None:
-    async with asked() as run:
+async def test_rejected_by_http_ends_the_run_with_the_reason(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as run:
         decided = await run.aura.decide("reject", run.request_id, reason="받는 사람이 틀렸습니다")
         assert decided.status_code == 200
         assert decided.json()["data"] == {
@@ -154,19 +154,21 @@ async def test_rejected_by_http_ends_the_run_with_the_reason(asked: Ask) -> None
             "status": "rejected",
             "reason": "받는 사람이 틀렸습니다",
         }
-        await run.rejected("받는 사람이 틀렸습니다")
-        request = run.request()
+        await run.expect_rejected("받는 사람이 틀렸습니다")
+        request = run.stored_request()
         assert (request["status"], request["rejectedBy"]) == ("rejected", "user1")
         assert request["reason"] == "받는 사람이 틀렸습니다"
         assert "rejectedAt" in request
-        signal = stored(run.redis, f"hitl:signal:{run.session_id}")
+        signal = read_json(run.redis, f"hitl:signal:{run.session_id}")
         assert (signal["type"], signal["status"], signal["reason"]) == ("rejection", "rejected", request["reason"])
 
 
 @pytest.mark.parametrize("second", ["approve", "reject"])
 @pytest.mark.parametrize("first", ["approve", "reject"])
-async def test_second_decision_is_a_409_with_the_earlier_one(asked: Ask, first: str, second: str) -> None:
-    async with asked(*([ENDED] if first == "approve" else [])) as run:
+async def test_second_decision_is_a_409_with_the_earlier_one(
+    waiting_run: StartWaitingRun, first: str, second: str
+) -> None:
+    async with waiting_run(*([FINAL_ANSWER] if first == "approve" else [])) as run:
         one = await run.aura.decide(first, run.request_id, reason="처음")
         two = await run.aura.decide(second, run.request_id, reason="나중", as_=headers("boss", role="admin"))
         assert (one.status_code, two.status_code) == (200, 409)
@@ -179,18 +181,18 @@ async def test_second_decision_is_a_409_with_the_earlier_one(asked: Ask, first: 
         assert (await run.aura.decide(second, run.request_id)).status_code == 409
 
 
-async def test_two_decisions_at_the_same_time_are_one_decision(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_two_decisions_at_the_same_time_are_one_decision(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         answers = await asyncio.gather(*(run.aura.decide("approve", run.request_id) for _ in range(10)))
         assert sorted(answered.status_code for answered in answers) == [200] + [409] * 9
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_a_first_decision_counts_though_somebody_touched_the_request(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_a_first_decision_counts_though_somebody_touched_the_request(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         deciding = [asyncio.create_task(run.aura.decide("approve", run.request_id)) for _ in range(3)]
         while not all(task.done() for task in deciding):
-            if (now := run.request())["status"] == "pending":
+            if (now := run.stored_request())["status"] == "pending":
                 touched = json.dumps({**now, "taskId": str(time.monotonic_ns())})
                 run.redis.eval(  # what the Main Service does: it knows of no decision under way
                     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') end",
@@ -201,21 +203,23 @@ async def test_a_first_decision_counts_though_somebody_touched_the_request(asked
                 )
             await asyncio.sleep(0)
         assert sorted(task.result().status_code for task in deciding) == [200, 409, 409]
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_an_edit_that_was_faster_than_a_bare_signal_is_what_runs(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_an_edit_that_was_faster_than_a_bare_signal_is_what_runs(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         deciding = asyncio.create_task(run.aura.decide("approve", run.request_id, params={"to": "이"}))
-        run.publish({"action": "approve"})
+        run.publish_signal({"action": "approve"})
         decided = await deciding
-        await run.approved()
+        await run.expect_completed()
         assert run.tool.ran[0]["to"] == ("이" if decided.status_code == 200 else "김")
 
 
-async def test_a_yes_and_a_no_at_the_same_time_agree_afterwards(asked: Ask, model: ScriptedModelServer) -> None:
-    async with asked() as run:
-        model.play(ENDED)
+async def test_a_yes_and_a_no_at_the_same_time_agree_afterwards(
+    waiting_run: StartWaitingRun, model: ScriptedModelServer
+) -> None:
+    async with waiting_run() as run:
+        model.play(FINAL_ANSWER)
         yes, no = await asyncio.gather(
             run.aura.decide("approve", run.request_id), run.aura.decide("reject", run.request_id)
         )
@@ -228,8 +232,8 @@ async def test_a_yes_and_a_no_at_the_same_time_agree_afterwards(asked: Ask, mode
             model._queue.clear()
 
 
-async def test_who_may_decide(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_who_may_decide(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         for other in (
             headers("user1", "tenant2"),
             headers("boss", "tenant2", role="admin"),
@@ -242,24 +246,24 @@ async def test_who_may_decide(asked: Ask) -> None:
             f"/aura/hitl/approve/{run.request_id}", json={"userId": "user2"}, headers=headers()
         )
         assert (mismatch.status_code, mismatch.json()["errorCode"]) == (403, "E2001")
-        assert run.request()["status"] == "pending"
+        assert run.stored_request()["status"] == "pending"
         decided = await run.aura.decide("approve", run.request_id, as_=headers("chief", role="approver"))
         assert decided.status_code == 200
-        await run.approved()
-        assert run.request()["approvedBy"] == "chief"
+        await run.expect_completed()
+        assert run.stored_request()["approvedBy"] == "chief"
 
 
-async def test_the_roles_that_may_decide_are_a_setting(asked: Ask) -> None:
-    async with asked(ENDED, aura_approver_roles="chief") as run:
+async def test_the_roles_that_may_decide_are_a_setting(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER, aura_approver_roles="chief") as run:
         refused = await run.aura.decide("approve", run.request_id, as_=headers("boss", role="admin"))
         assert refused.status_code == 403
         decided = await run.aura.decide("approve", run.request_id, as_=headers("boss", role="chief"))
         assert decided.status_code == 200
-        await run.approved()
+        await run.expect_completed()
 
 
-async def test_a_decision_without_a_body_and_with_a_numeric_user_id(asked: Ask) -> None:
-    async with asked(ENDED, sent=headers("7")) as run:
+async def test_a_decision_without_a_body_and_with_a_numeric_user_id(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER, sent=headers("7")) as run:
         wrong = await run.aura.client.post(
             f"/aura/hitl/approve/{run.request_id}", json={"userId": 8}, headers=headers("7")
         )
@@ -270,20 +274,22 @@ async def test_a_decision_without_a_body_and_with_a_numeric_user_id(asked: Ask) 
             f"/aura/hitl/approve/{run.request_id}", json={"userId": 7}, headers=headers("7")
         )
         assert again.status_code == 409
-        await run.approved()
+        await run.expect_completed()
 
 
 # --- edited arguments -------------------------------------------------------------------------------------------------
 
 
-async def test_an_edit_replaces_the_arguments_and_is_recorded(asked: Ask, model: ScriptedModelServer) -> None:
+async def test_an_edit_replaces_the_arguments_and_is_recorded(
+    waiting_run: StartWaitingRun, model: ScriptedModelServer
+) -> None:
     edited = {"to": "이", "text": "고친 글", "copies": 2}
-    async with asked(ENDED) as run:
+    async with waiting_run(FINAL_ANSWER) as run:
         decided = await run.aura.decide("approve", run.request_id, params=edited)
         assert decided.status_code == 200
-        frames = await run.approved()
+        frames = await run.expect_completed()
         assert run.tool.ran == [edited]
-        assert run.request()["params"] == edited
+        assert run.stored_request()["params"] == edited
         (call,) = run.checkpoint()["calls"]
         assert (call["arguments"], call["grant"]["edited"], call["grant"]["decided_by"]) == (edited, True, "user1")
     done = next(frame for frame in frames if frame.type == "tool_execution" and frame["status"] == "completed")
@@ -301,35 +307,37 @@ async def test_an_edit_replaces_the_arguments_and_is_recorded(asked: Ask, model:
         ({"to": 5}, "to"),
     ],
 )
-async def test_an_invalid_edit_leaves_the_request_open(asked: Ask, params: dict[str, Any], field: str) -> None:
-    async with asked(ENDED) as run:
+async def test_an_invalid_edit_leaves_the_request_open(
+    waiting_run: StartWaitingRun, params: dict[str, Any], field: str
+) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         refused = await run.aura.decide("approve", run.request_id, params=params)
         assert (refused.status_code, refused.json()["errorCode"]) == (400, "E4000")
         assert field in refused.json()["message"]
-        assert run.request()["status"] == "pending"
+        assert run.stored_request()["status"] == "pending"
         assert run.tool.ran == []
         assert (await run.aura.decide("approve", run.request_id)).status_code == 200
         late = await run.aura.decide("approve", run.request_id, params=params)  # the earlier decision is the news
         assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
-        await run.approved()
+        await run.expect_completed()
         assert run.tool.ran == [ARGUMENTS]
 
 
-async def test_params_on_a_rejection_run_nothing(asked: Ask) -> None:
-    async with asked() as run:
+async def test_params_on_a_rejection_run_nothing(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as run:
         assert (
             await run.aura.decide("reject", run.request_id, params={"to": "이"}, reason="아니요")
         ).status_code == 200
-        await run.rejected("아니요")
+        await run.expect_rejected("아니요")
 
 
-async def test_a_published_edit_counts_and_an_invalid_one_is_ignored(asked: Ask) -> None:
-    async with asked(ENDED) as run:
+async def test_a_published_edit_counts_and_an_invalid_one_is_ignored(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
         decisions = run.aura.service.decisions
         signal = {"type": "approval", "requestId": run.request_id, "status": "approved"}
-        run.publish({**signal, "params": {"to": ""}})
+        run.publish_signal({**signal, "params": {"to": ""}})
         await eventually(lambda: decisions.ignored_signals == 1)
-        assert run.request()["status"] == "pending"
-        run.publish({**signal, "params": {"to": "이"}})
-        await run.approved()
+        assert run.stored_request()["status"] == "pending"
+        run.publish_signal({**signal, "params": {"to": "이"}})
+        await run.expect_completed()
         assert run.tool.ran == [{"to": "이", "text": "", "copies": 1}]

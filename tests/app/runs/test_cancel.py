@@ -13,7 +13,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.redis.wire.protocol import RedisProtocol
 from app.settings import Settings
-from tests.harness.approvals import Ask
+from tests.harness.approvals import StartWaitingRun
 from tests.harness.frames import check, types
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
@@ -49,7 +49,7 @@ async def test_run_is_cancelled_from_another_node_in_the_middle_of_its_answer(
         first = await stream.until("content")
         response = await other.client.delete(f"/aura/runs/{first['sessionId']}", headers=headers())
         frames = await stream.rest()
-        await model.idle()  # the connection to the model was closed
+        await model.wait_until_idle()  # the connection to the model was closed
     assert response.status_code == 202
     check(frames)
     assert frames[-2]["status"] == "cancelled"
@@ -90,9 +90,9 @@ async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_a
 
 
 async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
-    asked: Ask, monkeypatch: pytest.MonkeyPatch
+    waiting_run: StartWaitingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with asked() as run:
+    async with waiting_run() as run:
         decisions, reading, go_on = run.aura.service.decisions, asyncio.Event(), asyncio.Event()
         take = decisions.take
 
@@ -102,7 +102,7 @@ async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
             return await take(*args)
 
         monkeypatch.setattr(decisions, "take", later)
-        run.publish({"type": "wake up"})
+        run.publish_signal({"type": "wake up"})
         await reading.wait()
         assert (await _cancel(run.aura, run.session_id)).status_code == 202
         go_on.set()
@@ -110,7 +110,7 @@ async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
             frames = await run.stream.rest()
         check(frames)
         assert frames[-2]["status"] == "cancelled"
-        assert run.request()["status"] == "cancelled"
+        assert run.stored_request()["status"] == "cancelled"
         assert run.tool.ran == []
 
 

@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from tests.harness.approvals import ENDED, Ask, MakeSettings
+from tests.harness.approvals import FINAL_ANSWER, MakeSettings, StartWaitingRun
 from tests.harness.clock import START, FrozenClock, frozen_clock
 from tests.harness.frames import DONE, Frame, answer, check, types
 from tests.harness.service import headers, running
-from tests.harness.stored import checkpoint, stored
+from tests.harness.stored import checkpoint, read_json
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
@@ -51,34 +51,36 @@ def timed_out(frames: list[Frame], message: str = TIMED_OUT) -> None:
 
 
 @frozen
-async def test_timeout_after_300_seconds_in_a_moment(asked: Ask, clock: FrozenClock) -> None:
-    async with asked(clock=clock) as run:
+async def test_timeout_after_300_seconds_in_a_moment(waiting_run: StartWaitingRun, clock: FrozenClock) -> None:
+    async with waiting_run(clock=clock) as run:
         assert (run.hitl["expiresAt"], run.hitl["timeoutSeconds"]) == (int(START) + 300, 300)
         clock.advance(300)
         async with asyncio.timeout(10):
             timed_out(await run.stream.rest())
         late = await run.aura.decide("approve", run.request_id)
         assert (late.status_code, late.json()["data"]["status"], late.json()["status"]) == (409, "expired", "SUCCESS")
-        assert run.request()["status"] == "expired"
+        assert run.stored_request()["status"] == "expired"
         assert run.tool.ran == []
 
 
 @pytest.mark.parametrize("way", ["http", "publish"])
 @frozen
-async def test_at_299_999_seconds_it_can_still_be_approved(asked: Ask, clock: FrozenClock, way: str) -> None:
-    async with asked(ENDED, clock=clock) as run:
+async def test_at_299_999_seconds_it_can_still_be_approved(
+    waiting_run: StartWaitingRun, clock: FrozenClock, way: str
+) -> None:
+    async with waiting_run(FINAL_ANSWER, clock=clock) as run:
         clock.advance(299.999)
         if way == "http":
             assert (await run.aura.decide("approve", run.request_id)).status_code == 200
         else:
-            run.publish({"action": "approve"})
-        await run.approved()
+            run.publish_signal({"action": "approve"})
+        await run.expect_completed()
 
 
 @pytest.mark.parametrize("way", ["http", "publish", "key"])
 @frozen
-async def test_at_300_seconds_it_cannot(asked: Ask, clock: FrozenClock, way: str) -> None:
-    async with asked(clock=clock) as run:
+async def test_at_300_seconds_it_cannot(waiting_run: StartWaitingRun, clock: FrozenClock, way: str) -> None:
+    async with waiting_run(clock=clock) as run:
         clock.advance(300)
         if way == "http":
             late = await run.aura.decide("approve", run.request_id)
@@ -86,8 +88,8 @@ async def test_at_300_seconds_it_cannot(asked: Ask, clock: FrozenClock, way: str
         else:
             signal = {"type": "approval", "requestId": run.request_id, "timestamp": START + 300}
             if way == "key":
-                run.store(signal)
-            run.publish(signal)
+                run.store_signal(signal)
+            run.publish_signal(signal)
         timed_out(await run.stream.rest())
         assert run.tool.ran == []
 
@@ -105,7 +107,7 @@ async def test_a_decision_in_the_same_instant_as_the_deadline_is_one_or_the_othe
             async with aura.stream("메모", headers=user) as stream:
                 hitl = await stream.until("hitl")
                 clock.advance(299.999)
-                model.play(ENDED)
+                model.play(FINAL_ANSWER)
                 deciding = asyncio.create_task(aura.decide("approve", hitl["requestId"], as_=user))
                 for _ in range(number * 4):  # the deadline comes a little later each time
                     await asyncio.sleep(0)
@@ -121,39 +123,41 @@ async def test_a_decision_in_the_same_instant_as_the_deadline_is_one_or_the_othe
                 assert (decided.status_code, told) == (409, "expired")
                 timed_out(frames)
                 model._queue.clear()
-            assert stored(redis_client, f"hitl:request:{hitl['requestId']}")["status"] == told
-    settled = [stored(redis_client, key)["status"] for key in redis_client.keys("hitl:request:*")]
+            assert read_json(redis_client, f"hitl:request:{hitl['requestId']}")["status"] == told
+    settled = [read_json(redis_client, key)["status"] for key in redis_client.keys("hitl:request:*")]
     assert len(tool.ran) == settled.count("approved")
     assert outcomes <= {"approved", "expired"}
 
 
 @frozen
-async def test_a_decision_recorded_in_time_counts_though_the_run_wakes_up_late(asked: Ask, clock: FrozenClock) -> None:
-    async with asked(ENDED, clock=clock) as run:
+async def test_a_decision_recorded_in_time_counts_though_the_run_wakes_up_late(
+    waiting_run: StartWaitingRun, clock: FrozenClock
+) -> None:
+    async with waiting_run(FINAL_ANSWER, clock=clock) as run:
         run.update_request(status="approved", approvedBy="user1", approvedAt=int((START + 299.5) * 1000))
         clock.advance(301)
-        await run.approved()
+        await run.expect_completed()
 
 
 @frozen
 async def test_a_decision_heard_in_time_counts_though_redis_could_not_store_it_until_later(
-    asked: Ask, clock: FrozenClock
+    waiting_run: StartWaitingRun, clock: FrozenClock
 ) -> None:
     with capture_logs() as logs:
-        async with asked(ENDED, clock=clock) as run:
+        async with waiting_run(FINAL_ANSWER, clock=clock) as run:
             run.redis.config_set("maxmemory", 1)
             try:
-                run.publish({"action": "approve"})
+                run.publish_signal({"action": "approve"})
                 await eventually(lambda: [line for line in logs if line["event"] == "run.paused"])
                 clock.advance(301)
             finally:
                 run.redis.config_set("maxmemory", 0)
-            await run.approved()
+            await run.expect_completed()
 
 
 @frozen
-async def test_a_decision_recorded_too_late_does_not_count(asked: Ask, clock: FrozenClock) -> None:
-    async with asked(clock=clock) as run:
+async def test_a_decision_recorded_too_late_does_not_count(waiting_run: StartWaitingRun, clock: FrozenClock) -> None:
+    async with waiting_run(clock=clock) as run:
         clock.advance(299)
         run.update_request(status="approved", approvedBy="user1", approvedAt=int((START + 300) * 1000))
         clock.advance(2)
@@ -192,7 +196,7 @@ async def test_an_approval_after_a_restart_goes_on_with_the_run(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
 ) -> None:
     tool = risky()
-    model.play(ASKING, ENDED)
+    model.play(ASKING, FINAL_ANSWER)
     async with running(settings(), clock=clock, tools=[tool]) as first, first.stream("메모") as stream:
         hitl = await stream.until("hitl")
         last = stream.seen[-1].id
@@ -205,14 +209,16 @@ async def test_an_approval_after_a_restart_goes_on_with_the_run(
             frames = await resumed.rest()
     assert types(frames)[-2:] == ["end", DONE]
     assert frames[-2]["status"] == "completed"
-    assert answer(frames) == ENDED.text
+    assert answer(frames) == FINAL_ANSWER.text
     assert len(tool.ran) == 1
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45초"), (1700, "1700초"), (0.5, "0.5초")])
 @frozen
-async def test_the_setting_is_in_the_message(asked: Ask, clock: FrozenClock, seconds: float, words: str) -> None:
-    async with asked(clock=clock, hitl_timeout_seconds=seconds) as run:
+async def test_the_setting_is_in_the_message(
+    waiting_run: StartWaitingRun, clock: FrozenClock, seconds: float, words: str
+) -> None:
+    async with waiting_run(clock=clock, hitl_timeout_seconds=seconds) as run:
         assert run.hitl["timeoutSeconds"] == max(1, round(seconds))
         clock.advance(seconds)
         timed_out(await run.stream.rest(), TIMED_OUT.replace("300초", words))
@@ -223,7 +229,7 @@ async def test_each_approval_of_a_run_has_its_own_deadline(
     settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:
     tool = risky()
-    model.play(calling(("send_note", {"to": "김"}), ("send_note", {"to": "이"})), ENDED)
+    model.play(calling(("send_note", {"to": "김"}), ("send_note", {"to": "이"})), FINAL_ANSWER)
     async with running(settings(), clock=clock, tools=[tool]) as aura, aura.stream("메모") as stream:
         for number in (1, 2):
             hitl = await stream.until("hitl")
@@ -248,10 +254,10 @@ async def test_the_run_time_ends_a_run_whose_model_hangs(
     model.play(ScriptedTurn(text="네.", hang_after=0))
     async with running(settings(aura_run_timeout_seconds=100), clock=clock) as aura, aura.stream("질문") as stream:
         await stream.until("thought")
-        await model.arrived(1)
+        await model.wait_for_requests(1)
         clock.advance(100)
         limit_reached(await stream.rest(), 100)
-        await model.idle()  # nobody goes on listening to the model
+        await model.wait_until_idle()  # nobody goes on listening to the model
 
 
 @frozen
@@ -282,19 +288,21 @@ async def test_the_run_time_ends_a_run_whose_tool_hangs(
 
 
 @frozen
-async def test_the_run_time_ends_a_run_that_waits_for_a_person(asked: Ask, clock: FrozenClock) -> None:
-    async with asked(clock=clock, aura_run_timeout_seconds=100) as run:
+async def test_the_run_time_ends_a_run_that_waits_for_a_person(
+    waiting_run: StartWaitingRun, clock: FrozenClock
+) -> None:
+    async with waiting_run(clock=clock, aura_run_timeout_seconds=100) as run:
         clock.advance(100)
         limit_reached(await run.stream.rest(), 100)
         assert (await run.aura.decide("approve", run.request_id)).status_code == 409
-        assert run.request()["status"] in ("expired", "cancelled")
+        assert run.stored_request()["status"] in ("expired", "cancelled")
 
 
 @frozen
 async def test_an_open_stream_goes_on_when_its_token_expires(
     settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:
-    model.play(ASKING, ENDED)
+    model.play(ASKING, FINAL_ANSWER)
     sent = headers()  # for an hour
     async with running(settings(hitl_timeout_seconds=1700), clock=clock, tools=[risky()]) as aura:
         clock.advance(3000)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.clock import SystemClock
-from app.dev.demo.http import Answer, HttpServer, Request
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ModelError
@@ -257,7 +257,7 @@ async def test_a_model_that_goes_silent_is_a_timeout(
     frames = await ask(ScriptedTurn(text=PIECES, hang_after=after), aura_model_timeout_seconds=0.4)
     failed(frames, "ModelTimeout", "E5001", retryable=True)
     assert "".join(PIECES).startswith(answer(frames))
-    await model.idle()
+    await model.wait_until_idle()
 
 
 # --- nonsense ---------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ async def _serve() -> AsyncIterator[Callable[..., Any]]:
     servers: list[HttpServer] = []
 
     async def serve(*pieces: bytes, content_type: str = "text/event-stream") -> str:
-        async def handle(_: Request, answering: Answer) -> None:
+        async def handle(_: Request, answering: Response) -> None:
             await answering.begin(content_type)
             for piece in pieces:
                 await answering.write(piece)

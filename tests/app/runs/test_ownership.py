@@ -21,7 +21,7 @@ from app.ports.journal import RunLock
 from app.redis import feeds, keys, scripts
 from app.redis.wire.connection import Command, Connection, Script, _is_read_only, _translated
 from app.settings import Settings
-from tests.harness.approvals import ENDED, Ask
+from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
 from tests.harness.frames import answer, check, types
 from tests.harness.redis_proxy import RedisProxy
 from tests.harness.service import headers, running
@@ -56,11 +56,11 @@ async def test_a_node_that_leaves_gives_up_each_run_as_soon_as_it_may(
                     await started.wait()
                     drain = asyncio.create_task(leaving.service.drain())
                     await eventually(lambda: other.service.runs.owns(hitl["sessionId"]))
-                    model.play(ENDED)
+                    model.play(FINAL_ANSWER)
                     assert (await other.decide("approve", hitl["requestId"])).status_code == 200
                     frames = await stream.rest()  # its old node still serves it: from the log
                     assert not drain.done()
-                    model.play(ENDED)
+                    model.play(FINAL_ANSWER)
                     go_on.set()
                     await drain
                     last = (await busy.rest())[-1]
@@ -94,9 +94,9 @@ async def test_runs_of_a_newer_release_do_not_hide_the_others(
     assert len([line for line in logs if line["event"] == "run.skipped" and line.get("sessionId") == newer]) == 1
 
 
-async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(asked: Ask) -> None:
+async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(waiting_run: StartWaitingRun) -> None:
     """As after a failover to a replica that lagged: what clients have seen and the tool may do is not in the log."""
-    async with asked() as run:
+    async with waiting_run() as run:
         run.redis.hincrby(keys.run(run.session_id), "seq", -1)
         await run.aura.decide("approve", run.request_id)
         frames = await run.stream.rest()
@@ -108,7 +108,7 @@ async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(asked:
 
 
 async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_other(
-    asked: Ask, monkeypatch: pytest.MonkeyPatch
+    waiting_run: StartWaitingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task that writes for all runs outlives it: else every run of this process would hang."""
     send = Connection.pipeline_results
@@ -120,7 +120,7 @@ async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_
             raise ValueError("a test says so")
         return await send(self, commands)
 
-    async with asked() as run:
+    async with waiting_run() as run:
         monkeypatch.setattr(Connection, "pipeline_results", breaks_once)
         await run.aura.decide("approve", run.request_id)
         frames = await run.stream.rest()
@@ -205,17 +205,19 @@ def test_what_redis_6_says_from_within_a_script_is_known_to_pass(code: str) -> N
 
 
 @pytest.mark.parametrize("state", ["done", "tool"])
-async def test_a_run_with_which_somebody_else_has_gone_on_meanwhile_is_left_alone(asked: Ask, state: str) -> None:
+async def test_a_run_with_which_somebody_else_has_gone_on_meanwhile_is_left_alone(
+    waiting_run: StartWaitingRun, state: str
+) -> None:
     """As it is for a node that was paused for longer than its lease: what it reads is what another one wrote."""
     with capture_logs() as logs:
-        async with asked() as run:
+        async with waiting_run() as run:
             (key,) = run.redis.keys(f"checkpoint:*{run.session_id}")
             written = {**run.checkpoint(), "state": state, "deadline_at": None, "pending_approvals": []}
             run.redis.set(key, json.dumps(written))
             run.redis.hincrby(keys.run(run.session_id), "epoch", 1)
-            run.publish({"type": "approval", "requestId": run.request_id, "status": "approved"})
+            run.publish_signal({"type": "approval", "requestId": run.request_id, "status": "approved"})
             await eventually(lambda: not run.aura.service.runs.owns(run.session_id))
-            assert run.request()["status"] == "pending"
+            assert run.stored_request()["status"] == "pending"
     assert [line["event"] for line in logs if line["log_level"] in ("warning", "error")].count("run.lost") == 1
     assert not [line for line in logs if line["event"] in ("run.failed_unexpectedly", "run.abandoned")]
     assert run.tool.ran == []

@@ -22,7 +22,7 @@ from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 
 MakeSettings = Callable[..., Settings]
 KEY = "test-key-0123456789"
-ENDED = ScriptedTurn(text="끝났습니다.")
+FINAL_ANSWER = ScriptedTurn(text="끝났습니다.")
 
 
 async def whole(aura: Aura) -> list[Frame]:
@@ -47,7 +47,7 @@ async def test_safe_calls_of_one_turn_run_at_the_same_time(settings: MakeSetting
         return arguments.to
 
     tool = NoteTool(work=work)
-    model.play(calling(*((tool.name, {"to": name}) for name in "가나다")), ENDED)
+    model.play(calling(*((tool.name, {"to": name}) for name in "가나다")), FINAL_ANSWER)
     async with running(settings(), tools=[tool]) as aura:
         frames = await whole(aura)
     assert frames[-2]["status"] == "completed"
@@ -66,7 +66,7 @@ async def test_a_fast_call_is_shown_before_its_slow_sibling_ends(
         await go_on.wait()
         return "늦게"
 
-    model.play(calling(("slow", {"to": "가"}), ("fast", {"to": "나"})), ENDED)
+    model.play(calling(("slow", {"to": "가"}), ("fast", {"to": "나"})), FINAL_ANSWER)
     async with (
         running(settings(), tools=[NoteTool("slow", slow), NoteTool("fast")]) as aura,
         aura.stream("해주세요") as stream,
@@ -84,7 +84,7 @@ async def test_safe_calls_run_before_anyone_is_asked_about_the_risky_ones(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     safe, dangerous = NoteTool(), risky()
-    model.play(calling((dangerous.name, {"to": "김"}), (safe.name, {"to": "이"})), ENDED)
+    model.play(calling((dangerous.name, {"to": "김"}), (safe.name, {"to": "이"})), FINAL_ANSWER)
     async with running(settings(), tools=[safe, dangerous]) as aura, aura.stream("해주세요") as stream:
         hitl = await stream.until("hitl")
         assert (len(safe.ran), len(dangerous.ran)) == (1, 0)
@@ -100,7 +100,7 @@ async def test_safe_calls_run_before_anyone_is_asked_about_the_risky_ones(
 
 
 async def test_without_a_plan_the_steps_are_the_tool_calls(settings: MakeSettings, model: ScriptedModelServer) -> None:
-    model.play(calling(("write_note", {"to": "김"})), ENDED)
+    model.play(calling(("write_note", {"to": "김"})), FINAL_ANSWER)
     async with running(settings(), tools=[NoteTool()]) as aura:
         frames = await whole(aura)
     (step,) = [frame for frame in frames if frame.type == "plan_step"]
@@ -122,7 +122,7 @@ async def test_a_declared_plan_becomes_steps_and_never_a_tool_execution(
     model.play(
         calling(("update_plan", {"steps": plan})),
         calling(("update_plan", {"steps": after}), ("write_note", {"to": "김"})),
-        ENDED,
+        FINAL_ANSWER,
     )
     async with running(settings(), tools=[NoteTool()]) as aura:
         frames = await whole(aura)
@@ -144,7 +144,7 @@ async def test_a_declared_plan_becomes_steps_and_never_a_tool_execution(
 async def test_a_plan_that_does_not_fit_is_told_to_the_model_and_shown_to_nobody(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
-    model.play(calling(("update_plan", {"steps": []})), ENDED)
+    model.play(calling(("update_plan", {"steps": []})), FINAL_ANSWER)
     async with running(settings(), tools=[]) as aura:
         frames = await whole(aura)
     assert frames[-2]["status"] == "completed"
@@ -163,7 +163,7 @@ async def test_a_tool_that_takes_too_long_fails_and_the_run_goes_on(
         finally:
             stopped.set()
 
-    model.play(calling(("write_note", {"to": "김"})), ENDED)
+    model.play(calling(("write_note", {"to": "김"})), FINAL_ANSWER)
     async with running(settings(aura_tool_timeout_seconds=0.1), tools=[NoteTool(work=work)]) as aura:
         frames = await whole(aura)
     assert stopped.is_set()
@@ -192,7 +192,7 @@ async def test_a_tool_that_breaks_fails_and_the_run_goes_on(
     async def work(_: NoteArguments) -> None:
         raise error
 
-    model.play(calling(("write_note", {"to": "김"})), ENDED)
+    model.play(calling(("write_note", {"to": "김"})), FINAL_ANSWER)
     async with running(settings(), tools=[NoteTool(work=work)]) as aura:
         frames = await whole(aura)
     assert frames[-2]["status"] == "completed"
@@ -213,7 +213,7 @@ async def test_one_call_that_breaks_does_not_stop_its_sibling(
         await asyncio.sleep(0)
         return "됨"
 
-    model.play(calling(("write_note", {"to": "나쁜"}), ("write_note", {"to": "좋은"})), ENDED)
+    model.play(calling(("write_note", {"to": "나쁜"}), ("write_note", {"to": "좋은"})), FINAL_ANSWER)
     async with running(settings(), tools=[NoteTool(work=work)]) as aura:
         frames = await whole(aura)
     assert [executions(frames, f"call_{number}")[-1]["status"] for number in (1, 2)] == ["failed", "completed"]
@@ -227,7 +227,7 @@ async def test_a_big_result_is_short_in_the_frame_cut_for_the_model_and_whole_in
     async def work(_: NoteArguments) -> Any:
         return result
 
-    model.play(calling(("write_note", {"to": "김", "text": "라" * 3000})), ENDED)
+    model.play(calling(("write_note", {"to": "김", "text": "라" * 3000})), FINAL_ANSWER)
     async with running(settings(aura_tool_result_bytes=4096), tools=[NoteTool(work=work)]) as aura:
         frames = await whole(aura)
     started, done = executions(frames)
@@ -246,7 +246,7 @@ async def test_a_big_result_is_short_in_the_frame_cut_for_the_model_and_whole_in
 
 
 async def test_a_small_result_is_not_marked(settings: MakeSettings, model: ScriptedModelServer) -> None:
-    model.play(calling(("write_note", {"to": "김"})), ENDED)
+    model.play(calling(("write_note", {"to": "김"})), FINAL_ANSWER)
     async with running(settings(), tools=[NoteTool()]) as aura:
         frames = await whole(aura)
     assert executions(frames)[-1]["result"] == {"written": ""}
@@ -269,7 +269,7 @@ async def test_settings_can_add_the_need_for_approval_but_not_take_it_away(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     safe, dangerous = NoteTool(), risky()
-    model.play(calling((safe.name, {"to": "김"})), calling((dangerous.name, {"to": "이"})), ENDED)
+    model.play(calling((safe.name, {"to": "김"})), calling((dangerous.name, {"to": "이"})), FINAL_ANSWER)
     async with (
         running(settings(aura_approval_required="write_note"), tools=[safe, dangerous]) as aura,
         aura.stream("해주세요") as stream,
@@ -295,7 +295,7 @@ async def test_secrets_in_results_reach_neither_clients_nor_model_nor_record(
     async def work(_: NoteArguments) -> Any:
         return {"environment": f"OPENAI_API_KEY={KEY} JWT={SECRET}", KEY: [KEY]}
 
-    model.play(calling(("write_note", {"to": "김"})), ENDED)
+    model.play(calling(("write_note", {"to": "김"})), FINAL_ANSWER)
     async with running(settings(), tools=[NoteTool(work=work)]) as aura:
         frames = await whole(aura)
     seen = "".join(frame.raw for frame in frames) + json.dumps(model.requests, ensure_ascii=False)
@@ -309,7 +309,7 @@ async def test_only_configured_tools_are_offered(settings: MakeSettings, model: 
     def offered(request: dict[str, Any]) -> list[str]:
         return [tool["function"]["name"] for tool in request["tools"]]
 
-    model.play(ENDED, ENDED)
+    model.play(FINAL_ANSWER, FINAL_ANSWER)
     async with running(settings()) as aura:
         await whole(aura)
     everything: dict[str, Any] = {"smtp_host": "localhost", "smtp_from": "a@b.c", "github_token": "ghp_0123456789"}
@@ -333,7 +333,7 @@ async def test_text_before_tool_calls_is_a_thought_and_text_shown_too_early_stay
     model.play(
         calling(("write_note", {"to": "김"}), text_before_tools=["먼저 봅니다."]),
         calling(("write_note", {"to": "이"}), text_before_tools=many),
-        ENDED,
+        FINAL_ANSWER,
     )
     async with running(settings(), tools=[NoteTool()]) as aura:
         frames = await whole(aura)

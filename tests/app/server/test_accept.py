@@ -90,7 +90,7 @@ def test_who_finds_no_descriptor_comes_in_when_there_is_one() -> None:
 
 def test_a_server_that_encrypts_is_uvloops_own(tmp_path: Path) -> None:
     async def main() -> None:
-        certificate = Certificate.made(tmp_path / "server.pem")
+        certificate = Certificate.create(tmp_path / "server.pem")
         bound = socket.create_server(("127.0.0.1", 0))
         server = await asyncio.start_server(
             lambda _, writer: writer.write(b"hello"), sock=bound, backlog=COUNT, ssl=certificate.server

@@ -60,7 +60,7 @@ async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Clien
 @pytest.mark.parametrize("is_encrypted", [False, True])
 async def test_where_there_is_no_room_it_is_waited_for(tmp_path: Path, is_encrypted: bool) -> None:
     """Else a stream would ask again and again, and nobody else would have a turn."""
-    certificate = Certificate.made(tmp_path / "server.pem") if is_encrypted else None
+    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
     async with one_line(certificate) as (line, client):
         while line.is_writable:
             line.write(b"x" * 1000)
@@ -78,7 +78,7 @@ async def test_where_there_is_no_room_it_is_waited_for(tmp_path: Path, is_encryp
 async def test_a_client_who_does_not_read_does_not_keep_the_server_from_its_end(
     tmp_path: Path, is_encrypted: bool
 ) -> None:
-    certificate = Certificate.made(tmp_path / "server.pem") if is_encrypted else None
+    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
     async with one_line(certificate) as (line, _):
         while line.is_writable:
             line.write(b"x" * 1000)

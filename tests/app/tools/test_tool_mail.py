@@ -82,7 +82,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate.made(tmp_path_factory.mktemp("tls") / "server.pem")
+    return Certificate.create(tmp_path_factory.mktemp("tls") / "server.pem")
 
 
 def sender_to(port: int, clock: Any, **changes: Any) -> SendEmail:

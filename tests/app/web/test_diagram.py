@@ -76,8 +76,8 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "No such file or directory" in result.output
     assert aura("diagram", "--format", "gif").exit_code == 2
-    assert "neither" in aura("diagram", "--check", "--session", "s").output
-    assert "say who asks" in aura("diagram", "--session", "s").output
+    assert "cannot be combined" in aura("diagram", "--check", "--session", "s").output
+    assert "no user is given" in aura("diagram", "--session", "s").output
     token = headers()["Authorization"].removeprefix("Bearer ")
     unreached = aura("diagram", "--session", "s", "--url", NOBODY, "--token", token)
     assert unreached.exit_code == 2

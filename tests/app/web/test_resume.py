@@ -10,7 +10,7 @@ import redis
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from tests.harness.frames import DONE, StreamReader, answer, check, parse_frame, types
-from tests.harness.raw import LONG, MakeSettings, RawStream, raw, whole
+from tests.harness.raw import LONG_TEXT, MakeSettings, RawStream, raw_frames, read_stream
 from tests.harness.service import STREAM, headers, running
 from tests.harness.tools import NoteTool, calling
 from tests.harness.waiting import eventually
@@ -23,19 +23,19 @@ async def test_get_attaches_to_the_callers_newest_run_and_never_starts_one(
 ) -> None:
     model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
     async with running(settings()) as aura:
-        _, first = await whole(aura, "첫 번째")
-        _, second = await whole(aura, "두 번째")
-        stream, newest = await whole(aura, method="GET")
-        assert raw(newest) == raw(second)
+        _, first = await read_stream(aura, "첫 번째")
+        _, second = await read_stream(aura, "두 번째")
+        stream, newest = await read_stream(aura, method="GET")
+        assert raw_frames(newest) == raw_frames(second)
         assert stream.response.headers["x-session-id"] == second[0]["sessionId"]
-        _, named = await whole(aura, method="GET", params={"sessionId": first[0]["sessionId"]})
-        assert raw(named) == raw(first)
-        _, header = await whole(
+        _, named = await read_stream(aura, method="GET", params={"sessionId": first[0]["sessionId"]})
+        assert raw_frames(named) == raw_frames(first)
+        _, header = await read_stream(
             aura, method="GET", headers=headers(**{"X-Session-ID": first[0]["sessionId"], "Last-Event-ID": "0"})
         )
-        assert raw(header) == raw(first)
-        _, tail = await whole(aura, method="GET", headers=headers(**{"Last-Event-ID": str(second[2].id)}))
-        assert raw(tail) == raw(second[3:])
+        assert raw_frames(header) == raw_frames(first)
+        _, tail = await read_stream(aura, method="GET", headers=headers(**{"Last-Event-ID": str(second[2].id)}))
+        assert raw_frames(tail) == raw_frames(second[3:])
     assert len(model.requests) == 2
 
 
@@ -48,7 +48,7 @@ async def test_get_attaches_to_a_run_under_way(settings: MakeSettings, model: Sc
         async with aura.stream(method="GET") as second:
             await second.until("thought")
             model.release()
-            assert raw(await second.rest()) == raw(await first.rest())
+            assert raw_frames(await second.rest()) == raw_frames(await first.rest())
 
 
 async def test_resume_after_every_event_gives_the_same_frames_and_asks_no_model(
@@ -56,18 +56,18 @@ async def test_resume_after_every_event_gives_the_same_frames_and_asks_no_model(
 ) -> None:
     model.play(
         calling(("write_note", {"to": "김"}), ("write_note", {"to": "이"}), text_before_tools="생각", reasoning="흠"),
-        ScriptedTurn(text=LONG, chunk_chars=400),
+        ScriptedTurn(text=LONG_TEXT, chunk_chars=400),
     )
     async with running(settings(), tools=[NoteTool()]) as aura:
-        _, frames = await whole(aura, "질문")
+        _, frames = await read_stream(aura, "질문")
         check(frames)
         for position, frame in enumerate(frames[:-1]):
             seen = headers(**{"Last-Event-ID": str(frame.id)})
-            _, rest = await whole(aura, "질문", headers=seen)
-            assert raw(rest) == raw(frames[position + 1 :])
+            _, rest = await read_stream(aura, "질문", headers=seen)
+            assert raw_frames(rest) == raw_frames(frames[position + 1 :])
             async with aura.client.stream("POST", STREAM, headers=seen) as response:  # no body at all
-                assert raw(await StreamReader(response).rest()) == raw(frames[position + 1 :])
-        _, after_the_end = await whole(aura, "질문", headers=headers(**{"Last-Event-ID": str(frames[-1].id)}))
+                assert raw_frames(await StreamReader(response).rest()) == raw_frames(frames[position + 1 :])
+        _, after_the_end = await read_stream(aura, "질문", headers=headers(**{"Last-Event-ID": str(frames[-1].id)}))
         assert types(after_the_end) == [DONE]
     assert len(model.requests) == 2
 
@@ -84,7 +84,7 @@ async def test_resume_on_a_second_replica_while_the_run_goes_on(
             model.release()
             there = await resumed.rest()
         here = await stream.rest()
-    assert raw(there) == raw(here[1:])
+    assert raw_frames(there) == raw_frames(here[1:])
     assert len(model.requests) == 1
 
 
@@ -95,14 +95,14 @@ async def test_ids_the_gateway_made_find_the_newest_run_of_the_same_prompt(
     model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
     context = {"activeApp": "mail"}
     async with running(settings()) as aura:
-        _, wanted = await whole(aura, body={"prompt": "질문", "context": context})
-        await whole(aura, "다른 질문")
+        _, wanted = await read_stream(aura, body={"prompt": "질문", "context": context})
+        await read_stream(aura, "다른 질문")
         middle = wanted[3].id
         seen = headers(**{"Last-Event-ID": made.format(ms=middle)})
-        _, resumed = await whole(aura, body={"prompt": "질문", "context": context}, headers=seen)
+        _, resumed = await read_stream(aura, body={"prompt": "질문", "context": context}, headers=seen)
         is_time = made.startswith("{ms}")
-        assert raw(resumed) == raw(wanted[4:] if is_time else wanted)
-        _, expired = await whole(aura, body={"prompt": "질문", "context": {"activeApp": "chat"}}, headers=seen)
+        assert raw_frames(resumed) == raw_frames(wanted[4:] if is_time else wanted)
+        _, expired = await read_stream(aura, body={"prompt": "질문", "context": {"activeApp": "chat"}}, headers=seen)
         assert types(expired) == ["error", "end", DONE]
         assert expired[0]["errorType"] == "ResumeExpired"
     assert len(model.requests) == 2
@@ -111,7 +111,7 @@ async def test_ids_the_gateway_made_find_the_newest_run_of_the_same_prompt(
 async def test_resume_without_a_run_is_a_200_that_says_so(settings: MakeSettings, model: ScriptedModelServer) -> None:
     async with running(settings()) as aura:
         for last in ("1706156400123", "1706156400123000", "x"):
-            stream, frames = await whole(aura, headers=headers(**{"Last-Event-ID": last}))
+            stream, frames = await read_stream(aura, headers=headers(**{"Last-Event-ID": last}))
             assert stream.response.status_code == 200
             assert stream.response.headers["content-type"] == "text/event-stream"
             check(frames)
@@ -123,32 +123,32 @@ async def test_resume_without_a_run_is_a_200_that_says_so(settings: MakeSettings
 async def test_an_id_of_another_users_run_resumes_nothing(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="비밀"))
     async with running(settings()) as aura:
-        _, frames = await whole(aura, "질문")
+        _, frames = await read_stream(aura, "질문")
         for other in (headers("user2"), headers("user1", "tenant2"), headers("user2", role="admin")):
-            _, refused = await whole(aura, "질문", headers={**other, "Last-Event-ID": str(frames[2].id)})
+            _, refused = await read_stream(aura, "질문", headers={**other, "Last-Event-ID": str(frames[2].id)})
             assert refused[0]["errorType"] == "ResumeExpired"
 
 
 async def test_another_users_session_is_forbidden(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="비밀"))
     async with running(settings()) as aura:
-        _, frames = await whole(aura, "질문")
+        _, frames = await read_stream(aura, "질문")
         session = {"sessionId": frames[0]["sessionId"]}
         for other in (headers("user2"), headers("user1", "tenant2"), headers("user2", "tenant2", role="admin")):
             for method in ("GET", "POST"):
-                stream, refused = await whole(
+                stream, refused = await read_stream(
                     aura, "질문", method=method, params=session, headers={**other, "Last-Event-ID": "5"}
                 )
                 assert stream.response.status_code == 403
                 assert refused[0]["errorCode"] == "E2001"
-                assert "비밀" not in str(raw(refused))
+                assert "비밀" not in str(raw_frames(refused))
 
 
 async def test_two_posts_are_two_runs(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
     async with running(settings()) as aura:
-        _, first = await whole(aura)
-        _, second = await whole(aura)
+        _, first = await read_stream(aura)
+        _, second = await read_stream(aura)
     assert first[0]["sessionId"] != second[0]["sessionId"]
     assert (first[-1].id or 0) < (second[0].id or 0)
 
@@ -159,14 +159,14 @@ async def test_an_idempotency_key_makes_the_second_post_attach_to_the_first(
     model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
     key = {"Idempotency-Key": "k-1"}
     async with running(settings()) as aura:
-        _, first = await whole(aura, headers=headers(**key))
-        _, second = await whole(aura, headers=headers(**key))
-        assert raw(first) == raw(second)
-        stream, refused = await whole(aura, "다른 질문", headers=headers(**key))
+        _, first = await read_stream(aura, headers=headers(**key))
+        _, second = await read_stream(aura, headers=headers(**key))
+        assert raw_frames(first) == raw_frames(second)
+        stream, refused = await read_stream(aura, "다른 질문", headers=headers(**key))
         assert stream.response.status_code == 400
         assert refused[0]["errorCode"] == "E4000"
         assert "Idempotency-Key" in refused[0]["message"]
-        _, of_another_user = await whole(aura, headers=headers("user2", **key))
+        _, of_another_user = await read_stream(aura, headers=headers("user2", **key))
         assert answer(of_another_user) == "둘"
 
 
@@ -175,8 +175,10 @@ async def test_posts_with_one_idempotency_key_at_the_same_time_are_one_run(
 ) -> None:
     model.play(ScriptedTurn(text="하나"))
     async with running(settings()) as aura:
-        streams = await asyncio.gather(*(whole(aura, headers=headers(**{"Idempotency-Key": "k"})) for _ in range(8)))
-    assert len({tuple(raw(frames)) for _, frames in streams}) == 1
+        streams = await asyncio.gather(
+            *(read_stream(aura, headers=headers(**{"Idempotency-Key": "k"})) for _ in range(8))
+        )
+    assert len({tuple(raw_frames(frames)) for _, frames in streams}) == 1
 
 
 # --- clients that are not there, or slow ------------------------------------------------------------------------------
@@ -187,10 +189,10 @@ async def test_a_client_that_leaves_changes_nothing(settings: MakeSettings, mode
     async with running(settings()) as aura:
         stream = await RawStream.post(aura, {"prompt": "질문"})
         first = await stream.chunk()
-        await model.arrived(1)
+        await model.wait_for_requests(1)
         stream.close()
         model.release()
-        _, frames = await whole(aura, method="GET")
+        _, frames = await read_stream(aura, method="GET")
     check(frames)
     assert answer(frames) == "끝까지 갑니다"
     assert frames[-2]["status"] == "completed"
@@ -213,14 +215,14 @@ async def test_a_client_who_asked_again_before_the_end_and_left_is_given_up(
         stream._writer.transport.abort()
         await eventually(lambda: session not in feeds or not feeds[session].readers)
         model.release()
-        await model.idle()
+        await model.wait_until_idle()
 
 
 async def test_a_slow_reader_gets_everything(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     """The run is over long before: the log holds what the client's window does not."""
-    text = LONG * 4
+    text = LONG_TEXT * 4
     model.play(ScriptedTurn(text=text, chunk_chars=2000))
     async with running(settings()) as aura:
         stream = await RawStream.post(aura, {"prompt": "길게"}, buffer=8192)
@@ -232,10 +234,10 @@ async def test_a_slow_reader_gets_everything(
 
 
 async def test_a_reader_that_does_not_read_stops_nobody(settings: MakeSettings, model: ScriptedModelServer) -> None:
-    model.play(ScriptedTurn(text=LONG * 40, chunk_chars=2000), ScriptedTurn(text="빨리"))
+    model.play(ScriptedTurn(text=LONG_TEXT * 40, chunk_chars=2000), ScriptedTurn(text="빨리"))
     async with running(settings()) as aura:
         stuck = await RawStream.post(aura, {"prompt": "길게"}, buffer=4096)
-        _, frames = await whole(aura, "짧게", headers=headers("user2"))
+        _, frames = await read_stream(aura, "짧게", headers=headers("user2"))
         assert answer(frames) == "빨리"
-        await model.idle()
+        await model.wait_until_idle()
         stuck.close()

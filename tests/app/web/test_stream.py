@@ -11,7 +11,7 @@ import redis
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from tests.harness.frames import DONE, answer, check, parse_frame, types
-from tests.harness.raw import LONG, MakeSettings, RawStream, raw, whole
+from tests.harness.raw import LONG_TEXT, MakeSettings, RawStream, raw_frames, read_stream
 from tests.harness.service import headers, running
 from tests.harness.stored import checkpoint
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
@@ -22,7 +22,7 @@ from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 async def test_headers_of_the_stream(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
-        stream, frames = await whole(aura, headers=headers(**{"X-Correlation-ID": "trace-42"}))
+        stream, frames = await read_stream(aura, headers=headers(**{"X-Correlation-ID": "trace-42"}))
     answered = stream.response.headers
     assert stream.response.status_code == 200
     assert answered["content-type"] == "text/event-stream"
@@ -38,7 +38,7 @@ async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     model.play(calling(("write_note", {"to": "김", "text": "가" * 3000}), text_before_tools=["나" * 2500]))
-    model.play(ScriptedTurn(text=[LONG], reasoning="생" * 2500))
+    model.play(ScriptedTurn(text=[LONG_TEXT], reasoning="생" * 2500))
     async with running(settings(), tools=[NoteTool()]) as aura:
         stream = await RawStream.post(aura, {"prompt": "긴 답을 주세요"})
         chunks = await stream.rest()
@@ -53,7 +53,7 @@ async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
         chunk.decode()  # a character is never cut
     frames = [parse_frame(chunk.decode().removesuffix("\n\n")) for chunk in chunks]
     check(frames)
-    assert answer(frames) == LONG
+    assert answer(frames) == LONG_TEXT
     assert chunks[-1] == f"id: {frames[-1].id}\ndata: [DONE]\n\n".encode()
 
 
@@ -63,7 +63,7 @@ async def test_a_frame_is_compact_json_on_one_line_in_the_contracts_order(
     text = '줄\n바꿈 \u2028 😀 "따옴표" <b>'
     model.play(ScriptedTurn(text=[text]))
     async with running(settings()) as aura:
-        _, frames = await whole(aura)
+        _, frames = await read_stream(aura)
     assert answer(frames) == text
     for frame in frames[:-1]:
         id, event, data = frame.raw.split("\n")
@@ -82,7 +82,7 @@ async def test_a_frame_is_compact_json_on_one_line_in_the_contracts_order(
 async def test_every_transition_has_its_timeline_step(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
     async with running(settings(), tools=[NoteTool()]) as aura:
-        _, frames = await whole(aura)
+        _, frames = await read_stream(aura)
     moves = [frame["metadata"] for frame in frames if frame.type == "timeline_step_update"]
     assert [(move["from"], move["to"]) for move in moves] == [
         ("planning", "tool"),
@@ -97,7 +97,7 @@ async def test_usage_is_summed_at_the_end(settings: MakeSettings, model: Scripte
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     model.play(calling(("write_note", {"to": "김"}), usage=usage), ScriptedTurn(text="끝", usage=usage))
     async with running(settings(), tools=[NoteTool()]) as aura:
-        _, frames = await whole(aura)
+        _, frames = await read_stream(aura)
     assert frames[-2]["usage"] == {"promptTokens": 20, "completionTokens": 10, "totalTokens": 30}
 
 
@@ -120,7 +120,7 @@ async def test_silence_is_filled_with_heartbeats_that_the_gateway_leaves_alone(
 async def test_shapes(settings: MakeSettings, model: ScriptedModelServer, shape: str) -> None:
     model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
     async with running(settings(aura_event_shape=shape), tools=[NoteTool()]) as aura:
-        _, frames = await whole(aura)
+        _, frames = await read_stream(aura)
     common = {"type", "version", "timestamp", "sessionId"}
     for frame in frames[:-1]:
         if shape == "flat":
@@ -140,7 +140,7 @@ async def test_traceparent_becomes_the_trace_id(settings: MakeSettings, model: S
     model.play(ScriptedTurn(text="네."))
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     async with running(settings()) as aura:
-        stream, _ = await whole(aura, headers=headers(traceparent=f"00-{trace}-00f067aa0ba902b7-01"))
+        stream, _ = await read_stream(aura, headers=headers(traceparent=f"00-{trace}-00f067aa0ba902b7-01"))
     assert stream.response.headers["x-correlation-id"] == trace
 
 
@@ -153,7 +153,7 @@ async def test_what_came_with_the_request_is_kept_on_the_run(
         **{"X-DWP-Source": "TOASTER", "X-DWP-Caller-Type": "ROBOT", "X-Agent-ID": "agent-9", "X-Correlation-ID": "t-1"}
     )
     async with running(settings()) as aura:
-        _, frames = await whole(aura, body={"prompt": "네?", "context": context, "more": 1}, headers=sent)
+        _, frames = await read_stream(aura, body={"prompt": "네?", "context": context, "more": 1}, headers=sent)
     check(frames)
     assert frames[-2]["status"] == "completed"
     request = checkpoint(redis_client)["request"]
@@ -177,7 +177,7 @@ async def test_the_screens_context_reaches_the_model_in_the_contracts_words(
         "metadata": {"folder": "inbox", "unreadCount": 5},
     }
     async with running(settings()) as aura:
-        await whole(aura, body={"prompt": "선택한 항목은?", "context": context})
+        await read_stream(aura, body={"prompt": "선택한 항목은?", "context": context})
     system, user = model.requests[0]["messages"]
     for line in (
         "현재 사용자가 보고 있는 화면: mail",
@@ -196,7 +196,7 @@ async def test_without_a_key_the_stream_starts_and_ends_well(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     async with running(settings(openai_api_key=None)) as aura:
-        stream, frames = await whole(aura)
+        stream, frames = await read_stream(aura)
     assert stream.response.status_code == 200
     check(frames)
     assert types(frames)[:2] == ["start", "thought"]
@@ -213,17 +213,17 @@ async def test_runs_of_one_user_are_limited_where_set(settings: MakeSettings, mo
     model.play(ScriptedTurn(text="하나", hang_after=0), ScriptedTurn(text="둘", hang_after=0), ScriptedTurn(text="셋"))
     async with running(settings(aura_max_runs_per_user=1)) as aura, aura.stream("질문") as first:
         await first.until("thought")
-        stream, refused = await whole(aura, "또 질문")
+        stream, refused = await read_stream(aura, "또 질문")
         assert stream.response.status_code == 429
         assert int(stream.response.headers["retry-after"]) > 0
         assert (refused[0]["errorType"], refused[0]["retryable"]) == ("LimitExceeded", True)
         async with aura.stream("질문", headers=headers("user2")) as second:
             await second.until("thought")
-            await model.arrived(2)
+            await model.wait_for_requests(2)
             model.release()
             check(await second.rest())
         await first.rest()
-        _, third = await whole(aura, "질문")
+        _, third = await read_stream(aura, "질문")
         assert answer(third) == "셋"
 
 
@@ -231,8 +231,8 @@ async def test_a_full_process_sends_new_runs_elsewhere(settings: MakeSettings, m
     model.play(ScriptedTurn(text="하나", hang_after=0))
     async with running(settings(aura_max_runs=1)) as aura, aura.stream("질문") as first:
         await first.until("thought")
-        await model.arrived(1)
-        stream, refused = await whole(aura, "또 질문", headers=headers("user2"))
+        await model.wait_for_requests(1)
+        stream, refused = await read_stream(aura, "또 질문", headers=headers("user2"))
         assert (stream.response.status_code, refused[0]["errorType"]) == (503, "LimitExceeded")
         assert "retry-after" in stream.response.headers
         model.release()
@@ -263,9 +263,9 @@ async def test_a_replica_that_leaves_says_come_back_and_another_goes_on(
         assert chunks[-1] == b": shutting down id:\nretry: 1000\n\n"
         released.set()
         seen = [parse_frame(chunk.decode()[:-2]) for chunk in chunks[:-1]]
-        _, rest = await whole(two, "질문", headers=headers(**{"Last-Event-ID": str(seen[-1].id)}))
-        _, all_of_it = await whole(two, method="GET")
-    assert raw([*seen, *rest]) == raw(all_of_it)
+        _, rest = await read_stream(two, "질문", headers=headers(**{"Last-Event-ID": str(seen[-1].id)}))
+        _, all_of_it = await read_stream(two, method="GET")
+    assert raw_frames([*seen, *rest]) == raw_frames(all_of_it)
     check(all_of_it)
     assert all_of_it[-2]["status"] == "completed"
 
@@ -278,7 +278,7 @@ async def test_a_draining_replica_is_not_ready_and_takes_no_runs(
         ready = await aura.client.get("/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "ERROR")
         assert (await aura.client.get("/health")).status_code == 200
-        stream, frames = await whole(aura)
+        stream, frames = await read_stream(aura)
         assert stream.response.status_code == 503
         assert types(frames) == ["error", "end", DONE]
     assert model.requests == []

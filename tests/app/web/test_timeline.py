@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from app.cli import main
 from app.client.answers import ClientError
-from app.dev.ask.chart import chart, timeline_of
+from app.dev.ask.chart import format_chart, parse_timeline
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
@@ -99,7 +99,7 @@ def sent() -> Timeline:
 
 
 def test_bars_are_in_proportion_and_notes_say_who_decided() -> None:
-    lines = chart(sent(), width=120, is_coloured=False).splitlines()
+    lines = format_chart(sent(), width=120, is_coloured=False).splitlines()
     assert lines[0].endswith("· done · 1 min 40 s, 50.0 s of it waiting for people · 7 tokens")
     assert len(lines) == 1 + len(sent().spans)
     (wait,) = [line for line in lines if "approved" in line]
@@ -113,14 +113,16 @@ def test_bars_are_in_proportion_and_notes_say_who_decided() -> None:
 
 def test_a_run_that_goes_on_says_so_and_colours_are_for_terminals() -> None:
     going = timeline(Run().checkpoint, NOW + 3)
-    plain = chart(going, width=80, is_coloured=False)
+    plain = format_chart(going, width=80, is_coloured=False)
     assert "planning · 3.0 s so far\n" in plain
     assert "\x1b[" not in plain
-    assert "\x1b[" in chart(going, width=80, is_coloured=True)
+    assert "\x1b[" in format_chart(going, width=80, is_coloured=True)
     assert "╵" not in plain
-    assert "╵" in chart(timeline(Run().checkpoint, NOW), width=20, is_coloured=False), "nothing has taken time yet"
+    assert "╵" in format_chart(timeline(Run().checkpoint, NOW), width=20, is_coloured=False), (
+        "nothing has taken time yet"
+    )
 
 
 def test_an_answer_that_is_no_timeline_is_said_so() -> None:
     with pytest.raises(ClientError, match="not a timeline"):
-        timeline_of(b'{"data": {}}')
+        parse_timeline(b'{"data": {}}')

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.dev.demo.scenarios import Conversation, Scenario, choose, load_scenarios
+from app.dev.demo.scenarios import ChatRequest, Scenario, choose_turn, load_scenarios
 from app.dev.demo.script import ScriptedTurn
 from statemachine.prompt import conversation, with_continuation
 
@@ -31,7 +31,7 @@ def scenarios() -> list[Scenario]:
 
 def ask(scenarios: list[Scenario], messages: list[dict[str, Any]], tools: tuple[str, ...] = TOOLS) -> ScriptedTurn:
     offered = [{"type": "function", "function": {"name": name}} for name in tools]
-    turn = choose(scenarios, Conversation({"messages": messages, "tools": offered}))
+    turn = choose_turn(scenarios, ChatRequest({"messages": messages, "tools": offered}))
     assert turn is not None
     return turn
 

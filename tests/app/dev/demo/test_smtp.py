@@ -21,7 +21,7 @@ async def test_message_is_kept_with_its_envelope() -> None:
     async with SmtpSink() as sink:
         recipients = ["kim@example.com", "lee@example.com"]
         await aiosmtplib.send(mail(), hostname=sink.host, port=sink.port, recipients=recipients)
-        (kept,) = await sink.received(1)
+        (kept,) = await sink.wait_for_messages(1)
     assert (kept.sender, kept.recipients) == ("aura@example.com", tuple(recipients))
     assert kept.subject == "회의 안내"
     assert kept.message["to"] == "kim@example.com"

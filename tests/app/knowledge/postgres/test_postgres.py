@@ -91,7 +91,7 @@ async def test_the_commands_work_with_it(
         await counted(aura, accepted=1)
         assert "1 found by words" in await in_thread(knowing, "search", "견적서", "--tenant", "tenant1", **where)
         told = await in_thread(knowing, "rebuild", **where)
-        assert told.startswith("1 running process(es) were told; ")
+        assert told.startswith("1 running process(es) were notified; ")
         await eventually(lambda: aura.service.knowledge and aura.service.knowledge._generation == 1)
     assert "1 found by words" in await in_thread(knowing, "search", "견적서", "--tenant", "tenant1", **where)
     assert "tenant1" in await in_thread(knowing, "stats", **where)
