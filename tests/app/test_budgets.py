@@ -1,4 +1,4 @@
-"""What a run may cost, in units that do not depend on the machine: round trips, bytes, tasks, timers, parses."""
+"""The cost of a run in units that do not depend on the machine: round trips, bytes, tasks, timers, parses."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ from tests.harness.waiting import eventually
 
 TEXT = "".join(f"낱말{number} " for number in range(200))
 WAITING = 20
-MOST = {"WaitingRun": WAITING, "RunLock": WAITING, "_Watch": WAITING, "Checkpoint": 0, "HTTPStream": 1, "TCPServer": 1}
-"""Objects that may be there for runs that wait, once their clients have left; one of them may ask again."""
+MAX_OBJECTS = {
+    "WaitingRun": WAITING,
+    "RunLock": WAITING,
+    "_Watch": WAITING,
+    "Checkpoint": 0,
+    "HTTPStream": 1,
+    "TCPServer": 1,
+}
+"""The maximum number of objects for waiting runs whose clients have disconnected; one of them may reconnect."""
 
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Iterator[Callable[[], int]]:
-    """How often a function was called in the block."""
+    """Count the calls of a function in the block."""
     original, calls = getattr(owner, name), 0
 
     def counting(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +73,7 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
         assert all(len(frame.raw.encode()) <= FRAME_LIMIT_BYTES for frame in frames)
 
 
-async def test_text_that_comes_token_by_token_costs_less_than_a_round_trip_a_token(
+async def test_streamed_tokens_cost_less_than_one_round_trip_each(
     settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most one frame in 25 ms, though 5 tokens come in that time."""
@@ -80,8 +87,8 @@ async def test_text_that_comes_token_by_token_costs_less_than_a_round_trip_a_tok
         assert round_trips() <= tokens / 2 + 10
 
 
-async def _wait_for_a_person(aura: Aura, number: int) -> None:
-    """A run whose client leaves when a person is asked."""
+async def _start_waiting_run(aura: Aura, number: int) -> None:
+    """Start a run and disconnect when it waits for a person."""
     async with aura.stream("메모", headers=headers(f"user{number}")) as stream:
         await stream.until("hitl")
 
@@ -91,11 +98,11 @@ def _alive(name: str) -> int:
 
 
 def _tasks() -> list[asyncio.Task[Any]]:
-    """The service's, without those of the model's stand-in."""
+    """Return the tasks of the service, without those of the scripted model server."""
     return [task for task in asyncio.all_tasks() if "HttpServer" not in str(task.get_coro())]
 
 
-async def test_a_waiting_run_keeps_its_ids_and_no_task_no_timer_no_checkpoint(
+async def test_a_waiting_run_keeps_its_ids_but_no_task_timer_or_checkpoint(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     tool = risky()
@@ -103,18 +110,18 @@ async def test_a_waiting_run_keeps_its_ids_and_no_task_no_timer_no_checkpoint(
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
         await aura.client.get("/health")
         gc.collect()
-        tasks, before = len(_tasks()), {name: _alive(name) for name in MOST}
-        await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
+        tasks, before = len(_tasks()), {name: _alive(name) for name in MAX_OBJECTS}
+        await asyncio.gather(*(_start_waiting_run(aura, number) for number in range(WAITING)))
         assert len(redis_client.pubsub_channels("hitl:channel:*")) == WAITING
 
-        def too_much() -> dict[str, int]:
+        def exceeded() -> dict[str, int]:
             gc.collect()
             kept = {name: _alive(name) - before[name] for name in before}
-            more = {name: count for name, count in kept.items() if count > MOST[name]}
+            more = {name: count for name, count in kept.items() if count > MAX_OBJECTS[name]}
             return {**more, "tasks": len(_tasks())} if len(_tasks()) > tasks else more
 
         for _ in range(300):
-            if not (more := too_much()):
+            if not (more := exceeded()):
                 break
             await asyncio.sleep(0.05)
         assert not more
@@ -133,7 +140,7 @@ async def test_polling_the_keys_of_waiting_runs_is_one_command_for_many(
         return int(redis_client.info("commandstats").get("cmdstat_mget", {}).get("calls", 0))
 
     async with running(settings(aura_lease_seconds=60), tools=[tool]) as aura:
-        await asyncio.gather(*(_wait_for_a_person(aura, number) for number in range(WAITING)))
+        await asyncio.gather(*(_start_waiting_run(aura, number) for number in range(WAITING)))
         await eventually(lambda: aura.service.stats().waiting_runs == WAITING)
         before = polls()
         with counted(monkeypatch, RedisProtocol, "send") as round_trips:
@@ -142,7 +149,7 @@ async def test_polling_the_keys_of_waiting_runs_is_one_command_for_many(
 
 
 @pytest.mark.parametrize(("is_bare", "most"), [(False, 2), (True, 3)], ids=["decided in the request", "bare signal"])
-async def test_from_a_decision_to_the_next_event_is_a_read_and_a_write(
+async def test_a_decision_costs_one_read_and_one_write_until_the_next_event(
     settings: MakeSettings,
     model: ScriptedModelServer,
     redis_client: redis.Redis,

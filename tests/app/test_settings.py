@@ -87,14 +87,14 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("AURA_KNOWLEDGE_URL", "postgresql://"),
     ],
 )
-def test_a_bad_value_is_named(name: str, value: str) -> None:
+def test_an_invalid_value_stops_the_start_with_its_name(name: str, value: str) -> None:
     message = refused(**{"JWT_SECRET": SECRET, name: value})
     assert message.startswith(f"{name}: ")
     assert SECRET not in message
     assert value not in message or name != "JWT_SECRET"
 
 
-def test_the_index_is_in_one_place() -> None:
+def test_knowledge_path_and_url_exclude_each_other() -> None:
     both = {"AURA_KNOWLEDGE_PATH": "index.db", "AURA_KNOWLEDGE_URL": "postgresql:///aura"}
     assert refused(JWT_SECRET=SECRET, **both).startswith("AURA_KNOWLEDGE_URL: AURA_KNOWLEDGE_PATH is set too")
 
@@ -147,7 +147,7 @@ def test_secrets_do_not_show() -> None:
         assert secret not in str(settings.model_dump())
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     settings: Any = read()
     with pytest.raises(ValueError, match="frozen"):
         settings.aura_max_turns = 3

@@ -1,4 +1,4 @@
-"""Runs come in in turn; one that would wait for long is refused early and clearly, a burst is worked off."""
+"""Admission: in order of arrival; a run that would wait too long is refused early, a burst is worked off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Crowd = list[asyncio.Task[None]]
 
 
 class Processor:
-    """Its time passes when the test says so."""
+    """A processor clock that the test advances."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -30,7 +30,7 @@ class Processor:
 
 
 async def crowd(admission: AdmissionQueue, count: int, came_in: list[int] | None = None) -> list[asyncio.Task[None]]:
-    """So many at once, each before the door when this returns."""
+    """Start so many waiters at once; each is in the queue when this returns."""
 
     async def one(number: int) -> None:
         await admission.acquire()
@@ -43,7 +43,7 @@ async def crowd(admission: AdmissionQueue, count: int, came_in: list[int] | None
 
 
 async def queued(processor: Processor, admission: AdmissionQueue, *, beat_seconds: float) -> list[asyncio.Task[None]]:
-    """A long queue whose first beat took so much processor time."""
+    """A long queue whose first time slice took so much processor time."""
     tasks = await crowd(admission, 2000)
     processor.seconds += beat_seconds
     await eventually(lambda: sum(task.done() for task in tasks) > 16)  # of whom the first did not wait
@@ -56,7 +56,7 @@ async def ended(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_who_came_first_comes_in_first_and_some_at_a_time() -> None:
+async def test_runs_are_admitted_in_order_of_arrival_a_bounded_number_per_slice() -> None:
     admission, came_in = AdmissionQueue(max_wait_seconds=1), list[int]()
     tasks = await crowd(admission, 100, came_in)
     assert 0 < len(came_in) < 100
@@ -64,7 +64,7 @@ async def test_who_came_first_comes_in_first_and_some_at_a_time() -> None:
     assert came_in == list(range(100))
 
 
-async def test_who_leaves_the_queue_keeps_nobody_from_his_turn() -> None:
+async def test_a_cancelled_waiter_does_not_block_the_queue() -> None:
     admission, came_in = AdmissionQueue(max_wait_seconds=1), list[int]()
     tasks = await crowd(admission, 100, came_in)
     await ended(tasks[20:90])
@@ -79,7 +79,7 @@ async def test_who_leaves_the_queue_keeps_nobody_from_his_turn() -> None:
         pytest.param(0.001, 60, id="a queue that stands is no overload while it is short"),
     ],
 )
-async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
+async def test_a_queue_that_is_only_long_or_only_persistent_is_no_overload(
     beat_seconds: float, stood_seconds: float
 ) -> None:
     processor = Processor()
@@ -90,7 +90,7 @@ async def test_a_queue_is_no_overload_for_being_long_or_for_standing_alone(
     await ended(tasks)
 
 
-async def test_a_long_queue_that_stands_is_overload_until_it_is_short() -> None:
+async def test_a_long_and_persistent_queue_is_overload_until_it_is_short() -> None:
     processor = Processor()
     admission = AdmissionQueue(max_wait_seconds=2, processor_seconds=processor)
     tasks = await queued(processor, admission, beat_seconds=0.1)
@@ -101,7 +101,7 @@ async def test_a_long_queue_that_stands_is_overload_until_it_is_short() -> None:
     admission.check()
 
 
-async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
+async def test_without_a_limit_no_run_is_refused() -> None:
     processor = Processor()
     admission = AdmissionQueue(max_wait_seconds=0, processor_seconds=processor)
     tasks = await queued(processor, admission, beat_seconds=10)
@@ -112,7 +112,7 @@ async def test_where_no_wait_is_too_long_nothing_is_refused() -> None:
 
 @pytest.fixture
 async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Aura, Crowd]]:
-    """A service before whose door more wait than it lets in, until they are told to go."""
+    """A service with more waiting runs than it admits, until the test cancels them."""
     monkeypatch.setattr("app.runs.admission._PERSISTENCE_SECONDS", 0.0)
     async with running(settings(aura_max_wait_seconds=1e-9)) as aura:
         waiting = await crowd(aura.service.admission, 20_000)
@@ -121,7 +121,7 @@ async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> As
         await ended(waiting)
 
 
-async def test_a_run_that_would_be_late_is_refused_with_the_time_to_come_back(
+async def test_a_run_that_would_wait_too_long_is_refused_with_retry_after(
     overrun: tuple[Aura, Crowd], model: ScriptedModelServer
 ) -> None:
     aura, waiting = overrun
@@ -147,7 +147,7 @@ async def test_a_refused_stream_is_read_to_its_end(overrun: tuple[Aura, Crowd]) 
     assert frames[-1].is_done
 
 
-async def test_who_is_not_new_is_served_all_the_same(overrun: tuple[Aura, Crowd]) -> None:
+async def test_requests_that_start_no_run_are_served_under_overload(overrun: tuple[Aura, Crowd]) -> None:
     aura, _ = overrun
     resumed = await aura.client.post(STREAM, headers=headers(**{"Last-Event-ID": "1"}))
     assert (resumed.status_code, "ResumeExpired" in resumed.text) == (200, True)
@@ -156,7 +156,7 @@ async def test_who_is_not_new_is_served_all_the_same(overrun: tuple[Aura, Crowd]
     assert (await aura.client.put(STREAM, headers=headers(Accept="application/json"))).status_code == 405
 
 
-async def test_who_still_says_his_body_reads_the_refusal_and_may_ask_again(overrun: tuple[Aura, Crowd]) -> None:
+async def test_a_client_that_still_sends_its_body_gets_the_refusal_and_may_retry(overrun: tuple[Aura, Crowd]) -> None:
     aura, _ = overrun
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -169,7 +169,7 @@ async def test_who_still_says_his_body_reads_the_refusal_and_may_ask_again(overr
     assert (await aura.client.get("/health")).status_code == 200
 
 
-async def test_who_waits_when_the_replica_begins_to_drain_is_sent_elsewhere(settings: MakeSettings) -> None:
+async def test_a_waiting_request_is_refused_when_the_replica_drains(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
         waiting = await crowd(aura.service.admission, 1000)
         asked = asyncio.create_task(

@@ -1,4 +1,4 @@
-"""A person's decision over HTTP (§5): by whom, with which arguments, and only once."""
+"""Decisions by HTTP (CONTRACT §5): by whom, with which arguments, and only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.harness.waiting import eventually
 # --- what is there while a person is asked ----------------------------------------------------------------------------
 
 
-async def test_the_question_and_the_keys(waiting_run: StartWaitingRun) -> None:
+async def test_an_approval_request_is_in_the_hitl_event_and_in_its_redis_keys(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         hitl = run.hitl
         assert hitl.raw.endswith("}")
@@ -107,7 +107,7 @@ async def test_get_requests_and_signals_answer_data_as_a_json_string(waiting_run
                 assert (await client.get(f"/aura/hitl/{path}", headers=other)).status_code == 403
 
 
-async def test_signals_of_a_session_that_never_asked(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_a_session_without_an_approval_has_no_signal(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura, aura.stream("안녕") as stream:
         session = (await stream.rest())[0]["sessionId"]
@@ -188,7 +188,9 @@ async def test_two_decisions_at_the_same_time_are_one_decision(waiting_run: Star
         await run.expect_completed()
 
 
-async def test_a_first_decision_counts_though_somebody_touched_the_request(waiting_run: StartWaitingRun) -> None:
+async def test_the_first_decision_counts_though_another_program_rewrote_the_request(
+    waiting_run: StartWaitingRun,
+) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         deciding = [asyncio.create_task(run.aura.decide("approve", run.request_id)) for _ in range(3)]
         while not all(task.done() for task in deciding):
@@ -206,7 +208,7 @@ async def test_a_first_decision_counts_though_somebody_touched_the_request(waiti
         await run.expect_completed()
 
 
-async def test_an_edit_that_was_faster_than_a_bare_signal_is_what_runs(waiting_run: StartWaitingRun) -> None:
+async def test_an_earlier_edit_wins_over_a_later_bare_signal(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         deciding = asyncio.create_task(run.aura.decide("approve", run.request_id, params={"to": "이"}))
         run.publish_signal({"action": "approve"})
@@ -215,7 +217,7 @@ async def test_an_edit_that_was_faster_than_a_bare_signal_is_what_runs(waiting_r
         assert run.tool.ran[0]["to"] == ("이" if decided.status_code == 200 else "김")
 
 
-async def test_a_yes_and_a_no_at_the_same_time_agree_afterwards(
+async def test_concurrent_approval_and_rejection_have_one_outcome(
     waiting_run: StartWaitingRun, model: ScriptedModelServer
 ) -> None:
     async with waiting_run() as run:

@@ -55,13 +55,13 @@ async def test_run_is_cancelled_from_another_node_in_the_middle_of_its_answer(
     assert frames[-2]["status"] == "cancelled"
 
 
-async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_again(
+async def test_a_cancel_request_missed_during_a_broken_subscription_is_found_after_reconnecting(
     settings: Callable[..., Settings],
     model: ScriptedModelServer,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its run waits, so no write of its own would tell it either."""
+    """The run waits, so no write of its own would return the request either."""
     model.play(calling(("send_note", {"to": "kim"})))
     tool, may_connect = risky(), asyncio.Event()
     tools = [tool]
@@ -89,7 +89,7 @@ async def test_a_cancel_that_the_owner_could_not_hear_is_found_when_it_listens_a
     assert tool.ran == []
 
 
-async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
+async def test_a_waiting_run_that_is_being_loaded_is_cancelled_after_loading(
     waiting_run: StartWaitingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with waiting_run() as run:
@@ -114,7 +114,7 @@ async def test_a_waiting_run_that_is_just_being_read_is_cancelled_when_it_is(
         assert run.tool.ran == []
 
 
-async def test_running_tool_is_told_to_stop_and_its_outcome_is_unknown(
+async def test_a_running_tool_is_cancelled_and_its_outcome_is_unknown(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     stopped = asyncio.Event()
@@ -153,7 +153,7 @@ async def test_ended_unknown_and_others_runs_cannot_be_cancelled(
 async def test_cancel_is_honoured_by_the_node_that_takes_the_run_over(
     settings: Callable[..., Settings], model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
-    """Asked for while nobody lived: the wish is in the run's record."""
+    """The request was made while no node was alive: it is stored in the run's record."""
     model.play(calling(("send_note", {"to": "kim"})))
     async with running(settings(), tools=[risky()]) as first, first.stream("메모") as stream:
         session_id = (await stream.until("hitl"))["sessionId"]

@@ -1,4 +1,4 @@
-"""A crash at every journal write, before and after it: another node goes on, and clients see one coherent run.
+"""A crash at every journal write, before and after it: another node continues, and clients see one coherent run.
 
 The client stays on the first node's HTTP server all the time: what it reads comes from the log, whoever writes it.
 """
@@ -26,7 +26,7 @@ SCENARIOS = {
     "safe tool": "지금 몇 시인가요?",
     "risky tool": "메일을 보내주세요",
 }
-MOST_WRITES = 25
+MAX_WRITES = 25
 
 
 class CrashingJournal:
@@ -62,7 +62,7 @@ class CrashingJournal:
         raise asyncio.CancelledError
 
     def die(self) -> None:
-        """What is left of a killed process: nothing that it had in memory, and a lease that ends."""
+        """Simulate a killed process: its memory is gone and its lease ends."""
         self.aura.service.runs.release_all()
         self.stopped = asyncio.create_task(self.aura.service.nodes.stop())
 
@@ -80,7 +80,7 @@ async def _run(first: Aura, second: Aura, prompt: str) -> list[Frame]:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-async def test_crash_at_every_write_loses_and_doubles_nothing(
+async def test_a_crash_at_any_write_loses_and_repeats_nothing(
     settings: Callable[..., Settings], scenario: str, after: bool
 ) -> None:
     async with ScriptedModelServer(pace=0) as model, SmtpSink() as sink:
@@ -98,7 +98,7 @@ async def test_crash_at_every_write_loses_and_doubles_nothing(
             async with running(made) as first:
                 undisturbed = await _run(first, second, prompt)
             sent_before = len(sink.messages)
-            for at in range(1, MOST_WRITES):
+            for at in range(1, MAX_WRITES):
                 async with running(made) as first:
                     journal = CrashingJournal(first, at, after=after)
                     async with asyncio.timeout(30):
@@ -110,7 +110,7 @@ async def test_crash_at_every_write_loses_and_doubles_nothing(
                 sent_before = len(sink.messages)
                 if journal.writes < at:
                     return  # the run ended before: every write has had its crash
-    pytest.fail(f"a run of {prompt} makes more than {MOST_WRITES} writes")
+    pytest.fail(f"a run of {prompt} makes more than {MAX_WRITES} writes")
 
 
 async def test_crash_before_the_creation_leaves_nothing(settings: Callable[..., Settings], redis_client: Any) -> None:
@@ -125,7 +125,7 @@ async def test_crash_before_the_creation_leaves_nothing(settings: Callable[..., 
 async def test_crash_after_the_creation_is_a_run_that_another_node_finds(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
-    """Its client was told nothing. With its key it comes back to the run, and the prompt is not executed twice."""
+    """Its client got no answer. With the same key it attaches to the run, and the prompt is not executed twice."""
     keyed = headers(**{"Idempotency-Key": "key-1"})
     model.play(ScriptedTurn(text="안녕하세요!"))
     async with running(settings()) as second:
@@ -142,7 +142,7 @@ async def test_crash_after_the_creation_is_a_run_that_another_node_finds(
 
 
 def _timeless(text: str) -> str:
-    """The clock goes on while a run recovers, and each run sends a mail of its own."""
+    """Mask times and message ids: the clock advances while a run recovers, and each run sends its own mail."""
     return re.sub(r"\d\d:\d\d:\d\d|aura\.[0-9a-f]+@", "…", text)
 
 

@@ -51,7 +51,7 @@ def timed_out(frames: list[Frame], message: str = TIMED_OUT) -> None:
 
 
 @frozen
-async def test_timeout_after_300_seconds_in_a_moment(waiting_run: StartWaitingRun, clock: FrozenClock) -> None:
+async def test_a_run_times_out_after_300_seconds(waiting_run: StartWaitingRun, clock: FrozenClock) -> None:
     async with waiting_run(clock=clock) as run:
         assert (run.hitl["expiresAt"], run.hitl["timeoutSeconds"]) == (int(START) + 300, 300)
         clock.advance(300)
@@ -79,7 +79,9 @@ async def test_at_299_999_seconds_it_can_still_be_approved(
 
 @pytest.mark.parametrize("way", ["http", "publish", "key"])
 @frozen
-async def test_at_300_seconds_it_cannot(waiting_run: StartWaitingRun, clock: FrozenClock, way: str) -> None:
+async def test_at_300_seconds_it_can_no_longer_be_approved(
+    waiting_run: StartWaitingRun, clock: FrozenClock, way: str
+) -> None:
     async with waiting_run(clock=clock) as run:
         clock.advance(300)
         if way == "http":
@@ -95,10 +97,10 @@ async def test_at_300_seconds_it_cannot(waiting_run: StartWaitingRun, clock: Fro
 
 
 @frozen
-async def test_a_decision_in_the_same_instant_as_the_deadline_is_one_or_the_other(
+async def test_a_decision_at_the_deadline_either_counts_or_is_expired(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
 ) -> None:
-    """The clock says that it is over while the decision is on its way: what the decider is told is what happens."""
+    """The deadline passes while the decision is being stored: the answer to the approver is what happens."""
     tool, outcomes = risky(), set()
     async with running(settings(), clock=clock, tools=[tool]) as aura:
         for number in range(12):
@@ -140,7 +142,7 @@ async def test_a_decision_recorded_in_time_counts_though_the_run_wakes_up_late(
 
 
 @frozen
-async def test_a_decision_heard_in_time_counts_though_redis_could_not_store_it_until_later(
+async def test_a_decision_received_in_time_counts_though_redis_stores_it_later(
     waiting_run: StartWaitingRun, clock: FrozenClock
 ) -> None:
     with capture_logs() as logs:
@@ -192,7 +194,7 @@ async def test_the_deadline_survives_a_restart_and_is_not_restarted(
 
 
 @frozen
-async def test_an_approval_after_a_restart_goes_on_with_the_run(
+async def test_an_approval_after_a_restart_continues_the_run(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
 ) -> None:
     tool = risky()
@@ -299,7 +301,7 @@ async def test_the_run_time_ends_a_run_that_waits_for_a_person(
 
 
 @frozen
-async def test_an_open_stream_goes_on_when_its_token_expires(
+async def test_an_open_stream_continues_after_its_token_expires(
     settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:
     model.play(ASKING, FINAL_ANSWER)

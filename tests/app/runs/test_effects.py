@@ -1,4 +1,4 @@
-"""What an effect comes to: facts of one moment come together, so that they are one commit."""
+"""The facts of an effect: those of one moment come together, so that they are one commit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALLS = tuple(CallDelta(index, f"c{index}", TOOL.name, '{"to": "김"}') for inde
 
 
 class ReadyModel:
-    """All that it says has arrived when it is asked."""
+    """A model whose whole response has arrived when it is requested."""
 
     name = "ready"
 
@@ -55,7 +55,7 @@ class ReadyModel:
 
 
 async def moments(effect: Effect | None = None, *said: ModelDelta, failure: ModelError | None = None) -> Any:
-    """The facts that came together, each time; by default of the first turn."""
+    """Return the batches of facts of an effect, by default of the first model turn."""
     clock = SystemClock()
     model = ReadyModel(*said, failure=failure)
     effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock)
@@ -64,12 +64,12 @@ async def moments(effect: Effect | None = None, *said: ModelDelta, failure: Mode
         return [list(facts) async for facts in found]
 
 
-async def test_an_answer_that_came_at_once_is_one_moment() -> None:
+async def test_an_answer_that_arrives_at_once_is_one_batch_of_facts() -> None:
     delta = ModelDelta(reasoning="음…", text="네.", finish_reason="stop", pieces=2 * HOLD_DELTAS)
     assert await moments(None, delta) == [[ThoughtArrived("음…"), AnswerFinished("네.", "네.")]]
 
 
-async def test_what_a_turn_thought_comes_with_its_calls() -> None:
+async def test_thoughts_and_calls_of_a_turn_are_one_batch_of_facts() -> None:
     delta = ModelDelta(text="봅시다", calls=CALLS, finish_reason="tool_calls")
     ((thought, requested),) = await moments(None, delta)
     assert thought == ThoughtArrived("봅시다", "planning")
@@ -77,7 +77,7 @@ async def test_what_a_turn_thought_comes_with_its_calls() -> None:
     assert len(requested.calls) == len(CALLS)
 
 
-async def test_what_arrived_before_a_failure_is_shown_with_it() -> None:
+async def test_text_that_arrived_before_a_failure_is_published_with_it() -> None:
     ((shown, failed),) = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS, finish_reason="length"))
     assert shown == AnswerArrived("네")
     assert isinstance(failed, ModelFailed)
@@ -87,7 +87,7 @@ async def test_what_arrived_before_a_failure_is_shown_with_it() -> None:
     assert found == [[AnswerArrived("네")], [ModelFailed("interrupted", broke.message, "네")]]
 
 
-async def test_calls_that_end_at_the_same_time_are_one_moment() -> None:
+async def test_calls_that_end_at_the_same_time_are_one_batch_of_facts() -> None:
     clock = SystemClock()
     opened = begin(request(), [], Limits(), clock.now())
     registry = ToolRegistry([TOOL])

@@ -91,7 +91,7 @@ async def test_a_run_that_is_cancelled_while_it_is_taken_over_is_cancelled(
     assert frames[-2]["status"] == "cancelled"
 
 
-async def test_a_waiting_run_that_can_no_longer_be_read_is_left_to_others(
+async def test_a_waiting_run_with_an_unreadable_checkpoint_is_handed_over(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with waiting_run(settings, model) as (aura, _, session_id):
@@ -101,7 +101,7 @@ async def test_a_waiting_run_that_can_no_longer_be_read_is_left_to_others(
         assert redis_client.hget(keys.run(session_id), "owner") == keys.left_by(aura.service.nodes.node_id)
 
 
-async def test_a_client_who_leaves_while_his_run_is_opened_has_a_run(
+async def test_a_client_that_disconnects_during_creation_still_has_a_run(
     settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.play(ScriptedTurn(text="네."))

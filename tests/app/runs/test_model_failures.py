@@ -1,4 +1,4 @@
-"""A model that fails in every way a provider can: a precise outcome each, never half an answer passed off as whole."""
+"""Failures of the model: each has a precise outcome, and half an answer is never presented as a whole one."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ KEY = "test-key-0123456789"
 TEXT = "".join(f"{number}번째 문장은 여기에서 끝납니다. " for number in range(20))
 PIECES = [TEXT[start : start + 3] for start in range(0, len(TEXT), 3)]
 SHOWN = 80
-"""More than the 64 deltas that may be held back: so much of the answer clients have."""
+"""More than the 64 deltas that may be held back: clients have this much of the answer."""
 
 
 class HurriedClock(SystemClock):
-    """Ten times as fast: what waits between two attempts is not what is tested."""
+    """Shorten the pauses between attempts, which are not what is tested."""
 
     def __init__(self) -> None:
         self._began = time.time()
@@ -95,7 +95,7 @@ async def test_a_request_that_is_refused_is_not_repeated(
     assert len(model.requests) == 1
 
 
-async def test_429_is_asked_again_after_the_time_the_server_names(
+async def test_429_is_retried_after_the_servers_retry_after(
     ask: Callable[..., Any], model: ScriptedModelServer
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -139,14 +139,14 @@ async def test_attempts_are_counted_for_each_turn(ask: Callable[..., Any]) -> No
     completed(frames)
 
 
-async def test_a_server_that_is_not_there(settings: MakeSettings) -> None:
+async def test_an_unreachable_model_server_is_a_model_error(settings: MakeSettings) -> None:
     made = settings(openai_base_url="http://127.0.0.1:1/v1", aura_model_attempts=1)
     async with running(made) as aura, aura.stream("질문") as stream:
         failed(await stream.rest(), "ModelError", "E5000", retryable=True)
 
 
 async def shown(stream: StreamReader) -> str:
-    """Wait until clients have everything that the model said before its fault."""
+    """Wait until clients have all text that the model sent before its fault."""
     has = "".join(PIECES[:SHOWN])
     while answer(stream.seen) != has:
         await stream.until("content")
@@ -157,7 +157,7 @@ async def shown(stream: StreamReader) -> str:
 
 
 @pytest.mark.parametrize("after", [-1, 0, 3], ids=["before the first byte", "before text", "in text held back"])
-async def test_a_stream_cut_before_text_was_shown_is_asked_afresh(
+async def test_a_stream_that_breaks_before_any_text_is_requested_again(
     ask: Callable[..., Any], model: ScriptedModelServer, after: int
 ) -> None:
     turns = ScriptedTurn(text=PIECES, cut_after=after), ScriptedTurn(text=PIECES)
@@ -190,10 +190,10 @@ async def test_a_stream_that_breaks_in_shown_text_is_continued_from_there_exactl
 
 
 @pytest.mark.parametrize("overlap", [0, 15, 40])
-async def test_what_a_continuing_model_says_again_is_not_shown_again(
+async def test_text_that_a_continuation_repeats_is_not_published_twice(
     settings: MakeSettings, model: ScriptedModelServer, overlap: int
 ) -> None:
-    """A real model may begin a little before the place where it was cut."""
+    """A real model may begin a little before the position where its answer was cut."""
     model.play(ScriptedTurn(text=PIECES, hang_after=SHOWN, cut_after=SHOWN))
     async with running(settings(), tools=[], clock=HurriedClock()) as aura, aura.stream("질문") as stream:
         has = await shown(stream)
@@ -242,7 +242,7 @@ async def test_an_error_object_in_the_stream(ask: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("turn", [ScriptedTurn(), ScriptedTurn(text=" \n "), ScriptedTurn(reasoning="음…")])
-async def test_an_empty_answer_is_no_answer(ask: Callable[..., Any], turn: ScriptedTurn) -> None:
+async def test_an_empty_answer_is_a_failure(ask: Callable[..., Any], turn: ScriptedTurn) -> None:
     completed(await ask(turn, ScriptedTurn(text=TEXT)))
 
 
@@ -251,9 +251,7 @@ async def test_a_model_that_never_answers_anything_fails(ask: Callable[..., Any]
 
 
 @pytest.mark.parametrize("after", [-1, 0, SHOWN], ids=["no answer", "no text", "in the text"])
-async def test_a_model_that_goes_silent_is_a_timeout(
-    ask: Callable[..., Any], model: ScriptedModelServer, after: int
-) -> None:
+async def test_a_silent_model_times_out(ask: Callable[..., Any], model: ScriptedModelServer, after: int) -> None:
     frames = await ask(ScriptedTurn(text=PIECES, hang_after=after), aura_model_timeout_seconds=0.4)
     failed(frames, "ModelTimeout", "E5001", retryable=True)
     assert "".join(PIECES).startswith(answer(frames))
@@ -274,7 +272,7 @@ async def test_a_model_that_goes_silent_is_a_timeout(
         ({"to": "김", "unknown": 1}, "unknown"),
     ],
 )
-async def test_arguments_that_do_not_fit_are_told_to_the_model(
+async def test_invalid_arguments_are_reported_to_the_model(
     ask: Callable[..., Any], model: ScriptedModelServer, arguments: Any, says: str
 ) -> None:
     tool = NoteTool()
@@ -289,16 +287,14 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(
     assert isinstance(json.loads(asked["tool_calls"][0]["function"]["arguments"]), dict)  # servers refuse anything else
 
 
-async def test_a_tool_that_does_not_exist_is_told_to_the_model(
-    ask: Callable[..., Any], model: ScriptedModelServer
-) -> None:
+async def test_an_unknown_tool_is_reported_to_the_model(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
     completed(await ask(calling(("launch_rocket", {})), ScriptedTurn(text=TEXT), tools=[NoteTool()]))
     told = model.requests[1]["messages"][-1]["content"]
     assert "launch_rocket" in told
     assert "write_note" in told
 
 
-async def test_a_model_that_only_calls_tools_comes_to_the_limit_of_turns(
+async def test_a_model_that_only_calls_tools_reaches_the_limit_of_turns(
     ask: Callable[..., Any], model: ScriptedModelServer
 ) -> None:
     tool = NoteTool()
@@ -311,7 +307,7 @@ async def test_a_model_that_only_calls_tools_comes_to_the_limit_of_turns(
 
 
 async def test_plain_text_after_reasoning_and_logprobs(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
-    """What other servers send is understood: reasoning is a thought, log-probabilities are the confidence."""
+    """Reasoning becomes a thought, log-probabilities become the confidence."""
     call = calling(("write_note", {"to": "김"}), text_before_tools=["봅시다"], reasoning="생각 중", logprobs=[-0.5])
     frames = await ask(call, ScriptedTurn(text=TEXT), tools=[NoteTool()], aura_model_logprobs=True, clock=SystemClock())
     completed(frames)
@@ -328,7 +324,7 @@ async def test_plain_text_after_reasoning_and_logprobs(ask: Callable[..., Any], 
 
 @pytest.fixture(name="serve")
 async def _serve() -> AsyncIterator[Callable[..., Any]]:
-    """A server that answers each call with these bytes."""
+    """A server that answers each request with these bytes."""
     servers: list[HttpServer] = []
 
     async def serve(*pieces: bytes, content_type: str = "text/event-stream") -> str:
@@ -407,7 +403,7 @@ async def test_tokens_are_counted_however_the_server_spells_them(
         pytest.param([b'data: {"usage": {"prompt_tokens": [1]}}\n\n'], id="a list for a count"),
     ],
 )
-async def test_streams_that_make_no_sense(
+async def test_malformed_streams_are_model_errors(
     settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
 ) -> None:
     made = settings(openai_base_url=await serve(*pieces), aura_model_attempts=1)
@@ -426,7 +422,7 @@ ASKED = [{"role": "user", "content": "질문"}]
 async def spoken_to(
     says: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[OpenAIModel]:
-    """A model whose server says just that to the first request of a connection."""
+    """A model whose server sends these bytes to the first request of a connection."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -446,7 +442,7 @@ async def spoken_to(
         server.close()
 
 
-async def test_what_is_no_http_in_the_middle_of_an_answer_breaks_it_at_once() -> None:
+async def test_invalid_http_inside_a_response_breaks_it_at_once() -> None:
     is_read = asyncio.Event()
 
     async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -463,7 +459,7 @@ async def test_what_is_no_http_in_the_middle_of_an_answer_breaks_it_at_once() ->
     assert broken.value.kind == "interrupted"
 
 
-async def test_a_model_that_is_closed_before_an_answer_has_its_end_leaves_no_connection() -> None:
+async def test_closing_the_model_during_a_response_leaves_no_connection() -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
 

@@ -1,4 +1,4 @@
-"""Who writes a run: handed over when its node leaves, taken over by whoever can read it, ended where it is torn."""
+"""Ownership of runs: handed over when a node drains, taken over by a node that can read them, ended when damaged."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ COMMIT = Script(scripts.COMMIT)
 TEXT = "분기 보고서를 정리했습니다. " * 10
 
 
-async def test_a_node_that_leaves_gives_up_each_run_as_soon_as_it_may(
+async def test_a_draining_node_hands_over_each_run_as_soon_as_possible(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
-    """One run waits for a person, the other is in a tool: the first is decided elsewhere while the second goes on."""
+    """One run waits for a person, the other runs a tool: the first is decided elsewhere while the second continues."""
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def work(_: NoteArguments) -> str:
@@ -95,7 +95,7 @@ async def test_runs_of_a_newer_release_do_not_hide_the_others(
 
 
 async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(waiting_run: StartWaitingRun) -> None:
-    """As after a failover to a replica that lagged: what clients have seen and the tool may do is not in the log."""
+    """As after a failover to a lagging replica: the log lacks events that clients have seen."""
     async with waiting_run() as run:
         run.redis.hincrby(keys.run(run.session_id), "seq", -1)
         await run.aura.decide("approve", run.request_id)
@@ -107,10 +107,10 @@ async def test_a_run_whose_last_writes_redis_lost_ends_with_a_clear_error(waitin
     assert run.tool.ran == []
 
 
-async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_other(
+async def test_an_unexpected_error_of_a_write_ends_its_own_runs_only(
     waiting_run: StartWaitingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task that writes for all runs outlives it: else every run of this process would hang."""
+    """The task that writes for all runs survives it: otherwise every run of this process would hang."""
     send = Connection.pipeline_results
     broken: list[Sequence[Command]] = []
 
@@ -131,8 +131,8 @@ async def test_a_write_that_breaks_otherwise_than_by_redis_ends_its_runs_and_no_
     assert run.tool.ran == []
 
 
-async def test_what_cannot_be_said_to_redis_is_its_own_runs_error(settings: MakeSettings) -> None:
-    """Though the commits of all go out in one pipeline."""
+async def test_a_commit_that_cannot_be_encoded_fails_its_own_run_only(settings: MakeSettings) -> None:
+    """Although the commits of all runs are sent in one pipeline."""
     async with running(settings()) as aura:
         locks = [RunLock(f"session_user1_1700000000_{number:04x}", 1, 0.0) for number in range(3)]
         said: list[Any] = [b"one", "\ud800", b"three"]
@@ -181,7 +181,7 @@ async def test_a_node_without_a_lease_is_not_ready(settings: MakeSettings, redis
         assert (await aura.client.get("/ready")).status_code == 200
 
 
-async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
+async def test_a_cluster_that_was_unreachable_at_start_is_detected_later() -> None:
     with RedisServer("--cluster-enabled", "yes", persistent=True) as server:
         server.kill()
         connection = Connection(server.url, timeout_seconds=1)
@@ -196,7 +196,7 @@ async def test_a_cluster_that_was_away_at_the_start_is_known_as_one() -> None:
 
 
 @pytest.mark.parametrize("code", ["OOM command not allowed", "READONLY You can't write against a read only replica."])
-def test_what_redis_6_says_from_within_a_script_is_known_to_pass(code: str) -> None:
+def test_transient_errors_inside_redis_6_scripts_are_recognised(code: str) -> None:
     error = ResponseError(f"Error running script (call to f_ab): @user_script:13: @user_script: 13: -{code}")
     assert isinstance(_translated(error), StorageUnavailable)
     assert _is_read_only(error) == code.startswith("READONLY")
@@ -205,10 +205,8 @@ def test_what_redis_6_says_from_within_a_script_is_known_to_pass(code: str) -> N
 
 
 @pytest.mark.parametrize("state", ["done", "tool"])
-async def test_a_run_with_which_somebody_else_has_gone_on_meanwhile_is_left_alone(
-    waiting_run: StartWaitingRun, state: str
-) -> None:
-    """As it is for a node that was paused for longer than its lease: what it reads is what another one wrote."""
+async def test_a_run_that_another_node_has_continued_is_not_written(waiting_run: StartWaitingRun, state: str) -> None:
+    """As for a node that was paused for longer than its lease: it reads what another node wrote."""
     with capture_logs() as logs:
         async with waiting_run() as run:
             (key,) = run.redis.keys(f"checkpoint:*{run.session_id}")

@@ -1,4 +1,4 @@
-"""Tools as a run uses them (§4): together or one by one, in time or not, and what clients, model and record see."""
+"""Tools in runs (CONTRACT §4): concurrent or one by one, timeouts, and what clients, the model and the record get."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def executions(frames: list[Frame], call_id: str | None = None) -> list[Frame]:
 
 
 async def test_safe_calls_of_one_turn_run_at_the_same_time(settings: MakeSettings, model: ScriptedModelServer) -> None:
-    """Each waits for its sibling: one after the other would never end."""
+    """Each call waits for the other one, so running them one after the other would never end."""
     meeting = asyncio.Barrier(3)
 
     async def work(arguments: NoteArguments) -> str:
@@ -80,7 +80,7 @@ async def test_a_fast_call_is_shown_before_its_slow_sibling_ends(
     assert [frame["toolName"] for frame in executions(frames) if frame["status"] == "completed"] == ["fast", "slow"]
 
 
-async def test_safe_calls_run_before_anyone_is_asked_about_the_risky_ones(
+async def test_safe_calls_run_before_risky_ones_are_put_to_approval(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     safe, dangerous = NoteTool(), risky()
@@ -141,7 +141,7 @@ async def test_a_declared_plan_becomes_steps_and_never_a_tool_execution(
     assert "tool_choice" not in model.requests[0]
 
 
-async def test_a_plan_that_does_not_fit_is_told_to_the_model_and_shown_to_nobody(
+async def test_an_invalid_plan_is_reported_to_the_model_only(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     model.play(calling(("update_plan", {"steps": []})), FINAL_ANSWER)
@@ -152,9 +152,7 @@ async def test_a_plan_that_does_not_fit_is_told_to_the_model_and_shown_to_nobody
     assert "steps" in model.requests[1]["messages"][-1]["content"]
 
 
-async def test_a_tool_that_takes_too_long_fails_and_the_run_goes_on(
-    settings: MakeSettings, model: ScriptedModelServer
-) -> None:
+async def test_a_slow_tool_times_out_and_the_run_continues(settings: MakeSettings, model: ScriptedModelServer) -> None:
     stopped = asyncio.Event()
 
     async def work(_: NoteArguments) -> None:
@@ -186,7 +184,7 @@ async def test_a_tool_that_takes_too_long_fails_and_the_run_goes_on(
         (asyncio.CancelledError(), "CancelledError"),
     ],
 )
-async def test_a_tool_that_breaks_fails_and_the_run_goes_on(
+async def test_a_failing_tool_fails_its_call_and_the_run_continues(
     settings: MakeSettings, model: ScriptedModelServer, error: BaseException, says: str
 ) -> None:
     async def work(_: NoteArguments) -> None:
@@ -204,9 +202,7 @@ async def test_a_tool_that_breaks_fails_and_the_run_goes_on(
     assert "/etc/app.py" not in seen
 
 
-async def test_one_call_that_breaks_does_not_stop_its_sibling(
-    settings: MakeSettings, model: ScriptedModelServer
-) -> None:
+async def test_a_failing_call_does_not_stop_its_sibling(settings: MakeSettings, model: ScriptedModelServer) -> None:
     async def work(arguments: NoteArguments) -> str:
         if arguments.to == "나쁜":
             raise RuntimeError
@@ -253,7 +249,7 @@ async def test_a_small_result_is_not_marked(settings: MakeSettings, model: Scrip
     assert all("truncated" not in frame.data for frame in executions(frames))
 
 
-async def test_a_risky_calls_long_arguments_are_shown_whole_to_who_decides(
+async def test_long_arguments_of_a_risky_call_are_shown_whole_to_the_approver(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     text = "긴 글 " * 1000
