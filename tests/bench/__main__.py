@@ -11,7 +11,7 @@ import uvloop
 
 from tests.bench import report
 from tests.bench.profile import Profiler
-from tests.bench.scenarios import SCENARIOS, Outcome
+from tests.bench.scenarios import SCENARIOS, ScenarioResult
 
 
 @click.command()
@@ -23,20 +23,20 @@ from tests.bench.scenarios import SCENARIOS, Outcome
 def main(*, names: tuple[str, ...], as_json: bool, profile: bool, chart: Path | None, rounds: int) -> None:
     """Measure the service on a Redis and a stub model of its own; no SCENARIO means all."""
     profiler = Profiler() if profile else None
-    outcomes: list[Outcome] = []
+    results: list[ScenarioResult] = []
     for name in names or SCENARIOS:
-        outcome: Outcome = uvloop.run(SCENARIOS[name](rounds, profiler))
-        outcomes.append(outcome)
+        result: ScenarioResult = uvloop.run(SCENARIOS[name](rounds, profiler))
+        results.append(result)
         if not as_json:
-            click.echo(report.told(outcome))
+            click.echo(report.format_result(result))
     if as_json:
-        json.dump(report.as_json(outcomes), sys.stdout, indent=1, ensure_ascii=False)
+        json.dump(report.to_json_object(results), sys.stdout, indent=1, ensure_ascii=False)
     else:
-        click.echo(report.table(outcomes))
+        click.echo(report.format_table(results))
     if profiler is not None:
-        click.echo(profiler.told())
+        click.echo(profiler.describe())
     if chart is not None:
-        report.draw(outcomes, chart)
+        report.write_chart(results, chart)
 
 
 if __name__ == "__main__":

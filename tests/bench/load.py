@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.bench.client import Client, Reading, StreamWrong
-from tests.bench.stub import answer
-from tests.bench.world import RedisCount, World
+from tests.bench.client import Client, InvalidStream, Reading
+from tests.bench.environment import Environment, RedisCount
+from tests.bench.model_stub import expected_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Cost:
     def cpu_us_per_event(self) -> float:
         return self.cpu_ms * 1000 / self.events
 
-    def told(self) -> list[str]:
+    def describe(self) -> list[str]:
         redis_us = self.redis_cpu_ms * 1000 / self.events
         return [
             f"CPU per run: service {self.cpu_ms:.2f} ms, Redis {self.redis_cpu_ms:.2f} ms",
@@ -50,24 +50,24 @@ class Cost:
 
 
 def check(reading: Reading, prompt: str) -> None:
-    """Raises `StreamWrong` where the run did not end as it should have."""
+    """Raises `InvalidStream` where the run did not end as it should have."""
     if reading.status != 200 or reading.end_status != "completed":
-        raise StreamWrong(f"status {reading.status}, end {reading.end_status!r}")
-    if reading.text != answer(prompt):
-        raise StreamWrong(f"the answer is {reading.text[:80]!r}…, {len(reading.text)} characters")
+        raise InvalidStream(f"status {reading.status}, end {reading.end_status!r}")
+    if reading.text != expected_answer(prompt):
+        raise InvalidStream(f"the answer is {reading.text[:80]!r}…, {len(reading.text)} characters")
 
 
-async def connected(world: World, count: int, start: int = 0) -> list[Client]:
+async def connect_clients(environment: Environment, count: int, start: int = 0) -> list[Client]:
     """Clients of as many users; some at a time, as nobody's backlog is endless."""
     clients: list[Client] = []
     for first in range(start, start + count, 500):
         users = [f"bench{number}" for number in range(first, min(first + 500, start + count))]
-        clients += await asyncio.gather(*(Client.connect(world.port, user) for user in users))
+        clients += await asyncio.gather(*(Client.connect(environment.port, user) for user in users))
     return clients
 
 
-async def round_of(
-    world: World,
+async def run_round(
+    environment: Environment,
     clients: Sequence[Client],
     runs_each: int,
     prompt: str,
@@ -82,14 +82,16 @@ async def round_of(
             check(reading, prompt)
             readings.append(reading)
 
-    redis_before, cpu_before, began = world.redis_count(), world.cpu_seconds(), time.perf_counter()
+    redis_before, cpu_before, started = environment.redis_count(), environment.cpu_seconds(), time.perf_counter()
     await asyncio.gather(*(work(client) for client in clients))
-    seconds, cpu = time.perf_counter() - began, world.cpu_seconds() - cpu_before
-    return cost_of(world, readings, seconds, cpu, redis_before)
+    seconds, cpu = time.perf_counter() - started, environment.cpu_seconds() - cpu_before
+    return compute_cost(environment, readings, seconds, cpu, redis_before)
 
 
-def cost_of(world: World, readings: Sequence[Reading], seconds: float, cpu: float, redis_before: RedisCount) -> Cost:
-    redis, runs = world.redis_count().since(redis_before), len(readings)
+def compute_cost(
+    environment: Environment, readings: Sequence[Reading], seconds: float, cpu: float, redis_before: RedisCount
+) -> Cost:
+    redis, runs = environment.redis_count().since(redis_before), len(readings)
     first = sorted(reading.first_event_seconds * 1000 for reading in readings)
     events = sum(reading.events for reading in readings)
     return Cost(

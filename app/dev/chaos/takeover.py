@@ -52,13 +52,13 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
     """
     # Keys in snake_case are those of earlier releases.
     owners = {
-        _field(line, "nodeId", "node"): (index, _time(line))
+        _field(line, "nodeId", "node"): (index, time_of(line))
         for index, log in enumerate(logs)
         for line in log
         if line["event"] == "node.joined"
     }
     started_at = {
-        (index, str(line["sessionId"])): _time(line)
+        (index, str(line["sessionId"])): time_of(line)
         for index, log in enumerate(logs)
         for line in log
         if line["event"] == "run.started"
@@ -71,7 +71,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
     }
     result = Takeovers()
     for line in (line for log in logs for line in log if line["event"] == "run.taken_over"):
-        at, former = _time(line), _field(line, "fromNode", "from_node")
+        at, former = time_of(line), _field(line, "fromNode", "from_node")
         session_id = _field(line, "sessionId", "session_id")
         owner = owners.get(former)
         cause = _cause(owner, at, injected)
@@ -109,5 +109,5 @@ def _field(line: LogLine, *names: str) -> str:
     return str(next(line[name] for name in names if name in line))
 
 
-def _time(line: LogLine) -> float:
+def time_of(line: LogLine) -> float:
     return datetime.fromisoformat(str(line["timestamp"])).timestamp()

@@ -35,19 +35,19 @@ def page(index: int) -> str:
 
 
 @cache
-def answer(prompt: str) -> str:
+def expected_answer(prompt: str) -> str:
     """What the client must have read in the end."""
-    asked = _PROMPT.search(prompt.encode())
-    assert asked, "a prompt that the bench does not know"
-    kind, count = asked[1].decode(), int(asked[2] if asked[1] in (b"chat", b"pages") else asked[3])
-    return "".join(map(_word(kind), range(count)))
+    match = _PROMPT.search(prompt.encode())
+    assert match, "a prompt that the bench does not know"
+    kind, count = match[1].decode(), int(match[2] if match[1] in (b"chat", b"pages") else match[3])
+    return "".join(map(_text_source(kind), range(count)))
 
 
-def _word(kind: str) -> Callable[[int], str]:
+def _text_source(kind: str) -> Callable[[int], str]:
     return page if kind == "pages" else token
 
 
-def _piece(delta: dict[str, object], finish: str | None = None) -> bytes:
+def _event(delta: dict[str, object], finish: str | None = None) -> bytes:
     """One server-sent event with all that a real server puts into it, as one HTTP chunk."""
     body = {
         "id": "chatcmpl-CbenchbenchbenchbenchbenchB",
@@ -66,40 +66,40 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _ending(finish: str) -> bytes:
-    counted = {"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}
-    usage = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "choices": [], "usage": counted}
+def _final_events(finish: str) -> bytes:
+    counts = {"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}
+    usage = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "choices": [], "usage": counts}
     return b"".join(
-        [_piece({}, finish), _chunk(b"data: " + json.dumps(usage).encode() + b"\n\n"), _chunk(b"data: [DONE]\n\n")]
+        [_event({}, finish), _chunk(b"data: " + json.dumps(usage).encode() + b"\n\n"), _chunk(b"data: [DONE]\n\n")]
     )
 
 
 @cache
-def _pieces(kind: str, tokens: int) -> tuple[bytes, ...]:
-    first, word = _piece({"role": "assistant", "content": "", "refusal": None}), _word(kind)
-    return (first, *(_piece({"content": word(index)}) for index in range(tokens)))
+def _text_events(kind: str, tokens: int) -> tuple[bytes, ...]:
+    first, text = _event({"role": "assistant", "content": "", "refusal": None}), _text_source(kind)
+    return (first, *(_event({"content": text(index)}) for index in range(tokens)))
 
 
 @cache
-def _whole(tokens: int) -> bytes:
-    return b"".join((_HEAD, *_pieces("chat", tokens), _ending("stop"), _LAST))
+def _complete_answer(tokens: int) -> bytes:
+    return b"".join((_HEAD, *_text_events("chat", tokens), _final_events("stop"), _LAST))
 
 
 @cache
-def _calls(first: int, count: int) -> bytes:
-    pieces = [_HEAD]
+def _tool_calls(first: int, count: int) -> bytes:
+    events = [_HEAD]
     for index in range(count):
         function = {"name": TOOL, "arguments": ""}
         call = {"index": index, "id": f"call_{first + index}", "type": "function", "function": function}
-        pieces.append(_piece({"role": "assistant", "content": None, "tool_calls": [call]}))
-        pieces += [
-            _piece({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
+        events.append(_event({"role": "assistant", "content": None, "tool_calls": [call]}))
+        events += [
+            _event({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
             for text in ('{"timezone"', ':"Asia/', 'Seoul"}')
         ]
-    return b"".join((*pieces, _ending("tool_calls"), _LAST))
+    return b"".join((*events, _final_events("tool_calls"), _LAST))
 
 
-class _Answering(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection of the service."""
 
     def __init__(self) -> None:
@@ -119,30 +119,30 @@ class _Answering(asyncio.Protocol):
         if not found or length is None or len(body) < int(length[1]):
             return
         self._buffer = b""
-        asked = _PROMPT.search(body)
-        assert asked, "a prompt that the bench does not know"
-        self._answer(asked[1].decode(), int(asked[2]), asked[3].decode(), results=body.count(b'"tool_call_id"'))
+        match = _PROMPT.search(body)
+        assert match, "a prompt that the bench does not know"
+        self._respond(match[1].decode(), int(match[2]), match[3].decode(), results=body.count(b'"tool_call_id"'))
 
-    def _answer(self, kind: str, count: int, more: str, *, results: int) -> None:
+    def _respond(self, kind: str, count: int, more: str, *, results: int) -> None:
         if kind in ("chat", "pages") and float(more):
-            self._paced(iter((*_pieces(kind, count), _ending("stop") + _LAST)), float(more) / 1000)
+            self._send_paced(iter((*_text_events(kind, count), _final_events("stop") + _LAST)), float(more) / 1000)
         elif kind == "chat":
-            self._write(_whole(count))
+            self._write(_complete_answer(count))
         elif results >= count:
-            self._write(_whole(int(more)))
+            self._write(_complete_answer(int(more)))
         else:
-            self._write(_calls(results, count if kind == "together" else 1))
+            self._write(_tool_calls(results, count if kind == "together" else 1))
 
-    def _paced(self, pieces: Iterator[bytes], pace_seconds: float) -> None:
+    def _send_paced(self, events: Iterator[bytes], pace_seconds: float) -> None:
         self._write(_HEAD)
         loop = asyncio.get_running_loop()
         started, sent = loop.time(), 0
 
         def send() -> None:
             nonlocal sent
-            piece = next(pieces, None)
-            if piece is not None and self._transport is not None:
-                self._write(piece)
+            event = next(events, None)
+            if event is not None and self._transport is not None:
+                self._write(event)
                 sent += 1
                 loop.call_at(started + sent * pace_seconds, send)
 
@@ -155,16 +155,16 @@ class _Answering(asyncio.Protocol):
 
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Answering, "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
-    over = asyncio.Event()
+    closed = asyncio.Event()
 
     def watch() -> None:
         sys.stdin.read()
-        loop.call_soon_threadsafe(over.set)
+        loop.call_soon_threadsafe(closed.set)
 
     threading.Thread(target=watch, daemon=True).start()
-    await over.wait()
+    await closed.wait()
 
 
 if __name__ == "__main__":
