@@ -16,12 +16,14 @@ from tests.bench.scenarios import SCENARIOS, ScenarioResult
 
 @click.command()
 @click.argument("names", metavar="[SCENARIO]…", nargs=-1, type=click.Choice(list(SCENARIOS)))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the tables.")
-@click.option("--profile", is_flag=True, help="Show where the service's time goes (needs py-spy).")
-@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Draw the scaling lines, as SVG.")
-@click.option("--rounds", default=3, show_default=True, help="Rounds of which the median counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the tables.")
+@click.option("--profile", is_flag=True, help="Profile the service (needs py-spy).")
+@click.option(
+    "--chart", type=click.Path(dir_okay=False, path_type=Path), help="Write the scaling curves to this file as SVG."
+)
+@click.option("--rounds", default=3, show_default=True, help="Measure this many rounds and report the median.")
 def main(*, names: tuple[str, ...], as_json: bool, profile: bool, chart: Path | None, rounds: int) -> None:
-    """Measure the service on a Redis and a stub model of its own; no SCENARIO means all."""
+    """Measure the service with a Redis and a model stub that are started for it. Without SCENARIO, all are measured."""
     profiler = Profiler() if profile else None
     results: list[ScenarioResult] = []
     for name in names or SCENARIOS:

@@ -1,4 +1,4 @@
-"""The scaling lines as one SVG: a panel each, the amount of work on a logarithmic axis, cost from zero up."""
+"""Draws the scaling curves as one SVG: one panel per curve, with a logarithmic axis for the amount of work."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def _panel(title: str, points: Sequence[Point]) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 4, 10 times a power of ten."""
+    """The next larger value of 1, 2, 4 or 10 times a power of ten."""
     power = 10 ** math.floor(math.log10(value)) if value > 0 else 1.0
     return next(step * power for step in (1, 2, 4, 10) if step * power >= value)

@@ -1,4 +1,4 @@
-"""Clients of the bench: raw asyncio, one connection each. Every stream is checked while it is measured."""
+"""The clients of the benchmarks: asyncio protocols with one connection each, which check every stream they read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DONE = b"[DONE]"
 
 
 class InvalidStream(AssertionError):
-    """A stream broke a promise of §2 or §3."""
+    """A stream violated CONTRACT §2 or §3."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """One run as its client saw it. Times are `time.perf_counter()`."""
+    """What a client received of one run. Times are values of `time.perf_counter()`."""
 
     started_at: float = 0.0
     first_event_at: float = 0.0
@@ -46,7 +46,7 @@ class Reading:
 
 
 class Client(asyncio.Protocol):
-    """One keep-alive connection; one stream at a time."""
+    """A client with one keep-alive connection, for one stream at a time."""
 
     def __init__(self, user: str) -> None:
         self.user = user
@@ -80,7 +80,8 @@ class Client(asyncio.Protocol):
     async def run(
         self, prompt: str, *, on_hitl: Callable[[Reading], None] | None = None, with_times: bool = False
     ) -> Reading:
-        """A whole run. `on_hitl` is called when a person is asked; `with_times` keeps when each event came."""
+        """Execute a prompt to its end. `on_hitl` is called for each approval request; `with_times` records the time of
+        each event."""
         body = json.dumps({"prompt": prompt, "context": {"url": "https://dwp/mail", "title": "mail"}}).encode()
         return await self._request("POST", STREAM, body, {}, on_hitl, with_times=with_times)
 
@@ -137,7 +138,7 @@ class Client(asyncio.Protocol):
         return True
 
     def _read_chunks(self) -> None:
-        """Each HTTP chunk is one write of the service, so it is one frame (§2.1)."""
+        """Read the complete HTTP chunks of the buffer. Each is one write of the service, so it is one frame (§2.1)."""
         while True:
             line_end = self._buffer.find(b"\r\n")
             if line_end < 0:
@@ -154,11 +155,12 @@ class Client(asyncio.Protocol):
             self.read_frame(frame)
 
     def read_frame(self, frame: bytes) -> None:
+        """Check one frame and add it to `reading`. Raises `InvalidStream`."""
         reading = self.reading
         if reading.status != 200:
             return
         if b"id:" not in frame or not frame.endswith(b"\n\n"):
-            raise InvalidStream(f"a write without an id, or not of one frame: {frame[:200]!r}")
+            raise InvalidStream(f"a write without an id, or that is not one frame: {frame[:200]!r}")
         if frame.startswith(b":"):
             return
         if not reading.events:
@@ -181,12 +183,12 @@ class Client(asyncio.Protocol):
             self._handle_event(lines[1].removeprefix(b"event: "), data)
 
     def _handle_event(self, type: bytes, data: bytes) -> None:
-        """What the run's check and its driver need to know of an event."""
+        """Record what the check of the run and its driver need of an event."""
         reading = self.reading
         if type == b"content":
             event = json.loads(data)
             if event["content"] != event["data"]["content"]:
-                raise InvalidStream("flat and nested differ")
+                raise InvalidStream("the flat and the nested content differ")
             reading.answer.append(event["content"])
         elif type == b"end":
             reading.end_status = json.loads(data)["status"]
@@ -207,9 +209,9 @@ class Client(asyncio.Protocol):
 
 
 class Approver(asyncio.Protocol):
-    """Approves as the Main Service does: the request's key, the signal's key, then the publication (§5).
+    """Approves requests as the Main Service does (CONTRACT §5): updates the request, stores the signal, publishes it.
 
-    Writes to Redis and does not wait for its answers: between it and the service is nothing but Redis.
+    It does not wait for Redis' replies, so that only Redis is between the approval and the service.
     """
 
     def __init__(self) -> None:

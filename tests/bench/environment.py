@@ -1,4 +1,4 @@
-"""What is measured and what it needs, a process each: the service, a Redis, the stub model. And their counters."""
+"""The measured processes (the service, a Redis, the model stub), and their counters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _START_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RedisCount:
-    """What Redis has done so far. A round trip is one read of its socket: a pipeline is one."""
+    """The counters of Redis since its start. A round trip is one read from a socket, so a pipeline counts as one."""
 
     commands: int
     round_trips: int
@@ -45,7 +45,10 @@ class RedisCount:
 
 
 class Environment:
-    """Everything up when it is entered, gone when it is left."""
+    """Starts the processes when the context is entered, and stops them when it exits.
+
+    `variables` are further environment variables of the service; `workers` is the number of its processes.
+    """
 
     def __init__(self, variables: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
         self.port = free_port()
@@ -112,7 +115,7 @@ class Environment:
     def _wait_until_ready(self) -> None:
         assert self._service is not None
         deadline, responses = time.monotonic() + _START_SECONDS, 0
-        while responses < 4 * self._workers:  # each worker is likely to have answered
+        while responses < 4 * self._workers:  # so that each worker has probably responded
             if self._service.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the service did not start: {self.log[-2000:]}")
             try:
@@ -123,7 +126,7 @@ class Environment:
 
     @property
     def log(self) -> str:
-        """What the service has logged so far."""
+        """The log of the service so far."""
         return (self._folder / "app.log").read_text(errors="replace")
 
     @property
@@ -132,33 +135,33 @@ class Environment:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that serve; with several workers, without their supervisor."""
+        """The ids of the serving processes; the supervisor of several workers is left out."""
         assert self._service is not None
-        own = self._service.pid
-        return [own] if self._workers == 1 else _children(own)
+        pid = self._service.pid
+        return [pid] if self._workers == 1 else _children(pid)
 
     @property
     def all_pids(self) -> list[int]:
-        """With those of Redis and of the model."""
+        """The ids of the serving processes, of Redis and of the model stub."""
         assert self._model is not None
         return [*self.pids, self._model.pid, int(self._redis_client.info("server")["process_id"])]
 
     def cpu_seconds(self) -> float:
-        """Of all that serve, as the scheduler counts it."""
+        """The CPU time of the serving processes, as the scheduler counts it."""
         return sum(_cpu_seconds(pid) for pid in self.pids)
 
     def memory_bytes(self) -> int:
-        """Resident, of all that serve."""
+        """The resident memory of the serving processes."""
         return sum(int(_status(pid)["VmRSS"].split()[0]) * 1024 for pid in self.pids)
 
     def redis_count(self) -> RedisCount:
-        """Without this question itself."""
+        """The counters of Redis, without this client's own INFO commands."""
         info: dict[str, Any] = self._redis_client.info("everything")
-        commands = sum(found["calls"] for name, found in info.items() if name.startswith("cmdstat_"))
-        own = info.get("cmdstat_info", {"calls": 0})["calls"]
+        commands = sum(stat["calls"] for name, stat in info.items() if name.startswith("cmdstat_"))
+        info_calls = info.get("cmdstat_info", {"calls": 0})["calls"]
         return RedisCount(
-            commands=commands - own,
-            round_trips=info["total_reads_processed"] - own,
+            commands=commands - info_calls,
+            round_trips=info["total_reads_processed"] - info_calls,
             cpu_seconds=info["used_cpu_sys"] + info["used_cpu_user"],
             connections=info["connected_clients"] - 1,
         )

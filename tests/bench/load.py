@@ -1,4 +1,4 @@
-"""Load on the service, and what it cost: CPU of the service and of Redis, commands, bytes, times."""
+"""Generates load on the service and measures its cost: CPU of the service and of Redis, commands, bytes, times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench.model_stub import expected_answer
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one round of runs cost, per run where it says so."""
+    """The cost of one round. CPU times, commands, round trips and events are per run."""
 
     runs: int
     seconds: float
@@ -50,7 +50,7 @@ class Cost:
 
 
 def check(reading: Reading, prompt: str) -> None:
-    """Raises `InvalidStream` where the run did not end as it should have."""
+    """Raises `InvalidStream` where the run did not complete with the expected answer."""
     if reading.status != 200 or reading.end_status != "completed":
         raise InvalidStream(f"status {reading.status}, end {reading.end_status!r}")
     if reading.text != expected_answer(prompt):
@@ -58,7 +58,7 @@ def check(reading: Reading, prompt: str) -> None:
 
 
 async def connect_clients(environment: Environment, count: int, start: int = 0) -> list[Client]:
-    """Clients of as many users; some at a time, as nobody's backlog is endless."""
+    """Connect `count` clients, each of its own user, 500 at a time because the listen backlog is limited."""
     clients: list[Client] = []
     for first in range(start, start + count, 500):
         users = [f"bench{number}" for number in range(first, min(first + 500, start + count))]
@@ -73,7 +73,7 @@ async def run_round(
     prompt: str,
     on_hitl: Callable[[Reading], None] | None = None,
 ) -> Cost:
-    """Every client makes its runs, one after another, all clients at once."""
+    """All clients execute their runs concurrently, each client one run after the other."""
     readings: list[Reading] = []
 
     async def work(client: Client) -> None:
@@ -110,10 +110,10 @@ def compute_cost(
 
 
 def median(costs: Sequence[Cost]) -> Cost:
-    """The round whose CPU per run is in the middle."""
+    """The round with the median CPU time per run."""
     return sorted(costs, key=lambda cost: cost.cpu_ms)[len(costs) // 2]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Of sorted values."""
+    """The percentile of sorted values; `share` is 0.99 for p99."""
     return values[min(len(values) - 1, int(len(values) * share))]

@@ -1,8 +1,8 @@
-"""The model of the bench: raw asyncio, ready-made bytes, a process of its own, so that it is never the bottleneck.
+"""The model of the benchmarks: a separate process that sends prepared bytes, so that it is never the bottleneck.
 
-A prompt says what is to be answered: `bench chat 200 10` (200 tokens, 10 ms apart), `bench pages 200 2` (200 pieces,
-2 ms apart, that nearly fill a frame each), `bench tools 5 20` (5 calls, one a turn, then 20 tokens), `bench together
-5 20` (5 calls in one turn), `bench approval 1 20` (one call that needs a yes).
+The prompt determines the response: `bench chat 200 10` (200 tokens at intervals of 10 ms), `bench pages 200 2` (200
+texts at intervals of 2 ms, each of which nearly fills a frame), `bench tools 5 20` (5 calls, one per turn, then 20
+tokens), `bench together 5 20` (5 calls in one turn), `bench approval 1 20` (one call that needs an approval).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def token(index: int) -> str:
 
 
 def page(index: int) -> str:
-    """A frame has room for 145 of these characters (6 bytes each in JSON, and twice), a turn for 10,000 such pieces."""
+    """A text that nearly fills a frame, which has room for 145 of these characters (12 bytes each, as JSON twice)."""
     return f"{index:05}" + "\x01" * 90
 
 
 @cache
 def expected_answer(prompt: str) -> str:
-    """What the client must have read in the end."""
+    """The complete answer to a prompt."""
     match = _PROMPT.search(prompt.encode())
-    assert match, "a prompt that the bench does not know"
+    assert match, "the prompt is unknown"
     kind, count = match[1].decode(), int(match[2] if match[1] in (b"chat", b"pages") else match[3])
     return "".join(map(_text_source(kind), range(count)))
 
@@ -48,7 +48,7 @@ def _text_source(kind: str) -> Callable[[int], str]:
 
 
 def _event(delta: dict[str, object], finish: str | None = None) -> bytes:
-    """One server-sent event with all that a real server puts into it, as one HTTP chunk."""
+    """One server-sent event with all fields that a real server sends, as one HTTP chunk."""
     body = {
         "id": "chatcmpl-CbenchbenchbenchbenchbenchB",
         "object": "chat.completion.chunk",
@@ -100,7 +100,7 @@ def _tool_calls(first: int, count: int) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of the service."""
+    """One connection from the service."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
             return
         self._buffer = b""
         match = _PROMPT.search(body)
-        assert match, "a prompt that the bench does not know"
+        assert match, "the prompt is unknown"
         self._respond(match[1].decode(), int(match[2]), match[3].decode(), results=body.count(b'"tool_call_id"'))
 
     def _respond(self, kind: str, count: int, more: str, *, results: int) -> None:

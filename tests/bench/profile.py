@@ -1,4 +1,4 @@
-"""Where the service's time goes: py-spy's samples, by package and by function."""
+"""Profiles the service with py-spy, and reports its samples by package and by function."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX_FUNCTIONS = 40
 
 
 class Profiler:
-    """Samples one process while a round runs."""
+    """Samples one process during a round."""
 
     def __init__(self) -> None:
-        beside = Path(sys.executable).with_name("py-spy")
-        found = str(beside) if beside.is_file() else shutil.which("py-spy")
+        installed = Path(sys.executable).with_name("py-spy")
+        found = str(installed) if installed.is_file() else shutil.which("py-spy")
         if found is None:
             raise click.UsageError("--profile needs py-spy: install the project with its extra `dev`")
         self._command = found
@@ -55,7 +55,7 @@ class Profiler:
 
 
 def _describe(name: str, samples: str) -> str:
-    """Time in a package counts from where it was entered last: `pydantic` called by `app` is pydantic's."""
+    """The report of one profile. A sample counts for the package of its innermost frame."""
     own: Counter[str] = Counter()
     within: Counter[str] = Counter()
     packages: Counter[str] = Counter()
@@ -71,12 +71,12 @@ def _describe(name: str, samples: str) -> str:
     total = sum(own.values()) or 1
     lines = [f"\n{name}: {total} samples, by package"]
     lines += [f"  {100 * count / total:5.1f} %  {package}" for package, count in packages.most_common(16)]
-    lines += ["  by function: own time, with what it calls"]
+    lines += ["  by function: own time, time including callees"]
     lines += [
         f"  {100 * count / total:5.1f} % {100 * within[place] / total:5.1f} %  {place}"
         for place, count in own.most_common(_MAX_FUNCTIONS)
     ]
-    lines += ["  with what it calls, our own functions"]
+    lines += ["  functions of this project: time including callees"]
     ours = [(place, count) for place, count in within.most_common(400) if place.startswith(("app/", "statemachine/"))]
     lines += [f"  {100 * count / total:5.1f} %  {place}" for place, count in ours[:_MAX_FUNCTIONS]]
     return "\n".join(lines)

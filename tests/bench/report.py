@@ -1,4 +1,4 @@
-"""What was found, for people and for programs."""
+"""Reports the results as text, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def format_result(result: ScenarioResult) -> str:
 
 
 def format_table(results: Sequence[ScenarioResult]) -> str:
-    """The figures beside the bar's numbers, as the README has them."""
+    """The figures beside their targets, as the README shows them."""
     found = _figures(results)
     lines = [
         "",
@@ -37,7 +37,7 @@ def format_table(results: Sequence[ScenarioResult]) -> str:
 
 
 def _figures(results: Sequence[ScenarioResult]) -> dict[str, float]:
-    """The largest of a figure that several scenarios found."""
+    """The figures of all scenarios; where several measured the same one, the largest."""
     found: dict[str, float] = {}
     for result in results:
         for name, value in result.figures.items():
@@ -61,10 +61,10 @@ def to_json_object(results: Sequence[ScenarioResult]) -> dict[str, Any]:
 
 
 def write_chart(results: Sequence[ScenarioResult], path: Path) -> None:
-    """Raises `ValueError` where no scenario that was run has a line."""
+    """Write the scaling curves as SVG. Raises `ValueError` where no measured scenario has a curve."""
     curves = {title: points for result in results for title, points in result.curves.items()}
     if not curves:
-        raise ValueError("none of these scenarios draws a line")
+        raise ValueError("none of these scenarios has a curve")
     path.parent.mkdir(parents=True, exist_ok=True)
     caption = (
         f"python -m tests.bench {' '.join(result.name for result in results if result.curves)} · {describe_machine()}"

@@ -1,4 +1,4 @@
-"""Lines that should be flat: cost per run and per event while the amount of work grows."""
+"""Curves that should be flat: the cost per run and per event while the amount of work grows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WAITING = (1, 100, 1_000, 2_000, 10_000)
 _RESUMES = 200
 _OVERLOAD = "bench chat 200 0"
 _CLIENTS = 200
-"""Clients who begin the next run when one has ended: what the service can do is what it does for them."""
+"""The number of clients that start their next run when one has ended; they measure the capacity of the service."""
 _LOADS = ((0.5, 10.0), (0.8, 10.0), (1.5, 30.0))
-"""Shares of what the service can do, and for how many seconds."""
+"""Each load as a share of the capacity of the service, and its duration (s)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a line."""
+    """One point of a curve: the amount of work, and its cost."""
 
     at: int
     value: float
@@ -35,7 +35,7 @@ class Point:
 
 
 async def measure_processes() -> list[Point]:
-    """CPU of all processes per chat run."""
+    """The CPU time (ms) of all processes per chat run, for each number of processes."""
     points = []
     for workers in PROCESSES:
         with Environment(workers=workers) as environment:
@@ -49,7 +49,7 @@ async def measure_processes() -> list[Point]:
 
 
 async def measure_lengths() -> tuple[list[Point], list[Point]]:
-    """CPU per event of streams of so many frames of text, 2 ms apart; CPU per resume at the end of such a stream."""
+    """The CPU time (µs) per event of streams of each length, and per resume at the end of such a stream."""
     per_event, per_resume = [], []
     with Environment() as environment:
         clients = await connect_clients(environment, 8)
@@ -73,7 +73,7 @@ async def _measure_resume(environment: Environment, pieces: int) -> Point:
     for _ in range(_RESUMES):
         again = await client.resume(reading.session_id, reading.last_id - 1)
         if again.events != 1 or again.last_id != reading.last_id:
-            raise InvalidStream(f"{again.events} events after the last but one")
+            raise InvalidStream(f"the resumed stream has {again.events} events instead of 1")
         times_ms.append(again.first_event_seconds * 1000)
     cpu = environment.cpu_seconds() - cpu
     client.close()
@@ -91,7 +91,7 @@ async def measure_crowds() -> list[WaitingCost]:
 
 @dataclass(frozen=True, slots=True)
 class OfferedLoad:
-    """Runs that came in at a steady rate, whoever was ready for them. Where nobody was refused, -1."""
+    """The result of runs that were started at a steady rate. Times of refusals are -1 where no run was refused."""
 
     share: float
     rate: float
@@ -117,8 +117,10 @@ class OfferedLoad:
 
 
 async def measure_overload() -> list[OfferedLoad]:
-    """First events at shares of what the service can do; above that, who is refused. It shares one processor with its
-    Redis and its model, so that the clients, who have the others, are not what is late."""
+    """Measure the time to the first event, and refusals, below and above the capacity of the service.
+
+    The service, Redis and the model share one processor, so that the clients on the others are never late.
+    """
     with Environment() as environment, _separate_processors(environment):
         clients = await connect_clients(environment, _CLIENTS)
         rounds = [await run_round(environment, clients, 4, _OVERLOAD) for _ in range(4)]
@@ -130,7 +132,7 @@ async def measure_overload() -> list[OfferedLoad]:
 
 @contextmanager
 def _separate_processors(environment: Environment) -> Iterator[None]:
-    """The world on the first processor, this process on the others."""
+    """Run the measured processes on the first processor, and this process on the others."""
     first, *others = processors = sorted(os.sched_getaffinity(0))
     for pid in environment.all_pids:
         os.sched_setaffinity(pid, {first})

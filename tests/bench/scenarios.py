@@ -1,4 +1,4 @@
-"""The scenarios by name. Each gives the figures that have a bar, and all others as lines to read."""
+"""The scenarios by name. Each returns the figures that have a target, and all figures as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.bench.waiting import APPROVAL_SETTINGS, measure_disconnected, measure
 
 @dataclass(slots=True)
 class ScenarioResult:
-    """What one scenario found: figures by their name in the bar, lines to read, points of scaling lines."""
+    """The result of one scenario: figures by the names of their targets, lines of text, and scaling curves."""
 
     name: str
     figures: dict[str, float] = field(default_factory=dict)
@@ -31,7 +31,7 @@ Scenario = Callable[[int, Profiler | None], Coroutine[Any, Any, ScenarioResult]]
 
 @dataclass(frozen=True, slots=True)
 class RunScenario:
-    """Runs of one kind, by so many clients."""
+    """Runs of one prompt by several clients."""
 
     name: str
     prompt: str
@@ -92,7 +92,7 @@ async def _memory(rounds: int, profiler: Profiler | None) -> ScenarioResult:
             "approved_2000": cost.done_after_seconds,
             "connections": cost.redis_connections,
         },
-        [*cost.describe(), f"with its client gone a waiting run holds {without:.1f} KB"],
+        [*cost.describe(), f"a waiting run without a client holds {without:.1f} KB"],
         raw=asdict(cost),
     )
 
@@ -107,7 +107,7 @@ async def _crowds(rounds: int, profiler: Profiler | None) -> ScenarioResult:
             "waiting: CPU ms per approved run": [
                 Point(cost.count, cost.cpu_ms_after_approval) for cost in found if cost.count > 1
             ],
-            # of fewer the allocator's own steps are larger than what the runs take
+            # With fewer runs, the memory that the allocator reserves at once exceeds that of the runs.
             "waiting: KB per run": [Point(cost.count, cost.memory_kb) for cost in found if cost.count >= 1000],
         },
         raw={"crowds": [asdict(cost) for cost in found]},

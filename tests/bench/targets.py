@@ -1,7 +1,7 @@
-"""The bar: what peers to the same contract need, and what we may need at most.
+"""The targets: the figures of comparable services, and the upper limits of this one.
 
-The peers are FastAPI + LangGraph + uvicorn + Redis, as well written as a good engineer would, with three model clients.
-They keep fewer promises: no takeover, a list instead of a fenced journal.
+The comparable services are FastAPI + LangGraph + uvicorn + Redis with three different model clients. They are well
+written but guarantee less: they have no takeover, and a list instead of a fenced journal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One line: `at_most` is ours; the peers' figures are as they were told."""
+    """One row of the table: `at_most` is the upper limit of this service; the other figures are given as text."""
 
     work: str
     unit: str

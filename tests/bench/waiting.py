@@ -1,4 +1,4 @@
-"""Runs that wait for a person: what each of them holds, what all of them cost, how fast they end when approved."""
+"""Runs that wait for an approval: memory per run, cost while they are idle, and time to complete after the approval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IDLE_SECONDS = 6.0
 
 @dataclass(frozen=True, slots=True)
 class WaitingCost:
-    """`count` runs that waited, then were approved within a second."""
+    """The cost of `count` runs that waited and were then approved within a second."""
 
     count: int
     memory_kb: float
@@ -43,7 +43,7 @@ class WaitingCost:
 
 
 class _WaitingClients:
-    """Clients whose runs wait."""
+    """Clients whose runs wait for an approval, and the readings of those runs."""
 
     def __init__(self) -> None:
         self.readings: list[Reading] = []
@@ -56,7 +56,7 @@ class _WaitingClients:
             self._arrived.set()
 
     async def start_runs(self, clients: Sequence[Client]) -> list[asyncio.Task[Reading]]:
-        """Start a run of each client; back when all of them wait."""
+        """Start a run of each client, and return when all of them wait."""
         self._expected = len(self.readings) + len(clients)
         self._arrived.clear()
         tasks = [asyncio.create_task(client.run(PROMPT, on_hitl=self.on_hitl)) for client in clients]
@@ -64,12 +64,12 @@ class _WaitingClients:
         done, _ = await asyncio.wait([*tasks, arrived], return_when=asyncio.FIRST_COMPLETED)
         if arrived not in done:
             arrived.cancel()
-            raise next(iter(done)).exception() or RuntimeError("a run ended before anybody was asked")
+            raise next(iter(done)).exception() or RuntimeError("a run ended before it waited")
         return tasks
 
 
 async def measure_waiting(environment: Environment, count: int, *, idle_seconds: float = _IDLE_SECONDS) -> WaitingCost:
-    """All streams stay open."""
+    """Measure `count` waiting runs whose streams stay open."""
     warmup, waiting_clients, approver = (
         _WaitingClients(),
         _WaitingClients(),
@@ -116,7 +116,7 @@ async def measure_waiting(environment: Environment, count: int, *, idle_seconds:
 async def _approve_all(
     waiting_clients: _WaitingClients, tasks: Sequence[asyncio.Task[Reading]], approver: Approver
 ) -> list[Reading]:
-    """All within a second: 50 at a time, 10 ms apart at most."""
+    """Approve all within a second: 50 at a time, at intervals of at most 10 ms."""
     pause = min(0.01, 0.9 / max(1, len(waiting_clients.readings) / 50))
     for first in range(0, len(waiting_clients.readings), 50):
         for reading in waiting_clients.readings[first : first + 50]:
@@ -126,7 +126,7 @@ async def _approve_all(
 
 
 async def measure_disconnected(environment: Environment, count: int, *, warmup: int = _WARMUP_RUNS) -> float:
-    """KB of memory per waiting run whose client has left; they are all approved, and found completed, in the end."""
+    """The memory (KB) per waiting run whose client has disconnected. At the end all are approved and must complete."""
     waiting_clients = _WaitingClients()
     await _start_and_disconnect(environment, waiting_clients, 0, warmup)
     memory = environment.memory_bytes()
@@ -162,8 +162,10 @@ async def _start_and_disconnect(
 
 
 async def measure_latency(environment: Environment, count: int, *, pause_seconds: float) -> tuple[float, float]:
-    """Milliseconds from the publication of a decision to the next event at the client, p50 and p99; one client, who
-    decides so long after he was asked. Processors that were idle for some milliseconds begin slowly."""
+    """The time (ms) from the publication of a decision to the next event at the client, as p50 and p99.
+
+    One client decides `pause_seconds` after each request, because processors respond slowly after an idle time.
+    """
     approver = await Approver.connect(environment.redis_port)
     (client,) = await connect_clients(environment, 1)
     found: list[float] = []
