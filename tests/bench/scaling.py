@@ -171,17 +171,15 @@ async def _offer_load(environment: Environment, share: float, rate: float, secon
     check(afterwards, _OVERLOAD)
     for client in free:
         client.close()
-    firsts.sort()
-    refusals.sort()
     return OfferedLoad(
         share=share,
         rate=rate,
         served_rate=sum(ended <= seconds for ended in served) / seconds,
-        first_event_p50_ms=percentile(firsts, 0.5),
-        first_event_p99_ms=percentile(firsts, 0.99),
+        first_event_p50_ms=percentile(sorted(firsts), 0.5),
+        first_event_p99_ms=percentile(sorted(firsts), 0.99),
         refused_percent=100 * len(refusals) / count,
         refused_after_seconds=min(refused, default=-1),
-        refusal_p50_ms=percentile(refusals, 0.5) if refusals else -1,
-        refusal_p99_ms=percentile(refusals, 0.99) if refusals else -1,
+        refusal_p50_ms=percentile(sorted(refusals), 0.5) if refusals else -1,
+        refusal_p99_ms=percentile(sorted(refusals), 0.99) if refusals else -1,
         first_event_afterwards_ms=1000 * afterwards.first_event_seconds,
     )

@@ -70,17 +70,8 @@ class _WaitingClients:
 
 async def measure_waiting(environment: Environment, count: int, *, idle_seconds: float = _IDLE_SECONDS) -> WaitingCost:
     """Measure `count` waiting runs whose streams stay open."""
-    warmup, waiting_clients, approver = (
-        _WaitingClients(),
-        _WaitingClients(),
-        await Approver.connect(environment.redis_port),
-    )
-    warmup_clients = await connect_clients(environment, min(_WARMUP_RUNS, count))
-    for reading in await _approve_all(warmup, await warmup.start_runs(warmup_clients), approver):
-        check(reading, PROMPT)
-    for client in warmup_clients:
-        client.close()
-    await asyncio.sleep(0.5)
+    waiting_clients, approver = _WaitingClients(), await Approver.connect(environment.redis_port)
+    await _warm_up(environment, min(_WARMUP_RUNS, count), approver)
     memory, redis_memory = environment.memory_bytes(), environment.redis_memory_bytes()
     clients = await connect_clients(environment, count, start=_WARMUP_RUNS)
     tasks: list[asyncio.Task[Reading]] = []
@@ -111,6 +102,16 @@ async def measure_waiting(environment: Environment, count: int, *, idle_seconds:
         done_after_seconds=done,
         cpu_ms_after_approval=1000 * cpu / count,
     )
+
+
+async def _warm_up(environment: Environment, count: int, approver: Approver) -> None:
+    """Let `count` runs wait and complete, so that caches and pools of the service have their final size."""
+    waiting_clients, clients = _WaitingClients(), await connect_clients(environment, count)
+    for reading in await _approve_all(waiting_clients, await waiting_clients.start_runs(clients), approver):
+        check(reading, PROMPT)
+    for client in clients:
+        client.close()
+    await asyncio.sleep(0.5)
 
 
 async def _approve_all(

@@ -114,6 +114,24 @@ class AddressClient(Client):
         self.client = httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(60, pool=None), limits=limits)
 
 
+async def follow(follower: Follower, node: Client) -> None:
+    """Read to the end of the run; reconnect whenever the stream ends early."""
+    while not follower.is_done:
+        with contextlib.suppress(StopAsyncIteration):
+            try:
+                await follower.read(node)
+            except httpx2.RemoteProtocolError as error:
+                # A kept-alive connection was closed just when it was used again.
+                assert "without sending a response" in str(error)  # noqa: PT017 - otherwise it is retried
+
+
+async def ask(url: str, user: str) -> str:
+    """Execute a prompt with the client of `aura ask`; returns the answer."""
+    async with client(url, token=token(user)) as terminal:
+        received = events(await collected(terminal.run("보고서")))
+    return "".join(event.fields["content"] for event in received if event.type == "content")
+
+
 async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServer) -> None:
     """Both nodes behind one address are restarted one after the other while 100 answers stream, 10 of them to the
     client of `aura ask`: every client receives the complete answer, and sees only reconnects."""
@@ -127,23 +145,8 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
         url = f"http://127.0.0.1:{address.port}"
         proxied = AddressClient(url)
         await opened.enter_async_context(proxied.client)
-
-        async def follow(follower: Follower) -> None:
-            while not follower.is_done:
-                with contextlib.suppress(StopAsyncIteration):
-                    try:
-                        await follower.read(proxied)
-                    except httpx2.RemoteProtocolError as error:
-                        # A kept-alive connection was closed just when it was used again.
-                        assert "without sending a response" in str(error)  # noqa: PT017 - otherwise it is retried
-
-        async def ask(number: int) -> str:
-            async with client(url, token=token(f"asker{number}")) as terminal:
-                got = events(await collected(terminal.run("보고서")))
-            return "".join(event.fields["content"] for event in got if event.type == "content")
-
-        follower_task = asyncio.gather(*(follow(follower) for follower in followers))
-        ask_task = asyncio.gather(*(ask(number) for number in range(terminals)))
+        follower_task = asyncio.gather(*(follow(follower, proxied) for follower in followers))
+        ask_task = asyncio.gather(*(ask(url, f"terminal{number}") for number in range(terminals)))
         await model.wait_for_requests(count)
         address.target = ("127.0.0.1", second.port)
         first.terminate()

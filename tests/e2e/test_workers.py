@@ -33,6 +33,12 @@ def worker_pids(node: ServeProcess) -> list[int]:
     return []
 
 
+async def read_to_end(client: Follower, node: ServeProcess) -> None:
+    while not client.is_done:
+        with contextlib.suppress(*CONNECTION_ERRORS, StopAsyncIteration):
+            await client.read(node)
+
+
 async def test_killed_worker_loses_nothing(nodes: Nodes, model: ScriptedModelServer) -> None:
     async with SmtpSink() as smtp:
         node = await nodes.start("--workers", "2", **mail_settings(smtp))
@@ -40,18 +46,16 @@ async def test_killed_worker_loses_nothing(nodes: Nodes, model: ScriptedModelSer
         count = 6
         model.play(*(mail_turn() for _ in range(count)))
         clients = [Follower("메일", f"user{number}") for number in range(count)]
-        disconnected: list[Follower] = []
 
-        async def wait_for_hitl(client: Follower) -> None:
+        async def follow(client: Follower) -> None:
             async with node.stream("메일", headers=_headers(client)) as stream:
                 await client.collect(stream, of_type("hitl"))
                 all_wait.release()
                 with contextlib.suppress(*CONNECTION_ERRORS, StopAsyncIteration):
                     await client.collect(stream)
-            disconnected.append(client)
 
         all_wait = asyncio.Semaphore(0)
-        waiting = [asyncio.create_task(wait_for_hitl(client)) for client in clients]
+        waiting = [asyncio.create_task(follow(client)) for client in clients]
         for _ in clients:
             await all_wait.acquire()
         victim = worker_pids(node)[0]
@@ -63,14 +67,9 @@ async def test_killed_worker_loses_nothing(nodes: Nodes, model: ScriptedModelSer
             response = await node.decide("approve", client.seen[-1]["requestId"], as_=_headers(client))
             assert response.status_code == 200
         async with asyncio.timeout(30):
+            await asyncio.gather(*waiting)
             for client in clients:
-                while not client.is_done:
-                    with contextlib.suppress(*CONNECTION_ERRORS, StopAsyncIteration):
-                        if client in disconnected:
-                            await client.read(node)
-                        else:
-                            await asyncio.sleep(0.01)
-        await asyncio.gather(*waiting)
+                await read_to_end(client, node)
         for client in clients:
             check(client.seen)
             assert answer(client.seen) == DONE
