@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from app.dev.chaos.experiment import INTERNAL_ERRORS
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from tests.harness.fork_server import ForkServer
@@ -85,5 +86,4 @@ def _fail_on_tracebacks(nodes: Nodes) -> None:
     """No fault of the network or the storage may cause an internal error in a node."""
     for node in nodes.started:
         assert "Traceback" not in node.output, node.output
-        assert not node.logged("run.broke"), node.output
-        assert not node.logged("request.broke"), node.output
+        assert not any(node.logged(event) for event in INTERNAL_ERRORS), node.output
