@@ -1,1 +1,1 @@
-"""The bench, `python -m tests.bench`: figures, no verdict on time. Every stream is checked while it is measured."""
+"""The benchmarks, `python -m tests.bench`: they report figures and assert no times. Every stream is checked."""

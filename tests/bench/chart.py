@@ -1,4 +1,4 @@
-"""The scaling lines as one SVG: a panel each, the amount of work on a logarithmic axis, cost from zero up."""
+"""Draws the scaling curves as one SVG: one panel per curve, with a logarithmic axis for the amount of work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STYLE = """
 """
 
 
-def svg(curves: Mapping[str, Sequence[Point]], caption: str) -> str:
+def draw_svg(curves: Mapping[str, Sequence[Point]], caption: str) -> str:
     rows = math.ceil(len(curves) / _COLUMNS)
     width, height = _WIDTH * min(_COLUMNS, len(curves)), _HEIGHT * rows + 22
     panels = [
@@ -34,7 +34,7 @@ def svg(curves: Mapping[str, Sequence[Point]], caption: str) -> str:
 
 
 def _panel(title: str, points: Sequence[Point]) -> str:
-    top = _rounded_up(max(point.value for point in points))
+    top = _round_up(max(point.value for point in points))
     first, last = math.log10(points[0].at), math.log10(points[-1].at)
 
     def x(point: Point) -> float:
@@ -57,7 +57,7 @@ def _panel(title: str, points: Sequence[Point]) -> str:
     return "".join(parts)
 
 
-def _rounded_up(value: float) -> float:
-    """The next of 1, 2, 4, 10 times a power of ten."""
+def _round_up(value: float) -> float:
+    """The next larger value of 1, 2, 4 or 10 times a power of ten."""
     power = 10 ** math.floor(math.log10(value)) if value > 0 else 1.0
     return next(step * power for step in (1, 2, 4, 10) if step * power >= value)

@@ -1,4 +1,4 @@
-"""Clients of the bench: raw asyncio, one connection each. Every stream is checked while it is measured."""
+"""The clients of the benchmarks: asyncio protocols with one connection each, which check every stream they read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.harness.service import STREAM, headers
 _DONE = b"[DONE]"
 
 
-class StreamWrong(AssertionError):
-    """A stream broke a promise of §2 or §3."""
+class InvalidStream(AssertionError):
+    """A stream violated CONTRACT §2 or §3."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """One run as its client saw it. Times are `time.perf_counter()`."""
+    """What a client received of one run. Times are values of `time.perf_counter()`."""
 
-    began_at: float = 0.0
+    started_at: float = 0.0
     first_event_at: float = 0.0
     ended_at: float = 0.0
     status: int = 0
@@ -33,12 +33,12 @@ class Reading:
     answer: list[str] = field(default_factory=list)
     end_status: str = ""
     request_id: str = ""
-    asked_at: float = 0.0
+    hitl_at: float = 0.0
     event_times: list[float] | None = None
 
     @property
     def first_event_seconds(self) -> float:
-        return self.first_event_at - self.began_at
+        return self.first_event_at - self.started_at
 
     @property
     def text(self) -> str:
@@ -46,16 +46,16 @@ class Reading:
 
 
 class Client(asyncio.Protocol):
-    """One keep-alive connection; one stream at a time."""
+    """A client with one keep-alive connection, for one stream at a time."""
 
     def __init__(self, user: str) -> None:
         self.user = user
         self._fields = headers(user)
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._reading = Reading()
+        self.reading = Reading()
         self._in_head = True
-        self._over: asyncio.Future[Reading] | None = None
+        self._result: asyncio.Future[Reading] | None = None
         self._on_hitl: Callable[[Reading], None] | None = None
 
     @classmethod
@@ -69,42 +69,45 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        seconds, seen = time.perf_counter() - self._reading.began_at, self._reading.events
-        self._fail(StreamWrong(f"the connection was lost ({exc}) after {seconds:.1f} s and {seen} events"))
+        seconds, seen = time.perf_counter() - self.reading.started_at, self.reading.events
+        self._fail(InvalidStream(f"the connection was lost ({exc}) after {seconds:.1f} s and {seen} events"))
 
     def close(self) -> None:
-        self._over = None
+        self._result = None
         if self._transport is not None:
             self._transport.abort()
 
     async def run(
         self, prompt: str, *, on_hitl: Callable[[Reading], None] | None = None, with_times: bool = False
     ) -> Reading:
-        """A whole run. `on_hitl` is called when a person is asked; `with_times` keeps when each event came."""
+        """Execute a prompt to its end. `on_hitl` is called for each approval request; `with_times` records the time of
+        each event."""
         body = json.dumps({"prompt": prompt, "context": {"url": "https://dwp/mail", "title": "mail"}}).encode()
-        return await self._ask("POST", STREAM, body, {}, on_hitl, with_times=with_times)
+        return await self._request("POST", STREAM, body, {}, on_hitl, with_times=with_times)
 
     async def resume(self, session_id: str, last_event_id: int) -> Reading:
-        return await self._ask("GET", f"{STREAM}?sessionId={session_id}", b"", {"Last-Event-ID": str(last_event_id)})
+        return await self._request(
+            "GET", f"{STREAM}?sessionId={session_id}", b"", {"Last-Event-ID": str(last_event_id)}
+        )
 
-    async def _ask(
+    async def _request(
         self,
         method: str,
         path: str,
         body: bytes,
-        more: dict[str, str],
+        extra: dict[str, str],
         on_hitl: Callable[[Reading], None] | None = None,
         *,
         with_times: bool = False,
     ) -> Reading:
         assert self._transport is not None
-        fields = {"Host": "bench", "Content-Type": "application/json", "Content-Length": str(len(body)), **more}
+        fields = {"Host": "bench", "Content-Type": "application/json", "Content-Length": str(len(body)), **extra}
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**self._fields, **fields}.items())
         self._in_head, self._on_hitl = True, on_hitl
-        self._over = over = asyncio.get_running_loop().create_future()
-        self._reading = Reading(began_at=time.perf_counter(), event_times=[] if with_times else None)
+        self._result = result = asyncio.get_running_loop().create_future()
+        self.reading = Reading(started_at=time.perf_counter(), event_times=[] if with_times else None)
         self._transport.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
-        reading: Reading = await over
+        reading: Reading = await result
         return reading
 
     def data_received(self, data: bytes) -> None:
@@ -113,12 +116,12 @@ class Client(asyncio.Protocol):
             if self._in_head and not self._read_head():
                 return
             self._read_chunks()
-        except StreamWrong as error:
+        except InvalidStream as error:
             self._fail(error)
 
-    def _fail(self, error: StreamWrong) -> None:
-        if self._over is not None and not self._over.done():
-            self._over.set_exception(error)
+    def _fail(self, error: InvalidStream) -> None:
+        if self._result is not None and not self._result.done():
+            self._result.set_exception(error)
 
     def _read_head(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
@@ -127,15 +130,15 @@ class Client(asyncio.Protocol):
         head = self._buffer[:end].decode("latin-1")
         del self._buffer[: end + 4]
         self._in_head = False
-        self._reading.status = int(head.split(" ", 2)[1])
+        self.reading.status = int(head.split(" ", 2)[1])
         for line in head.split("\r\n")[1:]:
             name, _, value = line.partition(": ")
             if name.lower() == "x-session-id":
-                self._reading.session_id = value
+                self.reading.session_id = value
         return True
 
     def _read_chunks(self) -> None:
-        """Each HTTP chunk is one write of the service, so it is one frame (§2.1)."""
+        """Read the complete HTTP chunks of the buffer. Each is one write of the service, so it is one frame (§2.1)."""
         while True:
             line_end = self._buffer.find(b"\r\n")
             if line_end < 0:
@@ -149,14 +152,15 @@ class Client(asyncio.Protocol):
             if size == 0:
                 self._end()
                 return
-            self._read_frame(frame)
+            self.read_frame(frame)
 
-    def _read_frame(self, frame: bytes) -> None:
-        reading = self._reading
+    def read_frame(self, frame: bytes) -> None:
+        """Check one frame and add it to `reading`. Raises `InvalidStream`."""
+        reading = self.reading
         if reading.status != 200:
             return
         if b"id:" not in frame or not frame.endswith(b"\n\n"):
-            raise StreamWrong(f"a write without an id, or not of one frame: {frame[:200]!r}")
+            raise InvalidStream(f"a write without an id, or that is not one frame: {frame[:200]!r}")
         if frame.startswith(b":"):
             return
         if not reading.events:
@@ -168,56 +172,56 @@ class Client(asyncio.Protocol):
         lines = frame[:-2].split(b"\n")
         id = int(lines[0].removeprefix(b"id: "))
         if id <= reading.last_id:
-            raise StreamWrong(f"id {id} after {reading.last_id}")
+            raise InvalidStream(f"id {id} after {reading.last_id}")
         reading.last_id = id
         data = lines[-1].removeprefix(b"data: ")
         if reading.end_status and data != _DONE:
-            raise StreamWrong("an event after the end")
+            raise InvalidStream("an event after the end")
         if data == _DONE:
             reading.ended_at = time.perf_counter()
         else:
-            self._take(lines[1].removeprefix(b"event: "), data)
+            self._handle_event(lines[1].removeprefix(b"event: "), data)
 
-    def _take(self, type: bytes, data: bytes) -> None:
-        """What the run's check and its driver need to know of an event."""
-        reading = self._reading
+    def _handle_event(self, type: bytes, data: bytes) -> None:
+        """Record what the check of the run and its driver need of an event."""
+        reading = self.reading
         if type == b"content":
             event = json.loads(data)
             if event["content"] != event["data"]["content"]:
-                raise StreamWrong("flat and nested differ")
+                raise InvalidStream("the flat and the nested content differ")
             reading.answer.append(event["content"])
         elif type == b"end":
             reading.end_status = json.loads(data)["status"]
         elif type == b"hitl":
             reading.request_id = json.loads(data)["requestId"]
-            reading.asked_at = time.perf_counter()
+            reading.hitl_at = time.perf_counter()
             if self._on_hitl is not None:
                 self._on_hitl(reading)
 
     def _end(self) -> None:
-        over, self._over = self._over, None
-        if over is None or over.done():
+        result, self._result = self._result, None
+        if result is None or result.done():
             return
-        if self._reading.status == 200 and not self._reading.ended_at:
-            over.set_exception(StreamWrong("no [DONE]"))
+        if self.reading.status == 200 and not self.reading.ended_at:
+            result.set_exception(InvalidStream("no [DONE]"))
         else:
-            over.set_result(self._reading)
+            result.set_result(self.reading)
 
 
-class Decider(asyncio.Protocol):
-    """Approves as the Main Service does: the request's key, the signal's key, then the publication (§5).
+class Approver(asyncio.Protocol):
+    """Approves requests as the Main Service does (CONTRACT §5): updates the request, stores the signal, publishes it.
 
-    Writes to Redis and does not wait for its answers: between it and the service is nothing but Redis.
+    It does not wait for Redis' replies, so that only Redis is between the approval and the service.
     """
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def connect(cls, port: int) -> Decider:
-        decider = cls()
-        await asyncio.get_running_loop().create_connection(lambda: decider, "127.0.0.1", port)
-        return decider
+    async def connect(cls, port: int) -> Approver:
+        approver = cls()
+        await asyncio.get_running_loop().create_connection(lambda: approver, "127.0.0.1", port)
+        return approver
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, if not by descent
@@ -248,9 +252,9 @@ class Decider(asyncio.Protocol):
             ("PUBLISH", f"hitl:channel:{session_id}", raw),
         ]
         assert self._transport is not None
-        self._transport.write(b"".join(_packed(command) for command in commands))
+        self._transport.write(b"".join(_encode_command(command) for command in commands))
 
 
-def _packed(command: tuple[str, ...]) -> bytes:
+def _encode_command(command: tuple[str, ...]) -> bytes:
     parts = [part.encode() for part in command]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)

@@ -1,4 +1,4 @@
-"""Load on the service, and what it cost: CPU of the service and of Redis, commands, bytes, times."""
+"""Generates load on the service and measures its cost: CPU of the service and of Redis, commands, bytes, times."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.bench.client import Client, Reading, StreamWrong
-from tests.bench.stub import answer
-from tests.bench.world import RedisCount, World
+from tests.bench.client import Client, InvalidStream, Reading
+from tests.bench.environment import Environment, RedisCount
+from tests.bench.model_stub import expected_answer
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one round of runs cost, per run where it says so."""
+    """The cost of one round. CPU times, commands, round trips and events are per run."""
 
     runs: int
     seconds: float
@@ -37,7 +37,7 @@ class Cost:
     def cpu_us_per_event(self) -> float:
         return self.cpu_ms * 1000 / self.events
 
-    def told(self) -> list[str]:
+    def describe(self) -> list[str]:
         redis_us = self.redis_cpu_ms * 1000 / self.events
         return [
             f"CPU per run: service {self.cpu_ms:.2f} ms, Redis {self.redis_cpu_ms:.2f} ms",
@@ -50,30 +50,30 @@ class Cost:
 
 
 def check(reading: Reading, prompt: str) -> None:
-    """Raises `StreamWrong` where the run did not end as it should have."""
+    """Raises `InvalidStream` where the run did not complete with the expected answer."""
     if reading.status != 200 or reading.end_status != "completed":
-        raise StreamWrong(f"status {reading.status}, end {reading.end_status!r}")
-    if reading.text != answer(prompt):
-        raise StreamWrong(f"the answer is {reading.text[:80]!r}…, {len(reading.text)} characters")
+        raise InvalidStream(f"status {reading.status}, end {reading.end_status!r}")
+    if reading.text != expected_answer(prompt):
+        raise InvalidStream(f"the answer is {reading.text[:80]!r}…, {len(reading.text)} characters")
 
 
-async def connected(world: World, count: int, start: int = 0) -> list[Client]:
-    """Clients of as many users; some at a time, as nobody's backlog is endless."""
+async def connect_clients(environment: Environment, count: int, start: int = 0) -> list[Client]:
+    """Connect `count` clients, each of its own user, 500 at a time because the listen backlog is limited."""
     clients: list[Client] = []
     for first in range(start, start + count, 500):
         users = [f"bench{number}" for number in range(first, min(first + 500, start + count))]
-        clients += await asyncio.gather(*(Client.connect(world.port, user) for user in users))
+        clients += await asyncio.gather(*(Client.connect(environment.port, user) for user in users))
     return clients
 
 
-async def round_of(
-    world: World,
+async def run_round(
+    environment: Environment,
     clients: Sequence[Client],
     runs_each: int,
     prompt: str,
     on_hitl: Callable[[Reading], None] | None = None,
 ) -> Cost:
-    """Every client makes its runs, one after another, all clients at once."""
+    """All clients execute their runs concurrently, each client one run after the other."""
     readings: list[Reading] = []
 
     async def work(client: Client) -> None:
@@ -82,14 +82,16 @@ async def round_of(
             check(reading, prompt)
             readings.append(reading)
 
-    redis_before, cpu_before, began = world.redis_count(), world.cpu_seconds(), time.perf_counter()
+    redis_before, cpu_before, started = environment.redis_count(), environment.cpu_seconds(), time.perf_counter()
     await asyncio.gather(*(work(client) for client in clients))
-    seconds, cpu = time.perf_counter() - began, world.cpu_seconds() - cpu_before
-    return cost_of(world, readings, seconds, cpu, redis_before)
+    seconds, cpu = time.perf_counter() - started, environment.cpu_seconds() - cpu_before
+    return compute_cost(environment, readings, seconds, cpu, redis_before)
 
 
-def cost_of(world: World, readings: Sequence[Reading], seconds: float, cpu: float, redis_before: RedisCount) -> Cost:
-    redis, runs = world.redis_count().since(redis_before), len(readings)
+def compute_cost(
+    environment: Environment, readings: Sequence[Reading], seconds: float, cpu: float, redis_before: RedisCount
+) -> Cost:
+    redis, runs = environment.redis_count().since(redis_before), len(readings)
     first = sorted(reading.first_event_seconds * 1000 for reading in readings)
     events = sum(reading.events for reading in readings)
     return Cost(
@@ -108,10 +110,10 @@ def cost_of(world: World, readings: Sequence[Reading], seconds: float, cpu: floa
 
 
 def median(costs: Sequence[Cost]) -> Cost:
-    """The round whose CPU per run is in the middle."""
+    """The round with the median CPU time per run."""
     return sorted(costs, key=lambda cost: cost.cpu_ms)[len(costs) // 2]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Of sorted values."""
+    """The percentile of sorted values; `share` is 0.99 for p99."""
     return values[min(len(values) - 1, int(len(values) * share))]

@@ -1,4 +1,4 @@
-"""The scenarios by name. Each gives the figures that have a bar, and all others as lines to read."""
+"""The scenarios by name. Each returns the figures that have a target, and all figures as text."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tests.bench import scaling
-from tests.bench.client import Decider
-from tests.bench.load import Cost, connected, median, round_of
+from tests.bench.client import Approver
+from tests.bench.environment import Environment
+from tests.bench.load import Cost, connect_clients, median, run_round
 from tests.bench.profile import Profiler
 from tests.bench.scaling import Point
-from tests.bench.waiting import ENVIRONMENT, gone, latencies, waiting
-from tests.bench.world import World
+from tests.bench.waiting import APPROVAL_SETTINGS, measure_disconnected, measure_latency, measure_waiting
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What one scenario found: figures by their name in the bar, lines to read, points of scaling lines."""
+class ScenarioResult:
+    """The result of one scenario: figures by the names of their targets, lines of text, and scaling curves."""
 
     name: str
     figures: dict[str, float] = field(default_factory=dict)
@@ -26,12 +26,12 @@ class Outcome:
     raw: dict[str, Any] = field(default_factory=dict)
 
 
-Scenario = Callable[[int, Profiler | None], Coroutine[Any, Any, Outcome]]
+Scenario = Callable[[int, Profiler | None], Coroutine[Any, Any, ScenarioResult]]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Runs of one kind, by so many clients."""
+class RunScenario:
+    """Runs of one prompt by several clients."""
 
     name: str
     prompt: str
@@ -39,88 +39,90 @@ class Work:
     runs_each: int
     needs_approval: bool = False
 
-    async def __call__(self, rounds: int, profiler: Profiler | None) -> Outcome:
-        with World(ENVIRONMENT if self.needs_approval else None) as world:
-            clients = await connected(world, self.clients)
-            decider = await Decider.connect(world.redis_port) if self.needs_approval else None
-            on_hitl = decider.approve if decider else None
+    async def __call__(self, rounds: int, profiler: Profiler | None) -> ScenarioResult:
+        with Environment(APPROVAL_SETTINGS if self.needs_approval else None) as environment:
+            clients = await connect_clients(environment, self.clients)
+            approver = await Approver.connect(environment.redis_port) if self.needs_approval else None
+            on_hitl = approver.approve if approver else None
             costs: list[Cost] = []
-            await round_of(world, clients, 2, self.prompt, on_hitl)
+            await run_round(environment, clients, 2, self.prompt, on_hitl)
             for number in range(rounds):
                 if profiler is not None and number == 0:
-                    profiler.begin(self.name, world.pids[0])
-                costs.append(await round_of(world, clients, self.runs_each, self.prompt, on_hitl))
+                    profiler.start(self.name, environment.pids[0])
+                costs.append(await run_round(environment, clients, self.runs_each, self.prompt, on_hitl))
                 if profiler is not None and number == 0:
-                    profiler.end()
+                    profiler.stop()
             for client in clients:
                 client.close()
-            if decider is not None:
-                decider.close()
+            if approver is not None:
+                approver.close()
         cost = median(costs[1:] if profiler is not None and len(costs) > 1 else costs)
-        connections = cost.redis_connections - (decider is not None)
-        return Outcome(
+        connections = cost.redis_connections - (approver is not None)
+        return ScenarioResult(
             self.name,
             {self.name: cost.cpu_ms, "connections": connections},
-            [*cost.told(), f"{connections} Redis connections"],
+            [*cost.describe(), f"{connections} Redis connections"],
             raw={"rounds": [asdict(cost) for cost in costs]},
         )
 
 
-async def _latency(rounds: int, profiler: Profiler | None) -> Outcome:
+async def _latency(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     figures, lines, raw = {}, [], {}
-    with World(ENVIRONMENT) as world:
-        for words, pause_seconds in (("after 20 ms of silence", 0.02), ("at once", 0.0)):
-            found = sorted([await latencies(world, 200, pause_seconds=pause_seconds) for _ in range(rounds)])
+    with Environment(APPROVAL_SETTINGS) as environment:
+        for description, pause_seconds in (("after 20 ms of silence", 0.02), ("at once", 0.0)):
+            found = sorted(
+                [await measure_latency(environment, 200, pause_seconds=pause_seconds) for _ in range(rounds)]
+            )
             p50, p99 = found[rounds // 2]
-            lines.append(f"decision published {words} → next event: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-            figures, raw[words] = {"decision_p50": p50, "decision_p99": p99}, found
-    return Outcome("latency", figures, lines, raw=raw)
+            lines.append(f"decision published {description} → next event: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+            figures, raw[description] = {"decision_p50": p50, "decision_p99": p99}, found
+    return ScenarioResult("latency", figures, lines, raw=raw)
 
 
-async def _memory(rounds: int, profiler: Profiler | None) -> Outcome:
-    with World(ENVIRONMENT) as world:
-        without = await gone(world, 5000)
-    with World(ENVIRONMENT) as world:
-        waited = await waiting(world, 2000)
-    return Outcome(
+async def _memory(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    with Environment(APPROVAL_SETTINGS) as environment:
+        without = await measure_disconnected(environment, 5000)
+    with Environment(APPROVAL_SETTINGS) as environment:
+        cost = await measure_waiting(environment, 2000)
+    return ScenarioResult(
         "memory",
         {
-            "memory_streaming": waited.memory_kb,
+            "memory_streaming": cost.memory_kb,
             "memory_gone": without,
-            "approved_2000": waited.done_after_seconds,
-            "connections": waited.redis_connections,
+            "approved_2000": cost.done_after_seconds,
+            "connections": cost.redis_connections,
         },
-        [*waited.told(), f"with its client gone a waiting run holds {without:.1f} KB"],
-        raw=asdict(waited),
+        [*cost.describe(), f"a waiting run without a client holds {without:.1f} KB"],
+        raw=asdict(cost),
     )
 
 
-async def _crowds(rounds: int, profiler: Profiler | None) -> Outcome:
-    found = await scaling.crowds()
-    return Outcome(
+async def _crowds(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    found = await scaling.measure_crowds()
+    return ScenarioResult(
         "crowds",
         {},
-        [line for waited in found for line in waited.told()],
+        [line for cost in found for line in cost.describe()],
         {
             "waiting: CPU ms per approved run": [
-                Point(waited.count, waited.cpu_ms_after_approval) for waited in found if waited.count > 1
+                Point(cost.count, cost.cpu_ms_after_approval) for cost in found if cost.count > 1
             ],
-            # of fewer the allocator's own steps are larger than what the runs take
-            "waiting: KB per run": [Point(waited.count, waited.memory_kb) for waited in found if waited.count >= 1000],
+            # With fewer runs, the memory that the allocator reserves at once exceeds that of the runs.
+            "waiting: KB per run": [Point(cost.count, cost.memory_kb) for cost in found if cost.count >= 1000],
         },
-        raw={"crowds": [asdict(waited) for waited in found]},
+        raw={"crowds": [asdict(cost) for cost in found]},
     )
 
 
-async def _processes(rounds: int, profiler: Profiler | None) -> Outcome:
-    points = await scaling.processes()
+async def _processes(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    points = await scaling.measure_processes()
     lines = [f"{point.at} processes: {point.value:.2f} ms CPU per run, {point.note}" for point in points]
-    return Outcome("processes", {}, lines, {"processes: CPU ms per run": points})
+    return ScenarioResult("processes", {}, lines, {"processes: CPU ms per run": points})
 
 
-async def _lengths(rounds: int, profiler: Profiler | None) -> Outcome:
-    per_event, per_resume = await scaling.lengths()
-    return Outcome(
+async def _lengths(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    per_event, per_resume = await scaling.measure_lengths()
+    return ScenarioResult(
         "lengths",
         {},
         [
@@ -134,22 +136,22 @@ async def _lengths(rounds: int, profiler: Profiler | None) -> Outcome:
     )
 
 
-async def _overload(rounds: int, profiler: Profiler | None) -> Outcome:
-    found = await scaling.overload()
-    return Outcome(
+async def _overload(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    found = await scaling.measure_overload()
+    return ScenarioResult(
         "overload",
         {},
-        [line for offer in found for line in offer.told()],
+        [line for offer in found for line in offer.describe()],
         raw={"offers": [asdict(offer) for offer in found]},
     )
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "chat": Work("chat", "bench chat 200 0", clients=32, runs_each=10),
-    "paced": Work("paced", "bench chat 200 10", clients=16, runs_each=1),
-    "tools": Work("tools", "bench tools 5 20", clients=32, runs_each=5),
-    "together": Work("together", "bench together 5 20", clients=32, runs_each=5),
-    "approval": Work("approval", "bench approval 1 20", clients=32, runs_each=5, needs_approval=True),
+    "chat": RunScenario("chat", "bench chat 200 0", clients=32, runs_each=10),
+    "paced": RunScenario("paced", "bench chat 200 10", clients=16, runs_each=1),
+    "tools": RunScenario("tools", "bench tools 5 20", clients=32, runs_each=5),
+    "together": RunScenario("together", "bench together 5 20", clients=32, runs_each=5),
+    "approval": RunScenario("approval", "bench approval 1 20", clients=32, runs_each=5, needs_approval=True),
     "latency": _latency,
     "memory": _memory,
     "crowds": _crowds,

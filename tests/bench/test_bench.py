@@ -1,4 +1,4 @@
-"""The bench itself works: real processes, checked streams, a table, a chart. Nothing here looks at a time."""
+"""The benchmarks work: real processes, checked streams, a table, a chart. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 
 from tests.bench import report
-from tests.bench.bar import BAR
-from tests.bench.client import Client, Reading, StreamWrong
-from tests.bench.load import check, connected, round_of
+from tests.bench.client import Client, InvalidStream, Reading
+from tests.bench.environment import Environment
+from tests.bench.load import check, connect_clients, run_round
+from tests.bench.model_stub import expected_answer
 from tests.bench.scaling import Point
-from tests.bench.scenarios import SCENARIOS, Outcome
-from tests.bench.stub import answer
-from tests.bench.waiting import ENVIRONMENT, gone, waiting
-from tests.bench.world import World
+from tests.bench.scenarios import SCENARIOS, ScenarioResult
+from tests.bench.targets import TARGETS
+from tests.bench.waiting import APPROVAL_SETTINGS, measure_disconnected, measure_waiting
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World(ENVIRONMENT) as world:
-        yield world
+def environment() -> Iterator[Environment]:
+    with Environment(APPROVAL_SETTINGS) as environment:
+        yield environment
 
 
-async def test_a_round_counts_what_its_runs_cost(world: World) -> None:
-    clients = await connected(world, 2)
-    cost = await round_of(world, clients, 2, "bench chat 20 0")
+async def test_round_measures_the_cost_of_its_runs(environment: Environment) -> None:
+    clients = await connect_clients(environment, 2)
+    cost = await run_round(environment, clients, 2, "bench chat 20 0")
     assert cost.runs == 4
     assert cost.cpu_ms > 0
     assert cost.redis_commands > cost.redis_round_trips > 0
@@ -37,39 +37,44 @@ async def test_a_round_counts_what_its_runs_cost(world: World) -> None:
         client.close()
 
 
-async def test_waiting_runs_are_approved_and_end_well(world: World) -> None:
-    waited = await waiting(world, 3, idle_seconds=0.1)
+async def test_waiting_runs_are_approved_and_complete(environment: Environment) -> None:
+    waited = await measure_waiting(environment, 3, idle_seconds=0.1)
     assert waited.count == 3
-    assert await gone(world, 3, warm=2) is not None
+    assert await measure_disconnected(environment, 3, warmup=2) is not None
 
 
-def test_a_stream_that_breaks_a_promise_is_found() -> None:
+def test_invalid_stream_is_detected() -> None:
     client = Client("user1")
     frame = b'id: 5\nevent: content\ndata: {"content":"a","data":{"content":"a"}}\n\n'
-    client._reading.status = 200
-    client._read_frame(frame)
-    with pytest.raises(StreamWrong, match="id 5 after 5"):
-        client._read_frame(frame)
-    with pytest.raises(StreamWrong, match="without an id"):
-        client._read_frame(b"data: {}\n\n")
-    with pytest.raises(StreamWrong, match="answer"):
+    client.reading.status = 200
+    client.read_frame(frame)
+    with pytest.raises(InvalidStream, match="id 5 after 5"):
+        client.read_frame(frame)
+    with pytest.raises(InvalidStream, match="without an id"):
+        client.read_frame(b"data: {}\n\n")
+    with pytest.raises(InvalidStream, match="answer"):
         check(Reading(status=200, end_status="completed", answer=["b"]), "bench chat 1 0")
-    check(Reading(status=200, end_status="completed", answer=[answer("bench chat 1 0")]), "bench chat 1 0")
+    check(
+        Reading(status=200, end_status="completed", answer=[expected_answer("bench chat 1 0")]),
+        "bench chat 1 0",
+    )
 
 
-def test_what_was_found_is_told_beside_the_bar(tmp_path: Path) -> None:
-    found = Outcome("chat", {"chat": 2.0, "connections": 9}, ["a line"], {"a <line>": [Point(1, 2.0), Point(10, 3.0)]})
-    assert set(found.figures) <= set(BAR)
-    assert "a line" in report.told(found)
-    table = report.table([found])
+def test_report_compares_figures_with_targets(tmp_path: Path) -> None:
+    found = ScenarioResult(
+        "chat", {"chat": 2.0, "connections": 9}, ["a line"], {"a <line>": [Point(1, 2.0), Point(10, 3.0)]}
+    )
+    assert set(found.figures) <= set(TARGETS)
+    assert "a line" in report.format_result(found)
+    table = report.format_table([found])
     assert "| 2.5 | **2.00** |" in table
     assert "| 8 | **9.00** ✗ |" in table
-    assert json.loads(json.dumps(report.as_json([found])))["figures"]["chat"] == {"ours": 2.0, "at_most": 2.5}
-    report.draw([found], tmp_path / "chart.svg")
+    assert json.loads(json.dumps(report.to_json_object([found])))["figures"]["chat"] == {"ours": 2.0, "at_most": 2.5}
+    report.write_chart([found], tmp_path / "chart.svg")
     assert ET.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")  # noqa: S314 - our own file
-    with pytest.raises(ValueError, match="line"):
-        report.draw([Outcome("chat")], tmp_path / "none.svg")
+    with pytest.raises(ValueError, match="curve"):
+        report.write_chart([ScenarioResult("chat")], tmp_path / "none.svg")
 
 
-def test_every_figure_of_the_bar_has_a_scenario() -> None:
-    assert {"chat", "paced", "tools", "approval"} <= set(SCENARIOS) & set(BAR)
+def test_every_run_scenario_has_a_target() -> None:
+    assert {"chat", "paced", "tools", "approval"} <= set(SCENARIOS) & set(TARGETS)

@@ -1,4 +1,4 @@
-"""Runs that wait for a person: what each of them holds, what all of them cost, how fast they end when approved."""
+"""Runs that wait for an approval: memory per run, cost while they are idle, and time to complete after the approval."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.bench.client import Client, Decider, Reading
-from tests.bench.load import check, connected, percentile
-from tests.bench.stub import TOOL
-from tests.bench.world import World
+from tests.bench.client import Approver, Client, Reading
+from tests.bench.environment import Environment
+from tests.bench.load import check, connect_clients, percentile
+from tests.bench.model_stub import TOOL
 
-ENVIRONMENT = {"AURA_APPROVAL_REQUIRED": TOOL, "HITL_TIMEOUT_SECONDS": "1700"}
+APPROVAL_SETTINGS = {"AURA_APPROVAL_REQUIRED": TOOL, "HITL_TIMEOUT_SECONDS": "1700"}
 PROMPT = "bench approval 1 20"
-_WARM = 300
+_WARMUP_RUNS = 300
 _AT_ONCE = 200
 _IDLE_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Waited:
-    """`count` runs that waited, then were approved within a second."""
+class WaitingCost:
+    """The cost of `count` runs that waited and were then approved within a second."""
 
     count: int
     memory_kb: float
@@ -32,7 +32,7 @@ class Waited:
     done_after_seconds: float
     cpu_ms_after_approval: float
 
-    def told(self) -> list[str]:
+    def describe(self) -> list[str]:
         idle, redis = self.idle_cpu_percent, self.idle_redis_commands_per_second
         return [
             f"{self.count:,} wait, streams open: {self.memory_kb:.1f} KB each, {self.redis_memory_kb:.1f} KB in Redis",
@@ -42,62 +42,57 @@ class Waited:
         ]
 
 
-class _Crowd:
-    """Clients whose runs wait."""
+class _WaitingClients:
+    """Clients whose runs wait for an approval, and the readings of those runs."""
 
     def __init__(self) -> None:
-        self.asked: list[Reading] = []
+        self.readings: list[Reading] = []
         self._arrived = asyncio.Event()
-        self._wanted = 0
+        self._expected = 0
 
-    def hear(self, reading: Reading) -> None:
-        self.asked.append(reading)
-        if len(self.asked) >= self._wanted:
+    def on_hitl(self, reading: Reading) -> None:
+        self.readings.append(reading)
+        if len(self.readings) >= self._expected:
             self._arrived.set()
 
-    async def asked_for(self, clients: Sequence[Client]) -> list[asyncio.Task[Reading]]:
-        """Start a run of each client; back when all of them wait."""
-        self._wanted = len(self.asked) + len(clients)
+    async def start_runs(self, clients: Sequence[Client]) -> list[asyncio.Task[Reading]]:
+        """Start a run of each client, and return when all of them wait."""
+        self._expected = len(self.readings) + len(clients)
         self._arrived.clear()
-        tasks = [asyncio.create_task(client.run(PROMPT, on_hitl=self.hear)) for client in clients]
+        tasks = [asyncio.create_task(client.run(PROMPT, on_hitl=self.on_hitl)) for client in clients]
         arrived = asyncio.create_task(self._arrived.wait())
         done, _ = await asyncio.wait([*tasks, arrived], return_when=asyncio.FIRST_COMPLETED)
         if arrived not in done:
             arrived.cancel()
-            raise next(iter(done)).exception() or RuntimeError("a run ended before anybody was asked")
+            raise next(iter(done)).exception() or RuntimeError("a run ended before it waited")
         return tasks
 
 
-async def waiting(world: World, count: int, *, idle_seconds: float = _IDLE_SECONDS) -> Waited:
-    """All streams stay open."""
-    warm, crowd, decider = _Crowd(), _Crowd(), await Decider.connect(world.redis_port)
-    warming = await connected(world, min(_WARM, count))
-    for reading in await _approve_all(warm, await warm.asked_for(warming), decider):
-        check(reading, PROMPT)
-    for client in warming:
-        client.close()
-    await asyncio.sleep(0.5)
-    memory, redis_memory = world.memory_bytes(), world.redis_memory_bytes()
-    clients = await connected(world, count, start=_WARM)
+async def measure_waiting(environment: Environment, count: int, *, idle_seconds: float = _IDLE_SECONDS) -> WaitingCost:
+    """Measure `count` waiting runs whose streams stay open."""
+    waiting_clients, approver = _WaitingClients(), await Approver.connect(environment.redis_port)
+    await _warm_up(environment, min(_WARMUP_RUNS, count), approver)
+    memory, redis_memory = environment.memory_bytes(), environment.redis_memory_bytes()
+    clients = await connect_clients(environment, count, start=_WARMUP_RUNS)
     tasks: list[asyncio.Task[Reading]] = []
     for first in range(0, count, 500):
-        tasks += await crowd.asked_for(clients[first : first + 500])
-    memory, redis_memory = world.memory_bytes() - memory, world.redis_memory_bytes() - redis_memory
+        tasks += await waiting_clients.start_runs(clients[first : first + 500])
+    memory, redis_memory = environment.memory_bytes() - memory, environment.redis_memory_bytes() - redis_memory
     await asyncio.sleep(0.5)
-    redis, cpu, began = world.redis_count(), world.cpu_seconds(), time.perf_counter()
+    redis, cpu, started = environment.redis_count(), environment.cpu_seconds(), time.perf_counter()
     await asyncio.sleep(idle_seconds)
-    idled = time.perf_counter() - began
-    idle_cpu, idle_redis = world.cpu_seconds() - cpu, world.redis_count().since(redis)
-    cpu, began = world.cpu_seconds(), time.perf_counter()
-    readings = await _approve_all(crowd, tasks, decider)
-    done = time.perf_counter() - began
-    cpu = world.cpu_seconds() - cpu
+    idled = time.perf_counter() - started
+    idle_cpu, idle_redis = environment.cpu_seconds() - cpu, environment.redis_count().since(redis)
+    cpu, started = environment.cpu_seconds(), time.perf_counter()
+    readings = await _approve_all(waiting_clients, tasks, approver)
+    done = time.perf_counter() - started
+    cpu = environment.cpu_seconds() - cpu
     for reading in readings:
         check(reading, PROMPT)
     for client in clients:
         client.close()
-    decider.close()
-    return Waited(
+    approver.close()
+    return WaitingCost(
         count=count,
         memory_kb=memory / count / 1024,
         redis_memory_kb=redis_memory / count / 1024,
@@ -109,53 +104,71 @@ async def waiting(world: World, count: int, *, idle_seconds: float = _IDLE_SECON
     )
 
 
-async def _approve_all(crowd: _Crowd, tasks: Sequence[asyncio.Task[Reading]], decider: Decider) -> list[Reading]:
-    """All within a second: 50 at a time, 10 ms apart at most."""
-    pause = min(0.01, 0.9 / max(1, len(crowd.asked) / 50))
-    for first in range(0, len(crowd.asked), 50):
-        for reading in crowd.asked[first : first + 50]:
-            decider.approve(reading)
+async def _warm_up(environment: Environment, count: int, approver: Approver) -> None:
+    """Let `count` runs wait and complete, so that caches and pools of the service have their final size."""
+    waiting_clients, clients = _WaitingClients(), await connect_clients(environment, count)
+    for reading in await _approve_all(waiting_clients, await waiting_clients.start_runs(clients), approver):
+        check(reading, PROMPT)
+    for client in clients:
+        client.close()
+    await asyncio.sleep(0.5)
+
+
+async def _approve_all(
+    waiting_clients: _WaitingClients, tasks: Sequence[asyncio.Task[Reading]], approver: Approver
+) -> list[Reading]:
+    """Approve all within a second: 50 at a time, at intervals of at most 10 ms."""
+    pause = min(0.01, 0.9 / max(1, len(waiting_clients.readings) / 50))
+    for first in range(0, len(waiting_clients.readings), 50):
+        for reading in waiting_clients.readings[first : first + 50]:
+            approver.approve(reading)
         await asyncio.sleep(pause)
     return list(await asyncio.gather(*tasks))
 
 
-async def gone(world: World, count: int, *, warm: int = _WARM) -> float:
-    """KB of memory per waiting run whose client has left; they are all approved, and found completed, in the end."""
-    crowd = _Crowd()
-    await _leave(world, crowd, 0, warm)
-    memory = world.memory_bytes()
-    await _leave(world, crowd, warm, count)
+async def measure_disconnected(environment: Environment, count: int, *, warmup: int = _WARMUP_RUNS) -> float:
+    """The memory (KB) per waiting run whose client has disconnected. At the end all are approved and must complete."""
+    waiting_clients = _WaitingClients()
+    await _start_and_disconnect(environment, waiting_clients, 0, warmup)
+    memory = environment.memory_bytes()
+    await _start_and_disconnect(environment, waiting_clients, warmup, count)
     await asyncio.sleep(1)
-    memory = world.memory_bytes() - memory
-    decider = await Decider.connect(world.redis_port)
-    await _approve_all(crowd, [], decider)
-    for first in range(0, len(crowd.asked), _AT_ONCE):
-        await asyncio.gather(*(_read_to_its_end(world, reading) for reading in crowd.asked[first : first + _AT_ONCE]))
-    decider.close()
+    memory = environment.memory_bytes() - memory
+    approver = await Approver.connect(environment.redis_port)
+    await _approve_all(waiting_clients, [], approver)
+    for first in range(0, len(waiting_clients.readings), _AT_ONCE):
+        await asyncio.gather(
+            *(_read_to_its_end(environment, reading) for reading in waiting_clients.readings[first : first + _AT_ONCE])
+        )
+    approver.close()
     return memory / count / 1024
 
 
-async def _read_to_its_end(world: World, asked: Reading) -> None:
-    client = await Client.connect(world.port, asked.session_id.split("_")[1])
-    check(await client.resume(asked.session_id, 1), PROMPT)
+async def _read_to_its_end(environment: Environment, reading: Reading) -> None:
+    client = await Client.connect(environment.port, reading.session_id.split("_")[1])
+    check(await client.resume(reading.session_id, 1), PROMPT)
     client.close()
 
 
-async def _leave(world: World, crowd: _Crowd, start: int, count: int) -> None:
+async def _start_and_disconnect(
+    environment: Environment, waiting_clients: _WaitingClients, start: int, count: int
+) -> None:
     for first in range(start, start + count, _AT_ONCE):
-        clients = await connected(world, min(_AT_ONCE, start + count - first), start=first)
-        tasks = await crowd.asked_for(clients)
+        clients = await connect_clients(environment, min(_AT_ONCE, start + count - first), start=first)
+        tasks = await waiting_clients.start_runs(clients)
         for client in clients:
             client.close()
         for task in tasks:
             task.cancel()
 
 
-async def latencies(world: World, count: int, *, pause_seconds: float) -> tuple[float, float]:
-    """Milliseconds from the publication of a decision to the next event at the client, p50 and p99; one client, who
-    decides so long after he was asked. Processors that were idle for some milliseconds begin slowly."""
-    decider = await Decider.connect(world.redis_port)
-    (client,) = await connected(world, 1)
+async def measure_latency(environment: Environment, count: int, *, pause_seconds: float) -> tuple[float, float]:
+    """The time (ms) from the publication of a decision to the next event at the client, as p50 and p99.
+
+    One client decides `pause_seconds` after each request, because processors respond slowly after an idle time.
+    """
+    approver = await Approver.connect(environment.redis_port)
+    (client,) = await connect_clients(environment, 1)
     found: list[float] = []
     for number in range(count + 20):
         published: list[float] = []
@@ -163,7 +176,7 @@ async def latencies(world: World, count: int, *, pause_seconds: float) -> tuple[
         def later(reading: Reading, published: list[float] = published) -> None:
             def decide() -> None:
                 published.append(time.perf_counter())
-                decider.approve(reading)
+                approver.approve(reading)
 
             asyncio.get_running_loop().call_later(pause_seconds, decide)
 
@@ -173,6 +186,6 @@ async def latencies(world: World, count: int, *, pause_seconds: float) -> tuple[
         if number >= 20:
             found.append(1000 * (min(at for at in reading.event_times if at > published[0]) - published[0]))
     client.close()
-    decider.close()
+    approver.close()
     found.sort()
     return percentile(found, 0.5), percentile(found, 0.99)

@@ -1,4 +1,4 @@
-"""Nodes of a cluster as real processes, the scripted model in the test's own."""
+"""Fixtures of the end-to-end tests: nodes as separate processes, and the scripted model in the process of the test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from app.dev.chaos.experiment import INTERNAL_ERRORS
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from tests.harness.fork_server import ForkServer
@@ -21,24 +22,24 @@ LEASE_SECONDS = 2
 
 @dataclass
 class Nodes:
-    """Starts nodes that share a Redis and a model; ends them with the test."""
+    """Starts nodes that share a Redis and a model, and kills them at the end of the test."""
 
     fork_server: ForkServer
     environment: dict[str, str]
     stack: AsyncExitStack
     started: list[ServeProcess] = field(default_factory=list)
 
-    def prepare(self, *arguments: str, port: int | None = None, **environment: Any) -> ServeProcess:
-        """A node that is not started yet."""
-        given = {name: str(value) for name, value in environment.items()}
-        return ServeProcess(self.fork_server, {**self.environment, **given}, *arguments, port=port)
+    def create(self, *arguments: str, port: int | None = None, **environment: Any) -> ServeProcess:
+        """Create a node without starting it."""
+        overrides = {name: str(value) for name, value in environment.items()}
+        return ServeProcess(self.fork_server, {**self.environment, **overrides}, *arguments, port=port)
 
     async def start(self, *arguments: str, port: int | None = None, **environment: Any) -> ServeProcess:
-        node = await self.stack.enter_async_context(self.prepare(*arguments, port=port, **environment))
+        node = await self.stack.enter_async_context(self.create(*arguments, port=port, **environment))
         self.started.append(node)
         return node
 
-    async def pair(self, **environment: Any) -> tuple[ServeProcess, ServeProcess]:
+    async def start_pair(self, **environment: Any) -> tuple[ServeProcess, ServeProcess]:
         return await self.start(**environment), await self.start(**environment)
 
 
@@ -49,7 +50,7 @@ def environment(redis_url: str, model: ScriptedModelServer) -> dict[str, str]:
         "OPENAI_API_KEY": "test-key-0123456789",
         "OPENAI_BASE_URL": model.base_url,
         "AURA_LEASE_SECONDS": str(LEASE_SECONDS),
-        "AURA_MAX_WAIT_SECONDS": "0",  # a loaded machine must not cost a run
+        "AURA_MAX_WAIT_SECONDS": "0",  # disables load shedding, which a loaded machine could trigger
         "AURA_DRAIN_SECONDS": "1",
         "AURA_REDIS_TIMEOUT_SECONDS": "1",
     }
@@ -59,7 +60,7 @@ def environment(redis_url: str, model: ScriptedModelServer) -> dict[str, str]:
 async def nodes(
     fork_server: ForkServer, redis_server: RedisServer, redis_client: redis.Redis, model: ScriptedModelServer
 ) -> AsyncIterator[Nodes]:
-    """On the session's Redis, emptied."""
+    """Nodes on the Redis of the test session, which is emptied."""
     async with AsyncExitStack() as stack:
         nodes = Nodes(fork_server, environment(redis_server.url, model), stack)
         yield nodes
@@ -68,22 +69,21 @@ async def nodes(
 
 @pytest.fixture
 async def nodes_on(fork_server: ForkServer, model: ScriptedModelServer) -> AsyncIterator[Callable[[str], Nodes]]:
-    """On a Redis of the test's own (its URL)."""
+    """A function that creates nodes on the Redis at a given URL."""
     async with AsyncExitStack() as stack:
-        made: list[Nodes] = []
+        created: list[Nodes] = []
 
-        def make(redis_url: str) -> Nodes:
-            made.append(Nodes(fork_server, environment(redis_url, model), stack))
-            return made[-1]
+        def create(redis_url: str) -> Nodes:
+            created.append(Nodes(fork_server, environment(redis_url, model), stack))
+            return created[-1]
 
-        yield make
-        for nodes in made:
+        yield create
+        for nodes in created:
             _fail_on_tracebacks(nodes)
 
 
 def _fail_on_tracebacks(nodes: Nodes) -> None:
-    """Whatever the network and the storage do, nothing in a node may break."""
+    """No fault of the network or the storage may cause an internal error in a node."""
     for node in nodes.started:
         assert "Traceback" not in node.output, node.output
-        assert not node.logged("run.broke"), node.output
-        assert not node.logged("request.broke"), node.output
+        assert not any(node.logged(event) for event in INTERNAL_ERRORS), node.output

@@ -1,4 +1,4 @@
-"""A model that wants to send a mail, and a mail server that can be held up in the middle."""
+"""A model turn that sends a mail, and a mail server that blocks after it has stored a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.dev.demo.smtp import ReceivedMail, SmtpSink
 MAIL = {"to": ["kim@example.com"], "subject": "회의", "body": "내일 10시에 만나요."}
 
 
-def asks_for_mail(**turn: Any) -> ScriptedTurn:
+def mail_turn(**turn: Any) -> ScriptedTurn:
     return ScriptedTurn(tool_calls=[ScriptedCall(name="send_email", arguments=MAIL)], **turn)
 
 
@@ -19,8 +19,8 @@ def mail_settings(smtp: SmtpSink) -> dict[str, Any]:
     return {"SMTP_HOST": smtp.host, "SMTP_PORT": smtp.port, "SMTP_FROM": "aura@example.com", "SMTP_TLS": "none"}
 
 
-class HeldSmtp(SmtpSink):
-    """Takes a message and says nothing until `go_on` is set."""
+class BlockedSmtp(SmtpSink):
+    """Stores a message and does not acknowledge it until `unblocked` is set."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A Redis cluster (one node that owns all slots): keys of one script on one slot, commands routed, Pub/Sub heard."""
+"""Redis Cluster with one node that owns all slots: scripts use one slot each, commands are routed, Pub/Sub works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
-from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.e2e.mail import mail_settings, mail_turn
 from tests.e2e.test_storage import NodesOn
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import answer, check
@@ -27,20 +27,20 @@ def cluster() -> Iterator[RedisServer]:
     with RedisServer("--cluster-enabled", "yes") as server:
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            until = time.monotonic() + 10
+            deadline = time.monotonic() + 10
             while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                assert time.monotonic() < until
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
         yield server
 
 
-async def test_the_main_job_with_an_approval(
+async def test_run_with_an_approval_completes_on_a_cluster(
     nodes_on: NodesOn, cluster: RedisServer, model: ScriptedModelServer
 ) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes_on(cluster.url).pair(**mail_settings(smtp))
+        first, second = await nodes_on(cluster.url).start_pair(**mail_settings(smtp))
         model.play(
-            ScriptedTurn(tool_calls=[ScriptedCall(name="get_current_time")]), asks_for_mail(), ScriptedTurn(text=DONE)
+            ScriptedTurn(tool_calls=[ScriptedCall(name="get_current_time")]), mail_turn(), ScriptedTurn(text=DONE)
         )
         client = Follower("메일")
         async with first.stream("메일") as stream:
@@ -58,10 +58,12 @@ async def test_the_main_job_with_an_approval(
         assert len(smtp.messages) == 1
 
 
-async def test_takeover(nodes_on: NodesOn, cluster: RedisServer, model: ScriptedModelServer) -> None:
+async def test_run_is_taken_over_on_a_cluster(
+    nodes_on: NodesOn, cluster: RedisServer, model: ScriptedModelServer
+) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes_on(cluster.url).pair(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        first, second = await nodes_on(cluster.url).start_pair(**mail_settings(smtp))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         first.kill()

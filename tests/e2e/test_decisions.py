@@ -1,4 +1,4 @@
-"""A person's decision, however it comes (§5): through another node, by PUBLISH alone, by the keys alone."""
+"""A decision reaches the run through another node, by PUBLISH alone, or by the Redis keys alone (CONTRACT §5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.e2e.mail import mail_settings, mail_turn
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import answer, check
 from tests.harness.process import ServeProcess
@@ -23,10 +23,10 @@ from tests.harness.service import headers
 DONE = "메일을 보냈습니다."
 
 
-async def test_approved_through_the_other_node(nodes: Nodes, model: ScriptedModelServer) -> None:
+async def test_approval_through_another_node_completes_the_run(nodes: Nodes, model: ScriptedModelServer) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        first, second = await nodes.start_pair(**mail_settings(smtp))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
@@ -59,7 +59,7 @@ def set_request(client: redis.Redis, session_id: str, request_id: str) -> None:
 
 
 @pytest.mark.parametrize("decide", [publish, set_signal, set_request])
-async def test_decided_in_redis(
+async def test_decision_in_redis_completes_the_run(
     nodes: Nodes,
     model: ScriptedModelServer,
     redis_client: redis.Redis,
@@ -67,7 +67,7 @@ async def test_decided_in_redis(
 ) -> None:
     async with SmtpSink() as smtp:
         node = await nodes.start(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with node.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
@@ -87,10 +87,10 @@ async def test_decided_in_redis(
         assert len(smtp.messages) == 1
 
 
-async def test_two_nodes_decide_at_once_and_one_counts(nodes: Nodes, model: ScriptedModelServer) -> None:
+async def test_concurrent_decisions_on_two_nodes_count_once(nodes: Nodes, model: ScriptedModelServer) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        first, second = await nodes.start_pair(**mail_settings(smtp))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))

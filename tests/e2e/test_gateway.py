@@ -1,4 +1,4 @@
-"""Behind the platform's gateway a client sees every event once and whole (§2.1)."""
+"""A client behind the platform's gateway receives every event once and complete (CONTRACT §2.1)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.e2e.mail import mail_settings, mail_turn
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import answer, check
 from tests.harness.gateway import Gateway, transform_buffer
 from tests.harness.service import Client, headers
 
 KOREAN = "가나다라마바사아자차카타파하 🇰🇷 뷁쀍 " * 150
-MADE_UP = 1706156400123456
+GENERATED_ID = 1706156400123456
 
 
 class Browser(Client):
@@ -39,7 +39,7 @@ async def run_gateway(url: str) -> AsyncIterator[tuple[Gateway, Browser]]:
             yield gateway, browser
 
 
-async def test_every_event_once_and_whole(nodes: Nodes, model: ScriptedModelServer) -> None:
+async def test_gateway_forwards_every_event_unchanged(nodes: Nodes, model: ScriptedModelServer) -> None:
     async with SmtpSink() as smtp:
         node = await nodes.start(**mail_settings(smtp), AURA_HEARTBEAT_SECONDS=0.2)
         model.play(
@@ -47,7 +47,7 @@ async def test_every_event_once_and_whole(nodes: Nodes, model: ScriptedModelServ
                 reasoning="먼저 시각을 확인하고 메일을 씁니다. " * 200,
                 tool_calls=[ScriptedCall(name="get_current_time")],
             ),
-            asks_for_mail(),
+            mail_turn(),
             ScriptedTurn(text=KOREAN, chunk_chars=2000, hang_after=1),
         )
         async with run_gateway(node.url) as (gateway, browser):
@@ -75,8 +75,8 @@ async def test_every_event_once_and_whole(nodes: Nodes, model: ScriptedModelServ
             assert max(len(buffer) for buffer in events) <= 2048
 
 
-async def test_a_burst_of_frames_survives_being_read_slowly(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """A client that does not read for a while; frames pile up in the sockets on the way."""
+async def test_slow_reader_behind_the_gateway_receives_every_frame(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The client does not read for a while, so that frames fill the buffers of the sockets."""
     node = await nodes.start()
     text = KOREAN * 20
     model.play(ScriptedTurn(text=text, chunk_chars=500))
@@ -90,8 +90,8 @@ async def test_a_burst_of_frames_survives_being_read_slowly(nodes: Nodes, model:
         assert answer(client.seen) == text
 
 
-def understood(stream: bytes) -> list[tuple[str, str]]:
-    """What a browser's EventSource dispatches, as far as it is JSON: the id and the data of each event."""
+def dispatched_events(stream: bytes) -> list[tuple[str, str]]:
+    """The id and data of each event that an EventSource dispatches; events whose data is not JSON are left out."""
     events, last_id = [], ""
     for block in stream.decode().split("\n\n"):
         data = None
@@ -114,9 +114,9 @@ def is_json(text: str) -> bool:
     return True
 
 
-async def test_wherever_a_buffer_ends_no_event_becomes_another(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """The network may part or join our writes at any byte. Joined they pass unchanged; of a parted one at most its own
-    event is lost, or gets a made-up id or one that is no number. Nothing that was not sent is taken for an event."""
+async def test_split_buffers_never_produce_a_different_event(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The network may split or join writes at any byte. Joined writes pass unchanged. A split write loses at most its
+    own event, or gives it a generated id or one that is not a number. No other event is dispatched."""
     node = await nodes.start(AURA_HEARTBEAT_SECONDS=0.05)
     model.play(
         ScriptedTurn(reasoning="시각을 확인합니다.", tool_calls=[ScriptedCall(name="get_current_time")]),
@@ -134,18 +134,20 @@ async def test_wherever_a_buffer_ends_no_event_becomes_another(nodes: Nodes, mod
     assert stream.comments > 1
     for size in range(1, len(writes) + 1):
         joined = [b"".join(writes[start : start + size]) for start in range(0, len(writes), size)]
-        assert b"".join(transform_buffer(buffer, MADE_UP) for buffer in joined) == b"".join(writes)
+        assert b"".join(transform_buffer(buffer, GENERATED_ID) for buffer in joined) == b"".join(writes)
     for write in writes:
-        sent = understood(write)
+        sent = dispatched_events(write)
         for place in range(1, len(write)):
-            got = understood(transform_buffer(write[:place], MADE_UP) + transform_buffer(write[place:], MADE_UP))
+            got = dispatched_events(
+                transform_buffer(write[:place], GENERATED_ID) + transform_buffer(write[place:], GENERATED_ID)
+            )
             assert [data for _, data in got] in ([], [data for _, data in sent]), (place, write)
-            assert all(id in (sent[0][0], str(MADE_UP)) or not id.isdigit() for id, _ in got), (place, write)
+            assert all(id in (sent[0][0], str(GENERATED_ID)) or not id.isdigit() for id, _ in got), (place, write)
 
 
-async def test_a_made_up_id_resumes_by_post(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """The gateway's ids are microseconds that no event has: the run is found by its prompt, the place by the time."""
-    first, second = await nodes.pair()
+async def test_generated_id_resumes_by_prompt_and_time(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The gateway generates ids in microseconds, which no event has: the prompt selects the run, the time the event."""
+    first, second = await nodes.start_pair()
     model.play(ScriptedTurn(text=KOREAN, chunk_chars=100, hang_after=10), ScriptedTurn(text="다른"))
     client = Follower("길게")
     async with first.stream("길게") as stream:
@@ -153,16 +155,16 @@ async def test_a_made_up_id_resumes_by_post(nodes: Nodes, model: ScriptedModelSe
             await client.collect(stream, of_type("content"))
     while time.time() * 1000 <= float(client.seen[-1].id or 0):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
-    made_up = str(time.time_ns() // 1000)
+    generated_id = str(time.time_ns() // 1000)
     other = Follower("다른 것")
     await other.read(first)  # a newer run of the same user, with another prompt
     async with run_gateway(second.url) as (_, browser):
-        async with browser.stream("길게", headers=headers(**{"Last-Event-ID": made_up})) as stream:
+        async with browser.stream("길게", headers=headers(**{"Last-Event-ID": generated_id})) as stream:
             model.release()
             await client.collect(stream)
         check(client.seen)
         assert answer(client.seen) == KOREAN
-        for id in ("not-a-number", "0"):  # they say nothing: from its start
+        for id in ("not-a-number", "0"):  # such an id resumes from the start
             async with browser.stream("길게", headers=headers(**{"Last-Event-ID": id})) as stream:
                 frames = await stream.rest()
             assert [frame.raw for frame in frames] == [frame.raw for frame in client.seen]

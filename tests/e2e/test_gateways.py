@@ -1,5 +1,5 @@
-"""Through nginx and HAProxy, set up by the recipes of `fixtures/gateway/`, nothing of a stream is held back, changed or
-lost (§2), and who leaves is noticed."""
+"""nginx and HAProxy with the configurations of `fixtures/gateway/` neither delay, change nor lose frames (CONTRACT §2),
+and disconnected clients are detected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def through(
+async def running_behind(
     kind: str, settings: Settings, folder: Path, **kwargs: object
 ) -> AsyncIterator[tuple[Aura, ProxyClient]]:
     tools = kwargs.get("tools")
@@ -43,15 +43,15 @@ async def through(
         yield aura, browser
 
 
-async def direct(aura: Aura, session_id: str) -> list[Frame]:
+async def read_directly(aura: Aura, session_id: str) -> list[Frame]:
     async with aura.stream(method="GET", params={"sessionId": session_id}) as stream:
         return await stream.rest()
 
 
-async def test_a_stream_comes_as_it_was_sent(
+async def test_proxy_forwards_the_stream_unchanged_and_unbuffered(
     kind: str, settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
 ) -> None:
-    """The model says nothing until the first events, an approval and heartbeats have come through."""
+    """The model waits until the first events, an approval and heartbeats have passed the proxy."""
     tool = risky()
     model.play(
         calling((tool.name, {"to": "김"})).model_copy(update={"hang_after": 0}),
@@ -59,7 +59,7 @@ async def test_a_stream_comes_as_it_was_sent(
     )
     made = settings(aura_heartbeat_seconds=0.2)
     sent = headers(**{"X-Correlation-ID": "corr-1", "X-Agent-ID": "agent-7", "X-DWP-Source": "FRONTEND"})
-    async with through(kind, made, tmp_path, tools=[tool]) as (aura, browser):
+    async with running_behind(kind, made, tmp_path, tools=[tool]) as (aura, browser):
         async with browser.stream("메모를 보내주세요", headers=sent) as stream:
             start, thought = await stream.next(), await stream.next()
             assert (start.type, thought.type) == ("start", "thought")
@@ -74,7 +74,7 @@ async def test_a_stream_comes_as_it_was_sent(
             frames = await stream.rest()
         check(frames)
         assert answer(frames) == KOREAN
-        assert [frame.raw for frame in frames] == [frame.raw for frame in await direct(aura, start["sessionId"])]
+        assert [frame.raw for frame in frames] == [frame.raw for frame in await read_directly(aura, start["sessionId"])]
         assert start["threadId"] == "agent-7"
         got = stream.response.headers
         assert got["content-type"] == "text/event-stream"
@@ -85,27 +85,27 @@ async def test_a_stream_comes_as_it_was_sent(
         assert (await browser.client.get(f"/aura/runs/{start['sessionId']}", headers=sent)).status_code == 200
 
 
-async def test_what_piles_up_before_a_slow_reader_comes_whole(
+async def test_slow_reader_behind_a_proxy_receives_every_frame(
     kind: str, settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
 ) -> None:
-    """More than the proxy's buffers hold, and Korean text: characters of three bytes lie across every border."""
+    """The text exceeds the proxy's buffers, and its three-byte characters lie across their borders."""
     text = KOREAN * 20
     model.play(ScriptedTurn(text=text, chunk_chars=700))
-    async with through(kind, settings(), tmp_path) as (aura, browser):
+    async with running_behind(kind, settings(), tmp_path) as (aura, browser):
         async with browser.stream("길게") as stream:
             start = await stream.next()
             await model.wait_until_idle()
             frames = await stream.rest()
         check(frames)
         assert answer(frames) == text
-        assert [frame.raw for frame in frames] == [frame.raw for frame in await direct(aura, start["sessionId"])]
+        assert [frame.raw for frame in frames] == [frame.raw for frame in await read_directly(aura, start["sessionId"])]
 
 
-async def test_a_client_that_leaves_is_noticed_and_the_run_goes_on(
+async def test_disconnected_client_is_detected_and_the_run_continues(
     kind: str, settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
 ) -> None:
     model.play(ScriptedTurn(text=KOREAN, chunk_chars=500, hang_after=2))
-    async with through(kind, settings(aura_heartbeat_seconds=0.2), tmp_path) as (aura, browser):
+    async with running_behind(kind, settings(aura_heartbeat_seconds=0.2), tmp_path) as (aura, browser):
         async with browser.stream("길게") as stream:
             start = await stream.next()
             last = await stream.until("content")
@@ -119,27 +119,27 @@ async def test_a_client_that_leaves_is_noticed_and_the_run_goes_on(
         back = headers(**{"Last-Event-ID": str(last.id)})
         async with browser.stream("길게", headers=back) as stream:
             rest = await stream.rest()
-        frames = await direct(aura, start["sessionId"])
+        frames = await read_directly(aura, start["sessionId"])
         check(frames)
         assert answer(frames) == KOREAN
         assert [frame.raw for frame in rest] == [frame.raw for frame in frames if (frame.id or 0) > (last.id or 0)]
         assert len(model.requests) == 1
 
 
-async def test_a_refusal_keeps_its_status_and_its_form(kind: str, settings: MakeSettings, tmp_path: Path) -> None:
-    async with through(kind, settings(), tmp_path) as (_, browser):
+async def test_refusal_keeps_its_status_and_format(kind: str, settings: MakeSettings, tmp_path: Path) -> None:
+    async with running_behind(kind, settings(), tmp_path) as (_, browser):
         async with browser.stream("안녕", headers={"X-Tenant-ID": "tenant1"}) as stream:
             assert stream.response.status_code == 401
             assert types(await stream.rest()) == ["error", "end", "[DONE]"]
         too_large = {"prompt": "안녕", "context": {"text": "x" * 1_100_000}}
-        if kind != "plain nginx":  # which answers it itself
+        if kind != "plain nginx":  # nginx itself refuses such a body by default
             async with browser.stream(body=too_large) as stream:
                 assert stream.response.status_code == 413
                 assert types(await stream.rest()) == ["error", "end", "[DONE]"]
 
 
-def test_the_spring_recipe_holds_what_matters() -> None:
-    """There is no Java here to run it; what must not be lost from it is checked as text."""
+def test_spring_recipe_contains_the_required_settings() -> None:
+    """The configuration is checked as text, because the tests cannot run a Java gateway."""
     recipe = (FIXTURES / "gateway" / "spring-cloud-gateway.yml").read_text(encoding="utf-8")
     settings = [line.partition("#")[0].strip() for line in recipe.splitlines()]
     assert settings.count("- StripPrefix=1") == 2

@@ -1,4 +1,4 @@
-"""Processes that share a search server: one is killed while it applies what all have heard."""
+"""Processes that share a search server: one is killed while it applies events that all of them have received."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ APPLYING = (
 )
 
 
-async def cited(node: ServeProcess, model: ScriptedModelServer) -> list[str]:
+async def cited_event_ids(node: ServeProcess, model: ScriptedModelServer) -> list[str]:
     model.play(calling(SEARCH), ScriptedTurn(text="찾았습니다."))
     async with node.stream("견적서") as stream:
         frames = await stream.rest()
     return sorted(source["id"] for frame in frames if frame.type == "thought" for source in frame["sources"])
 
 
-async def test_what_one_was_killed_in_the_middle_of_another_has_once(
+async def test_killed_indexer_is_continued_without_duplicates(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, publish: Publish, database: PostgresServer
 ) -> None:
     names = ("first", "second")
@@ -41,10 +41,10 @@ async def test_what_one_was_killed_in_the_middle_of_another_has_once(
     publish(mail(2))
     await eventually(lambda: redis_client.zcard(keys.knowledge_seen("tenant1")) == 2)
     for node in processes.values():
-        assert await cited(node, model) == ["evt-1", "evt-2"]
+        assert await cited_event_ids(node, model) == ["evt-1", "evt-2"]
 
-    with psycopg.connect(database.url) as held:  # the transaction that applies has put in its events, and waits here
-        held.execute(f"LOCK TABLE {SCHEMA}.term_1 IN SHARE MODE".encode())
+    with psycopg.connect(database.url) as locking:  # blocks the applying transaction after it has inserted its events
+        locking.execute(f"LOCK TABLE {SCHEMA}.term_1 IN SHARE MODE".encode())
         publish(mail(3))
         publish(mail(4))
         ((name,), *_) = await eventually(lambda: database.rows(APPLYING))
@@ -55,6 +55,6 @@ async def test_what_one_was_killed_in_the_middle_of_another_has_once(
 
     (survivor,) = processes.values()
     await eventually(lambda: database.rows("SELECT documents FROM tenant") == [(4,)])
-    assert await cited(survivor, model) == [f"evt-{n}" for n in (1, 2, 3, 4)]
+    assert await cited_event_ids(survivor, model) == [f"evt-{n}" for n in (1, 2, 3, 4)]
     assert database.rows("SELECT count(*) FROM event_1") == [(4,)]
     assert database.rows("SELECT documents FROM term_1 WHERE term = '견적'") == [(4,)]

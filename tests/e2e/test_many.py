@@ -1,4 +1,4 @@
-"""Many runs in one process: few connections to Redis, every one of them ends."""
+"""Many runs in one process: they share few connections to Redis, and every one of them ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.e2e.mail import mail_settings, mail_turn
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import answer, check
 from tests.harness.service import headers
@@ -22,7 +22,7 @@ CONNECTIONS = 8
 DONE = "메일을 보냈습니다."
 
 
-def connections(client: redis.Redis) -> set[str]:
+def connection_ids(client: redis.Redis) -> set[str]:
     return {str(connection["id"]) for connection in client.client_list()}
 
 
@@ -30,9 +30,9 @@ async def test_200_waiting_runs_are_approved_at_once(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with SmtpSink() as smtp:
-        others = connections(redis_client)
+        others = connection_ids(redis_client)
         node = await nodes.start(AURA_LEASE_SECONDS="30", **mail_settings(smtp))
-        model.play(*(asks_for_mail() for _ in range(COUNT)))
+        model.play(*(mail_turn() for _ in range(COUNT)))
         clients = [Follower("메일", f"user{number}") for number in range(COUNT)]
         all_wait = asyncio.Event()
 
@@ -44,11 +44,11 @@ async def test_200_waiting_runs_are_approved_at_once(
                 await all_wait.wait()
                 await client.collect(stream)
 
-        following = asyncio.gather(*(follow(client) for client in clients))
+        client_tasks = asyncio.gather(*(follow(client) for client in clients))
         async with asyncio.timeout(90):
             await all_wait.wait()
         assert len(redis_client.pubsub_channels("hitl:channel:*")) == COUNT
-        most = len(connections(redis_client) - others)
+        max_connections = len(connection_ids(redis_client) - others)
         model.play(*(ScriptedTurn(text=DONE) for _ in range(COUNT)))
         with redis_client.pipeline(transaction=False) as pipeline:
             for client in clients:
@@ -56,25 +56,25 @@ async def test_200_waiting_runs_are_approved_at_once(
                 pipeline.publish(f"hitl:channel:{client.session_id}", json.dumps(signal))
             assert pipeline.execute() == [1] * COUNT
         async with asyncio.timeout(90):
-            while not following.done():
-                most = max(most, len(connections(redis_client) - others))
-                await asyncio.wait([following], timeout=0.02)
-        await following
+            while not client_tasks.done():
+                max_connections = max(max_connections, len(connection_ids(redis_client) - others))
+                await asyncio.wait([client_tasks], timeout=0.02)
+        await client_tasks
         for client in clients:
             check(client.seen)
             assert answer(client.seen) == DONE
         assert len(smtp.messages) == COUNT
-        assert most <= CONNECTIONS
+        assert max_connections <= CONNECTIONS
         await eventually(lambda: not redis_client.pubsub_channels("hitl:channel:*"))
 
 
-async def test_200_waiting_runs_outlive_the_only_node(
+async def test_200_waiting_runs_are_recovered_after_the_only_node_was_killed(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
-    """Kill it, start another, approve all: each finishes once, deadlines unchanged."""
+    """Each run completes once, and its deadline is not changed by the takeover."""
     async with SmtpSink() as smtp:
         first = await nodes.start(AURA_LEASE_SECONDS="4", **mail_settings(smtp))
-        model.play(*(asks_for_mail() for _ in range(COUNT)))
+        model.play(*(mail_turn() for _ in range(COUNT)))
         clients = [Follower("메일", f"user{number}") for number in range(COUNT)]
         await asyncio.gather(*(client.read(first, of_type("hitl")) for client in clients))
         before = deadlines(redis_client)

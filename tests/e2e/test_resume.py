@@ -1,4 +1,4 @@
-"""A reader that comes back, to any node, gets the same events with the same ids: none missing, none twice (§3)."""
+"""A reader that resumes on any node receives the same events with the same ids, none missing or twice (CONTRACT §3)."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from tests.harness.service import headers
 TEXT = "결재 서류를 검토했습니다. 총 세 건이며, 모두 정상입니다. 감사합니다!"
 
 
-def back(frame: Frame) -> dict[str, str]:
+def resume_headers(frame: Frame) -> dict[str, str]:
     return headers(**{"Last-Event-ID": str(frame.id)})
 
 
-async def test_cut_after_every_event_of_a_run_that_has_ended(nodes: Nodes, model: ScriptedModelServer) -> None:
-    first, second = await nodes.pair()
+async def test_resume_after_every_event_of_an_ended_run(nodes: Nodes, model: ScriptedModelServer) -> None:
+    first, second = await nodes.start_pair()
     model.play(ScriptedTurn(tool_calls=[ScriptedCall(name="get_current_time")]), ScriptedTurn(text=TEXT))
     async with first.stream("검토") as stream:
         whole = await stream.rest()
     check(whole)
     raws = [frame.raw for frame in whole]
     for number, frame in enumerate(whole[:-1], start=1):
-        async with second.stream("검토", headers=back(frame)) as stream:
+        async with second.stream("검토", headers=resume_headers(frame)) as stream:
             assert [frame.raw for frame in await stream.rest()] == raws[number:]
     async with second.stream(method="GET") as stream:
         assert [frame.raw for frame in await stream.rest()] == raws
     assert len(model.requests) == 2
 
 
-async def test_cut_after_every_event_of_a_run_that_goes_on(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """The client changes the node after each event, while the run is under way on the first."""
-    pair = await nodes.pair()
+async def test_resume_after_every_event_of_a_running_run(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """The client switches the node after each event, while the run is executed on the first one."""
+    pair = await nodes.start_pair()
     model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
     seen: list[Frame] = []
     async with pair[0].stream("검토") as stream:
         seen.append(await stream.next())
     while not seen[-1].is_done:
         node = pair[len(seen) % 2]
-        async with node.stream("검토", headers=back(seen[-1])) as stream:
+        async with node.stream("검토", headers=resume_headers(seen[-1])) as stream:
             seen.append(await stream.next())
     check(seen)
     assert answer(seen) == TEXT
@@ -50,11 +50,11 @@ async def test_cut_after_every_event_of_a_run_that_goes_on(nodes: Nodes, model: 
     assert len(model.requests) == 1
 
 
-async def test_a_reader_on_another_node_sees_what_is_written(nodes: Nodes, model: ScriptedModelServer) -> None:
-    first, second = await nodes.pair()
+async def test_reader_on_another_node_receives_the_live_events(nodes: Nodes, model: ScriptedModelServer) -> None:
+    first, second = await nodes.start_pair()
     pieces = [f"조각 {number} " for number in range(8)]
     model.play(ScriptedTurn(text=pieces, delay_ms=20))
-    model.pace = 1.0  # the fixture's plays at once
+    model.pace = 1.0  # the fixture removes all delays
     async with first.stream("검토") as here:
         start = await here.next()
         async with second.stream(method="GET", params={"sessionId": start["sessionId"]}) as there:
@@ -64,7 +64,7 @@ async def test_a_reader_on_another_node_sees_what_is_written(nodes: Nodes, model
     assert [frame.raw for frame in frames] == [frame.raw for frame in whole]
 
 
-async def test_an_unknown_id_starts_nothing(nodes: Nodes, model: ScriptedModelServer) -> None:
+async def test_unknown_last_event_id_starts_no_run(nodes: Nodes, model: ScriptedModelServer) -> None:
     node = await nodes.start()
     async with node.stream("없는 실행", headers=headers(**{"Last-Event-ID": "1706156400123"})) as stream:
         frames = await stream.rest()
@@ -73,8 +73,8 @@ async def test_an_unknown_id_starts_nothing(nodes: Nodes, model: ScriptedModelSe
     assert model.requests == []
 
 
-async def test_the_same_idempotency_key_on_another_node_attaches(nodes: Nodes, model: ScriptedModelServer) -> None:
-    first, second = await nodes.pair()
+async def test_idempotency_key_attaches_on_another_node(nodes: Nodes, model: ScriptedModelServer) -> None:
+    first, second = await nodes.start_pair()
     model.play(ScriptedTurn(text=TEXT))
     keyed = headers(**{"Idempotency-Key": "key-1"})
     async with first.stream("검토", headers=keyed) as stream:

@@ -1,4 +1,4 @@
-"""SIGTERM: no new runs, the open streams end with the word to come back, others go on at once (§2.3)."""
+"""SIGTERM: the node refuses new runs, open streams end with `retry:`, other nodes take over at once (CONTRACT §2.3)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
+from tests.e2e.mail import BlockedSmtp, mail_settings, mail_turn
 from tests.e2e.test_storage import NodesOn
-from tests.e2e.two_runs import DONE, TEXT, two_runs
+from tests.e2e.two_runs import DONE, TEXT, start_two_runs
 from tests.harness.clients import client, collected, events, token
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import StreamReader, answer, check, types
@@ -27,8 +27,8 @@ from tests.harness.service import Client
 from tests.harness.waiting import eventually
 
 
-async def sent_away(client: Follower, stream: StreamReader) -> None:
-    """The stream ends with the comment frame that says when to come back, and without `[DONE]`."""
+async def expect_drain(client: Follower, stream: StreamReader) -> None:
+    """The stream must end with the frame that requests a reconnect (`retry: 1000`), and without `[DONE]`."""
     with pytest.raises(StopAsyncIteration):
         await client.collect(stream)
     assert not client.is_done
@@ -38,12 +38,12 @@ async def sent_away(client: Follower, stream: StreamReader) -> None:
     assert stream.last.id is None
 
 
-async def test_streams_move_to_the_other_node(
+async def test_streams_continue_on_another_node_after_sigterm(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp))
-        async with two_runs(first, model) as runs:
+        first, second = await nodes.start_pair(**mail_settings(smtp))
+        async with start_two_runs(first, model) as runs:
             model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
             first.terminate()
             await eventually(lambda: first.logged("server.stopping"))
@@ -54,28 +54,28 @@ async def test_streams_move_to_the_other_node(
             assert stream.response.status_code == 503
             assert int(stream.response.headers["retry-after"]) >= 1
             assert types(refused) == ["error", "end", "[DONE]"]
-            await sent_away(runs.waiting, runs.approval)
-            await sent_away(runs.writing, runs.report)
+            await expect_drain(runs.waiting, runs.approval)
+            await expect_drain(runs.writing, runs.report)
         await runs.writing.read(second)
         assert await first.wait_for_exit() == 0
         model.play(ScriptedTurn(text=DONE))
         await eventually(lambda: redis_client.pubsub_channels("hitl:channel:*"))
         assert await runs.approve(second) == 200
         await runs.waiting.read(second)
-        runs.both_whole()
+        runs.check_both_completed()
         assert len(smtp.messages) == 1
-        assert len(model.requests) == 4  # the answer was gone on with, once
+        assert len(model.requests) == 4  # the answer was continued once
 
 
-async def test_a_waiting_run_moves_without_waiting_for_the_lease(nodes: Nodes, model: ScriptedModelServer) -> None:
+async def test_draining_node_hands_a_waiting_run_over_at_once(nodes: Nodes, model: ScriptedModelServer) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp), AURA_LEASE_SECONDS=600)
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        first, second = await nodes.start_pair(**mail_settings(smtp), AURA_LEASE_SECONDS=600)
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
             first.terminate()
-            await sent_away(client, stream)
+            await expect_drain(client, stream)
         await eventually(lambda: second.logged("run.taken_over"))
         await second.decide("approve", hitl["requestId"])
         await client.read(second)
@@ -84,11 +84,11 @@ async def test_a_waiting_run_moves_without_waiting_for_the_lease(nodes: Nodes, m
         assert answer(client.seen) == DONE
 
 
-async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """Its result is committed before the node leaves, so nobody is asked whether it happened."""
-    async with HeldSmtp() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp), AURA_DRAIN_SECONDS=5)
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+async def test_running_tool_finishes_before_the_node_exits(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """Its result is committed before the node exits, so that no approver is asked about an unknown outcome."""
+    async with BlockedSmtp() as smtp:
+        first, second = await nodes.start_pair(**mail_settings(smtp), AURA_DRAIN_SECONDS=5)
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         async with first.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
@@ -97,7 +97,7 @@ async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelSer
             first.terminate()
             await eventually(lambda: first.logged("server.stopping"))
             smtp.unblocked.set()
-            await sent_away(client, stream)
+            await expect_drain(client, stream)
         await client.read(second)
         assert await first.wait_for_exit() == 0
         check(client.seen)
@@ -106,44 +106,47 @@ async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelSer
         assert len(smtp.messages) == 1
 
 
-class ProxyClient(Client):
-    """A client of whatever is at an address."""
+class AddressClient(Client):
+    """A client of the server at an address, which may change."""
 
     def __init__(self, url: str) -> None:
         limits = httpx2.Limits(max_connections=None)
         self.client = httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(60, pool=None), limits=limits)
 
 
+async def follow(follower: Follower, node: Client) -> None:
+    """Read to the end of the run; reconnect whenever the stream ends early."""
+    while not follower.is_done:
+        with contextlib.suppress(StopAsyncIteration):
+            try:
+                await follower.read(node)
+            except httpx2.RemoteProtocolError as error:
+                # A kept-alive connection was closed just when it was used again.
+                assert "without sending a response" in str(error)  # noqa: PT017 - otherwise it is retried
+
+
+async def ask(url: str, user: str) -> str:
+    """Execute a prompt with the client of `aura ask`; returns the answer."""
+    async with client(url, token=token(user)) as terminal:
+        received = events(await collected(terminal.run("보고서")))
+    return "".join(event.fields["content"] for event in received if event.type == "content")
+
+
 async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """Both nodes, one after the other, behind one address, while 100 answers stream, some of them to `aura ask`: every
-    client ends with the whole answer and sees no more than a reconnect."""
+    """Both nodes behind one address are restarted one after the other while 100 answers stream, 10 of them to the
+    client of `aura ask`: every client receives the complete answer, and sees only reconnects."""
     browsers, terminals = 90, 10
     count = browsers + terminals
-    first, second = await nodes.pair(AURA_DRAIN_SECONDS=0.5)
+    first, second = await nodes.start_pair(AURA_DRAIN_SECONDS=0.5)
     model.pace = 1.0
     model.play(*(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=100) for _ in range(4 * count)))
     followers = [Follower("보고서", f"user{number}", idempotency_key="once") for number in range(browsers)]
     async with Relay("127.0.0.1", first.port) as address, AsyncExitStack() as opened:
         url = f"http://127.0.0.1:{address.port}"
-        proxied = ProxyClient(url)
+        proxied = AddressClient(url)
         await opened.enter_async_context(proxied.client)
-
-        async def follow(follower: Follower) -> None:
-            while not follower.is_done:
-                with contextlib.suppress(StopAsyncIteration):
-                    try:
-                        await follower.read(proxied)
-                    except httpx2.RemoteProtocolError as error:
-                        # A kept connection was closed in the very moment in which it was used again.
-                        assert "without sending a response" in str(error)  # noqa: PT017 - else it is tried again
-
-        async def ask(number: int) -> str:
-            async with client(url, token=token(f"asker{number}")) as terminal:
-                got = events(await collected(terminal.run("보고서")))
-            return "".join(event.fields["content"] for event in got if event.type == "content")
-
-        following = asyncio.gather(*(follow(follower) for follower in followers))
-        asking = asyncio.gather(*(ask(number) for number in range(terminals)))
+        follower_task = asyncio.gather(*(follow(follower, proxied) for follower in followers))
+        ask_task = asyncio.gather(*(ask(url, f"terminal{number}") for number in range(terminals)))
         await model.wait_for_requests(count)
         address.target = ("127.0.0.1", second.port)
         first.terminate()
@@ -152,38 +155,38 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
         address.target = ("127.0.0.1", again.port)
         second.terminate()
         async with asyncio.timeout(60):
-            answers = await asking
-            await following
+            answers = await ask_task
+            await follower_task
         assert await second.wait_for_exit() == 0
     await model.wait_until_idle()
-    model._queue.clear()
+    model.clear()
     assert answers == [TEXT] * terminals
     for follower in followers:
         check(follower.seen)
         assert answer(follower.seen) == TEXT
 
 
-async def test_a_node_with_nothing_under_way_ends(nodes: Nodes) -> None:
+async def test_idle_node_exits_on_sigterm(nodes: Nodes) -> None:
     node = await nodes.start()
     node.terminate()
     assert await node.wait_for_exit() == 0
 
 
-async def test_interrupt_ends_as_terminate_does(nodes: Nodes) -> None:
+async def test_sigint_exits_as_sigterm(nodes: Nodes) -> None:
     node = await nodes.start()
     node.signal(signal.SIGINT)
     assert await node.wait_for_exit() == 0
 
 
-async def test_it_ends_although_redis_hangs(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
+async def test_node_exits_while_redis_hangs(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
     with RedisServer() as server:
         async with SmtpSink() as smtp:
             node = await nodes_on(server.url).start(**mail_settings(smtp), AURA_REDIS_TIMEOUT_SECONDS=0.5)
-            async with two_runs(node, model) as runs:
+            async with start_two_runs(node, model) as runs:
                 server.pause()
                 model.release()
                 node.terminate()
-                await sent_away(runs.waiting, runs.approval)
-                await sent_away(runs.writing, runs.report)
+                await expect_drain(runs.waiting, runs.approval)
+                await expect_drain(runs.writing, runs.report)
                 assert await node.wait_for_exit() == 0
             server.resume()

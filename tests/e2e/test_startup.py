@@ -1,4 +1,4 @@
-"""What stops the start says so in one line that names it, and the exit code is not 0. The command itself runs."""
+"""An error at the start is reported in one line that names its cause, with an exit code other than 0."""
 
 from __future__ import annotations
 
@@ -34,19 +34,23 @@ from tests.harness.waiting import eventually
     ],
 )
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
-async def test_a_wrong_setting(nodes: Nodes, wrong: dict[str, Any], named: str, arguments: tuple[str, ...]) -> None:
-    await refuses(nodes, named, *arguments, **wrong)
+async def test_invalid_setting_stops_the_start(
+    nodes: Nodes, wrong: dict[str, Any], named: str, arguments: tuple[str, ...]
+) -> None:
+    await expect_start_failure(nodes, named, *arguments, **wrong)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
-async def test_a_taken_port(nodes: Nodes, arguments: tuple[str, ...]) -> None:
+async def test_port_in_use_stops_the_start(nodes: Nodes, arguments: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        await refuses(nodes, str(port), *arguments, port=port)
+        await expect_start_failure(nodes, str(port), *arguments, port=port)
 
 
-async def refuses(nodes: Nodes, named: str, *arguments: str, port: int | None = None, **environment: Any) -> None:
-    node = nodes.prepare(*arguments, port=port, **environment)
+async def expect_start_failure(
+    nodes: Nodes, named: str, *arguments: str, port: int | None = None, **environment: Any
+) -> None:
+    node = nodes.create(*arguments, port=port, **environment)
     node.start()
     try:
         assert await node.wait_for_exit() not in (0, None)
@@ -57,21 +61,21 @@ async def refuses(nodes: Nodes, named: str, *arguments: str, port: int | None = 
         await node.client.aclose()
 
 
-async def test_it_starts_before_redis_does(nodes: Nodes) -> None:
-    """It lives, is not ready, and takes runs as soon as Redis is there."""
+async def test_node_starts_before_redis_and_becomes_ready_after_it(nodes: Nodes) -> None:
+    """The node is alive but not ready, and becomes ready as soon as Redis is available."""
     with RedisServer() as server:
         server.kill()
-        node = nodes.prepare(REDIS_URL=server.url)
+        node = nodes.create(REDIS_URL=server.url)
         node.start()
         nodes.started.append(node)
         await nodes.stack.enter_async_context(node.client)
         nodes.stack.push_async_exit(node.__aexit__)
 
-        def lives() -> bool:
+        def accepts_connections() -> bool:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", node.port)) == 0
 
-        await eventually(lives)
+        await eventually(accepts_connections)
         assert (await node.client.get("/health")).status_code == 200
         assert (await node.client.get("/ready")).status_code == 503
         server.restart(keep_data=False)
@@ -79,8 +83,8 @@ async def test_it_starts_before_redis_does(nodes: Nodes) -> None:
             await node.ready()
 
 
-async def test_the_command_itself(redis_server: RedisServer) -> None:
-    """Not forked: `python -m app serve`, as in a container."""
+async def test_command_runs_without_the_fork_server(redis_server: RedisServer) -> None:
+    """`python -m app serve`, as in a container."""
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -89,7 +93,7 @@ async def test_the_command_itself(redis_server: RedisServer) -> None:
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis_server.port),
     }
-    process = subprocess.Popen(  # noqa: ASYNC220 - it only starts it
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting a process is quick
         [sys.executable, "-m", "app", "serve", "--bind", f"127.0.0.1:{port}"],
         cwd=ROOT,
         env=environment,

@@ -1,4 +1,4 @@
-"""Redis restarts, hangs, loses its data, or its answers get lost: runs pause and go on, or end with a clear error."""
+"""Redis restarts, hangs or loses its data, or its replies are lost: runs pause and continue, or end with an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from app.redis import scripts
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import asks_for_mail, mail_settings
-from tests.e2e.two_runs import APPROVER, DONE, TEXT, two_runs
+from tests.e2e.mail import mail_settings, mail_turn
+from tests.e2e.two_runs import APPROVER, DONE, TEXT, start_two_runs
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import Frame, answer, check, types
 from tests.harness.process import ServeProcess
@@ -27,19 +27,19 @@ from tests.harness.stored import read_checkpoints
 from tests.harness.waiting import eventually
 
 BOUND_SECONDS = 10
-"""What is bounded to a few seconds, on a machine that has much else to do."""
+"""The limit for what takes a few seconds at most; it is long because the machine may be loaded."""
 
 NodesOn = Callable[[str], Nodes]
 
 
 @pytest.fixture
-def durable() -> Iterator[RedisServer]:
+def durable_redis() -> Iterator[RedisServer]:
     with RedisServer(persistent=True) as server:
         yield server
 
 
-async def posted(node: ServeProcess, prompt: str) -> list[Frame]:
-    """A prompt, posted again for as long as the node says 503."""
+async def post_until_accepted(node: ServeProcess, prompt: str) -> list[Frame]:
+    """Post a prompt, and repeat it while the node answers 503; returns the frames."""
     while True:
         async with node.stream(prompt) as stream:
             frames = await stream.rest()
@@ -47,8 +47,8 @@ async def posted(node: ServeProcess, prompt: str) -> list[Frame]:
             return frames
 
 
-async def refused(node: ServeProcess, prompt: str = "저장소") -> None:
-    """A new prompt gets a 503 that says so, in a bounded time."""
+async def expect_refusal(node: ServeProcess, prompt: str = "저장소") -> None:
+    """Post a prompt, which must be refused with 503 and `StorageUnavailable` within `BOUND_SECONDS`."""
     async with asyncio.timeout(BOUND_SECONDS), node.stream(prompt) as stream:
         frames = await stream.rest()
     assert stream.response.status_code == 503
@@ -57,73 +57,75 @@ async def refused(node: ServeProcess, prompt: str = "저장소") -> None:
 
 
 @pytest.mark.parametrize("lease_seconds", [2, 10])
-async def test_redis_restarts_with_its_data_in_the_middle(
-    nodes_on: NodesOn, durable: RedisServer, model: ScriptedModelServer, lease_seconds: int
+async def test_redis_restart_with_its_data_loses_nothing(
+    nodes_on: NodesOn, durable_redis: RedisServer, model: ScriptedModelServer, lease_seconds: int
 ) -> None:
     async with SmtpSink() as smtp:
-        node = await nodes_on(durable.url).start(**mail_settings(smtp), AURA_LEASE_SECONDS=lease_seconds)
-        async with two_runs(node, model) as runs:
-            durable.kill()
+        node = await nodes_on(durable_redis.url).start(**mail_settings(smtp), AURA_LEASE_SECONDS=lease_seconds)
+        async with start_two_runs(node, model) as runs:
+            durable_redis.kill()
             model.release()
-            await refused(node)
+            await expect_refusal(node)
             assert (await node.client.get("/ready")).status_code == 503
             assert (await node.client.get("/health")).status_code == 200
-            durable.restart(keep_data=True)
+            durable_redis.restart(keep_data=True)
             await runs.writing.collect(runs.report)
             async with asyncio.timeout(5):
                 await node.ready()
             model.play(ScriptedTurn(text=DONE))
-            with redis.Redis.from_url(durable.url, decode_responses=True) as client:
+            with redis.Redis.from_url(durable_redis.url, decode_responses=True) as client:
                 await eventually(lambda: client.pubsub_channels("hitl:channel:*"))
             assert await runs.approve() == 200
             await runs.waiting.collect(runs.approval)
-        runs.both_whole()
+        runs.check_both_completed()
         assert len(smtp.messages) == 1
         assert len(model.requests) == 3
 
 
-async def test_redis_hangs(nodes_on: NodesOn, durable: RedisServer, model: ScriptedModelServer) -> None:
-    """It accepts and does not answer: runs pause, streams get heartbeats, requests an answer in a bounded time."""
+async def test_hanging_redis_pauses_runs_and_refuses_requests(
+    nodes_on: NodesOn, durable_redis: RedisServer, model: ScriptedModelServer
+) -> None:
+    """Runs pause, streams get heartbeats, and requests are answered within a limited time."""
     async with SmtpSink() as smtp:
-        node = await nodes_on(durable.url).start(
+        node = await nodes_on(durable_redis.url).start(
             **mail_settings(smtp),
             AURA_LEASE_SECONDS=10,
             AURA_HEARTBEAT_SECONDS=0.5,
             AURA_REDIS_TIMEOUT_SECONDS=0.5,
         )
-        async with two_runs(node, model) as runs:
-            durable.pause()
+        async with start_two_runs(node, model) as runs:
+            durable_redis.pause()
             paused_at = time.monotonic()
             model.release()
-            await refused(node)
+            await expect_refusal(node)
             async with asyncio.timeout(BOUND_SECONDS):
                 response = await node.decide("approve", runs.hitl["requestId"], as_=headers(APPROVER))
                 assert response.status_code == 503
                 assert response.json()["errorCode"] == "E5002"
-                await runs.heartbeats()
-            while time.monotonic() - paused_at < 2.5:  # longer than any answer is waited for
-                await runs.report.any()  # a heartbeat
-            durable.resume()
+                await runs.expect_heartbeats()
+            while time.monotonic() - paused_at < 2.5:  # longer than any command waits for its reply
+                await runs.report.any()  # reads a heartbeat
+            durable_redis.resume()
             await runs.finish(15)
         assert not node.logged("node.lease_lost")
         assert len(smtp.messages) == 1
-        # What was refused does not go on: it was not begun, or, where its creation had reached Redis, it was cancelled.
-        with redis.Redis.from_url(durable.url, decode_responses=True) as client:
+        # A refused run was not created; or, where its creation had reached Redis, it was cancelled.
+        with redis.Redis.from_url(durable_redis.url, decode_responses=True) as client:
             ended = (["done", "done"], ["cancelled", "done", "done"])
             await eventually(lambda: sorted(checkpoint["state"] for checkpoint in read_checkpoints(client)) in ended)
 
 
-async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
-    """The streams of what was lost end with a clear error; the node takes new runs."""
-    with RedisServer() as volatile:
+async def test_redis_data_loss_ends_the_runs_with_an_error(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
+    """The streams of the lost runs end with an error; the node accepts new runs."""
+    with RedisServer() as volatile_redis:
         async with SmtpSink() as smtp:
-            first, second = await nodes_on(volatile.url).pair(**mail_settings(smtp))
+            first, second = await nodes_on(volatile_redis.url).start_pair(**mail_settings(smtp))
             other = Follower("메일", APPROVER)
-            async with two_runs(first, model) as runs:
+            async with start_two_runs(first, model) as runs:
                 async with second.stream(method="GET", headers=headers(APPROVER)) as elsewhere:
                     await other.collect(elsewhere, of_type("hitl"))
-                    volatile.kill()
-                    volatile.restart(keep_data=False)
+                    volatile_redis.kill()
+                    volatile_redis.restart(keep_data=False)
                     async with asyncio.timeout(10):
                         await asyncio.gather(
                             runs.writing.collect(runs.report),
@@ -137,12 +139,12 @@ async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServe
                 assert follower.seen[-2]["status"] == "failed"
             await eventually(lambda: first.logged("node.lease_lost"))
             assert await runs.approve() == 404
-            await model.wait_until_idle()  # the model's turn was let go
+            await model.wait_until_idle()  # the request to the model was cancelled
             model.play(ScriptedTurn(text="새로"))
             async with asyncio.timeout(3):
-                frames = await posted(first, "새로")
+                frames = await post_until_accepted(first, "새로")
             assert answer(frames) == "새로"
-            with redis.Redis.from_url(volatile.url, decode_responses=True) as client:
+            with redis.Redis.from_url(volatile_redis.url, decode_responses=True) as client:
                 assert len(client.keys("checkpoint:*")) == 1
                 assert len(client.keys("aura:*events*")) == 1
 
@@ -153,7 +155,7 @@ def sha(script: str) -> bytes:
 
 @pytest.mark.parametrize("how", ["close", "silence"])
 @pytest.mark.parametrize("script", ["CREATE", "COMMIT"])
-async def test_a_lost_answer_duplicates_nothing(
+async def test_lost_reply_duplicates_nothing(
     nodes_on: NodesOn,
     redis_server: RedisServer,
     redis_client: redis.Redis,
@@ -164,7 +166,7 @@ async def test_a_lost_answer_duplicates_nothing(
     async with RedisProxy(redis_server.port) as proxy:
         node = await nodes_on(proxy.url).start()
         model.play(ScriptedTurn(text="처음"))
-        await Follower("처음", "user9").read(node)  # the scripts are loaded
+        await Follower("처음", "user9").read(node)  # loads the scripts
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
         proxy.drop_replies(sha(getattr(scripts, script)), how=how)  # type: ignore[arg-type]
         client = Follower("보고서")
@@ -178,15 +180,15 @@ async def test_a_lost_answer_duplicates_nothing(
         assert len(model.requests) == 2
 
 
-async def test_a_run_whose_creation_was_never_answered_is_no_zombie(
+async def test_run_whose_creation_reply_was_lost_exists_once(
     nodes_on: NodesOn, redis_server: RedisServer, redis_client: redis.Redis, model: ScriptedModelServer
 ) -> None:
-    """The client was told 503, so it asks again: that is one run, not two, and none that nobody carries."""
+    """The client was answered 503 and repeats its request: there is one run, and no run without an owner."""
     async with RedisProxy(redis_server.port) as proxy:
         node = await nodes_on(proxy.url).start(AURA_LEASE_SECONDS=10)
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)
-        proxy.drop_replies(sha(scripts.CREATE), times=2)  # the driver tries twice
+        proxy.drop_replies(sha(scripts.CREATE), times=2)  # the client library sends the command twice
         keyed = headers(**{"Idempotency-Key": "key-1"})
         model.play(ScriptedTurn(text=TEXT))
         async with node.stream("보고서", headers=keyed) as stream:
@@ -201,23 +203,23 @@ async def test_a_run_whose_creation_was_never_answered_is_no_zombie(
         await eventually(lambda: len(redis_client.keys("checkpoint:{user1}:*")) == 1, 5)
 
 
-async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
+async def test_node_disconnected_from_redis_loses_its_runs_and_keeps_its_clients(
     nodes_on: NodesOn, redis_server: RedisServer, redis_client: redis.Redis, model: ScriptedModelServer
 ) -> None:
-    """Its connection to Redis hangs, the other node's does not: the other goes on with the run."""
+    """Its connection to Redis hangs, the other node's does not: the other node takes the run over."""
     async with RedisProxy(redis_server.port) as proxy, SmtpSink() as smtp:
-        cut = await nodes_on(proxy.url).start(**mail_settings(smtp), AURA_HEARTBEAT_SECONDS=1)
-        whole = await nodes_on(redis_server.url).start(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        disconnected_node = await nodes_on(proxy.url).start(**mail_settings(smtp), AURA_HEARTBEAT_SECONDS=1)
+        connected_node = await nodes_on(redis_server.url).start(**mail_settings(smtp))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
-        async with cut.stream("메일") as stream:
+        async with disconnected_node.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
             proxy.cut()
-            await eventually(lambda: cut.logged("node.lease_lost"), 3)
-            await eventually(lambda: whole.logged("run.taken_over"), 4)
-            assert (await whole.decide("approve", hitl["requestId"])).status_code == 200
-            await eventually(lambda: whole.logged("run.ended"), 5)
-            assert (await cut.client.get("/ready")).status_code == 503
+            await eventually(lambda: disconnected_node.logged("node.lease_lost"), 3)
+            await eventually(lambda: connected_node.logged("run.taken_over"), 4)
+            assert (await connected_node.decide("approve", hitl["requestId"])).status_code == 200
+            await eventually(lambda: connected_node.logged("run.ended"), 5)
+            assert (await disconnected_node.client.get("/ready")).status_code == 503
             proxy.mend()
             async with asyncio.timeout(10):
                 await client.collect(stream)
@@ -225,11 +227,11 @@ async def test_a_node_that_is_cut_off_stops_while_its_clients_stay(
         assert answer(client.seen) == DONE
         assert len(smtp.messages) == 1
         async with asyncio.timeout(5):
-            await cut.ready()
-        # Its Pub/Sub line is well again: a decision through the other node is heard.
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+            await disconnected_node.ready()
+        # Its Pub/Sub connection works again: it receives a decision that the other node published.
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
-        async with cut.stream("메일") as stream:
+        async with disconnected_node.stream("메일") as stream:
             hitl = await client.collect(stream, of_type("hitl"))
-            await whole.decide("approve", hitl["requestId"])
+            await connected_node.decide("approve", hitl["requestId"])
             await client.collect(stream)

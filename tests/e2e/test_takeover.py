@@ -1,4 +1,4 @@
-"""The owner of a run is killed, at any moment: another goes on with it, nothing is lost, nothing happens twice."""
+"""The owner of a run is killed or suspended: another node continues the run, without lost or repeated effects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import HeldSmtp, asks_for_mail, mail_settings
+from tests.e2e.mail import BlockedSmtp, mail_settings, mail_turn
 from tests.harness.follow import CONNECTION_ERRORS, Follower, of_type
 from tests.harness.frames import answer, check, types
 from tests.harness.process import ServeProcess
@@ -26,8 +26,8 @@ TEXT = "분기 보고서를 정리했습니다. 매출은 12% 늘었고, 비용�
 DONE = "메일을 보냈습니다."
 
 
-async def taken_over(node: ServeProcess) -> None:
-    """How soon it is, `aura chaos` measures."""
+async def wait_for_takeover(node: ServeProcess) -> None:
+    """Wait until the node has taken over a run; `aura chaos` measures how long that takes."""
     await eventually(lambda: node.logged("run.taken_over"))
 
 
@@ -36,15 +36,17 @@ def deadline(client: redis.Redis) -> float:
     return float(json.loads(str(client.get(key)))["deadline_at"])
 
 
-async def test_while_it_waits_for_approval(nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis) -> None:
+async def test_waiting_run_is_taken_over_and_approved(
+    nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        first, second = await nodes.start_pair(**mail_settings(smtp))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         before = deadline(redis_client)
         first.kill()
-        await taken_over(second)
+        await wait_for_takeover(second)
         await eventually(lambda: redis_client.pubsub_channels("hitl:channel:*"))
         assert deadline(redis_client) == before
         assert hitl["expiresAt"] == int(before)
@@ -56,13 +58,13 @@ async def test_while_it_waits_for_approval(nodes: Nodes, model: ScriptedModelSer
         assert len(smtp.messages) == 1
 
 
-async def test_the_deadline_passes_while_nobody_lives(
+async def test_deadline_that_passes_without_any_node_times_the_run_out(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with SmtpSink() as smtp:
         settings = {**mail_settings(smtp), "HITL_TIMEOUT_SECONDS": 1}
         first = await nodes.start(**settings)
-        model.play(asks_for_mail())
+        model.play(mail_turn())
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         first.kill()
@@ -74,27 +76,27 @@ async def test_the_deadline_passes_while_nobody_lives(
         assert smtp.messages == []
 
 
-def by_the_main_service(client: redis.Redis, request_id: str) -> None:
+def decide_as_main_service(client: redis.Redis, request_id: str) -> None:
     request = json.loads(str(client.get(f"hitl:request:{request_id}")))
     request |= {"status": "approved", "approvedBy": "user1", "approvedAt": int(time.time() * 1000)}
     client.set(f"hitl:request:{request_id}", json.dumps(request), ex=1800)
-    by_signal(client, request_id)
+    decide_by_signal(client, request_id)
 
 
-def by_signal(client: redis.Redis, request_id: str) -> None:
+def decide_by_signal(client: redis.Redis, request_id: str) -> None:
     session_id = json.loads(str(client.get(f"hitl:request:{request_id}")))["sessionId"]
     signal = {"type": "approval", "requestId": request_id, "status": "approved", "timestamp": int(time.time())}
     client.set(f"hitl:signal:{session_id}", json.dumps(signal), ex=300)
     client.publish(f"hitl:channel:{session_id}", json.dumps(signal))
 
 
-@pytest.mark.parametrize("decide", [by_the_main_service, by_signal])
-async def test_a_decision_made_while_nobody_lived_is_honoured(
+@pytest.mark.parametrize("decide", [decide_as_main_service, decide_by_signal])
+async def test_decision_made_without_any_node_is_applied(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, decide: Callable[[redis.Redis, str], None]
 ) -> None:
     async with SmtpSink() as smtp:
         first = await nodes.start(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         first.kill()
@@ -107,47 +109,55 @@ async def test_a_decision_made_while_nobody_lived_is_honoured(
         assert len(smtp.messages) == 1
 
 
-async def test_before_the_model_has_said_a_word(nodes: Nodes, model: ScriptedModelServer) -> None:
-    first, second = await nodes.pair()
+async def test_takeover_before_the_first_chunk_repeats_the_model_request(
+    nodes: Nodes, model: ScriptedModelServer
+) -> None:
+    first, second = await nodes.start_pair()
     model.play(ScriptedTurn(text=TEXT, hang_after=0), ScriptedTurn(text=TEXT))
     client = Follower("보고서")
     await client.read(first, of_type("thought"))
     await model.wait_for_requests(1)
     first.kill()
-    await taken_over(second)
+    await wait_for_takeover(second)
     await client.read(second)
     check(client.seen)
     assert answer(client.seen) == TEXT
     assert model.requests[1]["messages"] == model.requests[0]["messages"]
 
 
-@pytest.mark.parametrize("again", ["goes on", "repeats some", "repeats all"])
-async def test_in_the_middle_of_an_answer(nodes: Nodes, model: ScriptedModelServer, again: str) -> None:
-    """The text that clients have stays; the model is asked to go on from it; what it repeats is dropped."""
-    first, second = await nodes.pair()
+@pytest.mark.parametrize("repetition", ["goes on", "repeats some", "repeats all"])
+async def test_takeover_during_an_answer_continues_its_text(
+    nodes: Nodes, model: ScriptedModelServer, repetition: str
+) -> None:
+    """The streamed text is kept, the model is requested to continue it, and repeated text is dropped."""
+    first, second = await nodes.start_pair()
     model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
     client = Follower("보고서")
     async with first.stream("보고서") as stream:
         while len(answer(client.seen)) < 40:
             await client.collect(stream, of_type("content"))
-        had = answer(client.seen)
-        rest = {"goes on": TEXT[len(had) :], "repeats some": TEXT[len(had) - 20 :], "repeats all": TEXT}[again]
-        # A list goes out as it is: the scripted server would otherwise cut off what the client has.
+        received_text = answer(client.seen)
+        rest = {
+            "goes on": TEXT[len(received_text) :],
+            "repeats some": TEXT[len(received_text) - 20 :],
+            "repeats all": TEXT,
+        }[repetition]
+        # A list is sent unchanged; a plain text would be shortened by the scripted server's own continuation.
         model.play(ScriptedTurn(text=[""] + [rest[i : i + 3] for i in range(0, len(rest), 3)]))
         first.kill()
         with pytest.raises(CONNECTION_ERRORS):
             await client.collect(stream)
-    assert had == TEXT[:40]
-    await taken_over(second)
+    assert received_text == TEXT[:40]
+    await wait_for_takeover(second)
     await client.read(second)
     check(client.seen)
     assert answer(client.seen) == TEXT
-    assert had in [message["content"] for message in model.requests[1]["messages"]]
+    assert received_text in [message["content"] for message in model.requests[1]["messages"]]
     assert types(client.seen).count("start") == 1
 
 
-class HeldGitHub:
-    """Answers nothing to the first request until it is let go; keeps all of them."""
+class BlockedGitHub:
+    """Records all requests, and blocks the first one until `unblocked` is set."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -164,11 +174,11 @@ class HeldGitHub:
         await answer.json(200, [] if request.path.endswith("/files") else pull)
 
 
-async def test_in_the_middle_of_an_idempotent_tool(nodes: Nodes, model: ScriptedModelServer) -> None:
-    github = HeldGitHub()
+async def test_takeover_during_an_idempotent_tool_runs_it_again(nodes: Nodes, model: ScriptedModelServer) -> None:
+    github = BlockedGitHub()
     async with github.http as http:
         settings = {"GITHUB_TOKEN": "ghp_0123456789abcdef", "GITHUB_API_URL": http.origin}
-        first, second = await nodes.pair(**settings)
+        first, second = await nodes.start_pair(**settings)
         arguments = {"owner": "dwp", "repo": "aura", "number": 42}
         model.play(
             ScriptedTurn(tool_calls=[ScriptedCall(name="github_get_pr", arguments=arguments, id="call_pr")]),
@@ -178,7 +188,7 @@ async def test_in_the_middle_of_an_idempotent_tool(nodes: Nodes, model: Scripted
         await client.read(first, lambda frame: frame.type == "tool_execution" and frame["status"] == "executing")
         await eventually(lambda: github.requests)
         first.kill()
-        await taken_over(second)
+        await wait_for_takeover(second)
         await client.read(second)
     check(client.seen)
     runs = [frame["status"] for frame in client.seen if frame.type == "tool_execution"]
@@ -190,29 +200,29 @@ async def test_in_the_middle_of_an_idempotent_tool(nodes: Nodes, model: Scripted
 
 
 @pytest.mark.parametrize("verdict", ["approve", "reject"])
-async def test_in_the_middle_of_a_tool_that_must_not_run_twice(
+async def test_takeover_during_a_non_idempotent_tool_asks_the_approver(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, verdict: str
 ) -> None:
-    """Nobody knows whether the mail went out: a person is asked, and told why."""
-    async with HeldSmtp() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp))
-        model.play(asks_for_mail(), *([ScriptedTurn(text=DONE)] if verdict == "approve" else []))
+    """It is unknown whether the mail was sent: the approver is asked again, with the reason."""
+    async with BlockedSmtp() as smtp:
+        first, second = await nodes.start_pair(**mail_settings(smtp))
+        model.play(mail_turn(), *([ScriptedTurn(text=DONE)] if verdict == "approve" else []))
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         await first.decide("approve", hitl["requestId"])
         await smtp.wait_for_messages(1)
         first.kill()
         smtp.unblocked.set()
-        await taken_over(second)
-        asked = await client.read(second, of_type("hitl"))
-        assert asked["requestId"] != hitl["requestId"]
-        assert asked["outcomeUnknown"] is True
-        assert asked["message"] != hitl["message"]
-        assert asked["expiresAt"] > hitl["expiresAt"] - 1
-        assert asked["context"] == hitl["context"]
+        await wait_for_takeover(second)
+        second_hitl = await client.read(second, of_type("hitl"))
+        assert second_hitl["requestId"] != hitl["requestId"]
+        assert second_hitl["outcomeUnknown"] is True
+        assert second_hitl["message"] != hitl["message"]
+        assert second_hitl["expiresAt"] > hitl["expiresAt"] - 1
+        assert second_hitl["context"] == hitl["context"]
         assert len(smtp.messages) == 1
-        assert (await second.decide("approve", hitl["requestId"])).status_code == 409  # that grant is used up
-        assert (await second.decide(verdict, asked["requestId"])).status_code == 200
+        assert (await second.decide("approve", hitl["requestId"])).status_code == 409  # that approval was used
+        assert (await second.decide(verdict, second_hitl["requestId"])).status_code == 200
         await client.read(second)
         check(client.seen)
         if verdict == "approve":
@@ -224,9 +234,9 @@ async def test_in_the_middle_of_a_tool_that_must_not_run_twice(
             assert client.seen[-2]["status"] == "rejected"
 
 
-async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: ScriptedModelServer) -> None:
-    """It believes that it still owns the run; its writes are refused, its readers see what the other wrote."""
-    first, second = await nodes.pair()
+async def test_resumed_former_owner_is_fenced(nodes: Nodes, model: ScriptedModelServer) -> None:
+    """It still assumes to own the run: its writes are refused, and its readers receive the new owner's events."""
+    first, second = await nodes.start_pair()
     model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))
     old, new = Follower("보고서"), Follower("보고서")
     async with first.stream("보고서") as stream:
@@ -234,11 +244,11 @@ async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: Scrip
             await old.collect(stream, of_type("content"))
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=5))
         first.pause()
-        await taken_over(second)
+        await wait_for_takeover(second)
         new.seen = list(old.seen)
         await model.wait_for_requests(2)
         await new.read(second, of_type("content"))
-        model.release()  # both turns go on: what the first node gets now it may not write
+        model.release()  # both turns continue; the first node must not write what it receives now
         first.resume()
         await asyncio.gather(old.collect(stream), new.read(second))
     for client in (old, new):
@@ -246,31 +256,31 @@ async def test_a_paused_owner_that_wakes_up_is_fenced(nodes: Nodes, model: Scrip
         assert answer(client.seen) == TEXT
     assert [frame.raw for frame in old.seen] == [frame.raw for frame in new.seen]
     assert first.logged("node.lease_lost")
-    # It begins anew under another name, and takes runs again.
+    # The node joins again under a new id, and accepts runs again.
     await first.ready()
     model.play(ScriptedTurn(text="다시"))
-    again = Follower("다시")
+    next_run = Follower("다시")
     await eventually(lambda: first.logged("node.lease_lost"))
     async with asyncio.timeout(30):
-        while not again.is_done:
-            again.seen.clear()
-            await again.read(first)
-            if again.seen[0].type == "error":
-                again.seen.clear()
-    assert answer(again.seen) == "다시"
+        while not next_run.is_done:
+            next_run.seen.clear()
+            await next_run.read(first)
+            if next_run.seen[0].type == "error":
+                next_run.seen.clear()
+    assert answer(next_run.seen) == "다시"
 
 
-async def test_a_paused_owner_of_a_waiting_run(
+async def test_resumed_former_owner_of_a_waiting_run_streams_the_new_owners_events(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with SmtpSink() as smtp:
-        first, second = await nodes.pair(**mail_settings(smtp))
-        model.play(asks_for_mail(), ScriptedTurn(text=DONE))
+        first, second = await nodes.start_pair(**mail_settings(smtp))
+        model.play(mail_turn(), ScriptedTurn(text=DONE))
         old = Follower("메일")
         async with first.stream("메일") as stream:
             hitl = await old.collect(stream, of_type("hitl"))
             first.pause()
-            await taken_over(second)
+            await wait_for_takeover(second)
             assert (await second.decide("approve", hitl["requestId"])).status_code == 200
             await eventually(lambda: second.logged("run.ended"))
             first.resume()

@@ -1,4 +1,4 @@
-"""A run's task in the Main Service goes on where the run does, and is told of the end whoever has to (§6)."""
+"""The agent task of a run (CONTRACT §6) continues after a takeover, and its end is reported after a kill."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from tests.e2e.conftest import Nodes
-from tests.e2e.mail import asks_for_mail, mail_settings
+from tests.e2e.mail import mail_settings, mail_turn
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import check
 from tests.harness.service import headers
 from tests.harness.waiting import eventually
 
 
-async def test_the_node_that_takes_a_run_over_goes_on_with_its_task(
+async def test_takeover_continues_the_agent_task(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with SmtpSink() as smtp, MainServiceStandIn() as main:
         settings = {**mail_settings(smtp), "MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
-        first, second = await nodes.pair(**settings)
-        model.play(asks_for_mail(), ScriptedTurn(text="보냈습니다."))
+        first, second = await nodes.start_pair(**settings)
+        model.play(mail_turn(), ScriptedTurn(text="보냈습니다."))
         client = Follower("메일")
         hitl = await client.read(first, of_type("hitl"))
         key = f"hitl:request:{hitl['requestId']}"
@@ -45,13 +45,13 @@ async def test_the_node_that_takes_a_run_over_goes_on_with_its_task(
         assert len(starts) == 1
 
 
-async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
+async def test_another_node_reports_the_end_after_a_kill(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with MainServiceStandIn() as main:
         main.unblocked.clear()
         settings = {"MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
-        first, second = await nodes.pair(**settings)
+        first, second = await nodes.start_pair(**settings)
         model.play(ScriptedTurn(text="안녕하세요"))
         client = Follower("인사")
         await client.read(first)

@@ -1,4 +1,4 @@
-"""Two runs that something happens to: one waits for a person, one is in the middle of an answer."""
+"""Two runs for tests of faults: one waits for an approval, the other is in the middle of its answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from tests.e2e.mail import asks_for_mail
+from tests.e2e.mail import mail_turn
 from tests.harness.follow import Follower, of_type
 from tests.harness.frames import Frame, StreamReader, answer, check
 from tests.harness.process import ServeProcess
@@ -22,7 +22,7 @@ APPROVER = "user2"
 
 @dataclass
 class TwoRuns:
-    """The model's answer goes on with `model.release()`; `finish` does what is left."""
+    """The two runs and their streams. `model.release()` continues the answer; `finish` completes both runs."""
 
     node: ServeProcess
     model: ScriptedModelServer
@@ -33,40 +33,40 @@ class TwoRuns:
     hitl: Frame
 
     async def approve(self, node: ServeProcess | None = None) -> int:
-        """The status of the answer."""
+        """Approve the waiting run; returns the HTTP status."""
         response = await (node or self.node).decide("approve", self.hitl["requestId"], as_=headers(APPROVER))
         return int(response.status_code)
 
-    async def heartbeats(self, count: int = 2) -> None:
-        """Each of the streams gets so many more, and nothing else."""
+    async def expect_heartbeats(self, count: int = 2) -> None:
+        """Wait until each stream has received `count` more heartbeats; no event may arrive."""
         for stream in (self.report, self.approval):
             before = stream.comments
             while stream.comments < before + count:
-                told = await stream.any()
-                assert told.id is None, f"it was thought that nothing gets in: {told.raw}"
+                frame = await stream.any()
+                assert frame.id is None, f"unexpected event: {frame.raw}"
 
     async def finish(self, seconds: float = 10) -> None:
-        """Both go on to their whole answers, each part of them once; nothing was asked twice."""
+        """Complete both runs. Their answers must be complete, and the model must not have been requested again."""
         async with asyncio.timeout(seconds):
             await self.writing.collect(self.report)
             await self.node.ready()
             self.model.play(ScriptedTurn(text=DONE))
             assert await self.approve() == 200
             await self.waiting.collect(self.approval)
-        self.both_whole()
+        self.check_both_completed()
         assert len(self.model.requests) == 3
 
-    def both_whole(self) -> None:
+    def check_both_completed(self) -> None:
         for follower, text in ((self.waiting, DONE), (self.writing, TEXT)):
             check(follower.seen)
             assert answer(follower.seen) == text
 
 
 @asynccontextmanager
-async def two_runs(node: ServeProcess, model: ScriptedModelServer) -> AsyncIterator[TwoRuns]:
+async def start_two_runs(node: ServeProcess, model: ScriptedModelServer) -> AsyncIterator[TwoRuns]:
     waiting, writing = Follower("메일", APPROVER), Follower("보고서")
     async with AsyncExitStack() as streams:
-        model.play(asks_for_mail())
+        model.play(mail_turn())
         approval = await streams.enter_async_context(node.stream("메일", headers=headers(APPROVER)))
         hitl = await waiting.collect(approval, of_type("hitl"))
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4, hang_after=10))

@@ -29,7 +29,8 @@ _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
 _ROUND_SECONDS = 30.0
 """How long a batch of `AT_ONCE` runs may take on average, without leases, before the experiment is stopped (s)."""
 _SETTLE_SECONDS = 60.0
-_BREAKAGES = ("run.broke", "request.broke")
+INTERNAL_ERRORS = ("run.broke", "run.failed_unexpectedly", "request.broke", "request.crashed")
+"""The log events of internal errors, of this release and earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,9 @@ def _node_problems(cluster: Cluster, texts: list[str]) -> list[str]:
     for node, text in zip(cluster.nodes, texts, strict=True):
         problems += [f"node {node.index} {problem}" for problem in node.problems]
         problems += [
-            f"node {node.index}: {str(line)[:600]}" for line in takeover.parse_log(text) if line["event"] in _BREAKAGES
+            f"node {node.index}: {str(line)[:600]}"
+            for line in takeover.parse_log(text)
+            if line["event"] in INTERNAL_ERRORS
         ]
         if "Traceback" in text and not any(f"node {node.index}:" in problem for problem in problems):
             at = text.index("Traceback")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -50,50 +51,52 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
     that was created after the fault (a request of a disconnected node arrived late) had no owner since its creation;
     if the node never received the reply to that creation, since the end of the fault.
     """
-    # Keys in snake_case are those of earlier releases.
-    owners = {
-        _field(line, "nodeId", "node"): (index, _time(line))
-        for index, log in enumerate(logs)
-        for line in log
-        if line["event"] == "node.joined"
-    }
-    started_at = {
-        (index, str(line["sessionId"])): _time(line)
-        for index, log in enumerate(logs)
-        for line in log
-        if line["event"] == "run.started"
-    }
-    doubtful = {
-        (index, str(line["sessionId"]))
-        for index, log in enumerate(logs)
-        for line in log
-        if line["event"] == "run.doubtful"
-    }
+    runs = _Runs(
+        owners={_field(line, "nodeId", "node"): (index, time_of(line)) for index, line in _lines(logs, "node.joined")},
+        started_at={(index, _session_id(line)): time_of(line) for index, line in _lines(logs, "run.started")},
+        unconfirmed={(index, _session_id(line)) for index, line in _lines(logs, "run.doubtful")},
+    )
     result = Takeovers()
-    for line in (line for log in logs for line in log if line["event"] == "run.taken_over"):
-        at, former = _time(line), _field(line, "fromNode", "from_node")
-        session_id = _field(line, "sessionId", "session_id")
-        owner = owners.get(former)
+    for _, line in _lines(logs, "run.taken_over"):
+        at, former, session_id = time_of(line), _field(line, "fromNode", "from_node"), _session_id(line)
+        owner = runs.owners.get(former)
         cause = _cause(owner, at, injected)
         if cause is None or owner is None:
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
-        run = (owner[0], session_id)
-        since = max(cause.since, started_at.get(run, 0.0))
-        if run in doubtful and at >= cause.until:
-            since = max(since, cause.until)
-        away = sum(
+        since = runs.without_owner_since((owner[0], session_id), cause, at)
+        outage = sum(
             max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.affects_redis
         )
-        seconds, kind = at - since - away, cause.kind.value
+        seconds, kind = at - since - outage, cause.kind.value
         result.counts[kind] = result.counts.get(kind, 0) + 1
         result.slowest_seconds[kind] = max(result.slowest_seconds.get(kind, 0.0), seconds)
         if cause.kind.is_bounded and seconds > lease_seconds + MARGIN_SECONDS:
             result.late.append(
                 f"{session_id} was taken over from {former} {seconds:.2f} s after its {kind}"
-                f" (and {away:.2f} s in which Redis was unavailable)"
+                f" (and {outage:.2f} s in which Redis was unavailable)"
             )
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """What the logs say about nodes and runs. A run is identified by the index of its node and its session id."""
+
+    owners: Mapping[str, tuple[int, float]]
+    """The index of each node and when it joined, by its id; a node joins under a new id after every start."""
+    started_at: Mapping[tuple[int, str], float]
+    unconfirmed: AbstractSet[tuple[int, str]]
+    """The runs for whose creation the node received no reply."""
+
+    def without_owner_since(self, run: tuple[int, str], cause: InjectedFault, taken_over_at: float) -> float:
+        since = max(cause.since, self.started_at.get(run, 0.0))
+        return max(since, cause.until) if run in self.unconfirmed and taken_over_at >= cause.until else since
+
+
+def _lines(logs: Sequence[Iterable[LogLine]], event: str) -> Iterator[tuple[int, LogLine]]:
+    """The lines of an event, each with the index of its node."""
+    return ((index, line) for index, log in enumerate(logs) for line in log if line["event"] == event)
 
 
 def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[InjectedFault]) -> InjectedFault | None:
@@ -105,9 +108,13 @@ def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[Inject
 
 
 def _field(line: LogLine, *names: str) -> str:
-    """The value of the first of these keys that the line has. Raises `KeyError` where it has none of them."""
+    """The value of the first of these keys that the line has; those in snake_case are of earlier releases."""
     return str(next(line[name] for name in names if name in line))
 
 
-def _time(line: LogLine) -> float:
+def _session_id(line: LogLine) -> str:
+    return _field(line, "sessionId", "session_id")
+
+
+def time_of(line: LogLine) -> float:
     return datetime.fromisoformat(str(line["timestamp"])).timestamp()

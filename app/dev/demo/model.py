@@ -74,6 +74,10 @@ class ScriptedModelServer(StandIn):
         """Append turns to the queue; each request takes one."""
         self._queue.extend(turns)
 
+    def clear(self) -> None:
+        """Drop the turns that are left in the queue."""
+        self._queue.clear()
+
     def load(self, folder: Path) -> None:
         """Add the scenarios of a folder. Raises `ValueError` where one cannot be parsed."""
         self._scenarios.extend(load_scenarios(folder))

@@ -78,6 +78,13 @@ class RedisServer:
         return self._port
 
     @property
+    def pid(self) -> int:
+        """The id of the server's process. Raises `RedisNotStarted` where it is not running."""
+        if self._process is None:
+            raise RedisNotStarted("the server is not running")
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 

@@ -1,4 +1,4 @@
-"""`aura ask`: how a run is shown, how a person decides at the terminal, what the command refuses."""
+"""`aura ask`: the printed run, decisions at the terminal, and invalid usage."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from tests.harness.process import Command
 from tests.harness.proxy import ConnectionFaults, CuttingProxy
 from tests.harness.service import SECRET, running
 
-Asking = Callable[..., Command]
+StartAsk = Callable[..., Command]
 
 
 @pytest.fixture
-def asking(fork_server: ForkServer) -> Asking:
-    """`aura ask` as a process, in a terminal of its own or with nobody there."""
+def start_ask(fork_server: ForkServer) -> StartAsk:
+    """A function that creates a process of `aura ask`, with or without a terminal."""
 
-    def ask(url: str, *arguments: str, in_terminal: bool = False, **environment: str) -> Command:
+    def start(url: str, *arguments: str, in_terminal: bool = False, **environment: str) -> Command:
         environment = {"JWT_SECRET": SECRET, **environment}
         return Command(fork_server, environment, "ask", *arguments, "--url", url, in_terminal=in_terminal)
 
-    return ask
+    return start
 
 
 ME = ("--user", "user1", "--tenant", "tenant1")
 
 
-async def test_run_is_shown_and_markup_of_the_model_is_not_obeyed(
-    settings: MakeSettings, model: ScriptedModelServer, asking: Asking
+async def test_model_text_is_not_interpreted_as_markup(
+    settings: MakeSettings, model: ScriptedModelServer, start_ask: StartAsk
 ) -> None:
-    said = "[bold red]빨강[/] :smile: \x1b[31m\x1b]0;title\x07 [/nonsense]"
-    model.play(ScriptedTurn(reasoning="[link=http://x]생각[/]\x1b[2J", text=said))
-    async with running(settings()) as aura, asking(aura.url, "안녕하세요 [/x]", *ME) as command:
+    expected = "[bold red]빨강[/] :smile: \x1b[31m\x1b]0;title\x07 [/nonsense]"
+    model.play(ScriptedTurn(reasoning="[link=http://x]생각[/]\x1b[2J", text=expected))
+    async with running(settings()) as aura, start_ask(aura.url, "안녕하세요 [/x]", *ME) as command:
         assert await command.wait_for_exit() == 0
     assert "▶ 안녕하세요 [/x]" in command.output
     assert "[bold red]빨강[/] :smile: [31m]0;title [/nonsense]" in command.output
@@ -60,33 +60,41 @@ async def test_run_is_shown_and_markup_of_the_model_is_not_obeyed(
     assert "✔ completed" in command.output
 
 
-@pytest.mark.parametrize(("flag", "code", "said"), [("--approve", 0, "✔ approved"), ("--reject", 1, "RejectionError")])
-async def test_decision_of_the_command_line(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, flag: str, code: int, said: str, asking: Asking
+@pytest.mark.parametrize(
+    ("flag", "code", "expected"), [("--approve", 0, "✔ approved"), ("--reject", 1, "RejectionError")]
+)
+async def test_command_line_option_decides_the_approval(
+    mailing: Settings,
+    model: ScriptedModelServer,
+    mail: SmtpSink,
+    flag: str,
+    code: int,
+    expected: str,
+    start_ask: StartAsk,
 ) -> None:
     model.play(mail_call())
     if code == 0:
         model.play(ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, asking(aura.url, "메일을 보내주세요", flag, *ME) as command:
+    async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", flag, *ME) as command:
         assert await command.wait_for_exit() == code
-    assert said in command.output
+    assert expected in command.output
     assert "│          둘째 줄" in command.output
     assert len(mail.messages) == 1 - code
 
 
-async def test_reason_is_told(mailing: Settings, model: ScriptedModelServer, asking: Asking) -> None:
+async def test_reason_reaches_the_service(mailing: Settings, model: ScriptedModelServer, start_ask: StartAsk) -> None:
     model.play(mail_call())
     arguments = ("메일을 보내주세요", "--reject", "--reason", "수신자 오류", *ME)
-    async with running(mailing) as aura, asking(aura.url, *arguments) as command:
+    async with running(mailing) as aura, start_ask(aura.url, *arguments) as command:
         assert await command.wait_for_exit() == 1
     assert "✗ RejectionError: 수신자 오류" in command.output
 
 
-async def test_without_a_terminal_it_says_how_to_decide_and_waits(
-    mailing: Settings, model: ScriptedModelServer, asking: Asking
+async def test_commands_that_decide_are_printed_without_a_terminal(
+    mailing: Settings, model: ScriptedModelServer, start_ask: StartAsk
 ) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, asking(aura.url, "메일을 보내주세요", *ME) as command:
+    async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME) as command:
         await command.wait_for_output("/aura/hitl/reject/req-")
         request_id = command.output.rpartition("/aura/hitl/reject/")[2].split()[0]
         assert 'curl -X POST -H "Authorization: Bearer $TOKEN"' in command.output
@@ -94,9 +102,11 @@ async def test_without_a_terminal_it_says_how_to_decide_and_waits(
         assert await command.wait_for_exit() == 0
 
 
-async def test_json_lines_are_the_events(settings: MakeSettings, model: ScriptedModelServer, asking: Asking) -> None:
+async def test_json_option_prints_one_event_per_line(
+    settings: MakeSettings, model: ScriptedModelServer, start_ask: StartAsk
+) -> None:
     model.play(ScriptedTurn(text="답"))
-    async with running(settings()) as aura, asking(aura.url, "안녕하세요", "--json", *ME) as command:
+    async with running(settings()) as aura, start_ask(aura.url, "안녕하세요", "--json", *ME) as command:
         assert await command.wait_for_exit() == 0
     lines = [json.loads(line) for line in command.output.splitlines()]
     assert lines[0]["type"] == "start"
@@ -104,31 +114,31 @@ async def test_json_lines_are_the_events(settings: MakeSettings, model: Scripted
     assert all(isinstance(line["eventId"], int) for line in lines)
 
 
-async def test_ctrl_c_leaves_a_run_that_can_be_attached_to(
-    mailing: Settings, model: ScriptedModelServer, asking: Asking
+async def test_run_can_be_attached_after_ctrl_c(
+    mailing: Settings, model: ScriptedModelServer, start_ask: StartAsk
 ) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura:
-        async with asking(aura.url, "메일을 보내주세요", *ME) as command:
+        async with start_ask(aura.url, "메일을 보내주세요", *ME) as command:
             await command.wait_for_output("waiting for a decision")
             command.signal(signal.SIGINT)
             assert await command.wait_for_exit() == 130
         session_id = command.output.rpartition("--attach ")[2].split()[0]
         assert "Traceback" not in command.output
-        async with asking(aura.url, "--attach", session_id, "--approve", *ME) as again:
+        async with start_ask(aura.url, "--attach", session_id, "--approve", *ME) as again:
             assert await again.wait_for_exit() == 0
     assert "● planning" in again.output
     assert "보냈습니다." in again.output
 
 
-async def test_broken_connection_is_told_and_mended(
-    settings: MakeSettings, model: ScriptedModelServer, asking: Asking
+async def test_broken_connection_is_reported_and_resumed(
+    settings: MakeSettings, model: ScriptedModelServer, start_ask: StartAsk
 ) -> None:
     model.play(ScriptedTurn(text=ANSWER))
     async with (
         running(settings()) as aura,
         CuttingProxy(aura.url, [ConnectionFaults(cut_after=1500)]) as proxy,
-        asking(proxy.url, "안녕하세요", *ME) as command,
+        start_ask(proxy.url, "안녕하세요", *ME) as command,
     ):
         assert await command.wait_for_exit() == 0
     assert "… connection lost" in command.output
@@ -136,17 +146,17 @@ async def test_broken_connection_is_told_and_mended(
     assert [line.split()[0] for line in proxy.requests] == ["POST", "GET"]
 
 
-# --- a person at a terminal -------------------------------------------------------------------------------------------
+# --- decisions at the terminal ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("key", "code"), [("y", 0), ("ㅛ", 0), ("n", 1)])
-async def test_person_decides_with_a_key(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, key: str, code: int, asking: Asking
+async def test_key_decides_the_approval(
+    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, key: str, code: int, start_ask: StartAsk
 ) -> None:
     model.play(mail_call())
     if code == 0:
         model.play(ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, asking(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
+    async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
         await command.wait_for_output("approve? [y]es [n]o [e]dit")
         await command.wait_for_output("s left)")
         command.type("x" + key)
@@ -154,10 +164,10 @@ async def test_person_decides_with_a_key(
     assert len(mail.messages) == 1 - code
 
 
-async def test_person_edits_the_arguments(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, tmp_path: Path, asking: Asking
+async def test_editor_changes_the_arguments(
+    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, tmp_path: Path, start_ask: StartAsk
 ) -> None:
-    """First no JSON, then arguments that do not fit, then good ones: each time asked again."""
+    """The first edit is not JSON, the second one has invalid arguments, the third one is valid."""
     editor = tmp_path / "editor"
     editor.write_text(
         f"#!{sys.executable}\n"
@@ -174,37 +184,39 @@ async def test_person_edits_the_arguments(
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with (
         running(mailing) as aura,
-        asking(aura.url, "메일을 보내주세요", *ME, in_terminal=True, EDITOR=str(editor), VISUAL=str(editor)) as command,
+        start_ask(
+            aura.url, "메일을 보내주세요", *ME, in_terminal=True, EDITOR=str(editor), VISUAL=str(editor)
+        ) as command,
     ):
-        asked = "\x1b[Kapprove?"
-        await command.wait_for_output(asked)
+        question = "\x1b[Kapprove?"
+        await command.wait_for_output(question)
         command.type("e")
         await command.wait_for_output("that is not JSON")
-        seen = command.output.count(asked)
-        await command.wait_for_output(asked, times=seen + 1)
+        seen = command.output.count(question)
+        await command.wait_for_output(question, times=seen + 1)
         command.type("e")
         await command.wait_for_output("E4000")
-        seen = command.output.count(asked)
-        await command.wait_for_output(asked, times=seen + 1)
+        seen = command.output.count(question)
+        await command.wait_for_output(question, times=seen + 1)
         command.type("e")
         assert await command.wait_for_exit() == 0
     assert [message.recipients for message in mail.messages] == [("boss@example.com",)]
     assert "boss@example.com" in command.output
 
 
-async def test_decision_elsewhere_ends_the_question(
-    mailing: Settings, model: ScriptedModelServer, asking: Asking
+async def test_decision_elsewhere_closes_the_question(
+    mailing: Settings, model: ScriptedModelServer, start_ask: StartAsk
 ) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, asking(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
+    async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
         await command.wait_for_output("approve?")
         assert (await aura.decide("approve", request_of(command))).status_code == 200
         assert await command.wait_for_exit() == 0
     assert "decided elsewhere" in command.output
 
 
-async def test_time_that_is_up_ends_the_question(
-    settings: MakeSettings, model: ScriptedModelServer, mail: SmtpSink, asking: Asking
+async def test_deadline_closes_the_question(
+    settings: MakeSettings, model: ScriptedModelServer, mail: SmtpSink, start_ask: StartAsk
 ) -> None:
     model.play(mail_call())
     short = settings(
@@ -214,7 +226,7 @@ async def test_time_that_is_up_ends_the_question(
         smtp_from="aura@example.com",
         hitl_timeout_seconds=1.5,
     )
-    async with running(short) as aura, asking(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
+    async with running(short) as aura, start_ask(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
         assert await command.wait_for_exit() == 1
     assert "no decision in time" in command.output
     assert "timed_out" in command.output
@@ -224,11 +236,11 @@ def request_of(command: Command) -> str:
     return "req-" + command.output.partition("req-")[2][:12]
 
 
-# --- what the command refuses -----------------------------------------------------------------------------------------
+# --- invalid usage ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ((), "give a PROMPT"),
         (("안녕", "--attach", "s", *ME), "give a PROMPT"),
@@ -241,20 +253,22 @@ def request_of(command: Command) -> str:
         (("안녕", *ME), "nobody answers at http://127.0.0.1:9"),
     ],
 )
-async def test_usage_is_refused_in_one_line(arguments: tuple[str, ...], said: str, asking: Asking) -> None:
-    async with asking("http://127.0.0.1:9", *arguments) as command:
+async def test_invalid_usage_is_reported_in_one_line(
+    arguments: tuple[str, ...], expected: str, start_ask: StartAsk
+) -> None:
+    async with start_ask("http://127.0.0.1:9", *arguments) as command:
         assert await command.wait_for_exit() == 2
-    assert said in command.output
+    assert expected in command.output
     assert "Traceback" not in command.output
 
 
-async def test_refused_request_is_code_2(settings: MakeSettings, asking: Asking) -> None:
-    async with running(settings()) as aura, asking(aura.url, " ", *ME) as command:
+async def test_refused_request_exits_with_2(settings: MakeSettings, start_ask: StartAsk) -> None:
+    async with running(settings()) as aura, start_ask(aura.url, " ", *ME) as command:
         assert await command.wait_for_exit() == 2
     assert "E4000" in command.output
 
 
-async def test_client_decides_once(mailing: Settings, model: ScriptedModelServer) -> None:
+async def test_second_decision_returns_the_first(mailing: Settings, model: ScriptedModelServer) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura, client(aura.url) as asks:
         async for item in asks.run("메일을 보내주세요").items():
@@ -265,6 +279,6 @@ async def test_client_decides_once(mailing: Settings, model: ScriptedModelServer
     assert (second.status, second.here) == ("approved", False)
 
 
-def test_controls_never_reach_the_terminal() -> None:
+def test_control_characters_are_removed() -> None:
     assert strip_control_characters("a\x1b[31mb\x07\r\n\tc\x9b\u202ed") == "a[31mb\n\tcd"
     assert json_line({"a": "\x1b\u202e"}) == '{"a": "\\u001b\\u202e"}'

@@ -1,4 +1,4 @@
-"""The GitHub stand-in, through a real HTTP client."""
+"""The GitHub stand-in, tested with a real HTTP client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def client(github: GitHubStandIn) -> AsyncIterator[httpx2.AsyncClient]:
         yield running
 
 
-async def test_sample_pull_request_agrees_with_its_files(client: httpx2.AsyncClient) -> None:
+async def test_sample_pull_request_matches_its_files(client: httpx2.AsyncClient) -> None:
     pull = (await client.get(f"{PULLS}/42")).json()
     files = (await client.get(f"{PULLS}/42/files", params={"per_page": "50"})).json()
     assert pull["number"] == 42
@@ -57,15 +57,15 @@ async def test_pull_request_in_another_repository_is_its_first(client: httpx2.As
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [({"base": "feature/x"}, "No commits between"), ({"title": ""}, "missing_field")],
 )
-async def test_pull_request_that_github_refuses(
-    github: GitHubStandIn, client: httpx2.AsyncClient, change: dict[str, str], words: str
+async def test_invalid_pull_request_is_refused(
+    github: GitHubStandIn, client: httpx2.AsyncClient, change: dict[str, str], expected: str
 ) -> None:
     refused = await client.post(PULLS, json=NEW | change, headers=TOKEN)
     assert refused.status_code == 422
-    assert words in refused.text
+    assert expected in refused.text
     assert github.created == []
 
 
@@ -82,7 +82,7 @@ async def test_writing_needs_the_token(client: httpx2.AsyncClient, headers: dict
 
 
 @pytest.mark.parametrize("path", [f"{PULLS}/7", f"{PULLS}/7/files", "/repos/no/such/pulls/42", "/user"])
-async def test_unknown_things_are_404_in_githubs_shape(client: httpx2.AsyncClient, path: str) -> None:
+async def test_unknown_path_is_404_in_githubs_format(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert answer.status_code == 404
     assert answer.json()["message"] == "Not Found"

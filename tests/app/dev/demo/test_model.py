@@ -1,4 +1,4 @@
-"""The scripted model, seen through the real OpenAI client."""
+"""The scripted model, tested with the real OpenAI client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.dev.demo.embeddings import EMBEDDING_MODEL_NAME
 from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 
-ASK: list[Any] = [{"role": "user", "content": "hello"}]
+MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 CALL = ScriptedCall(
     name="send_email", arguments={"to": ["kim@example.com"], "subject": "안녕하세요 여러분"}, id="call_1"
 )
@@ -34,7 +34,7 @@ async def client(server: ScriptedModelServer) -> AsyncIterator[AsyncOpenAI]:
 
 
 async def chunks(client: AsyncOpenAI, **options: Any) -> list[ChatCompletionChunk]:
-    stream = await client.chat.completions.create(model="m", messages=ASK, stream=True, **options)
+    stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True, **options)
     return [chunk async for chunk in stream]
 
 
@@ -52,12 +52,12 @@ async def test_text_streams_as_role_deltas_and_finish_reason(server: ScriptedMod
     server.check()
 
 
-async def test_list_of_pieces_is_streamed_piece_by_piece(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_items_of_a_list_are_streamed_as_deltas(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text=["one ", "two"]))
     assert [chunk.choices[0].delta.content for chunk in await chunks(client)] == ["", "one ", "two", None]
 
 
-async def test_usage_comes_last_without_choices_and_only_when_asked_for(
+async def test_usage_is_the_last_chunk_and_only_sent_on_request(
     server: ScriptedModelServer, client: AsyncOpenAI
 ) -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -78,7 +78,9 @@ async def test_reasoning_precedes_text(server: ScriptedModelServer, client: Asyn
     assert deltas[-2].content == "답"
 
 
-async def test_tool_call_names_itself_in_its_first_chunk_only(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_id_and_name_of_a_tool_call_are_in_its_first_chunk_only(
+    server: ScriptedModelServer, client: AsyncOpenAI
+) -> None:
     server.play(
         ScriptedTurn(text_before_tools="보내겠습니다", tool_calls=[CALL, ScriptedCall(name="clock", arguments="{bad")])
     )
@@ -93,7 +95,7 @@ async def test_tool_call_names_itself_in_its_first_chunk_only(server: ScriptedMo
     assert received[-1].choices[0].finish_reason == "tool_calls"
 
 
-async def test_logprobs_come_where_they_are_asked_for(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_logprobs_are_sent_on_request(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     turn = ScriptedTurn(text=["a", "b", "c"], logprobs=[-0.1, -0.2])
     server.play(turn, turn)
     found = [chunk.choices[0].logprobs for chunk in await chunks(client, logprobs=True)]
@@ -101,9 +103,9 @@ async def test_logprobs_come_where_they_are_asked_for(server: ScriptedModelServe
     assert all(chunk.choices[0].logprobs is None for chunk in await chunks(client))
 
 
-async def test_without_stream_the_answer_is_whole(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_response_without_streaming_is_complete(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text_before_tools="잠시만요", tool_calls=[CALL]))
-    answer = await client.chat.completions.create(model="m", messages=ASK)
+    answer = await client.chat.completions.create(model="m", messages=MESSAGES)
     message = answer.choices[0].message
     assert message.content == "잠시만요"
     assert message.tool_calls is not None
@@ -120,7 +122,7 @@ async def test_models_are_listed(client: AsyncOpenAI) -> None:
     ("status", "error"),
     [(401, openai.AuthenticationError), (429, openai.RateLimitError), (500, openai.InternalServerError)],
 )
-async def test_http_errors(
+async def test_http_error_is_sent_with_its_headers(
     server: ScriptedModelServer, client: AsyncOpenAI, status: int, error: type[openai.APIStatusError]
 ) -> None:
     server.play(ScriptedTurn(status=status, headers={"Retry-After": "7"}, error_message="no, not now"))
@@ -130,26 +132,26 @@ async def test_http_errors(
 
 
 @pytest.mark.parametrize("deltas", [0, 2, 3])
-async def test_cut_connection_delivers_what_came_before(
+async def test_cut_connection_delivers_the_earlier_deltas(
     server: ScriptedModelServer, client: AsyncOpenAI, deltas: int
 ) -> None:
     server.play(ScriptedTurn(text=["a", "b", "c"], cut_after=deltas))
-    stream = await client.chat.completions.create(model="m", messages=ASK, stream=True)
-    for text in ("", *"abc"[:deltas]):  # the role first
+    stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
+    for text in ("", *"abc"[:deltas]):  # the first chunk has the role
         assert (await anext(stream)).choices[0].delta.content == text
     with pytest.raises(Exception, match=r"(?i)incomplete|closed|disconnect|connection"):
         await anext(stream)
 
 
-async def test_cut_before_the_first_byte(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_cut_before_the_first_byte_sends_nothing(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text="abc", cut_after=-1))
     with pytest.raises(openai.APIConnectionError):
         await chunks(client)
 
 
-async def test_hanging_turn_goes_on_when_released(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_hanging_turn_continues_after_release(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text=["a", "b"], hang_after=1))
-    stream = await client.chat.completions.create(model="m", messages=ASK, stream=True)
+    stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
     received = []
     async for chunk in stream:
         received.append(chunk)
@@ -158,22 +160,22 @@ async def test_hanging_turn_goes_on_when_released(server: ScriptedModelServer, c
     assert text_of(received) == "ab"
 
 
-async def test_client_that_leaves_a_hanging_turn_is_noticed(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_disconnect_during_a_hanging_turn_is_detected(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text="abc", hang_after=0))
-    asking = asyncio.create_task(chunks(client))
+    request_task = asyncio.create_task(chunks(client))
     await server.wait_for_requests(1)
-    asking.cancel()
+    request_task.cancel()
     await asyncio.wait_for(server.wait_until_idle(), 30)
     server.check()
 
 
-async def test_error_object_in_the_stream(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_error_object_ends_the_stream(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text=["a", "b"], error_chunk_after=1, error_message="overloaded"))
     with pytest.raises(openai.APIError, match="overloaded"):
         await chunks(client)
 
 
-async def test_malformed_chunk(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_malformed_chunk_is_sent(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     server.play(ScriptedTurn(text=["a", "b"], malformed_chunk_after=1))
     with pytest.raises(ValueError, match="Expecting value"):
         await chunks(client)
@@ -186,14 +188,16 @@ async def test_stream_may_end_without_a_finish_reason(server: ScriptedModelServe
     assert {chunk.choices[0].finish_reason for chunk in received} == {None}
 
 
-async def test_call_too_many_is_refused_and_remembered(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_unexpected_request_is_refused_and_fails_the_check(
+    server: ScriptedModelServer, client: AsyncOpenAI
+) -> None:
     with pytest.raises(openai.InternalServerError):
         await chunks(client)
     with pytest.raises(AssertionError, match="unexpected request"):
         server.check()
 
 
-async def test_turns_left_over_fail_the_check(server: ScriptedModelServer) -> None:
+async def test_unused_turns_fail_the_check(server: ScriptedModelServer) -> None:
     server.play(ScriptedTurn(text="unused"))
     with pytest.raises(AssertionError, match="unused turn"):
         server.check()
@@ -206,12 +210,12 @@ async def test_requests_are_recorded_in_order(server: ScriptedModelServer, clien
     assert [request["temperature"] for request in server.requests] == [0, 1]
 
 
-async def test_interrupted_turn_continues_where_the_client_stands(
+async def test_interrupted_turn_is_continued_after_the_clients_text(
     server: ScriptedModelServer, client: AsyncOpenAI
 ) -> None:
     server.play(ScriptedTurn(text="하나 둘 셋 넷"), ScriptedTurn(text="something else"))
     messages: list[Any] = [
-        *ASK,
+        *MESSAGES,
         {"role": "assistant", "content": "하나 둘"},
         {"role": "user", "content": "Your previous answer was cut off. Continue it from exactly where it stops."},
     ]
@@ -219,7 +223,7 @@ async def test_interrupted_turn_continues_where_the_client_stands(
     assert [answer.choices[0].message.content for answer in answers] == [" 셋 넷", "something else"]
 
 
-async def test_malformed_request_is_a_400(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
+async def test_malformed_request_is_answered_with_400(server: ScriptedModelServer, client: AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError):
         await client.post("/chat/completions", body={"messages": "none"}, cast_to=object)
     assert server.requests == []

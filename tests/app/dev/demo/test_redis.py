@@ -1,4 +1,4 @@
-"""The embedded server, through a real Redis client."""
+"""The local Redis server, tested with a real Redis client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(server: RedisServer, timeout_seconds: float = 5) -> redis.Redis:
     )
 
 
-def test_server_answers_and_keeps_nothing_after_stop() -> None:
+def test_stopped_server_leaves_no_data() -> None:
     server = RedisServer()
     with server, connect(server) as client:
         assert client.set("key", "value")
@@ -36,7 +36,7 @@ def test_server_answers_and_keeps_nothing_after_stop() -> None:
         assert client.get("key") is None
 
 
-def test_two_servers_do_not_meet() -> None:
+def test_two_servers_use_different_ports() -> None:
     with RedisServer() as one, RedisServer() as other:
         assert one.port != other.port
 
@@ -64,12 +64,12 @@ def test_restart_of_a_running_server_empties_it() -> None:
             assert again.get("key") is None
 
 
-def test_data_that_was_never_on_disk_cannot_be_kept() -> None:
+def test_restart_keeps_data_only_of_a_persistent_server() -> None:
     with RedisServer() as server, pytest.raises(ValueError, match="persistent"):
         server.restart(keep_data=True)
 
 
-def test_paused_server_answers_when_it_goes_on() -> None:
+def test_paused_server_replies_after_resume() -> None:
     with RedisServer() as server:
         server.pause()
         with connect(server, timeout_seconds=0.05) as client, pytest.raises(redis.TimeoutError):
@@ -84,33 +84,32 @@ def test_paused_server_can_be_stopped() -> None:
         server.pause()
 
 
-def test_further_arguments_reach_the_server() -> None:
+def test_arguments_are_passed_to_the_server() -> None:
     with RedisServer("--cluster-enabled", "yes") as server, connect(server) as client:
         assert client.info("cluster")["cluster_enabled"] == 1
 
 
-def test_bad_argument_is_told_in_the_servers_own_words() -> None:
+def test_invalid_argument_raises_with_the_servers_output() -> None:
     with pytest.raises(RedisNotStarted, match="no-such-directive"):
         RedisServer("--no-such-directive", "1").start()
 
 
-def test_no_server_on_path_is_found_in_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_server_of_the_wheel_is_used_without_one_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert RedisServer.find().name == "valkey-server"
 
 
-def test_server_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_server_on_path_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     binary = tmp_path / "redis-server"
     binary.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert RedisServer.find() == binary
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
-def test_server_dies_with_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child with its parent")
+def test_server_exits_with_its_killed_parent(tmp_path: Path) -> None:
     program = (
-        "import sys, app.dev.demo.redis as r; s = r.RedisServer().start(); print(s._process.pid, flush=True);"
-        " sys.stdin.read()"
+        "import sys, app.dev.demo.redis as r; s = r.RedisServer().start(); print(s.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""The scenarios of the demo, as a client with tools goes through them."""
+"""The scenarios of the demo, played through as a client with tools does."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def scenarios() -> list[Scenario]:
     return load_scenarios(FOLDER)
 
 
-def ask(scenarios: list[Scenario], messages: list[dict[str, Any]], tools: tuple[str, ...] = TOOLS) -> ScriptedTurn:
+def choose(scenarios: list[Scenario], messages: list[dict[str, Any]], tools: tuple[str, ...] = TOOLS) -> ScriptedTurn:
     offered = [{"type": "function", "function": {"name": name}} for name in tools]
     turn = choose_turn(scenarios, ChatRequest({"messages": messages, "tools": offered}))
     assert turn is not None
     return turn
 
 
-def play(
+def play_through(
     scenarios: list[Scenario],
     prompt: str,
     context: dict[str, Any] | None = None,
     tools: tuple[str, ...] = TOOLS,
-    failing: str | None = None,
+    refused_tool: str | None = None,
 ) -> tuple[list[str], str]:
-    """Go through a whole conversation: the tools that were called, and the answer."""
+    """Play a whole conversation; returns the names of the called tools, and the answer."""
     messages = conversation(prompt, context or {})
     called: list[str] = []
     for _ in range(8):
-        turn = ask(scenarios, messages, tools)
+        turn = choose(scenarios, messages, tools)
         if not turn.tool_calls:
             return called, turn.whole_text
         calls = []
@@ -56,15 +56,15 @@ def play(
             function = {"name": call.name, "arguments": call.arguments_text}
             calls.append({"id": f"call-{len(called)}", "type": "function", "function": function})
         messages.append({"role": "assistant", "content": turn.whole_text or None, "tool_calls": calls})
-        for made in calls:
-            name = str(made["function"]["name"])  # type: ignore[index]
-            result = "A person refused this call: 수신자 오류" if name == failing else json.dumps(RESULTS[name])
-            messages.append({"role": "tool", "tool_call_id": made["id"], "content": result})
+        for sent in calls:
+            name = str(sent["function"]["name"])  # type: ignore[index]
+            result = "A person refused this call: 수신자 오류" if name == refused_tool else json.dumps(RESULTS[name])
+            messages.append({"role": "tool", "tool_call_id": sent["id"], "content": result})
     raise AssertionError(f"no answer after {called}")
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tools", "said"),
+    ("prompt", "tools", "expected"),
     [
         ("안녕하세요", [], "Aura"),
         ("GitHub PR을 분석해주세요", ["update_plan", "github_get_pr", "update_plan"], "샘플 PR"),
@@ -77,35 +77,37 @@ def play(
         ("오늘 점심 뭐 먹을까요?", [], "오늘 점심 뭐 먹을까요?"),
     ],
 )
-def test_prompt_leads_to_tools_and_answer(scenarios: list[Scenario], prompt: str, tools: list[str], said: str) -> None:
-    called, answer = play(scenarios, prompt)
+def test_prompt_selects_tools_and_answer(
+    scenarios: list[Scenario], prompt: str, tools: list[str], expected: str
+) -> None:
+    called, answer = play_through(scenarios, prompt)
     assert called == tools
-    assert said in answer
+    assert expected in answer
     assert "{{" not in answer
 
 
 def test_selection_is_taken_from_the_screen(scenarios: list[Scenario]) -> None:
     context = {"activeApp": "mail", "selectedItemIds": [11, "msg-7"], "path": "/mail"}
-    _, answer = play(scenarios, "현재 화면에서 선택한 항목들을 분석해주세요", context)
+    _, answer = play_through(scenarios, "현재 화면에서 선택한 항목들을 분석해주세요", context)
     assert "2개" in answer
     assert "11, msg-7" in answer
     assert "화면: mail" in answer
     assert "URL" not in answer
 
 
-def test_no_selection_is_said_so(scenarios: list[Scenario]) -> None:
-    _, answer = play(scenarios, "현재 화면에서 선택한 항목들을 분석해주세요", {"activeApp": "mail"})
+def test_missing_selection_is_answered(scenarios: list[Scenario]) -> None:
+    _, answer = play_through(scenarios, "현재 화면에서 선택한 항목들을 분석해주세요", {"activeApp": "mail"})
     assert "선택된 항목이 없습니다" in answer
 
 
 def test_missing_tool_is_named(scenarios: list[Scenario]) -> None:
-    called, answer = play(scenarios, "메일을 보내주세요", tools=("update_plan",))
+    called, answer = play_through(scenarios, "메일을 보내주세요", tools=("update_plan",))
     assert called == []
     assert "`send_email`" in answer
 
 
-def test_plan_tool_is_not_necessary(scenarios: list[Scenario]) -> None:
-    called, answer = play(scenarios, "GitHub PR을 분석해주세요", tools=("github_get_pr",))
+def test_plan_tool_is_optional(scenarios: list[Scenario]) -> None:
+    called, answer = play_through(scenarios, "GitHub PR을 분석해주세요", tools=("github_get_pr",))
     assert called == ["github_get_pr"]
     assert "샘플 PR" in answer
 
@@ -114,13 +116,13 @@ def test_plan_tool_is_not_necessary(scenarios: list[Scenario]) -> None:
     ("prompt", "tool"), [("메일을 보내주세요", "send_email"), ("GitHub PR을 생성해주세요", "github_create_pr")]
 )
 def test_refused_call_is_never_reported_as_done(scenarios: list[Scenario], prompt: str, tool: str) -> None:
-    _, answer = play(scenarios, prompt, failing=tool)
+    _, answer = play_through(scenarios, prompt, refused_tool=tool)
     assert "못했습니다" in answer
     assert "수신자 오류" in answer
 
 
 def test_edited_call_is_reported_as_done(scenarios: list[Scenario]) -> None:
-    """Its result comes behind a line that says what a person changed."""
+    """The result of an edited call follows a line that describes the edit."""
     note = "A person changed the arguments before approving. What ran: send_email({})\n"
     function = {"name": "send_email", "arguments": "{}"}
     messages: list[dict[str, Any]] = [
@@ -128,38 +130,38 @@ def test_edited_call_is_reported_as_done(scenarios: list[Scenario]) -> None:
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]},
         {"role": "tool", "tool_call_id": "c", "content": note + json.dumps(RESULTS["send_email"])},
     ]
-    assert "<aura.1@example.com>" in ask(scenarios, messages).whole_text
+    assert "<aura.1@example.com>" in choose(scenarios, messages).whole_text
     messages[-1]["content"] = note + "The tool failed: no route"
-    assert "못했습니다" in ask(scenarios, messages).whole_text
+    assert "못했습니다" in choose(scenarios, messages).whole_text
 
 
-def test_interrupted_answer_goes_on_exactly(scenarios: list[Scenario]) -> None:
+def test_interrupted_answer_is_continued_exactly(scenarios: list[Scenario]) -> None:
     messages = conversation("안녕하세요", {})
-    whole = ask(scenarios, messages).whole_text
+    whole = choose(scenarios, messages).whole_text
     for at in range(1, len(whole)):
-        rest = ask(scenarios, with_continuation(messages, whole[:at]))
+        rest = choose(scenarios, with_continuation(messages, whole[:at]))
         assert whole[:at] + rest.whole_text == whole
         assert not rest.reasoning
 
 
-def test_interrupted_answer_after_a_tool_goes_on_exactly(scenarios: list[Scenario]) -> None:
+def test_interrupted_answer_after_a_tool_is_continued_exactly(scenarios: list[Scenario]) -> None:
     function = {"name": "get_current_time", "arguments": "{}"}
     messages = [
         *conversation("지금 몇 시예요?", {}),
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]},
         {"role": "tool", "tool_call_id": "c", "content": json.dumps(RESULTS["get_current_time"])},
     ]
-    whole = ask(scenarios, messages).whole_text
-    assert whole[:7] + ask(scenarios, with_continuation(messages, whole[:7])).whole_text == whole
+    whole = choose(scenarios, messages).whole_text
+    assert whole[:7] + choose(scenarios, with_continuation(messages, whole[:7])).whole_text == whole
 
 
-def test_earlier_turns_of_a_thread_do_not_count(scenarios: list[Scenario]) -> None:
+def test_earlier_turns_of_a_thread_are_ignored(scenarios: list[Scenario]) -> None:
     history = [{"role": "user", "content": "안녕하세요"}, {"role": "assistant", "content": "반갑습니다"}]
-    turn = ask(scenarios, conversation("지금 몇 시예요?", {}, history))
+    turn = choose(scenarios, conversation("지금 몇 시예요?", {}, history))
     assert [call.name for call in turn.tool_calls] == ["get_current_time"]
 
 
-def test_fixture_with_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+def test_unknown_key_raises_with_the_file_name(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"description": "", "turns": [{"txt": "typo"}]}')
     with pytest.raises(ValueError, match=r"bad\.json"):
         load_scenarios(tmp_path)

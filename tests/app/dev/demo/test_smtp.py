@@ -1,4 +1,4 @@
-"""The mail sink, through a real SMTP client."""
+"""The mail sink, tested with a real SMTP client."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def mail() -> EmailMessage:
     return message
 
 
-async def test_message_is_kept_with_its_envelope() -> None:
+async def test_message_is_stored_with_its_envelope() -> None:
     async with SmtpSink() as sink:
         recipients = ["kim@example.com", "lee@example.com"]
         await aiosmtplib.send(mail(), hostname=sink.host, port=sink.port, recipients=recipients)
-        (kept,) = await sink.wait_for_messages(1)
-    assert (kept.sender, kept.recipients) == ("aura@example.com", tuple(recipients))
-    assert kept.subject == "회의 안내"
-    assert kept.message["to"] == "kim@example.com"
-    assert kept.text.splitlines() == ["안녕하세요.", "금요일 두 시입니다."]
+        (mail_received,) = await sink.wait_for_messages(1)
+    assert (mail_received.sender, mail_received.recipients) == ("aura@example.com", tuple(recipients))
+    assert mail_received.subject == "회의 안내"
+    assert mail_received.message["to"] == "kim@example.com"
+    assert mail_received.text.splitlines() == ["안녕하세요.", "금요일 두 시입니다."]
 
 
-async def test_refusal_keeps_nothing() -> None:
+async def test_refused_message_is_not_stored() -> None:
     async with SmtpSink(refuse_with="550 5.7.1 not today") as sink:
         with pytest.raises(aiosmtplib.SMTPDataError, match="not today"):
             await aiosmtplib.send(mail(), hostname=sink.host, port=sink.port)
@@ -36,7 +36,7 @@ async def test_refusal_keeps_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-async def test_credentials_are_asked_for_and_checked() -> None:
+async def test_credentials_are_required_and_checked() -> None:
     async with SmtpSink(credentials=("aura", "right")) as sink:
         host, port = sink.host, sink.port
         with pytest.raises(aiosmtplib.SMTPAuthenticationError):

@@ -1,4 +1,4 @@
-"""What is measured and what it needs, a process each: the service, a Redis, the stub model. And their counters."""
+"""The measured processes (the service, a Redis, the model stub), and their counters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _START_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RedisCount:
-    """What Redis has done so far. A round trip is one read of its socket: a pipeline is one."""
+    """The counters of Redis since its start. A round trip is one read from a socket, so a pipeline counts as one."""
 
     commands: int
     round_trips: int
@@ -44,35 +44,38 @@ class RedisCount:
         )
 
 
-class World:
-    """Everything up when it is entered, gone when it is left."""
+class Environment:
+    """Starts the processes when the context is entered, and stops them when it exits.
 
-    def __init__(self, environment: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
+    `variables` are further environment variables of the service; `workers` is the number of its processes.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
         self.port = free_port()
         self._workers = workers
         self._redis = RedisServer()
-        self._environment = dict(environment or {})
+        self._variables = dict(variables or {})
         self._folder = Path(tempfile.mkdtemp(prefix="aura-bench-"))
-        self._stub: subprocess.Popen[bytes] | None = None
+        self._model: subprocess.Popen[bytes] | None = None
         self._service: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
             self._redis.start()
             self._redis_client = redis.Redis.from_url(self._redis.url)
-            self._stub = self._launch("tests.bench.stub", {}, stdout=subprocess.PIPE)
-            assert self._stub.stdout is not None
-            model_port = int(self._stub.stdout.readline())
-            environment = {
+            self._model = self._launch("tests.bench.model_stub", {}, stdout=subprocess.PIPE)
+            assert self._model.stdout is not None
+            model_port = int(self._model.stdout.readline())
+            variables = {
                 "JWT_SECRET": SECRET,
                 "REDIS_URL": self._redis.url,
                 "OPENAI_API_KEY": "key-of-the-stub-0123456789",
                 "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
                 "AURA_LEASE_SECONDS": "30",
-                **self._environment,
+                **self._variables,
             }
             arguments = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))
-            self._service = self._launch("app", environment, *arguments)
+            self._service = self._launch("app", variables, *arguments)
             self._wait_until_ready()
         except BaseException:
             self.__exit__()
@@ -83,7 +86,7 @@ class World:
         if kind is not None:
             lines = [line for line in self.log.splitlines() if '"level": "info"' not in line]
             print("\n".join(lines)[-4000:], file=sys.stderr)
-        for process in (self._service, self._stub):
+        for process in (self._service, self._model):
             if process is None:
                 continue
             process.terminate()
@@ -96,13 +99,13 @@ class World:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _launch(
-        self, module: str, environment: Mapping[str, str], *arguments: str, stdout: int | None = None
+        self, module: str, variables: Mapping[str, str], *arguments: str, stdout: int | None = None
     ) -> subprocess.Popen[bytes]:
         with (self._folder / f"{module}.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=ROOT,
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **variables},
                 stdin=subprocess.PIPE,
                 stdout=stdout if stdout is not None else log,
                 stderr=log,
@@ -111,19 +114,19 @@ class World:
 
     def _wait_until_ready(self) -> None:
         assert self._service is not None
-        until, answered = time.monotonic() + _START_SECONDS, 0
-        while answered < 4 * self._workers:  # each worker is likely to have answered
-            if self._service.poll() is not None or time.monotonic() > until:
+        deadline, responses = time.monotonic() + _START_SECONDS, 0
+        while responses < 4 * self._workers:  # so that each worker has probably responded
+            if self._service.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the service did not start: {self.log[-2000:]}")
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=1) as answer:
-                    answered += json.load(answer)["status"] == "SUCCESS"
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=1) as response:
+                    responses += json.load(response)["status"] == "SUCCESS"
             except (OSError, ValueError):
                 time.sleep(0.05)
 
     @property
     def log(self) -> str:
-        """What the service has logged so far."""
+        """The log of the service so far."""
         return (self._folder / "app.log").read_text(errors="replace")
 
     @property
@@ -132,33 +135,33 @@ class World:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that serve; with several workers, without their supervisor."""
+        """The ids of the serving processes; the supervisor of several workers is left out."""
         assert self._service is not None
-        own = self._service.pid
-        return [own] if self._workers == 1 else _children(own)
+        pid = self._service.pid
+        return [pid] if self._workers == 1 else _children(pid)
 
     @property
     def all_pids(self) -> list[int]:
-        """With those of Redis and of the model."""
-        assert self._stub is not None
-        return [*self.pids, self._stub.pid, int(self._redis_client.info("server")["process_id"])]
+        """The ids of the serving processes, of Redis and of the model stub."""
+        assert self._model is not None
+        return [*self.pids, self._model.pid, int(self._redis_client.info("server")["process_id"])]
 
     def cpu_seconds(self) -> float:
-        """Of all that serve, as the scheduler counts it."""
+        """The CPU time of the serving processes, as the scheduler counts it."""
         return sum(_cpu_seconds(pid) for pid in self.pids)
 
     def memory_bytes(self) -> int:
-        """Resident, of all that serve."""
+        """The resident memory of the serving processes."""
         return sum(int(_status(pid)["VmRSS"].split()[0]) * 1024 for pid in self.pids)
 
     def redis_count(self) -> RedisCount:
-        """Without this question itself."""
+        """The counters of Redis, without this client's own INFO commands."""
         info: dict[str, Any] = self._redis_client.info("everything")
-        commands = sum(found["calls"] for name, found in info.items() if name.startswith("cmdstat_"))
-        own = info.get("cmdstat_info", {"calls": 0})["calls"]
+        commands = sum(stat["calls"] for name, stat in info.items() if name.startswith("cmdstat_"))
+        info_calls = info.get("cmdstat_info", {"calls": 0})["calls"]
         return RedisCount(
-            commands=commands - own,
-            round_trips=info["total_reads_processed"] - own,
+            commands=commands - info_calls,
+            round_trips=info["total_reads_processed"] - info_calls,
             cpu_seconds=info["used_cpu_sys"] + info["used_cpu_user"],
             connections=info["connected_clients"] - 1,
         )
