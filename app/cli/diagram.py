@@ -98,7 +98,7 @@ def _fetched(asker: Asker, path: str, read: Callable[[bytes], Answer], **paramet
     """What the service answers. Ends the command with one line and 2 where it does not, or not what is expected."""
     import asyncio
 
-    from app.client.answers import ClientError
+    from app.client.responses import ClientError
 
     client = asker.client()
 

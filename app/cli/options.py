@@ -39,8 +39,8 @@ class Asker:
 
     def client(self) -> AuraClient:
         """Raises `click.UsageError`: nobody is named, or the address or the token is none."""
-        from app.client.answers import ClientError
-        from app.client.client import AuraClient, Caller
+        from app.client.client import AuraClient, Credentials
+        from app.client.responses import ClientError
 
         token = self.token
         if token is None:
@@ -48,7 +48,7 @@ class Asker:
                 raise click.UsageError("say who asks: --token JWT, or --user and --tenant with JWT_SECRET set")
             token = issue_token_from_settings(self.user, self.tenant, self.role, hours=1)
         try:
-            return AuraClient(self.url, Caller.of(token))
+            return AuraClient(self.url, Credentials.from_token(token))
         except ClientError as error:
             raise click.UsageError(str(error)) from error
 

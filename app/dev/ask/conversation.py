@@ -10,9 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
-from app.client.answers import ClientError, Refused
 from app.client.client import AuraClient
-from app.client.frames import Received
+from app.client.frames import ReceivedEvent
+from app.client.responses import ApiError, ClientError
 from app.client.stream import Item, RunStream
 from app.dev.ask.keys import EditRefused, choose, edit, wipe_line
 from app.dev.ask.view import JsonView, View, terminal
@@ -79,7 +79,7 @@ class Conversation:
                     if self._is_choosing:
                         wipe_line(self._view.console)  # the question; it comes again below
                     self._view.show(item)
-                if isinstance(item, Received):
+                if isinstance(item, ReceivedEvent):
                     match item.event:
                         case Hitl() as request:
                             self._asking = asyncio.create_task(self._ask(request))
@@ -108,7 +108,7 @@ class Conversation:
 
     async def _settle(self, item: Item) -> None:
         """Stop asking where the run has moved on; a decision that is being sent goes on."""
-        if self._asking is None or not self._is_choosing or not isinstance(item, Received):
+        if self._asking is None or not self._is_choosing or not isinstance(item, ReceivedEvent):
             return
         match item.event:
             case TimelineStepUpdated(metadata=moved) if moved.get("from") == State.AWAITING_APPROVAL:
@@ -162,7 +162,7 @@ class Conversation:
                 outcome = await self._client.approve(request.request_id, arguments)
             else:
                 outcome = await self._client.reject(request.request_id, self._policy.reason)
-        except Refused as error:
+        except ApiError as error:
             self._view.line(f"  {error}", "red")
             return not (error.status == 400 and arguments is not None)
         self._view.decided(outcome)
@@ -180,7 +180,7 @@ def attach_hint(stream: RunStream, url: str) -> str:
 
 def _commands(client: AuraClient, request: Hitl) -> list[str]:
     """Lines to paste; the token stays out of them."""
-    caller = client.caller
+    caller = client.credentials
     who = " ".join(
         shlex.join(["-H", f"{name}: {value}"])
         for name, value in (("X-Tenant-ID", caller.tenant_id), ("X-User-ID", caller.user_id))

@@ -13,8 +13,8 @@ from typing import Any, assert_never
 from rich.console import Console
 from rich.text import Text
 
-from app.client.client import Decided
-from app.client.frames import Received
+from app.client.client import DecisionReply
+from app.client.frames import ReceivedEvent
 from app.client.stream import Interrupted, Item, Resumed
 from statemachine import events
 from statemachine.checkpoint import JsonObject
@@ -84,16 +84,16 @@ class View:
 
     def show(self, item: Item) -> None:
         match item:
-            case Received():
+            case ReceivedEvent():
                 self._event(item)
             case Interrupted():
-                self.line(f"… connection lost ({item.cause}); again in {item.pause_seconds:.1f} s", "yellow")
+                self.line(f"… connection lost ({item.cause}); again in {item.retry_delay_seconds:.1f} s", "yellow")
             case Resumed():
                 self.line("… connected again, nothing is lost", "yellow")
             case _:
                 assert_never(item)
 
-    def _event(self, item: Received) -> None:
+    def _event(self, item: ReceivedEvent) -> None:
         match item.event:
             case events.Start() as start:
                 self.line(f"● {start.state}", "bold cyan", f"  {start.session_id}")
@@ -189,8 +189,8 @@ class View:
         for command in how:
             self.line(f"    {command}")
 
-    def decided(self, outcome: Decided) -> None:
-        earlier = "" if outcome.here else " already"
+    def decided(self, outcome: DecisionReply) -> None:
+        earlier = "" if outcome.accepted else " already"
         reason = f": {outcome.reason}" if outcome.reason else ""
         self.line(f"  {'✔' if outcome.status == 'approved' else '✗'} {outcome.status}{earlier}{reason}", "yellow")
 
@@ -205,7 +205,7 @@ class JsonView(View):
     def asked(self, prompt: str) -> None:
         """A program reads this: it knows what it asked."""
 
-    def _event(self, item: Received) -> None:
+    def _event(self, item: ReceivedEvent) -> None:
         self._out.print(Text(json_line({"eventId": item.id, **item.fields})))
 
 

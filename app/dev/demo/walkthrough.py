@@ -7,7 +7,7 @@ import logging
 import signal
 
 from app import logs
-from app.client.client import AuraClient, Caller
+from app.client.client import AuraClient, Credentials
 from app.dev.ask.conversation import INTERRUPTED, Conversation, Policy, Verdict, at_terminal
 from app.dev.ask.view import View, terminal
 from app.dev.demo.services import HOST, TENANT_ID, USER_ID, Stage, demo_settings, listen, stage
@@ -129,7 +129,7 @@ async def _play(settings: Settings, prompt: str, context: JsonObject, policy: Po
         _tell_parts(view, parts)
         view.line()
         view.asked(prompt)
-        async with AuraClient(url, Caller.of(parts.token)) as client:
+        async with AuraClient(url, Credentials.from_token(parts.token)) as client:
             code = await Conversation(client, view, policy).follow(client.run(prompt, context))
         await parts.main_service.settled(_SETTLE_SECONDS)  # it is told off the run's path
         _tell_outcome(view, parts)
@@ -142,9 +142,9 @@ def _tell_link(view: View, parts: Stage, url: str) -> None:
     """A link that opens the console once, and another when it was used. What follows `#` reaches no server, no log."""
 
     def tell(before: str = "") -> None:
-        view.line(f"{before}{url}/aura/console#code={parts.one_time_codes.code()}", "dim" if before else "")
+        view.line(f"{before}{url}/aura/console#code={parts.one_time_codes.issue()}", "dim" if before else "")
 
-    parts.one_time_codes.used = lambda: tell("the next link: ")
+    parts.one_time_codes.subscribe(lambda: tell("the next link: "))
     tell()
 
 
