@@ -29,7 +29,7 @@ _HEARTBEAT_SECONDS = SILENCE_SECONDS / 3
 _ROUND_SECONDS = 30.0
 """What one run may take in the mean, leases aside, before the trial as a whole is given up."""
 _SETTLE_SECONDS = 60.0
-_BREAKAGES = ("run.broke", "request.broke")
+_BREAKAGES = ("run.broke", "request.crashed")
 
 
 @dataclass(frozen=True, slots=True)
