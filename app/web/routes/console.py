@@ -59,9 +59,12 @@ def console_routes(responses: ResponseBuilder, one_time_codes: OneTimeCodes | No
             raise NotFound(f"the console has no file {name[:80]}")
         return await _file_response(files[name])
 
-    if one_time_codes is None:
-        return routes
+    if one_time_codes is not None:
+        _add_token_exchange(routes, responses, one_time_codes)
+    return routes
 
+
+def _add_token_exchange(routes: Blueprint, responses: ResponseBuilder, one_time_codes: OneTimeCodes) -> None:
     @routes.post("/token")
     @operation(
         "Exchange a one-time code for a token.",
@@ -78,8 +81,6 @@ def console_routes(responses: ResponseBuilder, one_time_codes: OneTimeCodes | No
         response = responses.success({"token": token})
         response.headers["Cache-Control"] = "no-store"
         return response
-
-    return routes
 
 
 async def _file_response(file: PageFile) -> Response:

@@ -39,12 +39,12 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, responses: Resp
     @routes.post("/approve/<request_id>")
     @operation("Approve a request; 409: it was decided earlier, or its deadline has passed.", **_DECIDING)
     async def approve(request_id: str) -> Response:
-        return await _decide(request_id, "approved")
+        return await _decide(auth, approvals, responses, request_id, "approved")
 
     @routes.post("/reject/<request_id>")
     @operation("Reject a request; 409: it was decided earlier, or its deadline has passed.", **_DECIDING)
     async def reject(request_id: str) -> Response:
-        return await _decide(request_id, "rejected")
+        return await _decide(auth, approvals, responses, request_id, "rejected")
 
     @routes.get("/signals/<session_id>")
     @operation(
@@ -57,23 +57,26 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, responses: Resp
         raw = await approvals.signal(auth.authenticate(request.headers), session_id)
         return responses.success(raw, message="아직 신호가 없습니다." if raw is None else "마지막 신호입니다.")
 
-    async def _decide(request_id: str, verdict: Verdict) -> Response:
-        principal = auth.authenticate(request.headers, user_required=True)
-        body = await read(request, DecisionBody, may_be_empty=True) or DecisionBody()
-        if body.user_id is not None and body.user_id != principal.user_id:
-            raise PermissionDenied("userId differs from the token's sub")
-        decided, is_first = await approvals.decide(
-            principal,
-            request_id,
-            verdict,
-            reason=body.reason,
-            arguments=body.params if verdict == "approved" else None,
-            skip=body.skip and verdict == "rejected",
-        )
-        message = "결정이 기록되었습니다." if is_first else "이미 결정되었거나 만료된 요청입니다."
-        return responses.success(_decision_result(decided), message=message, status=200 if is_first else 409)
-
     return routes
+
+
+async def _decide(
+    auth: Authenticator, approvals: ApprovalService, responses: ResponseBuilder, request_id: str, verdict: Verdict
+) -> Response:
+    principal = auth.authenticate(request.headers, user_required=True)
+    body = await read(request, DecisionBody, may_be_empty=True) or DecisionBody()
+    if body.user_id is not None and body.user_id != principal.user_id:
+        raise PermissionDenied("userId differs from the token's sub")
+    decided, is_first = await approvals.decide(
+        principal,
+        request_id,
+        verdict,
+        reason=body.reason,
+        arguments=body.params if verdict == "approved" else None,
+        skip=body.skip and verdict == "rejected",
+    )
+    message = "결정이 기록되었습니다." if is_first else "이미 결정되었거나 만료된 요청입니다."
+    return responses.success(_decision_result(decided), message=message, status=200 if is_first else 409)
 
 
 def _decision_result(decided: ApprovalRequest) -> DecisionResult:

@@ -27,7 +27,13 @@ def run_routes(
     responses: ResponseBuilder,
 ) -> Blueprint:
     routes = Blueprint("runs", __name__, url_prefix="/aura")
+    _add_lists(routes, auth, queries, responses)
+    _add_views_of_one_run(routes, auth, queries, locator, responses)
+    _add_cancellation(routes, auth, runs, locator, responses)
+    return routes
 
+
+def _add_lists(routes: Blueprint, auth: Authenticator, queries: RunQueries, responses: ResponseBuilder) -> None:
     @routes.get("/runs")
     @operation(
         "List runs, newest first: the caller's own, or for approvers those of the tenant.", data=RunPage, query=RunQuery
@@ -51,6 +57,10 @@ def run_routes(
         query = read_query(request, PageQuery)
         return responses.success(await queries.pending(principal, offset=query.offset, limit=query.limit))
 
+
+def _add_views_of_one_run(
+    routes: Blueprint, auth: Authenticator, queries: RunQueries, locator: RunLocator, responses: ResponseBuilder
+) -> None:
     @routes.get("/runs/<session_id>")
     @operation(
         "Return a complete run, with its tool calls, transitions, token usage and answer.",
@@ -80,6 +90,10 @@ def run_routes(
         response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(session_id)}.trace.json"'
         return response
 
+
+def _add_cancellation(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, responses: ResponseBuilder
+) -> None:
     @routes.post("/runs/<session_id>/cancel")
     @routes.delete("/runs/<session_id>")
     @operation("Cancel a run in any state, on any node.", data=CancelAccepted, status=202, errors=(NotFound, RunEnded))
@@ -90,8 +104,6 @@ def run_routes(
             raise RunEnded(f"the run {session_id} has ended; there is nothing to cancel")
         accepted: CancelAccepted = {"sessionId": session_id, "status": "cancelling"}
         return responses.success(accepted, status=202)
-
-    return routes
 
 
 def _file_name(session_id: str) -> str:

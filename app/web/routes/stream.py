@@ -34,9 +34,10 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         headers = read_headers(request, StartHeaders)
         if headers.last_event_id:
             body = await read(request, StreamBody, may_be_empty=True)
-            return await _resume(principal, headers, _start_run(body, headers) if body else None)
+            repeated = _start_run(body, headers) if body else None
+            return _stream_response(streams, await _find_resumed(locator, principal, headers, repeated))
         start_run = _start_run(await read(request, StreamBody), headers)
-        return _stream(StreamPosition(await runs.start(principal, start_run), 0))
+        return _stream_response(streams, StreamPosition(await runs.start(principal, start_run), 0))
 
     @routes.get(STREAM_PATH)
     @operation(
@@ -52,29 +53,36 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         position = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
         if position is None:
             raise NotFound("there is no run to attach to; send a prompt by POST to start one")
-        return _stream(position)
-
-    async def _resume(principal: Principal, headers: StartHeaders, repeated: StartRun | None) -> Response:
-        """Resume a stream. This never starts a run, so a prompt is not executed twice after a network error (§3)."""
-        position = await locator.find(
-            principal,
-            session_id=_session_id(headers),
-            last_event_id=headers.last_event_id,
-            prompt_digest=repeated.digest if repeated is not None else "",
-        )
-        if position is None:
-            raise ResumeExpired("send the prompt again without Last-Event-ID")
-        return _stream(position)
-
-    def _stream(position: StreamPosition) -> Response:
-        # A HEAD request would otherwise be open until the run ends, without a body.
-        stream = streams.open(position.session_id, position.after)
-        response = Response(b"") if request.method == "HEAD" else StreamResponse(stream)
-        response.headers.update(stream_headers(request.http_version))
-        response.headers["X-Session-ID"] = position.session_id
-        return response
+        return _stream_response(streams, position)
 
     return routes
+
+
+async def _find_resumed(
+    locator: RunLocator, principal: Principal, headers: StartHeaders, repeated: StartRun | None
+) -> StreamPosition:
+    """Return where to resume. This never starts a run, so a prompt is not executed twice after a network error (§3).
+
+    Raises `ResumeExpired` where there is no run to resume.
+    """
+    position = await locator.find(
+        principal,
+        session_id=_session_id(headers),
+        last_event_id=headers.last_event_id,
+        prompt_digest=repeated.digest if repeated is not None else "",
+    )
+    if position is None:
+        raise ResumeExpired("send the prompt again without Last-Event-ID")
+    return position
+
+
+def _stream_response(streams: EventStreams, position: StreamPosition) -> Response:
+    # A HEAD request would otherwise be open until the run ends, without a body.
+    stream = streams.open(position.session_id, position.after)
+    response = Response(b"") if request.method == "HEAD" else StreamResponse(stream)
+    response.headers.update(stream_headers(request.http_version))
+    response.headers["X-Session-ID"] = position.session_id
+    return response
 
 
 def _session_id(headers: ResumeHeaders) -> str | None:
