@@ -263,6 +263,7 @@ def _envelope(status: str, *, is_success: bool) -> JsonObject:
 
 def _error_envelope() -> JsonObject:
     envelope = _envelope("ERROR", is_success=False)
+    envelope["description"] = "An error, with its code and message (§1.4)."
     envelope["properties"]["errorCode"] = {"type": "string", "pattern": "^E[0-9]{4}$"}
     envelope["required"].append("errorCode")
     return envelope
