@@ -89,4 +89,4 @@ def _fail_on_tracebacks(nodes: Nodes) -> None:
     for node in nodes.started:
         assert "Traceback" not in node.output, node.output
         assert not node.logged("run.broke"), node.output
-        assert not node.logged("request.broke"), node.output
+        assert not node.logged("request.crashed"), node.output
