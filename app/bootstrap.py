@@ -133,7 +133,7 @@ class Service:
             starting_runs=counts.starting,
             active_runs=counts.active,
             waiting_runs=counts.waiting,
-            open_streams=self.streams.open_count,
+            open_streams=len(self.streams),
             ignored_signals=self.decisions.ignored_signals,
         )
 

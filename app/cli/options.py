@@ -46,8 +46,8 @@ class ServiceAccess:
 
         Raises `click.UsageError` where neither a token nor a user is given, or the address or the token is invalid.
         """
-        from app.client.answers import ClientError
-        from app.client.client import AuraClient, Caller
+        from app.client.client import AuraClient, Credentials
+        from app.client.responses import ClientError
 
         token = self.token
         if token is None:
@@ -57,7 +57,7 @@ class ServiceAccess:
                 )
             token = issue_token_from_settings(self.user, self.tenant, self.role, hours=1)
         try:
-            return AuraClient(self.url, Caller.of(token))
+            return AuraClient(self.url, Credentials.from_token(token))
         except ClientError as error:
             raise click.UsageError(str(error)) from error
 
@@ -67,7 +67,7 @@ class ServiceAccess:
         Where the service cannot be reached, refuses the request, or the body cannot be parsed, the command prints one
         line to stderr and exits with code 2.
         """
-        from app.client.answers import ClientError
+        from app.client.responses import ClientError
 
         client = self.client()
 

@@ -1,33 +1,33 @@
-"""Clients of the service, for programs: the Python one here (`AuraClient`), and `client.ts` with its `client.js` for
-browsers and Node. They speak HTTP only and know nothing of the service's insides.
+"""Clients of the service: the Python one here (`AuraClient`), and `client.js` for browsers and Node with its TypeScript
+sources in `src/`. They use HTTP only and know nothing of the service's internals.
 
-    async with AuraClient("http://127.0.0.1:9000", Caller.of(token)) as aura:
-        async for received in aura.run("메일을 보내주세요").events():
-            match received.event:
-                case Content(content=text): print(text, end="")
-                case Hitl(request_id=request_id): await aura.approve(request_id)
+    async def main() -> None:
+        async with AuraClient("http://127.0.0.1:9000", Credentials.from_token(token)) as aura:
+            async for received in aura.run("메일을 보내주세요").events():
+                match received.event:
+                    case Content(content=text): print(text, end="")
+                    case Hitl(request_id=request_id): await aura.approve(request_id)
 
-A broken connection is none of the caller's business: the stream comes back by itself, no event is lost or seen twice,
-and the prompt is executed once.
+The client restores broken connections by itself. No event is lost or repeated, and the prompt is executed once.
 """
 
-from app.client.answers import ClientError, Refused, StreamLost, TokenUnreadable, Unreachable
-from app.client.client import AuraClient, Caller, Decided
-from app.client.frames import Received
+from app.client.client import AuraClient, Credentials, DecisionReply
+from app.client.frames import ReceivedEvent
+from app.client.responses import ApiError, ClientError, ConnectionLost, ServiceUnreachable, TokenUnreadable
 from app.client.stream import Interrupted, Item, Resumed, RunStream
 
 __all__ = [
+    "ApiError",
     "AuraClient",
-    "Caller",
     "ClientError",
-    "Decided",
+    "ConnectionLost",
+    "Credentials",
+    "DecisionReply",
     "Interrupted",
     "Item",
-    "Received",
-    "Refused",
+    "ReceivedEvent",
     "Resumed",
     "RunStream",
-    "StreamLost",
+    "ServiceUnreachable",
     "TokenUnreadable",
-    "Unreachable",
 ]

@@ -7,23 +7,22 @@
  *     for await (const item of aura.run("메일을 보내주세요", { context: { activeApp: "mail" } })) {
  *       if (item.kind !== "event") continue;               // or show it: "interrupted", "resumed", "unknown"
  *       switch (item.event.type) {
- *         case "content": show(item.event.content); break; // append; all of them joined are the answer
+ *         case "content": show(item.event.content); break; // append: all of them joined are the answer
  *         case "hitl": await aura.approve(item.event.requestId); break;
  *       }
  *     }
  *
- * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads one that exists. Both answer a `RunStream`:
- *   iterate it once. It comes back by itself when the connection breaks; no event is lost or seen twice, and the prompt
- *   is executed once. To leave the loop, or to abort `options.signal`, ends the reading, not the run.
- * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request`, `info`: one call each, repeated where the
- *   network or the service was away for a moment.
- * - What goes wrong is a `Refused` (the service said no: `status`, `code`, `message`), or a `StreamLost` (it did not come
- *   back in time).
+ * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads an existing one. Both return a `RunStream`;
+ *   iterate over it once. It restores a broken connection by itself: no event is lost or repeated, and the prompt is
+ *   executed once. Leaving the loop or aborting `options.signal` ends the reading, not the run.
+ * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request` and `info` send one request each.
+ *   It is repeated while the network or the service is unavailable.
+ * - Errors are an `ApiError` (the service answered with an error: `status`, `code`, `message`) or a `ConnectionLost`
+ *   (the connection was not restored in time).
  *
- * The types between the marks are generated from the service's models, client.js and client.d.ts from this file:
- * `.ci/clients` does both.
+ * `/aura/client.js`, `.d.ts` and `.ts` are generated from the modules in `app/client/src` by `.ci/clients`.
  */
-/** What every event has. */
+/** The fields that all events have. */
 export interface EventBase {
     version: "1.0";
     timestamp: number;
@@ -118,7 +117,7 @@ export interface EndEvent extends EventBase {
     status: "completed" | "rejected" | "timed_out" | "cancelled" | "failed";
     usage?: Record<string, number>;
 }
-/** Told apart by `type`. */
+/** Any event; `type` says which. */
 export type AuraEvent = StartEvent | ThoughtEvent | PlanStepDeclaredEvent | PlanStepUpdatedEvent | TimelineStepUpdatedEvent | ToolExecutionEvent | HitlEvent | ContentEvent | ErrorRaisedEvent | EndEvent;
 /** The tool ledger's entries: intent → started → outcome, each committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
@@ -126,6 +125,13 @@ export type CallStatus = "requested" | "started" | "completed" | "failed" | "rej
 export interface Confidence {
     value: number;
     source: "logprobs" | "model" | "none";
+}
+/** The status of an approval request after a decision. */
+export interface DecisionResult {
+    requestId: string;
+    sessionId: string;
+    status: RequestStatus;
+    reason?: string;
 }
 /** Why a run that did not complete ended. */
 export interface Ending {
@@ -141,22 +147,6 @@ export interface Grant {
     decided_at: number;
     edited: boolean;
 }
-/** One tool call of a run, from intent to outcome. */
-export interface LedgerLine {
-    toolCallId: string;
-    toolName: string;
-    toolArgs: Record<string, unknown>;
-    turn: number;
-    status: CallStatus;
-    requiresApproval: boolean;
-    idempotent: boolean;
-    outcomeUnknown: boolean;
-    result: unknown;
-    error: string | null;
-    startedAt: number | null;
-    endedAt: number | null;
-    decision: Grant | null;
-}
 /** The policy a run started with; it keeps it on whichever node it goes on. */
 export interface Limits {
     turns: number;
@@ -165,33 +155,7 @@ export interface Limits {
     approval_seconds: number;
     on_reject: "stop" | "replan";
 }
-/** An open approval request, with the run that waits for it. */
-export interface OpenRequest {
-    requestId: string;
-    actionType: string;
-    message: string;
-    context: Record<string, unknown>;
-    expiresAt: number;
-    secondsLeft: number;
-    outcomeUnknown: boolean;
-    queued: number;
-    sessionId: string;
-}
-/** How an approval request stands. */
-export interface Outcome {
-    requestId: string;
-    sessionId: string;
-    status: RequestStatus;
-    reason?: string;
-}
-/** A transition that was taken, with its time. */
-export interface Passage {
-    trigger: Trigger;
-    source: State;
-    dest: State;
-    at: number;
-}
-/** What a run waits for. `context` are the tool's arguments as a person sees them. */
+/** The approval request that a run waits for. `context` holds the arguments of the tool call. */
 export interface PendingApproval {
     requestId: string;
     actionType: string;
@@ -201,6 +165,18 @@ export interface PendingApproval {
     secondsLeft: number;
     outcomeUnknown: boolean;
     queued: number;
+}
+/** An open approval request, with the session id of the run that waits for it. */
+export interface PendingRequest {
+    requestId: string;
+    actionType: string;
+    message: string;
+    context: Record<string, unknown>;
+    expiresAt: number;
+    secondsLeft: number;
+    outcomeUnknown: boolean;
+    queued: number;
+    sessionId: string;
 }
 /** One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call. */
 export interface PlanStep {
@@ -213,13 +189,14 @@ export interface PlanStep {
     started_at?: number | null;
     ended_at?: number | null;
 }
-/** Open approval requests. `nextOffset` as for runs. */
+/** Open approval requests. `nextOffset` is the offset of the next page; it is absent on the last page. */
 export interface RequestPage {
-    requests: OpenRequest[];
+    requests: PendingRequest[];
     nextOffset?: number;
 }
+/** The status of an approval request, as `hitl:request:{requestId}` spells it. */
 export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
-/** One run whole: the checkpoint without secrets. `taskId` is its task in the Main Service. */
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. */
 export interface RunDetails {
     sessionId: string;
     threadId: string;
@@ -238,8 +215,8 @@ export interface RunDetails {
     context: Record<string, unknown>;
     turn: number;
     plan: PlanStep[];
-    ledger: LedgerLine[];
-    path: Passage[];
+    ledger: ToolCallRecord[];
+    path: TransitionRecord[];
     answer: string | null;
     usage: TokenUsage;
     limits: Limits;
@@ -247,12 +224,12 @@ export interface RunDetails {
     cancelledBy: string | null;
     runDeadlineAt: number;
 }
-/** Runs, newest first. `nextOffset` is where the next page begins; without it there is none. */
+/** Runs, newest first. `nextOffset` is the offset of the next page; it is absent on the last page. */
 export interface RunPage {
     runs: RunSummary[];
     nextOffset?: number;
 }
-/** A run in a list. */
+/** A run as it is listed. `promptHead` is the beginning of its prompt. */
 export interface RunSummary {
     sessionId: string;
     threadId: string;
@@ -266,21 +243,12 @@ export interface RunSummary {
     agentId?: string;
     pendingApproval?: PendingApproval;
 }
-/** What this is. */
+/** The name, version, model and states of the service. */
 export interface ServiceInfo {
     name: string;
     version: string;
     model: string;
     states: State[];
-}
-/** What came of a wait for a person. */
-export interface Settlement {
-    requestId: string;
-    verdict?: string | null;
-    decidedBy?: string | null;
-    decidedAt?: number | null;
-    reason?: string | null;
-    edited: boolean;
 }
 /** Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made. `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's. */
 export interface Span {
@@ -296,12 +264,21 @@ export interface Span {
     toolCallId?: string | null;
     outcome?: string | null;
     tokens?: Tokens | null;
-    decision?: Settlement | null;
+    decision?: SpanDecision | null;
 }
-/** Where a run stands. */
+/** What came of a wait for a person. */
+export interface SpanDecision {
+    requestId: string;
+    verdict?: string | null;
+    decidedBy?: string | null;
+    decidedAt?: number | null;
+    reason?: string | null;
+    edited: boolean;
+}
+/** The state of a run. */
 export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
-/** An approval request as Redis holds it (§5); every system may add fields. `createdAt` is in milliseconds. */
-export interface StoredRequest {
+/** An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds. */
+export interface StoredApprovalRequest {
     requestId: string;
     sessionId: string;
     userId: string;
@@ -323,7 +300,7 @@ export interface Timeline {
     tokens: Tokens;
     spans: Span[];
 }
-/** Tokens the model reported. */
+/** The tokens of a run, as the model reported them. */
 export interface TokenUsage {
     promptTokens: number;
     completionTokens: number;
@@ -334,46 +311,127 @@ export interface Tokens {
     completionTokens: number;
     totalTokens: number;
 }
-/** What makes the machine move. */
+/** One tool call of a run, with its status, its result or error, and the decision on it. */
+export interface ToolCallRecord {
+    toolCallId: string;
+    toolName: string;
+    toolArgs: Record<string, unknown>;
+    turn: number;
+    status: CallStatus;
+    requiresApproval: boolean;
+    idempotent: boolean;
+    outcomeUnknown: boolean;
+    result: unknown;
+    error: string | null;
+    startedAt: number | null;
+    endedAt: number | null;
+    decision: Grant | null;
+}
+/** A transition that was taken, with its time. */
+export interface TransitionRecord {
+    trigger: Trigger;
+    source: State;
+    dest: State;
+    at: number;
+}
+/** The cause of a transition. */
 export type Trigger = "request_tools" | "answer" | "finish" | "ask_approval" | "report_results" | "approve" | "decline" | "reject" | "expire" | "fail" | "cancel";
-/** An event came. */
-export interface Received {
+/** The service answered with an error: an HTTP status, an error code and a message. */
+export declare class ApiError extends Error {
+    readonly status: number;
+    readonly code: string;
+    readonly retryAfterMs: number;
+    constructor(status: number, code: string, message: string, retryAfterMs?: number);
+}
+/** The connection broke and could not be restored within the retry timeout. The run itself continues. */
+export declare class ConnectionLost extends Error {
+    constructor(message: string);
+}
+/** One frame of a stream. A frame may have `retryMs` and no data. */
+export interface Frame {
+    id: number | null;
+    data: string;
+    retryMs: number | null;
+}
+/** Parses bytes into frames. The bytes may be split anywhere; an incomplete frame at the end is dropped. */
+export declare class FrameParser {
+    private readonly decoder;
+    private rest;
+    private lineStart;
+    private lines;
+    /** The frames that these bytes complete. */
+    feed(bytes: Uint8Array): Frame[];
+}
+/** An event was received. */
+export interface ReceivedEvent {
     kind: "event";
     id: number | null;
     event: AuraEvent;
 }
-/** An event of a type that this client does not know. */
-export interface Unknown {
+/** An event was received whose type this client does not know. */
+export interface UnknownEvent {
     kind: "unknown";
     id: number | null;
     type: string;
     fields: Record<string, unknown>;
 }
-/** The connection broke; it is tried again after that pause. */
+/** The connection broke. The client reconnects after `retryDelayMs`. */
 export interface Interrupted {
     kind: "interrupted";
     cause: string;
-    pauseMs: number;
+    retryDelayMs: number;
 }
-/** Connected again; the next event follows the last one. */
+/** The connection was restored. The next event follows the last one. */
 export interface Resumed {
     kind: "resumed";
 }
-export type Item = Received | Unknown | Interrupted | Resumed;
-export interface ClientOptions {
-    /** The JWT, or what gives one that is still good: it is asked before every request. */
+export type Item = ReceivedEvent | UnknownEvent | Interrupted | Resumed;
+/** Timeouts and retries. */
+export interface RetryOptions {
+    /** This time without a byte counts as a broken connection; heartbeats come every 15 s. Default: 60 s. */
+    readTimeoutMs?: number;
+    /** Retries end after this time without a byte. Default: 120 s. */
+    retryTimeoutMs?: number;
+    /** The delay before the first retry, unless the service sets another; it doubles up to 10 s. Default: 0.5 s. */
+    retryDelayMs?: number;
+}
+/** The items of one run up to its end. Iterate over it once. */
+export declare class RunStream implements AsyncIterable<Item> {
+    private readonly send;
+    private readonly options;
+    private readonly signal;
+    private readonly start;
+    /** The session id of the run; null until the service has answered. */
+    sessionId: string | null;
+    /** The id of the last event that was received. */
+    lastEventId: number | null;
+    private retryDelayMs;
+    private lastByteAt;
+    private failures;
+    private damagedStreams;
+    private damagedFrame;
+    private acceptsDamagedCharacters;
+    [Symbol.asyncIterator](): AsyncGenerator<Item, void, undefined>;
+    /** Start the run by POST until its session id is known, then attach to it by GET. */
+    private connect;
+    private frames;
+    /** The event of a frame; null where it was received before. */
+    private nextEvent;
+    /** Accept U+FFFD only where it is unchanged at a second read, so that the model generated it. */
+    private checkDamagedFrame;
+    /** When to retry after this error. Throws it where a retry is pointless. */
+    private interruptionAfter;
+    private interruption;
+}
+export interface ClientOptions extends RetryOptions {
+    /** The JWT, or a function that returns a valid one; it is called before every request. */
     token: string | (() => string | Promise<string>);
-    /** Before every path: an origin, "/api" behind the gateway. Default: the page's own origin. */
+    /** The prefix of every path: an origin, or "/api" behind the gateway. Default: the origin of the page. */
     baseUrl?: string;
-    /** Default: the token's `tenant_id` and `sub`. */
+    /** Default: the token's `tenant_id`. */
     tenantId?: string;
+    /** Default: the token's `sub`. */
     userId?: string;
-    /** So long without a byte is a broken connection; heartbeats come every 15 s. Default 60 s. */
-    silenceMs?: number;
-    /** So long without a byte in spite of all attempts is the end. Default 120 s. */
-    patienceMs?: number;
-    /** Before the first attempt to come back, unless the service says; it doubles up to 10 s. Default 0.5 s. */
-    pauseMs?: number;
     fetch?: typeof fetch;
 }
 export interface StreamOptions {
@@ -383,11 +441,11 @@ export interface RunOptions extends StreamOptions {
     context?: Record<string, unknown>;
     threadId?: string;
     agentId?: string;
-    /** A second run with the same key is the first one. Default: a key of its own for each run. */
+    /** A second run with the same key attaches to the first. Default: a new key for each run. */
     idempotencyKey?: string;
 }
 export interface AttachOptions extends StreamOptions {
-    /** Only what follows this event. Default: from the start. */
+    /** Read only the events after this one. Default: from the start. */
     lastEventId?: number;
 }
 export interface PageOptions {
@@ -399,96 +457,47 @@ export interface RunsOptions extends PageOptions {
     state?: State;
     scope?: "own" | "all";
 }
-/** How a request stands. `here` is false where an earlier decision stands, or this one came too late. */
-export interface Decided extends Outcome {
-    here: boolean;
-}
-/** The service said no to a request. */
-export declare class Refused extends Error {
-    readonly status: number;
-    readonly code: string;
-    readonly retryAfterMs: number;
-    constructor(status: number, code: string, message: string, retryAfterMs?: number);
-}
-/** The connection broke and did not come back in time; the run goes on without a reader. */
-export declare class StreamLost extends Error {
-    constructor(message: string);
+/** The status of a request after a decision. `accepted` is false where an earlier decision applies, or where the
+ * deadline had passed. */
+export interface DecisionReply extends DecisionResult {
+    accepted: boolean;
 }
 export declare class AuraClient {
     readonly baseUrl: string;
     private readonly options;
     private readonly fetch;
     constructor(options: ClientOptions);
-    /** A new run; it starts when its items are asked for. */
+    /** The stream of a new run, which starts when the stream is iterated. */
     run(prompt: string, options?: RunOptions): RunStream;
-    /** A run that exists. */
+    /** The stream of an existing run. */
     attach(sessionId: string, options?: AttachOptions): RunStream;
-    /** Say yes; `params` replace the tool's arguments. Repeated, it answers what stands. */
-    approve(requestId: string, params?: Record<string, unknown>): Promise<Decided>;
-    /** Say no; with `skip` the run goes on without this call. */
+    /** Approve a request; `params` replace the arguments of the tool call. */
+    approve(requestId: string, params?: Record<string, unknown>): Promise<DecisionReply>;
+    /** Reject a request; with `skip` the run continues without this call. */
     reject(requestId: string, options?: {
         reason?: string;
         skip?: boolean;
-    }): Promise<Decided>;
-    /** Whether the run is being cancelled; false: it has ended already. */
+    }): Promise<DecisionReply>;
+    /** Cancel a run. Resolves to false where it has already ended. */
     cancel(sessionId: string): Promise<boolean>;
-    /** Runs, newest first: one's own, for approvers the tenant's. */
+    /** List runs, newest first: the caller's own, or for approvers those of the tenant. */
     runs({ signal, ...query }?: RunsOptions): Promise<RunPage>;
-    /** One run whole: ledger, path, usage, answer. */
+    /** A complete run, with its tool calls, transitions, token usage and answer. */
     details(sessionId: string): Promise<RunDetails>;
-    /** Where a run's time went until now: states, model turns, tools, waits. */
+    /** The timeline of a run until now: states, model turns, tools, waiting for decisions. */
     timeline(sessionId: string): Promise<Timeline>;
-    /** Approval requests that wait for a decision. */
+    /** List open approval requests: the caller's own, or for approvers those of the tenant. */
     pending({ signal, ...query }?: PageOptions): Promise<RequestPage>;
     /** An approval request as it is stored. */
-    request(requestId: string): Promise<StoredRequest>;
-    /** Name, version, model and states of the service. */
+    request(requestId: string): Promise<StoredApprovalRequest>;
+    /** The name, version, model and states of the service. */
     info(): Promise<ServiceInfo>;
+    /** Send a decision. It may be repeated: the service answers a second one with the status of the first. */
     private decide;
-    private caller;
-    private opener;
-    /** A request and its envelope; asked again while network or service are away. */
-    private call;
+    private credentials;
+    private readonly sendRequest;
+    /** The status and `data` of a response. The request is repeated while the network or the service is unavailable. */
+    private sendWithRetries;
+    private sendOnce;
 }
-/** The items of one run, up to its end. Iterate it once. */
-export declare class RunStream implements AsyncIterable<Item> {
-    private readonly open;
-    private readonly options;
-    private readonly signal;
-    private readonly start;
-    /** The run; null until the service has answered. */
-    sessionId: string | null;
-    /** The last event that came. */
-    lastEventId: number | null;
-    private retryMs;
-    private aliveAt;
-    private failures;
-    private damages;
-    private suspect;
-    private trustsCharacters;
-    [Symbol.asyncIterator](): AsyncGenerator<Item, void, undefined>;
-    /** POST until the run is known, then attach to it. */
-    private connect;
-    private frames;
-    /** The frame's event; null where it was seen before. */
-    private received;
-    /** A character that was cut in two on the way is read again; one that stays is the model's own. */
-    private doubt;
-    /** Whether to come back after an error. Throws where that is of no use. */
-    private judged;
-    private interrupted;
-}
-export interface Frame {
-    id: number | null;
-    data: string;
-    retryMs: number | null;
-}
-/** Bytes in, in any pieces; whole frames out. What is incomplete at the end of a connection is not a frame. */
-export declare class FrameParser {
-    private readonly decoder;
-    private rest;
-    private held;
-    private lines;
-    feed(piece: Uint8Array): Frame[];
-}
-// Made from client.ts (SHA-256 68b3ea5e30c0e624ca8f0af872b83641755ce1e5585f91dca302665a05cc38d8).
+// Generated from client.ts (SHA-256 00420845a94eea77ce2f2bd0331a08b16db5e63b011748fe2ac91ad58fe2f304).

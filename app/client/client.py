@@ -1,4 +1,4 @@
-"""The service's client, on behalf of one caller: start a run, attach to one, decide, cancel, see what there is."""
+"""The client of the service for one caller: starts runs, reads their events, decides requests, cancels and lists."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from app.client.answers import (
-    TRANSIENT,
+from app.client.responses import (
+    RETRYABLE_STATUSES,
+    ApiError,
     ClientError,
-    Refused,
-    StreamLost,
+    ConnectionLost,
+    ServiceUnreachable,
     TokenUnreadable,
-    Unreachable,
-    check,
+    error_text,
     json_object,
-    words,
+    raise_for_status,
 )
 from app.client.stream import RunStream
 from app.ports.responses import RequestPage, RunDetails, RunPage
 from statemachine.checkpoint import JsonObject
 from statemachine.states import State
 
-_MOST_PAUSE_SECONDS = 5.0
-_NOT_OURS = "the answer is not one of Aura's"
+_MAX_RETRY_DELAY_SECONDS = 5.0
+_UNKNOWN_RESPONSE = "the response is not one of Aura's; check the address"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks: the token, and the headers that must agree with it (§1.2)."""
+class Credentials:
+    """The token of a caller, and the identity headers that must agree with it (§1.2)."""
 
     token: str
     tenant_id: str
     user_id: str
 
     @classmethod
-    def of(cls, token: str) -> Self:
-        """Read from the token, which only the service can verify. Raises `TokenUnreadable`."""
+    def from_token(cls, token: str) -> Self:
+        """Read tenant and user from the token, which only the service can verify. Raises `TokenUnreadable`."""
         try:
             payload = token.split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -52,45 +52,49 @@ class Caller:
 
     @property
     def headers(self) -> dict[str, str]:
+        """The headers that authenticate a request."""
         return {"Authorization": f"Bearer {self.token}", "X-Tenant-ID": self.tenant_id, "X-User-ID": self.user_id}
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """How a request stands after a decision. `here` is False where an earlier decision stands, or it came too late."""
+class DecisionReply:
+    """The status of a request after a decision.
+
+    `accepted` is False where an earlier decision applies, or where the deadline had passed.
+    """
 
     status: str
-    here: bool
+    accepted: bool
     reason: str | None = None
 
 
 class AuraClient:
-    """The service at `url`. An async context manager."""
+    """The client of the service at `url`. It is an async context manager."""
 
     def __init__(
         self,
         url: str,
-        caller: Caller,
+        credentials: Credentials,
         *,
-        silence_seconds: float = 60,
-        patience_seconds: float = 120,
-        pause_seconds: float = 0.5,
+        read_timeout_seconds: float = 60,
+        retry_timeout_seconds: float = 120,
+        retry_delay_seconds: float = 0.5,
     ) -> None:
-        """`silence_seconds` without a byte (heartbeats come every 15) count as a broken connection. Attempts to come
-        back begin after `pause_seconds` (or what the service says), with backoff, and end after `patience_seconds`.
+        """`read_timeout_seconds` without a byte count as a broken connection; heartbeats come every 15 s.
 
-        Raises `ClientError` where `url` is no address.
+        The first retry follows after `retry_delay_seconds`, unless the service sets another delay; the delay doubles
+        up to a limit. Retries end after `retry_timeout_seconds`. Raises `ClientError` for an invalid `url`.
         """
         address = urlsplit(url)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ClientError(f"{url!r} is no http(s) address")
+            raise ClientError(f"{url!r} is not a URL that begins with http:// or https://")
         self.url = url.rstrip("/")
-        self.caller = caller
-        self._patience_seconds, self._pause_seconds = patience_seconds, pause_seconds
+        self.credentials = credentials
+        self._retry_timeout_seconds, self._retry_delay_seconds = retry_timeout_seconds, retry_delay_seconds
         self._http = httpx2.AsyncClient(
             base_url=self.url,
-            headers=caller.headers,
-            timeout=httpx2.Timeout(10, read=silence_seconds, pool=None),
+            headers=credentials.headers,
+            timeout=httpx2.Timeout(10, read=read_timeout_seconds, pool=None),
             trust_env=not _is_local(address.hostname),
         )
 
@@ -108,43 +112,50 @@ class AuraClient:
         thread_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> RunStream:
-        """A new run; it starts when its items are asked for. A second one with the same key is the first."""
+        """Return the stream of a new run, which starts when the stream is iterated.
+
+        A second run with the same `idempotency_key` attaches to the first.
+        """
         body: JsonObject = {"prompt": prompt, "context": context or {}}
         if thread_id is not None:
             body["thread_id"] = thread_id
         return self._stream(body=body, idempotency_key=idempotency_key)
 
     def attach(self, session_id: str, *, last_event_id: int | None = None) -> RunStream:
-        """A run that exists, from its first event or from the one after `last_event_id`."""
+        """Return the stream of an existing run, from its first event or from the one after `last_event_id`."""
         return self._stream(session_id=session_id, last_event_id=last_event_id)
 
-    def _stream(self, **which: Any) -> RunStream:
+    def _stream(self, **arguments: Any) -> RunStream:
         return RunStream(
-            self._http, **which, patience_seconds=self._patience_seconds, pause_seconds=self._pause_seconds
+            self._http,
+            **arguments,
+            retry_timeout_seconds=self._retry_timeout_seconds,
+            retry_delay_seconds=self._retry_delay_seconds,
         )
 
     async def fetch(self, path: str, **parameters: str) -> bytes:
-        """The body of a GET, asked once. Raises `Unreachable`, `Refused`."""
+        """Return the body of a GET request, without retries. Raises `ServiceUnreachable` or `ApiError`."""
         try:
             response = await self._http.get(path, params=parameters)
         except httpx2.TransportError as error:
-            raise Unreachable(f"nobody answers at {self.url}: {words(error)}") from error
-        await check(response)
+            raise ServiceUnreachable(f"cannot connect to {self.url}: {error_text(error)}") from error
+        await raise_for_status(response)
         return response.content
 
-    # Each of these raises `Refused`, or `StreamLost` where no answer came in time.
+    # Each of the following methods raises `ApiError`, or `ConnectionLost` where no response arrived in time.
 
-    async def approve(self, request_id: str, arguments: JsonObject | None = None) -> Decided:
-        """Say yes; `arguments` replace the tool's."""
+    async def approve(self, request_id: str, arguments: JsonObject | None = None) -> DecisionReply:
+        """Approve a request; `arguments` replace those of the tool call."""
         return await self._decide("approve", request_id, {"params": arguments})
 
-    async def reject(self, request_id: str, reason: str | None = None, *, skip: bool = False) -> Decided:
-        """Say no; with `skip` the run goes on without this call."""
+    async def reject(self, request_id: str, reason: str | None = None, *, skip: bool = False) -> DecisionReply:
+        """Reject a request; with `skip` the run continues without this call."""
         return await self._decide("reject", request_id, {"reason": reason, "skip": skip or None})
 
     async def cancel(self, session_id: str) -> bool:
-        """Whether the run is being cancelled; False: it has ended already."""
-        status, _ = await self._call("POST", f"/aura/runs/{quote(session_id, safe='')}/cancel", accepts=409)
+        """Cancel a run. Returns False if it has already ended."""
+        path = f"/aura/runs/{quote(session_id, safe='')}/cancel"
+        status, _ = await self._send_with_retries("POST", path, accepted_status=409)
         return status != 409
 
     async def runs(
@@ -155,57 +166,65 @@ class AuraClient:
         offset: int = 0,
         limit: int = 20,
     ) -> RunPage:
-        """Runs, newest first: the caller's, for approvers the tenant's."""
+        """List runs, newest first: the caller's own, or for approvers those of the tenant."""
         query: dict[str, str | int] = {"scope": scope, "offset": offset, "limit": limit}
         if state is not None:
             query["state"] = state
-        return cast("RunPage", (await self._call("GET", "/aura/runs", params=query))[1])
+        return cast("RunPage", (await self._send_with_retries("GET", "/aura/runs", params=query))[1])
 
     async def details(self, session_id: str) -> RunDetails:
-        """One run whole: ledger, path, usage, answer."""
-        return cast("RunDetails", (await self._call("GET", f"/aura/runs/{quote(session_id, safe='')}"))[1])
+        """Return a complete run, with its tool calls, transitions, token usage and answer."""
+        path = f"/aura/runs/{quote(session_id, safe='')}"
+        return cast("RunDetails", (await self._send_with_retries("GET", path))[1])
 
     async def pending(self, *, offset: int = 0, limit: int = 20) -> RequestPage:
-        """Approval requests that wait for a decision."""
+        """List open approval requests: the caller's own, or for approvers those of the tenant."""
         query = {"offset": offset, "limit": limit}
-        return cast("RequestPage", (await self._call("GET", "/aura/hitl/pending", params=query))[1])
+        return cast("RequestPage", (await self._send_with_retries("GET", "/aura/hitl/pending", params=query))[1])
 
-    async def _decide(self, verdict: str, request_id: str, more: JsonObject) -> Decided:
-        """It may be repeated: one that was taken already is answered as it stands."""
-        body = {"userId": self.caller.user_id, **{name: value for name, value in more.items() if value is not None}}
+    async def _decide(self, verdict: str, request_id: str, fields: JsonObject) -> DecisionReply:
+        """Send a decision. It may be repeated: the service answers a second one with the status of the first."""
+        present = {name: value for name, value in fields.items() if value is not None}
+        body = {"userId": self.credentials.user_id, **present}
         path = f"/aura/hitl/{verdict}/{quote(request_id, safe='')}"
-        status, data = await self._call("POST", path, json=body, accepts=409)
+        status, data = await self._send_with_retries("POST", path, json=body, accepted_status=409)
         if "status" not in data:
-            raise Refused(status, "", _NOT_OURS)
-        return Decided(str(data["status"]), status != 409, data.get("reason"))
+            raise ApiError(status, "", _UNKNOWN_RESPONSE)
+        return DecisionReply(str(data["status"]), status != 409, data.get("reason"))
 
-    async def _call(self, method: str, path: str, *, accepts: int = 200, **request: Any) -> tuple[int, JsonObject]:
-        """The status and `data` of an answer; asked again while network or service are away. All calls here may be."""
+    async def _send_with_retries(
+        self, method: str, path: str, *, accepted_status: int = 200, **request: Any
+    ) -> tuple[int, JsonObject]:
+        """Return the status and the `data` of a response. All requests sent here are safe to repeat.
+
+        The request is repeated while the network or the service is unavailable. An error with `accepted_status` is
+        returned instead of raised.
+        """
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + self._patience_seconds, self._pause_seconds
+        until, delay = loop.time() + self._retry_timeout_seconds, self._retry_delay_seconds
         while True:
             try:
                 response = await self._http.request(method, path, **request)
-                if response.status_code != accepts:
-                    await check(response)
-                answer = json_object(response.content)
-                if "success" not in answer:
-                    raise Refused(response.status_code, "", _NOT_OURS)
-                return response.status_code, answer.get("data") or {}
+                if response.status_code != accepted_status:
+                    await raise_for_status(response)
+                envelope = json_object(response.content)
+                if "success" not in envelope:
+                    raise ApiError(response.status_code, "", _UNKNOWN_RESPONSE)
+                return response.status_code, envelope.get("data") or {}
             except httpx2.TransportError as error:
-                cause: ClientError = StreamLost(f"{method} {path} was not answered: {words(error)}")
-            except Refused as error:
-                if error.status not in TRANSIENT:
+                cause: ClientError = ConnectionLost(f"no response to {method} {path}: {error_text(error)}")
+            except ApiError as error:
+                if error.status not in RETRYABLE_STATUSES:
                     raise
-                cause, pause = error, max(pause, error.retry_after_seconds or 0)
-            if loop.time() + pause > until:
+                cause, delay = error, max(delay, error.retry_after_seconds or 0)
+            if loop.time() + delay > until:
                 raise cause
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _MOST_PAUSE_SECONDS)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _MAX_RETRY_DELAY_SECONDS)
 
 
 def _is_local(host: str) -> bool:
-    """An address on this machine is not reached through a proxy of the environment."""
+    """Return whether the host is this machine, which is not reached through a proxy of the environment."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -7,25 +7,27 @@
  *     for await (const item of aura.run("메일을 보내주세요", { context: { activeApp: "mail" } })) {
  *       if (item.kind !== "event") continue;               // or show it: "interrupted", "resumed", "unknown"
  *       switch (item.event.type) {
- *         case "content": show(item.event.content); break; // append; all of them joined are the answer
+ *         case "content": show(item.event.content); break; // append: all of them joined are the answer
  *         case "hitl": await aura.approve(item.event.requestId); break;
  *       }
  *     }
  *
- * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads one that exists. Both answer a `RunStream`:
- *   iterate it once. It comes back by itself when the connection breaks; no event is lost or seen twice, and the prompt
- *   is executed once. To leave the loop, or to abort `options.signal`, ends the reading, not the run.
- * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request`, `info`: one call each, repeated where the
- *   network or the service was away for a moment.
- * - What goes wrong is a `Refused` (the service said no: `status`, `code`, `message`), or a `StreamLost` (it did not come
- *   back in time).
+ * - `run(prompt, options)` starts a run, `attach(sessionId, options)` reads an existing one. Both return a `RunStream`;
+ *   iterate over it once. It restores a broken connection by itself: no event is lost or repeated, and the prompt is
+ *   executed once. Leaving the loop or aborting `options.signal` ends the reading, not the run.
+ * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request` and `info` send one request each.
+ *   It is repeated while the network or the service is unavailable.
+ * - Errors are an `ApiError` (the service answered with an error: `status`, `code`, `message`) or a `ConnectionLost`
+ *   (the connection was not restored in time).
  *
- * The types between the marks are generated from the service's models, client.js and client.d.ts from this file:
- * `.ci/clients` does both.
+ * `/aura/client.js`, `.d.ts` and `.ts` are generated from the modules in `app/client/src` by `.ci/clients`.
  */
 
-// <generated>
-/** What every event has. */
+// --- types.ts
+
+// The types of events and responses, generated from the service's own by `.ci/clients`.
+
+/** The fields that all events have. */
 export interface EventBase {
   version: "1.0";
   timestamp: number;
@@ -120,7 +122,7 @@ export interface EndEvent extends EventBase {
   status: "completed" | "rejected" | "timed_out" | "cancelled" | "failed";
   usage?: Record<string, number>;
 }
-/** Told apart by `type`. */
+/** Any event; `type` says which. */
 export type AuraEvent =
   | StartEvent
   | ThoughtEvent
@@ -132,6 +134,7 @@ export type AuraEvent =
   | ContentEvent
   | ErrorRaisedEvent
   | EndEvent;
+/** @internal The event types that this client knows. */
 const EVENT_TYPES: ReadonlySet<string> = new Set(["start", "thought", "plan_step", "plan_step_update", "timeline_step_update", "tool_execution", "hitl", "content", "error", "end"]);
 /** The tool ledger's entries: intent → started → outcome, each committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
@@ -139,6 +142,13 @@ export type CallStatus = "requested" | "started" | "completed" | "failed" | "rej
 export interface Confidence {
   value: number;
   source: "logprobs" | "model" | "none";
+}
+/** The status of an approval request after a decision. */
+export interface DecisionResult {
+  requestId: string;
+  sessionId: string;
+  status: RequestStatus;
+  reason?: string;
 }
 /** Why a run that did not complete ended. */
 export interface Ending {
@@ -154,22 +164,6 @@ export interface Grant {
   decided_at: number;
   edited: boolean;
 }
-/** One tool call of a run, from intent to outcome. */
-export interface LedgerLine {
-  toolCallId: string;
-  toolName: string;
-  toolArgs: Record<string, unknown>;
-  turn: number;
-  status: CallStatus;
-  requiresApproval: boolean;
-  idempotent: boolean;
-  outcomeUnknown: boolean;
-  result: unknown;
-  error: string | null;
-  startedAt: number | null;
-  endedAt: number | null;
-  decision: Grant | null;
-}
 /** The policy a run started with; it keeps it on whichever node it goes on. */
 export interface Limits {
   turns: number;
@@ -178,33 +172,7 @@ export interface Limits {
   approval_seconds: number;
   on_reject: "stop" | "replan";
 }
-/** An open approval request, with the run that waits for it. */
-export interface OpenRequest {
-  requestId: string;
-  actionType: string;
-  message: string;
-  context: Record<string, unknown>;
-  expiresAt: number;
-  secondsLeft: number;
-  outcomeUnknown: boolean;
-  queued: number;
-  sessionId: string;
-}
-/** How an approval request stands. */
-export interface Outcome {
-  requestId: string;
-  sessionId: string;
-  status: RequestStatus;
-  reason?: string;
-}
-/** A transition that was taken, with its time. */
-export interface Passage {
-  trigger: Trigger;
-  source: State;
-  dest: State;
-  at: number;
-}
-/** What a run waits for. `context` are the tool's arguments as a person sees them. */
+/** The approval request that a run waits for. `context` holds the arguments of the tool call. */
 export interface PendingApproval {
   requestId: string;
   actionType: string;
@@ -214,6 +182,18 @@ export interface PendingApproval {
   secondsLeft: number;
   outcomeUnknown: boolean;
   queued: number;
+}
+/** An open approval request, with the session id of the run that waits for it. */
+export interface PendingRequest {
+  requestId: string;
+  actionType: string;
+  message: string;
+  context: Record<string, unknown>;
+  expiresAt: number;
+  secondsLeft: number;
+  outcomeUnknown: boolean;
+  queued: number;
+  sessionId: string;
 }
 /** One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call. */
 export interface PlanStep {
@@ -226,13 +206,14 @@ export interface PlanStep {
   started_at?: number | null;
   ended_at?: number | null;
 }
-/** Open approval requests. `nextOffset` as for runs. */
+/** Open approval requests. `nextOffset` is the offset of the next page; it is absent on the last page. */
 export interface RequestPage {
-  requests: OpenRequest[];
+  requests: PendingRequest[];
   nextOffset?: number;
 }
+/** The status of an approval request, as `hitl:request:{requestId}` spells it. */
 export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
-/** One run whole: the checkpoint without secrets. `taskId` is its task in the Main Service. */
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. */
 export interface RunDetails {
   sessionId: string;
   threadId: string;
@@ -251,8 +232,8 @@ export interface RunDetails {
   context: Record<string, unknown>;
   turn: number;
   plan: PlanStep[];
-  ledger: LedgerLine[];
-  path: Passage[];
+  ledger: ToolCallRecord[];
+  path: TransitionRecord[];
   answer: string | null;
   usage: TokenUsage;
   limits: Limits;
@@ -260,12 +241,12 @@ export interface RunDetails {
   cancelledBy: string | null;
   runDeadlineAt: number;
 }
-/** Runs, newest first. `nextOffset` is where the next page begins; without it there is none. */
+/** Runs, newest first. `nextOffset` is the offset of the next page; it is absent on the last page. */
 export interface RunPage {
   runs: RunSummary[];
   nextOffset?: number;
 }
-/** A run in a list. */
+/** A run as it is listed. `promptHead` is the beginning of its prompt. */
 export interface RunSummary {
   sessionId: string;
   threadId: string;
@@ -279,21 +260,12 @@ export interface RunSummary {
   agentId?: string;
   pendingApproval?: PendingApproval;
 }
-/** What this is. */
+/** The name, version, model and states of the service. */
 export interface ServiceInfo {
   name: string;
   version: string;
   model: string;
   states: State[];
-}
-/** What came of a wait for a person. */
-export interface Settlement {
-  requestId: string;
-  verdict?: string | null;
-  decidedBy?: string | null;
-  decidedAt?: number | null;
-  reason?: string | null;
-  edited: boolean;
 }
 /** Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made. `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's. */
 export interface Span {
@@ -309,12 +281,21 @@ export interface Span {
   toolCallId?: string | null;
   outcome?: string | null;
   tokens?: Tokens | null;
-  decision?: Settlement | null;
+  decision?: SpanDecision | null;
 }
-/** Where a run stands. */
+/** What came of a wait for a person. */
+export interface SpanDecision {
+  requestId: string;
+  verdict?: string | null;
+  decidedBy?: string | null;
+  decidedAt?: number | null;
+  reason?: string | null;
+  edited: boolean;
+}
+/** The state of a run. */
 export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
-/** An approval request as Redis holds it (§5); every system may add fields. `createdAt` is in milliseconds. */
-export interface StoredRequest {
+/** An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds. */
+export interface StoredApprovalRequest {
   requestId: string;
   sessionId: string;
   userId: string;
@@ -336,7 +317,7 @@ export interface Timeline {
   tokens: Tokens;
   spans: Span[];
 }
-/** Tokens the model reported. */
+/** The tokens of a run, as the model reported them. */
 export interface TokenUsage {
   promptTokens: number;
   completionTokens: number;
@@ -347,34 +328,448 @@ export interface Tokens {
   completionTokens: number;
   totalTokens: number;
 }
-/** What makes the machine move. */
+/** One tool call of a run, with its status, its result or error, and the decision on it. */
+export interface ToolCallRecord {
+  toolCallId: string;
+  toolName: string;
+  toolArgs: Record<string, unknown>;
+  turn: number;
+  status: CallStatus;
+  requiresApproval: boolean;
+  idempotent: boolean;
+  outcomeUnknown: boolean;
+  result: unknown;
+  error: string | null;
+  startedAt: number | null;
+  endedAt: number | null;
+  decision: Grant | null;
+}
+/** A transition that was taken, with its time. */
+export interface TransitionRecord {
+  trigger: Trigger;
+  source: State;
+  dest: State;
+  at: number;
+}
+/** The cause of a transition. */
 export type Trigger = "request_tools" | "answer" | "finish" | "ask_approval" | "report_results" | "approve" | "decline" | "reject" | "expire" | "fail" | "cancel";
-// </generated>
 
-/** An event came. */
-export interface Received { kind: "event"; id: number | null; event: AuraEvent }
-/** An event of a type that this client does not know. */
-export interface Unknown { kind: "unknown"; id: number | null; type: string; fields: Record<string, unknown> }
-/** The connection broke; it is tried again after that pause. */
-export interface Interrupted { kind: "interrupted"; cause: string; pauseMs: number }
-/** Connected again; the next event follows the last one. */
+// --- errors.ts
+
+// The errors that the client throws.
+
+/** The service answered with an error: an HTTP status, an error code and a message. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly retryAfterMs: number = 0,
+  ) {
+    super(message);
+    this.name = "ApiError";
+  }
+}
+
+/** The connection broke and could not be restored within the retry timeout. The run itself continues. */
+export class ConnectionLost extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "ConnectionLost";
+  }
+}
+
+/** @internal The bytes are not an event stream of the service: resume after the last valid event. */
+class StreamDamaged extends Error {}
+
+/** @internal The message of an error, with that of its cause. */
+function errorText(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause instanceof Error ? `: ${error.cause.message}` : "";
+  return error.message + cause;
+}
+
+// --- frames.ts
+
+// Parses the bytes of a stream into the fields of events, also where the gateway has inserted ids of its own.
+
+
+/** @internal The data of the last frame of a stream. */
+const DONE = "[DONE]";
+const MAX_LINE_LENGTH = 16 * 1024 * 1024;
+/** The id in microseconds that the gateway inserts, with a line end, before a network buffer without `id:`, wherever that
+ * buffer begins. The service's own ids are milliseconds, and nothing else that it sends ends a line like this. */
+const GATEWAY_ID = /id: ?\d{15,19}$/;
+const REPLACEMENT_CHARACTER = "\ufffd";
+
+/** One frame of a stream. A frame may have `retryMs` and no data. */
+export interface Frame { id: number | null; data: string; retryMs: number | null }
+
+/** Parses bytes into frames. The bytes may be split anywhere; an incomplete frame at the end is dropped. */
+export class FrameParser {
+  private readonly decoder = new TextDecoder();
+  private rest = "";
+  private lineStart = ""; // of a line that the gateway has split
+  private lines: string[] = [];
+
+  /** The frames that these bytes complete. */
+  feed(bytes: Uint8Array): Frame[] {
+    const parts = (this.rest + this.decoder.decode(bytes, { stream: true })).split("\n");
+    this.rest = parts.pop() ?? "";
+    if (this.rest.length > MAX_LINE_LENGTH) throw new StreamDamaged("a line is too long");
+    const frames: Frame[] = [];
+    for (const part of parts) {
+      const line = this.lineStart + part.replace(/\r$/, "");
+      const gatewayId = GATEWAY_ID.exec(line);
+      this.lineStart = gatewayId === null ? "" : line.slice(0, gatewayId.index);
+      if (gatewayId !== null) continue; // the next line continues the one that was split
+      if (line !== "") {
+        this.lines.push(line);
+        continue;
+      }
+      const frame = parseFrame(this.lines);
+      this.lines = [];
+      if (frame !== null) frames.push(frame);
+    }
+    return frames;
+  }
+}
+
+/** The frame of these lines; null for comments alone. The first of several ids counts. */
+function parseFrame(lines: string[]): Frame | null {
+  let id: number | null = null;
+  let retryMs: number | null = null;
+  const data: string[] = [];
+  for (const line of lines) {
+    const colon = line.indexOf(":");
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (name === "data") data.push(value);
+    else if (name === "id" && id === null) id = parseNumber(value);
+    else if (name === "retry") retryMs = parseNumber(value);
+  }
+  return data.length === 0 && retryMs === null ? null : { id, data: data.join("\n"), retryMs };
+}
+
+function parseNumber(text: string): number | null {
+  return /^\d{1,15}$/.test(text) ? Number(text) : null;
+}
+
+/** @internal The fields of an event, flat or nested; of two copies, the one without a damaged character. */
+function parseEventFields(data: string): Record<string, unknown> {
+  let message: unknown;
+  try {
+    message = JSON.parse(data);
+  } catch {
+    throw new StreamDamaged("an event is not JSON");
+  }
+  if (!isObject(message)) throw new StreamDamaged("an event is not a JSON object");
+  const { data: nested, ...fields } = message;
+  for (const [name, value] of Object.entries(isObject(nested) ? nested : {})) {
+    if (!(name in fields) || !hasDamagedCharacter(value)) fields[name] = value;
+  }
+  return fields;
+}
+
+/** @internal Whether a value contains U+FFFD: a character was split on the way, or the model generated it. */
+function hasDamagedCharacter(value: unknown): boolean {
+  return JSON.stringify(value).includes(REPLACEMENT_CHARACTER);
+}
+
+/** @internal Whether a value is a JSON object. */
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+// --- connection.ts
+
+// HTTP requests: their timeout, their errors, and the delay before a retry.
+
+
+/** @internal HTTP statuses after which the same request may succeed. */
+const RETRYABLE_STATUSES = new Set([429, 500, 502, 503, 504]);
+/** @internal The longest delay before a retry, unless the service sets a longer one. */
+const MAX_RETRY_DELAY_MS = 10_000;
+/** @internal Default of `ClientOptions.readTimeoutMs`. */
+const READ_TIMEOUT_MS = 60_000;
+/** @internal Default of `ClientOptions.retryTimeoutMs`. */
+const RETRY_TIMEOUT_MS = 120_000;
+/** @internal Default of `ClientOptions.retryDelayMs`. */
+const RETRY_DELAY_MS = 500;
+
+/** @internal What a request consists of, besides the headers that authenticate it. */
+interface RequestOptions { method: string; headers: Record<string, string>; body?: string; signal: AbortSignal }
+/** @internal Sends an authenticated request. */
+type SendRequest = (path: string, options: RequestOptions) => Promise<Response>;
+
+/** @internal Aborts one request: with the caller's signal, after the read timeout, or when it is closed. */
+class ReadTimeout {
+  private readonly controller = new AbortController();
+  private readonly abort = (): void => this.controller.abort(this.callerSignal?.reason);
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly callerSignal: AbortSignal | undefined,
+    private readonly timeoutMs: number,
+  ) {
+    if (callerSignal?.aborted) this.abort();
+    callerSignal?.addEventListener("abort", this.abort);
+    this.restart();
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  restart(): void {
+    clearTimeout(this.timer);
+    const expire = (): void => this.controller.abort(new Error(`no data for ${this.timeoutMs / 1000} s`));
+    this.timer = setTimeout(expire, this.timeoutMs);
+  }
+
+  close(): void {
+    clearTimeout(this.timer);
+    this.callerSignal?.removeEventListener("abort", this.abort);
+    this.controller.abort();
+  }
+}
+
+/** @internal Whether the response is an event stream. */
+function isStream(response: Response): boolean {
+  return (response.headers.get("Content-Type") ?? "").startsWith("text/event-stream");
+}
+
+/** @internal The error of a response, with the code and message of the service. */
+async function readApiError(response: Response): Promise<ApiError> {
+  const text = await response.text().catch(() => "");
+  let fields: Record<string, unknown> = {};
+  try {
+    if (isStream(response)) {
+      const frames = new FrameParser().feed(new TextEncoder().encode(text));
+      const events = frames.filter((frame) => frame.data !== DONE).map((frame) => parseEventFields(frame.data));
+      fields = events.find((event) => event.type === "error") ?? {};
+    } else {
+      fields = parseEventFields(text);
+    }
+  } catch {
+    // The response is not one of Aura's, for example the error page of a proxy.
+  }
+  const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
+  const message = String(fields.message ?? (response.statusText || "no reason given"));
+  return new ApiError(response.status, String(fields.errorCode ?? ""), message, retryAfter > 0 ? retryAfter * 1000 : 0);
+}
+
+/** @internal The claims of a token; empty where it is not a JWT, which the service then rejects. */
+function readClaims(token: string): Record<string, unknown> {
+  try {
+    const payload = (token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/");
+    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
+    const claims: unknown = JSON.parse(new TextDecoder().decode(bytes));
+    return isObject(claims) ? claims : {};
+  } catch {
+    return {};
+  }
+}
+
+/** @internal A random idempotency key. `crypto.randomUUID` exists in secure contexts only. */
+function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @internal Resolves after `ms`; rejects as soon as the signal aborts. */
+function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    if (signal?.aborted) abort();
+    else signal?.addEventListener("abort", abort, { once: true });
+  });
+}
+
+// --- stream.ts
+
+// Reads one run's events across broken connections: each event once, in order, without gaps.
+
+
+/** An event was received. */
+export interface ReceivedEvent { kind: "event"; id: number | null; event: AuraEvent }
+/** An event was received whose type this client does not know. */
+export interface UnknownEvent { kind: "unknown"; id: number | null; type: string; fields: Record<string, unknown> }
+/** The connection broke. The client reconnects after `retryDelayMs`. */
+export interface Interrupted { kind: "interrupted"; cause: string; retryDelayMs: number }
+/** The connection was restored. The next event follows the last one. */
 export interface Resumed { kind: "resumed" }
-export type Item = Received | Unknown | Interrupted | Resumed;
+export type Item = ReceivedEvent | UnknownEvent | Interrupted | Resumed;
 
-export interface ClientOptions {
-  /** The JWT, or what gives one that is still good: it is asked before every request. */
+/** Timeouts and retries. */
+export interface RetryOptions {
+  /** This time without a byte counts as a broken connection; heartbeats come every 15 s. Default: 60 s. */
+  readTimeoutMs?: number;
+  /** Retries end after this time without a byte. Default: 120 s. */
+  retryTimeoutMs?: number;
+  /** The delay before the first retry, unless the service sets another; it doubles up to 10 s. Default: 0.5 s. */
+  retryDelayMs?: number;
+}
+
+const STREAM_PATH = "/aura/test/stream";
+/** Statuses after which a new run is not started by itself: a person decides whether to try again. */
+const FINAL_AT_START = new Set([429, 500]);
+const MAX_DAMAGED_STREAMS = 8;
+const MAX_DAMAGED_READS = 3;
+
+/** The items of one run up to its end. Iterate over it once. */
+export class RunStream implements AsyncIterable<Item> {
+  private retryDelayMs: number;
+  private lastByteAt = 0;
+  private failures = 0; // consecutive ones, without an event in between
+  private damagedStreams = 0;
+  private damagedFrame: { id: number | null; data: string; reads: number } | null = null;
+  private acceptsDamagedCharacters = false;
+
+  /** @internal `AuraClient.run` and `attach` create streams. */
+  constructor(
+    private readonly send: SendRequest,
+    private readonly options: RetryOptions,
+    private readonly signal: AbortSignal | undefined,
+    private readonly start: { body: object; headers: Record<string, string> } | null,
+    /** The session id of the run; null until the service has answered. */
+    public sessionId: string | null,
+    /** The id of the last event that was received. */
+    public lastEventId: number | null,
+  ) {
+    this.retryDelayMs = options.retryDelayMs ?? RETRY_DELAY_MS;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Item, void, undefined> {
+    this.lastByteAt = Date.now();
+    for (;;) {
+      let interrupted: Interrupted;
+      const timeout = new ReadTimeout(this.signal, this.options.readTimeoutMs ?? READ_TIMEOUT_MS);
+      try {
+        const body = await this.connect(timeout);
+        if (this.failures > 0) yield { kind: "resumed" };
+        for await (const frame of this.frames(body, timeout)) {
+          this.signal?.throwIfAborted();
+          if (frame.data === DONE) return;
+          const item = this.nextEvent(frame);
+          if (item !== null) yield item;
+        }
+        interrupted = this.interruption("the service closed the stream");
+      } catch (error) {
+        this.signal?.throwIfAborted();
+        interrupted = this.interruptionAfter(error);
+      } finally {
+        timeout.close();
+      }
+      yield interrupted;
+      await sleep(interrupted.retryDelayMs, this.signal);
+    }
+  }
+
+  /** Start the run by POST until its session id is known, then attach to it by GET. */
+  private async connect(timeout: ReadTimeout): Promise<ReadableStream<Uint8Array>> {
+    const headers: Record<string, string> = { Accept: "text/event-stream" };
+    let response: Response;
+    if (this.sessionId === null && this.start !== null) {
+      Object.assign(headers, this.start.headers, { "Content-Type": "application/json" });
+      const body = JSON.stringify(this.start.body);
+      response = await this.send(STREAM_PATH, { method: "POST", headers, body, signal: timeout.signal });
+    } else {
+      if (this.lastEventId !== null) headers["Last-Event-ID"] = String(this.lastEventId);
+      const path = `${STREAM_PATH}?sessionId=${encodeURIComponent(this.sessionId ?? "")}`;
+      response = await this.send(path, { method: "GET", headers, signal: timeout.signal });
+    }
+    if (!response.ok) throw await readApiError(response);
+    if (!isStream(response) || response.body === null) {
+      throw new ApiError(response.status, "", "the response is not an event stream: is this Aura's address?");
+    }
+    this.sessionId = response.headers.get("X-Session-ID") ?? this.sessionId;
+    return response.body;
+  }
+
+  private async *frames(body: ReadableStream<Uint8Array>, timeout: ReadTimeout): AsyncGenerator<Frame, void, undefined> {
+    const reader = body.getReader();
+    const parser = new FrameParser();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      timeout.restart();
+      this.lastByteAt = Date.now();
+      for (const frame of parser.feed(value)) {
+        if (frame.retryMs !== null) this.retryDelayMs = Math.min(frame.retryMs, MAX_RETRY_DELAY_MS);
+        if (frame.data !== "") yield frame;
+      }
+    }
+  }
+
+  /** The event of a frame; null where it was received before. */
+  private nextEvent(frame: Frame): ReceivedEvent | UnknownEvent | null {
+    if (frame.id !== null && this.lastEventId !== null && frame.id <= this.lastEventId) return null;
+    const fields = parseEventFields(frame.data);
+    if (hasDamagedCharacter(fields)) this.checkDamagedFrame(frame);
+    if (frame.id !== null) this.lastEventId = frame.id;
+    if (fields.type === "start") this.sessionId = String(fields.sessionId ?? this.sessionId);
+    this.failures = this.damagedStreams = 0;
+    const type = String(fields.type ?? "");
+    return EVENT_TYPES.has(type)
+      ? { kind: "event", id: frame.id, event: fields as unknown as AuraEvent }
+      : { kind: "unknown", id: frame.id, type, fields };
+  }
+
+  /** Accept U+FFFD only where it is unchanged at a second read, so that the model generated it. */
+  private checkDamagedFrame(frame: Frame): void {
+    if (this.acceptsDamagedCharacters) return;
+    const previous = this.damagedFrame !== null && this.damagedFrame.id === frame.id ? this.damagedFrame : null;
+    if (previous?.data === frame.data) this.acceptsDamagedCharacters = true;
+    const reads = (previous?.reads ?? 0) + 1;
+    this.damagedFrame = { id: frame.id, data: frame.data, reads };
+    if (!this.acceptsDamagedCharacters && reads < MAX_DAMAGED_READS) throw new StreamDamaged("a character was split");
+  }
+
+  /** When to retry after this error. Throws it where a retry is pointless. */
+  private interruptionAfter(error: unknown): Interrupted {
+    if (error instanceof ApiError) {
+      const isFinalAtStart = FINAL_AT_START.has(error.status) && this.sessionId === null;
+      if (!RETRYABLE_STATUSES.has(error.status) || isFinalAtStart) throw error;
+      return this.interruption(error.message, error.retryAfterMs);
+    }
+    if (error instanceof StreamDamaged) {
+      this.damagedStreams += 1;
+      if (this.damagedStreams >= MAX_DAMAGED_STREAMS) {
+        throw new ConnectionLost(`every attempt to read the stream was damaged: ${error.message}`);
+      }
+    }
+    return this.interruption(errorText(error));
+  }
+
+  private interruption(cause: string, minDelayMs = 0): Interrupted {
+    if (Date.now() - this.lastByteAt > (this.options.retryTimeoutMs ?? RETRY_TIMEOUT_MS)) {
+      throw new ConnectionLost(`the stream could not be resumed in time: ${cause}`);
+    }
+    const jitter = 0.8 + 0.4 * Math.random(); // so that clients do not reconnect all at once
+    const delayMs = Math.min(this.retryDelayMs * 2 ** this.failures, MAX_RETRY_DELAY_MS) * jitter;
+    this.failures += 1;
+    return { kind: "interrupted", cause, retryDelayMs: Math.max(delayMs, minDelayMs) };
+  }
+}
+
+// --- client.ts
+
+export interface ClientOptions extends RetryOptions {
+  /** The JWT, or a function that returns a valid one; it is called before every request. */
   token: string | (() => string | Promise<string>);
-  /** Before every path: an origin, "/api" behind the gateway. Default: the page's own origin. */
+  /** The prefix of every path: an origin, or "/api" behind the gateway. Default: the origin of the page. */
   baseUrl?: string;
-  /** Default: the token's `tenant_id` and `sub`. */
+  /** Default: the token's `tenant_id`. */
   tenantId?: string;
+  /** Default: the token's `sub`. */
   userId?: string;
-  /** So long without a byte is a broken connection; heartbeats come every 15 s. Default 60 s. */
-  silenceMs?: number;
-  /** So long without a byte in spite of all attempts is the end. Default 120 s. */
-  patienceMs?: number;
-  /** Before the first attempt to come back, unless the service says; it doubles up to 10 s. Default 0.5 s. */
-  pauseMs?: number;
   fetch?: typeof fetch;
 }
 
@@ -383,55 +778,27 @@ export interface RunOptions extends StreamOptions {
   context?: Record<string, unknown>;
   threadId?: string;
   agentId?: string;
-  /** A second run with the same key is the first one. Default: a key of its own for each run. */
+  /** A second run with the same key attaches to the first. Default: a new key for each run. */
   idempotencyKey?: string;
 }
 export interface AttachOptions extends StreamOptions {
-  /** Only what follows this event. Default: from the start. */
+  /** Read only the events after this one. Default: from the start. */
   lastEventId?: number;
 }
 export interface PageOptions { offset?: number; limit?: number; signal?: AbortSignal }
 export interface RunsOptions extends PageOptions { state?: State; scope?: "own" | "all" }
 
-/** How a request stands. `here` is false where an earlier decision stands, or this one came too late. */
-export interface Decided extends Outcome { here: boolean }
+/** The status of a request after a decision. `accepted` is false where an earlier decision applies, or where the
+ * deadline had passed. */
+export interface DecisionReply extends DecisionResult { accepted: boolean }
 
-/** The service said no to a request. */
-export class Refused extends Error {
-  constructor(
-    readonly status: number,
-    readonly code: string,
-    message: string,
-    readonly retryAfterMs: number = 0,
-  ) {
-    super(message);
-    this.name = "Refused";
-  }
+interface SendOptions {
+  body?: object;
+  query?: object;
+  /** An error status that is returned instead of thrown. */
+  acceptedStatus?: number;
+  signal?: AbortSignal;
 }
-
-/** The connection broke and did not come back in time; the run goes on without a reader. */
-export class StreamLost extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = "StreamLost";
-  }
-}
-
-class StreamDamaged extends Error {}
-
-const STREAM_PATH = "/aura/test/stream";
-const DONE = "[DONE]";
-const TRANSIENT = new Set([429, 500, 502, 503, 504]);
-/** A person decides whether to ask again: too many runs, or a fault. */
-const FINAL_AT_START = new Set([429, 500]);
-const MOST_PAUSE_MS = 10_000;
-const MOST_DAMAGES = 8;
-const MOST_READINGS = 3;
-const LINE_LIMIT = 16 * 1024 * 1024;
-/** What the gateway puts before a network buffer without `id:`, wherever that buffer was cut: microseconds, a line end.
- * Our own ids are milliseconds, and nothing else that we write ends a line like that. */
-const MADE_UP = /id: ?\d{15,19}$/;
-const BROKEN_CHARACTER = "\ufffd";
 
 export class AuraClient {
   readonly baseUrl: string;
@@ -444,437 +811,131 @@ export class AuraClient {
     this.fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
   }
 
-  /** A new run; it starts when its items are asked for. */
+  /** The stream of a new run, which starts when the stream is iterated. */
   run(prompt: string, options: RunOptions = {}): RunStream {
     const body: Record<string, unknown> = { prompt, context: options.context ?? {} };
     if (options.threadId !== undefined) body.thread_id = options.threadId;
     const headers: Record<string, string> = { "Idempotency-Key": options.idempotencyKey ?? randomKey() };
     if (options.agentId !== undefined) headers["X-Agent-ID"] = options.agentId;
-    return new RunStream(this.opener(), this.options, options.signal, { body, headers }, null, null);
+    return new RunStream(this.sendRequest, this.options, options.signal, { body, headers }, null, null);
   }
 
-  /** A run that exists. */
+  /** The stream of an existing run. */
   attach(sessionId: string, options: AttachOptions = {}): RunStream {
-    return new RunStream(this.opener(), this.options, options.signal, null, sessionId, options.lastEventId ?? null);
+    return new RunStream(this.sendRequest, this.options, options.signal, null, sessionId, options.lastEventId ?? null);
   }
 
-  /** Say yes; `params` replace the tool's arguments. Repeated, it answers what stands. */
-  approve(requestId: string, params?: Record<string, unknown>): Promise<Decided> {
+  /** Approve a request; `params` replace the arguments of the tool call. */
+  approve(requestId: string, params?: Record<string, unknown>): Promise<DecisionReply> {
     return this.decide("approve", requestId, params === undefined ? {} : { params });
   }
 
-  /** Say no; with `skip` the run goes on without this call. */
-  reject(requestId: string, options: { reason?: string; skip?: boolean } = {}): Promise<Decided> {
+  /** Reject a request; with `skip` the run continues without this call. */
+  reject(requestId: string, options: { reason?: string; skip?: boolean } = {}): Promise<DecisionReply> {
     return this.decide("reject", requestId, options);
   }
 
-  /** Whether the run is being cancelled; false: it has ended already. */
+  /** Cancel a run. Resolves to false where it has already ended. */
   async cancel(sessionId: string): Promise<boolean> {
-    const answer = await this.call("POST", `/aura/runs/${encodeURIComponent(sessionId)}/cancel`, { accepts: 409 });
-    return answer.status !== 409;
+    const path = `/aura/runs/${encodeURIComponent(sessionId)}/cancel`;
+    const response = await this.sendWithRetries("POST", path, { acceptedStatus: 409 });
+    return response.status !== 409;
   }
 
-  /** Runs, newest first: one's own, for approvers the tenant's. */
+  /** List runs, newest first: the caller's own, or for approvers those of the tenant. */
   async runs({ signal, ...query }: RunsOptions = {}): Promise<RunPage> {
-    return (await this.call("GET", "/aura/runs", { query, signal })).data as RunPage;
+    return (await this.sendWithRetries("GET", "/aura/runs", { query, signal })).data as RunPage;
   }
 
-  /** One run whole: ledger, path, usage, answer. */
+  /** A complete run, with its tool calls, transitions, token usage and answer. */
   async details(sessionId: string): Promise<RunDetails> {
-    return (await this.call("GET", `/aura/runs/${encodeURIComponent(sessionId)}`)).data as RunDetails;
+    return (await this.sendWithRetries("GET", `/aura/runs/${encodeURIComponent(sessionId)}`)).data as RunDetails;
   }
 
-  /** Where a run's time went until now: states, model turns, tools, waits. */
+  /** The timeline of a run until now: states, model turns, tools, waiting for decisions. */
   async timeline(sessionId: string): Promise<Timeline> {
-    return (await this.call("GET", `/aura/runs/${encodeURIComponent(sessionId)}/timeline`)).data as Timeline;
+    const path = `/aura/runs/${encodeURIComponent(sessionId)}/timeline`;
+    return (await this.sendWithRetries("GET", path)).data as Timeline;
   }
 
-  /** Approval requests that wait for a decision. */
+  /** List open approval requests: the caller's own, or for approvers those of the tenant. */
   async pending({ signal, ...query }: PageOptions = {}): Promise<RequestPage> {
-    return (await this.call("GET", "/aura/hitl/pending", { query, signal })).data as RequestPage;
+    return (await this.sendWithRetries("GET", "/aura/hitl/pending", { query, signal })).data as RequestPage;
   }
 
   /** An approval request as it is stored. */
-  async request(requestId: string): Promise<StoredRequest> {
-    const answer = await this.call("GET", `/aura/hitl/requests/${encodeURIComponent(requestId)}`);
-    return JSON.parse(answer.data as string) as StoredRequest;
+  async request(requestId: string): Promise<StoredApprovalRequest> {
+    const response = await this.sendWithRetries("GET", `/aura/hitl/requests/${encodeURIComponent(requestId)}`);
+    return JSON.parse(response.data as string) as StoredApprovalRequest;
   }
 
-  /** Name, version, model and states of the service. */
+  /** The name, version, model and states of the service. */
   async info(): Promise<ServiceInfo> {
-    return (await this.call("GET", "/aura/info")).data as ServiceInfo;
+    return (await this.sendWithRetries("GET", "/aura/info")).data as ServiceInfo;
   }
 
-  private async decide(verdict: string, requestId: string, more: object): Promise<Decided> {
-    const { userId } = await this.caller();
+  /** Send a decision. It may be repeated: the service answers a second one with the status of the first. */
+  private async decide(verdict: string, requestId: string, fields: object): Promise<DecisionReply> {
+    const { userId } = await this.credentials();
     const path = `/aura/hitl/${verdict}/${encodeURIComponent(requestId)}`;
-    const answer = await this.call("POST", path, { body: { userId, ...more }, accepts: 409 });
-    return { ...(answer.data as Outcome), here: answer.status !== 409 };
+    const response = await this.sendWithRetries("POST", path, { body: { userId, ...fields }, acceptedStatus: 409 });
+    return { ...(response.data as DecisionResult), accepted: response.status !== 409 };
   }
 
-  private async caller(): Promise<{ userId: string; headers: Record<string, string> }> {
+  private async credentials(): Promise<{ userId: string; headers: Record<string, string> }> {
     const given = this.options.token;
     const token = typeof given === "string" ? given : await given();
-    const claims = claimsOf(token);
+    const claims = readClaims(token);
     const userId = this.options.userId ?? String(claims.sub ?? "");
     const tenantId = this.options.tenantId ?? String(claims.tenant_id ?? "");
     return { userId, headers: { Authorization: `Bearer ${token}`, "X-Tenant-ID": tenantId, "X-User-ID": userId } };
   }
 
-  private opener(): Opener {
-    return async (path, init) => {
-      const { headers } = await this.caller();
-      return this.fetch(this.baseUrl + path, { cache: "no-store", ...init, headers: { ...headers, ...init.headers } });
-    };
-  }
+  private readonly sendRequest: SendRequest = async (path, options) => {
+    const { headers } = await this.credentials();
+    const init = { cache: "no-store" as const, ...options, headers: { ...headers, ...options.headers } };
+    return this.fetch(this.baseUrl + path, init);
+  };
 
-  /** A request and its envelope; asked again while network or service are away. */
-  private async call(method: string, path: string, options: CallOptions = {}): Promise<{ status: number; data: unknown }> {
-    const { body, query = {}, accepts, signal } = options;
-    const given = Object.entries(query).filter(([, value]) => value !== undefined);
-    const search = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
-    const until = Date.now() + (this.options.patienceMs ?? 120_000);
-    let pauseMs = this.options.pauseMs ?? 500;
+  /** The status and `data` of a response. The request is repeated while the network or the service is unavailable. */
+  private async sendWithRetries(method: string, path: string, options: SendOptions = {}): Promise<{ status: number; data: unknown }> {
+    const until = Date.now() + (this.options.retryTimeoutMs ?? RETRY_TIMEOUT_MS);
+    let delayMs = this.options.retryDelayMs ?? RETRY_DELAY_MS;
     for (;;) {
       let failure: unknown;
-      const link = new Link(signal, this.options.silenceMs ?? 60_000);
       try {
-        const response = await this.opener()(search ? `${path}?${search}` : path, {
-          method,
-          headers: { Accept: "application/json", ...(body && { "Content-Type": "application/json" }) },
-          body: body && JSON.stringify(body),
-          signal: link.signal,
-        });
-        if (!response.ok && response.status !== accepts) throw await refused(response);
-        const answer = (await response.json()) as { data?: unknown };
-        return { status: response.status, data: answer.data };
+        return await this.sendOnce(method, path, options);
       } catch (error) {
-        signal?.throwIfAborted();
-        if (error instanceof Refused && !TRANSIENT.has(error.status)) throw error;
+        options.signal?.throwIfAborted();
+        if (error instanceof ApiError && !RETRYABLE_STATUSES.has(error.status)) throw error;
         failure = error;
-        if (error instanceof Refused) pauseMs = Math.max(pauseMs, error.retryAfterMs);
-      } finally {
-        link.close();
+        if (error instanceof ApiError) delayMs = Math.max(delayMs, error.retryAfterMs);
       }
-      if (Date.now() + pauseMs > until) {
-        throw failure instanceof Refused ? failure : new StreamLost(`${method} ${path} did not arrive: ${words(failure)}`);
+      if (Date.now() + delayMs > until) {
+        throw failure instanceof ApiError ? failure : new ConnectionLost(`no response to ${method} ${path}: ${errorText(failure)}`);
       }
-      await sleep(pauseMs, signal);
-      pauseMs = Math.min(pauseMs * 2, MOST_PAUSE_MS);
-    }
-  }
-}
-
-interface CallOptions {
-  body?: object;
-  query?: object;
-  /** A status that is an answer, too. */
-  accepts?: number;
-  signal?: AbortSignal;
-}
-
-interface Init { method: string; headers: Record<string, string>; body?: string; signal: AbortSignal }
-type Opener = (path: string, init: Init) => Promise<Response>;
-
-/** The items of one run, up to its end. Iterate it once. */
-export class RunStream implements AsyncIterable<Item> {
-  private retryMs: number;
-  private aliveAt = 0;
-  private failures = 0; // in a row, without an event between them
-  private damages = 0;
-  private suspect: { id: number | null; data: string; readings: number } | null = null;
-  private trustsCharacters = false;
-
-  /** @internal `AuraClient.run` and `attach` make these. */
-  constructor(
-    private readonly open: Opener,
-    private readonly options: ClientOptions,
-    private readonly signal: AbortSignal | undefined,
-    private readonly start: { body: object; headers: Record<string, string> } | null,
-    /** The run; null until the service has answered. */
-    public sessionId: string | null,
-    /** The last event that came. */
-    public lastEventId: number | null,
-  ) {
-    this.retryMs = options.pauseMs ?? 500;
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<Item, void, undefined> {
-    this.aliveAt = Date.now();
-    for (;;) {
-      let interrupted: Interrupted;
-      const link = new Link(this.signal, this.options.silenceMs ?? 60_000);
-      try {
-        const body = await this.connect(link);
-        if (this.failures > 0) yield { kind: "resumed" };
-        for await (const frame of this.frames(body, link)) {
-          this.signal?.throwIfAborted();
-          if (frame.data === DONE) return;
-          const item = this.received(frame);
-          if (item !== null) yield item;
-        }
-        interrupted = this.interrupted("the service closed the stream");
-      } catch (error) {
-        this.signal?.throwIfAborted();
-        interrupted = this.judged(error);
-      } finally {
-        link.close();
-      }
-      yield interrupted;
-      await sleep(interrupted.pauseMs, this.signal);
+      await sleep(delayMs, options.signal);
+      delayMs = Math.min(delayMs * 2, MAX_RETRY_DELAY_MS);
     }
   }
 
-  /** POST until the run is known, then attach to it. */
-  private async connect(link: Link): Promise<ReadableStream<Uint8Array>> {
-    const headers: Record<string, string> = { Accept: "text/event-stream" };
-    let response: Response;
-    if (this.sessionId === null && this.start !== null) {
-      Object.assign(headers, this.start.headers, { "Content-Type": "application/json" });
-      const body = JSON.stringify(this.start.body);
-      response = await this.open(STREAM_PATH, { method: "POST", headers, body, signal: link.signal });
-    } else {
-      if (this.lastEventId !== null) headers["Last-Event-ID"] = String(this.lastEventId);
-      const path = `${STREAM_PATH}?sessionId=${encodeURIComponent(this.sessionId ?? "")}`;
-      response = await this.open(path, { method: "GET", headers, signal: link.signal });
-    }
-    if (!response.ok) throw await refused(response);
-    if (!isStream(response) || response.body === null) {
-      throw new Refused(response.status, "", "the answer is no event stream: is this Aura's address?");
-    }
-    this.sessionId = response.headers.get("X-Session-ID") ?? this.sessionId;
-    return response.body;
-  }
-
-  private async *frames(body: ReadableStream<Uint8Array>, link: Link): AsyncGenerator<Frame, void, undefined> {
-    const reader = body.getReader();
-    const parser = new FrameParser();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      link.alive();
-      this.aliveAt = Date.now();
-      for (const frame of parser.feed(value)) {
-        if (frame.retryMs !== null) this.retryMs = Math.min(frame.retryMs, MOST_PAUSE_MS);
-        if (frame.data !== "") yield frame;
-      }
+  private async sendOnce(method: string, path: string, options: SendOptions): Promise<{ status: number; data: unknown }> {
+    const { body, query = {}, acceptedStatus, signal } = options;
+    const present = Object.entries(query).filter(([, value]) => value !== undefined);
+    const search = new URLSearchParams(present.map(([name, value]) => [name, String(value)])).toString();
+    const timeout = new ReadTimeout(signal, this.options.readTimeoutMs ?? READ_TIMEOUT_MS);
+    try {
+      const response = await this.sendRequest(search ? `${path}?${search}` : path, {
+        method,
+        headers: { Accept: "application/json", ...(body && { "Content-Type": "application/json" }) },
+        body: body && JSON.stringify(body),
+        signal: timeout.signal,
+      });
+      if (!response.ok && response.status !== acceptedStatus) throw await readApiError(response);
+      const envelope = (await response.json()) as { data?: unknown };
+      return { status: response.status, data: envelope.data };
+    } finally {
+      timeout.close();
     }
   }
-
-  /** The frame's event; null where it was seen before. */
-  private received(frame: Frame): Received | Unknown | null {
-    if (frame.id !== null && this.lastEventId !== null && frame.id <= this.lastEventId) return null;
-    const fields = eventFields(frame.data);
-    if (isBroken(fields)) this.doubt(frame);
-    if (frame.id !== null) this.lastEventId = frame.id;
-    if (fields.type === "start") this.sessionId = String(fields.sessionId ?? this.sessionId);
-    this.failures = this.damages = 0;
-    const type = String(fields.type ?? "");
-    return EVENT_TYPES.has(type)
-      ? { kind: "event", id: frame.id, event: fields as unknown as AuraEvent }
-      : { kind: "unknown", id: frame.id, type, fields };
-  }
-
-  /** A character that was cut in two on the way is read again; one that stays is the model's own. */
-  private doubt(frame: Frame): void {
-    if (this.trustsCharacters) return;
-    const before = this.suspect !== null && this.suspect.id === frame.id ? this.suspect : null;
-    if (before?.data === frame.data) this.trustsCharacters = true;
-    const readings = (before?.readings ?? 0) + 1;
-    this.suspect = { id: frame.id, data: frame.data, readings };
-    if (!this.trustsCharacters && readings < MOST_READINGS) throw new StreamDamaged("a broken character");
-  }
-
-  /** Whether to come back after an error. Throws where that is of no use. */
-  private judged(error: unknown): Interrupted {
-    if (error instanceof Refused) {
-      const isFinal = !TRANSIENT.has(error.status) || (FINAL_AT_START.has(error.status) && this.sessionId === null);
-      if (isFinal) throw error;
-      return this.interrupted(error.message, error.retryAfterMs);
-    }
-    if (error instanceof StreamDamaged) {
-      this.damages += 1;
-      if (this.damages >= MOST_DAMAGES) throw new StreamLost(`the stream comes damaged: ${error.message}`);
-    }
-    return this.interrupted(words(error));
-  }
-
-  private interrupted(cause: string, atLeastMs = 0): Interrupted {
-    if (Date.now() - this.aliveAt > (this.options.patienceMs ?? 120_000)) {
-      throw new StreamLost(`the stream did not come back: ${cause}`);
-    }
-    const jitter = 0.8 + 0.4 * Math.random(); // not all clients at once
-    const pauseMs = Math.min(this.retryMs * 2 ** this.failures, MOST_PAUSE_MS) * jitter;
-    this.failures += 1;
-    return { kind: "interrupted", cause, pauseMs: Math.max(pauseMs, atLeastMs) };
-  }
-}
-
-/** One connection: ends with the caller's signal, with silence, or when it is closed. */
-class Link {
-  private readonly controller = new AbortController();
-  private readonly stop = (): void => this.controller.abort(this.given?.reason);
-  private timer: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(
-    private readonly given: AbortSignal | undefined,
-    private readonly silenceMs: number,
-  ) {
-    if (given?.aborted) this.stop();
-    given?.addEventListener("abort", this.stop);
-    this.alive();
-  }
-
-  get signal(): AbortSignal {
-    return this.controller.signal;
-  }
-
-  alive(): void {
-    clearTimeout(this.timer);
-    const silence = (): void => this.controller.abort(new Error(`silence for ${this.silenceMs / 1000} s`));
-    this.timer = setTimeout(silence, this.silenceMs);
-  }
-
-  close(): void {
-    clearTimeout(this.timer);
-    this.given?.removeEventListener("abort", this.stop);
-    this.controller.abort();
-  }
-}
-
-export interface Frame { id: number | null; data: string; retryMs: number | null }
-
-/** Bytes in, in any pieces; whole frames out. What is incomplete at the end of a connection is not a frame. */
-export class FrameParser {
-  private readonly decoder = new TextDecoder();
-  private rest = "";
-  private held = "";
-  private lines: string[] = [];
-
-  feed(piece: Uint8Array): Frame[] {
-    const pieces = (this.rest + this.decoder.decode(piece, { stream: true })).split("\n");
-    this.rest = pieces.pop() ?? "";
-    if (this.rest.length > LINE_LIMIT) throw new StreamDamaged("a line without an end");
-    const frames: Frame[] = [];
-    for (const piece of pieces) {
-      const line = this.held + piece.replace(/\r$/, "");
-      const madeUp = MADE_UP.exec(line);
-      this.held = madeUp === null ? "" : line.slice(0, madeUp.index);
-      if (madeUp !== null) continue; // the line goes on where it was cut
-      if (line !== "") {
-        this.lines.push(line);
-        continue;
-      }
-      const frame = frameOf(this.lines);
-      this.lines = [];
-      if (frame !== null) frames.push(frame);
-    }
-    return frames;
-  }
-}
-
-/** null: nothing but comments. Of several ids the first counts. */
-function frameOf(lines: string[]): Frame | null {
-  let id: number | null = null;
-  let retryMs: number | null = null;
-  const data: string[] = [];
-  for (const line of lines) {
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-    if (name === "data") data.push(value);
-    else if (name === "id" && id === null) id = numberOf(value);
-    else if (name === "retry") retryMs = numberOf(value);
-  }
-  return data.length === 0 && retryMs === null ? null : { id, data: data.join("\n"), retryMs };
-}
-
-function numberOf(text: string): number | null {
-  return /^\d{1,15}$/.test(text) ? Number(text) : null;
-}
-
-/** An event's fields, from the flat or the nested ones, whichever there are; of two copies the one that came whole. */
-function eventFields(data: string): Record<string, unknown> {
-  let message: unknown;
-  try {
-    message = JSON.parse(data);
-  } catch {
-    throw new StreamDamaged("an event that is not JSON");
-  }
-  if (!isObject(message)) throw new StreamDamaged("an event that is not a JSON object");
-  const { data: nested, ...fields } = message;
-  for (const [name, value] of Object.entries(isObject(nested) ? nested : {})) {
-    if (!(name in fields) || !isBroken(value)) fields[name] = value;
-  }
-  return fields;
-}
-
-/** Whether a character of it was cut in two on the way; or it is one of the model's own making. */
-function isBroken(value: unknown): boolean {
-  return JSON.stringify(value).includes(BROKEN_CHARACTER);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isStream(response: Response): boolean {
-  return (response.headers.get("Content-Type") ?? "").startsWith("text/event-stream");
-}
-
-/** The service's own words for its no. */
-async function refused(response: Response): Promise<Refused> {
-  const text = await response.text().catch(() => "");
-  let told: Record<string, unknown> = {};
-  try {
-    if (isStream(response)) {
-      const frames = new FrameParser().feed(new TextEncoder().encode(text));
-      const events = frames.filter((frame) => frame.data !== DONE).map((frame) => eventFields(frame.data));
-      told = events.find((event) => event.type === "error") ?? {};
-    } else {
-      told = eventFields(text);
-    }
-  } catch {
-    // not one of Aura's answers
-  }
-  const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
-  const message = String(told.message ?? (response.statusText || "no reason given"));
-  return new Refused(response.status, String(told.errorCode ?? ""), message, retryAfter > 0 ? retryAfter * 1000 : 0);
-}
-
-function claimsOf(token: string): Record<string, unknown> {
-  try {
-    const payload = (token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/");
-    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
-    const claims: unknown = JSON.parse(new TextDecoder().decode(bytes));
-    return isObject(claims) ? claims : {};
-  } catch {
-    return {}; // the service says what is wrong with it
-  }
-}
-
-/** `crypto.randomUUID` is there in secure contexts only. */
-function randomKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function words(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const cause = error.cause instanceof Error ? `: ${error.cause.message}` : "";
-  return error.message + cause;
-}
-
-function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => {
-      clearTimeout(timer);
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    if (signal?.aborted) stop();
-    else signal?.addEventListener("abort", stop, { once: true });
-  });
 }

@@ -1,4 +1,4 @@
-"""The bytes of a stream as typed events (§2.1). Reads what the service writes and what the gateway makes of it."""
+"""Parses the bytes of a stream into typed events (§2.1), also where the gateway has inserted ids of its own."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, Event
 
 DONE = "[DONE]"
-_FRAME_LIMIT_BYTES = 16 * 1024 * 1024
-_MADE_UP = re.compile(r"id: ?[0-9]{15,19}$")
-"""What the gateway puts before a network buffer without `id:`, wherever that buffer was cut: microseconds, a line end.
-Our own ids are milliseconds, and nothing else that the service writes ends a line like that."""
+_MAX_LINE_BYTES = 16 * 1024 * 1024
+_GATEWAY_ID = re.compile(r"id: ?[0-9]{15,19}$")
+"""The id in microseconds that the gateway inserts, with a line end, before a network buffer without `id:`. The buffer
+may begin anywhere. The service's own ids are milliseconds, and nothing else that it sends ends a line like this."""
 
-_BROKEN_CHARACTER = "\ufffd"
+_REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class StreamDamaged(Exception):
-    """What came is no event stream of ours: read again from the last good event."""
+    """The bytes are not an event stream of the service. The caller should resume after the last valid event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame as it came. `retry_ms` alone, without data, is a frame too."""
+    """One frame of a stream. A frame may have `retry_ms` and no data."""
 
     id: int | None = None
     data: str = ""
@@ -33,12 +33,13 @@ class Frame:
 
     @property
     def is_done(self) -> bool:
+        """Whether this is `[DONE]`, the last frame of a stream."""
         return self.data == DONE
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """One event. `event` is None where this client does not know the type; `fields` are its own fields, all of them."""
+class ReceivedEvent:
+    """One event. `fields` are all its fields; `event` is None where this client does not know the type."""
 
     id: int | None
     type: str
@@ -46,37 +47,37 @@ class Received:
     event: Event | None
 
 
-class FrameReader:
-    """Bytes in, in any pieces; whole frames out. What is incomplete at the end of a connection is not a frame."""
+class FrameParser:
+    """Parses bytes into frames. The bytes may be split anywhere; an incomplete frame at the end is dropped."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._held = ""  # of a line that was cut in two
+        self._line_start = ""  # of a line that the gateway has split
         self._lines: list[str] = []
 
-    def feed(self, piece: bytes) -> Iterator[Frame]:
-        """The frames that this piece completes. Raises `StreamDamaged` on one without an end."""
-        self._buffer += piece
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that these bytes complete. Raises `StreamDamaged` for a line that is too long."""
+        self._buffer += data
         *lines, rest = self._buffer.split(b"\n")
         self._buffer = bytearray(rest)
-        if len(rest) > _FRAME_LIMIT_BYTES:
-            raise StreamDamaged(f"a line of more than {_FRAME_LIMIT_BYTES} bytes")
+        if len(rest) > _MAX_LINE_BYTES:
+            raise StreamDamaged(f"a line has more than {_MAX_LINE_BYTES} bytes")
         for raw in lines:
-            line = self._held + raw.decode("utf-8", "replace").removesuffix("\r")
-            made_up = _MADE_UP.search(line)
-            self._held = "" if made_up is None else line[: made_up.start()]
-            if made_up is not None:
-                continue  # the line goes on where it was cut
+            line = self._line_start + raw.decode("utf-8", "replace").removesuffix("\r")
+            gateway_id = _GATEWAY_ID.search(line)
+            self._line_start = "" if gateway_id is None else line[: gateway_id.start()]
+            if gateway_id is not None:
+                continue  # the next line continues the one that was split
             if line:
                 self._lines.append(line)
                 continue
-            frame, self._lines = _frame(self._lines), []
+            frame, self._lines = _parse_frame(self._lines), []
             if frame is not None:
                 yield frame
 
 
-def _frame(lines: list[str]) -> Frame | None:
-    """None: nothing but comments. Of several ids the first counts."""
+def _parse_frame(lines: list[str]) -> Frame | None:
+    """Return the frame of these lines; None for comments alone. The first of several ids counts."""
     id: int | None = None
     retry_ms: int | None = None
     data: list[str] = []
@@ -86,43 +87,45 @@ def _frame(lines: list[str]) -> Frame | None:
         if name == "data":
             data.append(value)
         elif name == "id" and id is None:
-            id = _number(value)
+            id = _parse_number(value)
         elif name == "retry":
-            retry_ms = _number(value)
+            retry_ms = _parse_number(value)
     if not data and retry_ms is None:
         return None
     return Frame(id, "\n".join(data), retry_ms)
 
 
-def _number(text: str) -> int | None:
+def _parse_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def received(frame: Frame) -> Received:
-    """The event of a frame, from the flat or the nested fields, whichever there are. Raises `StreamDamaged`."""
+def parse_event(frame: Frame) -> ReceivedEvent:
+    """Return the event of a frame, from its flat or its nested fields. Raises `StreamDamaged`."""
     try:
         message = json.loads(frame.data)
     except (ValueError, RecursionError):
-        raise StreamDamaged("an event that is not JSON") from None
+        raise StreamDamaged("an event is not JSON") from None
     if not isinstance(message, dict):
-        raise StreamDamaged("an event that is not a JSON object")
+        raise StreamDamaged("an event is not a JSON object")
     nested = message.pop("data", None)
     fields = message
-    if isinstance(nested, dict):  # of two copies the one that came whole
-        fields |= {name: value for name, value in nested.items() if name not in fields or not is_broken(value)}
+    if isinstance(nested, dict):  # of two copies, take the one without a damaged character
+        fields |= {
+            name: value for name, value in nested.items() if name not in fields or not has_damaged_character(value)
+        }
     type = str(fields.get("type", ""))
-    return Received(frame.id, type, fields, _typed(type, fields))
+    return ReceivedEvent(frame.id, type, fields, _typed_event(type, fields))
 
 
-def is_broken(value: object) -> bool:
-    """Whether a character of it was cut in two on the way; or it is one of the model's own making."""
-    return _BROKEN_CHARACTER in json.dumps(value, ensure_ascii=False)
+def has_damaged_character(value: object) -> bool:
+    """Return whether a value contains U+FFFD: a character was split on the way, or the model generated it."""
+    return _REPLACEMENT_CHARACTER in json.dumps(value, ensure_ascii=False)
 
 
-def _typed(type: str, fields: JsonObject) -> Event | None:
-    """Lenient: unknown fields are left out, an event that lacks one is not typed."""
-    known = EVENT_TYPES.get(type)
+def _typed_event(type: str, fields: JsonObject) -> Event | None:
+    """Return the typed event, without unknown fields; None for an unknown type or where a field is missing."""
+    event_class = EVENT_TYPES.get(type)
     try:
-        return None if known is None else known.of(fields)
+        return None if event_class is None else event_class.of(fields)
     except ValueError:
         return None

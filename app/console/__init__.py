@@ -1,1 +1,1 @@
-"""The operator page: its static files."""
+"""The operator page, as static files."""

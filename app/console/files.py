@@ -1,4 +1,4 @@
-"""The page's files: a fixed list, read once; nothing else can be asked for."""
+"""The files of the page: a fixed list that is read once. No other file is served."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = "index.html"
-_FOLDER = Path(__file__).with_name("static")
-_TYPES = {
+_DIRECTORY = Path(__file__).with_name("static")
+_MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -18,7 +18,7 @@ NAMES = (
     PAGE,
     "mark.svg",
     *("page.css", "run.css", "machine.css"),
-    *("app.js", "desk.js", "api.js", "schedule.js", "reduce.js", "words.js", "dom.js"),
+    *("app.js", "controller.js", "api.js", "timers.js", "run_state.js", "translations.js", "format.js", "dom.js"),
     *("run.js", "approval.js", "values.js", "markdown.js", "lists.js", "diagram.js", "timeline.js"),
     *("vendor/marked-18.2.1.js", "vendor/dompurify-3.4.18.js"),
 )
@@ -26,7 +26,7 @@ NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """One file as it is served."""
+    """One file as it is served, with a strong ETag."""
 
     content: bytes
     media_type: str
@@ -34,10 +34,10 @@ class PageFile:
 
 
 def page_files() -> dict[str, PageFile]:
-    """Every file by its name."""
-    return {name: _read(_FOLDER / name) for name in NAMES}
+    """Return every file by its name."""
+    return {name: _read_file(_DIRECTORY / name) for name in NAMES}
 
 
-def _read(path: Path) -> PageFile:
+def _read_file(path: Path) -> PageFile:
     content = path.read_bytes()
-    return PageFile(content, _TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:32])
+    return PageFile(content, _MEDIA_TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:32])

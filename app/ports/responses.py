@@ -1,6 +1,6 @@
-"""The types of what JSON answers hold under `data`: made by the service, read by clients, drawn by the schemas.
+"""The types of the `data` of JSON responses. The service writes them, clients read them, OpenAPI describes them.
 
-The names are those of the wire. Times are Unix seconds.
+Field names are those of the wire. Times are in Unix seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from msgspec import Struct
 from pydantic import GetPydanticSchema
-from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
 
 from app.ports.decisions import RequestStatus
 from app.ports.typed_json import struct_as_typed_dict
@@ -17,20 +17,20 @@ from statemachine.checkpoint import CallStatus, Ending, Grant, JsonObject, Limit
 from statemachine.states import State
 
 
-def _dumped(struct: type[Struct]) -> GetPydanticSchema:
-    """The JSON of a struct of the core: a dict to the code, the struct's own schema to readers."""
+def _json_of(struct: type[Struct]) -> GetPydanticSchema:
+    """Annotate a JSON object with the schema of the core struct whose JSON it is."""
     return GetPydanticSchema(lambda _, handler: handler(struct_as_typed_dict(struct)))
 
 
 class HealthStatus(TypedDict):
-    """The service answers. `hints` are for operators: what is not as it should be, though it works."""
+    """The service is running. `hints` are warnings for operators that do not affect readiness."""
 
     status: Literal["UP"]
     hints: NotRequired[list[str]]
 
 
 class ServiceInfo(TypedDict):
-    """What this is."""
+    """The name, version, model and states of the service."""
 
     name: str
     version: str
@@ -39,7 +39,7 @@ class ServiceInfo(TypedDict):
 
 
 class PendingApproval(TypedDict):
-    """What a run waits for. `context` are the tool's arguments as a person sees them."""
+    """The approval request that a run waits for. `context` holds the arguments of the tool call."""
 
     requestId: str
     actionType: str
@@ -52,13 +52,13 @@ class PendingApproval(TypedDict):
 
 
 class PendingRequest(PendingApproval):
-    """An open approval request, with the run that waits for it."""
+    """An open approval request, with the session id of the run that waits for it."""
 
     sessionId: str
 
 
 class RunSummary(TypedDict):
-    """A run in a list."""
+    """A run as it is listed. `promptHead` is the beginning of its prompt."""
 
     sessionId: str
     threadId: str
@@ -74,7 +74,7 @@ class RunSummary(TypedDict):
 
 
 class ToolCallRecord(TypedDict):
-    """One tool call of a run, from intent to outcome."""
+    """One tool call of a run, with its status, its result or error, and the decision on it."""
 
     toolCallId: str
     toolName: str
@@ -88,11 +88,11 @@ class ToolCallRecord(TypedDict):
     error: str | None
     startedAt: float | None
     endedAt: float | None
-    decision: Annotated[JsonObject, _dumped(Grant)] | None
+    decision: Annotated[JsonObject, _json_of(Grant)] | None
 
 
 class TokenUsage(TypedDict):
-    """Tokens the model reported."""
+    """The tokens of a run, as the model reported them."""
 
     promptTokens: int
     completionTokens: int
@@ -100,47 +100,47 @@ class TokenUsage(TypedDict):
 
 
 class RunDetails(RunSummary):
-    """One run whole: the checkpoint without secrets. `taskId` is its task in the Main Service."""
+    """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service."""
 
     taskId: str | None
     schemaVersion: int
     prompt: str
     context: JsonObject
     turn: int
-    plan: list[Annotated[JsonObject, _dumped(PlanStep)]]
+    plan: list[Annotated[JsonObject, _json_of(PlanStep)]]
     ledger: list[ToolCallRecord]
-    path: list[Annotated[JsonObject, _dumped(TransitionRecord)]]
+    path: list[Annotated[JsonObject, _json_of(TransitionRecord)]]
     answer: str | None
     usage: TokenUsage
-    limits: Annotated[JsonObject, _dumped(Limits)]
-    ending: Annotated[JsonObject, _dumped(Ending)] | None
+    limits: Annotated[JsonObject, _json_of(Limits)]
+    ending: Annotated[JsonObject, _json_of(Ending)] | None
     cancelledBy: str | None
     runDeadlineAt: float
 
 
 class RunPage(TypedDict):
-    """Runs, newest first. `nextOffset` is where the next page begins; without it there is none."""
+    """Runs, newest first. `nextOffset` is the offset of the next page; it is absent on the last page."""
 
     runs: list[RunSummary]
     nextOffset: NotRequired[int]
 
 
 class RequestPage(TypedDict):
-    """Open approval requests. `nextOffset` as for runs."""
+    """Open approval requests. `nextOffset` is the offset of the next page; it is absent on the last page."""
 
     requests: list[PendingRequest]
     nextOffset: NotRequired[int]
 
 
 class CancelAccepted(TypedDict):
-    """The run is being stopped; its stream tells when it has."""
+    """The cancellation was accepted. The run's stream ends with `end` when it has taken effect."""
 
     sessionId: str
     status: Literal["cancelling"]
 
 
 class DecisionResult(TypedDict):
-    """How an approval request stands."""
+    """The status of an approval request after a decision."""
 
     requestId: str
     sessionId: str
@@ -149,7 +149,7 @@ class DecisionResult(TypedDict):
 
 
 class StoredApprovalRequest(TypedDict):
-    """An approval request as Redis holds it (§5); every system may add fields. `createdAt` is in milliseconds."""
+    """An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds."""
 
     requestId: str
     sessionId: str
@@ -163,7 +163,7 @@ class StoredApprovalRequest(TypedDict):
 
 
 class Signal(TypedDict):
-    """The last signal of a session as Redis holds it (§5)."""
+    """The last signal of a session as it is stored in Redis (§5)."""
 
     type: NotRequired[str]
     requestId: NotRequired[str]
@@ -173,6 +173,6 @@ class Signal(TypedDict):
 
 
 class ConsoleToken(TypedDict):
-    """What a one-time link of the console is exchanged for."""
+    """The token that a one-time code of the console is exchanged for."""
 
     token: str

@@ -1,4 +1,4 @@
-"""The JSON of a core struct as a `TypedDict`, so that pydantic can describe it in JSON Schema."""
+"""Describes the JSON of a core struct as a `TypedDict`, so that pydantic can generate its JSON Schema."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing_extensions import TypedDict  # pydantic requires this one below Pyth
 
 
 def struct_as_typed_dict(struct: type[Struct]) -> Any:
-    """The JSON of a struct, as a type that can be drawn."""
-    fields = {field.encode_name: _drawable(field) for field in structs.fields(struct)}
-    drawable = TypedDict(struct.__name__, fields)  # type: ignore[misc]
-    drawable.__doc__ = struct.__doc__
-    return with_config(extra="forbid")(drawable)
+    """Return a `TypedDict` with the struct's name, docstring and encoded field names."""
+    fields = {field.encode_name: _field_type(field) for field in structs.fields(struct)}
+    typed_dict = TypedDict(struct.__name__, fields)  # type: ignore[misc]
+    typed_dict.__doc__ = struct.__doc__
+    return with_config(extra="forbid")(typed_dict)
 
 
-def _drawable(field: structs.FieldInfo) -> Any:
-    kind = field.type
-    if isinstance(kind, type) and issubclass(kind, Struct):
-        kind = struct_as_typed_dict(kind)
-    if get_origin(kind) is Annotated:
-        kind, meta = get_args(kind)
-        kind = Annotated[kind, Field(ge=meta.ge, le=meta.le)]
-    return NotRequired[kind] if field.default is None else kind
+def _field_type(field: structs.FieldInfo) -> Any:
+    """Return the field's type for pydantic: nested structs are converted, fields with default None are optional."""
+    type_ = field.type
+    if isinstance(type_, type) and issubclass(type_, Struct):
+        type_ = struct_as_typed_dict(type_)
+    if get_origin(type_) is Annotated:
+        type_, bounds = get_args(type_)
+        type_ = Annotated[type_, Field(ge=bounds.ge, le=bounds.le)]
+    return NotRequired[type_] if field.default is None else type_

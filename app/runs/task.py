@@ -22,8 +22,8 @@ from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, DecisionBus, RequestStatus
 from app.ports.journal import Journal, RunLock
 from app.ports.nodes import Nodes
-from app.ports.retry import retry_until_available
 from app.ports.tasks import TaskReporter
+from app.retry import retry_until_available
 from app.runs.effects import Effects
 from app.runs.waiting import WaitingRun
 from statemachine.checkpoint import Checkpoint

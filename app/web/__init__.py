@@ -1,1 +1,1 @@
-"""HTTP (CONTRACT §1, §2): authentication, validation, routes, responses, SSE and the OpenAPI document."""
+"""The HTTP interface (CONTRACT §1, §2): authentication, validation, routes, responses, SSE, OpenAPI."""

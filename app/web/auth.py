@@ -1,4 +1,4 @@
-"""Who is asking: the bearer token and the headers that must agree with it (§1.2, §1.3)."""
+"""Authentication: the bearer token, and the identity headers that must agree with it (§1.2, §1.3)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALGORITHM = "HS256"
 
 
 class Authenticator:
-    """Checks tokens when a request comes in; a stream that is open when its token expires goes on."""
+    """Verifies the token of a request once, on arrival. An open stream continues when its token expires (§1.3)."""
 
     def __init__(self, secret: str, clock: Clock, *, leeway_seconds: float) -> None:
         self._key = OctKey.import_key(secret)
@@ -33,19 +33,23 @@ class Authenticator:
         self._leeway_seconds = leeway_seconds
 
     def authenticate(self, headers: Headers, *, user_required: bool = False) -> Principal:
-        """The caller. Raises one of the E20xx errors, or `FieldInvalid` where `X-User-ID` is required and missing."""
-        token = _bearer(_only(headers, "Authorization", TokenInvalid))
+        """Return the caller.
+
+        Raises `AuthenticationRequired`, `TokenExpired`, `TokenInvalid`, `TenantMissing`, `PermissionDenied` (a header
+        contradicts the token), or `FieldInvalid` (`user_required`, and `X-User-ID` is missing).
+        """
+        token = _bearer(_single_value(headers, "Authorization", TokenInvalid))
         principal = self._principal(self._claims(token), token)
-        tenant_id = _only(headers, "X-Tenant-ID", PermissionDenied)
-        user_id = _only(headers, "X-User-ID", PermissionDenied)
+        tenant_id = _single_value(headers, "X-Tenant-ID", PermissionDenied)
+        user_id = _single_value(headers, "X-User-ID", PermissionDenied)
         if not tenant_id:
-            raise TenantMissing("X-Tenant-ID: the header is required")
+            raise TenantMissing("X-Tenant-ID: send this header with the token's tenant_id")
         if tenant_id != principal.tenant_id:
-            raise PermissionDenied("X-Tenant-ID is not the token's tenant_id")
+            raise PermissionDenied("X-Tenant-ID differs from the token's tenant_id")
         if user_required and not user_id:
-            raise FieldInvalid("X-User-ID: the header is required here")
+            raise FieldInvalid("X-User-ID: this path requires the header with the token's sub")
         if user_id and user_id != principal.user_id:
-            raise PermissionDenied("X-User-ID is not the token's sub")
+            raise PermissionDenied("X-User-ID differs from the token's sub")
         return principal
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -60,7 +64,7 @@ class Authenticator:
         if expires_at <= now:
             raise TokenExpired
         if issued_at > now + self._leeway_seconds:
-            raise TokenInvalid("iat: it is in the future")
+            raise TokenInvalid("iat: the token was issued in the future; check the clock of its issuer")
         if "nbf" in claims and _seconds(claims, "nbf") > now + self._leeway_seconds:
             raise TokenInvalid("nbf: the token is not valid yet")
         role, email = claims.get("role"), claims.get("email")
@@ -77,7 +81,7 @@ class Authenticator:
 def issue_token(
     secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int
 ) -> str:
-    """A token of the platform's kind: for development and tests."""
+    """Return a signed token as the platform issues them, for development and tests. `now` is in Unix seconds."""
     claims: dict[str, Any] = {
         "sub": user_id,
         "tenant_id": tenant_id,
@@ -89,30 +93,33 @@ def issue_token(
     return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, OctKey.import_key(secret))
 
 
-def _only(headers: Headers, name: str, error: type[AuraError]) -> str | None:
-    """A header's one value. Where there are two, who stands before us may have checked the other."""
+def _single_value(headers: Headers, name: str, error: type[AuraError]) -> str | None:
+    """Return the only value of a header, or None where it is absent.
+
+    Raises `error` for different values: a proxy may have verified one that this service does not read.
+    """
     values = set(headers.getlist(name))
     if len(values) > 1:
-        raise error(f"{name}: it is there more than once, with different values")
+        raise error(f"{name}: the header has several different values; send one")
     return values.pop() if values else None
 
 
 def _bearer(header: str | None) -> str:
     scheme, _, token = (header or "").strip().partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise AuthenticationRequired("Authorization: Bearer <JWT> is required")
+        raise AuthenticationRequired("send the header Authorization: Bearer <JWT>")
     return token.strip()
 
 
 def _seconds(claims: dict[str, Any], name: str) -> int:
     value = claims.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TokenInvalid(f"{name}: integer seconds are required")
+        raise TokenInvalid(f"{name}: the claim must be an integer of seconds")
     return value
 
 
 def _identifier(claims: dict[str, Any], name: str) -> str:
-    """Text, or a JSON number read as text (§1.2)."""
+    """Return a claim that is text, or a JSON number as text (§1.2). Raises `TokenInvalid`."""
     value = claims.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

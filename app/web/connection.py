@@ -57,7 +57,7 @@ class HttpConnection(ASGIHTTPConnection):
             while (await receive())["type"] != "http.disconnect":  # which is also said after the last byte
                 pass
         finally:
-            self._stream.leave()
+            self._stream.close()
 
     async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """In this task, where Quart would make one of its own; a client who leaves ends it."""
@@ -103,7 +103,7 @@ async def _dismiss(told: PreparedResponse, receive: ASGIReceiveCallable, send: A
                 pass
     headers = [(name.lower().encode(), value.encode()) for name, value in told.headers.items()]
     await send({"type": "http.response.start", "status": told.status, "headers": headers})
-    for piece in told.pieces:
+    for piece in told.chunks:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send(_LAST)
 

@@ -1,5 +1,7 @@
-"""Who would begin a run where there is no room for it is told before anything else is done for him: under overload what
-refusals cost is what is missing at the runs."""
+"""Rejects new runs before parsing and authentication while admission is closed.
+
+Under overload, the time that rejections cost is taken from the runs that are in progress.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,20 @@ from app.web.responses import STREAM_PATH, PreparedResponse, ResponseBuilder
 
 
 def shed_load(admission: AdmissionQueue, responses: ResponseBuilder) -> Callable[[HTTPScope], PreparedResponse | None]:
-    """For `HttpConnection`; None: he may come in."""
+    """Return the check that `HttpConnection` makes first: a response that rejects the request, or None to handle it."""
 
-    def shed_load(scope: HTTPScope) -> PreparedResponse | None:
-        if _begins_a_run(scope):
+    def reject_if_full(scope: HTTPScope) -> PreparedResponse | None:
+        if _starts_run(scope):
             try:
                 admission.check()
             except ServiceBusy as error:
-                return responses.without_request(error, scope)
+                return responses.prepare_error(error, scope)
         return None
 
-    return shed_load
+    return reject_if_full
 
 
-def _begins_a_run(scope: HTTPScope) -> bool:
+def _starts_run(scope: HTTPScope) -> bool:
     if scope["method"] != "POST" or scope["path"].rstrip("/") != STREAM_PATH:
         return False
     return not any(name == b"last-event-id" and value for name, value in scope["headers"])

@@ -1,6 +1,6 @@
-"""The bytes of a stream: frames with their ids, heartbeats, ends (§2). One frame is one write.
+"""Server-sent event streams: frames with ids, heartbeats, the end of a stream (§2). One frame is one write.
 
-Nothing is written without the characters `id:` in it: the gateway puts an id of its own before any other buffer.
+Every write contains the characters `id:`, because the gateway inserts an id of its own before any other buffer (§2.1).
 """
 
 from __future__ import annotations
@@ -21,103 +21,108 @@ from statemachine.frames import DONE_BODY, Shape, encode
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT = b": keep-alive id:\n\n"
 RECONNECT_NOTICE = b": shutting down id:\nretry: 1000\n\n"
-_BEAT_SECONDS, _BEATS = 0.25, 10
-"""Heartbeats go out so often, or, where the silence allowed is short, ten times in it."""
+_MAX_TICK_SECONDS = 0.25
+"""The longest interval of the heartbeat timer."""
+_MIN_TICKS_PER_HEARTBEAT = 10
+"""The timer runs at least this often in one heartbeat interval, so it ticks faster for short intervals."""
 
 log = structlog.get_logger(__name__)
 
 
-def frame(entry: LogEntry) -> bytes:
+def encode_frame(entry: LogEntry) -> bytes:
+    """Return a log entry as the bytes of one SSE frame, with its `id:` line first."""
     return b"id: %d\n" % entry.id + entry.body
 
 
-CLIENT_WRITER = "aura.line"
-"""The key in ASGI `scope["state"]` under which a server offers its `ClientWriter`, where it has one."""
+CLIENT_WRITER = "aura.client_writer"
+"""The key in ASGI `scope["state"]` under which a server may provide its `ClientWriter`."""
 
 
 class ClientWriter(Protocol):
-    """The way to one client, for the bytes of a body."""
+    """Writes the bytes of a response body to one client."""
 
     @property
     def is_writable(self) -> bool:
-        """Whether the client takes what is written; else it is kept for him in memory."""
+        """Whether the send buffer has room. Bytes that are written without room are buffered in memory."""
         ...
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody hears what is written."""
+        """Whether the client is known to have disconnected."""
         ...
 
     def write(self, data: bytes) -> None:
-        """At once and whole; nothing where the client is gone."""
+        """Write all bytes without blocking. Does nothing after the client has disconnected."""
         ...
 
     async def drain(self) -> None:
-        """Back when there is room, or nobody who would need it."""
+        """Return when the send buffer has room again, or when the client has disconnected."""
         ...
 
 
 class EventStreams:
-    """The open streams of this process, and one timer for the heartbeats of them all."""
+    """The open streams of this process, and the one timer that sends all their heartbeats."""
 
     def __init__(self, journal: Journal, shape: Shape, *, heartbeat_seconds: float) -> None:
         self._journal = journal
         self._shape = shape
-        self._beat_seconds = heartbeat_seconds / _BEATS if heartbeat_seconds < _BEATS * _BEAT_SECONDS else _BEAT_SECONDS
-        self._silence_seconds = heartbeat_seconds - self._beat_seconds
-        self._heard_at: OrderedDict[EventStream, float] = OrderedDict()  # the longest silent first
+        self._tick_seconds = min(_MAX_TICK_SECONDS, heartbeat_seconds / _MIN_TICKS_PER_HEARTBEAT)
+        self._silence_seconds = heartbeat_seconds - self._tick_seconds
+        self._written_at: OrderedDict[EventStream, float] = OrderedDict()  # the longest silence first
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        """The number of open streams."""
+        return len(self._written_at)
+
     def open(self, session_id: str, after: int) -> EventStream:
-        """The stream of a run from the event after that id on; nothing is read before it begins."""
+        """Create a stream of the run's events with ids greater than `after`. It reads nothing before `begin`."""
         return EventStream(self, self._journal, session_id, after, self._shape)
 
-    def heard(self, stream: EventStream) -> None:
-        """Its silence begins."""
+    def mark_written(self, stream: EventStream) -> None:
+        """Record that the stream has just written bytes; its next heartbeat is due one interval later."""
         loop = asyncio.get_running_loop()
-        self._heard_at[stream] = loop.time()
-        self._heard_at.move_to_end(stream)
+        self._written_at[stream] = loop.time()
+        self._written_at.move_to_end(stream)
         if self._timer is None:
-            self._timer = loop.call_later(self._beat_seconds, self._beat)
+            self._timer = loop.call_later(self._tick_seconds, self._send_heartbeats)
 
-    @property
-    def open_count(self) -> int:
-        """How many streams are open."""
-        return len(self._heard_at)
+    def remove(self, stream: EventStream) -> None:
+        """Send no more heartbeats to this stream."""
+        self._written_at.pop(stream, None)
 
-    def forget(self, stream: EventStream) -> None:
-        self._heard_at.pop(stream, None)
+    def _send_heartbeats(self) -> None:
+        """Send the heartbeats that fall due before the next tick.
 
-    def _beat(self) -> None:
-        """Those whose time comes before the next beat go together: a write whose reader is awake costs a sixth."""
+        They are sent as one batch, because consecutive writes cost a sixth of single ones.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() - self._silence_seconds
-        self._timer = loop.call_later(self._beat_seconds, self._beat) if self._heard_at else None
-        for stream, _ in list(takewhile(lambda heard: heard[1] <= until, self._heard_at.items())):
-            stream.beat()
+        self._timer = loop.call_later(self._tick_seconds, self._send_heartbeats) if self._written_at else None
+        for stream, _ in list(takewhile(lambda item: item[1] <= until, self._written_at.items())):
+            stream.send_heartbeat()
 
 
 class EventStream:
-    """One open stream: a run's log as it is read, up to the end marker, or to the word to come back where the process
-    leaves.
+    """One open stream: sends a run's log up to the end marker, or up to a reconnect notice when the process shuts down.
 
-    What is at hand is told in the moment of the news; a task there is only while something must be waited for: the log
-    in storage, room at the client, the end.
+    Buffered entries are written synchronously in `wake`. A task exists only while the stream must wait: for the log in
+    storage, for room in the client's send buffer, or for the end of the response.
     """
 
     __slots__ = (
-        "_flow",
-        "_hang_up",
-        "_has_news",
+        "_end_body",
+        "_flush_task",
         "_is_ended",
         "_journal",
         "_last_id",
-        "_line",
+        "_may_have_more",
+        "_pending_entries",
         "_session_id",
         "_shape",
         "_streams",
         "_tail",
-        "_untold",
+        "_writer",
     )
 
     def __init__(self, streams: EventStreams, journal: Journal, session_id: str, after: int, shape: Shape) -> None:
@@ -126,133 +131,145 @@ class EventStream:
         self._session_id = session_id
         self._last_id = after
         self._shape = shape
-        self._untold: list[LogEntry] = []  # the next one last
-        self._flow: asyncio.Task[None] | None = None
-        self._has_news = self._is_ended = False
+        self._pending_entries: list[LogEntry] = []  # in reverse: the next one is the last
+        self._flush_task: asyncio.Task[None] | None = None
+        self._may_have_more = self._is_ended = False
         self._tail: Tail
-        self._line: ClientWriter
-        self._hang_up: Callable[[], Awaitable[None]]
+        self._writer: ClientWriter
+        self._end_body: Callable[[], Awaitable[None]]
 
-    def begin(self, line: ClientWriter, hang_up: Callable[[], Awaitable[None]]) -> None:
-        """`hang_up` ends the body."""
-        self._line, self._hang_up = line, hang_up
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a task of this stream waits for storage, for the client or for the end of the response."""
+        return self._flush_task is not None
+
+    def begin(self, writer: ClientWriter, end_body: Callable[[], Awaitable[None]]) -> None:
+        """Start sending. `end_body` ends the response body."""
+        self._writer, self._end_body = writer, end_body
         self._tail = self._journal.tail(self._session_id, self._last_id, self.wake)
-        self._streams.heard(self)
+        self._streams.mark_written(self)
         self.wake()
 
-    def leave(self) -> None:
-        """The client is gone, or has all of it."""
+    def close(self) -> None:
+        """Stop reading the log: the client has disconnected or has received everything."""
         self._tail.close()
-        self._streams.forget(self)
-        if self._flow is not None and not self._is_ended:  # the end, once begun, is the connection's as well
-            self._flow.cancel()
+        self._streams.remove(self)
+        if self._flush_task is not None and not self._is_ended:  # `_end`, once started, also closes the connection
+            self._flush_task.cancel()
         self._is_ended = True
 
     def wake(self) -> None:
-        """There may be news."""
-        self._has_news = True
-        self._go_on()
+        """Send new entries if there are any. The log calls this after each commit."""
+        self._may_have_more = True
+        self._flush()
 
-    def beat(self) -> None:
-        """Say something, where there is nothing to say. A client without room has enough to read.
+    def send_heartbeat(self) -> None:
+        """Send a heartbeat, unless the client has unread bytes in its send buffer.
 
-        A server that has the client's next request before it reads on has not heard that he is gone.
+        A disconnected client is detected here: a server that has already received the client's next request stops
+        reading from the connection, so it does not notice the disconnect.
         """
         if self._is_ended:
             return
-        if self._line.is_gone:
-            if self._flow is None:
-                self._flow = asyncio.create_task(self._overcome(self._end))
-        elif self._line.is_writable:
-            self._say(HEARTBEAT)
-            self._go_on()
+        if self._writer.is_gone:
+            if self._flush_task is None:
+                self._flush_task = asyncio.create_task(self._wait_and_flush(self._end))
+        elif self._writer.is_writable:
+            self._write(HEARTBEAT)
+            self._flush()
 
-    def _go_on(self) -> None:
-        """Raises nothing: whoever has the news is not to blame for one who hears of it."""
-        if self._flow is not None or self._is_ended:
+    def _flush(self) -> None:
+        """Write what is available and start a task for the rest. Raises nothing: the caller may be a run's commit."""
+        if self._flush_task is not None or self._is_ended:
             return
         try:
-            obstacle = self._tell()
+            wait = self._write_available()
         except Exception:
-            log.exception("stream.broke", sessionId=self._session_id)
-            obstacle = self._end
-        if obstacle is not None:
-            self._flow = asyncio.create_task(self._overcome(obstacle))
+            log.exception("stream.failed", sessionId=self._session_id)
+            wait = self._end
+        if wait is not None:
+            self._flush_task = asyncio.create_task(self._wait_and_flush(wait))
 
-    def _tell(self) -> Callable[[], Awaitable[None]] | None:
-        """Tell what is at hand; what has to be waited for before there is more to tell."""
-        while self._line.is_writable:
-            if self._untold:
-                entry = self._untold.pop()
-                self._say(frame(entry))
+    def _write_available(self) -> Callable[[], Awaitable[None]] | None:
+        """Write the available entries. Returns what must be awaited before more can be written; None: nothing."""
+        while self._writer.is_writable:
+            if self._pending_entries:
+                entry = self._pending_entries.pop()
+                self._write(encode_frame(entry))
                 self._last_id = entry.id
                 if entry.body == DONE_BODY:
                     return self._end
-            elif self._has_news:
+            elif self._may_have_more:
                 entries = self._tail.buffered()
                 if entries is None:
-                    return self._look
-                self._untold, self._has_news = entries[::-1], bool(entries)
+                    return self._fetch
+                self._pending_entries, self._may_have_more = entries[::-1], bool(entries)
             elif self._tail.is_draining:
-                return self._come_back
+                return self._send_reconnect_notice
             else:
                 return None
-        return self._line.drain
+        return self._writer.drain
 
-    def _say(self, data: bytes) -> None:
-        self._line.write(data)
-        self._streams.heard(self)
+    def _write(self, data: bytes) -> None:
+        self._writer.write(data)
+        self._streams.mark_written(self)
 
-    async def _overcome(self, obstacle: Callable[[], Awaitable[None]] | None) -> None:
-        """What came up meanwhile is told, too, but nothing after the end: the connection may be another's by then."""
+    async def _wait_and_flush(self, wait: Callable[[], Awaitable[None]] | None) -> None:
+        """Await and write in turn until nothing is left to await.
+
+        Nothing is written after the end: the connection may carry another response by then.
+        """
         try:
-            while obstacle is not None:
-                await obstacle()
-                obstacle = None if self._is_ended else self._tell()
+            while wait is not None:
+                await wait()
+                wait = None if self._is_ended else self._write_available()
         except RunLost as error:
-            log.warning("stream.lost", sessionId=self._session_id, cause=error.cause)
-            lost = StreamLost("the run's data is gone from Redis")
-            for data in refusal(lost, self._session_id, self._last_id + 1, self._shape):
-                self._say(data)
+            log.warning("stream.log_lost", sessionId=self._session_id, cause=error.cause)
+            lost = EventLogLost("the run's data is gone from Redis")
+            for data in error_frames(lost, self._session_id, self._last_id + 1, self._shape):
+                self._write(data)
             await self._end()
-        except Exception:  # a stream that ends without its end marker is come back to
-            log.exception("stream.broke", sessionId=self._session_id)
+        except Exception:  # without an end marker, so the client reconnects
+            log.exception("stream.failed", sessionId=self._session_id)
             await self._end()
         finally:
-            self._flow = None
+            self._flush_task = None
 
-    async def _look(self) -> None:
-        self._has_news = False
-        self._untold = (await self._tail.fetch())[::-1]
-        self._has_news = self._has_news or bool(self._untold)  # there may be more of it
+    async def _fetch(self) -> None:
+        self._may_have_more = False
+        self._pending_entries = (await self._tail.fetch())[::-1]
+        self._may_have_more = self._may_have_more or bool(self._pending_entries)  # storage may hold a further page
 
-    async def _come_back(self) -> None:
-        self._say(RECONNECT_NOTICE)
+    async def _send_reconnect_notice(self) -> None:
+        self._write(RECONNECT_NOTICE)
         await self._end()
 
     async def _end(self) -> None:
         self._is_ended = True
-        self._streams.forget(self)
-        await self._line.drain()
-        await self._hang_up()
+        self._streams.remove(self)
+        await self._writer.drain()
+        await self._end_body()
 
 
-class StreamLost(AuraError):
-    """The log of a run vanished under its reader (Redis lost its data)."""
+class EventLogLost(AuraError):
+    """The log of a run disappeared while it was being read, because Redis lost its data."""
 
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "실행 기록을 찾을 수 없습니다."
 
 
 class ResumeExpired(AuraError):
-    """There is no run to resume; posting without `Last-Event-ID` starts one (§3)."""
+    """There is no run to resume. A POST without `Last-Event-ID` starts one (§3)."""
 
     status, code, error_type, retryable = 200, "E1004", "ResumeExpired", True
     prefix = "이어받을 실행을 찾을 수 없습니다."
 
 
-def refusal(error: AuraError, session_id: str, first_id: int, shape: Shape) -> list[bytes]:
-    """The frames of a stream that ends before, or instead of, its run: `error`, `end`, `[DONE]` (§1.4, §2.3)."""
+def error_frames(error: AuraError, session_id: str, first_id: int, shape: Shape) -> list[bytes]:
+    """Return the frames `error`, `end` and `[DONE]`, which end a stream before or instead of its run (§1.4, §2.3).
+
+    `first_id` is the id of the first frame, in milliseconds since the epoch.
+    """
     timestamp = first_id // 1000
     raised = ErrorRaised(
         message=error.message, error_type=error.error_type, error_code=error.code, retryable=error.retryable
@@ -262,4 +279,4 @@ def refusal(error: AuraError, session_id: str, first_id: int, shape: Shape) -> l
         *encode(End(message=error.message, status="failed"), session_id, timestamp, shape),
         DONE_BODY,
     ]
-    return [frame(LogEntry(first_id + i, body)) for i, body in enumerate(bodies)]
+    return [encode_frame(LogEntry(first_id + i, body)) for i, body in enumerate(bodies)]

@@ -1,5 +1,4 @@
-"""What comes in: JSON bodies, queries, headers, checked field by field. Bad input gets an error that names the field
-(§1.1, §1.4)."""
+"""Validates requests: JSON bodies, query parameters and headers. An error names the invalid field (§1.1, §1.4)."""
 
 from __future__ import annotations
 
@@ -31,141 +30,153 @@ from statemachine.states import State
 
 CONTEXT_LIMIT_BYTES = 256 * 1024
 PROMPT_LIMIT_CHARACTERS = 32_000
-_REASON_CHARACTERS = 2000
-_DEPTH_LIMIT = 64  # a checkpoint cannot be written with what is nested much deeper
-_TOO_DEEP = f"the JSON is nested in more than {_DEPTH_LIMIT} levels"
+_REASON_LIMIT_CHARACTERS = 2000
+_DEPTH_LIMIT = 64  # much deeper values cannot be stored in a checkpoint
+_TOO_DEEPLY_NESTED = f"the JSON is nested more than {_DEPTH_LIMIT} levels deep"
 
 T = TypeVar("T", bound=BaseModel)
 
 
 class StreamBody(BaseModel):
-    """`POST /aura/test/stream`. Unknown keys are no error."""
+    """The body of `POST /aura/test/stream`. Unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
     prompt: Annotated[str, Field(max_length=PROMPT_LIMIT_CHARACTERS, strict=True, json_schema_extra={"pattern": r"\S"})]
     context: Annotated[
         JsonObject,
-        Field(description=f"the screen's; at most {CONTEXT_LIMIT_BYTES} bytes as JSON"),
+        Field(description=f"The context of the user's screen, with at most {CONTEXT_LIMIT_BYTES} bytes as JSON."),
         WithJsonSchema({"type": ["object", "null"]}),
     ] = Field(default_factory=dict)
     thread_id: Annotated[str, Field(max_length=200)] | None = None
 
     @field_validator("prompt")
     @classmethod
-    def _not_blank(cls, prompt: str) -> str:
+    def _reject_blank(cls, prompt: str) -> str:
         if not prompt.strip():
-            raise ValueError("it must not be empty")
+            raise ValueError("the prompt must contain text")
         return prompt
 
     @field_validator("thread_id")
     @classmethod
-    def _empty_is_absent(cls, thread_id: str | None) -> str | None:
+    def _treat_empty_as_absent(cls, thread_id: str | None) -> str | None:
         return thread_id or None
 
     @field_validator("context", mode="before")
     @classmethod
-    def _small_enough(cls, context: Any) -> Any:
+    def _check_size(cls, context: Any) -> Any:
         if context is None:
             return {}
         try:
             size = len(compact_json(context).encode())
         except UnicodeEncodeError:
-            raise ValueError("it holds half a character (a lone surrogate)") from None
+            raise ValueError("it contains a lone surrogate, which is not valid Unicode text") from None
         if size > CONTEXT_LIMIT_BYTES:
             raise ValueError(f"it has {size} bytes as JSON, at most {CONTEXT_LIMIT_BYTES} are allowed")
         return context
 
 
 class DecisionBody(BaseModel):
-    """`POST /aura/hitl/approve|reject/{requestId}`."""
+    """The body of `POST /aura/hitl/approve/{requestId}` and `POST /aura/hitl/reject/{requestId}`."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     user_id: Annotated[
         str | None, Field(coerce_numbers_to_str=True), WithJsonSchema({"type": ["string", "number", "null"]})
-    ] = Field(default=None, alias="userId", description="the token's sub")
-    reason: Annotated[str, Field(max_length=_REASON_CHARACTERS)] | None = None
-    params: JsonObject | None = Field(default=None, description="with approve: arguments instead of the tool's")
-    skip: StrictBool = Field(default=False, description="with reject: go on without this call")
+    ] = Field(default=None, alias="userId", description="The token's `sub`.")
+    reason: Annotated[str, Field(max_length=_REASON_LIMIT_CHARACTERS)] | None = None
+    params: JsonObject | None = Field(
+        default=None, description="On approve: arguments that replace those of the tool call."
+    )
+    skip: StrictBool = Field(default=False, description="On reject: continue the run without this call.")
 
 
-def _digits(value: Any) -> Any:
-    """Only what everybody calls a number: pydantic would take 1_0 and 1.0, too."""
+def _require_digits(value: Any) -> Any:
+    """Reject text that is not only ASCII digits, as pydantic accepts `1_0` and `1.0`."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise ValueError("a number is required")
+        raise ValueError("it must be a whole number in digits")
     return value
 
 
-Count = Annotated[int, BeforeValidator(_digits)]
+Count = Annotated[int, BeforeValidator(_require_digits)]
 
 
 class PageQuery(BaseModel):
-    """Where a page of a list begins, and how long it is."""
+    """The query of a list: the offset of the first entry, and the maximum number of entries."""
 
     offset: Count = Field(default=0, ge=0, le=1_000_000)
     limit: Count = Field(default=20, ge=1, le=MAX_PER_PAGE)
 
 
 class RunQuery(PageQuery):
-    """`GET /aura/runs`."""
+    """The query of `GET /aura/runs`."""
 
     state: State | None = None
-    scope: Literal["own", "all"] = Field(default="all", description="all that the caller may see, or only his own")
+    scope: Literal["own", "all"] = Field(
+        default="all", description="`all` runs that the caller may see, or only its `own`."
+    )
 
 
 class RunSelector(BaseModel):
-    """Which run is meant."""
+    """The query that selects a run."""
 
     session_id: str | None = Field(default=None, alias="sessionId")
 
 
 class TimelineQuery(BaseModel):
-    """`GET /aura/runs/{sessionId}/timeline`."""
+    """The query of `GET /aura/runs/{sessionId}/timeline`."""
 
     format: Literal["json", "trace"] = "json"
 
 
 class DiagramQuery(RunSelector):
-    """`GET /aura/fsm/diagram`."""
+    """The query of `GET /aura/fsm/diagram`."""
 
     format: DiagramFormat = "mermaid"
 
 
 class ResumeHeaders(BaseModel):
-    """Where a stream goes on (§3)."""
+    """The headers that say where a stream resumes (§3)."""
 
     last_event_id: str | None = Field(
-        default=None, alias="Last-Event-ID", description="the events after it; never starts a run"
+        default=None,
+        alias="Last-Event-ID",
+        description="Send only the events after this one. A request with it never starts a run.",
     )
-    session_id: str | None = Field(default=None, alias="X-Session-ID", description="as ?sessionId=")
+    session_id: str | None = Field(
+        default=None, alias="X-Session-ID", description="The same as the query parameter `sessionId`."
+    )
 
 
-_NOTED_CHARACTERS = 200
-HeaderValue = Annotated[str, Field(max_length=_NOTED_CHARACTERS)]
-TruncatedHeaderValue = Annotated[str, AfterValidator(lambda text: text[:_NOTED_CHARACTERS])]
-"""Whatever it is, it is no error (§1.2)."""
+_HEADER_LIMIT_CHARACTERS = 200
+HeaderValue = Annotated[str, Field(max_length=_HEADER_LIMIT_CHARACTERS)]
+TruncatedHeaderValue = Annotated[str, AfterValidator(lambda text: text[:_HEADER_LIMIT_CHARACTERS])]
+"""A header whose unknown or long values are not an error (§1.2); it is truncated."""
 
 
 class StartHeaders(ResumeHeaders):
-    """What is kept on a run (§1.2), and the key under which a repeated POST is the same run (§3)."""
+    """The headers that are stored with a run (§1.2), and the idempotency key (§3)."""
 
     idempotency_key: HeaderValue | None = Field(
-        default=None, alias="Idempotency-Key", description="a second POST with it attaches to the run of the first"
+        default=None,
+        alias="Idempotency-Key",
+        description="A second POST with the same key attaches to the run of the first.",
     )
     agent_id: HeaderValue | None = Field(
-        default=None, alias="X-Agent-ID", description="groups runs without a thread_id"
+        default=None,
+        alias="X-Agent-ID",
+        description="The browser's agent session. It groups runs that have no `thread_id`.",
     )
     source: TruncatedHeaderValue | None = Field(
-        default=None, alias="X-DWP-Source", description="AURA, FRONTEND, INTERNAL, BATCH"
+        default=None, alias="X-DWP-Source", description="The calling system: AURA, FRONTEND, INTERNAL or BATCH."
     )
     caller_type: TruncatedHeaderValue | None = Field(
-        default=None, alias="X-DWP-Caller-Type", description="USER, AGENT, SYSTEM"
+        default=None, alias="X-DWP-Caller-Type", description="The kind of caller: USER, AGENT or SYSTEM."
     )
 
 
 class OneTimeCodeBody(BaseModel):
-    """`POST /aura/console/token`: what a one-time link holds."""
+    """The body of `POST /aura/console/token`: the code of a one-time link."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -177,7 +188,7 @@ async def read(incoming: Request, model: type[T]) -> T: ...
 @overload
 async def read(incoming: Request, model: type[T], *, may_be_empty: bool) -> T | None: ...
 async def read(incoming: Request, model: type[T], *, may_be_empty: bool = False) -> T | None:
-    """The body as `model`; None for an empty body where that is allowed.
+    """Return the request body as `model`, or None where `may_be_empty` is set and the body is empty.
 
     Raises `RequestMalformed` (not JSON, wrong media type) or `FieldInvalid`.
     """
@@ -186,15 +197,15 @@ async def read(incoming: Request, model: type[T], *, may_be_empty: bool = False)
         return None
     media_type = incoming.mimetype
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise RequestMalformed(f"Content-Type: application/json is required, not {media_type[:80] or 'none'}")
-    value = _parse(raw)
+        raise RequestMalformed(f"Content-Type: send application/json instead of {media_type[:80] or 'no media type'}")
+    value = _parse_json(raw)
     if not isinstance(value, dict):
-        raise FieldInvalid(f"body: a JSON object is required, not {type(value).__name__}")
-    return checked(model, value)
+        raise FieldInvalid(f"body: send a JSON object instead of {type(value).__name__}")
+    return validate(model, value)
 
 
-def checked(model: type[T], values: Mapping[str, Any]) -> T:
-    """Raises `FieldInvalid`."""
+def validate(model: type[T], values: Mapping[str, Any]) -> T:
+    """Return the values as `model`. Raises `FieldInvalid`, which names the first invalid field."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -204,30 +215,33 @@ def checked(model: type[T], values: Mapping[str, Any]) -> T:
 
 
 def read_query(incoming: Request, model: type[T]) -> T:
-    """An empty value is an absent one; of repeated ones the first counts. Raises `FieldInvalid`."""
-    return checked(model, {name: value for name, value in incoming.args.items() if value})
+    """Return the query as `model`. Empty values count as absent; of repeated ones the first counts.
+
+    Raises `FieldInvalid`.
+    """
+    return validate(model, {name: value for name, value in incoming.args.items() if value})
 
 
 def read_headers(incoming: Request, model: type[T]) -> T:
-    """An empty value is an absent one. Raises `FieldInvalid`."""
+    """Return the headers that `model` names. Empty values count as absent. Raises `FieldInvalid`."""
     names = [str(field.alias) for field in model.model_fields.values()]
-    return checked(model, {name: value for name in names if (value := incoming.headers.get(name))})
+    return validate(model, {name: value for name in names if (value := incoming.headers.get(name))})
 
 
-def _parse(raw: str | bytes) -> Any:
+def _parse_json(raw: str | bytes) -> Any:
     try:
-        value = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(raw, parse_constant=_reject_constant, parse_float=_parse_finite)
     except RecursionError:
-        raise RequestMalformed(_TOO_DEEP) from None
+        raise RequestMalformed(_TOO_DEEPLY_NESTED) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise RequestMalformed(f"the body is not JSON: {error}"[:200]) from None
-    if _is_too_deep(value):
-        raise RequestMalformed(_TOO_DEEP)
+    if _is_too_deeply_nested(value):
+        raise RequestMalformed(_TOO_DEEPLY_NESTED)
     return value
 
 
-def _is_too_deep(value: Any) -> bool:
-    """Goes down a level at a time, so that it needs no recursion of its own."""
+def _is_too_deeply_nested(value: Any) -> bool:
+    """Return whether a value exceeds the depth limit. It is checked level by level, without recursion."""
     level = [value]
     for _ in range(_DEPTH_LIMIT + 1):
         level = [
@@ -241,12 +255,12 @@ def _is_too_deep(value: Any) -> bool:
     return True
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is beyond any number")
+        raise ValueError(f"{text[:20]} is too large for a number")
     return number
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed in JSON")

@@ -13,9 +13,12 @@ import redis
 from app.dev.chaos.experiment import INTERNAL_ERRORS
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
+from tests.harness.console import browser, demo
 from tests.harness.fork_server import ForkServer
 from tests.harness.process import ServeProcess
 from tests.harness.service import SECRET
+
+__all__ = ["browser", "demo"]
 
 LEASE_SECONDS = 2
 

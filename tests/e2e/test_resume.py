@@ -21,10 +21,10 @@ async def test_resume_after_every_event_of_an_ended_run(nodes: Nodes, model: Scr
     first, second = await nodes.start_pair()
     model.play(ScriptedTurn(tool_calls=[ScriptedCall(name="get_current_time")]), ScriptedTurn(text=TEXT))
     async with first.stream("검토") as stream:
-        whole = await stream.rest()
-    check(whole)
-    raws = [frame.raw for frame in whole]
-    for number, frame in enumerate(whole[:-1], start=1):
+        read_stream = await stream.rest()
+    check(read_stream)
+    raws = [frame.raw for frame in read_stream]
+    for number, frame in enumerate(read_stream[:-1], start=1):
         async with second.stream("검토", headers=resume_headers(frame)) as stream:
             assert [frame.raw for frame in await stream.rest()] == raws[number:]
     async with second.stream(method="GET") as stream:
@@ -58,10 +58,10 @@ async def test_reader_on_another_node_receives_the_live_events(nodes: Nodes, mod
     async with first.stream("검토") as here:
         start = await here.next()
         async with second.stream(method="GET", params={"sessionId": start["sessionId"]}) as there:
-            whole, frames = await asyncio.gather(here.rest(), there.rest())
+            read_stream, frames = await asyncio.gather(here.rest(), there.rest())
     check(frames)
     assert answer(frames) == "".join(pieces)
-    assert [frame.raw for frame in frames] == [frame.raw for frame in whole]
+    assert [frame.raw for frame in frames] == [frame.raw for frame in read_stream]
 
 
 async def test_unknown_last_event_id_starts_no_run(nodes: Nodes, model: ScriptedModelServer) -> None:
@@ -78,7 +78,7 @@ async def test_idempotency_key_attaches_on_another_node(nodes: Nodes, model: Scr
     model.play(ScriptedTurn(text=TEXT))
     keyed = headers(**{"Idempotency-Key": "key-1"})
     async with first.stream("검토", headers=keyed) as stream:
-        whole = await stream.rest()
+        read_stream = await stream.rest()
     async with second.stream("검토", headers=keyed) as stream:
-        assert [frame.raw for frame in await stream.rest()] == [frame.raw for frame in whole]
+        assert [frame.raw for frame in await stream.rest()] == [frame.raw for frame in read_stream]
     assert len(model.requests) == 1

@@ -1,54 +1,54 @@
-// What the tests ask of the JavaScript client, a command each; options are JSON on stdin, answers JSON lines on stdout.
+// Drives the JavaScript client for the tests: one command per process, options as JSON on stdin, results as JSON lines.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [path, command] = process.argv.slice(2);
-const { AuraClient, FrameParser, Refused } = await import(pathToFileURL(path).href);
+const { AuraClient, ApiError, FrameParser } = await import(pathToFileURL(path).href);
 const options = JSON.parse(readFileSync(0));
-const tell = (value) => process.stdout.write(JSON.stringify(value) + "\n");
-const aura = () => new AuraClient({ token: options.token, baseUrl: options.url, pauseMs: 10, ...options.client });
+const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
+const createClient = () => new AuraClient({ token: options.token, baseUrl: options.url, retryDelayMs: 10, ...options.client });
 
 const commands = {
-  // every item of a run; approvals are approved
+  // Print every item of a run, and approve every request.
   async follow() {
     const { prompt, sessionId } = options;
-    const client = aura();
+    const client = createClient();
     const stream = sessionId ? client.attach(sessionId) : client.run(prompt, options.run);
     for await (const item of stream) {
-      tell(item);
-      if (item.kind === "event" && item.event.type === "hitl") tell(await client.approve(item.event.requestId));
+      print(item);
+      if (item.kind === "event" && item.event.type === "hitl") print(await client.approve(item.event.requestId));
     }
   },
 
-  // one method after the other
+  // Call one method after the other, and print what each returns.
   async calls() {
-    const client = aura();
-    for (const [method, ...values] of options.calls) tell(await client[method](...values));
+    const client = createClient();
+    for (const [method, ...values] of options.calls) print(await client[method](...values));
   },
 
-  // leave the loop at the first event, then abort a second reader: both end at once
+  // Leave the loop at the first event, then abort a second reader: both must end at once.
   async leave() {
-    const client = aura();
+    const client = createClient();
     for await (const item of client.attach(options.sessionId)) {
-      tell(item);
+      print(item);
       break;
     }
     const controller = new AbortController();
     try {
       for await (const item of client.attach(options.sessionId, { signal: controller.signal })) {
-        tell(item);
+        print(item);
         controller.abort(new Error("enough"));
       }
     } catch (error) {
-      tell({ aborted: error.message });
+      print({ aborted: error.message });
     }
   },
 
-  // frames of many byte streams, each given as pieces
+  // Parse the frames of many byte streams, each given as chunks.
   async frames() {
-    for (const pieces of options.streams) {
+    for (const chunks of options.streams) {
       const parser = new FrameParser();
-      tell(pieces.flatMap((piece) => parser.feed(Buffer.from(piece, "base64"))));
+      print(chunks.flatMap((chunk) => parser.feed(Buffer.from(chunk, "base64"))));
     }
   },
 };
@@ -56,6 +56,6 @@ const commands = {
 try {
   await commands[command]();
 } catch (error) {
-  tell({ error: error.name, message: error.message, status: error.status, code: error.code });
-  if (!(error instanceof Refused) && error.name !== "StreamLost") throw error;
+  print({ error: error.name, message: error.message, status: error.status, code: error.code });
+  if (!(error instanceof ApiError) && error.name !== "ConnectionLost") throw error;
 }

@@ -1,4 +1,4 @@
-"""What the tests of `app.client` and `aura ask` share: callers, a mail tool that is configured."""
+"""Clients and a configured mail tool, for the tests of `app.client` and `aura ask`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.client.client import AuraClient, Caller
-from app.client.frames import Received
+from app.client.client import AuraClient, Credentials
+from app.client.frames import ReceivedEvent
 from app.client.stream import Item, RunStream
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
@@ -27,18 +27,24 @@ def token(user: str = "user1") -> str:
 
 
 def client(url: str, **kwargs: Any) -> AuraClient:
-    return AuraClient(url, Caller.of(kwargs.pop("token", None) or token()), pause_seconds=0.01, **kwargs)
+    """Return a client of `user1`, or of another `token`, that retries quickly."""
+    return AuraClient(
+        url, Credentials.from_token(kwargs.pop("token", None) or token()), retry_delay_seconds=0.01, **kwargs
+    )
 
 
 async def collected(stream: RunStream) -> list[Item]:
+    """Read the stream to its end."""
     return [item async for item in stream.items()]
 
 
-def events(items: Iterable[Item]) -> list[Received]:
-    return [item for item in items if isinstance(item, Received)]
+def events(items: Iterable[Item]) -> list[ReceivedEvent]:
+    """Return the events without the items about the connection."""
+    return [item for item in items if isinstance(item, ReceivedEvent)]
 
 
 def mail_call() -> ScriptedTurn:
+    """Return a model turn that calls the mail tool."""
     return ScriptedTurn(tool_calls=[ScriptedCall(name="send_email", arguments=MAIL)])
 
 

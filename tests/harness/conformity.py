@@ -1,4 +1,4 @@
-"""Every answer a test gets is one that the service's own documents describe: `/openapi.json`, the events' schema."""
+"""Checks every response of a test against the service's own documents: `/openapi.json` and the events' schema."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _event_validators(shape: Shape) -> dict[str, Draft202012Validator]:
 
 
 def check_event(message: dict[str, Any], shape: Shape = "both") -> None:
-    """The JSON of one frame is what the schema says of its type."""
+    """Validate the JSON of one frame against the schema of its type."""
     _event_validators(shape)[message["type"]].validate(message)
 
 
 class Conformity:
-    """Holds answers against the document of one app."""
+    """Validates responses against the OpenAPI document of one app."""
 
     def __init__(self, app: Quart) -> None:
         self._map = app.url_map.bind("aura")
@@ -41,7 +41,7 @@ class Conformity:
         self._document: dict[str, Any] | None = None
 
     def hook(self) -> Callable[[httpx2.Response], Awaitable[None]]:
-        """For an HTTP client: raises where an answer's status, type or body is not in the document."""
+        """Return a response hook for an HTTP client; it fails for a status, type or body that is not documented."""
         return self._check
 
     @property
@@ -53,28 +53,28 @@ class Conformity:
     async def _check(self, response: httpx2.Response) -> None:
         request = response.request
         if request.method in ("HEAD", "OPTIONS"):
-            return  # answered for every route alike
+            return  # Quart answers these for every route
         try:
             rule, _ = self._map.match(request.url.path, request.method, return_rule=True)
         except HTTPException:
-            return  # not one of our routes
-        path = next(path for path in self.document["paths"] if _shape_of(path, "{") == _shape_of(str(rule.rule), "<"))
-        answers = self.document["paths"][path][request.method.lower()]["responses"]
+            return  # not a route of the app
+        path = next(path for path in self.document["paths"] if _normalize(path, "{") == _normalize(str(rule.rule), "<"))
+        responses = self.document["paths"][path][request.method.lower()]["responses"]
         where = f"{request.method} {path}: {response.status_code}"
-        assert str(response.status_code) in answers, f"{where} is not documented"
-        contents = answers[str(response.status_code)].get("content", {})
+        assert str(response.status_code) in responses, f"{where} is not documented"
+        contents = responses[str(response.status_code)].get("content", {})
         media_type = response.headers.get("Content-Type", "").partition(";")[0]
         assert media_type in contents or not contents, f"{where} {media_type} is not documented"
         if contents and media_type == "application/json":
             await response.aread()
             self._validator(path, request.method.lower(), str(response.status_code)).validate(response.json())
 
-    @functools.cache  # noqa: B019 - it lives as long as a test
+    @functools.cache  # noqa: B019 - the instance lives as long as a test
     def _validator(self, path: str, method: str, status: str) -> Draft202012Validator:
-        answer = self.document["paths"][path][method]["responses"][status]
-        schema = answer["content"]["application/json"]["schema"]
+        documented = self.document["paths"][path][method]["responses"][status]
+        schema = documented["content"]["application/json"]["schema"]
         return Draft202012Validator({**schema, "components": self.document["components"]})
 
 
-def _shape_of(path: str, opening: str) -> list[str]:
+def _normalize(path: str, opening: str) -> list[str]:
     return ["*" if part.startswith(opening) else part for part in path.split("/")]

@@ -1,4 +1,4 @@
-"""A run's log that a test plays: what its readers find is what the test puts in."""
+"""A fake event log: readers receive the entries that a test appends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from app.ports.journal import LogEntry
 
 
-class PlayedTail:
-    """What the test puts in: at hand, or, while `is_remote`, to be looked up."""
+class FakeTail:
+    """Returns the appended pages one by one: from memory, or from storage while `is_remote` is set."""
 
-    def __init__(self, woken: Callable[[], None]) -> None:
-        self.woken = woken
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
         self.is_draining = self.is_closed = self.is_remote = False
         self.pages: list[list[LogEntry] | Exception] = []
 
@@ -33,17 +33,18 @@ class PlayedTail:
     def close(self) -> None:
         self.is_closed = True
 
-    def play(self, *pages: list[LogEntry] | Exception) -> None:
+    def append(self, *pages: list[LogEntry] | Exception) -> None:
+        """Append pages, or an exception that `fetch` raises, and wake the reader."""
         self.pages += pages
-        self.woken()
+        self.wake()
 
 
-class PlayedJournal:
-    """Only its tails are asked for."""
+class FakeJournal:
+    """Implements `tail` only, and keeps every tail in `tails`."""
 
     def __init__(self) -> None:
-        self.tails: list[PlayedTail] = []
+        self.tails: list[FakeTail] = []
 
-    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> PlayedTail:
-        self.tails.append(PlayedTail(woken))
+    def tail(self, session_id: str, after: int, wake: Callable[[], None]) -> FakeTail:
+        self.tails.append(FakeTail(wake))
         return self.tails[-1]

@@ -1,4 +1,4 @@
-"""Reads a stream as a strict client does: frames, their ids, their JSON, the end."""
+"""Reads a stream as a strict client: frames, their ids, their JSON, the end of the stream."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Frame:
 
 
 def parse_frame(raw: str) -> Frame:
+    """Parse one frame without its blank line."""
     id: int | None = None
     type, is_done = "", False
     data: dict[str, Any] = {}
@@ -46,14 +47,14 @@ def parse_frame(raw: str) -> Frame:
 
 
 class StreamReader:
-    """The frames of one response, with those read so far in `seen`."""
+    """Reads the frames of one response; `seen` holds those that were read so far."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self.response = response
         self.seen: list[Frame] = []
         self.comments = 0
         self.last: Frame | None = None
-        """The last frame of any kind, comments included."""
+        """The last frame of any kind, also a comment."""
         self._frames = self._read()
 
     async def _read(self) -> AsyncIterator[Frame]:
@@ -66,14 +67,14 @@ class StreamReader:
         assert buffer == b"", f"the stream ended inside a frame: {buffer!r}"
 
     async def next(self) -> Frame:
-        """The next event frame (comments are skipped). Raises StopAsyncIteration at the end of the stream."""
+        """Return the next event frame, without comments. Raises `StopAsyncIteration` at the end of the stream."""
         while True:
             frame = await self.any()
             if frame.id is not None:
                 return frame
 
     async def any(self) -> Frame:
-        """The next frame of any kind. Raises StopAsyncIteration at the end of the stream."""
+        """Return the next frame of any kind. Raises `StopAsyncIteration` at the end of the stream."""
         self.last = frame = await anext(self._frames)
         if frame.id is None:
             self.comments += 1
@@ -82,13 +83,14 @@ class StreamReader:
         return frame
 
     async def until(self, type: str, accept: Callable[[Frame], bool] = lambda _: True) -> Frame:
+        """Read up to the next frame of this type that `accept` accepts, and return it."""
         while True:
             frame = await self.next()
             if frame.type == type and accept(frame):
                 return frame
 
     async def rest(self) -> list[Frame]:
-        """Read to the end of the stream; all frames of the response."""
+        """Read to the end of the stream and return all frames of the response."""
         while True:
             try:
                 await self.next()
@@ -97,16 +99,17 @@ class StreamReader:
 
 
 def types(frames: Sequence[Frame]) -> list[str]:
+    """Return the event types, with `[DONE]` for the end marker."""
     return [DONE if frame.is_done else frame.type for frame in frames]
 
 
 def answer(frames: Sequence[Frame]) -> str:
-    """The answer as an appending client has it."""
+    """Return the answer as a client that appends the content events shows it."""
     return "".join(frame["content"] for frame in frames if frame.type == "content")
 
 
 def check(frames: Sequence[Frame]) -> None:
-    """What holds for every whole stream (§2, §3): rising ids, one end, `[DONE]` last, both shapes alike."""
+    """Check what holds for every complete stream (§2, §3): rising ids, one `end`, `[DONE]` last, equal shapes."""
     ids = [frame.id for frame in frames]
     assert all(later > earlier for earlier, later in pairwise(ids)), ids  # type: ignore[operator]
     assert types(frames).count("end") == 1

@@ -1,4 +1,4 @@
-"""The JavaScript client under Node."""
+"""Runs the JavaScript client under Node."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 NODE = shutil.which("node")
 CLIENT = Path(__file__).parents[2] / "app" / "client" / "client.js"
 
-needs_node = pytest.mark.skipif(NODE is None, reason="the JavaScript client is tested under Node, which is not here")
+needs_node = pytest.mark.skipif(
+    NODE is None, reason="the JavaScript client is tested under Node, which is not installed"
+)
 
 
-async def node(command: str, **options: Any) -> list[Any]:
-    """What a command of client.mjs tells."""
+async def run_client(command: str, **options: Any) -> list[Any]:
+    """Run a command of `client.mjs` and return the values that it prints."""
     assert NODE is not None
     driver = Path(__file__).with_name("client.mjs")
     process = await asyncio.create_subprocess_exec(

@@ -1,27 +1,27 @@
-/** The service, spoken to as by everybody: `/aura/client.js` with the caller's token, which lives in this object alone. */
+/** Requests to the service by `/aura/client.js`. The caller's token is kept in this object only. */
 
 import { AuraClient } from "../client.js";
 
-/** What stands before `/aura/…`: nothing, or the gateway's `/api`. */
+/** The prefix of `/aura/…`: empty, or the gateway's `/api`. */
 export const BASE = new URL("../..", import.meta.url).pathname.replace(/\/+$/, "");
 
 export class Service {
-  /** Throws `TypeError` where the token is none. */
+  /** Throws `TypeError` where the token is not a JWT. */
   constructor(token) {
-    this.claims = claims(token);
-    this.aheadMs = 0;
-    const asked = { token, baseUrl: BASE, fetch: (input, init) => this.fetch(input, init) };
-    this.client = new AuraClient(asked);
-    /** One try: for what is asked again in a moment anyway, and where a person waits for the answer. */
-    this.glimpse = new AuraClient({ ...asked, patienceMs: 0, silenceMs: 15_000 });
+    this.claims = readClaims(token);
+    this.clockOffsetMs = 0;
+    const options = { token, baseUrl: BASE, fetch: (input, init) => this.fetch(input, init) };
+    this.client = new AuraClient(options);
+    /** A client without retries: for polling, and for requests whose result a person waits for. */
+    this.singleTryClient = new AuraClient({ ...options, retryTimeoutMs: 0, readTimeoutMs: 15_000 });
   }
 
-  /** The service's time in milliseconds, as far as its answers tell. */
+  /** The service's time in milliseconds, estimated from its responses. */
   now() {
-    return Date.now() + this.aheadMs;
+    return Date.now() + this.clockOffsetMs;
   }
 
-  /** The machine as an SVG; everybody may see it. */
+  /** The state machine as an SVG, which is public. */
   async diagram() {
     const response = await fetch(`${BASE}/aura/fsm/diagram?format=svg`, { signal: AbortSignal.timeout(15_000) });
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
@@ -30,14 +30,14 @@ export class Service {
 
   async fetch(input, init) {
     const response = await fetch(input, init);
-    const ahead = Date.parse(response.headers.get("Date") ?? "") - Date.now();
-    if (Number.isFinite(ahead)) this.aheadMs = Math.abs(ahead) > 2000 ? ahead : 0; // the header has whole seconds
+    const offset = Date.parse(response.headers.get("Date") ?? "") - Date.now();
+    if (Number.isFinite(offset)) this.clockOffsetMs = Math.abs(offset) > 2000 ? offset : 0; // the header has whole seconds
     return response;
   }
 }
 
-/** The token behind a one-time code; null: it was used, or has expired. */
-export async function redeemed(code) {
+/** The token for a one-time code; null where the code is invalid, expired or already used. */
+export async function exchangeCode(code) {
   const response = await fetch(`${BASE}/aura/console/token`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -46,14 +46,14 @@ export async function redeemed(code) {
   return response.ok ? (await response.json()).data.token : null;
 }
 
-function claims(token) {
+function readClaims(token) {
   const payload = (token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/");
   try {
-    const bytes = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));
-    const found = JSON.parse(new TextDecoder().decode(bytes));
-    if (found.sub && found.tenant_id) return found;
+    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
+    const claims = JSON.parse(new TextDecoder().decode(bytes));
+    if (claims.sub && claims.tenant_id) return claims;
   } catch {
-    // said below
+    // The error below is thrown in this case, too.
   }
-  throw new TypeError("not a JWT with sub and tenant_id");
+  throw new TypeError("the token is not a JWT with the claims sub and tenant_id");
 }

@@ -1,13 +1,13 @@
-/** The page: signing in, language, light and dark, which view a phone shows, the connection, and what is said aloud. */
+/** The page around the run: sign-in, language, colour scheme, views on small screens, connection, announcements. */
 
-import { Service, redeemed } from "./api.js";
-import { parsed } from "./approval.js";
-import { Desk } from "./desk.js";
+import { Service, exchangeCode } from "./api.js";
+import { parseJsonObject } from "./approval.js";
+import { Controller } from "./controller.js";
 import { find, h } from "./dom.js";
-import { isOver } from "./reduce.js";
-import { language, speak, t, translate } from "./words.js";
+import { isEnded } from "./run_state.js";
+import { language, setLanguage, t, translate } from "./translations.js";
 
-/** What the demo's script answers. */
+/** Prompts that the demo's scripted model answers. */
 const SUGGESTIONS = [
   ["메일을 보내주세요"],
   ["GitHub PR을 생성해주세요"],
@@ -15,53 +15,54 @@ const SUGGESTIONS = [
   ["선택한 항목들을 분석해주세요", { activeApp: "mail", path: "/mail", selectedItemIds: [11, "msg-7"] }],
   ["지금 몇 시예요?"],
 ];
-const SCRIPTED = "aura-scripted";
+const SCRIPTED_MODEL = "aura-scripted";
+/** Kinds of connection that are shown even while the service is unavailable. */
+const STREAM_KINDS = ["connecting", "live", "broken", "lost"];
 
-let desk = null;
+let controller = null;
 let service = null;
-let link = { kind: "idle", words: "", isAway: false };
+let connection = { kind: "idle", cause: "", isAvailable: true };
 
 const page = {
-  connection(kind, words = "") {
-    link = { ...link, kind, words };
-    showLink();
+  showConnection(kind, cause = "") {
+    connection = { ...connection, kind, cause };
+    renderConnection();
   },
-  away(isAway) {
-    if (isAway !== link.isAway) link = { ...link, isAway };
-    showLink();
+  showAvailability(isAvailable) {
+    connection = { ...connection, isAvailable };
+    renderConnection();
   },
-  say(words, isUrgent = false) {
-    find(isUrgent ? "said-now" : "said").textContent = words;
+  announce(text, isUrgent = false) {
+    find(isUrgent ? "alert" : "announcement").textContent = text;
   },
-  refused(error) {
-    leave(t("enter.expired", { cause: error.message }));
+  onTokenRejected(error) {
+    signOut(t("sign_in.rejected", { cause: error.message }));
   },
-  opened(sessionId) {
+  onRunOpened(sessionId) {
     history.replaceState(null, "", `#run=${encodeURIComponent(sessionId)}`);
   },
-  /** The service would not start it: the prompt is not lost. */
-  returned(prompt) {
+  /** Put the prompt back into its field, so that it is not lost. */
+  onPromptRejected(prompt) {
     find("prompt").value ||= prompt;
   },
-  show,
-  rendered(run) {
-    find("follow-label").hidden = !(isOver(run) && run.threadId);
+  showView,
+  onRendered(run) {
+    find("follow-up-label").hidden = !(isEnded(run) && run.threadId);
     find("run-new").hidden = run.sessionId === null;
   },
 };
 
-function showLink() {
-  const isFollowing = ["connecting", "live", "broken", "lost"].includes(link.kind);
-  const kind = link.isAway && !isFollowing ? "away" : link.kind;
-  const chip = find("link");
+function renderConnection() {
+  const kind = connection.isAvailable || STREAM_KINDS.includes(connection.kind) ? connection.kind : "unavailable";
+  const chip = find("connection");
   chip.dataset.kind = kind;
-  chip.title = link.words;
-  find("retry").hidden = link.kind !== "lost";
-  const words = t(`link.${kind}`);
-  if (find("link-words").textContent !== words) find("link-words").textContent = words;
+  chip.title = connection.cause;
+  find("retry").hidden = connection.kind !== "lost";
+  const text = t(`connection.${kind}`);
+  if (find("connection-text").textContent !== text) find("connection-text").textContent = text; // announced once
 }
 
-function show(view) {
+function showView(view) {
   document.body.dataset.view = view;
   for (const button of find("views").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(button.dataset.view === view));
@@ -70,61 +71,70 @@ function show(view) {
 
 // --- signing in
 
-async function enter(token) {
+async function signIn(token) {
   try {
     service = new Service(token.trim());
   } catch {
-    return complain(t("enter.bad"));
+    return showSignInError(t("sign_in.invalid"));
   }
   try {
-    await service.glimpse.runs({ limit: 1 });
+    await service.singleTryClient.runs({ limit: 1 });
   } catch (error) {
-    return complain(error.message);
+    return showSignInError(error.message);
   }
   find("token").value = "";
-  find("enter").hidden = true;
-  find("desk").hidden = find("signed-in").hidden = find("views").hidden = find("link").hidden = false;
-  desk = new Desk(service, page);
+  showSignedIn(true);
+  controller = new Controller(service, page);
   translateAll();
-  suggest();
-  const asked = /^#run=(.+)$/.exec(location.hash);
-  if (asked) desk.open(decodeURIComponent(asked[1]));
+  showSuggestions();
+  openRunOfAddress();
   find("prompt").focus();
 }
 
-function leave(words = "") {
-  desk?.close();
-  desk = service = null;
-  find("enter").hidden = false;
-  find("desk").hidden = find("signed-in").hidden = find("views").hidden = find("link").hidden = true;
-  complain(words);
+function signOut(errorText = "") {
+  controller?.close();
+  controller = service = null;
+  showSignedIn(false);
+  showSignInError(errorText);
   find("token").focus();
 }
 
-function complain(words) {
-  find("enter-complaint").textContent = words;
+function showSignedIn(isSignedIn) {
+  find("sign-in").hidden = isSignedIn;
+  for (const id of ["workspace", "signed-in", "views", "connection"]) find(id).hidden = !isSignedIn;
 }
 
-async function suggest() {
-  const about = await service.glimpse.info().catch(() => null);
-  const prompts = about?.model === SCRIPTED ? SUGGESTIONS : [];
-  const chosen = (prompt, context) => {
+function showSignInError(text) {
+  find("sign-in-error").textContent = text;
+}
+
+/** Open the run that the address names, if it names one. */
+function openRunOfAddress() {
+  const match = /^#run=(.+)$/.exec(location.hash);
+  if (match) controller?.open(decodeURIComponent(match[1]));
+}
+
+/** Show the prompts of the demo where its scripted model is used. */
+async function showSuggestions() {
+  const info = await service.singleTryClient.info().catch(() => null);
+  const suggestions = info?.model === SCRIPTED_MODEL ? SUGGESTIONS : [];
+  const startSuggestion = (prompt, context) => {
     if (context) find("context").value = JSON.stringify(context);
     start(prompt);
   };
-  const buttons = prompts.map(([prompt, context]) => h("button", { type: "button", onclick: () => chosen(prompt, context) }, prompt));
+  const buttons = suggestions.map(([prompt, context]) => h("button", { type: "button", onclick: () => startSuggestion(prompt, context) }, prompt));
   find("suggestions").replaceChildren(...buttons.map((button) => h("li", {}, button)));
 }
 
 // --- starting runs
 
 function start(prompt) {
-  const context = parsed(find("context").value.trim() || "{}");
-  const isBad = context instanceof Error;
-  find("context").setAttribute("aria-invalid", String(isBad));
-  find("context-complaint").textContent = isBad ? t("context.bad", { cause: context.message }) : "";
-  if (isBad) {
-    find("context-box").open = true;
+  const context = parseJsonObject(find("context").value.trim() || "{}");
+  const isInvalid = context instanceof Error;
+  find("context").setAttribute("aria-invalid", String(isInvalid));
+  find("context-error").textContent = isInvalid ? t("context.invalid", { cause: context.message }) : "";
+  if (isInvalid) {
+    find("context-details").open = true;
     find("context").focus();
     return;
   }
@@ -132,42 +142,43 @@ function start(prompt) {
     find("prompt").focus();
     return;
   }
-  const follows = find("follow").checked && !find("follow-label").hidden;
-  const threadId = follows ? desk.run.threadId : undefined;
-  desk.start(prompt, context, threadId);
+  const isFollowUp = find("follow-up").checked && !find("follow-up-label").hidden;
+  const threadId = isFollowUp ? controller.run.threadId : undefined;
+  controller.start(prompt, context, threadId);
   find("prompt").value = "";
-  show("run");
+  showView("run");
 }
 
-function fresh() {
-  desk.leaveRun();
-  desk.soon();
+function showEmptyRun() {
+  controller.closeRun();
+  controller.scheduleRender();
   history.replaceState(null, "", location.pathname);
-  show("run");
+  showView("run");
   find("prompt").focus();
 }
 
-// --- language, light and dark
+// --- language and colour scheme
 
 function translateAll() {
   document.documentElement.lang = language();
   translate(document);
   document.title = t("title");
   find("language").lang = language() === "ko" ? "en" : "ko";
-  if (service) find("who").textContent = t("who", { user: service.claims.sub, tenant: service.claims.tenant_id });
-  showLink();
-  desk?.redraw();
+  if (service) find("user").textContent = t("user", { user: service.claims.sub, tenant: service.claims.tenant_id });
+  renderConnection();
+  controller?.renderAgain();
 }
 
-function turnTheme() {
-  const isDark = document.documentElement.dataset.theme === "dark" || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+function toggleTheme() {
+  const { theme } = document.documentElement.dataset;
+  const isDark = theme === "dark" || (!theme && matchMedia("(prefers-color-scheme: dark)").matches);
   document.documentElement.dataset.theme = isDark ? "light" : "dark";
 }
 
-function listen() {
-  find("enter-form").addEventListener("submit", (event) => {
+function addListeners() {
+  find("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    enter(find("token").value);
+    signIn(find("token").value);
   });
   find("composer").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -176,37 +187,34 @@ function listen() {
   find("composer").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start(find("prompt").value);
   });
-  find("leave").addEventListener("click", () => {
-    history.replaceState(null, "", location.pathname); // whoever comes next did not open this run
-    leave();
+  find("sign-out").addEventListener("click", () => {
+    history.replaceState(null, "", location.pathname); // the next user shall not open this run
+    signOut();
   });
-  find("retry").addEventListener("click", () => desk.retry());
-  find("run-new").addEventListener("click", fresh);
-  find("runs-more").addEventListener("click", () => desk.more());
-  find("theme").addEventListener("click", turnTheme);
+  find("retry").addEventListener("click", () => controller.reconnect());
+  find("run-new").addEventListener("click", showEmptyRun);
+  find("runs-more").addEventListener("click", () => controller.lists.showMoreRuns());
+  find("theme").addEventListener("click", toggleTheme);
   find("language").addEventListener("click", () => {
-    speak(language() === "ko" ? "en" : "ko");
+    setLanguage(language() === "ko" ? "en" : "ko");
     translateAll();
   });
-  for (const button of find("views").querySelectorAll("button")) button.addEventListener("click", () => show(button.dataset.view));
-  addEventListener("hashchange", () => {
-    const asked = /^#run=(.+)$/.exec(location.hash);
-    if (asked && desk) desk.open(decodeURIComponent(asked[1]));
-  });
+  for (const button of find("views").querySelectorAll("button")) button.addEventListener("click", () => showView(button.dataset.view));
+  addEventListener("hashchange", openRunOfAddress);
 }
 
-async function begin() {
-  speak(navigator.language.startsWith("ko") ? "ko" : "en");
+async function initialize() {
+  setLanguage(navigator.language.startsWith("ko") ? "ko" : "en");
   translateAll();
-  listen();
-  show("run");
+  addListeners();
+  showView("run");
   find("page").hidden = false;
   const code = /^#code=(.+)$/.exec(location.hash)?.[1];
   if (!code) return find("token").focus();
-  history.replaceState(null, "", location.pathname); // a code that was used shall not be bookmarked
-  const token = await redeemed(decodeURIComponent(code)).catch(() => null);
-  if (token) await enter(token);
-  else complain(t("enter.code"));
+  history.replaceState(null, "", location.pathname); // a used code must not be bookmarked
+  const token = await exchangeCode(decodeURIComponent(code)).catch(() => null);
+  if (token) await signIn(token);
+  else showSignInError(t("sign_in.code_invalid"));
 }
 
-begin();
+initialize();

@@ -1,36 +1,38 @@
-/** One request for a person: what exactly would run, the time left, and approve, edit, reject. */
+/** The card of one approval request: the exact arguments, the time left, and buttons to approve, edit or reject. */
 
 import { h, icon } from "./dom.js";
-import { rows } from "./values.js";
-import { clockTime, countdown, t } from "./words.js";
+import { clockTime, countdown } from "./format.js";
+import { t } from "./translations.js";
+import { argumentList } from "./values.js";
 
-let count = 0;
+const URGENT_MS = 30_000;
+let cardCount = 0;
 
 export class ApprovalCard {
-  /** `decide(verdict, requestId, {params, reason, skip})` answers how the request stands, or throws a `Refused`. */
+  /** `decide(verdict, requestId, {params, reason, skip})` resolves to a `DecisionReply`, or throws an `ApiError`. */
   constructor(entry, decide) {
     this.decide = decide;
     this.entry = entry;
     this.decision = null;
-    this.names = `approval-${++count}`;
-    this.element = h("article", { class: "entry approval", "aria-labelledby": `${this.names}-title` });
-    this.draw();
+    this.id = `approval-${++cardCount}`;
+    this.element = h("article", { class: "entry approval", "aria-labelledby": `${this.id}-title` });
+    this.render();
   }
 
-  /** `decision` is what the run's record says of it: who, edited. */
+  /** `decision` is the recorded decision on the request: the approver, and whether the arguments were edited. */
   update(entry, decision = null) {
-    const isNew = entry.verdict !== this.entry.verdict || decision !== this.decision;
+    const isChanged = entry.verdict !== this.entry.verdict || decision !== this.decision;
     this.entry = entry;
     this.decision = decision;
-    if (isNew) this.draw();
+    if (isChanged) this.render();
   }
 
-  tick(now) {
-    if (!this.left) return;
-    const left = this.entry.expiresAt - now;
-    this.left.textContent = left > 0 ? t("approval.left", { time: countdown(left) }) : t("approval.late");
-    this.left.classList.toggle("urgent", left < 30_000);
-    this.bar.style.setProperty("--left", Math.max(0, Math.min(1, left / (this.entry.seconds * 1000))));
+  updateCountdown(now) {
+    if (!this.timeLeft) return;
+    const leftMs = this.entry.expiresAt - now;
+    this.timeLeft.textContent = leftMs > 0 ? t("approval.time_left", { time: countdown(leftMs) }) : t("approval.expired");
+    this.timeLeft.classList.toggle("urgent", leftMs < URGENT_MS);
+    this.timeBar.style.setProperty("--left", Math.max(0, Math.min(1, leftMs / (this.entry.timeoutSeconds * 1000))));
   }
 
   focus() {
@@ -38,144 +40,152 @@ export class ApprovalCard {
     this.element.scrollIntoView({ block: "nearest" });
   }
 
-  draw() {
+  render() {
     const { entry } = this;
     const isOpen = entry.verdict === null;
-    this.left = isOpen ? h("span", { class: "left", role: "timer", "aria-live": "off" }) : null;
-    this.bar = isOpen ? h("div", { class: "time-bar", "aria-hidden": "true" }) : null;
-    this.title = h("h3", { id: `${this.names}-title`, tabindex: "-1" }, entry.message);
+    this.timeLeft = isOpen ? h("span", { class: "time-left", role: "timer", "aria-live": "off" }) : null;
+    this.timeBar = isOpen ? h("div", { class: "time-bar", "aria-hidden": "true" }) : null;
+    this.title = h("h3", { id: `${this.id}-title`, tabindex: "-1" }, entry.message);
     this.element.dataset.verdict = entry.verdict ?? "open";
     this.element.replaceChildren(
-      h("header", {}, icon(isOpen ? "hand" : entry.verdict === "approved" ? "check" : "close"), this.title, this.left ?? this.verdict()),
-      ...(this.bar ? [this.bar] : []),
-      ...(entry.outcomeUnknown ? [h("p", { class: "notice", role: "note" }, t("approval.unknown"))] : []),
-      ...(isOpen ? [h("p", { class: "what" }, h("code", {}, entry.action), ` · ${t("approval.args")}${sure(entry)}`), rows(entry.args)] : [this.asked()]),
+      h("header", {}, icon(isOpen ? "hand" : entry.verdict === "approved" ? "check" : "close"), this.title, this.timeLeft ?? this.verdict()),
+      ...(this.timeBar ? [this.timeBar] : []),
+      ...(entry.outcomeUnknown ? [h("p", { class: "notice", role: "note" }, t("approval.outcome_unknown"))] : []),
+      ...(isOpen ? this.openArguments() : [this.collapsedArguments()]),
     );
-    if (isOpen) this.offer();
+    if (isOpen) this.showButtons();
   }
 
-  asked() {
-    const summary = h("summary", { class: "what" }, h("code", {}, this.entry.action), ` · ${t("approval.asked")}`);
-    return h("details", {}, summary, rows(this.entry.args));
+  openArguments() {
+    const { entry } = this;
+    const action = h("p", { class: "action" }, h("code", {}, entry.action), ` · ${t("approval.arguments")}${confidenceText(entry)}`);
+    return [action, argumentList(entry.args)];
+  }
+
+  collapsedArguments() {
+    const summary = h("summary", { class: "action" }, h("code", {}, this.entry.action), ` · ${t("approval.original_arguments")}`);
+    return h("details", {}, summary, argumentList(this.entry.args));
   }
 
   verdict() {
-    const grant = this.decision;
-    const more = [grant?.decided_by && t("verdict.by", { who: grant.decided_by }), grant?.edited && t("verdict.edited")];
-    const words = [t(`verdict.${this.entry.verdict}`), ...more.filter(Boolean), clockTime(this.entry.decidedAt)];
-    return h("span", { class: "verdict" }, words.join(" · "));
+    const { decision, entry } = this;
+    const details = [decision?.decided_by && t("verdict.by", { who: decision.decided_by }), decision?.edited && t("verdict.edited")];
+    const parts = [t(`verdict.${entry.verdict}`), ...details.filter(Boolean), clockTime(entry.decidedAt)];
+    return h("span", { class: "verdict" }, parts.join(" · "));
   }
 
-  /** The three buttons. */
-  offer() {
-    const button = (key, name, look, act) => h("button", { type: "button", class: look, onclick: act, "data-act": name }, icon({ approve: "check", edit: "edit", reject: "close" }[name]), t(key));
+  showButtons() {
+    const button = (key, name, style, onclick) => h("button", { type: "button", class: style, onclick, "data-action": name }, icon({ approve: "check", edit: "edit", reject: "close" }[name]), t(key));
     this.form?.remove();
     this.form = h(
       "div",
-      { class: "decide" },
+      { class: "decision-form" },
       h(
         "div",
         { class: "buttons" },
-        button("approval.yes", "approve", "primary", () => this.send("approve", {})),
-        button("approval.edit", "edit", "", () => this.askFor(this.editor())),
-        button("approval.no", "reject", "danger", () => this.askFor(this.refusal())),
+        button("approval.approve", "approve", "primary", () => this.send("approve", {})),
+        button("approval.edit", "edit", "", () => this.showForm(this.editForm())),
+        button("approval.reject", "reject", "danger", () => this.showForm(this.rejectForm())),
       ),
-      this.complaint(),
+      this.errorText(),
     );
     this.element.append(this.form);
   }
 
-  askFor(form) {
+  showForm(form) {
     this.form.replaceWith(form);
     this.form = form;
     form.querySelector("textarea, input").focus();
   }
 
-  editor() {
-    const id = `${this.names}-json`;
+  editForm() {
+    const id = `${this.id}-json`;
     const text = JSON.stringify(this.entry.args, null, 2);
     const lines = Math.min(18, Math.max(6, text.split("\n").length + 1));
-    const input = h("textarea", { id, class: "json", rows: lines, spellcheck: "false", "aria-describedby": `${this.names}-complaint` });
+    const input = h("textarea", { id, class: "json", rows: lines, spellcheck: "false", "aria-describedby": `${this.id}-error` });
     input.value = text;
     const send = () => {
-      const params = parsed(input.value);
-      if (params instanceof Error) this.complain(t("context.bad", { cause: params.message }), input);
+      const params = parseJsonObject(input.value);
+      if (params instanceof Error) this.showError(t("context.invalid", { cause: params.message }), input);
       else this.send("approve", { params }, input);
     };
-    return this.asking([h("label", { for: id }, t("approval.editor")), input], "approval.edited", "primary", send);
+    return this.decisionForm([h("label", { for: id }, t("approval.editor")), input], "approval.submit_edited", "primary", send);
   }
 
-  refusal() {
-    const id = `${this.names}-reason`;
-    const reason = h("input", { id, type: "text", maxlength: "1000", autocomplete: "off", "aria-describedby": `${this.names}-complaint` });
+  rejectForm() {
+    const id = `${this.id}-reason`;
+    const reason = h("input", { id, type: "text", maxlength: "1000", autocomplete: "off", "aria-describedby": `${this.id}-error` });
     const skip = h("input", { type: "checkbox", id: `${id}-skip` });
     const fields = [
       h("label", { for: id }, t("approval.reason")),
       reason,
       h("label", { class: "check", for: `${id}-skip` }, skip, t("approval.skip")),
     ];
-    return this.asking(fields, "approval.reject", "danger", () => this.send("reject", { reason: reason.value.trim() || undefined, skip: skip.checked }, reason));
+    const send = () => this.send("reject", { reason: reason.value.trim() || undefined, skip: skip.checked }, reason);
+    return this.decisionForm(fields, "approval.submit_rejection", "danger", send);
   }
 
-  asking(fields, key, look, send) {
+  /** A form with these fields, a submit button with the text of `key`, and a button that closes the form. */
+  decisionForm(fields, key, style, send) {
     const back = () => {
-      this.offer();
+      this.showButtons();
       this.form.querySelector("button").focus();
     };
-    const submitted = (event) => {
+    const onsubmit = (event) => {
       event.preventDefault();
       send();
     };
-    const pressed = (event) => {
+    const onkeydown = (event) => {
       if (event.key === "Escape") back();
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submitted(event);
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) onsubmit(event);
     };
     const buttons = h(
       "div",
       { class: "buttons" },
-      h("button", { class: look, "data-act": "send" }, t(key)),
+      h("button", { class: style, "data-action": "send" }, t(key)),
       h("button", { type: "button", onclick: back }, t("approval.back")),
     );
-    return h("form", { class: "decide", onsubmit: submitted, onkeydown: pressed }, ...fields, this.complaint(), buttons);
+    return h("form", { class: "decision-form", onsubmit, onkeydown }, ...fields, this.errorText(), buttons);
   }
 
-  complaint() {
-    return h("p", { class: "complaint", id: `${this.names}-complaint`, role: "alert" });
+  errorText() {
+    return h("p", { class: "error-text", id: `${this.id}-error`, role: "alert" });
   }
 
-  complain(words, input = null) {
-    const place = this.form.querySelector(".complaint");
-    place.textContent = words;
-    input?.setAttribute("aria-invalid", words ? "true" : "false");
-    if (words) input?.focus();
+  /** Show an error below the form and mark the invalid input; an empty text clears both. */
+  showError(text, input = null) {
+    this.form.querySelector(".error-text").textContent = text;
+    input?.setAttribute("aria-invalid", text ? "true" : "false");
+    if (text) input?.focus();
   }
 
-  async send(verdict, more, input = null) {
-    this.complain("", input);
-    this.busy(true);
+  async send(verdict, fields, input = null) {
+    this.showError("", input);
+    this.disableButtons(true);
     const form = this.form;
     try {
-      const outcome = await this.decide(verdict, this.entry.requestId, more);
-      if (!outcome.here && form === this.form) this.complain(t("approval.earlier", { status: outcome.status }));
-      else if (form === this.form) form.querySelector(".buttons").replaceChildren(h("span", { class: "quiet", role: "status" }, t("approval.sending")));
+      const reply = await this.decide(verdict, this.entry.requestId, fields);
+      if (form !== this.form) return; // the stream has closed the request meanwhile
+      if (!reply.accepted) this.showError(t("approval.already_decided", { status: reply.status }));
+      else form.querySelector(".buttons").replaceChildren(h("span", { class: "muted", role: "status" }, t("approval.sending")));
     } catch (error) {
-      if (form !== this.form) return; // decided meanwhile: the stream said so
-      this.busy(false);
-      this.complain(error.message, input);
+      if (form !== this.form) return;
+      this.disableButtons(false);
+      this.showError(error.message, input);
     }
   }
 
-  busy(is) {
-    for (const button of this.form.querySelectorAll("button")) button.disabled = is;
+  disableButtons(isDisabled) {
+    for (const button of this.form.querySelectorAll("button")) button.disabled = isDisabled;
   }
 }
 
-function sure({ confidence }) {
-  return confidence === null ? "" : ` · ${t("plan.sure", { percent: `${Math.round(confidence * 100)} %` })}`;
+function confidenceText({ confidence }) {
+  return confidence === null ? "" : ` · ${t("plan.confidence", { percent: `${Math.round(confidence * 100)} %` })}`;
 }
 
-/** A JSON object, or the error. */
-export function parsed(text) {
+/** The JSON object in a text; an `Error` where it contains something else. */
+export function parseJsonObject(text) {
   try {
     const value = JSON.parse(text);
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;

@@ -1,18 +1,19 @@
-/** Elements from data. Text is always text: nothing here, and nothing that uses it, reads a string as HTML. */
+/** Creates elements. Text is always inserted as text; no function here parses a string as HTML. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element; `on…` are listeners, `true` an attribute without a value, null and false none. */
+/** Create an HTML element. `on…` attributes are listeners; `true` is an attribute without a value; null and false are
+ * left out. */
 export function h(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return setUp(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
+/** Create an SVG element in the same way. */
 export function s(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
+  return setUp(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function filled(element, attributes, children) {
+function setUp(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
@@ -23,7 +24,7 @@ function filled(element, attributes, children) {
 
 export const find = (id) => document.getElementById(id);
 
-/** Make the children of `parent` be `elements`, in this order, moving as little as possible. */
+/** Replace the children of `parent` by `elements`, and move only those whose position has changed. */
 export function arrange(parent, elements) {
   elements.forEach((element, index) => {
     if (parent.children[index] !== element) parent.insertBefore(element, parent.children[index] ?? null);
@@ -43,8 +44,8 @@ const ICONS = {
   stop: "M4 4h8v8H4z",
 };
 
-/** A small drawing that says nothing to a screen reader. */
+/** A small icon that is hidden from screen readers. */
 export function icon(name) {
-  const shape = s("path", { d: ICONS[name], fill: "none", stroke: "currentColor", "stroke-width": "1.5", "stroke-linecap": "round", "stroke-linejoin": "round" });
-  return s("svg", { class: "icon", viewBox: "0 0 16 16", width: "16", height: "16", "aria-hidden": "true" }, shape);
+  const path = s("path", { d: ICONS[name], fill: "none", stroke: "currentColor", "stroke-width": "1.5", "stroke-linecap": "round", "stroke-linejoin": "round" });
+  return s("svg", { class: "icon", viewBox: "0 0 16 16", width: "16", height: "16", "aria-hidden": "true" }, path);
 }

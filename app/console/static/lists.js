@@ -1,11 +1,86 @@
-/** The two lists at the side: requests that wait for a person, and runs. */
+/** The two lists at the side: open approval requests, and runs. */
 
 import { arrange, find, h, icon } from "./dom.js";
-import { badge } from "./run.js";
-import { age, countdown, t } from "./words.js";
+import { age, countdown } from "./format.js";
+import { stateBadge } from "./run.js";
+import { openApproval } from "./run_state.js";
+import { t } from "./translations.js";
 
-export class Inbox {
-  /** `open(request)`. */
+const INBOX_INTERVAL_MS = 2000;
+const RUNS_INTERVAL_MS = 6000;
+const PAGE_SIZE = 25;
+const MAX_PAGE_SIZE = 100;
+
+/** Loads both lists and shows them. */
+export class Lists {
+  /** `open(sessionId, prompt, requestId)` opens a run; `load(method, options)` resolves to a page of a list or null;
+   * `onLoaded()` is called after each. */
+  constructor({ open, load, onLoaded }) {
+    this.load = load;
+    this.onLoaded = onLoaded;
+    this.inbox = new Inbox((request) => open(request.sessionId, "", request.requestId));
+    this.runList = new RunList((sessionId, prompt) => open(sessionId, prompt));
+    this.pageSize = PAGE_SIZE;
+    this.clear();
+  }
+
+  poll(timers) {
+    timers.poll("inbox", INBOX_INTERVAL_MS, () => this.loadInbox());
+    timers.poll("runs", RUNS_INTERVAL_MS, () => this.loadRuns());
+  }
+
+  async loadInbox() {
+    const page = await this.load("pending", { limit: MAX_PAGE_SIZE });
+    if (page) this.requests = page.requests;
+    this.onLoaded();
+  }
+
+  async loadRuns() {
+    const page = await this.load("runs", { limit: this.pageSize });
+    if (page) this.runs = page.runs;
+    find("runs-more").hidden = !(page?.nextOffset && this.pageSize < MAX_PAGE_SIZE);
+    this.onLoaded();
+  }
+
+  showMoreRuns() {
+    this.pageSize = MAX_PAGE_SIZE;
+    this.loadRuns();
+  }
+
+  clear() {
+    this.requests = [];
+    this.runs = [];
+  }
+
+  clearRows() {
+    this.inbox.clear();
+    this.runList.clear();
+  }
+
+  update(run, now) {
+    this.inbox.update(this.openRequests(run), run.sessionId);
+    this.runList.update(this.runs, run.sessionId, now);
+  }
+
+  updateCountdowns(now) {
+    this.inbox.updateCountdowns(now);
+  }
+
+  /** The listed requests, corrected by the stream of the open run, which is more recent than the list. */
+  openRequests(run) {
+    const decided = new Set(run.entries.filter((entry) => entry.verdict).map((entry) => entry.requestId));
+    const requests = this.requests.filter(({ requestId }) => !decided.has(requestId));
+    const own = openApproval(run);
+    if (own && requests.every(({ requestId }) => requestId !== own.requestId)) {
+      requests.unshift({ requestId: own.requestId, sessionId: own.sessionId, actionType: own.action, message: own.message, context: own.args, expiresAt: own.expiresAt / 1000, queued: 0 });
+    }
+    return requests;
+  }
+}
+
+/** The list of open approval requests. */
+class Inbox {
+  /** `open(request)` opens the run of a request. */
   constructor(open) {
     this.open = open;
     this.list = find("inbox");
@@ -13,45 +88,46 @@ export class Inbox {
   }
 
   update(requests, openSession) {
-    const kept = new Map();
+    const rows = new Map();
     for (const request of requests) {
-      const row = this.rows.get(request.requestId) ?? this.row(request);
+      const row = this.rows.get(request.requestId) ?? this.createRow(request);
       row.expiresAt = request.expiresAt * 1000;
-      mark(row.button, request.sessionId === openSession);
-      kept.set(request.requestId, row);
+      markOpen(row.button, request.sessionId === openSession);
+      rows.set(request.requestId, row);
     }
-    this.rows = kept;
-    arrange(this.list, [...kept.values()].map(({ element }) => element));
-    find("inbox-none").hidden = kept.size > 0;
-    find("inbox-count").textContent = kept.size;
-    find("inbox-count").hidden = kept.size === 0;
-    find("views").querySelector("[data-view=lists]").dataset.count = kept.size || "";
-    document.title = kept.size > 0 ? `(${kept.size}) ${t("title")}` : t("title");
+    this.rows = rows;
+    arrange(this.list, [...rows.values()].map(({ element }) => element));
+    find("inbox-empty").hidden = rows.size > 0;
+    find("inbox-count").textContent = rows.size;
+    find("inbox-count").hidden = rows.size === 0;
+    find("views").querySelector("[data-view=lists]").dataset.count = rows.size || "";
+    document.title = rows.size > 0 ? `(${rows.size}) ${t("title")}` : t("title");
   }
 
   clear() {
     this.rows = new Map();
   }
 
-  tick(now) {
-    for (const row of this.rows.values()) row.left.textContent = countdown(row.expiresAt - now);
+  updateCountdowns(now) {
+    for (const row of this.rows.values()) row.timeLeft.textContent = countdown(row.expiresAt - now);
   }
 
-  row(request) {
-    const left = h("span", { class: "left" });
-    const head = Object.values(request.context).find((value) => typeof value === "string" && value !== "") ?? "";
+  createRow(request) {
+    const timeLeft = h("span", { class: "time-left" });
+    const firstText = Object.values(request.context).find((value) => typeof value === "string" && value !== "") ?? "";
     const button = h(
       "button",
       { type: "button", class: "row", "data-session": request.sessionId, onclick: () => this.open(request) },
-      h("span", { class: "line" }, icon("hand"), h("strong", {}, request.message), left),
-      h("span", { class: "line quiet" }, h("code", {}, request.actionType), h("span", { class: "clip" }, head.slice(0, 80)), request.queued > 0 && h("span", {}, t("inbox.queued", { count: request.queued }))),
+      h("span", { class: "line" }, icon("hand"), h("strong", {}, request.message), timeLeft),
+      h("span", { class: "line muted" }, h("code", {}, request.actionType), h("span", { class: "ellipsis" }, firstText.slice(0, 80)), request.queued > 0 && h("span", {}, t("inbox.queued", { count: request.queued }))),
     );
-    return { button, left, element: h("li", {}, button) };
+    return { button, timeLeft, element: h("li", {}, button) };
   }
 }
 
-export class RunList {
-  /** `open(sessionId)`. */
+/** The list of runs. */
+class RunList {
+  /** `open(sessionId, prompt)` opens a run. */
   constructor(open) {
     this.open = open;
     this.list = find("runs");
@@ -59,38 +135,38 @@ export class RunList {
   }
 
   update(runs, openSession, now) {
-    const kept = new Map();
+    const rows = new Map();
     for (const run of runs) {
-      const row = this.rows.get(run.sessionId) ?? this.row(run);
-      badge(row.state, run.state);
+      const row = this.rows.get(run.sessionId) ?? this.createRow(run);
+      stateBadge(row.state, run.state);
       const time = age(now - run.createdAt * 1000);
-      row.age.textContent = time === null ? t("now") : t("ago", { time });
-      mark(row.button, run.sessionId === openSession);
-      kept.set(run.sessionId, row);
+      row.age.textContent = time === null ? t("now") : t("age", { time });
+      markOpen(row.button, run.sessionId === openSession);
+      rows.set(run.sessionId, row);
     }
-    this.rows = kept;
-    arrange(this.list, [...kept.values()].map(({ element }) => element));
-    find("runs-none").hidden = kept.size > 0;
+    this.rows = rows;
+    arrange(this.list, [...rows.values()].map(({ element }) => element));
+    find("runs-empty").hidden = rows.size > 0;
   }
 
   clear() {
     this.rows = new Map();
   }
 
-  row(run) {
+  createRow(run) {
     const state = h("span", { class: "badge" });
-    const time = h("span", { class: "quiet" });
+    const time = h("span", { class: "muted" });
     const button = h(
       "button",
       { type: "button", class: "row", "data-session": run.sessionId, onclick: () => this.open(run.sessionId, run.promptHead) },
-      h("span", { class: "line" }, h("span", { class: "clip" }, run.promptHead)),
+      h("span", { class: "line" }, h("span", { class: "ellipsis" }, run.promptHead)),
       h("span", { class: "line" }, state, time),
     );
     return { state, age: time, button, element: h("li", {}, button) };
   }
 }
 
-function mark(button, isOpen) {
+function markOpen(button, isOpen) {
   if (isOpen) button.setAttribute("aria-current", "true");
   else button.removeAttribute("aria-current");
 }

@@ -1,7 +1,7 @@
-/** The one place where words become elements: a model's Markdown, and the service's own drawing.
+/** The only module that creates elements from text: the model's Markdown, and the service's SVG diagram.
  *
- * What the model wrote as HTML stays text, pictures and links to anything but the web and mail stay words; whatever comes
- * of it goes through DOMPurify, and the page's policy (`trusted-types dompurify`) lets nothing else make elements of text.
+ * HTML in Markdown is shown as text, images and links other than http, https and mailto are shown as text. The result is
+ * sanitized by DOMPurify. The policy of the page (`trusted-types dompurify`) blocks every other way to parse HTML.
  */
 
 import { Marked } from "./vendor/marked-18.2.1.js";
@@ -13,31 +13,31 @@ const TAGS = [
 ];
 const ATTRIBUTES = ["href", "align", "start", "target", "rel"];
 const SAFE_LINK = /^(?:https?:\/\/|mailto:)/i;
-const MARKS = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
+const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
-const escaped = (text) => text.replace(/[&<>"']/g, (mark) => MARKS[mark]);
+const escapeHtml = (text) => text.replace(/[&<>"']/g, (character) => ESCAPES[character]);
 
 const marked = new Marked({
   gfm: true,
   breaks: true,
   renderer: {
-    html: ({ text }) => escaped(text),
+    html: ({ text }) => escapeHtml(text),
     heading({ tokens, depth }) {
-      const level = Math.min(depth + 2, 6); // below the page's own
+      const level = Math.min(depth + 2, 6); // below the headings of the page
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
     },
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
-    image: ({ text, href }) => escaped(text || href),
+    image: ({ text, href }) => escapeHtml(text || href),
     link({ href, text, tokens }) {
-      const words = this.parser.parseInline(tokens);
-      if (!SAFE_LINK.test(href)) return words === escaped(href) ? words : `${words} (${escaped(href)})`;
-      return `<a href="${escaped(href)}" target="_blank" rel="noopener noreferrer nofollow">${words || escaped(text)}</a>`;
+      const html = this.parser.parseInline(tokens);
+      if (!SAFE_LINK.test(href)) return html === escapeHtml(href) ? html : `${html} (${escapeHtml(href)})`;
+      return `<a href="${escapeHtml(href)}" target="_blank" rel="noopener noreferrer nofollow">${html || escapeHtml(text)}</a>`;
     },
   },
 });
 
-/** Sanitised elements, ready to be put into the page. */
-export function rendered(markdown) {
+/** Render Markdown as a fragment of sanitized elements. */
+export function renderMarkdown(markdown) {
   const fragment = DOMPurify.sanitize(marked.parse(markdown), {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
@@ -46,18 +46,18 @@ export function rendered(markdown) {
     RETURN_DOM_FRAGMENT: true,
   });
   for (const table of fragment.querySelectorAll("table")) {
-    const frame = document.createElement("div");
-    frame.className = "table";
-    table.replaceWith(frame);
-    frame.append(table);
+    const container = document.createElement("div");
+    container.className = "table";
+    table.replaceWith(container);
+    container.append(table);
   }
   return fragment;
 }
 
-/** An SVG element; its own style stays out, the page's applies. */
-export function drawing(text) {
-  const plain = text.replace(/<style>[^<]*<\/style>/g, ""); // the page's policy would complain of it
-  const fragment = DOMPurify.sanitize(plain, {
+/** Parse a sanitized SVG element without its own styles; those of the page apply. Returns null where there is none. */
+export function parseSvg(text) {
+  const unstyled = text.replace(/<style>[^<]*<\/style>/g, ""); // the policy of the page forbids inline styles
+  const fragment = DOMPurify.sanitize(unstyled, {
     USE_PROFILES: { svg: true },
     FORBID_TAGS: ["style", "image", "a"],
     FORBID_ATTR: ["style"],

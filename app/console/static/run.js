@@ -1,18 +1,21 @@
-/** The open run: its prompt, plan, what happened in order, the answer. */
+/** Shows the open run: its prompt, its plan, its events in order, and its answer. */
 
 import { ApprovalCard } from "./approval.js";
 import { arrange, find, h, icon } from "./dom.js";
-import { rendered } from "./markdown.js";
-import { isOver } from "./reduce.js";
-import { result, rows } from "./values.js";
-import { clockTime, duration, t } from "./words.js";
+import { clockTime, duration } from "./format.js";
+import { renderMarkdown } from "./markdown.js";
+import { isEnded } from "./run_state.js";
+import { t } from "./translations.js";
+import { argumentList, resultElement } from "./values.js";
 
-const NEAR = 120;
-const LONG_ANSWER = 20_000;
-const LONG_ANSWER_PAUSE_MS = 400;
+/** The feed follows new entries while it is scrolled to within this many pixels of its end. */
+const FOLLOW_PIXELS = 120;
+/** A streamed answer with more characters is rendered at most once in `LONG_ANSWER_INTERVAL_MS`. */
+const LONG_ANSWER_LENGTH = 20_000;
+const LONG_ANSWER_INTERVAL_MS = 400;
 
 export class RunView {
-  /** `actions`: decide, cancel, whole. `signal` ends it: whoever signs in next has a view of his own. */
+  /** `actions` has decide, cancel and loadDetails. The view ends with `signal`, when the user signs out. */
   constructor(actions, signal) {
     this.actions = actions;
     this.feed = find("feed");
@@ -22,48 +25,48 @@ export class RunView {
     this.clear();
   }
 
-  /** Forget what was drawn: another run, or another language. */
+  /** Remove all rendered elements, for another run or another language. */
   clear() {
-    this.drawn = new Map();
-    this.shownAnswer = null;
-    this.answeredAt = 0;
+    this.rendered = new Map();
+    this.renderedAnswer = null;
+    this.answerRenderedAt = 0;
     this.entries.replaceChildren();
     this.answer.replaceChildren();
     find("plan-steps").replaceChildren();
     this.plan = null;
   }
 
-  update(run, { ledger = [], refusal = "", isCancelling = false, isActive = false } = {}) {
-    const follows = this.feed.scrollHeight - this.feed.scrollTop - this.feed.clientHeight < NEAR;
+  update(run, { ledger = [], errorMessage = "", isCancelling = false, isActive = false } = {}) {
+    const follows = this.feed.scrollHeight - this.feed.scrollTop - this.feed.clientHeight < FOLLOW_PIXELS;
     find("empty").hidden = isActive;
     find("run-body").hidden = !isActive;
     if (!isActive) return;
-    this.head(run, isCancelling);
+    this.showHeader(run, isCancelling);
     this.showPlan(run.plan);
-    arrange(this.entries, run.entries.map((entry) => this.entry(entry, ledger)));
+    arrange(this.entries, run.entries.map((entry) => this.entryElement(entry, ledger)));
     find("activity").hidden = run.entries.length === 0;
     this.showAnswer(run);
-    this.ending(run, refusal);
+    this.showEnding(run, errorMessage);
     if (follows) this.feed.scrollTop = this.feed.scrollHeight;
   }
 
-  tick(now) {
-    for (const { card } of this.drawn.values()) card?.tick(now);
+  updateCountdowns(now) {
+    for (const { card } of this.rendered.values()) card?.updateCountdown(now);
   }
 
-  /** Put the focus on a request; false where it is not there yet. */
+  /** Focus a request. Returns false where it is not rendered yet. */
   focusApproval(requestId) {
-    const card = this.drawn.get(`approval-${requestId}`)?.card;
+    const card = this.rendered.get(`approval-${requestId}`)?.card;
     card?.focus();
     return card !== undefined;
   }
 
-  head(run, isCancelling) {
+  showHeader(run, isCancelling) {
     find("run-prompt").textContent = run.prompt;
     find("run-id").textContent = run.sessionId ?? "";
-    badge(find("run-state"), run.state);
+    stateBadge(find("run-state"), run.state);
     const cancel = find("cancel");
-    cancel.hidden = isOver(run) || run.sessionId === null;
+    cancel.hidden = isEnded(run) || run.sessionId === null;
     cancel.disabled = isCancelling;
     cancel.lastChild.textContent = t(isCancelling ? "run.cancelling" : "run.cancel");
   }
@@ -72,40 +75,40 @@ export class RunView {
     if (plan === this.plan) return;
     this.plan = plan;
     find("plan").hidden = plan.length === 0;
-    const whole = plan.reduce((sum, step) => sum + progress(step), 0) / Math.max(plan.length, 1);
+    const done = plan.reduce((sum, step) => sum + progress(step), 0) / Math.max(plan.length, 1);
     const bar = find("plan-progress");
-    bar.style.setProperty("--done", whole);
-    bar.setAttribute("aria-valuenow", Math.round(whole * 100));
-    find("plan-steps").replaceChildren(...plan.map(planStep));
+    bar.style.setProperty("--done", done);
+    bar.setAttribute("aria-valuenow", Math.round(done * 100));
+    find("plan-steps").replaceChildren(...plan.map(planStepElement));
   }
 
-  entry(entry, ledger) {
-    const known = this.drawn.get(entry.key);
-    const line = ledger.find((found) => found.toolCallId === entry.callId) ?? null;
-    if (entry.kind === "approval") return this.approval(entry, known, ledger);
-    if (known && known.entry === entry && known.line === line) return known.element;
-    const element = entry.kind === "thought" ? thought(entry) : this.tool(entry, line, known?.element);
-    this.drawn.set(entry.key, { entry, line, element });
+  entryElement(entry, ledger) {
+    const known = this.rendered.get(entry.key);
+    const call = ledger.find((call) => call.toolCallId === entry.callId) ?? null;
+    if (entry.kind === "approval") return this.approvalElement(entry, known, ledger);
+    if (known && known.entry === entry && known.call === call) return known.element;
+    const element = entry.kind === "thought" ? thoughtElement(entry) : this.toolElement(entry, call, known?.element);
+    this.rendered.set(entry.key, { entry, call, element });
     return element;
   }
 
-  approval(entry, known, ledger) {
+  approvalElement(entry, known, ledger) {
     const card = known?.card ?? new ApprovalCard(entry, this.actions.decide);
-    card.update(entry, ledger.find((line) => line.decision?.request_id === entry.requestId)?.decision ?? null);
-    this.drawn.set(entry.key, { entry, element: card.element, card });
+    card.update(entry, ledger.find((call) => call.decision?.request_id === entry.requestId)?.decision ?? null);
+    this.rendered.set(entry.key, { entry, element: card.element, card });
     return card.element;
   }
 
-  tool(entry, line, before) {
-    const took = entry.startedAt !== null && entry.endedAt !== null ? duration(entry.endedAt - entry.startedAt) : "";
-    const shown = line && entry.isShortened ? { args: line.toolArgs, result: line.result, error: line.error } : entry;
-    const isShort = entry.isShortened && line === null;
-    const parts = [h("h4", {}, t("tool.args")), rows(shown.args)];
-    if (shown.result !== null) parts.push(h("h4", {}, t("tool.result")), result(shown.result));
-    if (shown.error) parts.push(h("h4", {}, t("tool.error")), h("pre", { class: "bad" }, shown.error));
-    if (isShort) {
-      const whole = h("button", { type: "button", class: "link", onclick: () => this.actions.whole() }, t("tool.whole"));
-      parts.push(h("p", { class: "quiet" }, t("tool.shortened"), " ", whole));
+  toolElement(entry, call, previous) {
+    const elapsed = entry.startedAt !== null && entry.endedAt !== null ? duration(entry.endedAt - entry.startedAt) : "";
+    const full = call && entry.isTruncated ? { args: call.toolArgs, result: call.result, error: call.error } : entry;
+    const isTruncated = entry.isTruncated && call === null;
+    const parts = [h("h4", {}, t("tool.arguments")), argumentList(full.args)];
+    if (full.result !== null) parts.push(h("h4", {}, t("tool.result")), resultElement(full.result));
+    if (full.error) parts.push(h("h4", {}, t("tool.error")), h("pre", { class: "bad" }, full.error));
+    if (isTruncated) {
+      const showFull = h("button", { type: "button", class: "link", onclick: () => this.actions.loadDetails() }, t("tool.show_full"));
+      parts.push(h("p", { class: "muted" }, t("tool.truncated"), " ", showFull));
     }
     const summary = h(
       "summary",
@@ -113,45 +116,45 @@ export class RunView {
       icon("tool"),
       h("code", {}, entry.name),
       h("span", { class: "status", "data-status": entry.status }, t(`tool.${entry.status}`)),
-      h("span", { class: "quiet took" }, took),
+      h("span", { class: "muted duration" }, elapsed),
     );
-    const isOpen = before ? before.open : !entry.needsApproval;
+    const isOpen = previous ? previous.open : !entry.needsApproval;
     return h("details", { class: "entry tool", open: isOpen, "data-status": entry.status, "data-tool": entry.name }, summary, ...parts);
   }
 
   showAnswer(run) {
-    const isThere = run.answer !== "";
-    find("answer").hidden = !isThere;
+    const hasAnswer = run.answer !== "";
+    find("answer").hidden = !hasAnswer;
     this.answer.setAttribute("aria-busy", String(run.isAnswering));
-    if (!isThere || run.answer === this.shownAnswer) return;
-    const isSoon = performance.now() - this.answeredAt < LONG_ANSWER_PAUSE_MS;
-    if (run.answer.length > LONG_ANSWER && run.isAnswering && isSoon) return; // the next piece is near
-    this.answeredAt = performance.now();
-    this.shownAnswer = run.answer;
-    this.answer.replaceChildren(rendered(run.answer));
+    if (!hasAnswer || run.answer === this.renderedAnswer) return;
+    const isRecent = performance.now() - this.answerRenderedAt < LONG_ANSWER_INTERVAL_MS;
+    if (run.answer.length > LONG_ANSWER_LENGTH && run.isAnswering && isRecent) return; // the next chunk renders it
+    this.answerRenderedAt = performance.now();
+    this.renderedAnswer = run.answer;
+    this.answer.replaceChildren(renderMarkdown(run.answer));
   }
 
-  ending(run, refusal) {
-    const place = find("ending");
-    const words = refusal ? t("run.refused", { cause: refusal }) : (run.error?.message ?? run.end?.message ?? "");
-    place.hidden = words === "" || (run.end === null && run.error === null && !refusal);
-    place.dataset.kind = refusal || run.error ? "bad" : "good";
+  showEnding(run, errorMessage) {
+    const ending = find("ending");
+    const text = errorMessage ? t("run.rejected", { cause: errorMessage }) : (run.error?.message ?? run.end?.message ?? "");
+    ending.hidden = text === "" || (run.end === null && run.error === null && !errorMessage);
+    ending.dataset.kind = errorMessage || run.error ? "bad" : "good";
     const tokens = run.end?.usage?.totalTokens;
-    const more = [run.error?.type, run.end && duration(run.end.at - run.startedAt), tokens && t("run.usage", { tokens })];
-    place.replaceChildren(h("span", {}, words), h("span", { class: "quiet" }, more.filter(Boolean).join(" · ")));
+    const details = [run.error?.type, run.end && duration(run.end.at - run.startedAt), tokens && t("run.usage", { tokens })];
+    ending.replaceChildren(h("span", {}, text), h("span", { class: "muted" }, details.filter(Boolean).join(" · ")));
   }
 }
 
-/** A state as a small label with its colour. */
-export function badge(element, state) {
+/** Show a state as a small label with its colour. */
+export function stateBadge(element, state) {
   element.hidden = !state;
   element.dataset.state = state ?? "";
   element.textContent = state ? t(`state.${state}`) : "";
   return element;
 }
 
-function thought(entry) {
-  const sources = entry.sources.map((source) => h("li", {}, sourceWords(source)));
+function thoughtElement(entry) {
+  const sources = entry.sources.map((source) => h("li", {}, sourceText(source)));
   return h(
     "div",
     { class: "entry thought", "data-type": entry.thoughtType },
@@ -161,22 +164,22 @@ function thought(entry) {
   );
 }
 
-/** What an answer rests on: its title and where it is from, or whatever else a server says. */
-function sourceWords(source) {
+/** A source as text: its title, type, time and id; other values as JSON. */
+function sourceText(source) {
   if (typeof source === "string") return source;
   if (typeof source?.title !== "string") return JSON.stringify(source);
-  const more = ["type", "timestamp", "id"].map((name) => source[name]).filter(Boolean);
-  return more.length > 0 ? `${source.title} (${more.join(", ")})` : source.title;
+  const details = ["type", "timestamp", "id"].map((name) => source[name]).filter(Boolean);
+  return details.length > 0 ? `${source.title} (${details.join(", ")})` : source.title;
 }
 
-function planStep(step) {
-  const confidence = step.confidence === null ? null : t("plan.sure", { percent: `${Math.round(step.confidence * 100)} %` });
+function planStepElement(step) {
+  const confidence = step.confidence === null ? null : t("plan.confidence", { percent: `${Math.round(step.confidence * 100)} %` });
   return h(
     "li",
     { "data-status": step.status },
-    h("span", { class: "mark", role: "img", "aria-label": step.status }),
-    h("span", { class: "words" }, h("strong", {}, step.title), step.description && h("span", { class: "quiet" }, step.description)),
-    confidence && h("span", { class: "sure" }, confidence),
+    h("span", { class: "marker", role: "img", "aria-label": step.status }),
+    h("span", { class: "text" }, h("strong", {}, step.title), step.description && h("span", { class: "muted" }, step.description)),
+    confidence && h("span", { class: "confidence" }, confidence),
   );
 }
 

@@ -1,33 +1,33 @@
-/** JSON values as a person reads them: a row a key, long text whole, and never as HTML. */
+/** Shows JSON values: one row for each key, long text in full, never as HTML. */
 
 import { h } from "./dom.js";
-import { t } from "./words.js";
+import { t } from "./translations.js";
 
-/** The arguments of a call. */
-export function rows(values) {
+/** The arguments of a tool call, one row each. */
+export function argumentList(values) {
   const names = Object.keys(values ?? {});
-  if (names.length === 0) return h("p", { class: "quiet" }, t("none"));
-  return h("dl", { class: "rows" }, ...names.flatMap((name) => [h("dt", {}, name), h("dd", {}, value(values[name]))]));
+  if (names.length === 0) return h("p", { class: "muted" }, t("none"));
+  return h("dl", { class: "rows" }, ...names.flatMap((name) => [h("dt", {}, name), h("dd", {}, valueElement(values[name]))]));
 }
 
-/** Any value: text as it is, lists of plain values item by item, the rest as JSON. */
-export function value(given) {
-  if (typeof given === "string") return given.includes("\n") ? h("pre", {}, given) : given;
-  if (Array.isArray(given) && given.length > 0 && given.every((item) => typeof item !== "object" || item === null)) {
-    return h("ul", { class: "items" }, ...given.map((item) => h("li", {}, String(item))));
+/** Any value: text as it is, a list of plain values as a list, everything else as JSON. */
+function valueElement(value) {
+  if (typeof value === "string") return value.includes("\n") ? h("pre", {}, value) : value;
+  if (Array.isArray(value) && value.length > 0 && value.every((item) => typeof item !== "object" || item === null)) {
+    return h("ul", { class: "items" }, ...value.map((item) => h("li", {}, String(item))));
   }
-  if (typeof given === "object" && given !== null) return h("pre", {}, JSON.stringify(given, null, 2));
-  return h("code", {}, String(given));
+  if (typeof value === "object" && value !== null) return h("pre", {}, JSON.stringify(value, null, 2));
+  return h("code", {}, String(value));
 }
 
-/** A tool's result: JSON in text is shown as what it is. */
-export function result(given) {
-  const read = typeof given === "string" ? json(given) : given;
-  if (typeof read === "object" && read !== null && !Array.isArray(read)) return rows(read);
-  return h("pre", {}, typeof read === "string" ? read : JSON.stringify(read, null, 2));
+/** The result of a tool. Text that contains JSON is shown as JSON. */
+export function resultElement(result) {
+  const value = typeof result === "string" ? parseIfJson(result) : result;
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return argumentList(value);
+  return h("pre", {}, typeof value === "string" ? value : JSON.stringify(value, null, 2));
 }
 
-function json(text) {
+function parseIfJson(text) {
   try {
     return /^\s*[[{]/.test(text) ? JSON.parse(text) : text;
   } catch {

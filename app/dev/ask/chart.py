@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from app.client.answers import ClientError, json_object
+from app.client.responses import ClientError, json_object
 from app.dev.ask.view import strip_control_characters
 from statemachine.views.snapshot import format_duration
 from statemachine.views.timeline import Span, SpanKind, Timeline

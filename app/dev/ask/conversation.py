@@ -10,9 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
-from app.client.answers import ClientError, Refused
 from app.client.client import AuraClient
-from app.client.frames import Received
+from app.client.frames import ReceivedEvent
+from app.client.responses import ApiError, ClientError
 from app.client.stream import Item, RunStream
 from app.dev.ask.keys import InvalidEdit, clear_line, edit, read_choice
 from app.dev.ask.view import JsonView, View, terminal
@@ -82,7 +82,7 @@ class Conversation:
                     if self._is_choosing:
                         clear_line(self._view.console)  # removes the question, which is printed again below
                     self._view.show(item)
-                if isinstance(item, Received):
+                if isinstance(item, ReceivedEvent):
                     match item.event:
                         case Hitl() as request:
                             self._approval_task = asyncio.create_task(self._handle_approval(request))
@@ -111,7 +111,7 @@ class Conversation:
 
     async def _cancel_settled_question(self, item: Item) -> None:
         """Stop asking the person once the run has left the approval. A decision that is being sent is not cancelled."""
-        if self._approval_task is None or not self._is_choosing or not isinstance(item, Received):
+        if self._approval_task is None or not self._is_choosing or not isinstance(item, ReceivedEvent):
             return
         match item.event:
             case TimelineStepUpdated(metadata=step) if step.get("from") == State.AWAITING_APPROVAL:
@@ -165,7 +165,7 @@ class Conversation:
                 outcome = await self._client.approve(request.request_id, arguments)
             else:
                 outcome = await self._client.reject(request.request_id, self._policy.reason)
-        except Refused as error:
+        except ApiError as error:
             self._view.line(f"  {error}", "red")
             return not (error.status == 400 and arguments is not None)
         self._view.show_decision(outcome)
@@ -183,7 +183,7 @@ def attach_command(stream: RunStream, url: str) -> str:
 
 def _decision_commands(client: AuraClient, request: Hitl) -> list[str]:
     """Commands that decide the request, to be pasted; they do not contain the token."""
-    caller = client.caller
+    caller = client.credentials
     identity = " ".join(
         shlex.join(["-H", f"{name}: {value}"])
         for name, value in (("X-Tenant-ID", caller.tenant_id), ("X-User-ID", caller.user_id))

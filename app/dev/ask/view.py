@@ -13,8 +13,8 @@ from typing import Any, assert_never
 from rich.console import Console
 from rich.text import Text
 
-from app.client.client import Decided
-from app.client.frames import Received
+from app.client.client import DecisionReply
+from app.client.frames import ReceivedEvent
 from app.client.stream import Interrupted, Item, Resumed
 from statemachine import events
 from statemachine.checkpoint import JsonObject
@@ -86,16 +86,16 @@ class View:
 
     def show(self, item: Item) -> None:
         match item:
-            case Received():
+            case ReceivedEvent():
                 self._show_event(item)
             case Interrupted():
-                self.line(f"… connection lost ({item.cause}); retry in {item.pause_seconds:.1f} s", "yellow")
+                self.line(f"… connection lost ({item.cause}); retry in {item.retry_delay_seconds:.1f} s", "yellow")
             case Resumed():
                 self.line("… connected again, no event is lost", "yellow")
             case _:
                 assert_never(item)
 
-    def _show_event(self, item: Received) -> None:
+    def _show_event(self, item: ReceivedEvent) -> None:
         match item.event:
             case events.Start() as start:
                 self.line(f"● {start.state}", "bold cyan", f"  {start.session_id}")
@@ -191,8 +191,8 @@ class View:
         for command in commands:
             self.line(f"    {command}")
 
-    def show_decision(self, outcome: Decided) -> None:
-        earlier = "" if outcome.here else " already"
+    def show_decision(self, outcome: DecisionReply) -> None:
+        earlier = "" if outcome.accepted else " already"
         reason = f": {outcome.reason}" if outcome.reason else ""
         self.line(f"  {'✔' if outcome.status == 'approved' else '✗'} {outcome.status}{earlier}{reason}", "yellow")
 
@@ -207,7 +207,7 @@ class JsonView(View):
     def show_prompt(self, prompt: str) -> None:
         """Print nothing: the program that reads the output knows its prompt."""
 
-    def _show_event(self, item: Received) -> None:
+    def _show_event(self, item: ReceivedEvent) -> None:
         self._out.print(Text(json_line({"eventId": item.id, **item.fields})))
 
 

@@ -7,7 +7,7 @@ import logging
 import signal
 
 from app import logs
-from app.client.client import AuraClient, Caller
+from app.client.client import AuraClient, Credentials
 from app.dev.ask.conversation import INTERRUPTED, ApprovalPolicy, Conversation, Verdict, is_at_terminal
 from app.dev.ask.view import View, terminal
 from app.dev.demo.services import HOST, TENANT_ID, USER_ID, DemoServices, demo_settings, listen, start_services
@@ -129,7 +129,7 @@ async def _run_prompt(settings: Settings, prompt: str, context: JsonObject, poli
         _show_services(view, services)
         view.line()
         view.show_prompt(prompt)
-        async with AuraClient(url, Caller.of(services.token)) as client:
+        async with AuraClient(url, Credentials.from_token(services.token)) as client:
             code = await Conversation(client, view, policy).follow(client.run(prompt, context))
         await services.main_service.wait_until_ended(_SETTLE_SECONDS)  # it is updated asynchronously
         _show_results(view, services)
@@ -145,9 +145,9 @@ def _show_console_link(view: View, services: DemoServices, url: str) -> None:
     """
 
     def show_link(before: str = "") -> None:
-        view.line(f"{before}{url}/aura/console#code={services.one_time_codes.code()}", "dim" if before else "")
+        view.line(f"{before}{url}/aura/console#code={services.one_time_codes.issue()}", "dim" if before else "")
 
-    services.one_time_codes.used = lambda: show_link("the next link: ")
+    services.one_time_codes.subscribe(lambda: show_link("the next link: "))
     show_link()
 
 

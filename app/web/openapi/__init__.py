@@ -1,4 +1,4 @@
-"""The documents that describe the HTTP interface: OpenAPI, the events as JSON Schema, the TypeScript types.
+"""The documents that describe the HTTP interface: OpenAPI, the events as JSON Schema, the TypeScript client.
 
-All of them are derived from the models that run, so nothing is written down twice.
+All of them are derived from the types that the service runs with, so nothing is described twice.
 """

@@ -1,6 +1,7 @@
-"""The events as JSON Schema (draft 2020-12), from the models that the service writes them with (§2.2).
+"""The events as JSON Schema (draft 2020-12), derived from the classes that the service encodes them with (§2.2).
 
-One definition for each type: the fields with their aliases, flat, under `data`, or both, as `AURA_EVENT_SHAPE` says.
+There is one definition for each event type. Its fields and their aliases are beside `type`, under `data`, or both, as
+`AURA_EVENT_SHAPE` says.
 """
 
 from __future__ import annotations
@@ -18,40 +19,40 @@ EVENT = "Event"
 
 
 def event_definitions(shape: Shape, prefix: str) -> dict[str, JsonObject]:
-    """`Event` (any of them, told apart by `type`) and each type; references begin with `prefix`."""
+    """Return the definition `Event` (any type) and one for each type. References begin with `prefix`."""
     definitions = {f"{name.__name__}Event": event_schema(name, shape) for name in EVENT_TYPES.values()}
     mapping = {type: f"{prefix}{model.__name__}Event" for type, model in EVENT_TYPES.items()}
-    anyone: JsonObject = {
+    any_event: JsonObject = {
         "title": EVENT,
-        "description": "The JSON of one `data:` line of a stream; the last one is not JSON but `[DONE]`.",
+        "description": "The JSON of one `data:` line of a stream. The last line is not JSON but `[DONE]`.",
         "oneOf": [{"$ref": reference} for reference in mapping.values()],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return {EVENT: anyone, **definitions}
+    return {EVENT: any_event, **definitions}
 
 
 def events_schema(shape: Shape) -> JsonObject:
-    """The document at `/aura/events.schema.json`."""
+    """Return the document that is served at `/aura/events.schema.json`."""
     definitions = event_definitions(shape, "#/$defs/")
-    anyone = definitions.pop(EVENT)
-    return {"$schema": DIALECT, **anyone, "title": "Events of Aura", "$defs": definitions}
+    any_event = definitions.pop(EVENT)
+    return {"$schema": DIALECT, **any_event, "title": "Events of Aura", "$defs": definitions}
 
 
 def event_schema(event: type[Event], shape: Shape) -> JsonObject:
-    """One type as it comes on the wire."""
-    own = own_schema(event)
+    """Return the schema of one event type as it is sent."""
+    fields = event_fields_schema(event)
     envelope: JsonObject = {
         "type": {"const": event.TYPE},
         "version": {"const": VERSION},
-        "timestamp": {"type": "integer", "description": "Unix seconds"},
+        "timestamp": {"type": "integer", "description": "The time of the event in Unix seconds."},
         "sessionId": {"type": "string"},
     }
     properties, required = dict(envelope), list(envelope)
     if shape != "nested":
-        properties |= own["properties"]
-        required += own["required"]
+        properties |= fields["properties"]
+        required += fields["required"]
     if shape != "flat":
-        properties["data"] = own
+        properties["data"] = fields
         required.append("data")
     schema: JsonObject = {"type": "object", "title": event.__name__ + "Event"}
     if event.__doc__ and event.__doc__ is not Event.__doc__:
@@ -63,17 +64,17 @@ def event_schema(event: type[Event], shape: Shape) -> JsonObject:
     }
 
 
-def own_schema(event: type[Event], *, with_aliases: bool = True) -> JsonObject:
-    """The fields that are the event's own."""
+def event_fields_schema(event: type[Event], *, with_aliases: bool = True) -> JsonObject:
+    """Return the schema of the event's own fields, without those that all events have."""
     model = TypeAdapter(struct_as_typed_dict(event)).json_schema(
         mode="serialization", schema_generator=JsonSchemaGenerator
     )
     properties: JsonObject = dict(model["properties"])
-    for name in event.OMITTED_WHEN_NONE:  # where it is there, it is not null
-        (properties[name],) = (kind for kind in properties[name]["anyOf"] if kind != {"type": "null"})
+    for name in event.OMITTED_WHEN_NONE:  # such a field is absent instead of null
+        (properties[name],) = (type for type in properties[name]["anyOf"] if type != {"type": "null"})
     required = [name for name in properties if name not in event.OMITTED_WHEN_NONE]
     for name, aliases in event.ALIASES.items() if with_aliases else ():
         for alias in aliases:
-            properties[alias] = properties[name] | {"description": f"the same as {name}"}
+            properties[alias] = properties[name] | {"description": f"The same as `{name}`."}
             required.append(alias)
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}

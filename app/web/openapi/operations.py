@@ -1,6 +1,6 @@
-"""What a route says of itself, beside the route: `@operation(...)` under its `@routes.get(...)`.
+"""The description of a route, written beside it: `@operation(...)` under its `@routes.get(...)`.
 
-A new route is in the OpenAPI document as soon as it has one; a test finds those that have none.
+A new route appears in the OpenAPI document as soon as it has one. A test fails for routes without.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from app.errors import AuraError
 
 _ATTRIBUTE = "described_operation"
 
-Access = Literal["caller", "anybody", "either"]
-"""Who may ask. `either`: a caller sees more than anybody does."""
+Access = Literal["authenticated", "public", "optional"]
+"""Who may call an operation. `optional`: without a token the response shows less."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One route. Authentication, the trace id, and the errors that go with them need not be said."""
+    """The description of one route. Errors of authentication and of reading the request are added automatically."""
 
     summary: str
     data: Any = None
-    """The type of the envelope's `data`; None: the answer has none."""
+    """The type of the envelope's `data`; None: the response has no `data`."""
     may_lack_data: bool = False
     status: int = 200
-    also: Mapping[int, Any] = field(default_factory=dict)
-    """Further answers that are no errors: status → type of `data`; None: no body."""
+    further_responses: Mapping[int, Any] = field(default_factory=dict)
+    """Further responses that are not errors: status → type of `data`; None: no body."""
     errors: tuple[type[AuraError], ...] = ()
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     is_body_required: bool = True
-    access: Access = "caller"
+    access: Access = "authenticated"
     is_user_required: bool = False
-    """Whether `X-User-ID` is."""
+    """Whether the header `X-User-ID` is required."""
     is_stream: bool = False
-    """The answer is an event stream, and so are its errors."""
+    """Whether the response, also an error, is an event stream."""
     media_types: tuple[str, ...] = ()
-    """The answer is a document of one of these types; with `data` as well, or an envelope."""
+    """The response is a document of one of these types; where `data` is set, it may also be an envelope."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation where it is served: `path` with its parameters in braces."""
+    """An operation with the method and path that serve it. Parameters in `path` are in braces."""
 
     method: str
     path: str
@@ -57,18 +57,18 @@ class Route:
     operation: Operation
 
 
-def operation(summary: str, **rest: Any) -> Callable[[View], View]:
-    """Describe a route; `rest` are the fields of `Operation`."""
-    described = Operation(summary=summary, **rest)
+def operation(summary: str, **fields: Any) -> Callable[[View], View]:
+    """Return a decorator that describes a route; `fields` are those of `Operation`."""
+    described = Operation(summary=summary, **fields)
 
-    def mark(view: View) -> View:
+    def describe(view: View) -> View:
         setattr(view, _ATTRIBUTE, described)
         return view
 
-    return mark
+    return describe
 
 
 def operation_of(view: Callable[..., Any]) -> Operation | None:
-    """What the view was described with."""
+    """Return the description of a view; None where it has no `@operation`."""
     found = getattr(view, _ATTRIBUTE, None)
     return found if isinstance(found, Operation) else None

@@ -1,4 +1,4 @@
-"""Python types as JSON Schema, one way for every document."""
+"""Generates JSON Schema from Python types, in the same way for every document."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic_core import core_schema
 from statemachine.checkpoint import JsonObject
 
 Direction = Literal["validation", "serialization"]
-"""What is read from a client, or what is written to one."""
+"""Whether the service reads a type from requests or writes it to responses."""
 
 
 class JsonSchemaGenerator(GenerateJsonSchema):
-    """No made-up titles and defaults; what is written is written whole, but for what may be null."""
+    """Omits generated titles and defaults. In responses every field is required unless its default is null."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
         return False
@@ -31,24 +31,24 @@ class JsonSchemaGenerator(GenerateJsonSchema):
         return super().field_is_required(field, total)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonObject:
-        drawn = super().default_schema(schema)
-        if self.mode == "serialization" or drawn.get("default", ...) is None:
-            drawn.pop("default", None)
-        return drawn
+        generated = super().default_schema(schema)
+        if self.mode == "serialization" or generated.get("default", ...) is None:
+            generated.pop("default", None)
+        return generated
 
     def json_schema(self, schema: core_schema.JsonSchema) -> JsonObject:
-        """`Json[...]` is text that holds JSON, whichever way it goes."""
-        held = self.generate_inner(schema.get("schema") or core_schema.any_schema())
-        return {"type": "string", "contentMediaType": "application/json", "contentSchema": held}
+        """Describe `Json[...]` as text that contains JSON, in both directions."""
+        content = self.generate_inner(schema.get("schema") or core_schema.any_schema())
+        return {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
 
 
-Types = dict[tuple[Any, Direction], JsonObject]
+TypeSchemas = dict[tuple[Any, Direction], JsonObject]
 Definitions = dict[str, JsonObject]
 
 
-def draw(types: Iterable[tuple[Any, Direction]], prefix: str) -> tuple[Types, Definitions]:
-    """The schema of each type, and the definitions that they refer to, as `{prefix}{name}`."""
-    inputs = [((kind, direction), direction, TypeAdapter(kind)) for kind, direction in dict.fromkeys(types)]
+def generate_schemas(types: Iterable[tuple[Any, Direction]], prefix: str) -> tuple[TypeSchemas, Definitions]:
+    """Return the schema of each type, and the definitions that they refer to as `{prefix}{name}`."""
+    inputs = [((type, direction), direction, TypeAdapter(type)) for type, direction in dict.fromkeys(types)]
     schemas, shared = TypeAdapter.json_schemas(
         inputs, ref_template=prefix + "{model}", schema_generator=JsonSchemaGenerator
     )

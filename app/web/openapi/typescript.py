@@ -1,40 +1,47 @@
-"""The types of the TypeScript client, from the event models and the answers' types: a piece of `app/client/client.ts`.
+"""The TypeScript client as it is served: the types that are generated from the service's own, and the bundled modules.
 
-Events are as that client hands them on: the fields beside `type`, under their first names.
+The types describe events as that client yields them: the fields beside `type`, under their first names.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from app.ports.responses import DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo, StoredApprovalRequest
-from app.web.openapi.events import own_schema
-from app.web.openapi.schemas import draw
+from app.web.openapi.events import event_fields_schema
+from app.web.openapi.schemas import generate_schemas
 from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.views.timeline import Timeline
 
-BEGIN = "// <generated>"
-END = "// </generated>"
+MODULES = ("types", "errors", "frames", "connection", "stream", "client")
+"""The modules in `app/client/src`, in the order of their bundle: each imports only from those before it."""
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
+_INTERNAL_EXPORT = re.compile(r"^(/\*\* @internal .*\*/\n)export ", re.MULTILINE)
+_USAGE = re.compile(r"\A/\*\*.*?\*/\n", re.DOTALL)
 _PREFIX = "#/"
-_ANSWERS = (RunPage, RequestPage, RunDetails, DecisionResult, StoredApprovalRequest, ServiceInfo, Timeline)
-_WORDS = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
+_RESPONSE_TYPES = (RunPage, RequestPage, RunDetails, DecisionResult, StoredApprovalRequest, ServiceInfo, Timeline)
+_TYPE_NAMES = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
-def generated() -> str:
-    """The lines between the marks."""
+def generate_types() -> str:
+    """Return the module `types.ts`: the event types, and the types of JSON responses."""
     envelope = [f'  version: "{VERSION}";', "  timestamp: number;", "  sessionId: string;"]
-    parts = ["/** What every event has. */", "export interface EventBase {", *envelope, "}"]
+    parts = ["// The types of events and responses, generated from the service's own by `.ci/clients`.", ""]
+    parts += ["/** The fields that all events have. */", "export interface EventBase {", *envelope, "}"]
     for type, event in EVENT_TYPES.items():
-        own = own_schema(event, with_aliases=False)
+        fields = event_fields_schema(event, with_aliases=False)
         parts += _comment(event.__doc__ if event.__doc__ != Event.__doc__ else None)
         parts += [f"export interface {event.__name__}Event extends EventBase {{", f'  type: "{type}";']
-        parts += [*_fields(own), "}"]
+        parts += [*_fields(fields), "}"]
     names = [f"\n  | {event.__name__}Event" for event in EVENT_TYPES.values()]
-    parts += ["/** Told apart by `type`. */", f"export type AuraEvent ={''.join(names)};"]
-    parts += [f"const EVENT_TYPES: ReadonlySet<string> = new Set({json.dumps(list(EVENT_TYPES))});"]
-    _, definitions = draw([(kind, "serialization") for kind in _ANSWERS], _PREFIX)
+    parts += ["/** Any event; `type` says which. */", f"export type AuraEvent ={''.join(names)};"]
+    parts += ["/** @internal The event types that this client knows. */"]
+    parts += [f"export const EVENT_TYPES: ReadonlySet<string> = new Set({json.dumps(list(EVENT_TYPES))});"]
+    _, definitions = generate_schemas([(type, "serialization") for type in _RESPONSE_TYPES], _PREFIX)
     for name, schema in definitions.items():
         parts += _comment(schema.get("description"))
         if "properties" in schema:
@@ -44,10 +51,17 @@ def generated() -> str:
     return "\n".join(parts) + "\n"
 
 
-def with_types(source: str) -> str:
-    """The client's source with the generated part as it should be."""
-    head, _, rest = source.partition(BEGIN)
-    return f"{head}{BEGIN}\n{generated()}{END}{rest.partition(END)[2]}"
+def bundle(sources: Mapping[str, str]) -> str:
+    """Return all modules as one TypeScript module without imports. `sources` maps each of `MODULES` to its text.
+
+    Declarations that are marked `@internal` are not exported. The usage comment of the last module comes first.
+    """
+    usage = _USAGE.match(sources[MODULES[-1]])
+    parts = [usage[0] if usage else ""]
+    for name in MODULES:
+        source = _IMPORT.sub("", _USAGE.sub("", sources[name])).strip()
+        parts.append(f"// --- {name}.ts\n\n" + _INTERNAL_EXPORT.sub(r"\1", source) + "\n")
+    return "\n".join(parts)
 
 
 def _comment(text: str | None) -> list[str]:
@@ -62,7 +76,7 @@ def _fields(schema: JsonObject) -> list[str]:
 
 
 def _type(schema: Any) -> str:
-    """A schema of the kinds that our models make."""
+    """Return the TypeScript type of a schema, for those kinds of schema that the service's types generate."""
     match schema:
         case {"$ref": reference}:
             return str(reference).removeprefix(_PREFIX)
@@ -70,15 +84,15 @@ def _type(schema: Any) -> str:
             return json.dumps(value)
         case {"enum": values}:
             return " | ".join(json.dumps(value) for value in values)
-        case {"anyOf": kinds}:
-            return " | ".join(_type(kind) for kind in kinds)
+        case {"anyOf": alternatives}:
+            return " | ".join(_type(alternative) for alternative in alternatives)
         case {"type": "array", "items": items}:
             inner = _type(items)
             return f"({inner})[]" if " " in inner else f"{inner}[]"
         case {"type": "object"}:
             values = schema.get("additionalProperties")
             return f"Record<string, {_type(values) if isinstance(values, dict) else 'unknown'}>"
-        case {"type": word}:
-            return _WORDS[word]
+        case {"type": name}:
+            return _TYPE_NAMES[name]
         case _:
             return "unknown"

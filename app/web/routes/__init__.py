@@ -1,1 +1,1 @@
-"""The routes of CONTRACT §1: each parses and authorises a request, calls one service method and builds the response."""
+"""The routes of CONTRACT §1: each parses and authorises a request, calls a service and builds the response."""

@@ -1,4 +1,4 @@
-"""`/aura/console`: the operator page and its files, and where there are one-time links their exchange."""
+"""`/aura/console`: the files of the operator page, and the exchange of one-time codes where they are enabled."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from app.web.validation import OneTimeCodeBody, read
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    # nothing but the sanitiser makes elements of text
+    # only the sanitiser may create elements from text
     "require-trusted-types-for 'script'; trusted-types dompurify"
 )
-_PUBLIC: dict[str, Any] = {"access": "anybody", "also": {304: None}}
-_TYPES = ("text/javascript", "text/css", "image/svg+xml")
+_PUBLIC: dict[str, Any] = {"access": "public", "further_responses": {304: None}}
+_MEDIA_TYPES = ("text/javascript", "text/css", "image/svg+xml")
 _HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -29,7 +29,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, and asked for again with its ETag
+    "Cache-Control": "no-cache",  # cached, and revalidated by its ETag
 }
 
 
@@ -38,52 +38,55 @@ def console_routes(responses: ResponseBuilder, one_time_codes: OneTimeCodes | No
     files = page_files()
 
     @routes.get("")
-    @operation("The operator page", media_types=("text/html",), **_PUBLIC)
+    @operation("Return the operator page.", media_types=("text/html",), **_PUBLIC)
     async def page() -> Response:
-        return await _served(files[PAGE])
+        return await _file_response(files[PAGE])
 
     @routes.get("/<name>")
-    @operation("A script, style or picture of the page", media_types=_TYPES, errors=(NotFound,), **_PUBLIC)
+    @operation(
+        "Return a script, stylesheet or image of the page.", media_types=_MEDIA_TYPES, errors=(NotFound,), **_PUBLIC
+    )
     async def file(name: str) -> Response:
-        return await _file(name)
+        return await _find_file(name)
 
     @routes.get("/vendor/<name>")
-    @operation("A library of the page", media_types=_TYPES, errors=(NotFound,), **_PUBLIC)
+    @operation("Return a vendored library of the page.", media_types=_MEDIA_TYPES, errors=(NotFound,), **_PUBLIC)
     async def library(name: str) -> Response:
-        return await _file(f"vendor/{name}")
+        return await _find_file(f"vendor/{name}")
 
-    async def _file(name: str) -> Response:
+    async def _find_file(name: str) -> Response:
         if name not in files or name == PAGE:
             raise NotFound(f"the console has no file {name[:80]}")
-        return await _served(files[name])
+        return await _file_response(files[name])
 
-    if one_time_codes is None:
-        return routes
+    if one_time_codes is not None:
+        _add_token_exchange(routes, responses, one_time_codes)
+    return routes
 
+
+def _add_token_exchange(routes: Blueprint, responses: ResponseBuilder, one_time_codes: OneTimeCodes) -> None:
     @routes.post("/token")
     @operation(
-        "The token behind a one-time code",
+        "Exchange a one-time code for a token.",
         data=ConsoleToken,
         body=OneTimeCodeBody,
-        access="anybody",
+        access="public",
         errors=(PermissionDenied,),
     )
     async def exchange() -> Response:
         body = await read(request, OneTimeCodeBody)
         token = one_time_codes.exchange(body.code)
         if token is None:
-            raise PermissionDenied("code: it was used, has expired, or never was; take a new link")
+            raise PermissionDenied("code: the code is invalid, expired or already used; request a new link")
         response = responses.success({"token": token})
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    return routes
 
-
-async def _served(found: PageFile) -> Response:
-    """304 without a body for who has it."""
-    response = Response(found.content, content_type=found.media_type)
+async def _file_response(file: PageFile) -> Response:
+    """Return the file, or 304 without a body where the client's `If-None-Match` names its ETag."""
+    response = Response(file.content, content_type=file.media_type)
     response.headers.update(_HEADERS)
-    response.set_etag(found.etag)
-    made: Response = await response.make_conditional(request)
-    return made
+    response.set_etag(file.etag)
+    conditional: Response = await response.make_conditional(request)
+    return conditional

@@ -1,4 +1,4 @@
-"""`/aura/fsm/diagram`: the machine for everybody, a run in it for those who may see the run."""
+"""`/aura/fsm/diagram`: the state machine, which is public, or a run in it, for callers who may see the run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from app.web.validation import DiagramQuery, read_query
 
 def diagram_routes(auth: Authenticator, queries: RunQueries, locator: RunLocator) -> Blueprint:
     routes = Blueprint("diagram", __name__, url_prefix="/aura/fsm")
-    one_at_a_time = asyncio.Lock()  # a picture is never worth the cores that runs need
+    png_lock = asyncio.Lock()  # at most one rendering process, so that runs keep the other cores
 
     @routes.get("/diagram")
     @operation(
-        "The machine in one of several formats; with sessionId the run in it, for those who may see the run",
+        "Return the state machine in a format; with sessionId a run in it, if the caller may see the run.",
         media_types=tuple(type.partition(";")[0] for type in MEDIA_TYPES.values()),
-        access="either",
+        access="optional",
         query=DiagramQuery,
         errors=(FormatUnavailable, NotFound),
     )
@@ -35,7 +35,7 @@ def diagram_routes(auth: Authenticator, queries: RunQueries, locator: RunLocator
             _, checkpoint = await locator.load(principal, session_id)
             snapshot = queries.snapshot(checkpoint)
         if format == "png":
-            async with one_at_a_time:
+            async with png_lock:
                 drawing = await asyncio.to_thread(draw, format, snapshot)
         else:
             drawing = draw(format, snapshot)

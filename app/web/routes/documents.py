@@ -1,4 +1,4 @@
-"""What others build clients from: `/openapi.json`, the events' JSON Schema, the TypeScript client (§1, §2.2)."""
+"""The documents for developers of clients: `/openapi.json`, the events' JSON Schema, the TypeScript client."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from statemachine.frames import Shape, compact_json
 
 _JSON = "application/json"
 _JAVASCRIPT = "text/javascript; charset=utf-8"
-_TYPESCRIPT = "text/plain; charset=utf-8"  # the registered type of .ts is a video's
+_TYPESCRIPT = "text/plain; charset=utf-8"  # the registered media type of .ts is a video format
 _CLIENTS = Path(__file__).parents[2] / "client"
-_DOCUMENT: dict[str, Any] = {"access": "anybody", "also": {304: None}}
-_UNDRAWN = frozenset({"HEAD", "OPTIONS"})
-"""Answered by Quart itself for every route."""
+_PUBLIC: dict[str, Any] = {"access": "public", "further_responses": {304: None}}
+_IMPLICIT_METHODS = frozenset({"HEAD", "OPTIONS"})
+"""Quart handles these methods for every route; they are not described."""
 
 
 def document_routes(shape: Shape) -> Blueprint:
@@ -29,55 +29,59 @@ def document_routes(shape: Shape) -> Blueprint:
     documents: dict[str, str] = {}
 
     @routes.get("/openapi.json")
-    @operation("This document", media_types=(_JSON,), **_DOCUMENT)
+    @operation("Return this document.", media_types=(_JSON,), **_PUBLIC)
     async def openapi() -> Response:
-        if "openapi" not in documents:  # once all routes are there
+        if "openapi" not in documents:  # not earlier, because routes are registered until the app starts
             document = Document(described_routes(current_app), version=VERSION, shape=shape)
             documents["openapi"] = compact_json(document.build())
-        return await _document(documents["openapi"], _JSON)
+        return await _document_response(documents["openapi"], _JSON)
 
     @routes.get("/aura/events.schema.json")
-    @operation("The events as JSON Schema, draft 2020-12", media_types=(_JSON,), **_DOCUMENT)
+    @operation("Return the events as JSON Schema, draft 2020-12.", media_types=(_JSON,), **_PUBLIC)
     async def events() -> Response:
-        return await _document(compact_json(events_schema(shape)), _JSON)
+        return await _document_response(compact_json(events_schema(shape)), _JSON)
 
     @routes.get("/aura/client.js")
-    @operation("The client for browsers and Node, an ES module", media_types=("text/javascript",), **_DOCUMENT)
+    @operation(
+        "Return the client for browsers and Node, as one ES module without dependencies.",
+        media_types=("text/javascript",),
+        **_PUBLIC,
+    )
     async def javascript() -> Response:
-        return await _document(_client("client.js"), _JAVASCRIPT)
+        return await _document_response(_read_client("client.js"), _JAVASCRIPT)
 
     @routes.get("/aura/client.d.ts")
-    @operation("Its types", media_types=("text/plain",), **_DOCUMENT)
+    @operation("Return the TypeScript declarations of the client.", media_types=("text/plain",), **_PUBLIC)
     async def types() -> Response:
-        return await _document(_client("client.d.ts"), _TYPESCRIPT)
+        return await _document_response(_read_client("client.d.ts"), _TYPESCRIPT)
 
     @routes.get("/aura/client.ts")
-    @operation("Its source", media_types=("text/plain",), **_DOCUMENT)
+    @operation("Return the TypeScript source of the client.", media_types=("text/plain",), **_PUBLIC)
     async def typescript() -> Response:
-        return await _document(_client("client.ts"), _TYPESCRIPT)
+        return await _document_response(_read_client("client.ts"), _TYPESCRIPT)
 
     return routes
 
 
 def described_routes(app: Quart) -> Iterable[Route]:
-    """What `@operation` says, where the app serves it."""
+    """Return every route of the app that has an `@operation`."""
     for rule in app.url_map.iter_rules():
-        said = operation_of(app.view_functions[rule.endpoint])
+        described = operation_of(app.view_functions[rule.endpoint])
         path, parameters = rule.rule, []
         for name in sorted(rule.arguments):
             path = path.replace(f"<{name}>", f"{{{to_camel(name)}}}")
             parameters.append(to_camel(name))
-        for method in sorted((rule.methods or set()) - _UNDRAWN):
-            if said is not None:
-                yield Route(method, path, tuple(parameters), rule.endpoint.partition(".")[0], said)
+        for method in sorted((rule.methods or set()) - _IMPLICIT_METHODS):
+            if described is not None:
+                yield Route(method, path, tuple(parameters), rule.endpoint.partition(".")[0], described)
 
 
-def _client(name: str) -> str:
+def _read_client(name: str) -> str:
     return (_CLIENTS / name).read_text(encoding="utf-8")
 
 
-async def _document(text: str, content_type: str) -> Response:
-    """Asked for again with its ETag, it is 304 without a body."""
+async def _document_response(text: str, content_type: str) -> Response:
+    """Return the document, or 304 without a body where the client's `If-None-Match` names its ETag."""
     response = Response(text, content_type=content_type)
     response.headers["Cache-Control"] = "no-cache"
     await response.add_etag()

@@ -1,4 +1,4 @@
-"""Liveness, readiness, and what this is (§1)."""
+"""Liveness, readiness and information about the service (§1)."""
 
 from __future__ import annotations
 
@@ -32,30 +32,29 @@ def health_routes(
 
     @routes.get("/health")
     @routes.get("/aura/health")
-    @operation("Liveness", data=HealthStatus, access="anybody")
+    @operation("Return whether the process is alive.", data=HealthStatus, access="public")
     async def health() -> Response:
         return responses.success({"status": "UP"}, message="살아 있습니다.")
 
     @routes.get("/ready")
     @operation(
-        "Readiness: Redis answers, and this replica is not shutting down",
+        "Return whether this replica is ready: Redis is available and the replica is not shutting down.",
         data=HealthStatus,
-        access="anybody",
+        access="public",
         errors=(ServiceBusy, StorageUnavailable),
     )
     async def ready() -> Response:
         if runs.is_draining:
-            raise ServiceBusy("this replica is shutting down")
+            raise ServiceBusy("this replica is shutting down; send the request to another one")
         await journal.ping()
         if not nodes.has_lease:
-            raise StorageUnavailable("this node has no lease at the moment")
-        hints = (
-            {"hints": decisions.sender_hints} if decisions.sender_hints else {}
-        )  # ready all the same: others' decisions do arrive
+            raise StorageUnavailable("this node has lost its lease in Redis and is acquiring a new one")
+        # The replica is ready in spite of hints: decisions of correctly configured senders arrive.
+        hints = {"hints": decisions.sender_hints} if decisions.sender_hints else {}
         return responses.success({"status": "UP", **hints}, message="준비되었습니다.")
 
     @routes.get("/aura/info")
-    @operation("What this is", data=ServiceInfo, access="anybody")
+    @operation("Return the name, version, model and states of the service.", data=ServiceInfo, access="public")
     async def info() -> Response:
         about: ServiceInfo = {
             "name": "aura-platform",

@@ -1,4 +1,4 @@
-"""`/aura/runs…`: see runs and where their time went, cancel one. `/aura/hitl/pending`: what waits for a decision."""
+"""`/aura/runs…`: list runs, read one and its timeline, cancel one. `/aura/hitl/pending`: open approval requests."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ def run_routes(
     responses: ResponseBuilder,
 ) -> Blueprint:
     routes = Blueprint("runs", __name__, url_prefix="/aura")
+    _add_lists(routes, auth, queries, responses)
+    _add_views_of_one_run(routes, auth, queries, locator, responses)
+    _add_cancellation(routes, auth, runs, locator, responses)
+    return routes
 
+
+def _add_lists(routes: Blueprint, auth: Authenticator, queries: RunQueries, responses: ResponseBuilder) -> None:
     @routes.get("/runs")
-    @operation("Runs, newest first: the caller's own, for approvers the tenant's", data=RunPage, query=RunQuery)
-    async def listing() -> Response:
+    @operation(
+        "List runs, newest first: the caller's own, or for approvers those of the tenant.", data=RunPage, query=RunQuery
+    )
+    async def list_runs() -> Response:
         principal = auth.authenticate(request.headers)
         query = read_query(request, RunQuery)
         page = await queries.page(
@@ -39,21 +47,33 @@ def run_routes(
         return responses.success(page)
 
     @routes.get("/hitl/pending")
-    @operation("Open approval requests, as for runs", data=RequestPage, query=PageQuery)
+    @operation(
+        "List open approval requests: the caller's own, or for approvers those of the tenant.",
+        data=RequestPage,
+        query=PageQuery,
+    )
     async def pending() -> Response:
         principal = auth.authenticate(request.headers)
         query = read_query(request, PageQuery)
         return responses.success(await queries.pending(principal, offset=query.offset, limit=query.limit))
 
+
+def _add_views_of_one_run(
+    routes: Blueprint, auth: Authenticator, queries: RunQueries, locator: RunLocator, responses: ResponseBuilder
+) -> None:
     @routes.get("/runs/<session_id>")
-    @operation("One run whole: ledger, path, usage, answer", data=RunDetails, errors=(NotFound,))
+    @operation(
+        "Return a complete run, with its tool calls, transitions, token usage and answer.",
+        data=RunDetails,
+        errors=(NotFound,),
+    )
     async def show(session_id: str) -> Response:
         record, checkpoint = await locator.load(auth.authenticate(request.headers), session_id)
         return responses.success(queries.details(checkpoint, record.task_id))
 
     @routes.get("/runs/<session_id>/timeline")
     @operation(
-        "Where a run's time went; as a Chrome trace the answer is a file for Perfetto, without the envelope",
+        "Return the timeline of a run; with format=trace a Chrome trace file for Perfetto, without the envelope.",
         data=Timeline,
         media_types=("application/json",),
         query=TimelineQuery,
@@ -63,25 +83,27 @@ def run_routes(
         principal = auth.authenticate(request.headers)
         query = read_query(request, TimelineQuery)
         _, checkpoint = await locator.load(principal, session_id)
-        shown = queries.timeline(checkpoint)
+        view = queries.timeline(checkpoint)
         if query.format == "json":
-            return responses.success(shown.to_json_object())
-        response = Response(compact_json(chrome_trace(shown)), content_type="application/json")
+            return responses.success(view.to_json_object())
+        response = Response(compact_json(chrome_trace(view)), content_type="application/json")
         response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(session_id)}.trace.json"'
         return response
 
+
+def _add_cancellation(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, responses: ResponseBuilder
+) -> None:
     @routes.post("/runs/<session_id>/cancel")
     @routes.delete("/runs/<session_id>")
-    @operation("Cancel a run, in any state, on any node", data=CancelAccepted, status=202, errors=(NotFound, RunEnded))
+    @operation("Cancel a run in any state, on any node.", data=CancelAccepted, status=202, errors=(NotFound, RunEnded))
     async def cancel(session_id: str) -> Response:
         principal = auth.authenticate(request.headers)
         await locator.get_record(principal, session_id)
         if not await runs.cancel(session_id, principal.user_id):
             raise RunEnded(f"the run {session_id} has ended; there is nothing to cancel")
-        cancelling: CancelAccepted = {"sessionId": session_id, "status": "cancelling"}
-        return responses.success(cancelling, status=202)
-
-    return routes
+        accepted: CancelAccepted = {"sessionId": session_id, "status": "cancelling"}
+        return responses.success(accepted, status=202)
 
 
 def _file_name(session_id: str) -> str:

@@ -1,4 +1,4 @@
-"""`/aura/test/stream`: start a run, resume it, attach to it (§1, §3)."""
+"""`/aura/test/stream`: starts a run, resumes its stream, or attaches to it (§1, §3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
 
     @routes.post(STREAM_PATH)
     @operation(
-        "Start a run and read its events; with Last-Event-ID resume one (the body may be empty then)",
+        "Start a run and stream its events; with Last-Event-ID resume a stream (the body may be empty then).",
         is_stream=True,
         body=StreamBody,
         query=RunSelector,
@@ -33,14 +33,15 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         principal = auth.authenticate(request.headers)
         headers = read_headers(request, StartHeaders)
         if headers.last_event_id:
-            resent = await read(request, StreamBody, may_be_empty=True)
-            return await _resume(principal, headers, _ask(resent, headers) if resent else None)
-        ask = _ask(await read(request, StreamBody), headers)
-        return _stream(StreamPosition(await runs.start(principal, ask), 0))
+            body = await read(request, StreamBody, may_be_empty=True)
+            repeated = _start_run(body, headers) if body else None
+            return _stream_response(streams, await _find_resumed(locator, principal, headers, repeated))
+        start_run = _start_run(await read(request, StreamBody), headers)
+        return _stream_response(streams, StreamPosition(await runs.start(principal, start_run), 0))
 
     @routes.get(STREAM_PATH)
     @operation(
-        "Attach to a run: the named one, or else the caller's newest",
+        "Stream the events of a run: the given one, or else the caller's newest.",
         is_stream=True,
         query=RunSelector,
         headers=ResumeHeaders,
@@ -51,37 +52,44 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         headers = read_headers(request, ResumeHeaders)
         position = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
         if position is None:
-            raise NotFound("there is no run to attach to; POST a prompt to start one")
-        return _stream(position)
-
-    async def _resume(principal: Principal, headers: StartHeaders, ask: StartRun | None) -> Response:
-        """It never starts a run: a prompt is not executed twice because a network broke (§3)."""
-        position = await locator.find(
-            principal,
-            session_id=_session_id(headers),
-            last_event_id=headers.last_event_id,
-            prompt_digest=ask.digest if ask is not None else "",
-        )
-        if position is None:
-            raise ResumeExpired("post the prompt again without Last-Event-ID")
-        return _stream(position)
-
-    def _stream(position: StreamPosition) -> Response:
-        # A HEAD would follow the run to its end and show nothing of it.
-        opened = streams.open(position.session_id, position.last_event_id)
-        response = Response(b"") if request.method == "HEAD" else StreamResponse(opened)
-        response.headers.update(stream_headers(request.http_version))
-        response.headers["X-Session-ID"] = position.session_id
-        return response
+            raise NotFound("there is no run to attach to; send a prompt by POST to start one")
+        return _stream_response(streams, position)
 
     return routes
+
+
+async def _find_resumed(
+    locator: RunLocator, principal: Principal, headers: StartHeaders, repeated: StartRun | None
+) -> StreamPosition:
+    """Return where to resume. This never starts a run, so a prompt is not executed twice after a network error (§3).
+
+    Raises `ResumeExpired` where there is no run to resume.
+    """
+    position = await locator.find(
+        principal,
+        session_id=_session_id(headers),
+        last_event_id=headers.last_event_id,
+        prompt_digest=repeated.digest if repeated is not None else "",
+    )
+    if position is None:
+        raise ResumeExpired("send the prompt again without Last-Event-ID")
+    return position
+
+
+def _stream_response(streams: EventStreams, position: StreamPosition) -> Response:
+    # A HEAD request would otherwise be open until the run ends, without a body.
+    stream = streams.open(position.session_id, position.last_event_id)
+    response = Response(b"") if request.method == "HEAD" else StreamResponse(stream)
+    response.headers.update(stream_headers(request.http_version))
+    response.headers["X-Session-ID"] = position.session_id
+    return response
 
 
 def _session_id(headers: ResumeHeaders) -> str | None:
     return read_query(request, RunSelector).session_id or headers.session_id
 
 
-def _ask(body: StreamBody, headers: StartHeaders) -> StartRun:
+def _start_run(body: StreamBody, headers: StartHeaders) -> StartRun:
     return StartRun(
         prompt=body.prompt,
         context=body.context,

@@ -1,4 +1,4 @@
-"""Tokens at their edges (§1.3), where a whole request would tell less."""
+"""Edge cases of tokens (§1.3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness.service import SECRET
 NOW = 1_795_000_000.0
 
 
-class StillClock:
+class FrozenClock:
     def __init__(self, now: float = NOW) -> None:
         self._now = now
 
@@ -26,37 +26,37 @@ class StillClock:
         return self._now
 
     async def wait(self, event: asyncio.Event, until: float | None) -> None:
-        raise AssertionError("nobody waits for a token")
+        raise AssertionError("authentication must not wait")
 
 
-def sent(**changes: Any) -> Headers:
+def token_headers(**changes: Any) -> Headers:
     claims = {"sub": "user1", "tenant_id": "tenant1", "iat": int(NOW) - 10, "exp": int(NOW) + 10, **changes}
     token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET))
     return Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": str(claims["tenant_id"])})
 
 
 def authenticate(headers: Headers, now: float = NOW, **kwargs: Any) -> Principal:
-    return Authenticator(SECRET, StillClock(now), leeway_seconds=60).authenticate(headers, **kwargs)
+    return Authenticator(SECRET, FrozenClock(now), leeway_seconds=60).authenticate(headers, **kwargs)
 
 
-def test_who_it_is() -> None:
-    assert authenticate(sent(role="admin", email="a@b.c")) == Principal("user1", "tenant1", "admin", "a@b.c")
-    assert authenticate(sent(role=["admin"], email=5)) == Principal("user1", "tenant1")
-    assert authenticate(sent(sub=7, tenant_id=8)) == Principal("7", "8")
+def test_principal_is_read_from_the_claims() -> None:
+    assert authenticate(token_headers(role="admin", email="a@b.c")) == Principal("user1", "tenant1", "admin", "a@b.c")
+    assert authenticate(token_headers(role=["admin"], email=5)) == Principal("user1", "tenant1")
+    assert authenticate(token_headers(sub=7, tenant_id=8)) == Principal("7", "8")
 
 
-@pytest.mark.parametrize(("after", "valid"), [(9.999, True), (10.0, False), (10.001, False)])
-def test_expires_at_the_second_it_says(after: float, valid: bool) -> None:
+@pytest.mark.parametrize(("elapsed", "valid"), [(9.999, True), (10.0, False), (10.001, False)])
+def test_token_expires_at_the_second_of_exp(elapsed: float, valid: bool) -> None:
     if valid:
-        authenticate(sent(), NOW + after)
+        authenticate(token_headers(), NOW + elapsed)
     else:
         with pytest.raises(TokenExpired):
-            authenticate(sent(), NOW + after)
+            authenticate(token_headers(), NOW + elapsed)
 
 
 @pytest.mark.parametrize(("ahead", "valid"), [(0, True), (60, True), (61, False), (10**300, False)])
 def test_iat_may_be_ahead_by_the_leeway(ahead: int, valid: bool) -> None:
-    headers = sent(iat=int(NOW) + ahead, exp=10**10)
+    headers = token_headers(iat=int(NOW) + ahead, exp=10**10)
     if valid:
         authenticate(headers)
     else:
@@ -64,21 +64,21 @@ def test_iat_may_be_ahead_by_the_leeway(ahead: int, valid: bool) -> None:
             authenticate(headers)
 
 
-def test_an_expired_token_with_a_wrong_signature_is_invalid_not_expired() -> None:
+def test_expired_token_with_a_wrong_signature_is_invalid() -> None:
     token = issue_token("x" * 32, user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1)
     with pytest.raises(TokenInvalid):
         authenticate(Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t"}))
 
 
-def test_a_signed_token_whose_payload_is_no_object() -> None:
+def test_signed_token_whose_payload_is_not_an_object_is_invalid() -> None:
     for payload in (b"[1]", b"5", b"text", b"", b"\xff", b"[" * 5000):
         token = jws.serialize_compact({"alg": "HS256"}, payload, OctKey.import_key(SECRET))
         with pytest.raises(TokenInvalid):
             authenticate(Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t"}))
 
 
-def test_user_header_is_required_only_where_asked_for() -> None:
-    headers = sent()
+def test_user_header_is_required_only_on_request() -> None:
+    headers = token_headers()
     authenticate(headers)
     with pytest.raises(FieldInvalid, match="X-User-ID"):
         authenticate(headers, user_required=True)
@@ -86,15 +86,15 @@ def test_user_header_is_required_only_where_asked_for() -> None:
     authenticate(headers, user_required=True)
 
 
-def test_the_message_is_korean_first_and_holds_no_token() -> None:
-    headers = sent(exp=1.5)
+def test_message_begins_in_korean_and_contains_no_token() -> None:
+    headers = token_headers(exp=1.5)
     with pytest.raises(AuraError) as caught:
         authenticate(headers)
     assert caught.value.message.startswith("유효하지 않은 토큰입니다. exp")
     assert headers["Authorization"].removeprefix("Bearer ") not in caught.value.message
 
 
-def test_mint_makes_what_is_accepted() -> None:
+def test_issued_token_is_accepted() -> None:
     token = issue_token(SECRET, user_id="u", tenant_id="t", role="admin", now=NOW, lifetime_seconds=60)
     headers = Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t", "X-User-ID": "u"})
     assert authenticate(headers, NOW + 59.9) == Principal("u", "t", "admin")

@@ -1,4 +1,4 @@
-"""The console's files and its one-time links over HTTP, and what must hold in its sources."""
+"""The console's files and one-time codes over HTTP, and rules for its sources."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def name(path: Path) -> str:
     return path.name
 
 
-async def test_there_is_no_console_unless_it_is_asked_for(settings: MakeSettings) -> None:
+async def test_console_is_disabled_by_default(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
         for path in ("/aura/console", "/aura/console/app.js", "/aura/console/token"):
             assert (await aura.client.get(path)).status_code == 404
     assert Settings.from_environment({"AURA_CONSOLE": "1", "JWT_SECRET": "x" * 32}).aura_console
 
 
-async def test_page_and_files_come_with_a_strict_policy_and_are_not_sent_twice(settings: MakeSettings) -> None:
+async def test_files_have_a_strict_content_security_policy_and_are_revalidated(settings: MakeSettings) -> None:
     async with running(settings(aura_console=True)) as aura:
         for path in ("/aura/console", *(f"/aura/console/{name}" for name in files.NAMES if name != files.PAGE)):
             first = await aura.client.get(path)
@@ -48,19 +48,19 @@ async def test_page_and_files_come_with_a_strict_policy_and_are_not_sent_twice(s
         assert script.headers["Content-Type"] == "text/javascript; charset=utf-8"
 
 
-async def test_nothing_but_the_listed_files_can_be_had(settings: MakeSettings) -> None:
+async def test_only_the_listed_files_are_served(settings: MakeSettings) -> None:
     async with running(settings(aura_console=True)) as aura:
         for path in ("index.html", "vendor/README.md", "nothing.js", "../files.py", "..%2ffiles.py", "vendor/"):
             assert (await aura.client.get(f"/aura/console/{path}")).status_code == 404
         assert (await aura.client.post("/aura/console/token", json={"code": "x"})).status_code == 405
 
 
-async def test_a_link_is_good_for_one_token(settings: MakeSettings) -> None:
-    told: list[str] = []
+async def test_one_time_code_is_exchanged_once(settings: MakeSettings) -> None:
+    exchanges: list[str] = []
     one_time_codes = OneTimeCodes(SystemClock(), lambda: "the token")
-    one_time_codes.used = lambda: told.append("used")
+    one_time_codes.subscribe(lambda: exchanges.append("used"))
     async with running(settings(aura_console=True), one_time_codes=one_time_codes) as aura:
-        code = one_time_codes.code()
+        code = one_time_codes.issue()
 
         async def exchange(body: object) -> tuple[int, dict[str, object]]:
             answer = await aura.client.post("/aura/console/token", json=body)
@@ -74,13 +74,13 @@ async def test_a_link_is_good_for_one_token(settings: MakeSettings) -> None:
         assert (status, body["errorCode"]) == (403, "E2001")
         assert (await exchange({"code": 7}))[0] == 400
         assert (await exchange({}))[0] == 400
-    assert told == ["used"]
+    assert exchanges == ["used"]
 
 
-def test_a_link_expires() -> None:
+def test_one_time_code_expires() -> None:
     with frozen_clock() as clock:
         one_time_codes = OneTimeCodes(clock, lambda: "the token", lifetime_seconds=60)
-        late, soon = one_time_codes.code(), one_time_codes.code()
+        late, soon = one_time_codes.issue(), one_time_codes.issue()
         assert late != soon
         clock.advance(59)
         assert one_time_codes.exchange(soon) == "the token"
@@ -88,13 +88,13 @@ def test_a_link_expires() -> None:
         assert one_time_codes.exchange(late) is None
 
 
-def test_the_list_names_every_file() -> None:
+def test_list_of_files_is_complete() -> None:
     on_disk = {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.is_file()}
-    told_of = {path for path in on_disk if not re.search(r"(README|LICENSE)[^/]*$", path)}
-    assert told_of == set(files.NAMES)
+    listed = {path for path in on_disk if not re.search(r"(README|LICENSE)[^/]*$", path)}
+    assert listed == set(files.NAMES)
 
 
-def test_every_reference_leads_to_a_file_that_is_served() -> None:
+def test_every_reference_is_to_a_file_that_is_served() -> None:
     page = (STATIC / files.PAGE).read_text(encoding="utf-8")
     referred = set(re.findall(r'(?:src|href)="console/([^"]+)"', page))
     for path in STATIC.glob("*.js"):
@@ -103,27 +103,29 @@ def test_every_reference_leads_to_a_file_that_is_served() -> None:
 
 
 def test_vendored_libraries_name_version_and_licence() -> None:
-    told = (STATIC / "vendor" / "README.md").read_text(encoding="utf-8")
+    readme = (STATIC / "vendor" / "README.md").read_text(encoding="utf-8")
     for path in (STATIC / "vendor").glob("*.js"):
         package, version = path.stem.rsplit("-", 1)
-        assert f"| `{path.name}` | npm `{package}` {version}" in told
+        assert f"| `{path.name}` | npm `{package}` {version}" in readme
         assert version in path.read_text(encoding="utf-8")[:400]
         assert list((STATIC / "vendor").glob(f"LICENSE.{package}*"))
 
 
 @pytest.mark.parametrize("path", OWN, ids=name)
-def test_words_become_elements_in_one_place_only(path: Path) -> None:
+def test_only_one_module_creates_elements_from_text(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    ways = r"(inner|outer)HTML|insertAdjacentHTML|document\.write|DOMParser|ContextualFragment|srcdoc|eval\(|Function\("
-    assert not re.search(ways, source)
+    sinks = (
+        r"(inner|outer)HTML|insertAdjacentHTML|document\.write|DOMParser|ContextualFragment|srcdoc|eval\(|Function\("
+    )
+    assert not re.search(sinks, source)
     assert ("DOMPurify" in source) == (path.name == "markdown.js")
     assert not re.search(r"localStorage|sessionStorage|indexedDB|document\.cookie", source), (
-        "the token is in memory only"
+        "the token is kept in memory only"
     )
 
 
 @pytest.mark.parametrize("path", OWN, ids=name)
-def test_the_page_has_no_third_party(path: Path) -> None:
+def test_page_requests_no_third_party(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert set(re.findall(r"https?://[\w.]+", source)) <= {"http://www.w3.org"}
     if path.suffix == ".html":
@@ -131,15 +133,15 @@ def test_the_page_has_no_third_party(path: Path) -> None:
     assert len(source.splitlines()) <= 300
 
 
-def test_every_word_is_there_in_english_and_korean() -> None:
-    source = (STATIC / "words.js").read_text(encoding="utf-8")
-    words = dict(re.findall(r'^  "([\w.]+)": (\[.*\]),$', source, flags=re.MULTILINE))
-    assert len(words) > 100
-    for key, both in words.items():
+def test_every_text_has_an_english_and_a_korean_translation() -> None:
+    source = (STATIC / "translations.js").read_text(encoding="utf-8")
+    texts = dict(re.findall(r'^  "([\w.]+)": (\[.*\]),$', source, flags=re.MULTILINE))
+    assert len(texts) > 100
+    for key, both in texts.items():
         english, korean = re.fullmatch(r'\["((?:[^"\\]|\\.)+)", "((?:[^"\\]|\\.)+)"\]', both).groups()  # type: ignore[union-attr]
         assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", korean)), key
     used: set[str] = set()
     for path in OWN:
         text = path.read_text(encoding="utf-8")
         used |= set(re.findall(r'\bt\("([\w.]+)"', text)) | set(re.findall(r'data-t(?:-label|-hint)?="([\w.]+)"', text))
-    assert used <= set(words)
+    assert used <= set(texts)

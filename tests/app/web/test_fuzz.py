@@ -1,5 +1,4 @@
-"""The service against hundreds of strange requests made from its own document: nothing breaks, and nothing is answered
-that is not in it."""
+"""Sends hundreds of requests that are generated from the OpenAPI document: no error is unexpected or undocumented."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from tests.harness.service import headers, running
 from tests.harness.tools import calling, risky
 
 EXAMPLES = 1
-"""For each route, beside the few hundred cases that are the same every time."""
+"""Random cases for each route, besides a few hundred fixed ones."""
 
-FITTING = (  # `params` must fit the tool, `userId` the token: no document can say that
+FITTING = (  # a schema cannot say that `params` must match the tool and `userId` the token
     "[[operations]]",
     'include-name = "POST /aura/hitl/approve/{requestId}"',
     'checks.positive_data_acceptance.expected-statuses = ["200", "400", "403", "409"]',
@@ -24,7 +23,7 @@ FITTING = (  # `params` must fit the tool, `userId` the token: no document can s
 
 
 async def test_schemathesis_finds_no_failure(settings: Callable[..., Settings], tmp_path: Path) -> None:
-    """By a service without a model, so that a prompt ends at once; a run of another one waits for a decision."""
+    """The tested service has no model, so that runs end at once; a run of another service waits for a decision."""
     boss = headers(role="admin")
     async with (
         ScriptedModelServer(pace=0) as model,
@@ -40,9 +39,9 @@ async def test_schemathesis_finds_no_failure(settings: Callable[..., Settings], 
         pinned = {
             "header.X-Tenant-ID": boss["X-Tenant-ID"],
             "header.X-User-ID": boss["X-User-ID"],
-            "header.X-Session-ID": ended,  # an open run's stream would not end
+            "header.X-Session-ID": ended,  # the stream of an open run would not end
             "query.sessionId": ended,
-            "query.format": "json",  # a PNG is a process of its own
+            "query.format": "json",  # a PNG is rendered by a separate process
             "path.requestId": hitl["requestId"],
             "path.sessionId": hitl["sessionId"],
         }

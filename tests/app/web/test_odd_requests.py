@@ -1,4 +1,4 @@
-"""Requests as other people's clients and proxies spell them: what is meant counts, and what is ambiguous is refused."""
+"""Unusual requests of other clients and proxies: unambiguous ones are accepted, ambiguous ones are rejected."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ MANY_BYTES = 12 * 1024 * 1024
         ("Authorization", "Bearer x", 401, "E2003"),
     ],
 )
-async def test_a_header_with_two_values_is_refused(
+async def test_header_with_different_values_is_rejected(
     settings: MakeSettings, name: str, second: str, status: int, code: str
 ) -> None:
     sent = headers(Accept="application/json")
     async with running(settings()) as aura:
         for other, expected in ((second, (status, code)), (sent[name], (404, "E1004"))):
-            answer = await aura.client.get(STREAM, headers=[*sent.items(), (name, other)])
-            assert (answer.status_code, answer.json()["errorCode"]) == expected
+            response = await aura.client.get(STREAM, headers=[*sent.items(), (name, other)])
+            assert (response.status_code, response.json()["errorCode"]) == expected
 
 
-async def test_identities_in_headers_are_utf_8(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_identity_headers_are_utf_8(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="안녕하세요"))
-    made = issue_token(SECRET, user_id="김철수", tenant_id="테넌트", role=None, now=time.time(), lifetime_seconds=60)
-    sent = {"X-Tenant-ID": "테넌트", "X-User-ID": "김철수", "X-Agent-ID": "화면 1", "Authorization": f"Bearer {made}"}
+    token = issue_token(SECRET, user_id="김철수", tenant_id="테넌트", role=None, now=time.time(), lifetime_seconds=60)
+    sent = {"X-Tenant-ID": "테넌트", "X-User-ID": "김철수", "X-Agent-ID": "화면 1", "Authorization": f"Bearer {token}"}
     async with running(settings()) as aura:
-        spelled = {name.encode(): value.encode() for name, value in sent.items()}
-        answer = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=spelled)
-    assert (answer.status_code, '"threadId":"화면 1"' in answer.text) == (200, True)
+        encoded = {name.encode(): value.encode() for name, value in sent.items()}
+        response = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=encoded)
+    assert (response.status_code, '"threadId":"화면 1"' in response.text) == (200, True)
 
 
-async def test_an_empty_thread_is_none_and_a_long_source_no_error(
+async def test_empty_thread_id_is_absent_and_long_source_is_accepted(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     model.play(ScriptedTurn(text="안녕하세요"))
@@ -62,7 +62,7 @@ async def test_an_empty_thread_is_none_and_a_long_source_no_error(
         await stream.rest()
 
 
-# --- other protocols --------------------------------------------------------------------------------------------------
+# --- other protocols ------------------------------------------------------------------------------------------------
 
 _WEBSOCKET = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 
@@ -71,68 +71,68 @@ async def _raw(aura: Aura, sent: str) -> str:
     host, _, port = aura.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(sent.encode())
-    answer = await reader.read()
+    response = await reader.read()
     writer.close()
-    return answer.decode()
+    return response.decode()
 
 
 @pytest.mark.parametrize("protocol", ["h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", f"websocket\r\n{_WEBSOCKET}".strip()])
-async def test_a_wish_for_another_protocol_is_answered_in_http_1(settings: MakeSettings, protocol: str) -> None:
-    wish = f"Host: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: {protocol}\r\n\r\n"
+async def test_upgrade_to_another_protocol_is_ignored(settings: MakeSettings, protocol: str) -> None:
+    upgrade = f"Host: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: {protocol}\r\n\r\n"
     async with running(settings()) as aura:
-        healthy = await _raw(aura, f"GET /health HTTP/1.1\r\n{wish}")
-        refused = await _raw(aura, f"GET {STREAM} HTTP/1.1\r\n{wish}")
+        healthy = await _raw(aura, f"GET /health HTTP/1.1\r\n{upgrade}")
+        rejected = await _raw(aura, f"GET {STREAM} HTTP/1.1\r\n{upgrade}")
     assert healthy.startswith("HTTP/1.1 200 ")
     assert '"status":"UP"' in healthy
-    assert refused.startswith("HTTP/1.1 401 ")
-    assert "data: [DONE]" in refused
+    assert rejected.startswith("HTTP/1.1 401 ")
+    assert "data: [DONE]" in rejected
 
 
-async def test_http_2_without_asking_is_refused(settings: MakeSettings) -> None:
+async def test_http_2_with_prior_knowledge_is_rejected(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
         assert (await _raw(aura, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).startswith("HTTP/1.1 505 ")
 
 
-# --- bodies that nobody reads -----------------------------------------------------------------------------------------
+# --- bodies that are not read ---------------------------------------------------------------------------------------
 
 
-def _announced() -> Iterator[bytes]:
+def _with_content_length() -> Iterator[bytes]:
     yield b"Content-Length: %d\r\n\r\n" % MANY_BYTES
     yield b" " * MANY_BYTES
 
 
-def _in_chunks() -> Iterator[bytes]:
+def _chunked() -> Iterator[bytes]:
     yield b"Transfer-Encoding: chunked\r\n\r\n"
     yield (b"10000\r\n" + b" " * 0x10000 + b"\r\n") * (MANY_BYTES // 0x10000) + b"0\r\n\r\n"
 
 
-def _say_all_then_listen(aura: Aura, sent: dict[str, str], body: Iterator[bytes]) -> tuple[int, str]:
-    """As clients do that write their whole request before they read."""
+def _send_all_then_receive(aura: Aura, sent: dict[str, str], body: Iterator[bytes]) -> tuple[int, str]:
+    """Send the complete request before reading, as many clients do. Returns the status and the error code."""
     host, _, port = aura.url.removeprefix("http://").partition(":")
     fields = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(f"POST {STREAM} HTTP/1.1\r\nHost: {host}\r\n{fields}".encode())
-        for piece in body:
-            connection.sendall(piece)
-        answer = b""
-        while b'"timestamp"' not in answer and (piece := connection.recv(65536)):
-            answer += piece
-    head, _, said = answer.decode().partition("\r\n\r\n")
-    return int(head.split(" ")[1]), json.loads(said)["errorCode"]
+        for chunk in body:
+            connection.sendall(chunk)
+        response = b""
+        while b'"timestamp"' not in response and (received := connection.recv(65536)):
+            response += received
+    head, _, envelope = response.decode().partition("\r\n\r\n")
+    return int(head.split(" ")[1]), json.loads(envelope)["errorCode"]
 
 
-@pytest.mark.parametrize("body", [_announced, _in_chunks])
-async def test_a_body_too_large_is_heard_out_so_that_the_answer_is_heard_too(
+@pytest.mark.parametrize("body", [_with_content_length, _chunked])
+async def test_oversized_body_is_discarded_so_that_the_client_reads_the_response(
     settings: MakeSettings, body: Callable[[], Iterator[bytes]]
 ) -> None:
     sent = headers(**{"Accept": "application/json", "Content-Type": "application/json"})
     async with running(settings()) as aura:
-        assert await asyncio.to_thread(_say_all_then_listen, aura, sent, body()) == (413, "E4001")
+        assert await asyncio.to_thread(_send_all_then_receive, aura, sent, body()) == (413, "E4001")
         del sent["Authorization"]
-        assert await asyncio.to_thread(_say_all_then_listen, aura, sent, body()) == (401, "E2000")
+        assert await asyncio.to_thread(_send_all_then_receive, aura, sent, body()) == (401, "E2000")
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for_any_longer() -> None:
+async def test_missing_body_is_awaited_for_a_limited_time() -> None:
     body = PatientBody(expected_content_length=1000, max_content_length=10)
     await body.read_away(0.001)
     body.set_complete()

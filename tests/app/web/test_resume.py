@@ -1,4 +1,4 @@
-"""Coming back to a stream (§3): attaching, resuming, clients that leave or are slow."""
+"""Attaching to a stream and resuming it (§3); clients that disconnect or are slow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.harness.service import STREAM, headers, running
 from tests.harness.tools import NoteTool, calling
 from tests.harness.waiting import eventually
 
-# --- §3: attaching and resuming ---------------------------------------------------------------------------------------
+# --- §3: attaching and resuming --------------------------------------------------------------------------------------
 
 
 async def test_get_attaches_to_the_callers_newest_run_and_never_starts_one(
@@ -39,7 +39,7 @@ async def test_get_attaches_to_the_callers_newest_run_and_never_starts_one(
     assert len(model.requests) == 2
 
 
-async def test_get_attaches_to_a_run_under_way(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_get_attaches_to_a_run_in_progress(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네.", hang_after=0))
     async with running(settings()) as aura, aura.stream("질문") as first:
         await first.until("thought")
@@ -51,7 +51,7 @@ async def test_get_attaches_to_a_run_under_way(settings: MakeSettings, model: Sc
             assert raw_frames(await second.rest()) == raw_frames(await first.rest())
 
 
-async def test_resume_after_every_event_gives_the_same_frames_and_asks_no_model(
+async def test_resuming_after_any_event_gives_the_same_frames_without_a_model_request(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     model.play(
@@ -62,35 +62,35 @@ async def test_resume_after_every_event_gives_the_same_frames_and_asks_no_model(
         _, frames = await read_stream(aura, "질문")
         check(frames)
         for position, frame in enumerate(frames[:-1]):
-            seen = headers(**{"Last-Event-ID": str(frame.id)})
-            _, rest = await read_stream(aura, "질문", headers=seen)
+            last_seen = headers(**{"Last-Event-ID": str(frame.id)})
+            _, rest = await read_stream(aura, "질문", headers=last_seen)
             assert raw_frames(rest) == raw_frames(frames[position + 1 :])
-            async with aura.client.stream("POST", STREAM, headers=seen) as response:  # no body at all
+            async with aura.client.stream("POST", STREAM, headers=last_seen) as response:  # no body at all
                 assert raw_frames(await StreamReader(response).rest()) == raw_frames(frames[position + 1 :])
         _, after_the_end = await read_stream(aura, "질문", headers=headers(**{"Last-Event-ID": str(frames[-1].id)}))
         assert types(after_the_end) == [DONE]
     assert len(model.requests) == 2
 
 
-async def test_resume_on_a_second_replica_while_the_run_goes_on(
+async def test_resuming_on_a_second_replica_while_the_run_continues(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     model.play(ScriptedTurn(text="가나다라마바사", hang_after=0))
     async with running(settings()) as one, running(settings()) as two, one.stream("질문") as stream:
         start = await stream.until("start")
-        seen = headers(**{"Last-Event-ID": str(start.id)})
-        async with two.stream("질문", headers=seen) as resumed:
+        last_seen = headers(**{"Last-Event-ID": str(start.id)})
+        async with two.stream("질문", headers=last_seen) as resumed:
             await resumed.until("thought")
             model.release()
-            there = await resumed.rest()
-        here = await stream.rest()
-    assert raw_frames(there) == raw_frames(here[1:])
+            resumed_frames = await resumed.rest()
+        frames = await stream.rest()
+    assert raw_frames(resumed_frames) == raw_frames(frames[1:])
     assert len(model.requests) == 1
 
 
-@pytest.mark.parametrize("made", ["{ms}000", "{ms}123", "{ms}000000", "not-a-number", "abc-{ms}", "1e3", "-5"])
-async def test_ids_the_gateway_made_find_the_newest_run_of_the_same_prompt(
-    settings: MakeSettings, model: ScriptedModelServer, made: str
+@pytest.mark.parametrize("inserted", ["{ms}000", "{ms}123", "{ms}000000", "not-a-number", "abc-{ms}", "1e3", "-5"])
+async def test_id_inserted_by_the_gateway_finds_the_newest_run_of_the_same_prompt(
+    settings: MakeSettings, model: ScriptedModelServer, inserted: str
 ) -> None:
     model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
     context = {"activeApp": "mail"}
@@ -98,17 +98,19 @@ async def test_ids_the_gateway_made_find_the_newest_run_of_the_same_prompt(
         _, wanted = await read_stream(aura, body={"prompt": "질문", "context": context})
         await read_stream(aura, "다른 질문")
         middle = wanted[3].id
-        seen = headers(**{"Last-Event-ID": made.format(ms=middle)})
-        _, resumed = await read_stream(aura, body={"prompt": "질문", "context": context}, headers=seen)
-        is_time = made.startswith("{ms}")
+        last_seen = headers(**{"Last-Event-ID": inserted.format(ms=middle)})
+        _, resumed = await read_stream(aura, body={"prompt": "질문", "context": context}, headers=last_seen)
+        is_time = inserted.startswith("{ms}")
         assert raw_frames(resumed) == raw_frames(wanted[4:] if is_time else wanted)
-        _, expired = await read_stream(aura, body={"prompt": "질문", "context": {"activeApp": "chat"}}, headers=seen)
+        _, expired = await read_stream(
+            aura, body={"prompt": "질문", "context": {"activeApp": "chat"}}, headers=last_seen
+        )
         assert types(expired) == ["error", "end", DONE]
         assert expired[0]["errorType"] == "ResumeExpired"
     assert len(model.requests) == 2
 
 
-async def test_resume_without_a_run_is_a_200_that_says_so(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_resuming_without_a_run_is_resume_expired(settings: MakeSettings, model: ScriptedModelServer) -> None:
     async with running(settings()) as aura:
         for last in ("1706156400123", "1706156400123000", "x"):
             stream, frames = await read_stream(aura, headers=headers(**{"Last-Event-ID": last}))
@@ -120,28 +122,28 @@ async def test_resume_without_a_run_is_a_200_that_says_so(settings: MakeSettings
     assert model.requests == []
 
 
-async def test_an_id_of_another_users_run_resumes_nothing(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_id_of_another_users_run_resumes_nothing(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="비밀"))
     async with running(settings()) as aura:
         _, frames = await read_stream(aura, "질문")
         for other in (headers("user2"), headers("user1", "tenant2"), headers("user2", role="admin")):
-            _, refused = await read_stream(aura, "질문", headers={**other, "Last-Event-ID": str(frames[2].id)})
-            assert refused[0]["errorType"] == "ResumeExpired"
+            _, rejected = await read_stream(aura, "질문", headers={**other, "Last-Event-ID": str(frames[2].id)})
+            assert rejected[0]["errorType"] == "ResumeExpired"
 
 
-async def test_another_users_session_is_forbidden(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_session_of_another_user_is_forbidden(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="비밀"))
     async with running(settings()) as aura:
         _, frames = await read_stream(aura, "질문")
         session = {"sessionId": frames[0]["sessionId"]}
         for other in (headers("user2"), headers("user1", "tenant2"), headers("user2", "tenant2", role="admin")):
             for method in ("GET", "POST"):
-                stream, refused = await read_stream(
+                stream, rejected = await read_stream(
                     aura, "질문", method=method, params=session, headers={**other, "Last-Event-ID": "5"}
                 )
                 assert stream.response.status_code == 403
-                assert refused[0]["errorCode"] == "E2001"
-                assert "비밀" not in str(raw_frames(refused))
+                assert rejected[0]["errorCode"] == "E2001"
+                assert "비밀" not in str(raw_frames(rejected))
 
 
 async def test_two_posts_are_two_runs(settings: MakeSettings, model: ScriptedModelServer) -> None:
@@ -162,10 +164,10 @@ async def test_an_idempotency_key_makes_the_second_post_attach_to_the_first(
         _, first = await read_stream(aura, headers=headers(**key))
         _, second = await read_stream(aura, headers=headers(**key))
         assert raw_frames(first) == raw_frames(second)
-        stream, refused = await read_stream(aura, "다른 질문", headers=headers(**key))
+        stream, rejected = await read_stream(aura, "다른 질문", headers=headers(**key))
         assert stream.response.status_code == 400
-        assert refused[0]["errorCode"] == "E4000"
-        assert "Idempotency-Key" in refused[0]["message"]
+        assert rejected[0]["errorCode"] == "E4000"
+        assert "Idempotency-Key" in rejected[0]["message"]
         _, of_another_user = await read_stream(aura, headers=headers("user2", **key))
         assert answer(of_another_user) == "둘"
 
@@ -181,10 +183,10 @@ async def test_posts_with_one_idempotency_key_at_the_same_time_are_one_run(
     assert len({tuple(raw_frames(frames)) for _, frames in streams}) == 1
 
 
-# --- clients that are not there, or slow ------------------------------------------------------------------------------
+# --- clients that disconnect or are slow ----------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_changes_nothing(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_disconnected_client_does_not_affect_the_run(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="끝까지 갑니다", hang_after=0))
     async with running(settings()) as aura:
         stream = await RawStream.post(aura, {"prompt": "질문"})
@@ -199,10 +201,10 @@ async def test_a_client_that_leaves_changes_nothing(settings: MakeSettings, mode
     assert first.decode() == frames[0].raw + "\n\n"
 
 
-async def test_a_client_who_asked_again_before_the_end_and_left_is_given_up(
+async def test_disconnect_after_a_pipelined_request_is_detected(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
-    """With his next request in hand the server reads no more, so that it does not hear him leave."""
+    """A server that has received the next request stops reading, so it does not notice the disconnect."""
     model.play(ScriptedTurn(text="끝까지 갑니다", hang_after=0))
     async with running(settings(aura_heartbeat_seconds=0.5)) as aura:
         stream = await RawStream.post(aura, {"prompt": "하나"})
@@ -218,10 +220,10 @@ async def test_a_client_who_asked_again_before_the_end_and_left_is_given_up(
         await model.wait_until_idle()
 
 
-async def test_a_slow_reader_gets_everything(
+async def test_slow_reader_receives_everything(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
-    """The run is over long before: the log holds what the client's window does not."""
+    """The run has ended long before; the log holds the events that do not fit into the client's TCP window."""
     text = LONG_TEXT * 4
     model.play(ScriptedTurn(text=text, chunk_chars=2000))
     async with running(settings()) as aura:
@@ -233,7 +235,7 @@ async def test_a_slow_reader_gets_everything(
     assert answer(frames) == text
 
 
-async def test_a_reader_that_does_not_read_stops_nobody(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_client_that_does_not_read_blocks_no_other(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text=LONG_TEXT * 40, chunk_chars=2000), ScriptedTurn(text="빨리"))
     async with running(settings()) as aura:
         stuck = await RawStream.post(aura, {"prompt": "길게"}, buffer=4096)

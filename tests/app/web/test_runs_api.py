@@ -1,4 +1,4 @@
-"""Runs as operators and clients see them, and threads: a prompt that sees the earlier turns."""
+"""Listing and reading runs, and threads: the model receives the earlier turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.harness.service import STREAM, Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
 
 
-async def _ask(aura: Aura, prompt: str, user: str = "user1", **body: Any) -> list[Frame]:
+async def _run(aura: Aura, prompt: str, user: str = "user1", **body: Any) -> list[Frame]:
     async with aura.stream(body={"prompt": prompt, **body}, headers=headers(user)) as stream:
         return await stream.rest()
 
@@ -25,15 +25,15 @@ async def _get(aura: Aura, path: str, as_: dict[str, str] | None = None, **param
     return response.json()["data"]
 
 
-async def test_callers_see_their_runs_and_approvers_the_tenants(
+async def test_callers_list_their_own_runs_and_approvers_those_of_the_tenant(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(*(ScriptedTurn(text=f"답 {n}") for n in range(4)))
     boss = headers("boss", role="approver")
     async with running(settings()) as aura:
         for prompt in ("첫째", "둘째", "셋째"):
-            await _ask(aura, prompt)
-        await _ask(aura, "남의 것", user="user2")
+            await _run(aura, prompt)
+        await _run(aura, "남의 것", user="user2")
         assert [run["promptHead"] for run in (await _get(aura, "/aura/runs"))["runs"]] == ["셋째", "둘째", "첫째"]
         assert len((await _get(aura, "/aura/runs", boss))["runs"]) == 4
         assert (await _get(aura, "/aura/runs", boss, scope="own"))["runs"] == []
@@ -44,84 +44,84 @@ async def test_callers_see_their_runs_and_approvers_the_tenants(
     assert "nextOffset" not in rest
 
 
-async def test_runs_are_filtered_by_state_and_bad_filters_are_named(
+async def test_runs_are_filtered_by_state_and_invalid_filters_are_named(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(ScriptedTurn(text="답"), calling(("send_note", {"to": "kim"})))
     async with running(settings(), tools=[risky()]) as aura:
-        await _ask(aura, "바로")
+        await _run(aura, "바로")
         async with aura.stream("메모") as stream:
             hitl = await stream.until("hitl")
             waiting = (await _get(aura, "/aura/runs", state="awaiting_approval"))["runs"]
             (pending,) = (await _get(aura, "/aura/hitl/pending"))["requests"]
             for path, name in (("?state=asleep", "state"), ("?limit=0", "limit"), ("?offset=x", "offset")):
-                refused = (await aura.client.get(f"/aura/runs{path}", headers=headers())).json()
-                assert (refused["errorCode"], name in refused["message"]) == ("E4000", True)
+                rejected = (await aura.client.get(f"/aura/runs{path}", headers=headers())).json()
+                assert (rejected["errorCode"], name in rejected["message"]) == ("E4000", True)
     assert [run["promptHead"] for run in waiting] == ["메모"]
     assert pending["requestId"] == waiting[0]["pendingApproval"]["requestId"] == hitl["requestId"]
     assert pending["context"] == {"to": "kim"}
     assert 290 < pending["secondsLeft"] <= 300
 
 
-async def test_one_run_shows_ledger_usage_and_answer(
+async def test_run_details_have_tool_calls_usage_and_answer(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(calling(("write_note", {"to": "kim", "text": "안녕"})), ScriptedTurn(text="썼습니다."))
     async with running(settings(), tools=[NoteTool()]) as aura:
-        frames = await _ask(aura, "메모를 써 줘")
+        frames = await _run(aura, "메모를 써 줘")
         run = await _get(aura, f"/aura/runs/{frames[0]['sessionId']}")
         other = await aura.client.get(f"/aura/runs/{frames[0]['sessionId']}", headers=headers("user2"))
-        gone = await aura.client.get("/aura/runs/no-such-run", headers=headers())
-    (line,) = run["ledger"]
-    assert (line["toolName"], line["status"], line["result"]) == ("write_note", "completed", {"written": "안녕"})
-    assert line["startedAt"] <= line["endedAt"]
+        missing = await aura.client.get("/aura/runs/no-such-run", headers=headers())
+    (call,) = run["ledger"]
+    assert (call["toolName"], call["status"], call["result"]) == ("write_note", "completed", {"written": "안녕"})
+    assert call["startedAt"] <= call["endedAt"]
     assert (run["state"], run["answer"], run["turn"]) == ("done", "썼습니다.", 2)
     assert run["usage"]["totalTokens"] > 0
     assert [step["dest"] for step in run["path"]] == ["tool", "planning", "content", "done"]
-    assert (other.status_code, gone.status_code) == (403, 404)
+    assert (other.status_code, missing.status_code) == (403, 404)
 
 
-async def test_thread_sees_its_earlier_turns_and_only_its_own(
+async def test_thread_contains_its_own_earlier_turns_only(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(*(ScriptedTurn(text=f"답 {n}") for n in range(1, 5)))
     async with running(settings()) as aura:
-        await _ask(aura, "내 이름은 김하나", thread_id="t-1")
-        await _ask(aura, "다른 이야기", thread_id="t-2")
-        await _ask(aura, "내 이름은?", thread_id="t-1")
-        await _ask(aura, "남의 실", user="user2", thread_id="t-1")
-    said = [[(m["role"], m["content"]) for m in request["messages"][1:]] for request in model.requests]
-    assert said[2] == [("user", "내 이름은 김하나"), ("assistant", "답 1"), ("user", "내 이름은?")]
-    assert said[3] == [("user", "남의 실")]
+        await _run(aura, "내 이름은 김하나", thread_id="t-1")
+        await _run(aura, "다른 이야기", thread_id="t-2")
+        await _run(aura, "내 이름은?", thread_id="t-1")
+        await _run(aura, "남의 실", user="user2", thread_id="t-1")
+    messages = [[(m["role"], m["content"]) for m in request["messages"][1:]] for request in model.requests]
+    assert messages[2] == [("user", "내 이름은 김하나"), ("assistant", "답 1"), ("user", "내 이름은?")]
+    assert messages[3] == [("user", "남의 실")]
 
 
-async def test_thread_history_is_bounded_by_whole_turns(
+async def test_thread_history_is_limited_to_complete_turns(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(*(ScriptedTurn(text="답 " * 100) for _ in range(3)))
     async with running(settings(aura_thread_tokens=200)) as aura:
         for n in range(3):
-            await _ask(aura, f"질문 {n}", thread_id="t-1")
+            await _run(aura, f"질문 {n}", thread_id="t-1")
     assert [m["content"] for m in model.requests[2]["messages"] if m["role"] == "user"] == ["질문 1", "질문 2"]
 
 
-async def test_a_repeated_request_attaches_to_its_run_though_that_waits_in_its_thread(
+async def test_repeated_request_attaches_to_its_run_that_waits_for_approval(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(calling(("send_note", {"to": "kim"})), ScriptedTurn(text="보냈습니다."))
-    sent, key = {"prompt": "메모", "thread_id": "t-1"}, {"Idempotency-Key": "k-1"}
+    body, key = {"prompt": "메모", "thread_id": "t-1"}, {"Idempotency-Key": "k-1"}
     async with running(settings(), tools=[risky()]) as aura:
-        async with aura.stream(body=sent, headers=headers(**key)) as stream:
+        async with aura.stream(body=body, headers=headers(**key)) as stream:
             hitl = await stream.until("hitl")
-            async with aura.stream(body=sent, headers=headers(**key)) as again:
+            async with aura.stream(body=body, headers=headers(**key)) as again:
                 assert (await again.until("hitl"))["requestId"] == hitl["requestId"]
-                other = await aura.client.post(STREAM, json=sent, headers=headers(**{"Idempotency-Key": "k-2"}))
+                other = await aura.client.post(STREAM, json=body, headers=headers(**{"Idempotency-Key": "k-2"}))
                 assert other.status_code == 409
                 await aura.decide("approve", hitl["requestId"])
                 assert answer(await again.rest()) == "보냈습니다."
 
 
-async def test_second_prompt_of_a_waiting_thread_gets_409_that_names_the_request(
+async def test_second_prompt_of_a_waiting_thread_is_a_409_with_the_request_id(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:
     model.play(calling(("send_note", {"to": "kim"})), ScriptedTurn(text="보냈습니다."), ScriptedTurn(text="네."))
@@ -129,11 +129,11 @@ async def test_second_prompt_of_a_waiting_thread_gets_409_that_names_the_request
         async with aura.stream(body={"prompt": "메모", "thread_id": "t-1"}) as stream:
             hitl = await stream.until("hitl")
             async with aura.stream(body={"prompt": "그리고", "thread_id": "t-1"}) as second:
-                refused = await second.rest()
+                rejected = await second.rest()
             await aura.decide("approve", hitl["requestId"])
             assert answer(await stream.rest()) == "보냈습니다."
-        assert (second.response.status_code, hitl["requestId"] in refused[0]["message"]) == (409, True)
-        assert answer(await _ask(aura, "그리고", thread_id="t-1")) == "네."
+        assert (second.response.status_code, hitl["requestId"] in rejected[0]["message"]) == (409, True)
+        assert answer(await _run(aura, "그리고", thread_id="t-1")) == "네."
     roles = [message["role"] for message in model.requests[-1]["messages"]]
     assert roles == ["system", "user", "assistant", "tool", "assistant", "user"]
     assert json.loads(model.requests[-1]["messages"][3]["content"]) == {"written": ""}

@@ -1,4 +1,4 @@
-"""What the service says of itself: complete, valid, and true of what it does."""
+"""The service's documents: they are complete and valid, and the service behaves as they say."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWN_METHODS = {"HEAD", "OPTIONS"}
 
 @pytest.fixture
 def app(settings: MakeSettings) -> Quart:
-    """With every route there can be."""
+    """An app with all optional routes."""
     return create_app(settings(aura_console=True), one_time_codes=OneTimeCodes(SystemClock(), lambda: ""))
 
 
@@ -39,21 +39,21 @@ def document(app: Quart) -> dict[str, Any]:
     return Conformity(app).document
 
 
-# --- OpenAPI ----------------------------------------------------------------------------------------------------------
+# --- OpenAPI --------------------------------------------------------------------------------------------------------
 
 
 def test_document_is_valid_openapi(app: Quart) -> None:
-    made = document(app)
-    validate(made)
-    for name, schema in made["components"]["schemas"].items():
+    openapi = document(app)
+    validate(openapi)
+    for name, schema in openapi["components"]["schemas"].items():
         Draft202012Validator.check_schema(schema), name
 
 
 def test_every_route_is_in_the_document_and_nothing_else(app: Quart) -> None:
-    """Where one is missing: `@operation(...)` under its `@routes.…` is all it takes."""
+    """To add one that is missing, write `@operation(...)` under its `@routes.…`."""
     rules = list(app.url_map.iter_rules())
-    bare = [rule.rule for rule in rules if operation_of(app.view_functions[rule.endpoint]) is None]
-    assert bare == [], "they have no @operation"
+    undescribed = [rule.rule for rule in rules if operation_of(app.view_functions[rule.endpoint]) is None]
+    assert undescribed == [], "these routes have no @operation"
     served = {
         (method, "/".join("{}" if part.startswith("<") else part for part in rule.rule.split("/")))
         for rule in rules
@@ -67,46 +67,56 @@ def test_every_route_is_in_the_document_and_nothing_else(app: Quart) -> None:
     assert described == served
 
 
-def test_every_error_of_the_service_has_a_place(app: Quart) -> None:
-    """Those that never leave the process are named here."""
-    inside = {"RunLost", "RunExists", "ModelError", "ToolError", "ConfigurationError", "MethodNotAllowed", "StreamLost"}
-    known = {(error.status, error.code): error.__name__ for error in _errors(AuraError) if error.__name__ not in inside}
-    told = {
+def test_every_error_of_the_service_is_documented(app: Quart) -> None:
+    """Except errors that never reach a client, and those that belong to no operation."""
+    internal = {
+        "RunLost",
+        "RunExists",
+        "ModelError",
+        "ToolError",
+        "ConfigurationError",
+        "MethodNotAllowed",
+        "EventLogLost",
+    }
+    known = {
+        (error.status, error.code): error.__name__ for error in _errors(AuraError) if error.__name__ not in internal
+    }
+    documented = {
         (int(status), code)
         for methods in document(app)["paths"].values()
         for described in methods.values()
-        for status, answer in described["responses"].items()
-        for code in answer["description"].replace(";", " ").split()
+        for status, response in described["responses"].items()
+        for code in response["description"].replace(";", " ").split()
         if code.startswith("E") and code[1:].isdigit()
     }
-    assert {key: name for key, name in known.items() if key not in told} == {}
+    assert {key: name for key, name in known.items() if key not in documented} == {}
 
 
 def _errors(error: type[AuraError]) -> list[type[AuraError]]:
-    """All that the app itself raises, however deep."""
+    """Return the error and all its subclasses."""
     return [error, *(inner for child in error.__subclasses__() for inner in _errors(child))]
 
 
-async def test_documents_are_served_and_asked_for_again_cost_nothing(settings: MakeSettings) -> None:
+async def test_documents_are_served_and_revalidated(settings: MakeSettings) -> None:
     async with running(settings(aura_event_shape="flat")) as aura:
-        made = (await aura.client.get("/openapi.json")).json()
+        openapi = (await aura.client.get("/openapi.json")).json()
         events = await aura.client.get("/aura/events.schema.json")
         again = await aura.client.get("/aura/events.schema.json", headers={"If-None-Match": events.headers["ETag"]})
         for name, type in (("js", "text/javascript"), ("d.ts", "text/plain"), ("ts", "text/plain")):
             client = await aura.client.get(f"/aura/client.{name}")
             assert client.headers["Content-Type"].startswith(type)
             assert "class AuraClient" in client.text
-    assert made["info"]["version"]
-    assert "/aura/test/stream" in made["paths"]
+    assert openapi["info"]["version"]
+    assert "/aura/test/stream" in openapi["paths"]
     assert events.json() == events_schema("flat")
     assert (again.status_code, again.content) == (304, b"")
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
+# --- events ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", ["both", "flat", "nested"])
-def test_schema_of_the_events_is_one_and_names_every_type(shape: Shape) -> None:
+def test_events_schema_describes_every_type(shape: Shape) -> None:
     schema = events_schema(shape)
     Draft202012Validator.check_schema(schema)
     assert list(schema["discriminator"]["mapping"]) == list(EVENT_TYPES)
@@ -114,10 +124,10 @@ def test_schema_of_the_events_is_one_and_names_every_type(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shape", ["both", "flat", "nested"])
-async def test_frames_of_real_runs_are_what_the_schema_says(
+async def test_frames_of_real_runs_match_the_schema(
     settings: MakeSettings, model: ScriptedModelServer, shape: Shape
 ) -> None:
-    """In the shape `both` the harness holds every whole stream of the suite to it."""
+    """For the shape `both`, the harness checks every complete stream of the test suite."""
     plan = {"steps": [{"id": "1", "title": "첫째", "status": "in_progress", "confidence": 0.5}]}
     model.play(
         calling(("update_plan", plan), ("send_note", {"to": "kim"}), reasoning="먼저"),
@@ -125,12 +135,12 @@ async def test_frames_of_real_runs_are_what_the_schema_says(
         calling(("send_note", {"to": "kim", "text": "가" * 3000})),
         ScriptedTurn(status=400),
     )
-    whole = Draft202012Validator(events_schema(shape))
+    validator = Draft202012Validator(events_schema(shape))
     seen: set[str] = set()
     async with running(settings(aura_event_shape=shape), tools=[risky()]) as aura:
         for verdict in ("approve", "reject", None):
             async for message in _messages(aura, verdict):
-                whole.validate(message)
+                validator.validate(message)
                 check_event(message, shape)
                 seen.add(message["type"])
     assert seen == set(EVENT_TYPES)
@@ -148,7 +158,7 @@ async def _messages(aura: Aura, verdict: str | None) -> Any:
                 await aura.decide(verdict, frame.data.get("data", frame.data)["requestId"])
 
 
-def test_schema_refuses_what_no_event_has() -> None:
+def test_schema_rejects_unknown_values_and_fields() -> None:
     good = {"type": "end", "version": "1.0", "timestamp": 1, "sessionId": "s", "message": "", "status": "failed"}
     validator = Draft202012Validator(events_schema("flat"))
     validator.validate(good)

@@ -1,4 +1,4 @@
-"""The stream (§2), as clients of both generations and the gateway see it; its limits and ends."""
+"""The event stream (§2) as clients of both generations and the gateway read it; limits and ends."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tests.harness.service import headers, running
 from tests.harness.stored import checkpoint
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 
-# --- §2 ---------------------------------------------------------------------------------------------------------------
+# --- §2 --------------------------------------------------------------------------------------------------------------
 
 
 async def test_headers_of_the_stream(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
         stream, frames = await read_stream(aura, headers=headers(**{"X-Correlation-ID": "trace-42"}))
-    answered = stream.response.headers
+    received = stream.response.headers
     assert stream.response.status_code == 200
-    assert answered["content-type"] == "text/event-stream"
-    assert answered["cache-control"] == "no-cache"
-    assert answered["x-accel-buffering"] == "no"
-    assert answered["connection"] == "keep-alive"
-    assert answered["x-session-id"] == frames[0]["sessionId"]
-    assert answered["x-correlation-id"] == "trace-42"
-    assert "content-encoding" not in answered
+    assert received["content-type"] == "text/event-stream"
+    assert received["cache-control"] == "no-cache"
+    assert received["x-accel-buffering"] == "no"
+    assert received["connection"] == "keep-alive"
+    assert received["x-session-id"] == frames[0]["sessionId"]
+    assert received["x-correlation-id"] == "trace-42"
+    assert "content-encoding" not in received
 
 
 async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
@@ -47,19 +47,17 @@ async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
     assert stream.headers["transfer-encoding"] == "chunked"
     for chunk in chunks:
         assert chunk.endswith(b"\n\n")
-        assert chunk.count(b"\n\n") == 1, "two frames in one write"
+        assert chunk.count(b"\n\n") == 1, "a write contains two frames"
         assert b"id:" in chunk
         assert len(chunk) <= 2048
-        chunk.decode()  # a character is never cut
+        chunk.decode()  # no character is split
     frames = [parse_frame(chunk.decode().removesuffix("\n\n")) for chunk in chunks]
     check(frames)
     assert answer(frames) == LONG_TEXT
     assert chunks[-1] == f"id: {frames[-1].id}\ndata: [DONE]\n\n".encode()
 
 
-async def test_a_frame_is_compact_json_on_one_line_in_the_contracts_order(
-    settings: MakeSettings, model: ScriptedModelServer
-) -> None:
+async def test_frame_is_compact_json_on_one_line(settings: MakeSettings, model: ScriptedModelServer) -> None:
     text = '줄\n바꿈 \u2028 😀 "따옴표" <b>'
     model.play(ScriptedTurn(text=[text]))
     async with running(settings()) as aura:
@@ -83,14 +81,14 @@ async def test_every_transition_has_its_timeline_step(settings: MakeSettings, mo
     model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
     async with running(settings(), tools=[NoteTool()]) as aura:
         _, frames = await read_stream(aura)
-    moves = [frame["metadata"] for frame in frames if frame.type == "timeline_step_update"]
-    assert [(move["from"], move["to"]) for move in moves] == [
+    transitions = [frame["metadata"] for frame in frames if frame.type == "timeline_step_update"]
+    assert [(transition["from"], transition["to"]) for transition in transitions] == [
         ("planning", "tool"),
         ("tool", "planning"),
         ("planning", "content"),
         ("content", "done"),
     ]
-    assert all(set(move) == {"from", "to", "trigger"} for move in moves)
+    assert all(set(transition) == {"from", "to", "trigger"} for transition in transitions)
 
 
 async def test_usage_is_summed_at_the_end(settings: MakeSettings, model: ScriptedModelServer) -> None:
@@ -101,9 +99,7 @@ async def test_usage_is_summed_at_the_end(settings: MakeSettings, model: Scripte
     assert frames[-2]["usage"] == {"promptTokens": 20, "completionTokens": 10, "totalTokens": 30}
 
 
-async def test_silence_is_filled_with_heartbeats_that_the_gateway_leaves_alone(
-    settings: MakeSettings, model: ScriptedModelServer
-) -> None:
+async def test_heartbeats_are_comments_with_an_id(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네.", hang_after=0))
     async with running(settings(aura_heartbeat_seconds=0.05)) as aura:
         stream = await RawStream.post(aura, {"prompt": "기다려요"})
@@ -117,7 +113,7 @@ async def test_silence_is_filled_with_heartbeats_that_the_gateway_leaves_alone(
 
 
 @pytest.mark.parametrize("shape", ["both", "flat", "nested"])
-async def test_shapes(settings: MakeSettings, model: ScriptedModelServer, shape: str) -> None:
+async def test_event_shapes(settings: MakeSettings, model: ScriptedModelServer, shape: str) -> None:
     model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
     async with running(settings(aura_event_shape=shape), tools=[NoteTool()]) as aura:
         _, frames = await read_stream(aura)
@@ -129,11 +125,11 @@ async def test_shapes(settings: MakeSettings, model: ScriptedModelServer, shape:
             assert set(frame.data) == {*common, "data"}
         else:
             assert set(frame.data) - common - {"data"} == set(frame["data"]) - common
-    own = [frame.data if shape == "flat" else frame["data"] for frame in frames[:-1]]
-    tool = next(fields for fields in own if fields.get("toolName"))
+    fields_of_all = [frame.data if shape == "flat" else frame["data"] for frame in frames[:-1]]
+    tool = next(fields for fields in fields_of_all if fields.get("toolName"))
     assert tool["tool"] == tool["toolName"] == "write_note"
     assert tool["toolArgs"] == tool["params"] == tool["parameters"]
-    assert "".join(fields["content"] for fields in own if "chunk" in fields) == "끝"
+    assert "".join(fields["content"] for fields in fields_of_all if "chunk" in fields) == "끝"
 
 
 async def test_traceparent_becomes_the_trace_id(settings: MakeSettings, model: ScriptedModelServer) -> None:
@@ -144,7 +140,7 @@ async def test_traceparent_becomes_the_trace_id(settings: MakeSettings, model: S
     assert stream.response.headers["x-correlation-id"] == trace
 
 
-async def test_what_came_with_the_request_is_kept_on_the_run(
+async def test_context_and_headers_of_the_request_are_stored_with_the_run(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     model.play(ScriptedTurn(text="네."))
@@ -163,9 +159,7 @@ async def test_what_came_with_the_request_is_kept_on_the_run(
     assert request["agent_id"] == request["thread_id"] == frames[0]["threadId"] == "agent-9"
 
 
-async def test_the_screens_context_reaches_the_model_in_the_contracts_words(
-    settings: MakeSettings, model: ScriptedModelServer
-) -> None:
+async def test_screen_context_is_in_the_system_prompt(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네."))
     context = {
         "activeApp": "mail",
@@ -192,7 +186,7 @@ async def test_the_screens_context_reaches_the_model_in_the_contracts_words(
     assert user == {"role": "user", "content": "선택한 항목은?"}
 
 
-async def test_without_a_key_the_stream_starts_and_ends_well(
+async def test_without_an_api_key_the_stream_ends_with_an_error(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     async with running(settings(openai_api_key=None)) as aura:
@@ -206,10 +200,10 @@ async def test_without_a_key_the_stream_starts_and_ends_well(
     assert model.requests == []
 
 
-# --- limits and ends --------------------------------------------------------------------------------------------------
+# --- limits and ends ------------------------------------------------------------------------------------------------
 
 
-async def test_runs_of_one_user_are_limited_where_set(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_runs_of_one_user_are_limited_by_the_setting(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="하나", hang_after=0), ScriptedTurn(text="둘", hang_after=0), ScriptedTurn(text="셋"))
     async with running(settings(aura_max_runs_per_user=1)) as aura, aura.stream("질문") as first:
         await first.until("thought")
@@ -227,7 +221,7 @@ async def test_runs_of_one_user_are_limited_where_set(settings: MakeSettings, mo
         assert answer(third) == "셋"
 
 
-async def test_a_full_process_sends_new_runs_elsewhere(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_full_process_rejects_runs_with_retry_after(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="하나", hang_after=0))
     async with running(settings(aura_max_runs=1)) as aura, aura.stream("질문") as first:
         await first.until("thought")
@@ -239,10 +233,10 @@ async def test_a_full_process_sends_new_runs_elsewhere(settings: MakeSettings, m
         await first.rest()
 
 
-async def test_a_replica_that_leaves_says_come_back_and_another_goes_on(
+async def test_replica_that_shuts_down_sends_a_reconnect_notice_and_another_continues_the_run(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
-    """Only a drain closes a stream without `[DONE]` (§2.3); the client loses and repeats nothing."""
+    """Only a shutdown closes a stream without `[DONE]` (§2.3); no event is lost or repeated."""
     released = asyncio.Event()
 
     async def work(_: NoteArguments) -> str:
@@ -257,20 +251,20 @@ async def test_a_replica_that_leaves_says_come_back_and_another_goes_on(
             chunks = [await stream.chunk()]
             while b"tool_execution" not in chunks[-1]:
                 chunks.append(await stream.chunk())
-            leaving = asyncio.create_task(one.service.drain())
+            draining = asyncio.create_task(one.service.drain())
             chunks += await stream.rest()
-            await leaving
+            await draining
         assert chunks[-1] == b": shutting down id:\nretry: 1000\n\n"
         released.set()
-        seen = [parse_frame(chunk.decode()[:-2]) for chunk in chunks[:-1]]
-        _, rest = await read_stream(two, "질문", headers=headers(**{"Last-Event-ID": str(seen[-1].id)}))
-        _, all_of_it = await read_stream(two, method="GET")
-    assert raw_frames([*seen, *rest]) == raw_frames(all_of_it)
-    check(all_of_it)
-    assert all_of_it[-2]["status"] == "completed"
+        before = [parse_frame(chunk.decode()[:-2]) for chunk in chunks[:-1]]
+        _, rest = await read_stream(two, "질문", headers=headers(**{"Last-Event-ID": str(before[-1].id)}))
+        _, complete = await read_stream(two, method="GET")
+    assert raw_frames([*before, *rest]) == raw_frames(complete)
+    check(complete)
+    assert complete[-2]["status"] == "completed"
 
 
-async def test_a_draining_replica_is_not_ready_and_takes_no_runs(
+async def test_draining_replica_is_not_ready_and_rejects_runs(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     async with running(settings()) as aura:
@@ -284,7 +278,7 @@ async def test_a_draining_replica_is_not_ready_and_takes_no_runs(
     assert model.requests == []
 
 
-async def test_a_run_whose_data_is_gone_ends_its_stream_with_a_reason(
+async def test_stream_of_a_run_whose_data_is_gone_ends_with_an_error(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     model.play(calling(("send_note", {"to": "김"})))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.client.frames import Received
+from app.client.frames import ReceivedEvent
 from app.dev.ask.view import json_line, strip_control_characters
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
@@ -250,7 +250,7 @@ def request_of(command: Command) -> str:
         (("안녕", "--context", "[1]", *ME), "a JSON object is required"),
         (("안녕", "--context", "{", *ME), "it is not JSON"),
         (("안녕", "--context", "@/no/such", *ME), "No such file"),
-        (("안녕", *ME), "nobody answers at http://127.0.0.1:9"),
+        (("안녕", *ME), "cannot connect to http://127.0.0.1:9"),
     ],
 )
 async def test_invalid_usage_is_reported_in_one_line(
@@ -272,11 +272,11 @@ async def test_second_decision_returns_the_first(mailing: Settings, model: Scrip
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura, client(aura.url) as asks:
         async for item in asks.run("메일을 보내주세요").items():
-            if isinstance(item, Received) and isinstance(item.event, Hitl):
+            if isinstance(item, ReceivedEvent) and isinstance(item.event, Hitl):
                 first = await asks.approve(item.event.request_id)
                 second = await asks.reject(item.event.request_id, "늦음")
-    assert (first.status, first.here) == ("approved", True)
-    assert (second.status, second.here) == ("approved", False)
+    assert (first.status, first.accepted) == ("approved", True)
+    assert (second.status, second.accepted) == ("approved", False)
 
 
 def test_control_characters_are_removed() -> None:

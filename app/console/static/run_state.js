@@ -1,4 +1,4 @@
-/** Events of a run → what is shown of it. Pure: knows no page, no clock, no network. */
+/** Reduces the events of a run to the state that is shown. Pure functions, without page, clock or network. */
 
 const VERDICTS = {
   approve: "approved",
@@ -10,8 +10,8 @@ const VERDICTS = {
 };
 export const FINAL_STATES = new Set(["done", "failed", "rejected", "timed_out", "cancelled"]);
 
-/** A run of which nothing has come yet; `known` is what the page knows of it. Times are milliseconds. */
-export function freshRun(known = {}) {
+/** A run without events; `known` are fields that are known already. Times are in milliseconds. */
+export function emptyRun(known = {}) {
   return {
     sessionId: null,
     threadId: null,
@@ -30,8 +30,8 @@ export function freshRun(known = {}) {
   };
 }
 
-/** The run after one more event. `id` is the event's: milliseconds (§3). Parts that did not change stay the same objects. */
-export function reduced(run, event, id) {
+/** The run after one more event, whose `id` is a time in milliseconds (§3). Unchanged parts are the same objects. */
+export function applyEvent(run, event, id) {
   const at = id ?? event.timestamp * 1000;
   const next = { ...run, startedAt: run.startedAt ?? at };
   switch (event.type) {
@@ -44,7 +44,7 @@ export function reduced(run, event, id) {
     case "plan_step_update":
       return { ...next, plan: withStep(run.plan, { ...planStep(event), progress: event.progress }) };
     case "timeline_step_update":
-      return passed(next, event, at);
+      return withTransition(next, event, at);
     case "tool_execution":
       return withEntry(next, toolEntry(run, event, at));
     case "hitl":
@@ -60,41 +60,41 @@ export function reduced(run, event, id) {
   }
 }
 
-/** The request that waits for a person, if one does. */
+/** The open approval request, or null. */
 export function openApproval(run) {
   return run.end ? null : (run.entries.findLast((entry) => entry.kind === "approval" && entry.verdict === null) ?? null);
 }
 
-export const isOver = (run) => run.end !== null || FINAL_STATES.has(run.state);
+export const isEnded = (run) => run.end !== null || FINAL_STATES.has(run.state);
 
-/** What went with the n-th passage: the tools and requests that came right after it. */
-export function doneAfter(run, number) {
+/** The tool calls and requests that followed the n-th transition. */
+export function entriesAfter(run, number) {
   return run.entries.filter((entry) => entry.step === number);
 }
 
-function passed(run, event, at) {
+function withTransition(run, event, at) {
   const { from, to, trigger } = event.metadata;
   const path = [...run.path, { number: run.path.length + 1, from, to, trigger, at }];
   const verdict = from === "awaiting_approval" ? VERDICTS[trigger] : undefined;
-  const entries = verdict === undefined ? run.entries : run.entries.map((entry) => decided(entry, verdict, at));
+  const entries = verdict === undefined ? run.entries : run.entries.map((entry) => withVerdict(entry, verdict, at));
   return { ...run, state: to, path, entries };
 }
 
-function decided(entry, verdict, at) {
+function withVerdict(entry, verdict, at) {
   return entry.kind === "approval" && entry.verdict === null ? { ...entry, verdict, decidedAt: at } : entry;
 }
 
 function toolEntry(run, event, at) {
   const key = `tool-${event.toolCallId}`;
   const known = run.entries.find((entry) => entry.key === key);
-  const isOver = event.status !== "pending" && event.status !== "executing";
+  const hasOutcome = event.status !== "pending" && event.status !== "executing";
   return {
     kind: "tool",
     key,
     at: known?.at ?? at,
     step: known?.step ?? run.path.length,
     startedAt: event.status === "executing" ? at : (known?.startedAt ?? null),
-    endedAt: isOver ? at : null,
+    endedAt: hasOutcome ? at : null,
     callId: event.toolCallId,
     name: event.toolName,
     args: event.toolArgs,
@@ -102,7 +102,7 @@ function toolEntry(run, event, at) {
     result: event.result ?? null,
     error: event.error ?? null,
     needsApproval: event.requiresApproval,
-    isShortened: event.truncated ?? false,
+    isTruncated: event.truncated ?? false,
   };
 }
 
@@ -118,7 +118,7 @@ function approvalEntry(event, step, at) {
     message: event.message,
     args: event.context,
     expiresAt: event.expiresAt * 1000,
-    seconds: event.timeoutSeconds,
+    timeoutSeconds: event.timeoutSeconds,
     outcomeUnknown: event.outcomeUnknown ?? false,
     confidence: event.confidenceSource && event.confidenceSource !== "none" ? event.confidence : null,
     verdict: null,

@@ -1,0 +1,328 @@
+// The types of events and responses, generated from the service's own by `.ci/clients`.
+
+/** The fields that all events have. */
+export interface EventBase {
+  version: "1.0";
+  timestamp: number;
+  sessionId: string;
+}
+export interface StartEvent extends EventBase {
+  type: "start";
+  message: string;
+  sessionId: string;
+  threadId: string;
+  state: string;
+}
+export interface ThoughtEvent extends EventBase {
+  type: "thought";
+  thoughtType: "analysis" | "planning" | "reasoning" | "decision" | "reflection";
+  content: string;
+  sources: unknown[];
+}
+export interface PlanStepDeclaredEvent extends EventBase {
+  type: "plan_step";
+  stepId: string;
+  title: string;
+  description: string;
+  status: "pending" | "in_progress" | "completed" | "failed" | "skipped";
+  confidence: number;
+  confidenceSource: "logprobs" | "model" | "none";
+  order: number;
+}
+export interface PlanStepUpdatedEvent extends EventBase {
+  type: "plan_step_update";
+  stepId: string;
+  status: "pending" | "in_progress" | "completed" | "failed" | "skipped";
+  progress: number;
+  description?: string;
+  confidence?: number;
+  confidenceSource?: "logprobs" | "model" | "none";
+}
+/** One transition of the machine; `metadata` is `{from, to, trigger}`. */
+export interface TimelineStepUpdatedEvent extends EventBase {
+  type: "timeline_step_update";
+  stepId: string;
+  title: string;
+  status: "pending" | "in_progress" | "completed" | "failed" | "skipped";
+  progress: number;
+  metadata: Record<string, string>;
+}
+/** `truncated` is there where arguments or result were shortened to fit a frame; the run's record has them whole. */
+export interface ToolExecutionEvent extends EventBase {
+  type: "tool_execution";
+  toolName: string;
+  toolArgs: Record<string, unknown>;
+  status: "pending" | "executing" | "completed" | "failed" | "rejected";
+  result: unknown;
+  error: string | null;
+  requiresApproval: boolean;
+  toolCallId: string;
+  truncated?: boolean;
+}
+/** A person is asked. The arguments are never shortened: what is shown is what would run. */
+export interface HitlEvent extends EventBase {
+  type: "hitl";
+  requestId: string;
+  sessionId: string;
+  actionType: string;
+  message: string;
+  context: Record<string, unknown>;
+  requiresApproval: true;
+  confidence?: number;
+  confidenceSource?: "logprobs" | "model" | "none";
+  stepId?: string;
+  expiresAt: number;
+  timeoutSeconds: number;
+  outcomeUnknown?: boolean;
+}
+/** A piece of the answer; `chunk` is true while more follow. Clients append. */
+export interface ContentEvent extends EventBase {
+  type: "content";
+  content: string;
+  format: "markdown";
+  chunk: boolean;
+}
+export interface ErrorRaisedEvent extends EventBase {
+  type: "error";
+  message: string;
+  errorType: "ValidationError" | "AuthenticationError" | "PermissionError" | "LLMNotConfigured" | "ModelError" | "ModelTimeout" | "ToolError" | "TimeoutError" | "RejectionError" | "ResumeExpired" | "LimitExceeded" | "StorageUnavailable" | "Cancelled" | "InternalError";
+  errorCode: string;
+  retryable: boolean;
+}
+export interface EndEvent extends EventBase {
+  type: "end";
+  message: string;
+  status: "completed" | "rejected" | "timed_out" | "cancelled" | "failed";
+  usage?: Record<string, number>;
+}
+/** Any event; `type` says which. */
+export type AuraEvent =
+  | StartEvent
+  | ThoughtEvent
+  | PlanStepDeclaredEvent
+  | PlanStepUpdatedEvent
+  | TimelineStepUpdatedEvent
+  | ToolExecutionEvent
+  | HitlEvent
+  | ContentEvent
+  | ErrorRaisedEvent
+  | EndEvent;
+/** @internal The event types that this client knows. */
+export const EVENT_TYPES: ReadonlySet<string> = new Set(["start", "thought", "plan_step", "plan_step_update", "timeline_step_update", "tool_execution", "hitl", "content", "error", "end"]);
+/** The tool ledger's entries: intent → started → outcome, each committed before the next. */
+export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
+/** How sure the model is, 0–1, and who says so; never invented (§2.2). */
+export interface Confidence {
+  value: number;
+  source: "logprobs" | "model" | "none";
+}
+/** The status of an approval request after a decision. */
+export interface DecisionResult {
+  requestId: string;
+  sessionId: string;
+  status: RequestStatus;
+  reason?: string;
+}
+/** Why a run that did not complete ended. */
+export interface Ending {
+  error_type: string;
+  error_code: string;
+  message: string;
+}
+/** A person's yes to one call with exactly these arguments (`arguments_digest`), used at most once. */
+export interface Grant {
+  request_id: string;
+  arguments_digest: string;
+  decided_by?: string | null;
+  decided_at: number;
+  edited: boolean;
+}
+/** The policy a run started with; it keeps it on whichever node it goes on. */
+export interface Limits {
+  turns: number;
+  model_attempts: number;
+  run_seconds: number;
+  approval_seconds: number;
+  on_reject: "stop" | "replan";
+}
+/** The approval request that a run waits for. `context` holds the arguments of the tool call. */
+export interface PendingApproval {
+  requestId: string;
+  actionType: string;
+  message: string;
+  context: Record<string, unknown>;
+  expiresAt: number;
+  secondsLeft: number;
+  outcomeUnknown: boolean;
+  queued: number;
+}
+/** An open approval request, with the session id of the run that waits for it. */
+export interface PendingRequest {
+  requestId: string;
+  actionType: string;
+  message: string;
+  context: Record<string, unknown>;
+  expiresAt: number;
+  secondsLeft: number;
+  outcomeUnknown: boolean;
+  queued: number;
+  sessionId: string;
+}
+/** One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call. */
+export interface PlanStep {
+  id: string;
+  title: string;
+  description: string;
+  status: "pending" | "in_progress" | "completed" | "failed" | "skipped";
+  confidence: Confidence;
+  order: number;
+  started_at?: number | null;
+  ended_at?: number | null;
+}
+/** Open approval requests. `nextOffset` is the offset of the next page; it is absent on the last page. */
+export interface RequestPage {
+  requests: PendingRequest[];
+  nextOffset?: number;
+}
+/** The status of an approval request, as `hitl:request:{requestId}` spells it. */
+export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. */
+export interface RunDetails {
+  sessionId: string;
+  threadId: string;
+  userId: string;
+  traceId: string;
+  state: State;
+  createdAt: number;
+  updatedAt: number;
+  ageSeconds: number;
+  promptHead: string;
+  agentId?: string;
+  pendingApproval?: PendingApproval;
+  taskId: string | null;
+  schemaVersion: number;
+  prompt: string;
+  context: Record<string, unknown>;
+  turn: number;
+  plan: PlanStep[];
+  ledger: ToolCallRecord[];
+  path: TransitionRecord[];
+  answer: string | null;
+  usage: TokenUsage;
+  limits: Limits;
+  ending: Ending | null;
+  cancelledBy: string | null;
+  runDeadlineAt: number;
+}
+/** Runs, newest first. `nextOffset` is the offset of the next page; it is absent on the last page. */
+export interface RunPage {
+  runs: RunSummary[];
+  nextOffset?: number;
+}
+/** A run as it is listed. `promptHead` is the beginning of its prompt. */
+export interface RunSummary {
+  sessionId: string;
+  threadId: string;
+  userId: string;
+  traceId: string;
+  state: State;
+  createdAt: number;
+  updatedAt: number;
+  ageSeconds: number;
+  promptHead: string;
+  agentId?: string;
+  pendingApproval?: PendingApproval;
+}
+/** The name, version, model and states of the service. */
+export interface ServiceInfo {
+  name: string;
+  version: string;
+  model: string;
+  states: State[];
+}
+/** Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made. `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's. */
+export interface Span {
+  kind: "state" | "model" | "tool" | "wait";
+  name: string;
+  startedAt: number;
+  durationSeconds: number;
+  isOpen: boolean;
+  source?: State | null;
+  trigger?: string | null;
+  turn?: number | null;
+  attempt?: number | null;
+  toolCallId?: string | null;
+  outcome?: string | null;
+  tokens?: Tokens | null;
+  decision?: SpanDecision | null;
+}
+/** What came of a wait for a person. */
+export interface SpanDecision {
+  requestId: string;
+  verdict?: string | null;
+  decidedBy?: string | null;
+  decidedAt?: number | null;
+  reason?: string | null;
+  edited: boolean;
+}
+/** The state of a run. */
+export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
+/** An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds. */
+export interface StoredApprovalRequest {
+  requestId: string;
+  sessionId: string;
+  userId: string;
+  tenantId: string;
+  actionType: string;
+  context: Record<string, unknown>;
+  status: string;
+  createdAt: number;
+  expiresAt?: number;
+}
+/** A run's spans by their start. `waited_seconds` is what people took, of `duration_seconds` in all. */
+export interface Timeline {
+  sessionId: string;
+  state: State;
+  startedAt: number;
+  durationSeconds: number;
+  waitedSeconds: number;
+  isOpen: boolean;
+  tokens: Tokens;
+  spans: Span[];
+}
+/** The tokens of a run, as the model reported them. */
+export interface TokenUsage {
+  promptTokens: number;
+  completionTokens: number;
+  totalTokens: number;
+}
+export interface Tokens {
+  promptTokens: number;
+  completionTokens: number;
+  totalTokens: number;
+}
+/** One tool call of a run, with its status, its result or error, and the decision on it. */
+export interface ToolCallRecord {
+  toolCallId: string;
+  toolName: string;
+  toolArgs: Record<string, unknown>;
+  turn: number;
+  status: CallStatus;
+  requiresApproval: boolean;
+  idempotent: boolean;
+  outcomeUnknown: boolean;
+  result: unknown;
+  error: string | null;
+  startedAt: number | null;
+  endedAt: number | null;
+  decision: Grant | null;
+}
+/** A transition that was taken, with its time. */
+export interface TransitionRecord {
+  trigger: Trigger;
+  source: State;
+  dest: State;
+  at: number;
+}
+/** The cause of a transition. */
+export type Trigger = "request_tools" | "answer" | "finish" | "ask_approval" | "report_results" | "approve" | "decline" | "reject" | "expire" | "fail" | "cancel";
