@@ -44,7 +44,6 @@ from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
 from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
-from app.web.requests import IncomingRequest
 from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
@@ -178,7 +177,6 @@ def create_app(
     responses = ResponseBuilder(clock, settings.aura_event_shape)
 
     app = Quart("app", static_folder=None)
-    app.request_class = IncomingRequest
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
     app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(admission, responses))  # type: ignore[assignment]
     streams = EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds)

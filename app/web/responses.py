@@ -136,7 +136,7 @@ class ResponseBuilder:
 
     async def _finish(self, response: Response) -> Response:
         if response.status_code >= 400:
-            await cast("IncomingRequest", request).body.read_away(REST_SECONDS)
+            await cast("IncomingRequest", request).body.discard_rest(REST_SECONDS)
         if request.method == "OPTIONS" and response.status_code == 200:  # what is allowed stands in `Allow`
             response.status_code = 204
             response.headers.pop("Content-Type", None)

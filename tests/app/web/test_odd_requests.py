@@ -14,7 +14,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from app.web.auth import issue_token
-from app.web.requests import PatientBody
+from app.web.requests import RequestBody
 from tests.harness.service import SECRET, STREAM, Aura, headers, running
 
 MakeSettings = Callable[..., Settings]
@@ -133,7 +133,7 @@ async def test_a_body_too_large_is_heard_out_so_that_the_answer_is_heard_too(
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for_any_longer() -> None:
-    body = PatientBody(expected_content_length=1000, max_content_length=10)
-    await body.read_away(0.001)
+    body = RequestBody(expected_content_length=1000, max_content_length=10)
+    await body.discard_rest(0.001)
     body.set_complete()
-    await body.read_away(30)
+    await body.discard_rest(30)
