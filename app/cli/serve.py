@@ -16,13 +16,15 @@ def serve(bind: str | None, workers: int) -> None:
     """Run the service. Settings come from the environment (see README)."""
     from app import logs
     from app.server import process as server
+    from app.server.config import load_config
+    from app.server.supervisor import supervise
     from app.settings import Settings
 
     settings = Settings.from_environment()
     logs.configure(settings.aura_log_level, settings.aura_log_format, settings.secrets)
-    config = server.load_config(bind)
+    config = load_config(bind)
     if workers > 1:
-        sys.exit(server.supervise(workers, config))
+        sys.exit(supervise(workers, config))
     server.run(lambda: server.serve(settings, config))
 
 

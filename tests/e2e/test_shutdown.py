@@ -46,7 +46,7 @@ async def test_streams_move_to_the_other_node(
         async with two_runs(first, model) as runs:
             model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
             first.terminate()
-            await eventually(lambda: first.logged("server.stopping"))
+            await eventually(lambda: first.logged("server.stop_requested"))
             assert (await first.client.get("/ready")).status_code == 503
             assert (await first.client.get("/health")).status_code == 200
             async with first.stream("새로") as stream:
@@ -95,7 +95,7 @@ async def test_a_tool_under_way_may_finish(nodes: Nodes, model: ScriptedModelSer
             await first.decide("approve", hitl["requestId"])
             await smtp.received(1)
             first.terminate()
-            await eventually(lambda: first.logged("server.stopping"))
+            await eventually(lambda: first.logged("server.stop_requested"))
             smtp.go_on.set()
             await sent_away(client, stream)
         await client.read(second)

@@ -25,6 +25,7 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.smtp import SmtpSink
 from app.errors import ConfigurationError
 from app.server import process as server
+from app.server.config import load_config
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -87,7 +88,7 @@ class Stage:
     async def serving(self, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[str]:
         """The service on that socket until the block is left; its address. `stop` is set when it ends by itself."""
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        config = server.load_config(f"fd://{listener.detach()}")
+        config = load_config(f"fd://{listener.detach()}")
         config.loglevel = "WARNING"
         started = asyncio.Event()
         service = asyncio.create_task(
