@@ -48,7 +48,6 @@ from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
 from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
-from app.web.requests import IncomingRequest
 from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
@@ -154,7 +153,6 @@ def create_app(
     service = _build_service(settings, clock, tools)
     responses = ResponseBuilder(clock, settings.aura_event_shape)
     app = Quart("app", static_folder=None)
-    app.request_class = IncomingRequest
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
     app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(service.admission, responses))  # type: ignore[assignment]
     _register_routes(app, service, settings, clock, responses, one_time_codes)

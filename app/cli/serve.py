@@ -18,11 +18,13 @@ def serve(bind: str | None, workers: int) -> None:
     """Run the service. Its settings come from the environment (see README)."""
     from app import logs
     from app.server import process
+    from app.server.config import load_config
+    from app.server.supervisor import supervise
     from app.settings import Settings
 
     settings = Settings.from_environment()
     logs.configure(settings.aura_log_level, settings.aura_log_format, settings.secrets)
-    config = process.load_config(bind)
+    config = load_config(bind)
     if workers > 1:
-        sys.exit(process.supervise(workers, config))
+        sys.exit(supervise(workers, config))
     process.run(lambda: process.serve(settings, config))

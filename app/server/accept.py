@@ -1,7 +1,7 @@
-"""The listening socket on uvloop, which takes one new connection at each turn of its loop and not more.
+"""A uvloop event loop whose listening sockets accept many connections per iteration.
 
-A busy loop has few turns: who is new would wait in the kernel, where nobody knows how many they are, and nobody can
-refuse them. Asyncio's own loop needs none of this.
+uvloop accepts one connection per iteration of the loop. A busy loop has few iterations a second, so new clients would
+wait in the kernel's backlog, where they are neither counted nor rejected. Asyncio's own loop accepts many at once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any, cast
 
 import uvloop
 
-_A_TURN = 128
-"""Connections that are taken at once; those that are there already must have their turn, too."""
+_MAX_ACCEPTED_PER_ITERATION = 128
+"""A limit, so that the connections that are open already have their turn."""
 _PAUSE_SECONDS = 0.1
-"""When no descriptor is left for a connection."""
+"""The pause before the next attempt where no file descriptor is left for a connection."""
 
 _Factory = Callable[[], asyncio.BaseProtocol]
 
 
-class Loop(uvloop.Loop):
-    """Uvloop's, but for servers on a socket that is bound already and does not encrypt."""
+class UvloopEventLoop(uvloop.Loop):
+    """Differs from uvloop's only for servers without TLS on a socket that is bound already."""
 
-    async def create_server(  # type: ignore[override]  # which has one overload for each way to say an address
+    async def create_server(  # type: ignore[override]  # which has an overload for each form of an address
         self, protocol_factory: _Factory, *address: Any, **options: Any
     ) -> asyncio.AbstractServer:
         listening = options.get("sock")
@@ -35,9 +35,9 @@ class Loop(uvloop.Loop):
 
 
 class _Listener:
-    """What hypercorn needs of a server. Open from the beginning."""
+    """The part of `asyncio.AbstractServer` that Hypercorn uses. It accepts connections from the beginning."""
 
-    def __init__(self, loop: Loop, protocol_factory: _Factory, listening: socket.socket) -> None:
+    def __init__(self, loop: UvloopEventLoop, protocol_factory: _Factory, listening: socket.socket) -> None:
         self._loop = loop
         self._protocol_factory = protocol_factory
         self._listening = listening
@@ -49,7 +49,7 @@ class _Listener:
             self._loop.add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_A_TURN):
+        for _ in range(_MAX_ACCEPTED_PER_ITERATION):
             try:
                 accepted, _address = self._listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -61,12 +61,12 @@ class _Listener:
             accepted.setblocking(False)
             connecting = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol_factory, accepted))
             self._connecting.add(connecting)
-            connecting.add_done_callback(self._connected)
+            connecting.add_done_callback(self._on_connected)
 
-    def _connected(self, connecting: asyncio.Task[Any]) -> None:
+    def _on_connected(self, connecting: asyncio.Task[Any]) -> None:
         self._connecting.discard(connecting)
         if not connecting.cancelled():
-            connecting.exception()  # who came may have left
+            connecting.exception()  # retrieved, so that asyncio logs nothing: the client may have disconnected already
 
     def close(self) -> None:
         if self._listening.fileno() >= 0:
@@ -74,4 +74,4 @@ class _Listener:
             self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for: what was accepted is not the listener's."""
+        """Return at once: open connections are closed by Hypercorn, not by the listener."""

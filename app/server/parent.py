@@ -1,4 +1,4 @@
-"""How a child process ends with the one that started it, however that ends."""
+"""Ending a child process together with its parent, however the parent ends."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from collections.abc import Callable
 _PR_SET_PDEATHSIG = 1
 
 
-def exit_with_parent(how: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
-    """A `preexec_fn`: on Linux the kernel signals the child when its parent dies, even by SIGKILL. Elsewhere None.
+def exit_with_parent(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
+    """Return a `preexec_fn` with which Linux sends `death_signal` to the child when its parent dies, even by SIGKILL.
 
-    The parent is the *thread* that starts the child: start it from one that stays.
+    Returns None on other systems. For the kernel the *thread* that starts the child is its parent, so start the child
+    from a thread that lives as long as the process.
     """
     if sys.platform != "linux":
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()
 
-    def ask_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, how)
-        if os.getppid() != parent:  # it died before the request
+    def set_death_signal() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, death_signal)
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
-    return ask_kernel
+    return set_death_signal

@@ -1,5 +1,9 @@
-"""One HTTP exchange, as Quart has it, but for streams: an open one keeps nothing of its request, and no task but the
-one that hears the client leave. Thousands of them may wait for a person."""
+"""One HTTP exchange over ASGI, in place of Quart's own `ASGIHTTPConnection`.
+
+Thousands of streams may be open and wait for a decision, so an open stream keeps neither its request nor a task besides
+the one that waits for the client's disconnect. Only public names of Quart are used: its own class changes from version
+to version.
+"""
 
 from __future__ import annotations
 
@@ -11,108 +15,146 @@ from typing import TYPE_CHECKING, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent, HTTPScope
 from quart import Quart, Response
-from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.web.requests import IncomingRequest, RequestBody
 from app.web.responses import REST_SECONDS, PreparedResponse
 from app.web.sse import CLIENT_WRITER, ClientWriter, EventStream
 
 if TYPE_CHECKING:
     from quart.typing import ResponseTypes
 
-_LAST: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
+_END_OF_BODY: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class StreamResponse(Response):
-    """A response whose head is Quart's business, and whose body is not."""
+    """A response whose head is sent as Quart's responses are; `HttpConnection` then starts `stream` as its body."""
 
     def __init__(self, stream: EventStream) -> None:
         super().__init__(b"")
         self.stream = stream
-        self.timeout = None  # Quart would set a timer, and make a task for it
         del self.headers["Content-Length"]
 
 
-class HttpConnection(ASGIHTTPConnection):
-    """`Quart.asgi_http_class`. Whom `shed_load` has an answer for is given that, and nothing else is done for him."""
+class HttpConnection:
+    """An ASGI application for one HTTP request, as `Quart.asgi_http_class` takes it.
 
-    _stream: EventStream | None = None
-    _is_left = False
+    A request for which `shed_load` returns a response is rejected with it before anything of it is parsed.
+    """
 
     def __init__(self, app: Quart, scope: HTTPScope, shed_load: Callable[[HTTPScope], PreparedResponse | None]) -> None:
-        super().__init__(app, scope)
-        self._turn_away = shed_load
+        self._app = app
+        self._scope = scope
+        self._shed_load = shed_load
+        self._is_disconnected = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        told = self._turn_away(self.scope)
-        if told is not None:
-            await _dismiss(told, receive, send)
+        rejection = self._shed_load(self._scope)
+        if rejection is not None:
+            await _reject(rejection, receive, send)
             return
-        await self._answer(receive, send)
-        if self._stream is None or self._is_left:
+        stream = await self._respond(receive, send)
+        if stream is None or self._is_disconnected:
             return
-        line = self.scope.get("state", {}).get(CLIENT_WRITER)
-        self._stream.begin(_Messages(send) if line is None else cast("ClientWriter", line), partial(send, _LAST))
+        writer = self._scope.get("state", {}).get(CLIENT_WRITER)
+        stream.begin(
+            _MessageWriter(send) if writer is None else cast("ClientWriter", writer), partial(send, _END_OF_BODY)
+        )
         try:
-            while (await receive())["type"] != "http.disconnect":  # which is also said after the last byte
+            while (await receive())["type"] != "http.disconnect":  # which also follows the last byte of the response
                 pass
         finally:
-            self._stream.close()
+            stream.close()
 
-    async def _answer(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """In this task, where Quart would make one of its own; a client who leaves ends it."""
-        request, task = self._create_request_from_scope(send), cast("asyncio.Task[None]", asyncio.current_task())
-        listener, is_answering = asyncio.create_task(self.handle_messages(request, receive)), True
+    async def _respond(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> EventStream | None:
+        """Handle the request and send the response, in this task. A client that disconnects cancels the handler.
 
-        def heard(listener: asyncio.Task[None]) -> None:
-            self._is_left = not listener.cancelled()
-            if self._is_left and is_answering:
+        Returns the stream that is to be the body of the response, if it is to be one; its head is sent then.
+        """
+        request, task = IncomingRequest.from_scope(self._app, self._scope), _current_task()
+        receiver, is_responding = asyncio.create_task(_receive_body(request.body, receive)), True
+
+        def on_receiver_done(receiver: asyncio.Task[None]) -> None:
+            self._is_disconnected = not receiver.cancelled()
+            if self._is_disconnected and is_responding:
                 task.cancel()
 
-        listener.add_done_callback(heard)
+        receiver.add_done_callback(on_receiver_done)
         try:
-            await self.handle_request(request, send)
+            return await self._send_response(await self._app.handle_request(request), send)
         except asyncio.CancelledError:
-            if not self._is_left:
+            if not self._is_disconnected:
                 raise
             task.uncancel()
+            return None
         finally:
-            is_answering = False
-            listener.cancel()
-            await asyncio.wait([listener])
+            is_responding = False
+            receiver.cancel()
+            await asyncio.wait([receiver])
 
-    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
-        if not isinstance(response, StreamResponse):
-            await super()._send_response(send, response)
-            return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": encode_headers(response.headers),
-            }
-        )
-        self._stream = response.stream
+    async def _send_response(self, response: ResponseTypes, send: ASGISendCallable) -> EventStream | None:
+        if isinstance(response, StreamResponse):
+            await _send_head(response.status_code, response.headers, send)
+            return response.stream
+        limit = getattr(response, "timeout", ...)
+        seconds = self._app.config["RESPONSE_TIMEOUT"] if limit is ... else limit
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await _send_head(response.status_code, response.headers, send)
+                await _send_body(response, send)
+        return None
 
 
-async def _dismiss(told: PreparedResponse, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """With the rest of his body read away: else the connection is reset, and he never sees the answer."""
+def _current_task() -> asyncio.Task[None]:
+    return cast("asyncio.Task[None]", asyncio.current_task())
+
+
+async def _receive_body(body: RequestBody, receive: ASGIReceiveCallable) -> None:
+    """Fill the body; return when the client has disconnected."""
+    while (message := await receive())["type"] != "http.disconnect":
+        if message["type"] == "http.request":
+            body.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                body.set_complete()
+
+
+async def _send_head(status: int, headers: Headers, send: ASGISendCallable) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(headers)})
+
+
+async def _send_body(response: ResponseTypes, send: ASGISendCallable) -> None:
+    """Send each piece of the body as a message of its own, then its end."""
+    if isinstance(response, WerkzeugResponse):
+        for piece in response.iter_encoded():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    else:
+        async with response.response as pieces:
+            async for data in pieces:
+                piece = data.encode() if isinstance(data, str) else data
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send(_END_OF_BODY)
+
+
+async def _reject(rejection: PreparedResponse, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Discard the body of the request, then send the response: in the other order the client may be reset first."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REST_SECONDS):
             while (message := await receive())["type"] == "http.request" and message["more_body"]:
                 pass
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers.items()]
-    await send({"type": "http.response.start", "status": told.status, "headers": headers})
-    for piece in told.chunks:
+    headers = [(name.lower().encode(), value.encode()) for name, value in rejection.headers.items()]
+    await send({"type": "http.response.start", "status": rejection.status, "headers": headers})
+    for piece in rejection.chunks:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send(_LAST)
+    await send(_END_OF_BODY)
 
 
-class _Messages:
-    """The way to a client of any other server than ours: a message each, that is waited for."""
+class _MessageWriter:
+    """The `ClientWriter` for a server that offers none: every write is an ASGI message, sent by `drain`."""
 
     is_gone = False
-    """Nobody can tell."""
+    """ASGI gives no way to know."""
 
     def __init__(self, send: ASGISendCallable) -> None:
         self._send = send

@@ -1,51 +1,78 @@
-"""The request as the framework hands it over, with two things put right: how headers are spelled, how bodies end."""
+"""The incoming request and its body, on Quart's public `Request` alone.
+
+Headers are decoded as UTF-8, and the unread rest of a refused body can be discarded. Knows nothing of routes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
+from hypercorn.typing import HTTPScope
+from quart import Quart
 from quart.wrappers import Request
-from quart.wrappers.request import Body
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import RequestTimeout
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 
-class PatientBody(Body):
-    """A body whose rest can be read away.
+class RequestBody:
+    """The body of a request: awaiting it returns all of its bytes.
 
-    A server that answers and closes while the client is still sending resets the connection, and many clients then
-    report a broken pipe instead of the answer.
+    It replaces Quart's `Body`, whose interface differs from version to version. Awaiting it raises
+    `RequestEntityTooLarge` where the body, or the length that its headers announce, exceeds `max_content_length` bytes
+    (None: no limit).
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        super().__init__(expected_content_length, max_content_length)
-        self._ended = asyncio.Event()
-        self._appending = False
+        self._data = bytearray()
+        self._max_content_length = max_content_length
+        self._is_readable = asyncio.Event()
+        self._is_complete = asyncio.Event()
+        self._is_too_large = _exceeds(expected_content_length, max_content_length)
 
     def append(self, data: bytes) -> None:
-        self._appending = True
-        super().append(data)
-        self._appending = False
+        """Add a part in order of arrival. A body that is too large keeps nothing more."""
+        if self._is_too_large:
+            return
+        self._data += data
+        if _exceeds(len(self._data), self._max_content_length):
+            self._is_too_large = True
+            self._is_readable.set()
 
     def set_complete(self) -> None:
-        super().set_complete()
-        if not self._appending:  # there it only means that it is too large
-            self._ended.set()
+        """The last part has arrived."""
+        self._is_complete.set()
+        self._is_readable.set()
 
-    async def read_away(self, most_seconds: float) -> None:
-        """Let the client say what it has begun to say; what is beyond the limit is not kept."""
+    def __await__(self) -> Generator[Any, None, bytes]:
+        if not self._is_too_large:
+            yield from self._is_readable.wait().__await__()
+        if self._is_too_large:
+            raise RequestEntityTooLarge
+        return bytes(self._data)
+
+    async def discard_rest(self, timeout_seconds: float) -> None:
+        """Wait until the client has sent all of its body, `timeout_seconds` at most.
+
+        A server that responds and closes while the client is still sending resets the connection; many clients then
+        report a broken pipe instead of the response.
+        """
         with suppress(TimeoutError):
-            async with asyncio.timeout(most_seconds):
-                await self._ended.wait()
+            async with asyncio.timeout(timeout_seconds):
+                await self._is_complete.wait()
 
 
 class IncomingRequest(Request):
-    """Headers are read as the UTF-8 that senders write; HTTP's own word, and the framework's, is Latin-1."""
+    """A request whose header values are decoded as UTF-8 where they are valid UTF-8.
 
-    body_class = PatientBody
-    body: PatientBody
+    Senders write UTF-8, but HTTP and Quart decode header values as Latin-1.
+    """
+
+    body_class = RequestBody  # type: ignore[assignment]  # which has what is used of Quart's
+    body: RequestBody  # type: ignore[assignment]
 
     def __init__(
         self, method: str, scheme: str, path: str, query_string: bytes, headers: Headers, *args: Any, **kwargs: Any
@@ -54,13 +81,56 @@ class IncomingRequest(Request):
             headers = Headers([(name, _as_utf8(value)) for name, value in headers])
         super().__init__(method, scheme, path, query_string, headers, *args, **kwargs)
 
-    async def whole_body(self) -> bytes:
-        """Without a task and a copy for it, as `get_data` has. Raises `RequestTimeout`, `RequestEntityTooLarge`."""
+    @classmethod
+    def from_scope(cls, app: Quart, scope: HTTPScope) -> IncomingRequest:
+        """Build the request that an ASGI scope describes; its body is still empty."""
+        headers = Headers()
+        headers["Remote-Addr"] = (scope.get("client") or ("<local>",))[0]
+        for name, value in scope["headers"]:
+            headers.add(name.decode("latin-1").title(), value.decode("latin-1"))
+        if scope["http_version"] < "1.1":
+            headers.setdefault("Host", app.config["SERVER_NAME"] or "")
+        root_path = scope.get("root_path", "")
+        return cls(
+            scope["method"],
+            scope["scheme"],
+            _relative(scope["path"], root_path),
+            scope["query_string"],
+            headers,
+            root_path,
+            scope["http_version"],
+            max_content_length=app.config["MAX_CONTENT_LENGTH"],
+            body_timeout=app.config["BODY_TIMEOUT"],
+            send_push_promise=_ignore_push_promise,
+            scope=scope,
+        )
+
+    async def read_body(self) -> bytes:
+        """Return the whole body. Raises `RequestTimeout` or `RequestEntityTooLarge`.
+
+        It does without the task and the copy that Quart's `get_data` makes.
+        """
         try:
             async with asyncio.timeout(self.body_timeout):
-                return bytes(await self.body)
+                return await self.body
         except TimeoutError:
             raise RequestTimeout from None
+
+
+def _exceeds(length: int | None, limit: int | None) -> bool:
+    return length is not None and limit is not None and length > limit
+
+
+def _relative(target: str, root_path: str) -> str:
+    """The path of a request target below `root_path`; a path that no route has where it lies outside of it."""
+    path = target if target.startswith("/") else urlsplit(target).path  # absolute form: RFC 9112 §3.2.2
+    if not root_path:
+        return path
+    return path.removeprefix(root_path) if path.startswith(root_path) and path != root_path else " "
+
+
+async def _ignore_push_promise(path: str, headers: Headers) -> None:
+    """Server push exists in HTTP/2 only, which is not served."""
 
 
 def _as_utf8(value: str) -> str:

@@ -192,7 +192,7 @@ async def read(incoming: Request, model: type[T], *, may_be_empty: bool = False)
 
     Raises `RequestMalformed` (not JSON, wrong media type) or `FieldInvalid`.
     """
-    raw = await cast("IncomingRequest", incoming).whole_body()
+    raw = await cast("IncomingRequest", incoming).read_body()
     if not raw.strip() and may_be_empty:
         return None
     media_type = incoming.mimetype

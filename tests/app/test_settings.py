@@ -10,7 +10,7 @@ import pytest
 from hypercorn.config import Config
 
 from app.errors import ConfigurationError
-from app.server import process as server
+from app.server import config as server
 from app.settings import Settings
 from tests.harness.service import SECRET
 

@@ -46,7 +46,7 @@ async def test_streams_continue_on_another_node_after_sigterm(
         async with start_two_runs(first, model) as runs:
             model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
             first.terminate()
-            await eventually(lambda: first.logged("server.stopping"))
+            await eventually(lambda: first.logged("server.stop_requested"))
             assert (await first.client.get("/ready")).status_code == 503
             assert (await first.client.get("/health")).status_code == 200
             async with first.stream("새로") as stream:
@@ -95,7 +95,7 @@ async def test_running_tool_finishes_before_the_node_exits(nodes: Nodes, model: 
             await first.decide("approve", hitl["requestId"])
             await smtp.wait_for_messages(1)
             first.terminate()
-            await eventually(lambda: first.logged("server.stopping"))
+            await eventually(lambda: first.logged("server.stop_requested"))
             smtp.unblocked.set()
             await expect_drain(client, stream)
         await client.read(second)

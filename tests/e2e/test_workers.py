@@ -85,7 +85,7 @@ async def test_workers_drain_when_their_supervisor_is_killed(nodes: Nodes) -> No
     node = await nodes.start("--workers", "2")
     await eventually(lambda: len(node.logged("server.started")) == 2, 15)
     node.kill()
-    await eventually(lambda: len(node.logged("server.stopping", signal="SIGTERM")) == 2, 10)
+    await eventually(lambda: len(node.logged("server.stop_requested", signal="SIGTERM")) == 2, 10)
 
     def is_closed() -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", node.port), timeout=1):

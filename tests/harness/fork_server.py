@@ -18,7 +18,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _PR_SET_PDEATHSIG = 1
-_IMPORTED = ("uvloop", "app.server.process", "app.dev.ask.conversation", "app.dev.demo.walkthrough")
+_IMPORTED = (
+    "uvloop",
+    "app.server.supervisor",
+    "app.server.process",
+    "app.dev.ask.conversation",
+    "app.dev.demo.walkthrough",
+)
 
 
 class ForkServer:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from hypercorn.asyncio import serve
 from quart import Quart
 
 from app.bootstrap import Service, create_app
 from app.ports.clock import Clock
 from app.ports.tools import Tool
-from app.server import process
+from app.server.config import load_config
+from app.server.hypercorn_internals import serve_app
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -83,14 +83,14 @@ async def running(
     app = create_app(settings, clock=clock, tools=tools, one_time_codes=one_time_codes)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
-    config = process.load_config(f"fd://{listener.detach()}")
+    config = load_config(f"fd://{listener.detach()}")
     stop = asyncio.Event()
 
     async def trigger() -> None:
         await stop.wait()
         await app.extensions["aura"].drain()
 
-    serving = asyncio.create_task(serve(app, config, shutdown_trigger=trigger))
+    serving = asyncio.create_task(serve_app(app, config, trigger))
     url = f"http://127.0.0.1:{port}"
     hooks = {"response": [Conformity(app).hook()]}
     async with httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(30, pool=None), event_hooks=hooks) as client:

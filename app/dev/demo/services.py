@@ -26,6 +26,7 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.smtp import SmtpSink
 from app.errors import ConfigurationError
 from app.server import process
+from app.server.config import load_config
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -91,7 +92,7 @@ class DemoServices:
         `stop` is set where the service ends earlier.
         """
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        config = process.load_config(f"fd://{listener.detach()}")
+        config = load_config(f"fd://{listener.detach()}")
         config.loglevel = "WARNING"
         started = asyncio.Event()
         service = asyncio.create_task(

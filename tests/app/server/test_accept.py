@@ -1,4 +1,4 @@
-"""All who are there come in together; where no descriptor is left they come in when there is one."""
+"""The event loops of the service: pending connections are accepted together, and a closed server waits for nobody."""
 
 from __future__ import annotations
 
@@ -14,81 +14,83 @@ import pytest
 
 uvloop = pytest.importorskip("uvloop")
 
-from app.server.accept import Loop  # noqa: E402 - it needs uvloop
+from app.server.accept import UvloopEventLoop  # noqa: E402 - it needs uvloop
 from tests.harness.certificate import Certificate  # noqa: E402
 from tests.harness.waiting import eventually  # noqa: E402
 
 COUNT = 60
 
 
-def on_loop(main: Callable[[], Awaitable[None]]) -> None:
+def run_on_uvloop(main: Callable[[], Awaitable[None]]) -> None:
     async def run() -> None:
         await main()
 
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=UvloopEventLoop) as runner:
         runner.run(run())
 
 
 @asynccontextmanager
-async def listening(came: list[asyncio.StreamWriter]) -> AsyncIterator[tuple[str, int]]:
-    async def hello(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.append(writer)
+async def listening(accepted: list[asyncio.StreamWriter]) -> AsyncIterator[tuple[str, int]]:
+    """Run a server that greets each client; yield its address. `accepted` receives the server's side of each."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
         writer.write(b"hello")
 
     bound = socket.create_server(("127.0.0.1", 0), backlog=COUNT)
     bound.setblocking(False)
     address = bound.getsockname()
-    server = await asyncio.start_server(hello, sock=bound, backlog=COUNT)
+    server = await asyncio.start_server(greet, sock=bound, backlog=COUNT)
     yield address
     server.close()
     await server.wait_closed()
-    for writer in came:
+    for writer in accepted:
         writer.close()
 
 
-def test_all_who_are_there_come_in_together() -> None:
+def test_pending_connections_are_accepted_together() -> None:
     async def main() -> None:
-        came: list[asyncio.StreamWriter] = []
-        async with listening(came) as address:
+        accepted: list[asyncio.StreamWriter] = []
+        async with listening(accepted) as address:
             with ExitStack() as clients:
-                for _ in range(COUNT):  # all of them before the loop has its next turn
+                for _ in range(COUNT):  # all of them before the next iteration of the loop
                     clients.enter_context(socket.create_connection(address))
-                turns = 0
-                while len(came) < COUNT and turns < COUNT:
+                iterations = 0
+                while len(accepted) < COUNT and iterations < COUNT:
                     await asyncio.sleep(0)
-                    turns += bool(came)
-                assert turns < COUNT / 4
+                    iterations += bool(accepted)
+                assert iterations < COUNT / 4
                 assert all(
                     writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                    for writer in came
+                    for writer in accepted
                 )
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
 
-    on_loop(main)
+    run_on_uvloop(main)
 
 
-def test_who_finds_no_descriptor_comes_in_when_there_is_one() -> None:
+def test_a_connection_without_a_free_descriptor_is_accepted_once_there_is_one() -> None:
     async def main() -> None:
-        came: list[asyncio.StreamWriter] = []
+        accepted: list[asyncio.StreamWriter] = []
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        async with listening(came) as address:
+        async with listening(accepted) as address:
             with socket.create_connection(address) as client:
                 free = os.dup(client.fileno())
                 os.close(free)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
                 try:
                     await asyncio.sleep(0.05)
-                    assert not came
+                    assert not accepted
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                await eventually(lambda: came)
+                await eventually(lambda: accepted)
                 assert client.recv(5) == b"hello"
 
-    on_loop(main)
+    run_on_uvloop(main)
 
 
-def test_a_server_that_encrypts_is_uvloops_own(tmp_path: Path) -> None:
+def test_a_server_with_tls_is_uvloops_own(tmp_path: Path) -> None:
     async def main() -> None:
         certificate = Certificate.create(tmp_path / "server.pem")
         bound = socket.create_server(("127.0.0.1", 0))
@@ -101,14 +103,14 @@ def test_a_server_that_encrypts_is_uvloops_own(tmp_path: Path) -> None:
         server.close()
         await server.wait_closed()
 
-    on_loop(main)
+    run_on_uvloop(main)
 
 
-def test_a_server_by_address_is_uvloops_own() -> None:
+def test_a_server_on_an_address_is_uvloops_own() -> None:
     async def main() -> None:
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
         assert isinstance(server, uvloop.loop.Server)
         server.close()
         await server.wait_closed()
 
-    on_loop(main)
+    run_on_uvloop(main)

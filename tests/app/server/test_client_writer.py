@@ -1,18 +1,19 @@
-"""The way past h11 to one client, as the server has it (`app.web.sse.Line`)."""
+"""The `ClientWriter` that the server offers for each connection, and connections that end early."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypercorn.asyncio import serve
 
-from app.server import process as server
+from app.server.config import load_config
+from app.server.event_loop import AsyncioEventLoop, create_event_loop
+from app.server.hypercorn_internals import serve_app
 from app.web.sse import CLIENT_WRITER, ClientWriter
 from tests.harness.certificate import Certificate
 from tests.harness.raw import MakeSettings
@@ -21,18 +22,31 @@ from tests.harness.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD: Any = {"type": "http.response.start", "status": 200, "headers": []}
+ON_EACH_LOOP = pytest.mark.parametrize("loop", [create_event_loop, AsyncioEventLoop])
+WITH_AND_WITHOUT_TLS = pytest.mark.parametrize("is_encrypted", [False, True])
+
+
+def run_on(loop: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await main()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 @asynccontextmanager
-async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[ClientWriter, asyncio.StreamWriter]]:
-    """To a client who does not read; and his side of it."""
-    lines: asyncio.Queue[ClientWriter] = asyncio.Queue()
+async def connected(certificate: Certificate | None) -> AsyncIterator[tuple[ClientWriter, asyncio.StreamWriter]]:
+    """Yield the server's writer for a client that does not read, and the client's side; then stop the server.
+
+    The server must stop within ten seconds.
+    """
+    writers: asyncio.Queue[ClientWriter] = asyncio.Queue()
     stop = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await send(HEAD)
-            lines.put_nowait(scope["state"][CLIENT_WRITER])
+            writers.put_nowait(scope["state"][CLIENT_WRITER])
         while (message := await receive())["type"] not in ("http.disconnect", "lifespan.shutdown"):
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
@@ -41,63 +55,78 @@ async def one_line(certificate: Certificate | None) -> AsyncIterator[tuple[Clien
 
     bound = socket.create_server(("127.0.0.1", 0))
     address = bound.getsockname()
-    config = server.load_config(f"fd://{bound.detach()}")
+    config = load_config(f"fd://{bound.detach()}")
     config.graceful_timeout = 0.05
     if certificate is not None:
         config.certfile = config.keyfile = str(certificate.path)
-    serving = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
+    serving = asyncio.create_task(serve_app(app, config, stop.wait))
     tls = None if certificate is None else certificate.client
-    _, writer = await asyncio.open_connection(*address, limit=1024, ssl=tls)
-    writer.write(REQUEST)
-    yield await lines.get(), writer
+    _, client = await asyncio.open_connection(*address, limit=1024, ssl=tls)
+    client.write(REQUEST)
+    yield await writers.get(), client
     stop.set()
     await asyncio.wait([serving], timeout=10)
-    writer.transport.abort()
+    client.transport.abort()
     assert serving.done()
     await serving
 
 
-@pytest.mark.parametrize("is_encrypted", [False, True])
-async def test_where_there_is_no_room_it_is_waited_for(tmp_path: Path, is_encrypted: bool) -> None:
-    """Else a stream would ask again and again, and nobody else would have a turn."""
-    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
-    async with one_line(certificate) as (line, client):
-        while line.is_writable:
-            line.write(b"x" * 1000)
-            await asyncio.sleep(0)
-        waiting = asyncio.create_task(line.drain())
+async def fill(writer: ClientWriter) -> None:
+    while writer.is_writable:
+        writer.write(b"x" * 1000)
         await asyncio.sleep(0)
-        assert not waiting.done()
-        client.transport.abort()
-        await waiting
-        assert line.is_gone
-        assert line.is_writable
 
 
-@pytest.mark.parametrize("is_encrypted", [False, True])
-async def test_a_client_who_does_not_read_does_not_keep_the_server_from_its_end(
-    tmp_path: Path, is_encrypted: bool
+@ON_EACH_LOOP
+@WITH_AND_WITHOUT_TLS
+def test_drain_waits_while_the_buffer_is_full(
+    tmp_path: Path, is_encrypted: bool, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
-    async with one_line(certificate) as (line, _):
-        while line.is_writable:
-            line.write(b"x" * 1000)
+    """Without the wait a stream would retry in a busy loop."""
+
+    async def main() -> None:
+        async with connected(certificate) as (writer, client):
+            await fill(writer)
+            waiting = asyncio.create_task(writer.drain())
             await asyncio.sleep(0)
+            assert not waiting.done()
+            client.transport.abort()
+            await waiting
+            assert writer.is_gone
+            assert writer.is_writable
+
+    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
+    run_on(loop, main)
 
 
-async def test_nothing_is_kept_of_a_client_who_leaves_between_two_requests(settings: MakeSettings) -> None:
-    """A gateway closes what is idle, and whoever asks once asks from a new connection each time."""
+@ON_EACH_LOOP
+@WITH_AND_WITHOUT_TLS
+def test_a_client_that_does_not_read_does_not_delay_the_exit(
+    tmp_path: Path, is_encrypted: bool, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """`asyncio.Server.wait_closed` waits for all connections from Python 3.12.1 on."""
 
-    def served() -> int:
+    async def main() -> None:
+        async with connected(certificate) as (writer, _):
+            await fill(writer)
+
+    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
+    run_on(loop, main)
+
+
+async def test_nothing_is_kept_of_a_client_that_disconnects_between_two_requests(settings: MakeSettings) -> None:
+    """Gateways close idle connections, and some clients open a new connection for each request."""
+
+    def open_connections() -> int:
         return sum(str(task.get_coro()).startswith("<coroutine object worker_serve") for task in asyncio.all_tasks())
 
     async with running(settings()) as aura:
-        before = served()
+        before = open_connections()
         clients = [await asyncio.open_connection(*aura.url.removeprefix("http://").split(":")) for _ in range(5)]
         for reader, writer in clients:
             writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
-        assert served() == before + 5
+        assert open_connections() == before + 5
         for _, writer in clients:
             writer.close()
-        await eventually(lambda: served() == before)
+        await eventually(lambda: open_connections() == before)

@@ -14,7 +14,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from app.web.auth import issue_token
-from app.web.requests import PatientBody
+from app.web.requests import RequestBody
 from tests.harness.service import SECRET, STREAM, Aura, headers, running
 
 MakeSettings = Callable[..., Settings]
@@ -132,8 +132,8 @@ async def test_oversized_body_is_discarded_so_that_the_client_reads_the_response
         assert await asyncio.to_thread(_send_all_then_receive, aura, sent, body()) == (401, "E2000")
 
 
-async def test_missing_body_is_awaited_for_a_limited_time() -> None:
-    body = PatientBody(expected_content_length=1000, max_content_length=10)
-    await body.read_away(0.001)
+async def test_a_body_that_does_not_come_is_not_waited_for_any_longer() -> None:
+    body = RequestBody(expected_content_length=1000, max_content_length=10)
+    await body.discard_rest(0.001)
     body.set_complete()
-    await body.read_away(30)
+    await body.discard_rest(30)

@@ -1,0 +1,83 @@
+"""The supervisor of several worker processes on one port."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import structlog
+from hypercorn.config import Config
+
+from app.bootstrap import create_app
+from app.server.config import bind_socket
+from app.server.parent import exit_with_parent
+
+_MIN_UPTIME_SECONDS = 2.0
+"""A worker that ends earlier counts as one that cannot start: the pauses between restarts then grow."""
+_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 10.0
+_POLL_SECONDS = 0.1
+
+log = structlog.get_logger(__name__)
+
+
+def supervise(workers: int, config: Config) -> int:
+    """Keep `workers` processes on one listening socket until SIGTERM or SIGINT; return the exit code.
+
+    A worker that dies is replaced. Where this process is killed, its workers drain and exit (on Linux): otherwise they
+    would keep the port.
+    """
+    create_app()  # raises here what would end every worker
+    stop_requests: list[int] = []
+    with bind_socket(config) as listener:
+        listener.set_inheritable(True)
+        pool = _WorkerPool(listener.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, _: stop_requests.append(received))
+        pool.start(workers)
+        while not stop_requests:
+            time.sleep(_POLL_SECONDS)
+            if not stop_requests:
+                pool.replace_dead()
+        return pool.stop()
+
+
+class _WorkerPool:
+    """The worker processes, all of which accept from the listening socket `descriptor`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._workers: list[tuple[subprocess.Popen[bytes], float]] = []  # each with its start time
+        self._pause_seconds = _MIN_PAUSE_SECONDS
+        self._next_restart_at = 0.0
+
+    def start(self, count: int) -> None:
+        self._workers = [self._start_worker() for _ in range(count)]
+
+    def replace_dead(self) -> None:
+        """Start a worker for each that has died, at most one per pause; the pause doubles while workers die young."""
+        for index, (worker, started_at) in enumerate(self._workers):
+            if worker.poll() is None or time.monotonic() < self._next_restart_at:
+                continue
+            died_young = time.monotonic() - started_at < _MIN_UPTIME_SECONDS
+            self._pause_seconds = min(self._pause_seconds * 2, _MAX_PAUSE_SECONDS) if died_young else _MIN_PAUSE_SECONDS
+            self._next_restart_at = time.monotonic() + self._pause_seconds
+            log.error("worker.died", pid=worker.pid, code=worker.returncode)
+            self._workers[index] = self._start_worker()
+
+    def stop(self) -> int:
+        """Send SIGTERM to all workers and wait for them; return the highest exit code."""
+        living = [worker for worker, _ in self._workers if worker.poll() is None]
+        for worker in living:
+            worker.send_signal(signal.SIGTERM)
+        # A worker that was still starting had no handler yet: that SIGTERM ended it is no failure.
+        return max((abs(code) for worker in living if (code := worker.wait()) != -signal.SIGTERM), default=0)
+
+    def _start_worker(self) -> tuple[subprocess.Popen[bytes], float]:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", "--bind", f"fd://{self._descriptor}"],
+            pass_fds=[self._descriptor],
+            preexec_fn=exit_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
+        )
+        return worker, time.monotonic()
