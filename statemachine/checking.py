@@ -30,6 +30,7 @@ from statemachine.messages import (
     ModelFailed,
     RequestedCall,
     RunRecovered,
+    RunResumed,
     Step,
     ThoughtArrived,
     ToolFinished,
@@ -356,6 +357,7 @@ def _facts(seen: _Seen) -> Iterator[tuple[str, Fact, float]]:
     yield "the service breaks", InternalErrorOccurred("…"), now
     yield "the node dies", RunRecovered(), now
     yield "the node dies until the run's end", RunRecovered(), max(now, run.run_deadline_at)
+    yield "the run is loaded again", RunResumed(), now
 
 
 def _decisions(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]:

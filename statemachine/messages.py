@@ -147,6 +147,10 @@ class RunRecovered(Struct, frozen=True):
     streamed: str = ""
 
 
+class RunResumed(Struct, frozen=True):
+    """A run that waits for a decision was loaded again unchanged. It was not taken over, and no work was lost."""
+
+
 Fact = (
     ThoughtArrived
     | AnswerArrived
@@ -160,6 +164,7 @@ Fact = (
     | CancelRequested
     | InternalErrorOccurred
     | RunRecovered
+    | RunResumed
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------------

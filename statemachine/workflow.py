@@ -44,6 +44,7 @@ from statemachine.messages import (
     ModelFailed,
     RequestedCall,
     RunRecovered,
+    RunResumed,
     RunTools,
     Step,
     ThoughtArrived,
@@ -69,6 +70,7 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
     CancelRequested: _ANY_OPEN,
     InternalErrorOccurred: _ANY_OPEN,
     RunRecovered: _ANY_OPEN,
+    RunResumed: frozenset({State.AWAITING_APPROVAL}),
 }
 """Where each fact is legal; everywhere else it is refused."""
 
@@ -136,6 +138,8 @@ def _apply(builder: StepBuilder, fact: Fact) -> Effect:  # noqa: C901, PLR0911, 
             return endings.fail(builder, fact.error_type, fact.error_code, fact.message, retryable=True)
         case RunRecovered():
             return _recovered(builder, fact)
+        case RunResumed():
+            return _resumed(builder)
         case _:
             assert_never(fact)
 
@@ -424,8 +428,16 @@ def _recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
             builder.put_call(unknown)
             _queue(builder, unknown, first=True)
         return _proceed(builder)
-    if checkpoint.open_approval is not None and checkpoint.deadline_at is not None:
-        return AwaitDecision(checkpoint.open_approval, checkpoint.deadline_at)
+    if checkpoint.state is State.AWAITING_APPROVAL:
+        return _resumed(builder)
     builder.end_turn("lost")
     builder.begin_turn(max(builder.now, checkpoint.retry_at or 0))
     return CallModel(tuple(checkpoint.messages), fact.streamed, checkpoint.retry_at)
+
+
+def _resumed(builder: StepBuilder) -> Effect:
+    """Wait on for the open approval, until the deadline that it had."""
+    checkpoint = builder.checkpoint
+    if checkpoint.open_approval is None or checkpoint.deadline_at is None:
+        raise FactRefused("RunResumed", checkpoint.state, "no approval is open")
+    return AwaitDecision(checkpoint.open_approval, checkpoint.deadline_at)

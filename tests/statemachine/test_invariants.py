@@ -19,6 +19,7 @@ from statemachine.messages import (
     ModelFailed,
     RequestedCall,
     RunRecovered,
+    RunResumed,
     ThoughtArrived,
     ToolFinished,
     ToolsRequested,
@@ -42,7 +43,7 @@ KINDS = st.sampled_from(
     [
         *["ask", "finish", "grant", "reject", "recover"] * 3,
         *["finish badly", "grant edited", "skip", "thought", "answer", "answered", "model", "deadline"],
-        *["broke", "cancel"],
+        *["broke", "cancel", "resume"],
     ]
 )
 
@@ -62,6 +63,7 @@ def the_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fact
         "reject": ApprovalRejected(request_id, decided_at),
         "skip": ApprovalRejected(request_id, decided_at, skip=True),
         "recover": RunRecovered(),
+        "resume": RunResumed(),
         "thought": ThoughtArrived("흠"),
         "answer": AnswerArrived("답"),
         "answered": AnswerFinished("답", "답"),

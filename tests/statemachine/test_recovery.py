@@ -6,7 +6,16 @@ import pytest
 
 from statemachine.checkpoint import CallStatus, Checkpoint
 from statemachine.events import Hitl, ToolExecution
-from statemachine.messages import AnswerArrived, AwaitDecision, CallModel, ModelFailed, RunRecovered, RunTools, Stop
+from statemachine.messages import (
+    AnswerArrived,
+    AwaitDecision,
+    CallModel,
+    ModelFailed,
+    RunRecovered,
+    RunResumed,
+    RunTools,
+    Stop,
+)
 from statemachine.states import State
 from statemachine.workflow import advance
 from tests.statemachine.runs import NOW, Run, in_state, of, risky, safe
@@ -123,6 +132,15 @@ def test_a_wait_goes_on_to_the_same_deadline_without_a_second_question() -> None
     run = in_state(State.AWAITING_APPROVAL)
     effect = run.tell(RunRecovered(), at=299)
     assert effect == AwaitDecision(run.checkpoint.pending_approvals[0], NOW + 300)
+    assert run.last == ()
+
+
+def test_resumed_run_waits_on_for_the_same_approval() -> None:
+    run = in_state(State.AWAITING_APPROVAL)
+    before = run.checkpoint
+    effect = run.tell(RunResumed(), at=299)
+    assert effect == AwaitDecision(before.pending_approvals[0], NOW + 300)
+    assert run.checkpoint is before
     assert run.last == ()
 
 

@@ -34,6 +34,7 @@ from statemachine.messages import (
     ModelFailed,
     ModelFailure,
     RunRecovered,
+    RunResumed,
     RunTools,
     Step,
     Stop,
@@ -73,6 +74,7 @@ DeadlinePassed late    | failed Stop        | failed Stop        | timed_out Sto
 CancelRequested        | cancelled Stop     | cancelled Stop     | cancelled Stop     | cancelled Stop
 InternalErrorOccurred               | failed Stop        | failed Stop        | failed Stop        | failed Stop
 RunRecovered           | planning CallModel | tool RunTools      | asks AwaitDecision | content CallModel
+RunResumed             | -                  | -                  | asks AwaitDecision | -
 """
 EXPECTED = {
     name: dict(zip(OPEN_STATES, cells, strict=True))
@@ -107,6 +109,7 @@ def the_fact(name: str, open_request: str) -> tuple[Fact, float]:
         "CancelRequested": (CancelRequested("user1"), 1),
         "InternalErrorOccurred": (InternalErrorOccurred("broken"), 1),
         "RunRecovered": (RunRecovered(), 1),
+        "RunResumed": (RunResumed(), 1),
     }
     return facts[name]
 

@@ -121,7 +121,10 @@ def is_right(task: AgentTask, prompt: str) -> None:
 async def test_two_hundred_runs_while_half_of_all_calls_fail(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("task_reporter._MOST_PAUSE_SECONDS", "breaker._MOST_REST_SECONDS"):  # some calls fail ten times in a row
+    for name in (
+        "task_reporter._MOST_PAUSE_SECONDS",
+        "breaker._MOST_REST_SECONDS",
+    ):  # some calls fail ten times in a row
         monkeypatch.setattr(f"app.integrations.{name}", 0.2)
     main.failing = 0.5
     prompts: dict[str, str] = {}
