@@ -30,7 +30,7 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.prompt import with_continuation
-from statemachine.turn import AnswerCompleted, ToolCallsCompleted, Turn
+from statemachine.turn import AnswerCompleted, ToolCallsCompleted, TurnBuffer
 
 GATHER_SECONDS = 0.024
 """Text that arrives within so long of other text may wait for it; the first never does."""
@@ -88,7 +88,7 @@ class Effects:
         while effect.not_before is not None and self._clock.now() < effect.not_before:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
-        turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
+        turn, arrived = TurnBuffer(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
         messages = with_continuation(effect.messages, effect.streamed) if effect.streamed else effect.messages
         pump = asyncio.create_task(self._pump(messages, tools, turn, arrived))
         try:
@@ -98,9 +98,9 @@ class Effects:
                 arrived.clear()
                 now = self._clock.now()
                 if now >= checkpoint.run_deadline_at:
-                    yield (*turn.take(now), DeadlinePassed())
+                    yield (*turn.take_facts(now), DeadlinePassed())
                     return
-                if not pump.done() and (facts := turn.take(now)):
+                if not pump.done() and (facts := turn.take_facts(now)):
                     yield facts
             yield self._turn_end(turn, pump.result())
         finally:
@@ -109,13 +109,13 @@ class Effects:
                 await asyncio.gather(pump, return_exceptions=True)
 
     async def _pump(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, arrived: asyncio.Event
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: TurnBuffer, arrived: asyncio.Event
     ) -> ModelError | None:
         """From the model into the turn, at the model's pace; how it failed, if it did."""
         try:
             async with self._model.stream(messages, tools) as arrivals:
                 async for delta in arrivals:
-                    turn.feed(delta, self._clock.now())
+                    turn.add_delta(delta, self._clock.now())
                     arrived.set()
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")
@@ -127,7 +127,7 @@ class Effects:
         finally:
             arrived.set()
 
-    def _turn_end(self, turn: Turn, failure: ModelError | None) -> list[Fact]:
+    def _turn_end(self, turn: TurnBuffer, failure: ModelError | None) -> list[Fact]:
         if failure is not None:
             return self._failed(turn, failure)
         facts, end = turn.finish()
@@ -142,9 +142,9 @@ class Effects:
             case _:
                 assert_never(end)
 
-    def _failed(self, turn: Turn, error: ModelError) -> list[Fact]:
+    def _failed(self, turn: TurnBuffer, error: ModelError) -> list[Fact]:
         """With what clients may see of the turn: another attempt goes on from there."""
-        shown = turn.take(self._clock.now())
+        shown = turn.take_facts(self._clock.now())
         return [*shown, ModelFailed(error.kind, error.message, turn.streamed, error.model_retry_after_seconds)]
 
     # --- tools --------------------------------------------------------------------------------------------------------

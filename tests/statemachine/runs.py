@@ -49,7 +49,7 @@ def request(**changes: Any) -> RunRequest:
 def safe(id: str = "c1", *, name: str = "get_current_time", **changes: Any) -> RequestedCall:
     """A call that runs without a person; it may be repeated."""
     values: dict[str, Any] = {"arguments": {}, "raw_arguments": "{}", "title": "현재 시각", "idempotent": True}
-    return RequestedCall(id, name, **{**values, **changes})
+    return RequestedCall(id=id, name=name, **{**values, **changes})
 
 
 def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> RequestedCall:
@@ -62,7 +62,7 @@ def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> Reques
         "question": "이메일을 발송하시겠습니까?",
         "needs_approval": True,
     }
-    return RequestedCall(id, name, **{**values, **changes})
+    return RequestedCall(id=id, name=name, **{**values, **changes})
 
 
 class Run:

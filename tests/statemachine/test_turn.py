@@ -11,33 +11,32 @@ from hypothesis import strategies as st
 from statemachine.checkpoint import Confidence, Usage
 from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
 from statemachine.turn import (
-    HOLD_DELTAS,
-    HOLD_SECONDS,
+    MAX_HOLD_CHUNKS,
+    MAX_HOLD_SECONDS,
     AnswerCompleted,
-    CallDelta,
     ModelDelta,
     RawCall,
     ToolCallsCompleted,
-    Turn,
+    TurnBuffer,
 )
 
-CALL = (CallDelta(0, "c1", "search", "{}"),)
+CALL = (RawCall(0, "c1", "search", "{}"),)
 LONG = "어제 받은 메일은 모두 세 통이며, 그중 두 통은 회의에 관한 것입니다. "
 
 
-def turn_of(*texts: str, streamed: str = "", now: float = 0) -> Turn:
-    turn = Turn(streamed=streamed)
+def turn_of(*texts: str, streamed: str = "", now: float = 0) -> TurnBuffer:
+    turn = TurnBuffer(streamed=streamed)
     for text in texts:
-        turn.feed(ModelDelta(text=text), now)
+        turn.add_delta(ModelDelta(text=text), now)
     return turn
 
 
-def ended(turn: Turn, reason: str | None = "stop") -> Turn:
-    turn.feed(ModelDelta(finish_reason=reason), 0)
+def ended(turn: TurnBuffer, reason: str | None = "stop") -> TurnBuffer:
+    turn.add_delta(ModelDelta(finish_reason=reason), 0)
     return turn
 
 
-def answered(turn: Turn) -> AnswerCompleted:
+def answered(turn: TurnBuffer) -> AnswerCompleted:
     _, end = ended(turn).finish()
     assert isinstance(end, AnswerCompleted)
     return end
@@ -47,59 +46,59 @@ def answered(turn: Turn) -> AnswerCompleted:
 
 
 def test_text_is_held_back_a_quarter_of_a_second_from_its_first_piece() -> None:
-    assert HOLD_SECONDS == 0.25
+    assert MAX_HOLD_SECONDS == 0.25
     turn = turn_of("안녕", now=10)
-    turn.feed(ModelDelta(text="하세요"), 10.2)
+    turn.add_delta(ModelDelta(text="하세요"), 10.2)
     assert turn.release_at == 10.25
-    assert turn.take(10.249) == []
-    assert turn.take(10.25) == [AnswerArrived("안녕하세요")]
+    assert turn.take_facts(10.249) == []
+    assert turn.take_facts(10.25) == [AnswerArrived("안녕하세요")]
     assert turn.release_at is None
     assert turn.streamed == "안녕하세요"
 
 
 def test_the_sixty_fourth_piece_ends_the_wait() -> None:
-    assert HOLD_DELTAS == 64
+    assert MAX_HOLD_CHUNKS == 64
     turn = turn_of(*"x" * 63)
-    assert turn.take(0) == []
-    turn.feed(ModelDelta(text="x"), 0)
-    assert turn.take(0) == [AnswerArrived("x" * 64)]
+    assert turn.take_facts(0) == []
+    turn.add_delta(ModelDelta(text="x"), 0)
+    assert turn.take_facts(0) == [AnswerArrived("x" * 64)]
 
 
 def test_a_call_and_the_end_are_urgent_and_text_is_not() -> None:
     assert not turn_of("안녕").is_urgent
     assert ended(turn_of("안녕")).is_urgent
     calling = turn_of("찾아볼게요.")
-    calling.feed(ModelDelta(calls=CALL), 0)
+    calling.add_delta(ModelDelta(calls=CALL), 0)
     assert calling.is_urgent
 
 
 def test_once_answering_nothing_is_held_back() -> None:
     turn = turn_of("가")
-    turn.take(1)
-    turn.feed(ModelDelta(text="나"), 1)
-    assert turn.take(1) == [AnswerArrived("나")]
-    assert turn.take(1) == []
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="나"), 1)
+    assert turn.take_facts(1) == [AnswerArrived("나")]
+    assert turn.take_facts(1) == []
 
 
 def test_without_tools_there_is_nothing_to_wait_for() -> None:
-    turn = Turn(may_call=False)
-    turn.feed(ModelDelta(text="가"), 0)
-    assert turn.take(0) == [AnswerArrived("가")]
+    turn = TurnBuffer(may_call=False)
+    turn.add_delta(ModelDelta(text="가"), 0)
+    assert turn.take_facts(0) == [AnswerArrived("가")]
 
 
 def test_blank_text_alone_begins_no_answer() -> None:
     turn = turn_of("\n\n")
     assert turn.release_at is None
-    assert turn.take(100) == []
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 100)
-    assert turn.take(100) == []
+    assert turn.take_facts(100) == []
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 100)
+    assert turn.take_facts(100) == []
     facts, end = turn.finish()
     assert facts == []
     assert isinstance(end, ToolCallsCompleted)
 
 
 def test_many_blank_pieces_begin_no_answer_either() -> None:
-    assert turn_of(*"\n" * 100).take(100) == []
+    assert turn_of(*"\n" * 100).take_facts(100) == []
 
 
 # --- text beside calls ------------------------------------------------------------------------------------------------
@@ -107,22 +106,22 @@ def test_many_blank_pieces_begin_no_answer_either() -> None:
 
 def test_text_before_a_call_is_a_thought() -> None:
     turn = turn_of("찾아보겠습니다.")
-    turn.feed(ModelDelta(calls=CALL), 0)
+    turn.add_delta(ModelDelta(calls=CALL), 0)
     assert turn.release_at is None
-    assert turn.take(0) == [ThoughtArrived("찾아보겠습니다.", "planning")]
-    turn.feed(ModelDelta(text=" 잠시만요.", finish_reason="tool_calls"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("찾아보겠습니다.", "planning")]
+    turn.add_delta(ModelDelta(text=" 잠시만요.", finish_reason="tool_calls"), 0)
     facts, end = turn.finish()
     assert facts == [ThoughtArrived(" 잠시만요.", "planning")]
     assert end == ToolCallsCompleted(
-        (RawCall("c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
+        (RawCall(0, "c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
     )
     assert turn.streamed == ""
 
 
 def test_a_call_after_the_answer_began_keeps_the_text_an_answer() -> None:
     turn = turn_of("가나")
-    turn.take(1)
-    turn.feed(ModelDelta(text="다", calls=CALL, finish_reason="tool_calls"), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="다", calls=CALL, finish_reason="tool_calls"), 1)
     facts, end = turn.finish()
     assert facts == [AnswerArrived("다")]
     assert isinstance(end, ToolCallsCompleted)
@@ -131,14 +130,14 @@ def test_a_call_after_the_answer_began_keeps_the_text_an_answer() -> None:
 
 def test_a_call_after_all_of_the_answer_was_taken_adds_nothing() -> None:
     turn = turn_of("가나")
-    turn.take(1)
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 1)
     assert turn.finish()[0] == []
 
 
 def test_a_call_after_a_continued_answer_has_the_whole_text_beside_it() -> None:
     turn = turn_of(" 그리고 나서", streamed="먼저 읽습니다.")
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     facts, end = turn.finish()
     assert facts == [AnswerArrived(" 그리고 나서")]
     assert isinstance(end, ToolCallsCompleted)
@@ -147,51 +146,51 @@ def test_a_call_after_a_continued_answer_has_the_whole_text_beside_it() -> None:
 
 def test_a_continued_answer_that_only_repeats_itself_before_a_call_adds_nothing() -> None:
     turn = turn_of(LONG, streamed=LONG)
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     assert turn.finish()[0] == []
 
 
 def test_calls_come_together_from_their_pieces_in_the_order_of_their_indexes() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(calls=(CallDelta(1, "b", "two", '{"x"'),)), 0)
-    turn.feed(ModelDelta(calls=(CallDelta(0, "a", "one", "{}"), CallDelta(1, "", "", ":1}"))), 0)
-    turn.feed(ModelDelta(calls=(CallDelta(1, "late", "late", ""),), finish_reason="tool_calls"), 0)
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(calls=(RawCall(1, "b", "two", '{"x"'),)), 0)
+    turn.add_delta(ModelDelta(calls=(RawCall(0, "a", "one", "{}"), RawCall(1, "", "", ":1}"))), 0)
+    turn.add_delta(ModelDelta(calls=(RawCall(1, "late", "late", ""),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
-    assert end.calls == (RawCall("a", "one", "{}"), RawCall("b", "two", '{"x":1}'))
+    assert end.calls == (RawCall(0, "a", "one", "{}"), RawCall(1, "b", "two", '{"x":1}'))
 
 
 # --- reasoning --------------------------------------------------------------------------------------------------------
 
 
 def test_reasoning_is_told_in_whole_paragraphs() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="하나.\n\n둘"), 0)
-    assert turn.take(0) == [ThoughtArrived("하나.\n\n")]
-    turn.feed(ModelDelta(reasoning=" 셋"), 0)
-    assert turn.take(0) == []
-    turn.feed(ModelDelta(text="답"), 0)
-    assert turn.take(0) == [ThoughtArrived("둘 셋")]
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="하나.\n\n둘"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("하나.\n\n")]
+    turn.add_delta(ModelDelta(reasoning=" 셋"), 0)
+    assert turn.take_facts(0) == []
+    turn.add_delta(ModelDelta(text="답"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("둘 셋")]
 
 
 def test_a_long_paragraph_is_told_before_its_end() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="가" * 600), 0)
-    assert turn.take(0) == [ThoughtArrived("가" * 600)]
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="가" * 600), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("가" * 600)]
 
 
 def test_what_is_left_of_the_reasoning_is_told_at_the_end() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="생각", text="답"), 0)
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="생각", text="답"), 0)
     facts, end = ended(turn).finish()
     assert facts == [ThoughtArrived("생각")]
     assert end == AnswerCompleted("답", "답", None)
 
 
 def test_blank_reasoning_is_no_thought() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="\n\n", text="답"), 0)
-    assert turn.take(0) == []
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="\n\n", text="답"), 0)
+    assert turn.take_facts(0) == []
 
 
 # --- half characters --------------------------------------------------------------------------------------------------
@@ -199,36 +198,36 @@ def test_blank_reasoning_is_no_thought() -> None:
 
 def test_a_character_sent_in_halves_is_joined() -> None:
     turn = turn_of("a\ud83d")
-    assert turn.take(1) == [AnswerArrived("a")]
-    assert turn.take(1) == []
-    turn.feed(ModelDelta(text="\ude00b"), 1)
-    assert turn.take(1) == [AnswerArrived("😀b")]
+    assert turn.take_facts(1) == [AnswerArrived("a")]
+    assert turn.take_facts(1) == []
+    turn.add_delta(ModelDelta(text="\ude00b"), 1)
+    assert turn.take_facts(1) == [AnswerArrived("😀b")]
     assert answered(turn).text == "a😀b"
 
 
 def test_a_half_that_stays_alone_is_replaced() -> None:
     turn = turn_of("a\ud83d")
-    turn.take(1)
+    turn.take_facts(1)
     assert answered(turn) == AnswerCompleted("a\ufffd", "\ufffd", None)
 
 
 def test_halves_are_joined_in_thoughts_too() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="가" * 600 + "\ud83d"), 0)
-    assert turn.take(0) == [ThoughtArrived("가" * 600)]
-    turn.feed(ModelDelta(reasoning="\ude00", text="a\ud83d", calls=CALL), 0)
-    assert turn.take(0) == [ThoughtArrived("😀"), ThoughtArrived("a", "planning")]
-    turn.feed(ModelDelta(text="\ude00", finish_reason="tool_calls"), 0)
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="가" * 600 + "\ud83d"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("가" * 600)]
+    turn.add_delta(ModelDelta(reasoning="\ude00", text="a\ud83d", calls=CALL), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("😀"), ThoughtArrived("a", "planning")]
+    turn.add_delta(ModelDelta(text="\ude00", finish_reason="tool_calls"), 0)
     assert turn.finish()[0] == [ThoughtArrived("😀", "planning")]
 
 
 def test_halves_are_joined_in_calls_as_no_checkpoint_can_hold_them() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(calls=(CallDelta(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
-    turn.feed(ModelDelta(calls=(CallDelta(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(calls=(RawCall(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
+    turn.add_delta(ModelDelta(calls=(RawCall(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
-    assert end.calls == (RawCall("c\ufffd", "n", '{"a":"😀"}'),)
+    assert end.calls == (RawCall(0, "c\ufffd", "n", '{"a":"😀"}'),)
 
 
 # --- going on with an answer ------------------------------------------------------------------------------------------
@@ -236,10 +235,10 @@ def test_halves_are_joined_in_calls_as_no_checkpoint_can_hold_them() -> None:
 
 def joined(streamed: str, *texts: str) -> str:
     """What clients have in the end."""
-    turn, got = Turn(streamed=streamed), streamed
+    turn, got = TurnBuffer(streamed=streamed), streamed
     for text in texts:
-        turn.feed(ModelDelta(text=text), 0)
-        got += "".join(fact.text for fact in turn.take(0) if isinstance(fact, AnswerArrived))
+        turn.add_delta(ModelDelta(text=text), 0)
+        got += "".join(fact.text for fact in turn.take_facts(0) if isinstance(fact, AnswerArrived))
     end = answered(turn)
     assert end.text == got + end.rest
     return end.text
@@ -306,9 +305,9 @@ def test_a_restart_never_doubles_or_loses_a_character(text: str, cut: int, size:
 def test_an_answer_is_whole_with_what_was_not_taken() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
     turn = turn_of("가")
-    turn.take(1)
-    turn.feed(ModelDelta(text="나", finish_reason="stop"), 1)
-    turn.feed(ModelDelta(usage=usage), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="나", finish_reason="stop"), 1)
+    turn.add_delta(ModelDelta(usage=usage), 1)
     assert turn.finish() == ([], AnswerCompleted("가나", "나", usage))
 
 
@@ -324,8 +323,8 @@ def test_an_answer_is_whole_with_what_was_not_taken() -> None:
 )
 def test_a_cut_turn_is_never_passed_off_as_whole(reason: str | None, failure: str, words: str) -> None:
     turn = turn_of("가", "나")
-    turn.take(1)
-    turn.feed(ModelDelta(text="다", calls=CALL, finish_reason=reason), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="다", calls=CALL, finish_reason=reason), 1)
     facts, end = turn.finish()
     assert facts == []
     assert isinstance(end, ModelFailed)
@@ -337,7 +336,7 @@ def test_a_cut_turn_is_never_passed_off_as_whole(reason: str | None, failure: st
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_an_empty_answer_is_a_failure(reason: str, text: str) -> None:
     turn = turn_of(text)
-    turn.feed(ModelDelta(reasoning="hm", finish_reason=reason), 0)
+    turn.add_delta(ModelDelta(reasoning="hm", finish_reason=reason), 0)
     _, end = turn.finish()
     assert end == ModelFailed("interrupted", "the model answered nothing", "")
 
@@ -347,12 +346,12 @@ def test_the_reason_may_name_calls_that_are_not_there() -> None:
 
 
 def test_a_turn_without_end_is_noticed() -> None:
-    turn = Turn()
-    turn.feed(
-        ModelDelta(text="x" * 400_000, reasoning="y" * 400_000, calls=(CallDelta(0, arguments="z" * 200_000),)), 0
+    turn = TurnBuffer()
+    turn.add_delta(
+        ModelDelta(text="x" * 400_000, reasoning="y" * 400_000, calls=(RawCall(0, arguments="z" * 200_000),)), 0
     )
     assert not turn.is_too_long
-    turn.feed(ModelDelta(text="x"), 0)
+    turn.add_delta(ModelDelta(text="x"), 0)
     assert turn.is_too_long
 
 
@@ -360,10 +359,10 @@ def test_a_turn_without_end_is_noticed() -> None:
 
 
 def confidence(*deltas: ModelDelta) -> Confidence:
-    turn = Turn()
+    turn = TurnBuffer()
     for delta in deltas:
-        turn.feed(delta, 0)
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
+        turn.add_delta(delta, 0)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
     return end.confidence
