@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from statemachine import checking, machine, states, workflow
-from statemachine.checking import Proof, check
+from statemachine import machine, states, workflow
+from statemachine.checking import Proof, check, search
 from statemachine.checkpoint import Checkpoint
 from statemachine.machine import Situation
 from statemachine.messages import Continue, Fact, Step
@@ -43,12 +43,12 @@ def test_the_machine_that_runs_has_all_its_properties() -> None:
     proofs = check()
     assert [proof.counterexample for proof in proofs if not proof.holds] == []
     (approval,) = [proof for proof in proofs if "risky" in proof.claim]
-    assert "no situation left out" in approval.looked_at
+    assert "no situation left out" in approval.coverage
     assert len(proofs) == 9
 
 
 def test_a_walk_that_ends_early_says_so() -> None:
-    assert any("deeper situations not looked at" in proof.looked_at for proof in check(2))
+    assert any("deeper situations not checked" in proof.coverage for proof in check(2))
 
 
 # --- a broken table ---------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_an_approval_without_its_guard_lets_a_risky_call_run_and_the_path_is_nam
     with_table(monkeypatch, with_guard(Trigger.APPROVE, None))
     path = the(broken(), "risky")
     assert path == (
-        "begin → the model asks for a risky call → a person approves too late: risky-0 is run, and nobody approved it"
+        "begin → the model requests a risky call → a person approves too late: risky-0 is run, and nobody approved it"
     )
 
 
@@ -84,31 +84,31 @@ def test_a_state_without_a_way_to_cancel_is_named_in_the_table_and_in_the_runs(
 ) -> None:
     with_table(monkeypatch, without(Trigger.CANCEL, State.TOOL))
     claims = broken()
-    assert the(claims, "cancelled, by cancel") == "planning ─request_tools→ tool: no unconditional cancel → cancelled"
-    assert the(claims, "at any moment").startswith("begin → the model asks for a safe call → it is cancelled: ")
+    assert the(claims, "cancelled, by cancel") == "planning ─request_tools→ tool: no cancel → cancelled without a guard"
+    assert the(claims, "at any moment").startswith("begin → the model requests a safe call → the run is cancelled: ")
 
 
 def test_a_guard_on_the_way_to_failed_is_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with_table(monkeypatch, with_guard(Trigger.FAIL, Guard.DEADLINE_PASSED))
-    assert the(broken(2), "failed, by fail") == "planning: no unconditional fail → failed"
+    assert the(broken(2), "failed, by fail") == "planning: no fail → failed without a guard"
 
 
 def test_a_dead_end_is_named_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with_table(monkeypatch, tuple(arrow for arrow in TRANSITIONS if arrow.source is not State.CONTENT))
-    assert the(broken(2), "no dead end") == "planning ─answer→ content: no end can be reached"
+    assert the(broken(2), "no dead end") == "planning ─answer→ content: no final state can be reached"
 
 
 def test_an_end_that_leads_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with_table(monkeypatch, (*TRANSITIONS, Transition(Trigger.ANSWER, State.DONE, State.CONTENT)))
     claims = broken()
-    assert the(claims, "no dead end") == "done is an end, and yet answer leads to content"
-    assert the(claims, "every arrow is taken") == "done ─answer→ content is taken by no run"
+    assert the(claims, "no dead end") == "done is final, but answer leads to content"
+    assert the(claims, "every transition is made") == "no run makes done ─answer→ content"
 
 
 def test_an_arrow_that_the_table_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Transition(Trigger.REQUEST_TOOLS, State.PLANNING, State.CONTENT)
     monkeypatch.setattr(machine, "MACHINE", machine.build((wrong, *TRANSITIONS)))
-    assert the(broken(2), "of the table alone").endswith("planning ─request_tools→ content")
+    assert the(broken(2), "only transitions of the table").endswith("planning ─request_tools→ content")
 
 
 # --- a broken advance() -----------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def damaged(monkeypatch: pytest.MonkeyPatch, damage: Damage) -> dict[str, str]:
     def advance(checkpoint: Checkpoint, fact: Fact, now: float) -> Step:
         return damage(checkpoint, workflow.advance(checkpoint, fact, now))
 
-    monkeypatch.setattr(checking, "advance", advance)
+    monkeypatch.setattr(search, "advance", advance)
     return broken(3)
 
 
@@ -138,26 +138,32 @@ def changed(where: State, **changes: object) -> Damage:
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
-        (changed(State.AWAITING_APPROVAL, deadline_at=None), "it waits without a deadline"),
+        (changed(State.AWAITING_APPROVAL, deadline_at=None), "the run waits without a deadline"),
         (changed(State.AWAITING_APPROVAL, deadline_at=901.0), "the deadline is after the end of the run"),
-        (changed(State.AWAITING_APPROVAL, deadline_at=200.0), "the deadline is not the one that AwaitDecision told"),
-        (lambda _, step: structs.replace(step, effect=Continue()), "the deadline is not the one that Continue told"),
+        (
+            changed(State.AWAITING_APPROVAL, deadline_at=200.0),
+            "the deadline is not the one of the effect AwaitDecision",
+        ),
+        (
+            lambda _, step: structs.replace(step, effect=Continue()),
+            "the deadline is not the one of the effect Continue",
+        ),
     ],
 )
 def test_a_wait_without_its_deadline_is_named(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
     path = the(damaged(monkeypatch, damage), "has a deadline")
-    assert path.startswith("begin → the model asks for a risky call")
+    assert path.startswith("begin → the model requests a risky call")
     assert path.endswith(f": {cause}")
 
 
 def test_a_state_that_changes_without_a_transition_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = the(damaged(monkeypatch, changed(State.TOOL, state=State.CONTENT)), "of the table alone")
-    assert path == "begin → the model asks for a safe call: tool became content without a transition"
+    path = the(damaged(monkeypatch, changed(State.TOOL, state=State.CONTENT)), "only transitions of the table")
+    assert path == "begin → the model requests a safe call: tool became content without a transition"
 
 
 def test_a_run_that_goes_on_after_its_cancel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     path = the(damaged(monkeypatch, changed(State.CANCELLED, state=State.PLANNING)), "at any moment")
-    assert path == "begin → it is cancelled: planning went on to planning"
+    assert path == "begin → the run is cancelled: planning went on to planning"
 
 
 def test_a_second_run_of_what_must_not_be_repeated_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +175,7 @@ def test_a_second_run_of_what_must_not_be_repeated_is_named(monkeypatch: pytest.
         return step
 
     path = the(damaged(monkeypatch, damage), "risky")
-    assert path.startswith("begin → the model asks for a safe call that may not be repeated → the node dies")
+    assert path.startswith("begin → the model requests a safe call that is not idempotent → the node crashes")
     assert path.endswith("safe-0 is run again, and nobody approved it")
 
 

@@ -45,5 +45,5 @@ def test_users_are_made_safe(user: str, safe: str) -> None:
 )
 def test_anything_else_is_no_session_id(text: str) -> None:
     assert not is_session_id(text)
-    with pytest.raises(ValueError, match="is no session id"):
+    with pytest.raises(ValueError, match="is not a session id"):
         user_id_of(text)
