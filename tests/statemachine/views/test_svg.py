@@ -8,9 +8,10 @@ import pytest
 
 from statemachine import states
 from statemachine.states import OPEN_STATES, STATE_ACTIVITIES, STATE_TITLES, TRANSITIONS, State, Trigger
-from statemachine.views import svg as drawing
+from statemachine.views import layout
+from statemachine.views.layout import BOXES, FRAME, HEIGHT, ROUTES, WIDTH, Box
 from statemachine.views.snapshot import RunSnapshot
-from statemachine.views.svg import BOXES, FRAME, HEIGHT, ROUTES, WIDTH, Box, svg
+from statemachine.views.svg import svg
 from tests.statemachine.runs import NOW, Run, in_state, risky, safe
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -42,7 +43,7 @@ def looping(rounds: int) -> RunSnapshot:
 
 
 def test_every_state_has_a_box_with_its_texts() -> None:
-    assert set(BOXES) == set(State), "give the new state a box in statemachine/views/svg.py"
+    assert set(BOXES) == set(State), "give the new state a box in statemachine/views/layout.py"
     found = states_of(drawn())
     assert set(found) == set(State)
     for state in State:
@@ -59,13 +60,13 @@ def test_every_transition_is_drawn_exactly_once() -> None:
         for source in group.attrib["data-from"].split()
     ]
     assert sorted(shown) == sorted((arrow.trigger, arrow.source, arrow.dest) for arrow in TRANSITIONS), (
-        "give the new transition a route in statemachine/views/svg.py"
+        "give the new transition a route in statemachine/views/layout.py"
     )
 
 
 def test_removed_transition_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = tuple(arrow for arrow in TRANSITIONS if arrow.trigger is not Trigger.DECLINE)
-    monkeypatch.setattr(drawing, "TRANSITIONS", fewer)
+    monkeypatch.setattr(layout, "TRANSITIONS", fewer)
     assert "decline" not in {group.attrib["data-trigger"] for group in transitions_of(drawn())}
 
 
