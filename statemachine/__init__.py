@@ -1,1 +1,1 @@
-"""The core that decides: states, facts in, events and effects out. No I/O, no clock, no await."""
+"""The core: given a checkpoint, a fact and the time, it decides the next step. It does no I/O and reads no clock."""

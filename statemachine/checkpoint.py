@@ -1,6 +1,6 @@
-"""The saved run. A run *is* its checkpoint: recovery loads it and performs its effect again.
+"""The saved state of a run. A run *is* its checkpoint: recovery loads it and performs its effect again.
 
-Values are frozen; a change is a copy. Times are Unix seconds, absolute, so that they survive a restart.
+The structs are frozen: a change makes a copy. All times are absolute Unix seconds, so that they survive a restart.
 """
 
 from __future__ import annotations
@@ -19,37 +19,43 @@ from statemachine.states import INITIAL_STATE, State, Trigger
 SCHEMA_VERSION = 1
 
 JsonObject = dict[str, Any]
-"""Somebody else's JSON: tool arguments, chat messages, the screen's context."""
+"""JSON whose shape this project does not define: tool arguments, chat messages, the context of the user's screen."""
 
 ConfidenceSource = Literal["logprobs", "model", "none"]
 StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
 
+_STEP_PROGRESS: dict[StepStatus, float] = {
+    "pending": 0.0,
+    "in_progress": 0.5,
+    "completed": 1.0,
+    "failed": 1.0,
+    "skipped": 1.0,
+}
 
-_write = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False
-).encode  # `dumps` makes one each time
+# One encoder for all calls: `json.dumps` would build one for each.
+_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def canonical_json(value: object) -> str:
-    """The one spelling of a JSON value: sorted keys, no spaces. What digests are made of."""
-    return _write(value)
+    """Return the canonical JSON text of a value: sorted keys, no spaces. Digests are computed from it."""
+    return _encode_canonical(value)
 
 
 def digest(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON: what an approval is bound to."""
+    """Return the SHA-256 (hex) of the canonical JSON of a value. An approval is bound to the digest of arguments."""
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is saved, field for field. Types are checked where it is loaded."""
+class StoredStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of everything that is saved. Loading checks the types and rejects unknown fields."""
 
     def to_json_object(self) -> JsonObject:
         fields: JsonObject = msgspec.to_builtins(self)
         return fields
 
 
-class Confidence(Value, frozen=True):
-    """How sure the model is, 0–1, and who says so; never invented (§2.2)."""
+class Confidence(StoredStruct, frozen=True):
+    """How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2)."""
 
     UNKNOWN: ClassVar[Confidence]
 
@@ -60,8 +66,8 @@ class Confidence(Value, frozen=True):
 Confidence.UNKNOWN = Confidence()
 
 
-class Limits(Value, frozen=True):
-    """The policy a run started with; it keeps it on whichever node it goes on."""
+class Limits(StoredStruct, frozen=True):
+    """The limits that a run started with. They do not change when another node takes the run over."""
 
     turns: int = 12
     model_attempts: int = 3
@@ -70,8 +76,8 @@ class Limits(Value, frozen=True):
     on_reject: Literal["stop", "replan"] = "stop"
 
 
-class RunRequest(Value, frozen=True):
-    """Who asked for what, and how it came in (§1.1, §1.2)."""
+class RunRequest(StoredStruct, frozen=True):
+    """The request that started a run: the user, the prompt and where it came from (§1.1, §1.2)."""
 
     session_id: str
     thread_id: str
@@ -85,8 +91,8 @@ class RunRequest(Value, frozen=True):
     caller_type: str | None = None
 
 
-class PlanStep(Value, frozen=True):
-    """One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call."""
+class PlanStep(StoredStruct, frozen=True):
+    """One step of the plan: declared by the model (`update_plan`) or, without such a plan, made from a tool call."""
 
     id: str
     title: str
@@ -97,19 +103,24 @@ class PlanStep(Value, frozen=True):
     started_at: float | None = None
     ended_at: float | None = None
 
-    def timed(self, known: PlanStep | None, now: float) -> PlanStep:
-        """With the times of its status; `known` is the step as it was before."""
-        began = known.started_at if known is not None else None
-        ended = known.ended_at if known is not None and known.status == self.status else None
-        if self.status in ("in_progress", "completed", "failed") and began is None:
-            began = now
-        if self.status in ("completed", "failed", "skipped") and ended is None:
-            ended = now
-        return replace(self, started_at=began, ended_at=ended)
+    @property
+    def progress(self) -> float:
+        """The progress of the step, 0–1."""
+        return _STEP_PROGRESS[self.status]
+
+    def with_times(self, previous: PlanStep | None, now: float) -> PlanStep:
+        """Return the step with the times that its status needs. `previous` is the step before the change."""
+        started_at = previous.started_at if previous is not None else None
+        ended_at = previous.ended_at if previous is not None and previous.status == self.status else None
+        if self.status in ("in_progress", "completed", "failed") and started_at is None:
+            started_at = now
+        if self.status in ("completed", "failed", "skipped") and ended_at is None:
+            ended_at = now
+        return replace(self, started_at=started_at, ended_at=ended_at)
 
 
 class CallStatus(StrEnum):
-    """The tool ledger's entries: intent → started → outcome, each committed before the next."""
+    """The status of a tool call: requested, started, then one outcome. Each is committed before the next."""
 
     REQUESTED = "requested"
     STARTED = "started"
@@ -118,8 +129,8 @@ class CallStatus(StrEnum):
     REJECTED = "rejected"
 
 
-class Grant(Value, frozen=True, kw_only=True):
-    """A person's yes to one call with exactly these arguments (`arguments_digest`), used at most once."""
+class Grant(StoredStruct, frozen=True, kw_only=True):
+    """A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once."""
 
     request_id: str
     arguments_digest: str
@@ -128,17 +139,26 @@ class Grant(Value, frozen=True, kw_only=True):
     edited: bool = False
 
 
-class ToolCall(Value, frozen=True, kw_only=True):
-    """One line of the tool ledger. `arguments` are what runs: after an edit, the edited ones."""
+class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
+    """A tool call with the properties of its tool.
+
+    `arguments` are passed to the tool; `shown_arguments` are the same without secrets, as events show them. `question`
+    is the text that an approver reads; if it is empty, the core makes one from the title.
+    """
 
     id: str
     name: str
     title: str = ""
     arguments: JsonObject
-    shown_arguments: JsonObject
+    shown_arguments: JsonObject = {}
     needs_approval: bool = False
     idempotent: bool = False
     question: str = ""
+
+
+class ToolCall(ResolvedCall, frozen=True, kw_only=True):
+    """One entry of the tool ledger. If an approver edited the arguments, `arguments` are the edited ones."""
+
     confidence: Confidence = Confidence.UNKNOWN
     turn: int = 0
     status: CallStatus = CallStatus.REQUESTED
@@ -150,9 +170,15 @@ class ToolCall(Value, frozen=True, kw_only=True):
     started_at: float | None = None
     ended_at: float | None = None
 
+    @classmethod
+    def of(cls, resolved: ResolvedCall, *, id: str, confidence: Confidence, turn: int) -> ToolCall:
+        """Make the ledger entry of a resolved call, under an id that is unique in the run."""
+        shared = {name: getattr(resolved, name) for name in ResolvedCall.__struct_fields__}
+        return cls(**shared | {"id": id}, confidence=confidence, turn=turn)
 
-class Approval(Value, frozen=True):
-    """One entry of `pending_approvals`. The first is open, the others queue; only the open one has a request."""
+
+class Approval(StoredStruct, frozen=True):
+    """One entry of `pending_approvals`. The first is open and has a request; the others wait in the queue."""
 
     request_id: str
     call_id: str
@@ -162,8 +188,8 @@ class Approval(Value, frozen=True):
     outcome_unknown: bool = False
 
 
-class Usage(Value, frozen=True):
-    """Tokens the model reported, summed over the turns of the run."""
+class Usage(StoredStruct, frozen=True):
+    """Tokens that the model reported, summed over the turns of the run."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -180,11 +206,11 @@ class Usage(Value, frozen=True):
 
 
 TurnOutcome = Literal["tools", "answer", "failed", "lost", "stopped"]
-"""How an attempt at a model turn ended; `lost`: with the node that made it, `stopped`: by the end of the run."""
+"""How an attempt at a model turn ended. `lost`: its node went away. `stopped`: the run ended during the attempt."""
 
 
-class ModelTurn(Value, frozen=True):
-    """One attempt at one turn of the model, with its times; open until it has an outcome."""
+class ModelTurn(StoredStruct, frozen=True):
+    """One attempt at one turn of the model. It is open until it has an outcome."""
 
     turn: int
     attempt: int
@@ -195,11 +221,11 @@ class ModelTurn(Value, frozen=True):
 
 
 ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
-"""What came of a question to a person; `withdrawn`: the run ended otherwise while it waited."""
+"""The result of a review. `withdrawn`: the run ended for another reason while it waited."""
 
 
-class Review(Value, frozen=True):
-    """One question to a person: what was asked and when, and what came of it; open until it has a verdict."""
+class Review(StoredStruct, frozen=True):
+    """The record of one approval request: when it was sent, and the decision. It is open until it has a verdict."""
 
     request_id: str
     call_id: str
@@ -213,8 +239,8 @@ class Review(Value, frozen=True):
     edited: bool = False
 
 
-class TransitionRecord(Value, frozen=True):
-    """A transition that was taken, with its time."""
+class TransitionRecord(StoredStruct, frozen=True):
+    """A transition that the run has made, with its time."""
 
     trigger: Trigger
     source: State
@@ -222,16 +248,16 @@ class TransitionRecord(Value, frozen=True):
     at: float
 
 
-class Ending(Value, frozen=True):
-    """Why a run that did not complete ended."""
+class Ending(StoredStruct, frozen=True):
+    """The error with which a run ended that did not complete."""
 
     error_type: str
     error_code: str
     message: str
 
 
-class Checkpoint(Value, frozen=True, kw_only=True):
-    """Everything needed to go on with a run on any node."""
+class Checkpoint(StoredStruct, frozen=True, kw_only=True):
+    """Everything that any node needs to continue a run."""
 
     schema_version: int = SCHEMA_VERSION
     request: RunRequest
@@ -265,13 +291,18 @@ class Checkpoint(Value, frozen=True, kw_only=True):
 
     @property
     def open_approval(self) -> Approval | None:
-        """The approval a person is asked for now; None unless the run waits for one."""
+        """The approval that the run waits for now, or None."""
         return self.pending_approvals[0] if self.deadline_at is not None and self.pending_approvals else None
 
     @property
     def running(self) -> list[ToolCall]:
         """The calls that were started and have no outcome yet."""
         return [call for call in self.calls if call.status is CallStatus.STARTED]
+
+    @property
+    def plan_progress(self) -> float:
+        """The mean progress of the plan's steps, 0–1; 0 if there is no plan."""
+        return sum(step.progress for step in self.plan) / len(self.plan) if self.plan else 0.0
 
     def call(self, call_id: str) -> ToolCall | None:
         return next((call for call in self.calls if call.id == call_id), None)
@@ -281,9 +312,9 @@ class Checkpoint(Value, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Checkpoint:
-        """Load a saved checkpoint of any released version.
+        """Load a saved checkpoint of any released schema version.
 
-        Raises `CheckpointTooNew` (leave it to a newer node) or `CheckpointUnreadable`.
+        Raises `CheckpointTooNew` if a newer release wrote it (a newer node can load it), else `CheckpointUnreadable`.
         """
         try:
             checkpoint = _decode(text)
@@ -300,7 +331,7 @@ _decode = msgspec.json.Decoder(Checkpoint).decode
 
 
 def _version(text: str | bytes) -> int:
-    """Of what could not be read; 0 where it says none."""
+    """Return the schema version of a checkpoint that does not load, or 0 if it has none."""
     try:
         version = json.loads(text)["schema_version"]
     except (ValueError, KeyError, TypeError, RecursionError):

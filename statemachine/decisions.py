@@ -1,4 +1,4 @@
-"""A person's decision, and how the platform spells it on the wire (§5)."""
+"""A person's decision, and the forms in which the platform sends it (§5)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,25 @@ _VERDICTS: dict[str, Verdict] = {
 
 
 JAVA_HEADER = b"\xac\xed\x00\x05"
-"""How Java's object serialisation begins."""
+"""The first bytes of a Java object stream."""
 JAVA_REMEDY = (
     "The sender's RedisTemplate uses its default serialiser (JdkSerializationRedisSerializer), which no other language"
     " reads: use a StringRedisTemplate, or set StringRedisSerializer as its key and value serialiser."
 )
 
-_FIRST_MILLISECONDS = 1e11
-"""Above it a time cannot be Unix seconds (the year 5138), so it is milliseconds."""
-_LAST_MILLISECONDS = 1e14
-_MOST_TEXT_CHARACTERS = 2000
+_MAX_UNIX_SECONDS = 1e11
+"""A larger number (after the year 5138) is in milliseconds."""
+_MAX_UNIX_MILLISECONDS = 1e14
+_MAX_TEXT_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided, by whom and when (Unix s). `arguments` are a person's edit of the call's arguments."""
+    """A decision about one approval request.
+
+    `decided_at` is in Unix seconds. `arguments` are set if the person edited the arguments of the call. `skip`: the
+    run continues without the rejected call.
+    """
 
     verdict: Verdict
     request_id: str
@@ -47,60 +51,63 @@ class Decision:
 
 
 class SignalIgnored(ValueError):
-    """A signal that decides nothing; the message says why. Counted, never an error of the run (§5)."""
+    """A signal contains no valid decision; the message names the cause. It is counted and never fails the run (§5)."""
 
 
 class SignalForOtherRequest(SignalIgnored):
-    """It decides another request. Stored, that is what remains of an earlier one."""
+    """A signal is for another request. If it was stored, it is left over from an earlier request."""
 
 
 def parse_signal(raw: str | bytes, *, request_id: str, received_at: float, is_live: bool = True) -> Decision:
-    """The decision in a signal, or in a request that was decided, in any of the forms that senders use.
+    """Parse the decision in a signal or in a stored request, in any of the forms that senders use.
 
-    `request_id` is the one request that is open: a signal without its own means this one. A live message was decided
-    when it was received (Unix s); of a stored one the sender's own time counts, where it is one that has been.
-    Raises `SignalIgnored`, for another request `SignalForOtherRequest`.
+    `request_id` is the open request; a signal without a request id is for this one. `received_at` is in Unix seconds. A
+    live signal was decided when it was received. For a stored one the sender's time counts, unless it is in the future.
+    Raises `SignalIgnored`, or `SignalForOtherRequest` if the signal is for another request.
     """
-    message = _object(raw)
-    named = message.get("requestId")
-    if named is not None and named != request_id:
-        raise SignalForOtherRequest(f"it is for request {named!r:.80}, {request_id} is open")
+    message = _parse_object(raw)
+    signal_request_id = message.get("requestId")
+    if signal_request_id is not None and signal_request_id != request_id:
+        raise SignalForOtherRequest(f"it is for request {signal_request_id!r:.80}, {request_id} is open")
     return Decision(
-        verdict=_verdict(message),
+        verdict=_read_verdict(message),
         request_id=request_id,
-        decided_at=received_at if is_live else _stored_time(message, received_at),
-        decided_by=_text(message, "approvedBy", "rejectedBy", "userId" if is_live else "decidedBy"),
-        reason=_text(message, "reason"),
-        arguments=_arguments(message),
+        decided_at=received_at if is_live else _read_time(message, received_at),
+        decided_by=_read_text(message, "approvedBy", "rejectedBy", "userId" if is_live else "decidedBy"),
+        reason=_read_text(message, "reason"),
+        arguments=_read_arguments(message),
         skip=message.get("skip") is True,
     )
 
 
-def _stored_time(message: JsonObject, latest: float) -> float:
-    """Senders write seconds or milliseconds; what is in the future or no number says nothing."""
+def _read_time(message: JsonObject, latest: float) -> float:
+    """Return the sender's time in Unix seconds, or `latest` if there is no valid time before it.
+
+    Senders write seconds or milliseconds.
+    """
     for name in ("approvedAt", "rejectedAt", "timestamp"):
         value = message.get(name)
-        if isinstance(value, (int, float)) and 0 < value < _LAST_MILLISECONDS and not isinstance(value, bool):
-            seconds = value / 1000 if value > _FIRST_MILLISECONDS else float(value)
+        if isinstance(value, (int, float)) and 0 < value < _MAX_UNIX_MILLISECONDS and not isinstance(value, bool):
+            seconds = value / 1000 if value > _MAX_UNIX_SECONDS else float(value)
             if seconds <= latest:
                 return seconds
     return latest
 
 
 def has_request_id(raw: str | bytes) -> bool:
-    """Whether a stored signal says which request it decides; one that does not must not decide a later one."""
+    """Return whether a stored signal names its request. One that does not must never decide a later request."""
     try:
-        return isinstance(_object(raw).get("requestId"), str)
+        return isinstance(_parse_object(raw).get("requestId"), str)
     except SignalIgnored:
         return False
 
 
-def _object(raw: str | bytes) -> JsonObject:
+def _parse_object(raw: str | bytes) -> JsonObject:
     if raw[:2] in (b"\xac\xed", "\xac\xed"):
         raise SignalIgnored(f"its bytes begin with a Java serialisation header. {JAVA_REMEDY}")
     try:
         message = json.loads(raw)
-        if isinstance(message, str):  # a sender that serialised twice
+        if isinstance(message, str):  # some senders serialise twice
             message = json.loads(message)
     except (ValueError, RecursionError) as error:
         raise SignalIgnored(f"it is not JSON: {error}") from error
@@ -109,37 +116,44 @@ def _object(raw: str | bytes) -> JsonObject:
     return message
 
 
-def _verdict(message: JsonObject) -> Verdict:
-    """`status` says it best, then `action`, then `approved`, then `type`; two that disagree decide nothing."""
-    said: set[Verdict] = set()
+def _read_verdict(message: JsonObject) -> Verdict:
+    """Read the verdict from `status`, `action`, `approved` and `type`.
+
+    `type` counts only if the others are missing, except that `rejection` always counts. Raises `SignalIgnored` if two
+    fields disagree or none contains a verdict.
+    """
+    verdicts: set[Verdict] = set()
     for name in ("status", "action"):
         value = message.get(name)
         if value is not None:
             if not isinstance(value, str) or value.lower() not in _VERDICTS:
-                raise SignalIgnored(f"{name} {value!r:.80} is no decision")
-            said.add(_VERDICTS[value.lower()])
+                raise SignalIgnored(f"{name} {value!r:.80} is not a decision")
+            verdicts.add(_VERDICTS[value.lower()])
     approved = message.get("approved")
     if isinstance(approved, bool):
-        said.add("approved" if approved else "rejected")
+        verdicts.add("approved" if approved else "rejected")
     elif approved is not None:
         raise SignalIgnored(f"approved {approved!r:.80} is neither true nor false")
     kind = message.get("type")
-    if not said and isinstance(kind, str) and kind.lower() in _VERDICTS:
-        said.add(_VERDICTS[kind.lower()])
+    if not verdicts and isinstance(kind, str) and kind.lower() in _VERDICTS:
+        verdicts.add(_VERDICTS[kind.lower()])
     if isinstance(kind, str) and kind.lower() == "rejection":
-        said.add("rejected")
-    if len(said) != 1:
-        raise SignalIgnored("it contradicts itself" if said else "it holds no decision")
-    return said.pop()
+        verdicts.add("rejected")
+    if len(verdicts) != 1:
+        raise SignalIgnored("its fields contradict each other" if verdicts else "it contains no decision")
+    return verdicts.pop()
 
 
-def _text(message: JsonObject, *names: str) -> str | None:
-    """Of unknown senders: bounded, and without halves of characters, which a checkpoint cannot hold."""
+def _read_text(message: JsonObject, *names: str) -> str | None:
+    """Return the first of these fields that is a non-empty text, or None.
+
+    The sender is unknown, so the text is cut, and single surrogates, which a checkpoint cannot store, are replaced.
+    """
     text = next((value for name in names if isinstance(value := message.get(name), str) and value), None)
-    return None if text is None else text[:_MOST_TEXT_CHARACTERS].encode("utf-8", "replace").decode()
+    return None if text is None else text[:_MAX_TEXT_CHARACTERS].encode("utf-8", "replace").decode()
 
 
-def _arguments(message: JsonObject) -> JsonObject | None:
+def _read_arguments(message: JsonObject) -> JsonObject | None:
     value = message.get("params")
     if value is not None and not isinstance(value, dict):
         raise SignalIgnored("params is not an object")

@@ -1,12 +1,12 @@
-"""What the core raises. Constructors take identifiers and build the message."""
+"""The errors of the core. Constructors take identifiers and build the message."""
 
 
 class WorkflowError(Exception):
-    """Base of everything the core raises."""
+    """Base of all errors of the core."""
 
 
 class FactRefused(WorkflowError):
-    """A fact that the machine does not accept where it stands; the checkpoint is unchanged."""
+    """A fact is not legal in the state of the run. The checkpoint is unchanged."""
 
     def __init__(self, fact: str, state: str, reason: str) -> None:
         super().__init__(f"{fact} refused in state '{state}': {reason}")
@@ -14,15 +14,15 @@ class FactRefused(WorkflowError):
 
 
 class CheckpointTooNew(WorkflowError):
-    """A checkpoint written by a newer release; a newer node can go on with it."""
+    """A checkpoint was written by a newer release. A node of that release can continue the run."""
 
     def __init__(self, found: int, known: int) -> None:
-        super().__init__(f"checkpoint has schema_version {found}, this release knows up to {known}")
+        super().__init__(f"checkpoint has schema_version {found}, this release supports up to {known}")
         self.found, self.known = found, known
 
 
 class CheckpointUnreadable(WorkflowError):
-    """A checkpoint that does not parse."""
+    """A checkpoint cannot be parsed."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"checkpoint cannot be read: {cause}")

@@ -1,4 +1,4 @@
-"""The event vocabulary of the contract (§2.2): one class a type, one field a field, aliases beside them."""
+"""The events of the contract (§2.2): one class for each type, with the aliases of its fields."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ErrorType = Literal[
 class Event(msgspec.Struct, frozen=True, rename="camel"):
     """One event of the stream.
 
-    `ALIASES` are second names under which older and newer clients read a field; `OMITTED_WHEN_NONE` are the fields the
-    contract marks with `?`. Everything else is always present.
+    `ALIASES` maps a field to the other names under which clients read it. `OMITTED_WHEN_NONE` are the fields that the
+    contract marks with `?`; all others are always present.
     """
 
     TYPE: ClassVar[str]
@@ -44,11 +44,11 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
 
     @classmethod
     def of(cls, fields: JsonObject) -> Self:
-        """The event that has these fields; any others are passed over. Raises `ValueError`."""
+        """Return the event with these fields. Unknown fields are ignored. Raises `ValueError` if one is invalid."""
         return msgspec.convert(fields, cls)
 
     def fields(self) -> JsonObject:
-        """The event's own fields under all their names, JSON-ready."""
+        """Return the fields of the event, ready for JSON, each under its name and its aliases."""
         fields: JsonObject = msgspec.to_builtins(self)
         for name in self.OMITTED_WHEN_NONE:
             if fields[name] is None:
@@ -116,7 +116,9 @@ class TimelineStepUpdated(Event, frozen=True):
 
 
 class ToolExecution(Event, frozen=True, kw_only=True):
-    """`truncated` is there where arguments or result were shortened to fit a frame; the run's record has them whole."""
+    """A status of a tool call. `truncated` is true if arguments or result were shortened to fit into a frame; the run's
+    record contains them in full.
+    """
 
     TYPE: ClassVar[str] = "tool_execution"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"toolName": ("tool",), "toolArgs": ("params", "parameters")}
@@ -133,7 +135,7 @@ class ToolExecution(Event, frozen=True, kw_only=True):
 
 
 class Hitl(Event, frozen=True, kw_only=True):
-    """A person is asked. The arguments are never shortened: what is shown is what would run."""
+    """A person is asked for an approval. The arguments are never shortened: what is shown is what would run."""
 
     TYPE: ClassVar[str] = "hitl"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"actionType": ("action",), "context": ("params",)}
@@ -154,7 +156,7 @@ class Hitl(Event, frozen=True, kw_only=True):
 
 
 class Content(Event, frozen=True, kw_only=True):
-    """A piece of the answer; `chunk` is true while more follow. Clients append."""
+    """A piece of the answer, which clients append. `chunk` is true if more pieces follow."""
 
     TYPE: ClassVar[str] = "content"
 

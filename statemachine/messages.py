@@ -1,4 +1,4 @@
-"""What the shell tells the core (facts, past tense) and what the core asks of it (effects, imperative)."""
+"""The messages between core and shell: facts (past tense) go into the core, effects (imperative) come out of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from statemachine.checkpoint import (
     Confidence,
     JsonObject,
     PlanStep,
+    ResolvedCall,
     ToolCall,
     Usage,
 )
@@ -20,42 +21,34 @@ from statemachine.events import ErrorType, Event, ThoughtType
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-class RequestedCall(Struct, frozen=True):
-    """A tool call the model asked for, as the registry understood it.
+class RequestedCall(ResolvedCall, frozen=True, kw_only=True):
+    """A tool call that the model requested, after the registry has checked it.
 
-    `refusal` is set where it cannot be run (no such tool, arguments that do not fit): the model is told so.
-    `plan` is set for `update_plan`, which changes the plan and runs nothing: empty where it is refused.
-    `shown_arguments` are the arguments without their secrets, as events show them.
+    `raw_arguments` is the JSON text that the model sent. `refusal` is set if the call cannot run (unknown tool, invalid
+    arguments); the model reads it. `plan` is set for `update_plan`, which changes the plan and runs no tool; it is
+    empty if that call is refused.
     """
 
-    id: str
-    name: str
-    arguments: JsonObject
     raw_arguments: str
-    shown_arguments: JsonObject = {}
-    title: str = ""
-    question: str = ""
-    needs_approval: bool = False
-    idempotent: bool = False
     refusal: str | None = None
     plan: tuple[PlanStep, ...] | None = None
 
 
 class ThoughtArrived(Struct, frozen=True):
-    """A piece of the model's reasoning, or text that preceded a tool call."""
+    """A piece of the model's reasoning, or of the text before a tool call."""
 
     text: str
     thought_type: ThoughtType = "reasoning"
 
 
 class AnswerArrived(Struct, frozen=True):
-    """The next piece of the answer's text."""
+    """The next piece of the answer."""
 
     text: str
 
 
 class ToolsRequested(Struct, frozen=True):
-    """The model's turn ended with tool calls; `text` is what the turn said besides them."""
+    """The model's turn ended with tool calls. `text` is all other text of the turn."""
 
     calls: tuple[RequestedCall, ...]
     text: str = ""
@@ -64,7 +57,7 @@ class ToolsRequested(Struct, frozen=True):
 
 
 class AnswerFinished(Struct, frozen=True):
-    """The model's turn ended with an answer. `rest` has not arrived before; `text` is the whole turn."""
+    """The model's turn ended with an answer. `text` is the whole turn; `rest` is the part that was not streamed yet."""
 
     text: str
     rest: str = ""
@@ -72,17 +65,17 @@ class AnswerFinished(Struct, frozen=True):
 
 
 ModelFailure = Literal[
-    "not_configured",  # there is no key: nothing was asked
-    "refused",  # the provider will never answer this request (401, 400, unknown model …)
-    "unavailable",  # it did not answer this time (429, 5xx, no connection)
-    "timeout",  # it went silent
-    "interrupted",  # the stream broke, or ended without a finish_reason, or made no sense
-    "truncated",  # it stopped on purpose before its end (token limit, content filter)
+    "not_configured",  # there is no API key, so no request was sent
+    "refused",  # the provider will not accept this request later either (400, 401, unknown model …)
+    "unavailable",  # the provider did not answer this time (429, 5xx, no connection)
+    "timeout",  # the stream sent nothing for too long
+    "interrupted",  # the stream broke, ended without a finish_reason, or was malformed
+    "truncated",  # the model stopped early on purpose (token limit, content filter)
 ]
 
 
 class ModelFailed(Struct, frozen=True):
-    """A model turn that gave no usable end. `streamed` is the answer text of it that clients already have."""
+    """A model turn failed. `streamed` is the text of its answer that clients have received already."""
 
     failure: ModelFailure
     message: str
@@ -91,9 +84,9 @@ class ModelFailed(Struct, frozen=True):
 
 
 class ToolFinished(Struct, frozen=True):
-    """A call came to its outcome. `answer` is the text for the model, already cut to its size limit.
+    """A call has its outcome. `answer` is the text for the model, already cut to its size limit.
 
-    `sources` are what the result rests on, each a small JSON object: the `thought` that follows shows them (§2.2).
+    `sources` are the documents that the result is based on, each a small JSON object. A `thought` shows them (§2.2).
     """
 
     call_id: str
@@ -104,7 +97,7 @@ class ToolFinished(Struct, frozen=True):
 
 
 class ApprovalGranted(Struct, frozen=True):
-    """A person said yes; `arguments` (already validated) replace the call's where the person edited them."""
+    """A person approved the open request. `arguments` (validated) are set if the person edited those of the call."""
 
     request_id: str
     decided_at: float
@@ -114,7 +107,7 @@ class ApprovalGranted(Struct, frozen=True):
 
 
 class ApprovalRejected(Struct, frozen=True):
-    """A person said no. `skip`: do not run this call, but go on with the run, whatever `on_reject` says."""
+    """A person rejected the open request. `skip`: the run continues without this call, whatever `on_reject` is."""
 
     request_id: str
     decided_at: float
@@ -124,17 +117,17 @@ class ApprovalRejected(Struct, frozen=True):
 
 
 class DeadlinePassed(Struct, frozen=True):
-    """The shell's timer says that a deadline may have passed; the core compares it with the time."""
+    """A deadline may have passed. The core compares its deadlines with the time and refuses the fact if none has."""
 
 
 class CancelRequested(Struct, frozen=True):
-    """Somebody entitled asked for the end of the run."""
+    """An authorized user has requested the end of the run."""
 
     cancelled_by: str
 
 
 class InternalErrorOccurred(Struct, frozen=True):
-    """Something in the service itself went wrong; the message carries no secret and no stack trace."""
+    """The service itself failed. The user reads the message: it must contain no secrets and no stack trace."""
 
     message: str
     error_type: ErrorType = "InternalError"
@@ -142,13 +135,16 @@ class InternalErrorOccurred(Struct, frozen=True):
 
 
 class RunRecovered(Struct, frozen=True):
-    """A node took the run over: what was under way is lost. `streamed` is the turn's answer text clients have."""
+    """A node took the run over, and the work in progress is lost.
+
+    `streamed` is the text of the turn's answer that clients have received already.
+    """
 
     streamed: str = ""
 
 
 class RunResumed(Struct, frozen=True):
-    """A run that waited for a decision is loaded again, unchanged, because something may decide it."""
+    """A run that waits for a decision was loaded again unchanged. It was not taken over, and no work was lost."""
 
 
 Fact = (
@@ -171,9 +167,10 @@ Fact = (
 
 
 class CallModel(Struct, frozen=True):
-    """Ask the model for its next turn, not before `not_before` (Unix s).
+    """Request the model's next turn, not before `not_before` (Unix s).
 
-    `streamed` is answer text of this turn that clients already have: the model must go on from exactly there.
+    `streamed` is the text of this turn's answer that clients have received already; the model must continue from its
+    end.
     """
 
     messages: tuple[JsonObject, ...]
@@ -182,7 +179,7 @@ class CallModel(Struct, frozen=True):
 
 
 class RunTools(Struct, frozen=True):
-    """Run these started calls, all at the same time."""
+    """Run these started calls concurrently."""
 
     calls: tuple[ToolCall, ...]
 
@@ -190,7 +187,7 @@ class RunTools(Struct, frozen=True):
 class AwaitDecision(Struct, frozen=True):
     """Wait for a person's decision until `deadline_at` (Unix s).
 
-    The request must be saved and its channel subscribed *before* the step that carries this effect is committed (§5).
+    The shell must save the request and subscribe its channel *before* it commits the step with this effect (§5).
     """
 
     approval: Approval
@@ -198,7 +195,7 @@ class AwaitDecision(Struct, frozen=True):
 
 
 class Continue(Struct, frozen=True):
-    """Go on with the effect under way."""
+    """Continue with the effect in progress."""
 
 
 class Stop(Struct, frozen=True):
@@ -209,9 +206,9 @@ Effect = CallModel | RunTools | AwaitDecision | Continue | Stop
 
 
 class Step(Struct, frozen=True):
-    """What one fact led to: commit `checkpoint` and `events` together, then carry out `effect`.
+    """The result of one fact: commit `checkpoint` and `events` together, then perform `effect`.
 
-    `checkpoint` is the very object that went in where the fact changed nothing to save (streamed text).
+    If the fact changed nothing that is saved (streamed text), `checkpoint` is the same object that was passed in.
     """
 
     checkpoint: Checkpoint

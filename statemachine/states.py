@@ -84,7 +84,7 @@ class Guard(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the transition table. `is_happy_path` marks the rows of a run that uses a tool and needs nobody."""
+    """One row of the transition table. `is_happy_path` marks the rows of a run that uses a tool without approval."""
 
     trigger: Trigger
     source: State

@@ -1,7 +1,7 @@
-"""One model turn as it arrives: tells thoughts from answer, gathers what comes while a write is under way.
+"""Buffers one model turn while it streams: separates thoughts from the answer and joins text between two writes.
 
-`feed` takes deltas from the model, `take` gives the facts that are ready, `finish` says how the turn ended. Times are
-Unix seconds and only ever compared.
+`add_delta` adds what the model sent, `take_facts` returns the facts that are ready, `finish` returns how the turn
+ended. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -13,48 +13,47 @@ from msgspec import Struct
 from statemachine.checkpoint import Confidence, Usage
 from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
 
-HOLD_SECONDS = 0.25
-HOLD_DELTAS = 64
-"""Text that may yet turn out to precede a tool call is held back no longer than this."""
+MAX_HOLD_SECONDS = 0.25
+MAX_HOLD_CHUNKS = 64
+"""The first text of a turn is held back for so long, because a tool call that follows would make it a thought."""
 
-_THOUGHT_CHARACTERS = 600
-_MOST_CHARACTERS = 1_000_000
-_LEAST_OVERLAP = 12
-_MOST_OVERLAP = 2000
+_MAX_THOUGHT_CHARACTERS = 600
+_MAX_TURN_CHARACTERS = 1_000_000
+_MIN_OVERLAP_CHARACTERS = 12
+_MAX_OVERLAP_CHARACTERS = 2000
 
 
-class CallDelta(Struct, frozen=True):
-    """A piece of a tool call; id and name come only with the first piece of an index."""
+class RawCall(Struct, frozen=True):
+    """A tool call as the model wrote it: a piece of it in a delta, all of it at the end of the turn.
+
+    Pieces of the same call have the same `index`; only its first piece has the id and the name.
+    """
 
     index: int
     id: str = ""
     name: str = ""
     arguments: str = ""
 
+    def joined_with(self, piece: RawCall) -> RawCall:
+        """Return the call with its next piece."""
+        return RawCall(self.index, self.id or piece.id, self.name or piece.name, self.arguments + piece.arguments)
+
 
 class ModelDelta(Struct, frozen=True):
-    """What the model's stream added, in words of no provider; `pieces` are the chunks that `text` came in."""
+    """What the model's stream added, independent of the provider. `chunk_count` is the number of chunks of `text`."""
 
     text: str = ""
     reasoning: str = ""
-    calls: tuple[CallDelta, ...] = ()
+    calls: tuple[RawCall, ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
     logprob_sum: float = 0.0
     logprob_count: int = 0
-    pieces: int = 1
-
-
-class RawCall(Struct):
-    """A tool call as the model spelled it."""
-
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
+    chunk_count: int = 1
 
 
 class AnswerCompleted(Struct, frozen=True):
-    """The turn was an answer: `text` whole, of which `rest` has not been taken."""
+    """The turn was an answer. `text` is the whole answer; `rest` is the part that `take_facts` has not returned."""
 
     text: str
     rest: str
@@ -62,7 +61,7 @@ class AnswerCompleted(Struct, frozen=True):
 
 
 class ToolCallsCompleted(Struct, frozen=True):
-    """The turn asked for tools; `text` is what it said besides."""
+    """The turn ended with tool calls. `text` is all other text of the turn."""
 
     calls: tuple[RawCall, ...]
     text: str
@@ -70,16 +69,20 @@ class ToolCallsCompleted(Struct, frozen=True):
     confidence: Confidence
 
 
-class Turn:
-    """The buffer between the model's stream and the run's steps."""
+class TurnBuffer:
+    """The buffer between the model's stream and the steps of the run.
+
+    `streamed` is the text of this turn's answer that clients have from an earlier attempt. With `may_call=False` no
+    text is held back, because no tool call can follow.
+    """
 
     def __init__(self, *, streamed: str = "", may_call: bool = True) -> None:
-        self._streamed = streamed  # clients have this much of the answer
-        self._overlap_open = bool(streamed)
-        self._answering = bool(streamed) or not may_call
-        self._text = ""  # arrived, not taken
-        self._said = streamed  # all text of the turn that was taken, as thought or as answer
-        self._deltas = 0
+        self._streamed = streamed  # the part of the answer that clients have
+        self._is_overlap_unchecked = bool(streamed)
+        self._is_answering = bool(streamed) or not may_call
+        self._text = ""  # received, not taken yet
+        self._taken_text = streamed  # all text of the turn that was taken, as a thought or as the answer
+        self._chunk_count = 0
         self._characters = 0
         self._held_since: float | None = None
         self._reasoning = ""
@@ -90,35 +93,34 @@ class Turn:
 
     @property
     def streamed(self) -> str:
-        """The answer text of this turn that clients have."""
+        """The part of this turn's answer that clients have."""
         return self._streamed
 
     @property
     def release_at(self) -> float | None:
-        """When text that is held back must go (Unix s); None where none is held."""
-        # Many models send a line break before a tool call: blank text alone begins no answer.
-        held = self._text.strip() and not self._answering and not self._calls
-        return self._held_since + HOLD_SECONDS if held and self._held_since is not None else None
+        """The time (Unix s) at which the held text must be released, or None if no text is held."""
+        # Many models send a line break before a tool call, so blank text alone does not begin an answer.
+        is_held = self._text.strip() and not self._is_answering and not self._calls
+        return self._held_since + MAX_HOLD_SECONDS if is_held and self._held_since is not None else None
 
     @property
     def is_urgent(self) -> bool:
-        """A tool call has begun, or the end has come: what follows should not wait for more text."""
+        """Whether a tool call has begun or the turn has ended, so that the caller should not wait for more text."""
         return bool(self._calls) or self._finish_reason is not None
 
-    def feed(self, delta: ModelDelta, now: float) -> None:
+    def add_delta(self, delta: ModelDelta, now: float) -> None:
+        """Add what the model's stream sent at `now`."""
         self._characters += len(delta.text) + len(delta.reasoning)
         if delta.reasoning:
             self._reasoning += delta.reasoning
         if delta.text:
             self._text += delta.text
-            self._deltas += delta.pieces
+            self._chunk_count += delta.chunk_count
             if self._held_since is None:
                 self._held_since = now
         for piece in delta.calls:
-            call = self._calls.setdefault(piece.index, RawCall())
-            call.id = call.id or piece.id
-            call.name = call.name or piece.name
-            call.arguments += piece.arguments
+            call = self._calls.get(piece.index)
+            self._calls[piece.index] = piece if call is None else call.joined_with(piece)
             self._characters += len(piece.arguments)
         if delta.finish_reason:
             self._finish_reason = delta.finish_reason
@@ -130,20 +132,20 @@ class Turn:
 
     @property
     def is_too_long(self) -> bool:
-        """A turn that never ends must not fill the memory."""
-        return self._characters > _MOST_CHARACTERS
+        """Whether the turn exceeds its size limit. A turn that never ends must not fill the memory."""
+        return self._characters > _MAX_TURN_CHARACTERS
 
-    def take(self, now: float) -> list[ThoughtArrived | AnswerArrived]:
-        """The facts that are ready, adjacent text gathered into one; empty while everything is held back."""
+    def take_facts(self, now: float) -> list[ThoughtArrived | AnswerArrived]:
+        """Return the facts that are ready and remove their text. Adjacent text becomes one fact."""
         facts: list[ThoughtArrived | AnswerArrived] = []
         reasoning = self._take_reasoning()
         if reasoning:
             facts.append(ThoughtArrived(reasoning))
         if self._text:
-            if self._calls and not self._answering:
+            if self._calls and not self._is_answering:
                 facts.extend(self._take_as_thought(is_last=False))
-            elif self._answering or self._hold_is_over(now):
-                self._answering = True
+            elif self._is_answering or self._is_hold_over(now):
+                self._is_answering = True
                 answer = self._take_answer(is_last=False)
                 if answer:
                     self._streamed += answer
@@ -151,24 +153,24 @@ class Turn:
         return facts
 
     def finish(self) -> tuple[list[ThoughtArrived | AnswerArrived], AnswerCompleted | ToolCallsCompleted | ModelFailed]:
-        """What had not been taken, and how the turn ended. A cut or capped turn is never passed off as whole."""
+        """Return the facts not taken yet, and how the turn ended. A turn without its proper end is a `ModelFailed`."""
         failure = self._failure()
         if failure:
             return [], failure
         facts: list[ThoughtArrived | AnswerArrived] = []
         if self._reasoning.strip():
-            facts.append(ThoughtArrived(_repaired(self._reasoning)))
+            facts.append(ThoughtArrived(_repair(self._reasoning)))
         if not self._calls:
             rest = self._take_answer(is_last=True)
             return facts, AnswerCompleted(self._streamed + rest, rest, self._usage)
-        if self._text and self._answering:
+        if self._text and self._is_answering:
             answer = self._take_answer(is_last=True)
             self._streamed += answer
             facts.extend([AnswerArrived(answer)] if answer else [])
         elif self._text:
             facts.extend(self._take_as_thought(is_last=True))
-        calls = tuple(_whole_call(self._calls[index]) for index in sorted(self._calls))
-        return facts, ToolCallsCompleted(calls, self._said, self._usage, self._confidence())
+        calls = tuple(_repair_call(self._calls[index]) for index in sorted(self._calls))
+        return facts, ToolCallsCompleted(calls, self._taken_text, self._usage, self._confidence())
 
     def _failure(self) -> ModelFailed | None:
         match self._finish_reason:
@@ -177,41 +179,41 @@ class Turn:
             case "length" | "content_filter":
                 cause = "its token limit" if self._finish_reason == "length" else "its content filter"
                 return ModelFailed("truncated", f"the model stopped at {cause}", self._streamed)
-            case "error" | "abort" | "cancelled":  # how vLLM, SGLang and routers before other models say it broke
+            case "error" | "abort" | "cancelled":  # vLLM, SGLang and some routers report their failures this way
                 return ModelFailed("interrupted", f"the model stopped with {self._finish_reason!r}", self._streamed)
             case _:
-                silent = not (self._calls or self._text.strip() or self._said.strip() or self._streamed)
-                return ModelFailed("interrupted", "the model answered nothing", self._streamed) if silent else None
+                is_empty = not (self._calls or self._text.strip() or self._taken_text.strip() or self._streamed)
+                return ModelFailed("interrupted", "the model answered nothing", self._streamed) if is_empty else None
 
-    def _hold_is_over(self, now: float) -> bool:
+    def _is_hold_over(self, now: float) -> bool:
         release_at = self.release_at
-        return release_at is not None and (self._deltas >= HOLD_DELTAS or now >= release_at)
+        return release_at is not None and (self._chunk_count >= MAX_HOLD_CHUNKS or now >= release_at)
 
     def _take_reasoning(self) -> str:
-        """Whole paragraphs while it flows, everything once something else has begun."""
-        cut = len(self._reasoning)
-        if not (self._text or self._calls or cut >= _THOUGHT_CHARACTERS):
-            cut = self._reasoning.rfind("\n\n") + 2 if "\n\n" in self._reasoning else 0
-        taken, kept = _whole(self._reasoning[:cut])
-        self._reasoning = kept + self._reasoning[cut:]
-        return _repaired(taken) if taken.strip() else ""
+        """Take complete paragraphs of the reasoning, or all of it if it is long or if text or a call has begun."""
+        end = len(self._reasoning)
+        if not (self._text or self._calls or end >= _MAX_THOUGHT_CHARACTERS):
+            end = self._reasoning.rfind("\n\n") + 2 if "\n\n" in self._reasoning else 0
+        taken, kept = _split_half_character(self._reasoning[:end])
+        self._reasoning = kept + self._reasoning[end:]
+        return _repair(taken) if taken.strip() else ""
 
     def _take_as_thought(self, *, is_last: bool) -> list[ThoughtArrived | AnswerArrived]:
-        taken, self._text = (self._text, "") if is_last else _whole(self._text)
-        taken = _repaired(taken)
-        self._said += taken
+        taken, self._text = (self._text, "") if is_last else _split_half_character(self._text)
+        taken = _repair(taken)
+        self._taken_text += taken
         return [ThoughtArrived(taken, "planning")] if taken.strip() else []
 
     def _take_answer(self, *, is_last: bool) -> str:
         text = self._text
-        if self._overlap_open:
-            if not is_last and _may_repeat(self._streamed, text):
+        if self._is_overlap_unchecked:
+            if not is_last and _may_overlap(self._streamed, text):
                 return ""
             text = _without_overlap(self._streamed, text)
-            self._overlap_open = False
-        text, self._text = (text, "") if is_last else _whole(text)
-        text = _repaired(text)
-        self._said += text
+            self._is_overlap_unchecked = False
+        text, self._text = (text, "") if is_last else _split_half_character(text)
+        text = _repair(text)
+        self._taken_text += text
         return text
 
     def _confidence(self) -> Confidence:
@@ -221,17 +223,17 @@ class Turn:
         return Confidence(value=round(mean, 4), source="logprobs")
 
 
-def _whole(text: str) -> tuple[str, str]:
-    """The text, and apart from it the first half of a character whose other half is on its way."""
+def _split_half_character(text: str) -> tuple[str, str]:
+    """Split off a leading surrogate at the end of the text: the other half of its character comes in the next piece."""
     return (text[:-1], text[-1]) if text and "\ud800" <= text[-1] <= "\udbff" else (text, "")
 
 
-def _whole_call(call: RawCall) -> RawCall:
-    return RawCall(_repaired(call.id), _repaired(call.name), _repaired(call.arguments))
+def _repair_call(call: RawCall) -> RawCall:
+    return RawCall(call.index, _repair(call.id), _repair(call.name), _repair(call.arguments))
 
 
-def _repaired(text: str) -> str:
-    """Halves of characters that servers send apart are joined; a half without its other becomes U+FFFD."""
+def _repair(text: str) -> str:
+    """Join surrogate pairs that a server sent in two pieces. A surrogate without its pair becomes U+FFFD."""
     if text.isascii():
         return text
     try:
@@ -241,20 +243,20 @@ def _repaired(text: str) -> str:
     return text
 
 
-def _may_repeat(streamed: str, text: str) -> bool:
-    """Whether `text` could yet grow into a repetition of what was said, up to its end: too little to tell."""
-    return streamed.startswith(text) or text in streamed[-_MOST_OVERLAP:]
+def _may_overlap(streamed: str, text: str) -> bool:
+    """Return whether `text` is still too short to decide if it repeats `streamed` or its end."""
+    return streamed.startswith(text) or text in streamed[-_MAX_OVERLAP_CHARACTERS:]
 
 
 def _without_overlap(streamed: str, text: str) -> str:
-    """What `text` adds to `streamed` where the model said its end, or all of it, again.
+    """Return `text` without its beginning that repeats all of `streamed`, or the end of it.
 
-    Text that stands somewhere in the middle of it is new all the same: rows of a table are often alike.
+    Text that occurs in the middle of `streamed` is kept: rows of a table are often alike.
     """
     if text.startswith(streamed):
         return text[len(streamed) :]
-    tail = streamed[-_MOST_OVERLAP:]
-    for length in range(min(len(tail), len(text)), _LEAST_OVERLAP - 1, -1):
+    tail = streamed[-_MAX_OVERLAP_CHARACTERS:]
+    for length in range(min(len(tail), len(text)), _MIN_OVERLAP_CHARACTERS - 1, -1):
         if tail.endswith(text[:length]):
             return text[length:]
     return text

@@ -17,11 +17,11 @@ def picture() -> str:
     """A run that looked something up and now asks whether a mail may be sent, 59 seconds after it asked."""
     run = Run()
     run.now += 1.4
-    run.ask(safe("c1"))
+    run.request_tools(safe("c1"))
     run.now += 0.3
-    run.finish("c1")
+    run.finish_call("c1")
     run.now += 2.1
-    run.ask(risky("c2"))
+    run.request_tools(risky("c2"))
     return svg(RunSnapshot.of(run.checkpoint, run.now + 59))
 
 

@@ -55,7 +55,7 @@ def _check_properties() -> int:
     proofs = check()
     for proof in proofs:
         click.echo(f"{'✔' if proof.holds else '✗'} {proof.claim}")
-        click.echo(f"    {proof.looked_at}")
+        click.echo(f"    {proof.coverage}")
         if proof.counterexample is not None:
             click.echo(f"    does not hold: {proof.counterexample}")
     broken = sum(not proof.holds for proof in proofs)

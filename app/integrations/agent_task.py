@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, PlanStep, StepStatus, ToolCall
+from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, PlanStep, ToolCall
 from statemachine.frames import compact_json
 from statemachine.states import STATE_TITLES, State
 
@@ -17,13 +17,6 @@ _DESCRIPTION_CHARACTERS = 200
 _CONTEXT_BYTES = 16 * 1024
 _RESULT_CHARACTERS = 1000
 _ERROR_CHARACTERS = 500
-_STEP_WORTH: dict[StepStatus, float] = {
-    "pending": 0.0,
-    "in_progress": 0.5,
-    "completed": 1.0,
-    "failed": 1.0,
-    "skipped": 1.0,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +160,7 @@ def _progress(run: Checkpoint) -> int:
     """The plan's own progress; 100 is for what has come to a good end."""
     if run.state is State.DONE:
         return 100
-    worth = sum(_STEP_WORTH[step.status] for step in run.plan) / len(run.plan) if run.plan else 0.0
-    return min(99, round(100 * worth))
+    return min(99, round(100 * run.plan_progress))
 
 
 def _doing(run: Checkpoint) -> str:

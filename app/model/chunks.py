@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from app.errors import ModelError
 from statemachine.checkpoint import JsonObject, Usage
-from statemachine.turn import CallDelta, ModelDelta
+from statemachine.turn import ModelDelta, RawCall
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -98,7 +98,7 @@ def _read(data: bytes) -> _Chunk:
 def _sum(chunks: Sequence[_Chunk]) -> ModelDelta:
     texts: list[str] = []
     reasonings: list[str] = []
-    calls: list[CallDelta] = []
+    calls: list[RawCall] = []
     logprobs: list[float] = []
     finish_reason = usage = None
     for chunk in chunks:
@@ -128,13 +128,13 @@ def _sum(chunks: Sequence[_Chunk]) -> ModelDelta:
         usage=_usage(usage) if usage else None,
         logprob_sum=sum(logprobs),
         logprob_count=len(logprobs),
-        pieces=len(texts),
+        chunk_count=len(texts),
     )
 
 
-def _call(position: int, call: _Call) -> CallDelta:
+def _call(position: int, call: _Call) -> RawCall:
     function = call.function or _Function()
-    return CallDelta(
+    return RawCall(
         index=call.index if isinstance(call.index, int) else position,
         id=call.id or "",
         name=function.name or "",

@@ -30,7 +30,7 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.prompt import with_continuation
-from statemachine.turn import AnswerCompleted, ToolCallsCompleted, Turn
+from statemachine.turn import AnswerCompleted, ToolCallsCompleted, TurnBuffer
 
 COALESCING_SECONDS = 0.024
 """Coalescing window for streamed text; the first chunk of an answer is sent at once."""
@@ -87,7 +87,7 @@ class Effects:
         while effect.not_before is not None and self._clock.now() < effect.not_before:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
-        turn, arrived = Turn(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
+        turn, arrived = TurnBuffer(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
         messages = with_continuation(effect.messages, effect.streamed) if effect.streamed else effect.messages
         reader = asyncio.create_task(self._read_model(messages, tools, turn, arrived))
         try:
@@ -97,9 +97,9 @@ class Effects:
                 arrived.clear()
                 now = self._clock.now()
                 if now >= checkpoint.run_deadline_at:
-                    yield (*turn.take(now), DeadlinePassed())
+                    yield (*turn.take_facts(now), DeadlinePassed())
                     return
-                if not reader.done() and (facts := turn.take(now)):
+                if not reader.done() and (facts := turn.take_facts(now)):
                     yield facts
             yield self._turn_end(turn, reader.result())
         finally:
@@ -108,13 +108,13 @@ class Effects:
                 await asyncio.gather(reader, return_exceptions=True)
 
     async def _read_model(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: Turn, arrived: asyncio.Event
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: TurnBuffer, arrived: asyncio.Event
     ) -> ModelError | None:
         """Feed the model's stream into the turn as it arrives. Returns the error that ended it, or None."""
         try:
             async with self._model.stream(messages, tools) as arrivals:
                 async for delta in arrivals:
-                    turn.feed(delta, self._clock.now())
+                    turn.add_delta(delta, self._clock.now())
                     arrived.set()
                     if turn.is_too_long:
                         return ModelError("truncated", "the model's turn is longer than a turn may be")
@@ -126,7 +126,7 @@ class Effects:
         finally:
             arrived.set()
 
-    def _turn_end(self, turn: Turn, failure: ModelError | None) -> list[Fact]:
+    def _turn_end(self, turn: TurnBuffer, failure: ModelError | None) -> list[Fact]:
         if failure is not None:
             return self._failed_turn(turn, failure)
         facts, end = turn.finish()
@@ -141,12 +141,12 @@ class Effects:
             case _:
                 assert_never(end)
 
-    def _failed_turn(self, turn: Turn, error: ModelError) -> list[Fact]:
+    def _failed_turn(self, turn: TurnBuffer, error: ModelError) -> list[Fact]:
         """Return the facts of a failed turn, with the text that clients have not received yet.
 
         Another attempt continues after that text.
         """
-        remaining = turn.take(self._clock.now())
+        remaining = turn.take_facts(self._clock.now())
         return [*remaining, ModelFailed(error.kind, error.message, turn.streamed, error.model_retry_after_seconds)]
 
     # --- tools --------------------------------------------------------------------------------------------------------

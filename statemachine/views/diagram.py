@@ -1,6 +1,6 @@
-"""The one table in every text form: Mermaid, DOT, SVG, XState's JSON, a table; a run's state and path marked in it.
+"""Renders the transition table as Mermaid, DOT, SVG, XState JSON or text, with the state and path of a run marked.
 
-Derived from `TRANSITIONS`, the states' words and the guards' words alone: what is drawn is what runs.
+Everything comes from `TRANSITIONS` and the texts of states and guards, so that the drawing matches what runs.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ README_BEGIN, README_END = "<!-- diagram -->", "<!-- /diagram -->"
 
 
 def mermaid(snapshot: RunSnapshot | None = None) -> str:
-    """A `stateDiagram-v2`. Final states lead to `[*]`; the current state of a run is filled, its passages numbered."""
+    """Return a Mermaid `stateDiagram-v2`. Final states lead to `[*]`; the current state of a run is filled."""
     lines = ["stateDiagram-v2", f"    [*] --> {INITIAL_STATE}"]
-    lines += [f"    {arrow.source} --> {arrow.dest} : {_label(arrow, snapshot)}" for arrow in _ordered()]
+    lines += [f"    {row.source} --> {row.dest} : {_label(row, snapshot)}" for row in _ordered()]
     lines += [f"    {state} --> [*]" for state in State if state.is_final]
     for state in State:
         lines += [f"    {state} : {state} ({STATE_TITLES[state]})", f"    {state} : {STATE_ACTIVITIES[state]}"]
     if snapshot is not None:
-        if snapshot.waiting is not None:
-            lines.append(f"    note right of {snapshot.state} : {snapshot.waiting.words}")
+        if snapshot.open_approval is not None:
+            lines.append(f"    note right of {snapshot.state} : {snapshot.open_approval.description}")
         lines += ["    classDef current fill:#f5b301,stroke:#7a5900,color:#000", f"    class {snapshot.state} current"]
     return "\n".join(lines) + "\n"
 
 
 def dot(snapshot: RunSnapshot | None = None) -> str:
-    """A Graphviz digraph. Final states have a double line; ways out of every open state are dashed."""
+    """Return a Graphviz digraph. Final states have a double line; transitions from every open state are dashed."""
     lines = ["digraph aura {", "  rankdir=LR;", "  node [shape=box, style=rounded];", "  start [shape=point];"]
     for state in State:
-        look = ", peripheries=2" if state.is_final else ""
+        attributes = ", peripheries=2" if state.is_final else ""
         is_current = snapshot is not None and snapshot.state is state
         if is_current:
-            look += ', style="rounded,filled", fillcolor="#f5b301"'
-        words = f"{state} ({STATE_TITLES[state]})\n{STATE_ACTIVITIES[state]}"
-        if is_current and snapshot is not None and snapshot.waiting is not None:
-            words += f"\n{snapshot.waiting.words}"
-        lines.append(f"  {state} [label={_quoted(words)}{look}];")
+            attributes += ', style="rounded,filled", fillcolor="#f5b301"'
+        label = f"{state} ({STATE_TITLES[state]})\n{STATE_ACTIVITIES[state]}"
+        if is_current and snapshot is not None and snapshot.open_approval is not None:
+            label += f"\n{snapshot.open_approval.description}"
+        lines.append(f"  {state} [label={_dot_string(label)}{attributes}];")
     lines.append(f"  start -> {INITIAL_STATE};")
-    for arrow in _ordered():
-        look = ", style=dashed, color=gray, constraint=false" if _is_way_out(arrow) else ""
-        lines.append(f"  {arrow.source} -> {arrow.dest} [label={_quoted(_label(arrow, snapshot))}{look}];")
+    for row in _ordered():
+        attributes = ", style=dashed, color=gray, constraint=false" if _leaves_every_open_state(row) else ""
+        lines.append(f"  {row.source} -> {row.dest} [label={_dot_string(_label(row, snapshot))}{attributes}];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def machine_config(snapshot: RunSnapshot | None = None) -> JsonObject:
-    """A machine config that XState's `createMachine` loads; a guard is named by its words.
+    """Return a machine config for XState's `createMachine`. The name of a guard is its description.
 
-    With a run, `meta` holds its `current` state, the `path` it took, and its `pendingApproval`.
+    With a run, `meta` contains its `current` state, its `path` and its `pendingApproval`.
     """
     states: JsonObject = {}
     for state in State:
-        words = {"description": STATE_ACTIVITIES[state], "meta": {"title": STATE_TITLES[state]}}
-        states[state.value] = {"type": "final", **words} if state.is_final else {**words, "on": {}}
-    for arrow in _ordered():
-        target = {"target": arrow.dest.value} | ({"guard": arrow.guard.value} if arrow.guard else {})
-        states[arrow.source.value]["on"][arrow.trigger.value] = target
+        node = {"description": STATE_ACTIVITIES[state], "meta": {"title": STATE_TITLES[state]}}
+        states[state.value] = {"type": "final", **node} if state.is_final else {**node, "on": {}}
+    for row in _ordered():
+        target = {"target": row.dest.value} | ({"guard": row.guard.value} if row.guard else {})
+        states[row.source.value]["on"][row.trigger.value] = target
     config: JsonObject = {"id": "aura", "initial": INITIAL_STATE.value, "states": states}
     if snapshot is not None:
         config["meta"] = snapshot.to_json_object()
@@ -79,27 +79,31 @@ def machine_config(snapshot: RunSnapshot | None = None) -> JsonObject:
 
 
 def table(snapshot: RunSnapshot | None = None) -> str:
-    """Two plain tables: the states, then the arrows; the current state of a run is marked `>`."""
+    """Return two text tables: the states, then the transitions. The current state of a run is marked with `>`."""
     states = [("", "state", "kind", "what happens in it")]
     for state in State:
         kind = "final" if state.is_final else "initial" if state is INITIAL_STATE else ""
         mark = ">" if snapshot is not None and snapshot.state is state else ""
         states.append((mark, state.value, kind, STATE_ACTIVITIES[state]))
-    arrows = [("from", "trigger", "to", "only if", "taken as" if snapshot else "")]
-    for arrow in _ordered():
-        words = arrow.guard.value if arrow.guard else ""
-        arrows.append((arrow.source.value, arrow.trigger.value, arrow.dest.value, words, _taken(arrow, snapshot)))
-    waiting = f"\nwaiting for a decision: {snapshot.waiting.words}\n" if snapshot and snapshot.waiting else ""
-    return f"{_columns(states)}\n{_columns(arrows)}{waiting}"
+    transitions = [("from", "trigger", "to", "only if", "taken as" if snapshot else "")]
+    for row in _ordered():
+        guard = row.guard.value if row.guard else ""
+        transitions.append((row.source.value, row.trigger.value, row.dest.value, guard, _steps_text(row, snapshot)))
+    waiting = (
+        f"\nwaiting for a decision: {snapshot.open_approval.description}\n"
+        if snapshot and snapshot.open_approval
+        else ""
+    )
+    return f"{_columns(states)}\n{_columns(transitions)}{waiting}"
 
 
 def render(format: Format, snapshot: RunSnapshot | None = None) -> str:
-    """The diagram in that format, ending with a line end."""
+    """Return the diagram in a format. The text ends with a newline."""
     return _RENDERERS[format](snapshot)
 
 
 def readme_section() -> str:
-    """What stands in README.md between `README_BEGIN` and `README_END`, a line each."""
+    """Return the text between the lines `README_BEGIN` and `README_END` of README.md."""
     return f"```mermaid\n{mermaid()}```\n"
 
 
@@ -117,37 +121,38 @@ _RENDERERS: dict[Format, Callable[[RunSnapshot | None], str]] = {
 
 
 def _ordered() -> list[Transition]:
-    """The rows of the table: the happy path first, and last what leaves every open state."""
-    return sorted(TRANSITIONS, key=lambda row: (not row.is_happy_path, _is_way_out(row)))
+    """Return the rows of the table: first the happy path, last the transitions from every open state."""
+    return sorted(TRANSITIONS, key=lambda row: (not row.is_happy_path, _leaves_every_open_state(row)))
 
 
-def _is_way_out(arrow: Transition) -> bool:
-    sources = {other.source for other in TRANSITIONS if (other.trigger, other.dest) == (arrow.trigger, arrow.dest)}
+def _leaves_every_open_state(row: Transition) -> bool:
+    sources = {other.source for other in TRANSITIONS if (other.trigger, other.dest) == (row.trigger, row.dest)}
     return sources == set(OPEN_STATES)
 
 
-def _label(arrow: Transition, snapshot: RunSnapshot | None) -> str:
-    guard = f" [{arrow.guard}]" if arrow.guard else ""
-    taken = _taken(arrow, snapshot)
-    return f"{arrow.trigger}{guard}" + (f" ({taken})" if taken else "")
+def _label(row: Transition, snapshot: RunSnapshot | None) -> str:
+    guard = f" [{row.guard}]" if row.guard else ""
+    steps = _steps_text(row, snapshot)
+    return f"{row.trigger}{guard}" + (f" ({steps})" if steps else "")
 
 
-_MOST_TIMES = 3
+_MAX_STEPS = 3
 
 
-def _taken(arrow: Transition, snapshot: RunSnapshot | None) -> str:
-    """The newest passages of the run that took this arrow: their numbers, counted from 1, and times."""
-    steps = snapshot.along(arrow) if snapshot is not None else []
-    more = "…, " if len(steps) > _MOST_TIMES else ""
-    return more + ", ".join(step.words for step in steps[-_MOST_TIMES:])
+def _steps_text(row: Transition, snapshot: RunSnapshot | None) -> str:
+    """Return the numbers and times of the run's newest steps that made this transition."""
+    steps = snapshot.steps_of(row) if snapshot is not None else []
+    ellipsis = "…, " if len(steps) > _MAX_STEPS else ""
+    return ellipsis + ", ".join(step.description for step in steps[-_MAX_STEPS:])
 
 
-def _quoted(text: str) -> str:
-    """A DOT string."""
+def _dot_string(text: str) -> str:
+    """Return the text as a quoted string of the DOT language."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return the rows as a text table. The first row is the header."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths).rstrip(), *lines[1:]]) + "\n"

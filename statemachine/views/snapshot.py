@@ -1,4 +1,4 @@
-"""A run at one moment, as a picture shows it: where it stands, the way it came, what it waits for. Reads no clock."""
+"""The state of a run at one moment, as diagrams show it: current state, path, open approval. It reads no clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statemachine.states import State, Transition, Trigger
 
 @dataclass(frozen=True, slots=True)
 class PathStep:
-    """One transition that was taken: the how-manieth it was, and how long after the run's start."""
+    """One transition of a run. `number` counts from 1; `after_seconds` is the time since the start of the run."""
 
     number: int
     trigger: Trigger
@@ -20,13 +20,13 @@ class PathStep:
     after_seconds: float
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return f"{self.number} at {format_duration(self.after_seconds)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """The open approval request and the time left for it."""
+class OpenApproval:
+    """The open approval request, the time left for it, and the number of approvals queued behind it."""
 
     request_id: str
     action_type: str
@@ -35,36 +35,37 @@ class Waiting:
     queued: int
 
     @property
-    def words(self) -> str:
-        more = f", {self.queued} more queued" if self.queued else ""
-        return f"{self.action_type}, {self.seconds_left:.0f} s left{more}"
+    def description(self) -> str:
+        queued = f", {self.queued} more queued" if self.queued else ""
+        return f"{self.action_type}, {self.seconds_left:.0f} s left{queued}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """`path` is in the order it was taken."""
+    """A run at one moment. `path` lists its transitions in order."""
 
     session_id: str
     state: State
     path: tuple[PathStep, ...]
-    waiting: Waiting | None
+    open_approval: OpenApproval | None
 
     @classmethod
     def of(cls, run: Checkpoint, now: float) -> RunSnapshot:
-        """The run as it stood at `now` (Unix s)."""
+        """Return the snapshot of a run at `now` (Unix s)."""
         path = tuple(
             PathStep(number, step.trigger, step.source, step.dest, step.at, max(0.0, step.at - run.created_at))
             for number, step in enumerate(run.path, start=1)
         )
-        return cls(run.session_id, run.state, path, _waiting(run, now))
+        return cls(run.session_id, run.state, path, _open_approval(run, now))
 
-    def along(self, *arrows: Transition) -> list[PathStep]:
-        """The passages that took one of these arrows."""
-        taken = {(arrow.trigger, arrow.source, arrow.dest) for arrow in arrows}
-        return [step for step in self.path if (step.trigger, step.source, step.dest) in taken]
+    def steps_of(self, *transitions: Transition) -> list[PathStep]:
+        """Return the steps of the path that made one of these transitions."""
+        wanted = {(row.trigger, row.source, row.dest) for row in transitions}
+        return [step for step in self.path if (step.trigger, step.source, step.dest) in wanted]
 
     def to_json_object(self) -> JsonObject:
-        told: JsonObject = {
+        """Return the snapshot with the names of the HTTP API."""
+        result: JsonObject = {
             "sessionId": self.session_id,
             "current": self.state.value,
             "path": [
@@ -79,19 +80,19 @@ class RunSnapshot:
                 for step in self.path
             ],
         }
-        if self.waiting is not None:
-            told["pendingApproval"] = {
-                "requestId": self.waiting.request_id,
-                "actionType": self.waiting.action_type,
-                "expiresAt": self.waiting.expires_at,
-                "secondsLeft": round(self.waiting.seconds_left, 3),
-                "queued": self.waiting.queued,
+        if self.open_approval is not None:
+            result["pendingApproval"] = {
+                "requestId": self.open_approval.request_id,
+                "actionType": self.open_approval.action_type,
+                "expiresAt": self.open_approval.expires_at,
+                "secondsLeft": round(self.open_approval.seconds_left, 3),
+                "queued": self.open_approval.queued,
             }
-        return told
+        return result
 
 
 def format_duration(seconds: float) -> str:
-    """`420 ms`, `4.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    """Format a duration, for example as `420 ms`, `4.2 s`, `2 min 05 s` or `1 h 02 min`."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -102,10 +103,10 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def _waiting(run: Checkpoint, now: float) -> Waiting | None:
+def _open_approval(run: Checkpoint, now: float) -> OpenApproval | None:
     approval = run.open_approval
-    if approval is None or run.deadline_at is None:  # the two go together
+    if approval is None or run.deadline_at is None:  # either both are None or neither is
         return None
-    left = max(0.0, run.deadline_at - now)
+    seconds_left = max(0.0, run.deadline_at - now)
     queued = len(run.pending_approvals) - 1
-    return Waiting(approval.request_id, approval.action_type, run.deadline_at, left, queued)
+    return OpenApproval(approval.request_id, approval.action_type, run.deadline_at, seconds_left, queued)

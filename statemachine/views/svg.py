@@ -1,96 +1,27 @@
-"""The one table as an SVG, drawn by hand: what is drawn and said comes from the table, where it stands from here.
+"""Draws the transition table as an SVG. All texts come from the table, the positions from `layout.py`.
 
-Every state has its `id` and `data-state`, every arrow its `data-trigger`, `data-from`, `data-to` and `data-number-at`
-(where the numbers of its passages go), so that a page can light them up. Colours are attributes (light), which a
-page's CSS overrides by class; where the reader prefers dark, the picture's own style does.
+Each state has `id` and `data-state`; each arrow has `data-trigger`, `data-from`, `data-to`, `data-guard` and
+`data-number-at` (the position of its step numbers), so that a page can highlight them. Colours are attributes for a
+light theme. A page can override them by class; the style in the picture does so for readers who prefer dark.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 from html import escape
 
 from statemachine.states import (
     INITIAL_STATE,
-    OPEN_STATES,
     STATE_ACTIVITIES,
     STATE_TITLES,
-    TRANSITIONS,
     State,
     Transition,
-    Trigger,
 )
-from statemachine.views.snapshot import PathStep, RunSnapshot, format_duration
+from statemachine.views.layout import BOXES, FRAME, HEIGHT, PANEL, ROUTES, WIDTH, Box, Route
+from statemachine.views.snapshot import OpenApproval, PathStep, RunSnapshot, format_duration
 
-WIDTH, HEIGHT = 1260, 724
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """Where a state stands."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The way of an arrow: its SVG path, where its words end (`label`), and where its number sits."""
-
-    trigger: Trigger
-    sources: tuple[State, ...]
-    path: str
-    label: tuple[int, int]
-    badge: tuple[int, int]
-    anchor: str = "middle"
-
-    def arrows(self) -> list[Transition]:
-        """The table's arrows that go this way."""
-        return [arrow for arrow in TRANSITIONS if arrow.trigger is self.trigger and arrow.source in self.sources]
-
-
-FRAME = Box(24, 52, 844, 468)
-"""Round the open states: what leads out of every one of them leaves from its edge."""
-_PANEL = Box(24, 540, 660, 164)
-
-BOXES: dict[State, Box] = {
-    State.PLANNING: Box(90, 84, 230, 100),
-    State.CONTENT: Box(610, 84, 230, 100),
-    State.TOOL: Box(90, 300, 230, 196),
-    State.AWAITING_APPROVAL: Box(610, 300, 230, 196),
-    State.DONE: Box(1040, 96, 196, 76),
-    State.REJECTED: Box(1040, 307, 196, 76),
-    State.TIMED_OUT: Box(1040, 414, 196, 76),
-    State.FAILED: Box(1040, 536, 196, 76),
-    State.CANCELLED: Box(1040, 628, 196, 76),
-}
-
-ROUTES: tuple[Route, ...] = (
-    Route(Trigger.REQUEST_TOOLS, (State.PLANNING,), "M130 184 V300", (139, 214), (130, 274), "start"),
-    Route(Trigger.REPORT_RESULTS, (State.TOOL,), "M256 300 V184", (265, 235), (256, 274), "start"),
-    Route(Trigger.ANSWER, (State.PLANNING,), "M320 134 H610", (465, 121), (465, 134)),
-    Route(Trigger.FINISH, (State.CONTENT,), "M840 134 H1040", (952, 121), (952, 134)),
-    Route(Trigger.ASK_APPROVAL, (State.TOOL,), "M320 358 H610", (465, 345), (366, 358)),
-    Route(Trigger.APPROVE, (State.AWAITING_APPROVAL,), "M610 415 H320", (465, 402), (564, 415)),
-    Route(Trigger.DECLINE, (State.AWAITING_APPROVAL,), "M610 472 H320", (465, 459), (564, 472)),
-    Route(
-        Trigger.REQUEST_TOOLS,
-        (State.CONTENT,),
-        "M660 184 V244 Q660 256 648 256 H312 Q300 256 300 268 V300",
-        (524, 247),
-        (600, 256),
-    ),
-    Route(Trigger.REJECT, (State.AWAITING_APPROVAL,), "M840 345 H1040", (954, 332), (954, 345)),
-    Route(Trigger.EXPIRE, (State.AWAITING_APPROVAL,), "M840 452 H1040", (954, 439), (954, 452)),
-    Route(Trigger.FAIL, OPEN_STATES, "M800 520 V562 Q800 574 812 574 H1040", (954, 561), (954, 574)),
-    Route(Trigger.CANCEL, OPEN_STATES, "M740 520 V654 Q740 666 752 666 H1040", (954, 653), (954, 666)),
-)
-
-# class → attribute → its light and its dark colour
+# class → attribute → (colour for light themes, colour for dark themes)
 _COLOURS: dict[str, dict[str, tuple[str, str]]] = {
     "ground": {"fill": ("#ffffff", "#0b1120")},
     "frame": {"fill": ("#f5f7fb", "#111a2e"), "stroke": ("#c3cede", "#33415c")},
@@ -118,14 +49,14 @@ _COLOURS: dict[str, dict[str, tuple[str, str]]] = {
 _FONTS = (
     "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Noto Sans KR', 'Apple SD Gothic Neo', 'Malgun Gothic', sans-serif"
 )
-_MOST_NUMBERS = 3
+_MAX_NUMBERS = 3
 _PANEL_ROWS, _PANEL_COLUMNS = 7, 3
 
 
 def svg(snapshot: RunSnapshot | None = None, *, korean: bool = True, fonts: str = _FONTS) -> str:
-    """The picture; with a run the current state is filled, its way numbered, its open approval and the rest said.
+    """Return the picture. With a run it shows the current state, the numbered path and the open approval.
 
-    `korean`: False leaves the states' Korean titles out, where no font of the reader has them.
+    With `korean=False` the Korean titles of the states are left out, for readers without a Korean font.
     """
     lines = [
         (
@@ -135,12 +66,12 @@ def svg(snapshot: RunSnapshot | None = None, *, korean: bool = True, fonts: str 
         f'<title id="aura-machine-title">{escape(_summary(snapshot))}</title>',
         _style(),
         _markers(),
-        f'<rect {_look("ground")} width="{WIDTH}" height="{HEIGHT}" rx="14"/>',
+        f'<rect {_paint("ground")} width="{WIDTH}" height="{HEIGHT}" rx="14"/>',
         *_header(snapshot),
         *_frame(),
         *(line for route in ROUTES for line in _arrow(route, snapshot)),
         *(line for state in State for line in _state(state, snapshot, korean=korean)),
-        *(_legend() if snapshot is None else _way(snapshot)),
+        *(_legend() if snapshot is None else _path_panel(snapshot)),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
@@ -149,7 +80,7 @@ def svg(snapshot: RunSnapshot | None = None, *, korean: bool = True, fonts: str 
 def _summary(snapshot: RunSnapshot | None) -> str:
     if snapshot is None:
         return "The state machine of an Aura run"
-    waiting = f"; waiting for a decision on {snapshot.waiting.words}" if snapshot.waiting else ""
+    waiting = f"; waiting for a decision on {snapshot.open_approval.description}" if snapshot.open_approval else ""
     return f"Run {snapshot.session_id}: {snapshot.state} after {len(snapshot.path)} transitions{waiting}"
 
 
@@ -165,80 +96,81 @@ def _header(snapshot: RunSnapshot | None) -> Iterable[str]:
 def _frame() -> Iterable[str]:
     x, y = FRAME.x, FRAME.y
     yield '<g class="open-states">'
-    yield _rect(FRAME, "frame", radius=16, more='stroke-dasharray="5 5"')
+    yield _rect(FRAME, "frame", radius=16, attributes='stroke-dasharray="5 5"')
     yield _text(x + 16, y + 20, "open: every state in this frame can also fail or be cancelled", "quiet", size=11)
     start = BOXES[INITIAL_STATE]
     middle = start.y + start.height // 2
-    yield f'<circle {_look("word")} cx="56" cy="{middle}" r="7"/>'
-    yield f'<path {_look("happy")} d="M63 {middle} H{start.x}" stroke-width="2" marker-end="url(#aura-head-happy)"/>'
+    yield f'<circle {_paint("word")} cx="56" cy="{middle}" r="7"/>'
+    yield f'<path {_paint("happy")} d="M63 {middle} H{start.x}" stroke-width="2" marker-end="url(#aura-head-happy)"/>'
     yield "</g>"
 
 
 def _arrow(route: Route, snapshot: RunSnapshot | None) -> Iterable[str]:
-    arrows = route.arrows()
-    if not arrows:
+    rows = route.transitions()
+    if not rows:
         return
-    first = arrows[0]
-    passed = snapshot.along(*arrows) if snapshot else []
-    kind = _kind(first, passed, snapshot)
-    way_out = len(arrows) > 1
-    width = {"taken": 2.8, "happy": 2.4}.get(kind, 1.6)
-    sources = " ".join(arrow.source for arrow in arrows)
-    taken = ' data-taken="true"' if passed else ""
+    first = rows[0]
+    steps = snapshot.steps_of(*rows) if snapshot else []
+    style = _arrow_style(first, steps, snapshot)
+    is_dashed = len(rows) > 1
+    width = {"taken": 2.8, "happy": 2.4}.get(style, 1.6)
+    sources = " ".join(row.source for row in rows)
+    taken = ' data-taken="true"' if steps else ""
     guard = f' data-guard="{escape(first.guard)}"' if first.guard else ""
     x, y = route.badge
     yield (
         f'<g class="transition" data-trigger="{first.trigger}" data-from="{sources}" data-to="{first.dest}"'
         f' data-number-at="{x} {y}"{guard}{taken}>'
     )
-    yield f"<title>{escape(_told(first, passed))}</title>"
-    dashes = ' stroke-dasharray="7 5"' if way_out else ""
+    yield f"<title>{escape(_arrow_title(first, steps))}</title>"
+    dashes = ' stroke-dasharray="7 5"' if is_dashed else ""
     yield (
-        f'<path {_look(kind)} d="{route.path}" fill="none" stroke-width="{width}"{dashes}'
-        f' marker-end="url(#aura-head-{kind})"/>'
+        f'<path {_paint(style)} d="{route.path}" fill="none" stroke-width="{width}"{dashes}'
+        f' marker-end="url(#aura-head-{style})"/>'
     )
-    words = [first.trigger.value, *(_lines(f"[{first.guard}]", 24) if first.guard else ())]
+    label = [first.trigger.value, *(_wrap(f"[{first.guard}]", 24) if first.guard else ())]
     x, y = route.label
-    for index, line in enumerate(words):
-        look, size, weight = ("word", 13, 600) if index == 0 else ("quiet", 11, 400)
-        yield _text(x, y - 14 * (len(words) - 1 - index), line, look, size=size, weight=weight, anchor=route.anchor)
-    if passed:
-        yield from _badge(*route.badge, passed)
+    for index, line in enumerate(label):
+        colour, size, weight = ("word", 13, 600) if index == 0 else ("quiet", 11, 400)
+        yield _text(x, y - 14 * (len(label) - 1 - index), line, colour, size=size, weight=weight, anchor=route.anchor)
+    if steps:
+        yield from _badge(*route.badge, steps)
     yield "</g>"
 
 
-def _kind(arrow: Transition, passed: list[PathStep], snapshot: RunSnapshot | None) -> str:
+def _arrow_style(row: Transition, steps: list[PathStep], snapshot: RunSnapshot | None) -> str:
     if snapshot is not None:
-        return "taken" if passed else "faint"
-    return "happy" if arrow.is_happy_path else "arrow"
+        return "taken" if steps else "faint"
+    return "happy" if row.is_happy_path else "arrow"
 
 
-def _told(arrow: Transition, passed: list[PathStep]) -> str:
-    guard = f", only if: {arrow.guard}" if arrow.guard else ""
-    times = f"; taken as {', '.join(step.words for step in passed)}" if passed else ""
-    return f"{arrow.trigger} → {arrow.dest}{guard}{times}"
+def _arrow_title(row: Transition, steps: list[PathStep]) -> str:
+    guard = f", only if: {row.guard}" if row.guard else ""
+    times = f"; taken as {', '.join(step.description for step in steps)}" if steps else ""
+    return f"{row.trigger} → {row.dest}{guard}{times}"
 
 
-def _badge(x: int, y: int, passed: list[PathStep]) -> Iterable[str]:
-    numbers = ", ".join(str(step.number) for step in passed[-_MOST_NUMBERS:])
-    words = f"… {numbers}" if len(passed) > _MOST_NUMBERS else numbers
-    width = 10 + 7 * max(len(words), 2)
-    yield f'<rect {_look("badge")} x="{x - width / 2:g}" y="{y - 9}" width="{width}" height="18" rx="9"/>'
-    yield _text(x, y + 4, words, "on-badge", size=11, weight=700, anchor="middle")
+def _badge(x: int, y: int, steps: list[PathStep]) -> Iterable[str]:
+    """Draw the numbers of the newest steps on an arrow."""
+    numbers = ", ".join(str(step.number) for step in steps[-_MAX_NUMBERS:])
+    label = f"… {numbers}" if len(steps) > _MAX_NUMBERS else numbers
+    width = 10 + 7 * max(len(label), 2)
+    yield f'<rect {_paint("badge")} x="{x - width / 2:g}" y="{y - 9}" width="{width}" height="18" rx="9"/>'
+    yield _text(x, y + 4, label, "on-badge", size=11, weight=700, anchor="middle")
 
 
 def _state(state: State, snapshot: RunSnapshot | None, *, korean: bool) -> Iterable[str]:
     box = BOXES[state]
     is_current = snapshot is not None and snapshot.state is state
-    look = "current" if is_current else state.value if state.is_final else "box"
+    style = "current" if is_current else state.value if state.is_final else "box"
     word, quiet = ("on-current", "on-current") if is_current else ("word", "quiet")
-    marks = f"{' final' if state.is_final else ''}{' is-current' if is_current else ''}"
-    yield f'<g id="aura-state-{state}" class="state{marks}" data-state="{state}">'
+    classes = f"{' final' if state.is_final else ''}{' is-current' if is_current else ''}"
+    yield f'<g id="aura-state-{state}" class="state{classes}" data-state="{state}">'
     yield f"<title>{escape(f'{state} ({STATE_TITLES[state]}): {STATE_ACTIVITIES[state]}')}</title>"
-    yield _rect(box, look, radius=12, more=f'stroke-width="{3 if is_current else 1.8}"')
+    yield _rect(box, style, radius=12, attributes=f'stroke-width="{3 if is_current else 1.8}"')
     if state.is_final:
         inner = Box(box.x + 4, box.y + 4, box.width - 8, box.height - 8)
-        yield _rect(inner, look, radius=9, more='fill-opacity="0" stroke-width="1.2"')
+        yield _rect(inner, style, radius=9, attributes='fill-opacity="0" stroke-width="1.2"')
     left, right = box.x + 16, box.x + box.width - 16
     yield _text(left, box.y + 28, state, word, size=16, weight=700)
     y = box.y + 49
@@ -247,56 +179,54 @@ def _state(state: State, snapshot: RunSnapshot | None, *, korean: bool) -> Itera
     elif korean:
         yield _text(left, y, STATE_TITLES[state], quiet, size=13)
         y += 20
-    for line in _lines(STATE_ACTIVITIES[state], 27 if state.is_final else 28):
+    for line in _wrap(STATE_ACTIVITIES[state], 27 if state.is_final else 28):
         yield _text(left, y, line, quiet, size=11 if state.is_final else 11.5)
         y += 15
-    if is_current and snapshot is not None and snapshot.waiting is not None:
-        yield from _time_left(box, snapshot)
+    if is_current and snapshot is not None and snapshot.open_approval is not None:
+        yield from _time_left(box, snapshot.open_approval)
     yield "</g>"
 
 
-def _time_left(box: Box, snapshot: RunSnapshot) -> Iterable[str]:
-    """What a person is asked for, and how long he has, in the lower half of the state's box."""
-    waiting = snapshot.waiting
-    assert waiting is not None  # noqa: S101 - the caller looked
+def _time_left(box: Box, approval: OpenApproval) -> Iterable[str]:
+    """Draw the open approval and the time left for it in the lower half of a state's box."""
     left, y = box.x + 16, box.y + 112
-    queued = f" (+{waiting.queued} queued)" if waiting.queued else ""
+    queued = f" (+{approval.queued} queued)" if approval.queued else ""
     yield f'<path d="M{left} {y} H{box.x + box.width - 16}" stroke="#7a5900" stroke-opacity="0.5"/>'
-    yield _text(left, y + 24, f"{_cut(waiting.action_type, 22)}{queued}", "on-current", size=13, weight=600)
-    seconds = f"{waiting.seconds_left:.0f} s left"
+    yield _text(left, y + 24, f"{_truncate(approval.action_type, 22)}{queued}", "on-current", size=13, weight=600)
+    seconds = f"{approval.seconds_left:.0f} s left"
     yield _text(left, y + 56, seconds, "on-current", size=24, weight=700, id="aura-time-left")
 
 
 def _legend() -> Iterable[str]:
-    x, y = _PANEL.x + 16, _PANEL.y + 30
+    x, y = PANEL.x + 16, PANEL.y + 30
     yield '<g class="legend">'
-    kinds = (
+    entries = (
         ("happy", "", "the happy path: plan, use tools, answer"),
-        ("arrow", "", "what else may happen; [guard]: only if it holds"),
-        ("arrow", ' stroke-dasharray="7 5"', "leads out of every open state"),
+        ("arrow", "", "other transitions; [guard]: only if it holds"),
+        ("arrow", ' stroke-dasharray="7 5"', "from every open state"),
     )
-    for index, (kind, dashes, words) in enumerate(kinds):
+    for index, (style, dashes, description) in enumerate(entries):
         at = y + 28 * index
         yield (
-            f'<path {_look(kind)} d="M{x} {at} H{x + 56}" fill="none" stroke-width="2"{dashes}'
-            f' marker-end="url(#aura-head-{kind})"/>'
+            f'<path {_paint(style)} d="M{x} {at} H{x + 56}" fill="none" stroke-width="2"{dashes}'
+            f' marker-end="url(#aura-head-{style})"/>'
         )
-        yield _text(x + 72, at + 4, words, "quiet", size=12)
-    at = y + 28 * len(kinds)
+        yield _text(x + 72, at + 4, description, "quiet", size=12)
+    at = y + 28 * len(entries)
     yield _rect(Box(x, at - 11, 56, 22), "cancelled", radius=7)
     yield _rect(Box(x + 3, at - 8, 50, 16), "cancelled", radius=5)
     yield _text(x + 72, at + 4, "a double line: the run has ended", "quiet", size=12)
     yield "</g>"
 
 
-def _way(snapshot: RunSnapshot) -> Iterable[str]:
-    """The newest passages, column by column, each with its number and time."""
-    x, y = _PANEL.x, _PANEL.y
+def _path_panel(snapshot: RunSnapshot) -> Iterable[str]:
+    """Draw the newest steps of the path in columns, each with its number and time."""
+    x, y = PANEL.x, PANEL.y
     yield '<g class="path">'
     last = f", the last {format_duration(snapshot.path[-1].after_seconds)} after the start" if snapshot.path else ""
-    yield _text(x, y + 14, f"The way so far: {len(snapshot.path)} transitions{last}", "word", size=13, weight=600)
-    room = _PANEL_ROWS * _PANEL_COLUMNS
-    for index, step in enumerate(snapshot.path[-room:]):
+    yield _text(x, y + 14, f"Path so far: {len(snapshot.path)} transitions{last}", "word", size=13, weight=600)
+    max_steps = _PANEL_ROWS * _PANEL_COLUMNS
+    for index, step in enumerate(snapshot.path[-max_steps:]):
         column, row = divmod(index, _PANEL_ROWS)
         left, at = x + 222 * column, y + 38 + 20 * row
         yield _text(left + 18, at, str(step.number), "word", size=11, weight=700, anchor="end")
@@ -305,10 +235,11 @@ def _way(snapshot: RunSnapshot) -> Iterable[str]:
     yield "</g>"
 
 
-# --- strokes ----------------------------------------------------------------------------------------------------------
+# --- elements ---------------------------------------------------------------------------------------------------------
 
 
-def _look(name: str) -> str:
+def _paint(name: str) -> str:
+    """Return the attributes for a class and its light colours."""
     colours = " ".join(f'{attribute}="{light}"' for attribute, (light, _) in _COLOURS[name].items())
     return f'class="aura-{name}" {colours}'
 
@@ -324,39 +255,35 @@ def _style() -> str:
 def _markers() -> str:
     heads = "".join(
         f'<marker id="aura-{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="10" markerHeight="10"'
-        f' markerUnits="userSpaceOnUse" orient="auto"><path {_look(name)} d="M0 0.5 L10 5 L0 9.5 z"/></marker>'
+        f' markerUnits="userSpaceOnUse" orient="auto"><path {_paint(name)} d="M0 0.5 L10 5 L0 9.5 z"/></marker>'
         for name in _COLOURS
         if name.startswith("head-")
     )
     return f"<defs>{heads}</defs>"
 
 
-def _rect(box: Box, look: str, *, radius: int, more: str = "") -> str:
-    return (
-        f'<rect {_look(look)} x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="{radius}" {more}/>'
-    )
+def _rect(box: Box, style: str, *, radius: int, attributes: str = "") -> str:
+    position = f'x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"'
+    return f'<rect {_paint(style)} {position} rx="{radius}" {attributes}/>'
 
 
 def _text(
-    x: float, y: float, words: str, look: str, *, size: float, weight: int = 400, anchor: str = "start", id: str = ""
+    x: float, y: float, text: str, colour: str, *, size: float, weight: int = 400, anchor: str = "start", id: str = ""
 ) -> str:
-    named = f' id="{id}"' if id else ""
+    id_attribute = f' id="{id}"' if id else ""
     return (
-        f'<text{named} {_look(look)} x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}"'
-        f' text-anchor="{anchor}">{escape(_cut(words, 100))}</text>'
+        f'<text{id_attribute} {_paint(colour)} x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}"'
+        f' text-anchor="{anchor}">{escape(_truncate(text, 100))}</text>'
     )
 
 
-def _lines(words: str, width: int) -> list[str]:
-    """Broken at its comma, else between words."""
-    if len(words) > width and ", " in words:
-        return [f"{part}," if more else part for part, more in _with_more(words.split(", "))]
-    return textwrap.wrap(words, width)
+def _wrap(text: str, width: int) -> list[str]:
+    """Break a text that is longer than `width` at its commas or, if it has none, between words."""
+    if len(text) > width and ", " in text:
+        *parts, last = text.split(", ")
+        return [*(f"{part}," for part in parts), last]
+    return textwrap.wrap(text, width)
 
 
-def _with_more(parts: list[str]) -> Iterable[tuple[str, bool]]:
-    return ((part, index < len(parts) - 1) for index, part in enumerate(parts))
-
-
-def _cut(words: str, most: int) -> str:
-    return words if len(words) <= most else f"{words[: most - 1]}…"
+def _truncate(text: str, max_characters: int) -> str:
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"

@@ -1,6 +1,6 @@
-"""Where a run's time went, read from its checkpoint: states, model turns, tools, waits; also as a Chrome trace.
+"""The timeline of a run, made from its checkpoint: states, model turns, tools and waits; also as a Chrome trace.
 
-Pure: what is still under way lasts until the `now` that is passed in.
+It reads no clock: a span that is still open lasts until the `now` that is passed in.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from statemachine.states import INITIAL_STATE, State
 SpanKind = Literal["state", "model", "tool", "wait"]
 
 
-class _Shown(BaseModel):
+class _ApiModel(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
     def to_json_object(self) -> JsonObject:
-        """Named as the API names things, without what is null."""
+        """Return the JSON with the names of the HTTP API, without fields that are null."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class Tokens(_Shown):
+class Tokens(_ApiModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
 
 
-class SpanDecision(_Shown):
-    """What came of a wait for a person."""
+class SpanDecision(_ApiModel):
+    """The result of a wait for a person's decision."""
 
     request_id: str
     verdict: str | None = None
@@ -42,10 +42,11 @@ class SpanDecision(_Shown):
     edited: bool = False
 
 
-class Span(_Shown):
-    """Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made.
+class Span(_ApiModel):
+    """An interval of time. Times are Unix seconds; an open span lasts until the moment the timeline was made.
 
-    `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's.
+    A span of kind `state` is the time in a state, which the run entered from `source` by `trigger`. Model turns, tools
+    and waits have an `outcome`.
     """
 
     kind: SpanKind
@@ -67,8 +68,8 @@ class Span(_Shown):
         return self.started_at + self.duration_seconds
 
 
-class Timeline(_Shown):
-    """A run's spans by their start. `waited_seconds` is what people took, of `duration_seconds` in all."""
+class Timeline(_ApiModel):
+    """The spans of a run, ordered by their start. `waited_seconds` is the part of `duration_seconds` spent on waits."""
 
     session_id: str
     state: State
@@ -81,10 +82,10 @@ class Timeline(_Shown):
 
 
 def timeline(run: Checkpoint, now: float) -> Timeline:
-    """The run as it stood at `now` (Unix s)."""
+    """Return the timeline of a run at `now` (Unix s)."""
     until = run.path[-1].at if run.state.is_final else max(now, run.created_at)
     spans = [
-        *_states(run, until),
+        *_state_spans(run, until),
         *(_model_span(turn, until) for turn in run.model_turns if turn.started_at <= until),
         *(_tool_span(call, until) for call in run.calls if call.started_at is not None),
         *(_wait_span(review, run, until) for review in run.reviews),
@@ -102,7 +103,7 @@ def timeline(run: Checkpoint, now: float) -> Timeline:
     )
 
 
-def _states(run: Checkpoint, until: float) -> Iterable[Span]:
+def _state_spans(run: Checkpoint, until: float) -> Iterable[Span]:
     moments = [record.at for record in run.path]
     ends = [*moments, until]
     yield Span(
@@ -125,10 +126,10 @@ def _states(run: Checkpoint, until: float) -> Iterable[Span]:
 
 
 def _model_span(turn: ModelTurn, until: float) -> Span:
-    again = f", attempt {turn.attempt}" if turn.attempt > 1 else ""
+    attempt = f", attempt {turn.attempt}" if turn.attempt > 1 else ""
     return Span(
         kind="model",
-        name=f"model turn {turn.turn}{again}",
+        name=f"model turn {turn.turn}{attempt}",
         started_at=turn.started_at,
         duration_seconds=_seconds(turn.started_at, until if turn.ended_at is None else turn.ended_at),
         is_open=turn.ended_at is None,
@@ -140,13 +141,13 @@ def _model_span(turn: ModelTurn, until: float) -> Span:
 
 
 def _tool_span(call: ToolCall, until: float) -> Span:
-    began = call.started_at or until
+    started_at = call.started_at or until
     is_open = call.status is CallStatus.STARTED
     return Span(
         kind="tool",
         name=call.name,
-        started_at=began,
-        duration_seconds=_seconds(began, until if call.ended_at is None else call.ended_at),
+        started_at=started_at,
+        duration_seconds=_seconds(started_at, until if call.ended_at is None else call.ended_at),
         is_open=is_open,
         turn=call.turn,
         tool_call_id=call.id,
@@ -176,7 +177,7 @@ def _wait_span(review: Review, run: Checkpoint, until: float) -> Span:
 
 
 def _seconds(start: float, end: float) -> float:
-    """Clocks of two nodes may differ a little: never less than nothing."""
+    """Return the duration. It is never negative, although the clocks of two nodes may differ a little."""
     return round(max(0.0, end - start), 6)
 
 
@@ -189,15 +190,16 @@ def _tokens(usage: Usage) -> Tokens:
 _PROCESS = 1
 
 
-def chrome_trace(shown: Timeline) -> JsonObject:
-    """A trace that Perfetto and chrome://tracing open: complete events (`ph` X), times in µs, a lane each for states,
-    model and waits; tools that ran at the same time have lanes of their own.
+def chrome_trace(run: Timeline) -> JsonObject:
+    """Return a trace that Perfetto and chrome://tracing open: complete events (`ph` X) with times in µs.
+
+    States, model turns and waits have one lane each. Tools that ran at the same time have separate lanes.
     """
     lanes: dict[str, int] = {"states": 1, "model": 2, "waits": 3}
-    tool_lane = _Lanes()
+    tool_lanes = _Lanes()
     events: list[JsonObject] = []
-    for span in shown.spans:
-        lane = _LANES.get(span.kind) or f"tools {tool_lane.of(span)}"
+    for span in run.spans:
+        lane = _LANES.get(span.kind) or f"tools {tool_lanes.assign(span)}"
         events.append(
             {
                 "ph": "X",
@@ -210,25 +212,26 @@ def chrome_trace(shown: Timeline) -> JsonObject:
                 "args": span.to_json_object(),
             }
         )
-    named = [_name("process_name", shown.session_id, 0)]
-    named += [_name("thread_name", lane, thread) for lane, thread in lanes.items()]
-    return {"traceEvents": [*named, *events], "displayTimeUnit": "ms"}
+    names = [_metadata("process_name", run.session_id, 0)]
+    names += [_metadata("thread_name", lane, thread) for lane, thread in lanes.items()]
+    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms"}
 
 
 _LANES: dict[SpanKind, str] = {"state": "states", "model": "model", "wait": "waits"}
 
 
 class _Lanes:
-    """The first lane that is free when a span begins: complete events of one lane must not overlap."""
+    """Distributes spans over lanes. The complete events of one lane must not overlap."""
 
     def __init__(self) -> None:
         self._busy_until: list[float] = []
 
-    def of(self, span: Span) -> int:
+    def assign(self, span: Span) -> int:
+        """Return the number (from 1) of the first lane that is free when the span starts, and occupy it."""
         number = next((n for n, end in enumerate(self._busy_until) if end <= span.started_at), len(self._busy_until))
         self._busy_until[number : number + 1] = [span.ended_at]
         return number + 1
 
 
-def _name(what: str, name: str, thread: int) -> JsonObject:
-    return {"ph": "M", "name": what, "pid": _PROCESS, "tid": thread, "args": {"name": name}}
+def _metadata(kind: str, name: str, thread: int) -> JsonObject:
+    return {"ph": "M", "name": kind, "pid": _PROCESS, "tid": thread, "args": {"name": name}}

@@ -1,4 +1,4 @@
-"""Runs of the core for its tests: builders with sensible defaults, a driver that folds facts, and what always holds."""
+"""Runs of the core for tests: builders with defaults, a driver that applies facts, and the invariants of each step."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def request(**changes: Any) -> RunRequest:
 
 
 def safe(id: str = "c1", *, name: str = "get_current_time", **changes: Any) -> RequestedCall:
-    """A call that runs without a person; it may be repeated."""
+    """Return a call that needs no approval and is idempotent."""
     values: dict[str, Any] = {"arguments": {}, "raw_arguments": "{}", "title": "현재 시각", "idempotent": True}
-    return RequestedCall(id, name, **{**values, **changes})
+    return RequestedCall(id=id, name=name, **{**values, **changes})
 
 
 def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> RequestedCall:
-    """A call that a person must approve; it may not be repeated."""
+    """Return a call that needs an approval and is not idempotent."""
     values: dict[str, Any] = {
         "arguments": {"to": "a@example.com", "subject": "회의"},
         "raw_arguments": '{"to":"a@example.com","subject":"회의"}',
@@ -62,46 +62,47 @@ def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> Reques
         "question": "이메일을 발송하시겠습니까?",
         "needs_approval": True,
     }
-    return RequestedCall(id, name, **{**values, **changes})
+    return RequestedCall(id=id, name=name, **{**values, **changes})
 
 
 class Run:
-    """A run told fact by fact; keeps all events and the last effect, and checks each step for what always holds."""
+    """A run to which facts are applied. It keeps all events and the last effect, and checks the invariants."""
 
     def __init__(self, **limits: Any) -> None:
-        asked = request()
-        step = begin(asked, conversation(asked.prompt, asked.context), Limits(**limits), NOW)
+        run_request = request()
+        messages = conversation(run_request.prompt, run_request.context)
+        step = begin(run_request, messages, Limits(**limits), NOW)
         self.checkpoint: Checkpoint = step.checkpoint
         self.effect: Effect = step.effect
         self.events: list[Event] = list(step.events)
-        self.last: tuple[Event, ...] = step.events
+        self.last_events: tuple[Event, ...] = step.events
         self.now = NOW
 
-    def tell(self, fact: Fact, *, at: float | None = None) -> Effect:
-        """`at` is in seconds after the start of the run; the clock stays there."""
+    def apply(self, fact: Fact, *, at: float | None = None) -> Effect:
+        """Apply a fact. `at` sets the clock, in seconds after the start of the run."""
         self.now = self.now if at is None else NOW + at
         step = advance(self.checkpoint, fact, self.now)
-        self.checkpoint, self.effect, self.last = step.checkpoint, step.effect, step.events
+        self.checkpoint, self.effect, self.last_events = step.checkpoint, step.effect, step.events
         self.events += step.events
-        check(self.checkpoint, self.events, self.effect)
+        check_invariants(self.checkpoint, self.events, self.effect)
         return step.effect
 
-    def ask(self, *calls: RequestedCall, **more: Any) -> Effect:
-        return self.tell(ToolsRequested(calls, **more))
+    def request_tools(self, *calls: RequestedCall, **more: Any) -> Effect:
+        return self.apply(ToolsRequested(calls, **more))
 
-    def finish(self, call_id: str = "c1", **more: Any) -> Effect:
-        return self.tell(ToolFinished(call_id, **{"answer": "ok", "result": {"ok": True}, **more}))
+    def finish_call(self, call_id: str = "c1", **more: Any) -> Effect:
+        return self.apply(ToolFinished(call_id, **{"answer": "ok", "result": {"ok": True}, **more}))
 
-    def grant(self, *, at: float | None = None, **more: Any) -> Effect:
-        """The open request is approved, in this very moment."""
+    def approve(self, *, at: float | None = None, **more: Any) -> Effect:
+        """Approve the open request, at the present time or at `at` seconds after the start of the run."""
         moment = self.now if at is None else NOW + at
-        return self.tell(ApprovalGranted(self.open_request, moment, "boss", **more), at=at)
+        return self.apply(ApprovalGranted(self.open_request_id, moment, "boss", **more), at=at)
 
     def reject(self, **more: Any) -> Effect:
-        return self.tell(ApprovalRejected(self.open_request, self.now, "boss", **more))
+        return self.apply(ApprovalRejected(self.open_request_id, self.now, "boss", **more))
 
     @property
-    def open_request(self) -> str:
+    def open_request_id(self) -> str:
         assert self.checkpoint.open_approval is not None
         return self.checkpoint.open_approval.request_id
 
@@ -110,50 +111,50 @@ class Run:
         return self.checkpoint.state
 
     @property
-    def answers(self) -> dict[str, str]:
-        """The text the model reads about each call."""
+    def model_answers(self) -> dict[str, str]:
+        """The text that the model reads about each call."""
         return {m["tool_call_id"]: m["content"] for m in self.checkpoint.messages if m["role"] == "tool"}
 
     def outcomes(self, call_id: str = "c1") -> list[str]:
-        """The statuses of the call's `tool_execution` events, in order."""
+        """Return the statuses of the call's `tool_execution` events, in order."""
         return [e.status for e in self.events if isinstance(e, ToolExecution) and e.tool_call_id == call_id]
 
 
-def of(kind: type[EventT], events: Iterable[Event]) -> list[EventT]:
+def of_type(kind: type[EventT], events: Iterable[Event]) -> list[EventT]:
     return [event for event in events if isinstance(event, kind)]
 
 
 def in_state(state: State) -> Run:
-    """The shortest run that stands there; where a call is involved it is `c1`."""
+    """Return a shortest run in that state. If it has a call, its id is `c1`."""
     run = Run()
     match state:
         case State.PLANNING:
             pass
         case State.TOOL:
-            run.ask(safe())
+            run.request_tools(safe())
         case State.AWAITING_APPROVAL | State.REJECTED | State.TIMED_OUT:
-            run.ask(risky())
+            run.request_tools(risky())
         case State.CONTENT | State.DONE:
-            run.tell(AnswerArrived("안녕"))
+            run.apply(AnswerArrived("안녕"))
         case State.FAILED:
-            run.tell(InternalErrorOccurred("broken"))
+            run.apply(InternalErrorOccurred("broken"))
         case State.CANCELLED:
-            run.tell(CancelRequested("user1"))
+            run.apply(CancelRequested("user1"))
     match state:
         case State.REJECTED:
             run.reject()
         case State.TIMED_OUT:
-            run.tell(DeadlinePassed(), at=300)
+            run.apply(DeadlinePassed(), at=300)
         case State.DONE:
-            run.tell(AnswerFinished("안녕하세요", "하세요"))
+            run.apply(AnswerFinished("안녕하세요", "하세요"))
     assert run.state is state
     return run
 
 
-# --- what always holds ------------------------------------------------------------------------------------------------
+# --- invariants -------------------------------------------------------------------------------------------------------
 
 
-def check(checkpoint: Checkpoint, events: Sequence[Event], effect: Effect) -> None:
+def check_invariants(checkpoint: Checkpoint, events: Sequence[Event], effect: Effect) -> None:
     _check_state(checkpoint, effect)
     _check_ledger(checkpoint)
     _check_events(checkpoint, events)
@@ -172,11 +173,11 @@ def _check_state(checkpoint: Checkpoint, effect: Effect) -> None:
         assert checkpoint.pending_approvals == []
     if state.is_final:
         assert {step.status for step in checkpoint.plan} <= {"completed", "failed", "skipped"}
-    here = INITIAL_STATE
-    for passage in checkpoint.path:
-        assert passage.source is here
-        here = passage.dest
-    assert here is state
+    path_end = INITIAL_STATE
+    for record in checkpoint.path:
+        assert record.source is path_end
+        path_end = record.dest
+    assert path_end is state
 
 
 def _check_ledger(checkpoint: Checkpoint) -> None:
@@ -187,33 +188,34 @@ def _check_ledger(checkpoint: Checkpoint) -> None:
     for call in checkpoint.calls:
         assert (call.ended_at is not None) == (call.status.value in OUTCOMES)
         if call.needs_approval and call.status in (CallStatus.STARTED, CallStatus.COMPLETED):
-            assert call.grant is not None, f"{call.id} ran without a person's yes"
+            assert call.grant is not None, f"{call.id} ran without an approval"
             assert call.grant.arguments_digest == digest(call.arguments)
 
 
 def _check_events(checkpoint: Checkpoint, events: Sequence[Event]) -> None:
     ends = [index for index, event in enumerate(events) if isinstance(event, End)]
     assert ends == ([len(events) - 1] if checkpoint.state.is_final else [])
-    told = [event.metadata for event in events if isinstance(event, TimelineStepUpdated)]
-    assert told == [{"from": p.source.value, "to": p.dest.value, "trigger": p.trigger.value} for p in checkpoint.path]
+    published = [event.metadata for event in events if isinstance(event, TimelineStepUpdated)]
+    expected = [{"from": p.source.value, "to": p.dest.value, "trigger": p.trigger.value} for p in checkpoint.path]
+    assert published == expected
     ended = Counter(e.tool_call_id for e in events if isinstance(e, ToolExecution) and e.status in OUTCOMES)
     assert ended == Counter(call.id for call in checkpoint.calls if call.status.value in OUTCOMES)
 
 
 def check_history(messages: Sequence[JsonObject], *, finished: bool) -> None:
-    """OpenAI's rule: each tool call of an assistant message gets exactly one tool message, before the next message."""
-    owed: set[str] = set()
-    seen: set[str] = set()
+    """Check OpenAI's rule: each tool call has exactly one tool message, before any other message follows."""
+    unanswered: set[str] = set()
+    all_ids: set[str] = set()
     for message in messages:
         if message["role"] == "tool":
-            owed.remove(message["tool_call_id"])
+            unanswered.remove(message["tool_call_id"])
             assert isinstance(message["content"], str)
             continue
-        assert not owed
+        assert not unanswered
         calls = message.get("tool_calls")
         assert calls != [], "an empty list of calls is refused by the API"
-        owed = {call["id"] for call in calls or []}
-        assert len(owed) == len(calls or [])
-        assert not owed & seen
-        seen |= owed
-    assert not (finished and owed)
+        unanswered = {call["id"] for call in calls or []}
+        assert len(unanswered) == len(calls or [])
+        assert not unanswered & all_ids
+        all_ids |= unanswered
+    assert not (finished and unanswered)

@@ -1,4 +1,4 @@
-"""A person in the loop: what is asked, what counts as an answer, and when it is too late (§4)."""
+"""Approvals: the request, valid and late decisions, grants, rejections and the queue (§4)."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from statemachine.messages import (
 )
 from statemachine.states import State
 from statemachine.workflow import advance
-from tests.statemachine.runs import NOW, SESSION, Run, in_state, of, risky, safe
+from tests.statemachine.runs import NOW, SESSION, Run, in_state, of_type, risky, safe
 
 
 def waiting(**limits: object) -> Run:
     run = Run(**limits)
-    run.ask(risky())
+    run.request_tools(risky())
     return run
 
 
-def test_a_risky_call_is_not_run_but_asked_about_and_the_question_comes_last() -> None:
+def test_risky_call_requests_an_approval_and_hitl_is_the_last_event() -> None:
     run = Run()
-    effect = run.ask(risky(), confidence=Confidence(value=0.8, source="logprobs"))
+    effect = run.request_tools(risky(), confidence=Confidence(value=0.8, source="logprobs"))
     approval = run.checkpoint.pending_approvals[0]
     assert effect == AwaitDecision(approval, NOW + 300)
     assert run.outcomes() == ["pending"]
-    assert [type(event) for event in run.last[-3:]] == [ToolExecution, TimelineStepUpdated, Hitl]
-    assert run.last[-1] == Hitl(
+    assert [type(event) for event in run.last_events[-3:]] == [ToolExecution, TimelineStepUpdated, Hitl]
+    assert run.last_events[-1] == Hitl(
         request_id=approval.request_id,
         session_id=SESSION,
         action_type="send_email",
@@ -54,34 +54,34 @@ def test_a_risky_call_is_not_run_but_asked_about_and_the_question_comes_last() -
     assert len(approval.request_id) == len("req-") + 12
 
 
-def test_a_call_without_a_question_of_its_own_still_asks_one() -> None:
+def test_call_without_a_question_gets_a_default_question() -> None:
     run = Run()
-    run.ask(risky(question=""))
-    assert of(Hitl, run.last)[0].message == "이메일 발송: 실행하시겠습니까?"
+    run.request_tools(risky(question=""))
+    assert of_type(Hitl, run.last_events)[0].message == "이메일 발송: 실행하시겠습니까?"
     run = Run()
-    run.ask(risky(question="", title=""))
-    assert of(Hitl, run.last)[0].message == "send_email: 실행하시겠습니까?"
+    run.request_tools(risky(question="", title=""))
+    assert of_type(Hitl, run.last_events)[0].message == "send_email: 실행하시겠습니까?"
 
 
-def test_a_short_approval_time_is_told_as_a_second_at_least() -> None:
+def test_approval_timeout_is_shown_as_at_least_one_second() -> None:
     run = waiting(approval_seconds=0.25)
-    assert of(Hitl, run.last)[0].timeout_seconds == 1
+    assert of_type(Hitl, run.last_events)[0].timeout_seconds == 1
 
 
-def test_the_question_names_the_step_the_model_says_it_is_at() -> None:
+def test_approval_request_names_the_plan_step_in_progress() -> None:
     run = Run()
     plan = (PlanStep(id="s1", title="쓰기", status="in_progress"), PlanStep(id="s2", title="보내기"))
-    run.ask(safe("p", name="update_plan", plan=plan), risky())
-    assert of(Hitl, run.last)[0].step_id == "s1"
+    run.request_tools(safe("p", name="update_plan", plan=plan), risky())
+    assert of_type(Hitl, run.last_events)[0].step_id == "s1"
     run = Run()
-    run.ask(safe("p", name="update_plan", plan=(PlanStep(id="s1", title="쓰기"),)), risky())
-    assert of(Hitl, run.last)[0].step_id is None
+    run.request_tools(safe("p", name="update_plan", plan=(PlanStep(id="s1", title="쓰기"),)), risky())
+    assert of_type(Hitl, run.last_events)[0].step_id is None
 
 
-def test_a_granted_call_starts_with_the_grant_for_its_arguments() -> None:
+def test_approved_call_starts_with_a_grant_for_its_arguments() -> None:
     run = waiting()
-    request = run.open_request
-    effect = run.grant(at=10)
+    request = run.open_request_id
+    effect = run.approve(at=10)
     assert isinstance(effect, RunTools)
     (call,) = effect.calls
     assert call.grant is not None
@@ -92,95 +92,95 @@ def test_a_granted_call_starts_with_the_grant_for_its_arguments() -> None:
         "decided_at": NOW + 10,
         "edited": False,
     }
-    run.finish()
+    run.finish_call()
     assert run.outcomes() == ["pending", "executing", "completed"]
     assert run.state is State.PLANNING
 
 
-def test_edited_arguments_are_what_runs_what_is_shown_and_what_is_recorded() -> None:
+def test_edited_arguments_run_are_shown_and_are_recorded() -> None:
     run = waiting()
     edited = {"to": "b@example.com", "subject": "새 회의", "password": "x"}
-    effect = run.grant(arguments=edited, shown_arguments={**edited, "password": "***"})
+    effect = run.approve(arguments=edited, shown_arguments={**edited, "password": "***"})
     assert isinstance(effect, RunTools)
     (call,) = effect.calls
     assert call.arguments == edited
     assert call.grant is not None
     assert call.grant.edited
     assert call.grant.arguments_digest == digest(edited)
-    (executing,) = of(ToolExecution, run.last)
+    (executing,) = of_type(ToolExecution, run.last_events)
     assert executing.tool_args == {**edited, "password": "***"}
     assert run.checkpoint.messages[-1]["tool_calls"][0]["function"]["arguments"].find("a@example.com") > 0
 
 
-def test_a_grant_is_for_what_the_person_saw_not_for_what_the_ledger_says_now() -> None:
+def test_grant_is_for_the_arguments_that_the_approver_saw() -> None:
     run = waiting()
     tampered = replace(run.checkpoint.calls[0], arguments={"to": "evil@example.com"})
     checkpoint = replace(run.checkpoint, calls=[tampered])
-    step = advance(checkpoint, ApprovalGranted(run.open_request, NOW), NOW)
+    step = advance(checkpoint, ApprovalGranted(run.open_request_id, NOW), NOW)
     grant = step.checkpoint.calls[0].grant
     assert grant is not None
     assert grant.arguments_digest != digest(tampered.arguments)
 
 
-def test_a_decision_a_millisecond_before_the_deadline_counts() -> None:
+def test_decision_a_millisecond_before_the_deadline_counts() -> None:
     run = waiting()
-    assert isinstance(run.grant(at=299.999), RunTools)
+    assert isinstance(run.approve(at=299.999), RunTools)
 
 
-def test_a_decision_at_the_deadline_is_too_late() -> None:
+def test_decision_at_the_deadline_is_refused() -> None:
     run = waiting()
     with pytest.raises(FactRefused, match="before the deadline"):
-        run.grant(at=300)
+        run.approve(at=300)
     assert run.state is State.AWAITING_APPROVAL
 
 
-def test_a_decision_made_in_time_counts_though_it_is_heard_late() -> None:
+def test_decision_made_in_time_counts_if_it_is_received_late() -> None:
     run = waiting()
-    assert isinstance(run.tell(ApprovalGranted(run.open_request, NOW + 299.999), at=301), RunTools)
+    assert isinstance(run.apply(ApprovalGranted(run.open_request_id, NOW + 299.999), at=301), RunTools)
 
 
-def test_nobody_deciding_in_time_ends_the_run() -> None:
+def test_approval_timeout_ends_the_run() -> None:
     run = waiting()
     with pytest.raises(FactRefused, match="no deadline has passed"):
-        run.tell(DeadlinePassed(), at=299.999)
-    assert isinstance(run.tell(DeadlinePassed(), at=300), Stop)
+        run.apply(DeadlinePassed(), at=299.999)
+    assert isinstance(run.apply(DeadlinePassed(), at=300), Stop)
     message = "HITL 승인 요청이 300초 내에 응답되지 않아 작업이 중단되었습니다."
-    assert run.last[-2:] == (
+    assert run.last_events[-2:] == (
         ErrorRaised(message=message, error_type="TimeoutError", error_code="E5001", retryable=True),
         End(message=message, status="timed_out"),
     )
     assert run.outcomes() == ["pending", "rejected"]
     with pytest.raises(FactRefused):
-        run.tell(ApprovalGranted("req-any", NOW + 1))
+        run.apply(ApprovalGranted("req-any", NOW + 1))
 
 
-def test_a_decision_for_another_request_is_refused() -> None:
+def test_decision_for_another_request_is_refused() -> None:
     run = waiting()
     with pytest.raises(FactRefused, match="for the open request"):
-        run.tell(ApprovalGranted("req-000000000000", NOW))
+        run.apply(ApprovalGranted("req-000000000000", NOW))
     with pytest.raises(FactRefused, match="for the open request"):
-        run.tell(ApprovalRejected("req-000000000000", NOW))
+        run.apply(ApprovalRejected("req-000000000000", NOW))
 
 
-def test_a_second_decision_is_refused() -> None:
+def test_second_decision_is_refused() -> None:
     run = waiting()
-    request = run.open_request
-    run.grant()
+    request = run.open_request_id
+    run.approve()
     for second in (ApprovalGranted(request, NOW), ApprovalRejected(request, NOW)):
         with pytest.raises(FactRefused):
-            run.tell(second)
-    run.finish()
-    run.ask(risky("c2"))
+            run.apply(second)
+    run.finish_call()
+    run.request_tools(risky("c2"))
     with pytest.raises(FactRefused):
-        run.tell(ApprovalGranted(request, NOW))
+        run.apply(ApprovalGranted(request, NOW))
 
 
 def test_denied_approval_ends_the_run() -> None:
     run = waiting()
     assert isinstance(run.reject(reason="수신자가 틀렸습니다"), Stop)
-    arrow, tool, *_, error, end = run.last
-    assert isinstance(arrow, TimelineStepUpdated)
-    assert arrow.metadata["to"] == "rejected"
+    transition, tool, *_, error, end = run.last_events
+    assert isinstance(transition, TimelineStepUpdated)
+    assert transition.metadata["to"] == "rejected"
     assert isinstance(tool, ToolExecution)
     assert (tool.status, tool.error) == ("rejected", "수신자가 틀렸습니다")
     assert error == ErrorRaised(
@@ -189,83 +189,83 @@ def test_denied_approval_ends_the_run() -> None:
     assert end == End(message="수신자가 틀렸습니다", status="rejected")
 
 
-def test_a_denial_without_a_reason_gets_one() -> None:
+def test_denial_without_a_reason_gets_a_default_reason() -> None:
     run = waiting()
     run.reject()
-    assert run.last[-1] == End(message="사용자가 요청을 거절했습니다.", status="rejected")
+    assert run.last_events[-1] == End(message="사용자가 요청을 거절했습니다.", status="rejected")
 
 
-def test_denied_approval_is_told_to_the_model_where_the_run_replans() -> None:
+def test_denied_approval_is_reported_to_the_model_if_the_run_replans() -> None:
     run = waiting(on_reject="replan")
     assert isinstance(run.reject(reason="내일 보내세요"), CallModel)
     assert run.outcomes() == ["pending", "rejected"]
-    assert run.answers["c1"].startswith("A person refused this call: 내일 보내세요 It was not run;")
+    assert run.model_answers["c1"].startswith("A person refused this call: 내일 보내세요 It was not run;")
     assert run.checkpoint.path[-2].trigger == "decline"
 
 
-def test_a_skipped_call_lets_the_run_go_on_whatever_the_policy() -> None:
+def test_skipped_call_lets_the_run_continue_under_any_policy() -> None:
     run = waiting(on_reject="stop")
     assert isinstance(run.reject(skip=True), CallModel)
     assert run.checkpoint.calls[0].status is CallStatus.REJECTED
 
 
-def test_risky_calls_queue_behind_the_safe_ones_and_are_asked_one_by_one() -> None:
+def test_risky_calls_wait_for_the_safe_ones_and_are_approved_one_by_one() -> None:
     run = Run(on_reject="replan")
-    effect = run.ask(risky("r1"), safe("s1"), risky("r2"), safe("s2"))
+    effect = run.request_tools(risky("r1"), safe("s1"), risky("r2"), safe("s2"))
     assert isinstance(effect, RunTools)
     assert [call.id for call in effect.calls] == ["s1", "s2"]
     assert [approval.call_id for approval in run.checkpoint.pending_approvals] == ["r1", "r2"]
     assert run.checkpoint.open_approval is None
-    assert of(Hitl, run.events) == []
-    assert isinstance(run.finish("s2"), Continue)
-    assert isinstance(run.finish("s1"), AwaitDecision)
-    first = run.open_request
-    assert isinstance(run.grant(at=100), RunTools)
-    assert isinstance(run.finish("r1"), AwaitDecision)
-    assert run.open_request != first
+    assert of_type(Hitl, run.events) == []
+    assert isinstance(run.finish_call("s2"), Continue)
+    assert isinstance(run.finish_call("s1"), AwaitDecision)
+    first = run.open_request_id
+    assert isinstance(run.approve(at=100), RunTools)
+    assert isinstance(run.finish_call("r1"), AwaitDecision)
+    assert run.open_request_id != first
     assert run.checkpoint.deadline_at == NOW + 400, "each request has its own 300 seconds"
     assert isinstance(run.reject(), CallModel)
     assert run.checkpoint.messages[-5]["role"] == "assistant"
-    assert set(run.answers) == {"r1", "s1", "r2", "s2"}
-    assert [hitl.action_type for hitl in of(Hitl, run.events)] == ["send_email", "send_email"]
+    assert set(run.model_answers) == {"r1", "s1", "r2", "s2"}
+    assert [hitl.action_type for hitl in of_type(Hitl, run.events)] == ["send_email", "send_email"]
 
 
-def test_a_call_that_waits_its_turn_is_not_pending_yet() -> None:
+def test_queued_call_is_not_pending_yet() -> None:
     run = Run()
-    run.ask(risky("r1"), risky("r2"))
+    run.request_tools(risky("r1"), risky("r2"))
     assert run.outcomes("r1") == ["pending"]
     assert run.outcomes("r2") == []
 
 
-def test_the_run_time_limit_counts_while_waiting() -> None:
+def test_run_time_limit_applies_while_waiting() -> None:
     run = waiting(run_seconds=60)
-    assert isinstance(run.tell(DeadlinePassed(), at=60), Stop)
+    assert isinstance(run.apply(DeadlinePassed(), at=60), Stop)
     assert run.state is State.FAILED
     assert run.outcomes() == ["pending", "rejected"]
 
 
-def test_a_failed_risky_call_has_its_error_as_outcome() -> None:
+def test_failed_risky_call_has_its_error_as_outcome() -> None:
     run = waiting()
-    run.grant()
-    run.tell(ToolFinished("c1", "The tool failed: smtp", error="smtp"))
+    run.approve()
+    run.apply(ToolFinished("c1", "The tool failed: smtp", error="smtp"))
     assert run.outcomes() == ["pending", "executing", "failed"]
     assert in_state(State.PLANNING).state is run.state
 
 
-def test_a_run_about_to_end_gives_no_more_time_than_it_has() -> None:
+def test_approval_deadline_is_not_after_the_run_deadline() -> None:
     run = Run(run_seconds=100)
-    effect = run.ask(risky())
+    effect = run.request_tools(risky())
     assert isinstance(effect, AwaitDecision)
     assert effect.deadline_at == NOW + 100
-    hitl = of(Hitl, run.last)[0]
+    hitl = of_type(Hitl, run.last_events)[0]
     assert (hitl.expires_at, hitl.timeout_seconds) == (NOW + 100, 100)
 
 
-def test_an_approved_repeat_leaves_no_doubt_behind() -> None:
+def test_approved_repetition_clears_the_unknown_outcome() -> None:
     run = waiting()
-    run.grant()
-    run.tell(RunRecovered())
-    run.grant()
-    run.finish()
+    run.approve()
+    run.apply(RunRecovered())
+    run.approve()
+    run.finish_call()
     (call,) = run.checkpoint.calls
     assert (call.status, call.outcome_unknown) == (CallStatus.COMPLETED, False)

@@ -1,4 +1,4 @@
-"""The machine is proved, and where it is broken on purpose the proof names the path."""
+"""Model checking: all properties hold, and a machine that is broken on purpose gives a counterexample."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from statemachine import checking, machine, states, workflow
-from statemachine.checking import Proof, check
+from statemachine import machine, states, workflow
+from statemachine.checking import Proof, check, search
 from statemachine.checkpoint import Checkpoint
 from statemachine.machine import Situation
 from statemachine.messages import Continue, Fact, Step
@@ -22,93 +22,98 @@ def with_table(monkeypatch: pytest.MonkeyPatch, table: tuple[Transition, ...]) -
 
 
 def without(trigger: Trigger, source: State) -> tuple[Transition, ...]:
-    return tuple(arrow for arrow in TRANSITIONS if (arrow.trigger, arrow.source) != (trigger, source))
+    return tuple(row for row in TRANSITIONS if (row.trigger, row.source) != (trigger, source))
 
 
 def with_guard(trigger: Trigger, guard: Guard | None) -> tuple[Transition, ...]:
-    return tuple(replace(arrow, guard=guard) if arrow.trigger is trigger else arrow for arrow in TRANSITIONS)
+    return tuple(replace(row, guard=guard) if row.trigger is trigger else row for row in TRANSITIONS)
 
 
-def broken(depth: int = 4) -> dict[str, str]:
-    """Claim → path of what does not hold."""
+def violations(depth: int = 4) -> dict[str, str]:
+    """Return the counterexamples by claim."""
     return {proof.claim: proof.counterexample for proof in check(depth) if proof.counterexample is not None}
 
 
-def the(claims: dict[str, str], words: str) -> str:
+def counterexample(claims: dict[str, str], words: str) -> str:
     (path,) = [path for claim, path in claims.items() if words in claim]
     return path
 
 
-def test_the_machine_that_runs_has_all_its_properties() -> None:
+def test_all_properties_of_the_machine_hold() -> None:
     proofs = check()
     assert [proof.counterexample for proof in proofs if not proof.holds] == []
     (approval,) = [proof for proof in proofs if "risky" in proof.claim]
-    assert "no situation left out" in approval.looked_at
+    assert "no situation left out" in approval.coverage
     assert len(proofs) == 9
 
 
-def test_a_walk_that_ends_early_says_so() -> None:
-    assert any("deeper situations not looked at" in proof.looked_at for proof in check(2))
+def test_search_that_ends_early_says_so() -> None:
+    assert any("deeper situations not checked" in proof.coverage for proof in check(2))
 
 
 # --- a broken table ---------------------------------------------------------------------------------------------------
 
 
-def test_an_approval_without_its_guard_lets_a_risky_call_run_and_the_path_is_named(
+def test_missing_approval_guard_is_found_with_its_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_table(monkeypatch, with_guard(Trigger.APPROVE, None))
-    path = the(broken(), "risky")
+    path = counterexample(violations(), "risky")
     assert path == (
-        "begin → the model asks for a risky call → a person approves too late: risky-0 is run, and nobody approved it"
+        "begin → the model requests a risky call → a person approves too late: risky-0 is run, and nobody approved it"
     )
 
 
-def test_an_approval_of_another_request_is_seen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_of_another_request_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def in_time(situation: Situation) -> bool:
         deadline_at = situation.checkpoint.deadline_at
         return deadline_at is not None and situation.now < deadline_at
 
     predicates = {**machine.PREDICATES, Guard.DECIDED_IN_TIME: in_time}
     monkeypatch.setattr(machine, "MACHINE", machine.build(TRANSITIONS, predicates))
-    assert "a person approves another request: risky-0 is run" in the(broken(), "risky")
+    assert "a person approves another request: risky-0 is run" in counterexample(violations(), "risky")
 
 
-def test_a_state_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_state_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with_table(monkeypatch, without(Trigger.EXPIRE, State.AWAITING_APPROVAL))
-    assert the(broken(2), "reachable") == "no path leads from planning to timed_out"
+    assert counterexample(violations(2), "reachable") == "no path leads from planning to timed_out"
 
 
-def test_a_state_without_a_way_to_cancel_is_named_in_the_table_and_in_the_runs(
+def test_state_that_cannot_be_cancelled_is_found_in_table_and_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_table(monkeypatch, without(Trigger.CANCEL, State.TOOL))
-    claims = broken()
-    assert the(claims, "cancelled, by cancel") == "planning ─request_tools→ tool: no unconditional cancel → cancelled"
-    assert the(claims, "at any moment").startswith("begin → the model asks for a safe call → it is cancelled: ")
+    claims = violations()
+    assert (
+        counterexample(claims, "cancelled, by cancel")
+        == "planning ─request_tools→ tool: no cancel → cancelled without a guard"
+    )
+    assert counterexample(claims, "at any moment").startswith(
+        "begin → the model requests a safe call → the run is cancelled: "
+    )
 
 
-def test_a_guard_on_the_way_to_failed_is_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guarded_transition_to_failed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with_table(monkeypatch, with_guard(Trigger.FAIL, Guard.DEADLINE_PASSED))
-    assert the(broken(2), "failed, by fail") == "planning: no unconditional fail → failed"
+    assert counterexample(violations(2), "failed, by fail") == "planning: no fail → failed without a guard"
 
 
-def test_a_dead_end_is_named_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_table(monkeypatch, tuple(arrow for arrow in TRANSITIONS if arrow.source is not State.CONTENT))
-    assert the(broken(2), "no dead end") == "planning ─answer→ content: no end can be reached"
+def test_dead_end_is_found_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_table(monkeypatch, tuple(row for row in TRANSITIONS if row.source is not State.CONTENT))
+    assert counterexample(violations(2), "no dead end") == "planning ─answer→ content: no final state can be reached"
 
 
-def test_an_end_that_leads_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transition_from_a_final_state_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with_table(monkeypatch, (*TRANSITIONS, Transition(Trigger.ANSWER, State.DONE, State.CONTENT)))
-    claims = broken()
-    assert the(claims, "no dead end") == "done is an end, and yet answer leads to content"
-    assert the(claims, "every arrow is taken") == "done ─answer→ content is taken by no run"
+    claims = violations()
+    assert counterexample(claims, "no dead end") == "done is final, but answer leads to content"
+    assert counterexample(claims, "every transition is made") == "no run makes done ─answer→ content"
 
 
-def test_an_arrow_that_the_table_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transition_that_is_not_in_the_table_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Transition(Trigger.REQUEST_TOOLS, State.PLANNING, State.CONTENT)
     monkeypatch.setattr(machine, "MACHINE", machine.build((wrong, *TRANSITIONS)))
-    assert the(broken(2), "of the table alone").endswith("planning ─request_tools→ content")
+    assert counterexample(violations(2), "only transitions of the table").endswith("planning ─request_tools→ content")
 
 
 # --- a broken advance() -----------------------------------------------------------------------------------------------
@@ -120,12 +125,12 @@ def damaged(monkeypatch: pytest.MonkeyPatch, damage: Damage) -> dict[str, str]:
     def advance(checkpoint: Checkpoint, fact: Fact, now: float) -> Step:
         return damage(checkpoint, workflow.advance(checkpoint, fact, now))
 
-    monkeypatch.setattr(checking, "advance", advance)
-    return broken(3)
+    monkeypatch.setattr(search, "advance", advance)
+    return violations(3)
 
 
 def changed(where: State, **changes: object) -> Damage:
-    """Whatever comes to that state is changed."""
+    """Return a damage that changes each checkpoint in that state."""
 
     def damage(_: Checkpoint, step: Step) -> Step:
         if step.checkpoint.state is not where:
@@ -138,41 +143,49 @@ def changed(where: State, **changes: object) -> Damage:
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
-        (changed(State.AWAITING_APPROVAL, deadline_at=None), "it waits without a deadline"),
+        (changed(State.AWAITING_APPROVAL, deadline_at=None), "the run waits without a deadline"),
         (changed(State.AWAITING_APPROVAL, deadline_at=901.0), "the deadline is after the end of the run"),
-        (changed(State.AWAITING_APPROVAL, deadline_at=200.0), "the deadline is not the one that AwaitDecision told"),
-        (lambda _, step: structs.replace(step, effect=Continue()), "the deadline is not the one that Continue told"),
+        (
+            changed(State.AWAITING_APPROVAL, deadline_at=200.0),
+            "the deadline is not the one of the effect AwaitDecision",
+        ),
+        (
+            lambda _, step: structs.replace(step, effect=Continue()),
+            "the deadline is not the one of the effect Continue",
+        ),
     ],
 )
-def test_a_wait_without_its_deadline_is_named(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
-    path = the(damaged(monkeypatch, damage), "has a deadline")
-    assert path.startswith("begin → the model asks for a risky call")
+def test_wait_with_a_wrong_deadline_is_found(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
+    path = counterexample(damaged(monkeypatch, damage), "has a deadline")
+    assert path.startswith("begin → the model requests a risky call")
     assert path.endswith(f": {cause}")
 
 
-def test_a_state_that_changes_without_a_transition_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = the(damaged(monkeypatch, changed(State.TOOL, state=State.CONTENT)), "of the table alone")
-    assert path == "begin → the model asks for a safe call: tool became content without a transition"
+def test_state_change_without_a_transition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = counterexample(
+        damaged(monkeypatch, changed(State.TOOL, state=State.CONTENT)), "only transitions of the table"
+    )
+    assert path == "begin → the model requests a safe call: tool became content without a transition"
 
 
-def test_a_run_that_goes_on_after_its_cancel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = the(damaged(monkeypatch, changed(State.CANCELLED, state=State.PLANNING)), "at any moment")
-    assert path == "begin → it is cancelled: planning went on to planning"
+def test_run_that_continues_after_its_cancellation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = counterexample(damaged(monkeypatch, changed(State.CANCELLED, state=State.PLANNING)), "at any moment")
+    assert path == "begin → the run is cancelled: planning went on to planning"
 
 
-def test_a_second_run_of_what_must_not_be_repeated_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a node that takes a run over ran again whatever was under way."""
+def test_repetition_of_a_call_that_is_not_idempotent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The takeover runs all started calls again, idempotent or not."""
 
     def damage(before: Checkpoint, step: Step) -> Step:
         if before.state is State.TOOL and step.checkpoint.state is State.AWAITING_APPROVAL and before.running:
             return structs.replace(step, checkpoint=before)
         return step
 
-    path = the(damaged(monkeypatch, damage), "risky")
-    assert path.startswith("begin → the model asks for a safe call that may not be repeated → the node dies")
+    path = counterexample(damaged(monkeypatch, damage), "risky")
+    assert path.startswith("begin → the model requests a safe call that is not idempotent → the node crashes")
     assert path.endswith("safe-0 is run again, and nobody approved it")
 
 
-def test_a_property_holds_where_it_has_no_counterexample() -> None:
+def test_property_holds_if_it_has_no_counterexample() -> None:
     assert Proof("a claim", "two things").holds
     assert not Proof("a claim", "two things", "begin").holds

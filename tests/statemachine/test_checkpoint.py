@@ -1,4 +1,4 @@
-"""Saved runs: they load in every later release, go on from there, and are digested in one spelling only."""
+"""Checkpoints: saved runs load in every later release and continue; digests use the canonical JSON."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def load(name: str) -> Checkpoint:
     return Checkpoint.from_json((SAVED / name).read_bytes())
 
 
-def test_every_version_has_a_saved_run_of_each_open_state_and_an_ended_one() -> None:
+def test_every_schema_version_has_fixtures_of_each_open_state_and_an_ended_run() -> None:
     names = {path.stem for path in FILES}
     for version in range(1, SCHEMA_VERSION + 1):
         assert {f"v{version}_{state}" for state in (*OPEN_STATES, State.DONE)} <= names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_saved_run_loads_and_goes_on(path: Path) -> None:
+def test_saved_run_loads_and_continues(path: Path) -> None:
     checkpoint = Checkpoint.from_json(path.read_text(encoding="utf-8"))
     version, _, state = path.stem.partition("_")
     assert json.loads(path.read_text(encoding="utf-8"))["schema_version"] == int(version[1:])
@@ -52,7 +52,7 @@ def test_a_saved_run_loads_and_goes_on(path: Path) -> None:
     step = advance(checkpoint, RunRecovered(streamed="안녕하세요! 무엇을"), NOW + 60)
     expected: dict[str, type[Effect]] = {
         "planning": CallModel,
-        "tool": AwaitDecision,  # a mail of which nobody knows whether it was sent
+        "tool": AwaitDecision,  # a mail with an unknown outcome
         "awaiting_approval": AwaitDecision,
         "content": CallModel,
     }
@@ -60,7 +60,7 @@ def test_a_saved_run_loads_and_goes_on(path: Path) -> None:
     check_history(step.checkpoint.messages, finished=False)
 
 
-def test_a_saved_wait_keeps_its_deadline_and_its_queue() -> None:
+def test_saved_wait_keeps_its_deadline_and_queue() -> None:
     checkpoint = load("v1_awaiting_approval.json")
     assert checkpoint.open_approval is not None
     assert checkpoint.open_approval.call_id == "call_m1"
@@ -69,7 +69,7 @@ def test_a_saved_wait_keeps_its_deadline_and_its_queue() -> None:
     assert checkpoint.limits.on_reject == "replan"
 
 
-def test_a_saved_tool_call_keeps_the_grant_for_the_edited_arguments() -> None:
+def test_saved_tool_call_keeps_its_grant_for_edited_arguments() -> None:
     (mail,) = load("v1_tool.json").running
     assert mail.status is CallStatus.STARTED
     assert mail.grant is not None
@@ -78,13 +78,13 @@ def test_a_saved_tool_call_keeps_the_grant_for_the_edited_arguments() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_a_run_in_any_state_survives_its_json(state: State) -> None:
+def test_run_in_any_state_round_trips_through_json(state: State) -> None:
     checkpoint = in_state(state).checkpoint
     assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
     assert Checkpoint.from_json(checkpoint.to_json().decode()) == checkpoint
 
 
-def test_the_json_says_what_other_systems_look_for() -> None:
+def test_json_has_the_fields_that_other_systems_read() -> None:
     raw = json.loads(in_state(State.AWAITING_APPROVAL).checkpoint.to_json())
     assert raw["state"] == "awaiting_approval"
     assert raw["pending_approvals"][0]["action_type"] == "send_email"
@@ -94,7 +94,7 @@ def test_the_json_says_what_other_systems_look_for() -> None:
 
 
 @pytest.mark.parametrize("more", [{"unheard_of": True}, {}], ids=["other fields", "the same fields"])
-def test_a_checkpoint_of_a_newer_release_is_left_to_a_newer_node(more: dict[str, bool]) -> None:
+def test_checkpoint_of_a_newer_release_is_reported_as_too_new(more: dict[str, bool]) -> None:
     raw = json.loads(Run().checkpoint.to_json()) | {"schema_version": SCHEMA_VERSION + 1, **more}
     with pytest.raises(CheckpointTooNew) as newer:
         Checkpoint.from_json(json.dumps(raw))
@@ -109,28 +109,28 @@ def test_a_checkpoint_of_a_newer_release_is_left_to_a_newer_node(more: dict[str,
         pytest.param('{"messages":' + "[" * 100_000, id="deep"),
     ],
 )
-def test_a_broken_checkpoint_is_told_from_a_newer_one(text: str | bytes) -> None:
+def test_broken_checkpoint_is_distinguished_from_a_newer_one(text: str | bytes) -> None:
     with pytest.raises(CheckpointUnreadable, match="checkpoint cannot be read") as broken:
         Checkpoint.from_json(text)
     assert isinstance(broken.value, WorkflowError)
 
 
-def test_an_unknown_field_of_the_same_version_is_refused() -> None:
+def test_unknown_field_of_the_same_version_is_refused() -> None:
     raw = json.loads(Run().checkpoint.to_json()) | {"unheard_of": True}
     with pytest.raises(CheckpointUnreadable, match="unheard_of"):
         Checkpoint.from_json(json.dumps(raw))
 
 
-def test_a_checkpoint_cannot_be_changed_in_place() -> None:
+def test_checkpoint_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         Run().checkpoint.state = State.DONE  # type: ignore[misc]
 
 
-def test_the_run_has_a_time_limit_from_its_start() -> None:
+def test_run_deadline_is_counted_from_its_start() -> None:
     assert Run(run_seconds=60).checkpoint.run_deadline_at == NOW + 60
 
 
-def test_limits_are_the_contracts() -> None:
+def test_default_limits_are_those_of_the_contract() -> None:
     assert Limits().to_json_object() == {
         "turns": 12,
         "model_attempts": 3,
@@ -140,9 +140,9 @@ def test_limits_are_the_contracts() -> None:
     }
 
 
-def test_a_call_is_found_by_its_id() -> None:
+def test_call_is_found_by_its_id() -> None:
     run = Run()
-    run.ask(safe("a"), risky("b"))
+    run.request_tools(safe("a"), risky("b"))
     found = run.checkpoint.call("b")
     assert found is not None
     assert found.name == "send_email"
@@ -151,21 +151,21 @@ def test_a_call_is_found_by_its_id() -> None:
 
 def test_queued_approvals_are_not_open_while_a_call_runs() -> None:
     run = Run()
-    run.ask(safe("a"), risky("b"))
+    run.request_tools(safe("a"), risky("b"))
     assert run.checkpoint.pending_approvals
     assert run.checkpoint.open_approval is None
 
 
-def test_usage_adds_up() -> None:
+def test_usages_are_added() -> None:
     one = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
     assert one.plus(one) == Usage(prompt_tokens=2, completion_tokens=4, total_tokens=6)
     assert one.plus(None) is one
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1])
-def test_a_saved_confidence_is_between_none_and_all(value: float) -> None:
+def test_saved_confidence_must_be_between_0_and_1(value: float) -> None:
     run = Run()
-    run.ask(safe())
+    run.request_tools(safe())
     raw = json.loads(run.checkpoint.to_json())
     raw["calls"][0]["confidence"]["value"] = value
     with pytest.raises(CheckpointUnreadable, match="confidence"):
@@ -181,7 +181,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text(), JSON))
-def test_a_digest_says_what_the_value_is_not_how_it_was_spelled(value: dict[str, object]) -> None:
+def test_digest_depends_on_the_value_and_not_on_its_formatting(value: dict[str, object]) -> None:
     turned = dict(reversed(list(value.items())))
     assert digest(value) == digest(turned) == digest(json.loads(json.dumps(value, indent=2)))
     assert digest(value) != digest({**value, "one more": 1})
@@ -190,10 +190,10 @@ def test_a_digest_says_what_the_value_is_not_how_it_was_spelled(value: dict[str,
 
 @settings(max_examples=40, deadline=None)
 @given(JSON)
-def test_arguments_and_results_come_back_as_they_were(value: object) -> None:
+def test_arguments_and_results_round_trip_through_json(value: object) -> None:
     run = Run()
-    run.ask(safe(arguments={"value": value}, shown_arguments={"value": value}))
-    run.finish(result=value)
+    run.request_tools(safe(arguments={"value": value}, shown_arguments={"value": value}))
+    run.finish_call(result=value)
     loaded = Checkpoint.from_json(run.checkpoint.to_json())
     assert digest(loaded.calls[0].arguments) == digest({"value": value})
     assert loaded.calls[0].result == value

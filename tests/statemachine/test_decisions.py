@@ -1,4 +1,4 @@
-"""A decision in every form that senders use (§5), and in the forms that decide nothing."""
+"""Parsing of decisions in every form that senders use (§5), and of signals without a valid decision."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def parse(signal: Any, *, is_live: bool = True) -> Decision:
         ({"type": 7, "status": "approved"}, "approved"),
     ],
 )
-def test_every_form_of_a_signal_is_understood(signal: dict[str, Any], verdict: str) -> None:
+def test_every_form_of_a_signal_is_parsed(signal: dict[str, Any], verdict: str) -> None:
     assert parse(signal).verdict == verdict
     assert parse(json.dumps(signal).encode()).verdict == verdict
-    assert parse(json.dumps(json.dumps(signal))).verdict == verdict, "a sender that serialised twice"
+    assert parse(json.dumps(json.dumps(signal))).verdict == verdict, "some senders serialise twice"
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def test_every_form_of_a_signal_is_understood(signal: dict[str, Any], verdict: s
         ({"requestId": "req-other", "status": "approved"}, "it is for request 'req-other', req-0123456789ab is open"),
         ({"requestId": 5, "status": "approved"}, "it is for request 5"),
         ({"requestId": "x" * 9000, "status": "approved"}, "it is for request"),
-        ({}, "holds no decision"),
-        ({"type": "hello"}, "holds no decision"),
-        ({"type": ["approval"]}, "holds no decision"),
-        ({"status": "pending"}, "status 'pending' is no decision"),
-        ({"status": "expired", "type": "approval"}, "status 'expired' is no decision"),
-        ({"status": True}, "status True is no decision"),
-        ({"action": "maybe"}, "action 'maybe' is no decision"),
-        ({"action": "x" * 9000}, "is no decision"),
+        ({}, "contains no decision"),
+        ({"type": "hello"}, "contains no decision"),
+        ({"type": ["approval"]}, "contains no decision"),
+        ({"status": "pending"}, "status 'pending' is not a decision"),
+        ({"status": "expired", "type": "approval"}, "status 'expired' is not a decision"),
+        ({"status": True}, "status True is not a decision"),
+        ({"action": "maybe"}, "action 'maybe' is not a decision"),
+        ({"action": "x" * 9000}, "is not a decision"),
         ({"approved": "true"}, "approved 'true' is neither true nor false"),
         ({"approved": 1}, "approved 1 is neither true nor false"),
-        ({"type": "rejection", "status": "approved"}, "contradicts itself"),
-        ({"type": "rejection", "approved": True}, "contradicts itself"),
-        ({"status": "approved", "action": "reject"}, "contradicts itself"),
+        ({"type": "rejection", "status": "approved"}, "contradict each other"),
+        ({"type": "rejection", "approved": True}, "contradict each other"),
+        ({"status": "approved", "action": "reject"}, "contradict each other"),
         ({"status": "approved", "params": [1]}, "params is not an object"),
         ({"status": "approved", "params": "{}"}, "params is not an object"),
         ([{"status": "approved"}], "it is not a JSON object"),
@@ -80,14 +80,14 @@ def test_every_form_of_a_signal_is_understood(signal: dict[str, Any], verdict: s
         ("\xac\xed\x00\x05t", "Java serialisation"),
     ],
 )
-def test_a_signal_that_decides_nothing_is_ignored_and_says_why_in_short(signal: Any, why: str) -> None:
+def test_signal_without_a_valid_decision_is_ignored_with_a_short_cause(signal: Any, why: str) -> None:
     with pytest.raises(SignalIgnored) as ignored:
         parse(signal)
     assert why in str(ignored.value)
     assert len(str(ignored.value)) < 300
 
 
-def test_a_live_decision_was_made_when_it_was_received() -> None:
+def test_live_decision_has_the_time_it_was_received() -> None:
     signal = {"status": "approved", "timestamp": 5, "userId": "boss", "reason": "ok", "params": {"to": "b"}}
     assert parse(signal) == Decision(
         verdict="approved",
@@ -119,25 +119,23 @@ def test_a_live_decision_was_made_when_it_was_received() -> None:
         ({}, NOW),
     ],
 )
-def test_a_stored_decision_counts_from_its_senders_time_where_that_can_be(
-    times: dict[str, Any], decided_at: float
-) -> None:
+def test_stored_decision_has_the_senders_time_if_that_is_valid(times: dict[str, Any], decided_at: float) -> None:
     assert parse({"status": "approved", **times}, is_live=False).decided_at == decided_at
 
 
-def test_the_owner_of_a_stored_request_is_not_its_decider() -> None:
+def test_owner_of_a_stored_request_is_not_its_decider() -> None:
     stored = {"requestId": REQUEST, "userId": "owner", "status": "approved"}
     assert parse(stored, is_live=False).decided_by is None
     assert parse({**stored, "approvedBy": "boss"}, is_live=False).decided_by == "boss"
     assert parse({"status": "rejected", "rejectedBy": "boss", "userId": "x"}).decided_by == "boss"
 
 
-def test_skip_means_true_and_nothing_else() -> None:
+def test_skip_is_only_the_json_value_true() -> None:
     assert parse({"status": "rejected", "skip": True}).skip
     assert not parse({"status": "rejected", "skip": "yes"}).skip
 
 
-def test_texts_of_unknown_senders_are_bounded_and_whole_characters() -> None:
+def test_texts_of_senders_are_cut_and_single_surrogates_replaced() -> None:
     decision = parse({"status": "rejected", "reason": "x" * 9000, "userId": "a\ud83d"})
     assert decision.reason == "x" * 2000
     assert decision.decided_by == "a?"
@@ -155,7 +153,7 @@ def test_texts_of_unknown_senders_are_bounded_and_whole_characters() -> None:
         (b"\xac\xed", False),
     ],
 )
-def test_whether_a_stored_signal_names_its_request(raw: str | bytes, names: bool) -> None:
+def test_has_request_id(raw: str | bytes, names: bool) -> None:
     assert has_request_id(raw) is names
 
 
@@ -169,7 +167,7 @@ NAMES = st.sampled_from(["type", "status", "action", "approved", "requestId", "t
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary() | st.text() | st.dictionaries(NAMES, JSON).map(json.dumps), st.booleans())
-def test_anything_at_all_is_a_decision_or_ignored(raw: str | bytes, is_live: bool) -> None:
+def test_any_input_is_parsed_or_ignored(raw: str | bytes, is_live: bool) -> None:
     try:
         decision = parse(raw, is_live=is_live)
     except SignalIgnored:

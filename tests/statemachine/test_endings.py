@@ -1,4 +1,4 @@
-"""However a run ends: one outcome and one answer a call, no open step, `end` last (§2.3)."""
+"""All endings of a run: each call has one outcome and one answer, no step is open, `end` is last (§2.3)."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.states import State
-from tests.statemachine.runs import Run, check_history, in_state, of, risky, safe
+from tests.statemachine.runs import Run, check_history, in_state, of_type, risky, safe
 
 
 def _done(run: Run) -> None:
     for _ in range(4):
         if run.state is State.AWAITING_APPROVAL:
-            run.grant()
+            run.approve()
         for call in run.checkpoint.running:
-            run.finish(call.id)
-    run.tell(AnswerFinished("끝", "끝"))
+            run.finish_call(call.id)
+    run.apply(AnswerFinished("끝", "끝"))
 
 
 def _replan(run: Run) -> None:
     for call in run.checkpoint.running:
-        run.finish(call.id)
+        run.finish_call(call.id)
     while run.state is State.AWAITING_APPROVAL:
         run.reject(skip=True)
-    run.tell(AnswerFinished("끝", "끝"))
+    run.apply(AnswerFinished("끝", "끝"))
 
 
 def _to_approval(run: Run) -> None:
     for call in run.checkpoint.running:
-        run.finish(call.id)
+        run.finish_call(call.id)
 
 
 def _reject(run: Run) -> None:
@@ -49,7 +49,7 @@ def _reject(run: Run) -> None:
 
 def _time_out(run: Run) -> None:
     _to_approval(run)
-    run.tell(DeadlinePassed(), at=300)
+    run.apply(DeadlinePassed(), at=300)
 
 
 ENDINGS: dict[str, tuple[Callable[[Run], object], str, dict[str, str]]] = {
@@ -58,17 +58,17 @@ ENDINGS: dict[str, tuple[Callable[[Run], object], str, dict[str, str]]] = {
     "reject": (_reject, "rejected", {"s1": "completed", "s2": "completed", "r1": "rejected", "r2": "rejected"}),
     "timeout": (_time_out, "timed_out", {"s1": "completed", "s2": "completed", "r1": "rejected", "r2": "rejected"}),
     "cancel": (
-        lambda run: run.tell(CancelRequested("user1")),
+        lambda run: run.apply(CancelRequested("user1")),
         "cancelled",
         {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
     ),
     "fail": (
-        lambda run: run.tell(InternalErrorOccurred("내부 서버 오류가 발생했습니다.")),
+        lambda run: run.apply(InternalErrorOccurred("내부 서버 오류가 발생했습니다.")),
         "failed",
         {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
     ),
     "run time limit": (
-        lambda run: run.tell(DeadlinePassed(), at=3600),
+        lambda run: run.apply(DeadlinePassed(), at=3600),
         "failed",
         {"s1": "failed", "s2": "failed", "r1": "rejected", "r2": "rejected"},
     ),
@@ -76,42 +76,42 @@ ENDINGS: dict[str, tuple[Callable[[Run], object], str, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_every_call_gets_one_outcome_and_one_answer_on_every_ending(name: str) -> None:
+def test_every_call_has_one_outcome_and_one_answer_after_every_ending(name: str) -> None:
     end, status, outcomes = ENDINGS[name]
     run = Run()
-    run.ask(safe("s1"), risky("r1"), safe("s2"), risky("r2"), safe("bad", refusal="no such tool"))
+    run.request_tools(safe("s1"), risky("r1"), safe("s2"), risky("r2"), safe("bad", refusal="no such tool"))
     end(run)
     assert isinstance(run.effect, Stop)
     assert run.events[-1].status == status  # type: ignore[attr-defined]
     assert {call.id: call.status.value for call in run.checkpoint.calls} == {**outcomes, "bad": "failed"}
-    assert set(run.answers) == {"s1", "s2", "r1", "r2", "bad"}
+    assert set(run.model_answers) == {"s1", "s2", "r1", "r2", "bad"}
     check_history(run.checkpoint.messages, finished=True)
     assert all(step.status in ("completed", "failed", "skipped") for step in run.checkpoint.plan)
 
 
-def test_the_turn_limit_leaves_no_call_without_an_answer() -> None:
+def test_turn_limit_leaves_no_call_without_an_answer() -> None:
     run = Run(turns=1)
-    run.ask(safe("a"), risky("b"))
-    run.finish("a")
+    run.request_tools(safe("a"), risky("b"))
+    run.finish_call("a")
     run.reject(skip=True)
     assert run.state is State.FAILED
     check_history(run.checkpoint.messages, finished=True)
 
 
-def test_a_cancelled_run_says_which_calls_may_have_run() -> None:
+def test_cancelled_run_tells_the_model_which_calls_may_have_run() -> None:
     run = Run()
-    run.ask(safe("s1"), risky("r1"))
-    run.tell(CancelRequested("user1"))
-    assert run.answers["s1"].startswith("Stopped, outcome unknown: ")
-    assert run.answers["r1"].startswith("Not run: ")
+    run.request_tools(safe("s1"), risky("r1"))
+    run.apply(CancelRequested("user1"))
+    assert run.model_answers["s1"].startswith("Stopped, outcome unknown: ")
+    assert run.model_answers["r1"].startswith("Not run: ")
     started, waited = run.checkpoint.calls
     assert (started.outcome_unknown, waited.outcome_unknown) == (True, False)
 
 
-def test_a_broken_run_tells_an_internal_error() -> None:
+def test_failed_run_ends_with_an_internal_error() -> None:
     run = Run()
-    run.tell(InternalErrorOccurred("내부 서버 오류가 발생했습니다."))
-    assert run.last[-2:] == (
+    run.apply(InternalErrorOccurred("내부 서버 오류가 발생했습니다."))
+    assert run.last_events[-2:] == (
         ErrorRaised(
             message="내부 서버 오류가 발생했습니다.", error_type="InternalError", error_code="E1000", retryable=True
         ),
@@ -119,10 +119,10 @@ def test_a_broken_run_tells_an_internal_error() -> None:
     )
 
 
-def test_a_cancelled_run_ends_with_error_and_end() -> None:
+def test_cancelled_run_ends_with_error_and_end() -> None:
     run = Run()
-    run.tell(CancelRequested("user1"))
-    (error,) = of(ErrorRaised, run.last)
+    run.apply(CancelRequested("user1"))
+    (error,) = of_type(ErrorRaised, run.last_events)
     assert (error.error_type, error.retryable) == ("Cancelled", False)
     assert run.checkpoint.ending is not None
     assert run.checkpoint.ending.to_json_object() == {
@@ -136,31 +136,31 @@ def test_a_cancelled_run_ends_with_error_and_end() -> None:
     ("end", "statuses"),
     [
         (_done, ["completed", "completed", "skipped"]),
-        (lambda run: run.tell(InternalErrorOccurred("x")), ["completed", "failed", "skipped"]),
-        (lambda run: run.tell(CancelRequested("u")), ["completed", "skipped", "skipped"]),
+        (lambda run: run.apply(InternalErrorOccurred("x")), ["completed", "failed", "skipped"]),
+        (lambda run: run.apply(CancelRequested("u")), ["completed", "skipped", "skipped"]),
     ],
 )
-def test_no_step_of_the_models_plan_stays_open(end: Callable[[Run], object], statuses: list[str]) -> None:
+def test_no_plan_step_stays_open_after_the_end(end: Callable[[Run], object], statuses: list[str]) -> None:
     run = Run()
     plan = (
         PlanStep(id="1", title="읽기", status="completed"),
         PlanStep(id="2", title="쓰기", status="in_progress"),
         PlanStep(id="3", title="보내기"),
     )
-    run.ask(safe("p", name="update_plan", plan=plan))
+    run.request_tools(safe("p", name="update_plan", plan=plan))
     end(run)
     assert [step.status for step in run.checkpoint.plan] == statuses
 
 
-def test_usage_is_told_at_the_end_where_the_model_reported_it() -> None:
+def test_end_event_has_the_usage_that_the_model_reported() -> None:
     run = Run()
-    run.tell(ToolsRequested((safe(),), usage=Usage(prompt_tokens=5, completion_tokens=1, total_tokens=6)))
-    run.tell(CancelRequested("user1"))
-    (end,) = of(End, run.last)
+    run.apply(ToolsRequested((safe(),), usage=Usage(prompt_tokens=5, completion_tokens=1, total_tokens=6)))
+    run.apply(CancelRequested("user1"))
+    (end,) = of_type(End, run.last_events)
     assert end.usage == {"promptTokens": 5, "completionTokens": 1, "totalTokens": 6}
 
 
-def test_who_cancelled_is_on_record() -> None:
+def test_checkpoint_records_the_user_who_cancelled() -> None:
     run = in_state(State.CONTENT)
-    run.tell(CancelRequested("user1"))
+    run.apply(CancelRequested("user1"))
     assert run.checkpoint.cancelled_by == "user1"

@@ -1,4 +1,4 @@
-"""The vocabulary of §2.2, written out a second time: a field changed in one place only fails here."""
+"""The events of §2.2, written out a second time, so that an accidental change of a field fails here."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FULL: dict[str, Event] = {
     "end": End(message="m", status="completed", usage={"totalTokens": 1}),
 }
 
-# field, /alias of the one before it, ? where it may be missing
+# field · /alias of the field before it · ?optional field
 FIELDS = {
     "start": "message sessionId threadId state",
     "thought": "thoughtType content sources",
@@ -104,7 +104,7 @@ def data(event: Event, shape: Any) -> dict[str, Any]:
     return message
 
 
-def test_the_vocabulary_is_complete() -> None:
+def test_all_event_types_are_tested() -> None:
     assert set(EVENT_TYPES) == set(FIELDS) == set(FULL)
     assert {kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)} == {
         Event,
@@ -113,7 +113,7 @@ def test_the_vocabulary_is_complete() -> None:
 
 
 @pytest.mark.parametrize("type", FIELDS)
-def test_an_event_has_exactly_the_contracts_fields_in_both_shapes(type: str) -> None:
+def test_event_has_exactly_the_fields_of_the_contract_in_all_shapes(type: str) -> None:
     names = {field.strip("/?") for field in FIELDS[type].split()}
     envelope = {"type", "version", "timestamp", "sessionId"}
     both = data(FULL[type], "both")
@@ -133,7 +133,7 @@ def test_an_event_has_exactly_the_contracts_fields_in_both_shapes(type: str) -> 
 
 
 @pytest.mark.parametrize("type", FIELDS)
-def test_an_alias_says_the_same_as_its_field(type: str) -> None:
+def test_alias_has_the_value_of_its_field(type: str) -> None:
     message, field = data(FULL[type], "flat"), ""
     for word in FIELDS[type].split():
         if word.startswith("/"):
@@ -143,31 +143,31 @@ def test_an_alias_says_the_same_as_its_field(type: str) -> None:
 
 
 @pytest.mark.parametrize("type", MINIMAL)
-def test_only_optional_fields_are_left_out(type: str) -> None:
+def test_only_optional_fields_are_omitted(type: str) -> None:
     required = {word.strip("/") for word in FIELDS[type].split() if not word.startswith("?")}
     assert set(data(MINIMAL[type], "nested")["data"]) == required
 
 
 @pytest.mark.parametrize("event", [*FULL.values(), *MINIMAL.values()], ids=lambda event: event.TYPE)
-def test_an_event_can_be_made_of_its_fields_again(event: Event) -> None:
+def test_event_round_trips_through_its_fields(event: Event) -> None:
     read = json.loads(json.dumps(event.fields())) | {"unheardOf": True}
     assert type(event).of(read) == event
     with pytest.raises(ValueError, match="required field"):
         type(event).of({"unheardOf": True})
 
 
-def test_a_tool_without_a_result_says_null() -> None:
+def test_tool_execution_without_a_result_has_null() -> None:
     assert data(MINIMAL["tool_execution"], "nested")["data"]["result"] is None
     assert data(MINIMAL["tool_execution"], "nested")["data"]["error"] is None
 
 
 @pytest.mark.parametrize("type", sorted(set(FIELDS) - {"thought", "content"}))
-def test_no_other_type_has_a_top_level_content(type: str) -> None:
+def test_no_other_type_has_a_field_named_content(type: str) -> None:
     for shape in ("both", "flat", "nested"):
         assert "content" not in data(FULL[type], shape)
 
 
-def test_the_words_of_each_enumeration_are_the_contracts() -> None:
+def test_enumerations_are_those_of_the_contract() -> None:
     def words(kind: Any) -> str:
         return " ".join(get_args(kind))
 
@@ -181,6 +181,6 @@ def test_the_words_of_each_enumeration_are_the_contracts() -> None:
     )
 
 
-def test_fixed_values_are_the_contracts() -> None:
+def test_constant_fields_are_those_of_the_contract() -> None:
     assert data(FULL["content"], "nested")["data"]["format"] == "markdown"
     assert data(FULL["hitl"], "nested")["data"]["requiresApproval"] is True

@@ -1,4 +1,4 @@
-"""Frames: one line of compact JSON, at most 2 KiB where it can be cut, and nothing lost of the answer (§2.1)."""
+"""Frames: one line of compact JSON, at most 2 KiB if the event can be shortened, no loss of answer text (§2.1)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fields(frame: bytes) -> dict[str, Any]:
 
 
 def one_line(frame: bytes) -> bool:
-    """However a client splits lines, there are but these."""
+    """Return whether the frame has exactly its four lines, whichever characters a client takes for line ends."""
     return len(frame.decode().splitlines()) == 4
 
 
@@ -64,7 +64,7 @@ def tool(**changes: Any) -> ToolExecution:
     return ToolExecution(**{**values, **changes})
 
 
-def test_a_frame_is_the_contracts_letter_by_letter() -> None:
+def test_frame_has_the_exact_bytes_of_the_contract() -> None:
     (frame,) = frames(Content(content="안녕", chunk=True))
     assert frame.decode() == (
         "id: 1706156400123\nevent: content\n"
@@ -74,13 +74,13 @@ def test_a_frame_is_the_contracts_letter_by_letter() -> None:
     )
 
 
-def test_the_end_marker_is_a_frame_without_an_event_line() -> None:
+def test_end_marker_is_a_frame_without_an_event_line() -> None:
     assert DONE_BODY == b"data: [DONE]\n\n"
     assert FRAME_LIMIT_BYTES == 2048
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
-def test_nothing_that_any_client_takes_for_a_line_end_stands_in_a_line(end: str) -> None:
+def test_line_separators_of_any_language_are_escaped(end: str) -> None:
     (frame,) = frames(Content(content=f"a{end}b", chunk=True))
     assert one_line(frame)
     assert fields(frame)["content"] == f"a{end}b"
@@ -100,7 +100,7 @@ TEXTS = st.text(st.characters(codec=None, exclude_categories=()), max_size=3000)
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, st.booleans(), st.sampled_from(SHAPES))
 @example("한글" * 3000, True, "both")
-def test_joined_content_is_the_text_exactly(text: str, chunk: bool, shape: Shape) -> None:
+def test_joined_content_is_the_exact_text(text: str, chunk: bool, shape: Shape) -> None:
     got = frames(Content(content=text, chunk=chunk), shape)
     assert "".join(fields(frame)["content"] for frame in got) == text.encode("utf-8", "replace").decode()
     assert [fields(frame)["chunk"] for frame in got] == [True] * (len(got) - 1) + [chunk]
@@ -109,7 +109,7 @@ def test_joined_content_is_the_text_exactly(text: str, chunk: bool, shape: Shape
 
 @pytest.mark.parametrize("text", HUGE)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_long_thought_becomes_several(text: str, shape: Shape) -> None:
+def test_long_thought_is_split_into_several_frames(text: str, shape: Shape) -> None:
     got = frames(Thought(thought_type="reasoning", content=text), shape)
     assert "".join(fields(frame)["content"] for frame in got) == text
     assert {fields(frame)["thoughtType"] for frame in got} == {"reasoning"}
@@ -118,19 +118,19 @@ def test_a_long_thought_becomes_several(text: str, shape: Shape) -> None:
 
 @pytest.mark.parametrize("text", ["근거", "한글" * 3000])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_many_sources_are_spread_over_frames_whole_and_once(text: str, shape: Shape) -> None:
+def test_many_sources_are_split_over_frames_without_loss(text: str, shape: Shape) -> None:
     sources = tuple({"id": f"evt-{n}", "title": "분기 보고서 " * 12} for n in range(9))
     got = frames(Thought(thought_type="analysis", content=text, sources=sources), shape)
     assert [source for frame in got for source in fields(frame)["sources"]] == list(sources)
-    told = [fields(frame)["content"] for frame in got]
-    assert "".join(content for content in told if content != "…") == text
+    contents = [fields(frame)["content"] for frame in got]
+    assert "".join(content for content in contents if content != "…") == text
     assert len(got) < 200
     assert all(len(frame) <= FRAME_LIMIT_BYTES for frame in got)
 
 
 @pytest.mark.parametrize("text", HUGE)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_events_that_can_be_shortened_fit_a_frame(text: str, shape: Shape) -> None:
+def test_events_that_can_be_shortened_fit_into_a_frame(text: str, shape: Shape) -> None:
     cut: list[Event] = [
         PlanStepDeclared(
             step_id="s",
@@ -159,7 +159,7 @@ def test_events_that_can_be_shortened_fit_a_frame(text: str, shape: Shape) -> No
         assert one_line(frame)
 
 
-def test_a_shortened_text_keeps_its_beginning_and_a_mark() -> None:
+def test_shortened_text_keeps_its_beginning_and_an_ellipsis() -> None:
     (frame,) = frames(ErrorRaised(message="가나다" * 2000, error_type="ToolError", error_code="E", retryable=True))
     shown = fields(frame)["message"]
     assert shown.startswith("가나다가나다")
@@ -167,7 +167,7 @@ def test_a_shortened_text_keeps_its_beginning_and_a_mark() -> None:
     assert fields(frame)["error"] == shown
 
 
-def test_a_description_goes_before_a_title() -> None:
+def test_description_is_shortened_before_the_title() -> None:
     step = PlanStepDeclared(
         step_id="s",
         title="제목" * 50,
@@ -182,7 +182,7 @@ def test_a_description_goes_before_a_title() -> None:
     assert fields(frame)["description"].endswith("…")
 
 
-def test_a_shortened_tool_result_says_so_and_a_whole_one_does_not() -> None:
+def test_only_a_shortened_tool_result_is_marked_as_truncated() -> None:
     (whole,) = frames(tool(result={"ok": True}, tool_args={"q": "회의"}))
     assert "truncated" not in fields(whole)
     (short,) = frames(tool(result="x" * 5000, tool_args={"q": "회의"}))
@@ -198,13 +198,13 @@ def test_long_arguments_are_shortened_before_a_result_that_fits() -> None:
     assert fields(frame)["toolArgs"]["body"].endswith("…")
 
 
-def test_arguments_that_cannot_be_shortened_are_left_out() -> None:
+def test_arguments_that_cannot_be_shortened_are_omitted() -> None:
     (frame,) = frames(tool(tool_args={"k" * 3000: 1}))
     assert fields(frame)["toolArgs"] == {}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_a_person_decides_on_is_never_shortened(shape: Shape) -> None:
+def test_approval_request_is_never_shortened(shape: Shape) -> None:
     body = "본문" * 5000
     hitl = Hitl(
         request_id="req-1",
@@ -219,14 +219,14 @@ def test_what_a_person_decides_on_is_never_shortened(shape: Shape) -> None:
     assert fields(frame)["context"] == fields(frame)["params"] == {"body": body}
 
 
-def test_half_a_character_does_not_break_the_stream() -> None:
+def test_single_surrogate_does_not_break_the_stream() -> None:
     (frame,) = frames(tool(result=["\ud83d", "a\udc00"]))
     assert fields(frame)["result"] == ["?", "a?"]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=4000))
-def test_the_body_leaves_room_for_any_id_line(text: str) -> None:
+def test_body_leaves_room_for_any_id_line(text: str) -> None:
     for body in encode(Content(content=text, chunk=True), SESSION, 1_706_156_400):
         assert len(body) <= BODY_LIMIT_BYTES
         assert len(b"id: 1706156400123456\n" + body) <= FRAME_LIMIT_BYTES

@@ -19,12 +19,13 @@ from statemachine.messages import (
     ModelFailed,
     RequestedCall,
     RunRecovered,
+    RunResumed,
     ThoughtArrived,
     ToolFinished,
     ToolsRequested,
 )
 from statemachine.workflow import advance
-from tests.statemachine.runs import NOW, Run, of, risky, safe
+from tests.statemachine.runs import NOW, Run, of_type, risky, safe
 
 IDS = ["", "a", "b", "c", "a-1-1", "call-1-0"]
 CALLS = st.builds(
@@ -42,7 +43,7 @@ KINDS = st.sampled_from(
     [
         *["ask", "finish", "grant", "reject", "recover"] * 3,
         *["finish badly", "grant edited", "skip", "thought", "answer", "answered", "model", "deadline"],
-        *["broke", "cancel"],
+        *["broke", "cancel", "resume"],
     ]
 )
 
@@ -62,6 +63,7 @@ def the_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fact
         "reject": ApprovalRejected(request_id, decided_at),
         "skip": ApprovalRejected(request_id, decided_at, skip=True),
         "recover": RunRecovered(),
+        "resume": RunResumed(),
         "thought": ThoughtArrived("흠"),
         "answer": AnswerArrived("답"),
         "answered": AnswerFinished("답", "답"),
@@ -82,7 +84,7 @@ MOVES = st.lists(st.tuples(KINDS, st.integers(0, 15), st.lists(CALLS, max_size=4
 
 @settings(max_examples=150, deadline=None)
 @given(MOVES, LIMITS)
-def test_whatever_happens_the_invariants_hold(
+def test_invariants_hold_for_any_sequence_of_facts(
     moves: list[tuple[str, int, list[RequestedCall], float]], limits: dict[str, object]
 ) -> None:
     run, at = Run(**limits), 0.0
@@ -91,41 +93,41 @@ def test_whatever_happens_the_invariants_hold(
         before = checkpoint.to_json()
         at += seconds
         try:
-            run.tell(the_fact(kind, pick, calls, run), at=at)
+            run.apply(the_fact(kind, pick, calls, run), at=at)
         except FactRefused:
             assert run.checkpoint is checkpoint
             assert len(run.events) == told
         else:
             assert not checkpoint.state.is_final, "nothing is accepted after the end"
         assert checkpoint.to_json() == before
-    assert len(of(End, run.events)) == run.checkpoint.state.is_final
+    assert len(of_type(End, run.events)) == run.checkpoint.state.is_final
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(CALLS, min_size=1, max_size=5), st.data())
-def test_any_turn_of_calls_can_be_brought_to_a_good_end(calls: list[RequestedCall], data: st.DataObject) -> None:
+def test_any_turn_of_calls_can_be_completed(calls: list[RequestedCall], data: st.DataObject) -> None:
     """With a person who decides and tools that finish no run hangs: each wait has an end."""
     run = Run(on_reject="replan")
-    run.ask(*calls)
+    run.request_tools(*calls)
     for _ in range(3 * len(calls) + 1):
         if run.checkpoint.open_approval is not None:
             if data.draw(st.booleans(), label="approve"):
-                run.grant()
+                run.approve()
             else:
                 run.reject()
         elif run.checkpoint.running:
             if data.draw(st.booleans(), label="node dies"):
-                run.tell(RunRecovered())
+                run.apply(RunRecovered())
             if run.checkpoint.running:
-                run.finish(data.draw(st.sampled_from(run.checkpoint.running), label="finished").id)
+                run.finish_call(data.draw(st.sampled_from(run.checkpoint.running), label="finished").id)
     if run.checkpoint.open_approval is None and not run.checkpoint.running:
-        run.tell(AnswerFinished("끝", "끝"))
+        run.apply(AnswerFinished("끝", "끝"))
         assert run.state == "done"
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(["safe", "risky"]), min_size=1, max_size=4), st.sampled_from(["save", "keep"]))
-def test_deciding_is_a_function_of_checkpoint_fact_and_time_alone(kinds: list[str], how: str) -> None:
+def test_advance_depends_only_on_checkpoint_fact_and_time(kinds: list[str], how: str) -> None:
     calls = tuple(safe(f"c{n}") if kind == "safe" else risky(f"c{n}") for n, kind in enumerate(kinds))
     checkpoint = Run().checkpoint
     again = type(checkpoint).from_json(checkpoint.to_json()) if how == "save" else checkpoint

@@ -1,4 +1,4 @@
-"""A node takes a run over: what was under way is lost, nothing that may not be repeated is repeated unasked."""
+"""Takeover of a run: work in progress is lost, and a call that is not idempotent is never repeated unapproved."""
 
 from __future__ import annotations
 
@@ -6,45 +6,54 @@ import pytest
 
 from statemachine.checkpoint import CallStatus, Checkpoint
 from statemachine.events import Hitl, ToolExecution
-from statemachine.messages import AnswerArrived, AwaitDecision, CallModel, ModelFailed, RunRecovered, RunTools, Stop
+from statemachine.messages import (
+    AnswerArrived,
+    AwaitDecision,
+    CallModel,
+    ModelFailed,
+    RunRecovered,
+    RunResumed,
+    RunTools,
+    Stop,
+)
 from statemachine.states import State
 from statemachine.workflow import advance
-from tests.statemachine.runs import NOW, Run, in_state, of, risky, safe
+from tests.statemachine.runs import NOW, Run, in_state, of_type, risky, safe
 
 
 def interrupted_risky() -> Run:
-    """An approved mail was being sent when the node died."""
+    """Return a run whose node crashed while an approved mail was being sent."""
     run = Run()
-    run.ask(risky())
-    run.grant(at=10)
-    run.tell(RunRecovered(), at=20)
+    run.request_tools(risky())
+    run.approve(at=10)
+    run.apply(RunRecovered(), at=20)
     return run
 
 
-def test_a_model_turn_is_asked_again() -> None:
+def test_model_turn_is_requested_again() -> None:
     run = Run()
-    assert run.tell(RunRecovered()) == CallModel(tuple(run.checkpoint.messages))
-    assert run.last == ()
+    assert run.apply(RunRecovered()) == CallModel(tuple(run.checkpoint.messages))
+    assert run.last_events == ()
 
 
-def test_a_pause_before_the_next_attempt_is_kept() -> None:
+def test_pause_before_the_next_attempt_is_kept() -> None:
     run = Run()
-    run.tell(ModelFailed("unavailable", "429", retry_after_seconds=9))
-    assert run.tell(RunRecovered()) == CallModel(tuple(run.checkpoint.messages), "", NOW + 9)
+    run.apply(ModelFailed("unavailable", "429", retry_after_seconds=9))
+    assert run.apply(RunRecovered()) == CallModel(tuple(run.checkpoint.messages), "", NOW + 9)
 
 
 def test_streamed_text_is_continued() -> None:
     run = Run()
-    run.tell(AnswerArrived("안녕하"))
-    effect = run.tell(RunRecovered(streamed="안녕하"))
+    run.apply(AnswerArrived("안녕하"))
+    effect = run.apply(RunRecovered(streamed="안녕하"))
     assert isinstance(effect, CallModel)
     assert effect.streamed == "안녕하"
 
 
-def test_a_harmless_call_is_run_again() -> None:
+def test_idempotent_call_is_run_again() -> None:
     run = in_state(State.TOOL)
     before = run.checkpoint
-    effect = run.tell(RunRecovered())
+    effect = run.apply(RunRecovered())
     assert isinstance(effect, RunTools)
     assert [call.id for call in effect.calls] == ["c1"]
     assert run.checkpoint is before
@@ -52,17 +61,17 @@ def test_a_harmless_call_is_run_again() -> None:
 
 def test_only_calls_without_an_outcome_are_run_again() -> None:
     run = Run()
-    run.ask(safe("a"), safe("b"))
-    run.finish("a")
-    effect = run.tell(RunRecovered())
+    run.request_tools(safe("a"), safe("b"))
+    run.finish_call("a")
+    effect = run.apply(RunRecovered())
     assert isinstance(effect, RunTools)
     assert [call.id for call in effect.calls] == ["b"]
 
 
-def test_a_call_that_may_have_taken_effect_waits_for_a_person_who_is_told() -> None:
+def test_call_with_unknown_outcome_needs_a_new_approval() -> None:
     run = interrupted_risky()
     assert isinstance(run.effect, AwaitDecision)
-    (hitl,) = of(Hitl, run.last)
+    (hitl,) = of_type(Hitl, run.last_events)
     assert hitl.outcome_unknown is True
     assert hitl.message.startswith("이 작업은 이미 실행되었을 수 있습니다.")
     assert "이메일을 발송하시겠습니까?" in hitl.message
@@ -72,62 +81,71 @@ def test_a_call_that_may_have_taken_effect_waits_for_a_person_who_is_told() -> N
     assert run.checkpoint.pending_approvals[0].outcome_unknown
 
 
-def test_the_new_question_is_a_new_request() -> None:
+def test_new_approval_has_a_new_request_id() -> None:
     run = interrupted_risky()
-    first, second = of(Hitl, run.events)
+    first, second = of_type(Hitl, run.events)
     assert first.request_id != second.request_id
 
 
-def test_it_is_run_again_when_the_person_says_so() -> None:
+def test_approved_call_with_unknown_outcome_is_run_again() -> None:
     run = interrupted_risky()
-    assert isinstance(run.grant(), RunTools)
-    run.finish()
+    assert isinstance(run.approve(), RunTools)
+    run.finish_call()
     assert run.outcomes() == ["pending", "executing", "pending", "executing", "completed"]
 
 
-def test_it_is_skipped_when_the_person_says_so() -> None:
+def test_call_with_unknown_outcome_can_be_skipped() -> None:
     run = interrupted_risky()
     assert isinstance(run.reject(skip=True), CallModel)
-    assert "It may have run before" in run.answers["c1"]
+    assert "It may have run before" in run.model_answers["c1"]
 
 
-def test_it_ends_the_run_when_the_person_refuses_and_the_history_does_not_claim_that_it_never_ran() -> None:
+def test_rejected_call_with_unknown_outcome_may_have_run_in_the_history() -> None:
     run = interrupted_risky()
     assert isinstance(run.reject(reason="모르겠습니다"), Stop)
-    assert run.answers["c1"] == "Not run again, it may have run before: 모르겠습니다"
+    assert run.model_answers["c1"] == "Not run again, it may have run before: 모르겠습니다"
 
 
-def test_a_safe_call_that_may_not_be_repeated_needs_approval_from_then_on() -> None:
+def test_safe_call_that_is_not_idempotent_needs_an_approval_after_takeover() -> None:
     run = Run()
-    run.ask(safe(idempotent=False))
-    run.tell(RunRecovered())
-    (pending,) = of(ToolExecution, run.last)
+    run.request_tools(safe(idempotent=False))
+    run.apply(RunRecovered())
+    (pending,) = of_type(ToolExecution, run.last_events)
     assert (pending.status, pending.requires_approval) == ("pending", True)
-    run.grant()
+    run.approve()
     assert run.checkpoint.calls[0].grant is not None
 
 
-def test_several_unknown_outcomes_are_asked_about_first_and_in_order() -> None:
+def test_unknown_outcomes_are_first_in_the_approval_queue_in_order() -> None:
     run = Run()
-    run.ask(safe("a", idempotent=False), safe("b"), safe("c", idempotent=False), risky("d"))
-    effect = run.tell(RunRecovered())
+    run.request_tools(safe("a", idempotent=False), safe("b"), safe("c", idempotent=False), risky("d"))
+    effect = run.apply(RunRecovered())
     assert isinstance(effect, RunTools)
     assert [call.id for call in effect.calls] == ["b"]
     assert [approval.call_id for approval in run.checkpoint.pending_approvals] == ["a", "c", "d"]
-    run.tell(RunRecovered())
+    run.apply(RunRecovered())
     assert [approval.call_id for approval in run.checkpoint.pending_approvals] == ["a", "c", "d"]
-    assert isinstance(run.finish("b"), AwaitDecision)
+    assert isinstance(run.finish_call("b"), AwaitDecision)
 
 
-def test_a_wait_goes_on_to_the_same_deadline_without_a_second_question() -> None:
+def test_takeover_keeps_the_open_approval_and_its_deadline() -> None:
     run = in_state(State.AWAITING_APPROVAL)
-    effect = run.tell(RunRecovered(), at=299)
+    effect = run.apply(RunRecovered(), at=299)
     assert effect == AwaitDecision(run.checkpoint.pending_approvals[0], NOW + 300)
-    assert run.last == ()
+    assert run.last_events == ()
+
+
+def test_resumed_run_continues_to_wait_for_the_same_approval() -> None:
+    run = in_state(State.AWAITING_APPROVAL)
+    before = run.checkpoint
+    effect = run.apply(RunResumed(), at=299)
+    assert effect == AwaitDecision(before.pending_approvals[0], NOW + 300)
+    assert run.checkpoint is before
+    assert run.last_events == ()
 
 
 @pytest.mark.parametrize("state", [State.PLANNING, State.TOOL, State.AWAITING_APPROVAL, State.CONTENT])
-def test_a_saved_run_goes_on_like_the_one_in_memory(state: State) -> None:
+def test_saved_run_continues_like_the_one_in_memory(state: State) -> None:
     run = in_state(state)
     loaded = Checkpoint.from_json(run.checkpoint.to_json())
     assert advance(loaded, RunRecovered(), NOW + 1) == advance(run.checkpoint, RunRecovered(), NOW + 1)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from statemachine.sessions import is_session_id, key_safe_user_id, new_session_id, user_id_of
 
 
-def test_a_session_id_has_the_contracts_form() -> None:
+def test_session_id_has_the_form_of_the_contract() -> None:
     assert new_session_id("user1", 1_706_156_400, "a1b2") == "session_user1_1706156400_a1b2"
 
 
 @given(st.text())
-def test_any_user_gets_a_session_id_that_is_safe_in_a_key(user: str) -> None:
+def test_session_id_of_any_user_is_safe_in_a_key(user: str) -> None:
     session_id = new_session_id(user, 1_706_156_400, "00ff")
     assert is_session_id(session_id)
     assert user_id_of(session_id) == key_safe_user_id(user)
@@ -26,7 +26,7 @@ def test_any_user_gets_a_session_id_that_is_safe_in_a_key(user: str) -> None:
     ("user", "safe"),
     [("kim@x.co", "kim@x.co"), ("a:b{c}*", "a-b-c--"), ("김", "-"), ("", "-"), ("u" * 100, "u" * 64), ("a_b", "a_b")],
 )
-def test_users_are_made_safe(user: str, safe: str) -> None:
+def test_key_safe_user_id(user: str, safe: str) -> None:
     assert key_safe_user_id(user) == safe
 
 
@@ -43,7 +43,7 @@ def test_users_are_made_safe(user: str, safe: str) -> None:
         "xsession_user1_1706156400_a1b2",
     ],
 )
-def test_anything_else_is_no_session_id(text: str) -> None:
+def test_other_texts_are_not_session_ids(text: str) -> None:
     assert not is_session_id(text)
-    with pytest.raises(ValueError, match="is no session id"):
+    with pytest.raises(ValueError, match="is not a session id"):
         user_id_of(text)

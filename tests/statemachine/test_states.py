@@ -1,4 +1,4 @@
-"""The table, written out a second time: a transition changed in one place only fails here."""
+"""The transition table, written out a second time, so that an accidental change of a transition fails here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from statemachine.states import (
 )
 from tests.statemachine.runs import NOW, Run, in_state, risky, safe
 
-ARROWS = """
+ROWS = """
 planning           request_tools   tool
 tool               report_results  planning           every call has its outcome, turns left
 planning           answer          content
@@ -42,46 +42,45 @@ content            cancel          cancelled
 """
 
 
-def test_the_table_is_the_contracts_machine() -> None:
-    expected = {tuple(line.split(maxsplit=3)) for line in ARROWS.strip().splitlines()}
+def test_table_is_that_of_the_contract() -> None:
+    expected = {tuple(line.split(maxsplit=3)) for line in ROWS.strip().splitlines()}
     assert expected == {
-        (arrow.source, arrow.trigger, arrow.dest, *((arrow.guard.value,) if arrow.guard else ()))
-        for arrow in TRANSITIONS
+        (row.source, row.trigger, row.dest, *((row.guard.value,) if row.guard else ())) for row in TRANSITIONS
     }
     assert len(TRANSITIONS) == len(expected)
 
 
-def test_a_trigger_leads_from_a_state_to_one_place_only() -> None:
-    assert len({(arrow.source, arrow.trigger) for arrow in TRANSITIONS}) == len(TRANSITIONS)
+def test_trigger_leads_from_a_state_to_one_state_only() -> None:
+    assert len({(row.source, row.trigger) for row in TRANSITIONS}) == len(TRANSITIONS)
 
 
-def test_the_happy_path_leads_from_the_first_state_through_a_tool_to_done() -> None:
+def test_happy_path_leads_from_the_initial_state_through_a_tool_to_done() -> None:
     happy = [State.PLANNING, State.TOOL, State.PLANNING, State.CONTENT, State.DONE]
     assert {(row.source, row.dest) for row in TRANSITIONS if row.is_happy_path} == set(pairwise(happy))
 
 
-def test_final_states_are_the_contracts_and_nothing_leaves_them() -> None:
+def test_final_states_are_those_of_the_contract_and_have_no_transitions() -> None:
     assert {"done", "failed", "rejected", "timed_out", "cancelled"} == FINAL_STATES
     assert OPEN_STATES == ("planning", "tool", "awaiting_approval", "content")
-    assert not {arrow.source for arrow in TRANSITIONS} & FINAL_STATES
+    assert not {row.source for row in TRANSITIONS} & FINAL_STATES
     assert all(state.is_final == (state in FINAL_STATES) for state in State)
 
 
-def test_every_state_has_its_words() -> None:
+def test_every_state_has_a_title_and_a_description() -> None:
     assert set(STATE_TITLES) == set(STATE_ACTIVITIES) == set(State)
     assert len(set(STATE_TITLES.values())) == len(State)
 
 
 @pytest.mark.parametrize("trigger", Trigger)
 @pytest.mark.parametrize("state", State)
-def test_the_machine_that_runs_has_the_tables_arrows_and_no_other(state: State, trigger: Trigger) -> None:
-    arrow = next((it for it in TRANSITIONS if it.source is state and it.trigger is trigger), None)
+def test_machine_has_exactly_the_transitions_of_the_table(state: State, trigger: Trigger) -> None:
+    row = next((it for it in TRANSITIONS if it.source is state and it.trigger is trigger), None)
     situation = Situation(in_state(state).checkpoint, NOW, None)
-    holds = arrow is not None and (arrow.guard is None or PREDICATES[arrow.guard](situation))
-    assert fire(trigger, state, situation) == (arrow.dest if arrow is not None and holds else None)
+    holds = row is not None and (row.guard is None or PREDICATES[row.guard](situation))
+    assert fire(trigger, state, situation) == (row.dest if row is not None and holds else None)
 
 
-def test_the_words_say_why_a_trigger_was_not_accepted() -> None:
+def test_describe_refusal_names_the_cause() -> None:
     assert describe_refusal(Trigger.EXPIRE, State.AWAITING_APPROVAL) == "the guard does not hold: deadline passed"
     assert describe_refusal(Trigger.EXPIRE, State.TOOL) == "there is no transition expire from tool"
     assert describe_refusal(Trigger.ANSWER, State.PLANNING) == "there is no transition answer from planning"
@@ -93,33 +92,33 @@ def _predicate(trigger: Trigger) -> Callable[[Situation], bool]:
     return PREDICATES[guard]
 
 
-def test_approval_is_asked_for_only_when_no_call_runs() -> None:
+def test_approval_is_requested_only_if_no_call_runs() -> None:
     holds, run = _predicate(Trigger.ASK_APPROVAL), Run()
     assert not holds(Situation(run.checkpoint, NOW))
-    run.ask(safe("a"), risky("b"))
+    run.request_tools(safe("a"), risky("b"))
     assert not holds(Situation(run.checkpoint, NOW))
-    run.finish("a")
+    run.finish_call("a")
     assert holds(Situation(run.checkpoint, NOW))
 
 
 @pytest.mark.parametrize("trigger", [Trigger.APPROVE, Trigger.DECLINE, Trigger.REJECT])
-def test_a_decision_counts_for_the_open_request_before_its_deadline(trigger: Trigger) -> None:
+def test_decision_counts_for_the_open_request_before_its_deadline(trigger: Trigger) -> None:
     holds, run = _predicate(trigger), in_state(State.AWAITING_APPROVAL)
-    assert holds(Situation(run.checkpoint, NOW + 299.999, run.open_request))
-    assert not holds(Situation(run.checkpoint, NOW + 300, run.open_request))
+    assert holds(Situation(run.checkpoint, NOW + 299.999, run.open_request_id))
+    assert not holds(Situation(run.checkpoint, NOW + 300, run.open_request_id))
     assert not holds(Situation(run.checkpoint, NOW, "req-other"))
     assert not holds(Situation(run.checkpoint, NOW, None))
-    assert not holds(Situation(Run().checkpoint, NOW, run.open_request))
+    assert not holds(Situation(Run().checkpoint, NOW, run.open_request_id))
 
 
-def test_the_deadline_passes_at_its_very_instant() -> None:
+def test_deadline_has_passed_at_its_exact_time() -> None:
     holds, run = _predicate(Trigger.EXPIRE), in_state(State.AWAITING_APPROVAL)
     assert not holds(Situation(run.checkpoint, NOW + 299.999))
     assert holds(Situation(run.checkpoint, NOW + 300))
     assert not holds(Situation(Run().checkpoint, NOW + 300))
 
 
-def test_the_model_is_asked_again_only_when_all_is_answered_and_turns_are_left() -> None:
+def test_model_is_requested_again_only_after_all_calls_and_within_the_turn_limit() -> None:
     holds = _predicate(Trigger.REPORT_RESULTS)
     assert holds(Situation(Run().checkpoint, NOW))
     assert not holds(Situation(in_state(State.TOOL).checkpoint, NOW))

@@ -1,4 +1,4 @@
-"""One model turn as it arrives: what is a thought, what is the answer, how it ended."""
+"""Buffering of a model turn: thoughts, the answer, calls, continuation, and how the turn ended."""
 
 from __future__ import annotations
 
@@ -11,95 +11,94 @@ from hypothesis import strategies as st
 from statemachine.checkpoint import Confidence, Usage
 from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
 from statemachine.turn import (
-    HOLD_DELTAS,
-    HOLD_SECONDS,
+    MAX_HOLD_CHUNKS,
+    MAX_HOLD_SECONDS,
     AnswerCompleted,
-    CallDelta,
     ModelDelta,
     RawCall,
     ToolCallsCompleted,
-    Turn,
+    TurnBuffer,
 )
 
-CALL = (CallDelta(0, "c1", "search", "{}"),)
+CALL = (RawCall(0, "c1", "search", "{}"),)
 LONG = "어제 받은 메일은 모두 세 통이며, 그중 두 통은 회의에 관한 것입니다. "
 
 
-def turn_of(*texts: str, streamed: str = "", now: float = 0) -> Turn:
-    turn = Turn(streamed=streamed)
+def turn_of(*texts: str, streamed: str = "", now: float = 0) -> TurnBuffer:
+    turn = TurnBuffer(streamed=streamed)
     for text in texts:
-        turn.feed(ModelDelta(text=text), now)
+        turn.add_delta(ModelDelta(text=text), now)
     return turn
 
 
-def ended(turn: Turn, reason: str | None = "stop") -> Turn:
-    turn.feed(ModelDelta(finish_reason=reason), 0)
+def ended(turn: TurnBuffer, reason: str | None = "stop") -> TurnBuffer:
+    turn.add_delta(ModelDelta(finish_reason=reason), 0)
     return turn
 
 
-def answered(turn: Turn) -> AnswerCompleted:
+def answered(turn: TurnBuffer) -> AnswerCompleted:
     _, end = ended(turn).finish()
     assert isinstance(end, AnswerCompleted)
     return end
 
 
-# --- held back --------------------------------------------------------------------------------------------------------
+# --- held text --------------------------------------------------------------------------------------------------------
 
 
-def test_text_is_held_back_a_quarter_of_a_second_from_its_first_piece() -> None:
-    assert HOLD_SECONDS == 0.25
+def test_text_is_held_for_a_quarter_of_a_second_from_its_first_piece() -> None:
+    assert MAX_HOLD_SECONDS == 0.25
     turn = turn_of("안녕", now=10)
-    turn.feed(ModelDelta(text="하세요"), 10.2)
+    turn.add_delta(ModelDelta(text="하세요"), 10.2)
     assert turn.release_at == 10.25
-    assert turn.take(10.249) == []
-    assert turn.take(10.25) == [AnswerArrived("안녕하세요")]
+    assert turn.take_facts(10.249) == []
+    assert turn.take_facts(10.25) == [AnswerArrived("안녕하세요")]
     assert turn.release_at is None
     assert turn.streamed == "안녕하세요"
 
 
-def test_the_sixty_fourth_piece_ends_the_wait() -> None:
-    assert HOLD_DELTAS == 64
+def test_text_is_released_at_its_64th_piece() -> None:
+    assert MAX_HOLD_CHUNKS == 64
     turn = turn_of(*"x" * 63)
-    assert turn.take(0) == []
-    turn.feed(ModelDelta(text="x"), 0)
-    assert turn.take(0) == [AnswerArrived("x" * 64)]
+    assert turn.take_facts(0) == []
+    turn.add_delta(ModelDelta(text="x"), 0)
+    assert turn.take_facts(0) == [AnswerArrived("x" * 64)]
 
 
-def test_a_call_and_the_end_are_urgent_and_text_is_not() -> None:
+def test_call_and_end_are_urgent_and_text_is_not() -> None:
     assert not turn_of("안녕").is_urgent
     assert ended(turn_of("안녕")).is_urgent
     calling = turn_of("찾아볼게요.")
-    calling.feed(ModelDelta(calls=CALL), 0)
+    calling.add_delta(ModelDelta(calls=CALL), 0)
     assert calling.is_urgent
 
 
-def test_once_answering_nothing_is_held_back() -> None:
+def test_text_of_a_begun_answer_is_not_held() -> None:
     turn = turn_of("가")
-    turn.take(1)
-    turn.feed(ModelDelta(text="나"), 1)
-    assert turn.take(1) == [AnswerArrived("나")]
-    assert turn.take(1) == []
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="나"), 1)
+    assert turn.take_facts(1) == [AnswerArrived("나")]
+    assert turn.take_facts(1) == []
 
 
-def test_without_tools_there_is_nothing_to_wait_for() -> None:
-    turn = Turn(may_call=False)
-    turn.feed(ModelDelta(text="가"), 0)
-    assert turn.take(0) == [AnswerArrived("가")]
+def test_text_is_not_held_without_tools() -> None:
+    turn = TurnBuffer(may_call=False)
+    turn.add_delta(ModelDelta(text="가"), 0)
+    assert turn.take_facts(0) == [AnswerArrived("가")]
 
 
-def test_blank_text_alone_begins_no_answer() -> None:
+def test_blank_text_alone_does_not_begin_an_answer() -> None:
     turn = turn_of("\n\n")
     assert turn.release_at is None
-    assert turn.take(100) == []
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 100)
-    assert turn.take(100) == []
+    assert turn.take_facts(100) == []
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 100)
+    assert turn.take_facts(100) == []
     facts, end = turn.finish()
     assert facts == []
     assert isinstance(end, ToolCallsCompleted)
 
 
-def test_many_blank_pieces_begin_no_answer_either() -> None:
-    assert turn_of(*"\n" * 100).take(100) == []
+def test_many_blank_pieces_do_not_begin_an_answer() -> None:
+    assert turn_of(*"\n" * 100).take_facts(100) == []
 
 
 # --- text beside calls ------------------------------------------------------------------------------------------------
@@ -107,193 +106,193 @@ def test_many_blank_pieces_begin_no_answer_either() -> None:
 
 def test_text_before_a_call_is_a_thought() -> None:
     turn = turn_of("찾아보겠습니다.")
-    turn.feed(ModelDelta(calls=CALL), 0)
+    turn.add_delta(ModelDelta(calls=CALL), 0)
     assert turn.release_at is None
-    assert turn.take(0) == [ThoughtArrived("찾아보겠습니다.", "planning")]
-    turn.feed(ModelDelta(text=" 잠시만요.", finish_reason="tool_calls"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("찾아보겠습니다.", "planning")]
+    turn.add_delta(ModelDelta(text=" 잠시만요.", finish_reason="tool_calls"), 0)
     facts, end = turn.finish()
     assert facts == [ThoughtArrived(" 잠시만요.", "planning")]
     assert end == ToolCallsCompleted(
-        (RawCall("c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
+        (RawCall(0, "c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
     )
     assert turn.streamed == ""
 
 
-def test_a_call_after_the_answer_began_keeps_the_text_an_answer() -> None:
+def test_text_stays_an_answer_if_a_call_follows_the_begun_answer() -> None:
     turn = turn_of("가나")
-    turn.take(1)
-    turn.feed(ModelDelta(text="다", calls=CALL, finish_reason="tool_calls"), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="다", calls=CALL, finish_reason="tool_calls"), 1)
     facts, end = turn.finish()
     assert facts == [AnswerArrived("다")]
     assert isinstance(end, ToolCallsCompleted)
     assert end.text == turn.streamed == "가나다"
 
 
-def test_a_call_after_all_of_the_answer_was_taken_adds_nothing() -> None:
+def test_call_after_a_taken_answer_adds_no_facts() -> None:
     turn = turn_of("가나")
-    turn.take(1)
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 1)
     assert turn.finish()[0] == []
 
 
-def test_a_call_after_a_continued_answer_has_the_whole_text_beside_it() -> None:
+def test_call_after_a_continued_answer_has_the_whole_text() -> None:
     turn = turn_of(" 그리고 나서", streamed="먼저 읽습니다.")
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     facts, end = turn.finish()
     assert facts == [AnswerArrived(" 그리고 나서")]
     assert isinstance(end, ToolCallsCompleted)
     assert end.text == "먼저 읽습니다. 그리고 나서"
 
 
-def test_a_continued_answer_that_only_repeats_itself_before_a_call_adds_nothing() -> None:
+def test_repetition_before_a_call_adds_no_facts() -> None:
     turn = turn_of(LONG, streamed=LONG)
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     assert turn.finish()[0] == []
 
 
-def test_calls_come_together_from_their_pieces_in_the_order_of_their_indexes() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(calls=(CallDelta(1, "b", "two", '{"x"'),)), 0)
-    turn.feed(ModelDelta(calls=(CallDelta(0, "a", "one", "{}"), CallDelta(1, "", "", ":1}"))), 0)
-    turn.feed(ModelDelta(calls=(CallDelta(1, "late", "late", ""),), finish_reason="tool_calls"), 0)
+def test_calls_are_joined_from_their_pieces_in_the_order_of_their_indexes() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(calls=(RawCall(1, "b", "two", '{"x"'),)), 0)
+    turn.add_delta(ModelDelta(calls=(RawCall(0, "a", "one", "{}"), RawCall(1, "", "", ":1}"))), 0)
+    turn.add_delta(ModelDelta(calls=(RawCall(1, "late", "late", ""),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
-    assert end.calls == (RawCall("a", "one", "{}"), RawCall("b", "two", '{"x":1}'))
+    assert end.calls == (RawCall(0, "a", "one", "{}"), RawCall(1, "b", "two", '{"x":1}'))
 
 
 # --- reasoning --------------------------------------------------------------------------------------------------------
 
 
-def test_reasoning_is_told_in_whole_paragraphs() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="하나.\n\n둘"), 0)
-    assert turn.take(0) == [ThoughtArrived("하나.\n\n")]
-    turn.feed(ModelDelta(reasoning=" 셋"), 0)
-    assert turn.take(0) == []
-    turn.feed(ModelDelta(text="답"), 0)
-    assert turn.take(0) == [ThoughtArrived("둘 셋")]
+def test_reasoning_is_taken_in_whole_paragraphs() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="하나.\n\n둘"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("하나.\n\n")]
+    turn.add_delta(ModelDelta(reasoning=" 셋"), 0)
+    assert turn.take_facts(0) == []
+    turn.add_delta(ModelDelta(text="답"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("둘 셋")]
 
 
-def test_a_long_paragraph_is_told_before_its_end() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="가" * 600), 0)
-    assert turn.take(0) == [ThoughtArrived("가" * 600)]
+def test_long_paragraph_is_taken_before_its_end() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="가" * 600), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("가" * 600)]
 
 
-def test_what_is_left_of_the_reasoning_is_told_at_the_end() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="생각", text="답"), 0)
+def test_rest_of_the_reasoning_is_returned_at_the_end() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="생각", text="답"), 0)
     facts, end = ended(turn).finish()
     assert facts == [ThoughtArrived("생각")]
     assert end == AnswerCompleted("답", "답", None)
 
 
-def test_blank_reasoning_is_no_thought() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="\n\n", text="답"), 0)
-    assert turn.take(0) == []
+def test_blank_reasoning_is_not_a_thought() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="\n\n", text="답"), 0)
+    assert turn.take_facts(0) == []
 
 
-# --- half characters --------------------------------------------------------------------------------------------------
+# --- surrogate pairs --------------------------------------------------------------------------------------------------
 
 
-def test_a_character_sent_in_halves_is_joined() -> None:
+def test_surrogate_pair_sent_in_two_pieces_is_joined() -> None:
     turn = turn_of("a\ud83d")
-    assert turn.take(1) == [AnswerArrived("a")]
-    assert turn.take(1) == []
-    turn.feed(ModelDelta(text="\ude00b"), 1)
-    assert turn.take(1) == [AnswerArrived("😀b")]
+    assert turn.take_facts(1) == [AnswerArrived("a")]
+    assert turn.take_facts(1) == []
+    turn.add_delta(ModelDelta(text="\ude00b"), 1)
+    assert turn.take_facts(1) == [AnswerArrived("😀b")]
     assert answered(turn).text == "a😀b"
 
 
-def test_a_half_that_stays_alone_is_replaced() -> None:
+def test_single_surrogate_is_replaced() -> None:
     turn = turn_of("a\ud83d")
-    turn.take(1)
+    turn.take_facts(1)
     assert answered(turn) == AnswerCompleted("a\ufffd", "\ufffd", None)
 
 
-def test_halves_are_joined_in_thoughts_too() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(reasoning="가" * 600 + "\ud83d"), 0)
-    assert turn.take(0) == [ThoughtArrived("가" * 600)]
-    turn.feed(ModelDelta(reasoning="\ude00", text="a\ud83d", calls=CALL), 0)
-    assert turn.take(0) == [ThoughtArrived("😀"), ThoughtArrived("a", "planning")]
-    turn.feed(ModelDelta(text="\ude00", finish_reason="tool_calls"), 0)
+def test_surrogate_pairs_are_joined_in_thoughts() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(reasoning="가" * 600 + "\ud83d"), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("가" * 600)]
+    turn.add_delta(ModelDelta(reasoning="\ude00", text="a\ud83d", calls=CALL), 0)
+    assert turn.take_facts(0) == [ThoughtArrived("😀"), ThoughtArrived("a", "planning")]
+    turn.add_delta(ModelDelta(text="\ude00", finish_reason="tool_calls"), 0)
     assert turn.finish()[0] == [ThoughtArrived("😀", "planning")]
 
 
-def test_halves_are_joined_in_calls_as_no_checkpoint_can_hold_them() -> None:
-    turn = Turn()
-    turn.feed(ModelDelta(calls=(CallDelta(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
-    turn.feed(ModelDelta(calls=(CallDelta(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
+def test_surrogate_pairs_are_joined_in_calls() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(ModelDelta(calls=(RawCall(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
+    turn.add_delta(ModelDelta(calls=(RawCall(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
-    assert end.calls == (RawCall("c\ufffd", "n", '{"a":"😀"}'),)
+    assert end.calls == (RawCall(0, "c\ufffd", "n", '{"a":"😀"}'),)
 
 
-# --- going on with an answer ------------------------------------------------------------------------------------------
+# --- continuing an answer ---------------------------------------------------------------------------------------------
 
 
 def joined(streamed: str, *texts: str) -> str:
-    """What clients have in the end."""
-    turn, got = Turn(streamed=streamed), streamed
+    """Return the text that clients have at the end."""
+    turn, received = TurnBuffer(streamed=streamed), streamed
     for text in texts:
-        turn.feed(ModelDelta(text=text), 0)
-        got += "".join(fact.text for fact in turn.take(0) if isinstance(fact, AnswerArrived))
+        turn.add_delta(ModelDelta(text=text), 0)
+        received += "".join(fact.text for fact in turn.take_facts(0) if isinstance(fact, AnswerArrived))
     end = answered(turn)
-    assert end.text == got + end.rest
+    assert end.text == received + end.rest
     return end.text
 
 
-def test_a_model_that_goes_on_exactly_is_taken_at_its_word() -> None:
+def test_exact_continuation_is_kept() -> None:
     assert joined("오늘은 ", "날씨가 ", "좋습니다.") == "오늘은 날씨가 좋습니다."
 
 
-def test_a_model_that_starts_again_is_not_heard_twice() -> None:
+def test_restart_from_the_beginning_is_dropped() -> None:
     assert joined(LONG, LONG[:10], LONG[10:] + "나머지는 광고입니다.") == LONG + "나머지는 광고입니다."
 
 
-def test_text_that_begins_like_all_of_the_answer_is_taken_for_a_new_start() -> None:
+def test_text_that_begins_like_the_whole_answer_counts_as_a_restart() -> None:
     assert joined("하", "하하") == "하하"
 
 
-def test_a_model_that_repeats_the_tail_is_not_heard_twice() -> None:
+def test_repetition_of_the_end_is_dropped() -> None:
     assert joined(LONG, LONG[-20:] + "나머지는 광고입니다.") == LONG + "나머지는 광고입니다."
     assert joined(LONG, LONG[-20:-5], LONG[-5:], "나머지는 광고입니다.") == LONG + "나머지는 광고입니다."
 
 
-def test_a_short_accidental_overlap_is_kept() -> None:
+def test_short_accidental_overlap_is_kept() -> None:
     assert joined("아주 아주", " 좋습니다") == "아주 아주 좋습니다"
     assert joined("그는 말했다. 그는", "그는 갔다") == "그는 말했다. 그는그는 갔다"
 
 
-def test_a_short_last_piece_that_occurs_by_chance_is_kept() -> None:
+def test_short_last_piece_that_occurs_by_chance_is_kept() -> None:
     assert joined("1. 사과 2. 배 3.", " 배") == "1. 사과 2. 배 3. 배"
 
 
-def test_a_long_last_piece_that_repeats_the_end_is_dropped() -> None:
+def test_long_last_piece_that_repeats_the_end_is_dropped() -> None:
     assert joined(LONG, LONG[-25:]) == LONG
 
 
 @pytest.mark.parametrize("end", ["", "합계 | 4 |\n"])
-def test_a_row_that_stands_in_the_table_already_is_no_repetition(end: str) -> None:
+def test_equal_row_of_a_table_is_not_a_repetition(end: str) -> None:
     rows = ["| 서울 | 1 | 가나다라 |\n", "| 부산 | 0 | 가나다라 |\n"]
     assert joined("".join(rows), rows[0], end) == "".join(rows) + rows[0] + end
     assert joined("".join(rows), rows[0][:9], rows[0][9:] + "끝", end) == "".join(rows) + rows[0] + "끝" + end
 
 
-def test_the_end_is_dropped_though_what_follows_it_stands_before_it() -> None:
+def test_repeated_end_is_dropped_if_earlier_text_follows_it() -> None:
     end, before = "마지막 줄은 이렇게 끝납니다.\n", "처음 줄은 이렇게 시작합니다.\n"
     assert joined(end + before + end, end, before) == end + before + end + before
 
 
-def test_nothing_more_to_say_leaves_the_answer_as_it_is() -> None:
+def test_empty_continuation_keeps_the_answer() -> None:
     assert joined(LONG) == LONG
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text("가나다라마바사 abc.\n😀", max_size=200), st.integers(0, 200), st.integers(1, 9))
-def test_a_restart_never_doubles_or_loses_a_character(text: str, cut: int, size: int) -> None:
+def test_restart_never_duplicates_or_loses_a_character(text: str, cut: int, size: int) -> None:
     streamed = text[:cut]
     whole = text + "끝."
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
@@ -303,12 +302,12 @@ def test_a_restart_never_doubles_or_loses_a_character(text: str, cut: int, size:
 # --- how it ended -----------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_whole_with_what_was_not_taken() -> None:
+def test_completed_answer_contains_the_text_not_taken_yet() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
     turn = turn_of("가")
-    turn.take(1)
-    turn.feed(ModelDelta(text="나", finish_reason="stop"), 1)
-    turn.feed(ModelDelta(usage=usage), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="나", finish_reason="stop"), 1)
+    turn.add_delta(ModelDelta(usage=usage), 1)
     assert turn.finish() == ([], AnswerCompleted("가나", "나", usage))
 
 
@@ -322,10 +321,10 @@ def test_an_answer_is_whole_with_what_was_not_taken() -> None:
         ("abort", "interrupted", "'abort'"),
     ],
 )
-def test_a_cut_turn_is_never_passed_off_as_whole(reason: str | None, failure: str, words: str) -> None:
+def test_turn_without_its_proper_end_is_a_failure(reason: str | None, failure: str, words: str) -> None:
     turn = turn_of("가", "나")
-    turn.take(1)
-    turn.feed(ModelDelta(text="다", calls=CALL, finish_reason=reason), 1)
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="다", calls=CALL, finish_reason=reason), 1)
     facts, end = turn.finish()
     assert facts == []
     assert isinstance(end, ModelFailed)
@@ -335,24 +334,24 @@ def test_a_cut_turn_is_never_passed_off_as_whole(reason: str | None, failure: st
 
 @pytest.mark.parametrize("reason", ["stop", "tool_calls", "eos_token"])
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_an_empty_answer_is_a_failure(reason: str, text: str) -> None:
+def test_empty_answer_is_a_failure(reason: str, text: str) -> None:
     turn = turn_of(text)
-    turn.feed(ModelDelta(reasoning="hm", finish_reason=reason), 0)
+    turn.add_delta(ModelDelta(reasoning="hm", finish_reason=reason), 0)
     _, end = turn.finish()
     assert end == ModelFailed("interrupted", "the model answered nothing", "")
 
 
-def test_the_reason_may_name_calls_that_are_not_there() -> None:
+def test_finish_reason_tool_calls_without_calls_is_an_answer() -> None:
     assert ended(turn_of("답"), "tool_calls").finish()[1] == AnswerCompleted("답", "답", None)
 
 
-def test_a_turn_without_end_is_noticed() -> None:
-    turn = Turn()
-    turn.feed(
-        ModelDelta(text="x" * 400_000, reasoning="y" * 400_000, calls=(CallDelta(0, arguments="z" * 200_000),)), 0
+def test_turn_over_its_size_limit_is_detected() -> None:
+    turn = TurnBuffer()
+    turn.add_delta(
+        ModelDelta(text="x" * 400_000, reasoning="y" * 400_000, calls=(RawCall(0, arguments="z" * 200_000),)), 0
     )
     assert not turn.is_too_long
-    turn.feed(ModelDelta(text="x"), 0)
+    turn.add_delta(ModelDelta(text="x"), 0)
     assert turn.is_too_long
 
 
@@ -360,10 +359,10 @@ def test_a_turn_without_end_is_noticed() -> None:
 
 
 def confidence(*deltas: ModelDelta) -> Confidence:
-    turn = Turn()
+    turn = TurnBuffer()
     for delta in deltas:
-        turn.feed(delta, 0)
-    turn.feed(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
+        turn.add_delta(delta, 0)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
     return end.confidence
@@ -376,14 +375,14 @@ def test_confidence_is_the_mean_probability_of_the_tokens() -> None:
     assert mean == Confidence(value=round(math.sqrt(0.5), 4), source="logprobs")
 
 
-def test_confidence_that_is_no_number_is_not_known() -> None:
+def test_confidence_of_nan_is_unknown() -> None:
     assert confidence(ModelDelta(logprob_sum=math.nan, logprob_count=1)) == Confidence.UNKNOWN
 
 
-def test_confidence_without_log_probabilities_is_not_known() -> None:
+def test_confidence_without_log_probabilities_is_unknown() -> None:
     assert confidence() == Confidence(value=0.5, source="none")
 
 
 @pytest.mark.parametrize(("logprob", "value"), [(5.0, 1.0), (-math.inf, 0.0), (-9999.0, 0.0)])
-def test_strange_log_probabilities_stay_between_none_and_all(logprob: float, value: float) -> None:
+def test_invalid_log_probabilities_are_clamped_to_0_and_1(logprob: float, value: float) -> None:
     assert confidence(ModelDelta(logprob_sum=logprob, logprob_count=1)).value == value

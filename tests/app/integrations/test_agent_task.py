@@ -30,7 +30,7 @@ SEND = PlanStep(id="2", title="보내기")
 
 def planned(*steps: PlanStep) -> Run:
     run = Run()
-    run.ask(safe("p1", name="update_plan", plan=steps))
+    run.request_tools(safe("p1", name="update_plan", plan=steps))
     return run
 
 
@@ -54,7 +54,7 @@ def calls(checkpoint: Checkpoint, delivered: Delivered) -> list[Call]:
 def test_a_run_without_a_plan_is_created_started_and_completed() -> None:
     run, delivered = Run(), Delivered()
     assert [type(call) for call in calls(run.checkpoint, delivered)] == [Create, Start]
-    run.tell(AnswerFinished("안녕하세요", "안녕하세요"))
+    run.apply(AnswerFinished("안녕하세요", "안녕하세요"))
     (end,) = calls(run.checkpoint, delivered)
     assert isinstance(end, Complete)
     assert end.body["answer"] == "안녕하세요"
@@ -64,9 +64,9 @@ def test_a_run_without_a_plan_is_created_started_and_completed() -> None:
 
 def test_only_the_newest_plan_is_told_and_before_the_end() -> None:
     run, delivered = planned(READ, SEND), Delivered()
-    run.ask(safe("c1"))
-    run.finish("c1")
-    run.tell(AnswerFinished("끝", "끝"))
+    run.request_tools(safe("c1"))
+    run.finish_call("c1")
+    run.apply(AnswerFinished("끝", "끝"))
     created, started, report, end = calls(run.checkpoint, delivered)
     assert (type(created), type(started), type(end)) == (Create, Start, Complete)
     assert isinstance(report, Report)
@@ -89,7 +89,7 @@ def test_a_plan_that_stays_is_told_once() -> None:
 
 def test_a_step_has_its_times_and_its_calls_result() -> None:
     run = Run()
-    run.ask(safe("c1"))
+    run.request_tools(safe("c1"))
     (step,) = run.checkpoint.plan
     assert agent_step(run.checkpoint, step) == {
         "id": "c1",
@@ -99,7 +99,7 @@ def test_a_step_has_its_times_and_its_calls_result() -> None:
         "confidence": step.confidence.value,
         "startedAt": int(NOW),
     }
-    run.finish("c1", result={"found": "가" * 2000})
+    run.finish_call("c1", result={"found": "가" * 2000})
     (step,) = run.checkpoint.plan
     told = agent_step(run.checkpoint, step)
     assert told["status"] == "completed"
@@ -110,8 +110,8 @@ def test_a_step_has_its_times_and_its_calls_result() -> None:
 
 def test_a_failed_call_tells_why() -> None:
     run = Run()
-    run.ask(safe("c1"))
-    run.finish("c1", error="없는 파일입니다", result=None)
+    run.request_tools(safe("c1"))
+    run.finish_call("c1", error="없는 파일입니다", result=None)
     (step,) = run.checkpoint.plan
     assert agent_step(run.checkpoint, step)["result"] == "없는 파일입니다"
     assert agent_step(run.checkpoint, step)["status"] == "failed"
@@ -119,7 +119,7 @@ def test_a_failed_call_tells_why() -> None:
 
 def test_while_it_waits_the_question_is_what_is_being_done() -> None:
     run = Run()
-    run.ask(risky("c1"))
+    run.request_tools(risky("c1"))
     approval = run.checkpoint.open_approval
     assert approval is not None
     assert report_of(run.checkpoint).description == approval.message
@@ -128,8 +128,8 @@ def test_while_it_waits_the_question_is_what_is_being_done() -> None:
 
 def test_every_other_end_is_a_failure_that_says_which() -> None:
     run = Run()
-    run.ask(safe("c1"))
-    run.tell(CancelRequested("user1"))
+    run.request_tools(safe("c1"))
+    run.apply(CancelRequested("user1"))
     end = end_of(run.checkpoint)
     assert isinstance(end, Fail)
     assert end.error_message.startswith("Cancelled: ")

@@ -23,13 +23,13 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
-from statemachine.turn import HOLD_DELTAS, CallDelta, ModelDelta
+from statemachine.turn import MAX_HOLD_CHUNKS, ModelDelta, RawCall
 from statemachine.workflow import advance, begin
 from tests.harness.tools import NoteTool
 from tests.statemachine.runs import request
 
 TOOL = NoteTool()
-CALLS = tuple(CallDelta(index, f"c{index}", TOOL.name, '{"to": "김"}') for index in range(5))
+CALLS = tuple(RawCall(index, f"c{index}", TOOL.name, '{"to": "김"}') for index in range(5))
 
 
 class ReadyModel:
@@ -65,7 +65,7 @@ async def moments(effect: Effect | None = None, *said: ModelDelta, failure: Mode
 
 
 async def test_an_answer_that_arrives_at_once_is_one_batch_of_facts() -> None:
-    delta = ModelDelta(reasoning="음…", text="네.", finish_reason="stop", pieces=2 * HOLD_DELTAS)
+    delta = ModelDelta(reasoning="음…", text="네.", finish_reason="stop", chunk_count=2 * MAX_HOLD_CHUNKS)
     assert await moments(None, delta) == [[ThoughtArrived("음…"), AnswerFinished("네.", "네.")]]
 
 
@@ -78,12 +78,12 @@ async def test_thoughts_and_calls_of_a_turn_are_one_batch_of_facts() -> None:
 
 
 async def test_text_that_arrived_before_a_failure_is_published_with_it() -> None:
-    ((shown, failed),) = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS, finish_reason="length"))
+    ((shown, failed),) = await moments(None, ModelDelta(text="네", chunk_count=MAX_HOLD_CHUNKS, finish_reason="length"))
     assert shown == AnswerArrived("네")
     assert isinstance(failed, ModelFailed)
     assert (failed.failure, failed.streamed) == ("truncated", "네")
     broke = ModelError("interrupted", "it broke")
-    found = await moments(None, ModelDelta(text="네", pieces=HOLD_DELTAS), failure=broke)
+    found = await moments(None, ModelDelta(text="네", chunk_count=MAX_HOLD_CHUNKS), failure=broke)
     assert found == [[AnswerArrived("네")], [ModelFailed("interrupted", broke.message, "네")]]
 
 

@@ -18,7 +18,8 @@ from app.errors import FormatUnavailable
 from app.settings import Settings
 from app.web import diagrams
 from app.web.diagrams import FORMATS, MEDIA_TYPES, DiagramFormat, draw
-from statemachine import checking, machine, states
+from statemachine import machine, states
+from statemachine.checking import facts
 from statemachine.states import State, Trigger
 from statemachine.views import diagram
 from statemachine.views.snapshot import RunSnapshot
@@ -86,9 +87,9 @@ def test_command_reports_errors_in_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check fewer turns: `tests/statemachine/test_checking.py` checks them all."""
-    turns = {words: checking._TURNS[words] for words in ("a safe call", "a risky call")}
-    monkeypatch.setattr(checking, "_TURNS", turns)
+    """A smaller walk: the whole one is `tests/statemachine/test_checking.py`'s."""
+    turns = {words: facts.TURNS[words] for words in ("a safe call", "a risky call")}
+    monkeypatch.setattr(facts, "TURNS", turns)
 
 
 @pytest.mark.usefixtures("few_turns")
@@ -109,7 +110,7 @@ def test_check_exits_with_1_and_prints_the_path_to_a_violation(monkeypatch: pyte
     monkeypatch.setattr(machine, "MACHINE", machine.build(table))
     result = aura("diagram", "--check")
     assert result.exit_code == 1
-    assert "does not hold: begin → the model asks for a risky call → a person approves too late" in result.output
+    assert "does not hold: begin → the model requests a risky call → a person approves too late" in result.output
     assert result.output.endswith("8 of 9 properties hold\n")
 
 

@@ -88,13 +88,13 @@ async def test_command_prints_a_chart_json_and_a_trace(
 def example() -> Timeline:
     """Return a timeline with a failed model attempt, a long wait for a decision and a rejected second call."""
     run = Run(on_reject="replan")
-    run.tell(ModelFailed("unavailable", "503"), at=1)
+    run.apply(ModelFailed("unavailable", "503"), at=1)
     run.now = NOW + 10
-    run.ask(runs.risky("a"), runs.risky("b"), usage=Usage(total_tokens=7))
-    run.grant(at=60, arguments={"to": "b"})
-    run.finish("a")
+    run.request_tools(runs.risky("a"), runs.risky("b"), usage=Usage(total_tokens=7))
+    run.approve(at=60, arguments={"to": "b"})
+    run.finish_call("a")
     run.reject(reason="noch nicht\x1b[2J")
-    run.tell(AnswerFinished("끝", "끝"), at=100)
+    run.apply(AnswerFinished("끝", "끝"), at=100)
     return timeline(run.checkpoint, NOW + 100)
 
 

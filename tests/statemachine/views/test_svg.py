@@ -1,4 +1,4 @@
-"""The SVG: all of the table is in it, well-formed, with handles for a page; a run's way and wait are drawn in."""
+"""The SVG: it is well-formed, shows the whole table with attributes for a page, and a run's path and approval."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 from statemachine import states
 from statemachine.states import OPEN_STATES, STATE_ACTIVITIES, STATE_TITLES, TRANSITIONS, State, Trigger
-from statemachine.views import svg as drawing
+from statemachine.views import layout
+from statemachine.views.layout import BOXES, FRAME, HEIGHT, ROUTES, WIDTH, Box
 from statemachine.views.snapshot import RunSnapshot
-from statemachine.views.svg import BOXES, FRAME, HEIGHT, ROUTES, WIDTH, Box, svg
+from statemachine.views.svg import svg
 from tests.statemachine.runs import NOW, Run, in_state, risky, safe
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -36,13 +37,13 @@ def looping(rounds: int) -> RunSnapshot:
     run = Run(turns=50)
     for n in range(rounds):
         run.now += 60
-        run.ask(safe(f"c{n}"))
-        run.finish(f"c{n}")
+        run.request_tools(safe(f"c{n}"))
+        run.finish_call(f"c{n}")
     return RunSnapshot.of(run.checkpoint, run.now)
 
 
-def test_every_state_has_its_place_and_its_words() -> None:
-    assert set(BOXES) == set(State), "give a new state a box in statemachine/drawing.py"
+def test_every_state_has_a_box_with_its_texts() -> None:
+    assert set(BOXES) == set(State), "give the new state a box in statemachine/views/layout.py"
     found = states_of(drawn())
     assert set(found) == set(State)
     for state in State:
@@ -52,24 +53,24 @@ def test_every_state_has_its_place_and_its_words() -> None:
         assert ("final" in found[state].attrib["class"].split()) == state.is_final
 
 
-def test_every_arrow_of_the_table_is_drawn_exactly_once() -> None:
+def test_every_transition_is_drawn_exactly_once() -> None:
     shown = [
         (group.attrib["data-trigger"], source, group.attrib["data-to"])
         for group in transitions_of(drawn())
         for source in group.attrib["data-from"].split()
     ]
     assert sorted(shown) == sorted((arrow.trigger, arrow.source, arrow.dest) for arrow in TRANSITIONS), (
-        "give a new arrow a route in statemachine/drawing.py"
+        "give the new transition a route in statemachine/views/layout.py"
     )
 
 
-def test_an_arrow_that_the_table_has_no_longer_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removed_transition_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = tuple(arrow for arrow in TRANSITIONS if arrow.trigger is not Trigger.DECLINE)
-    monkeypatch.setattr(drawing, "TRANSITIONS", fewer)
+    monkeypatch.setattr(layout, "TRANSITIONS", fewer)
     assert "decline" not in {group.attrib["data-trigger"] for group in transitions_of(drawn())}
 
 
-def test_guards_stand_at_their_arrows_in_words() -> None:
+def test_arrows_show_their_guards() -> None:
     for group in transitions_of(drawn()):
         arrow = next(it for it in states.TRANSITIONS if it.trigger == group.attrib["data-trigger"])
         trigger, *guard = texts(group)
@@ -77,7 +78,7 @@ def test_guards_stand_at_their_arrows_in_words() -> None:
         assert " ".join(guard) == (f"[{arrow.guard}]" if arrow.guard else "")
 
 
-def test_boxes_neither_overlap_nor_leave_the_picture_and_the_frame_holds_the_open_ones() -> None:
+def test_boxes_do_not_overlap_and_the_frame_contains_the_open_states() -> None:
     def apart(one: Box, other: Box) -> bool:
         beside = one.x + one.width <= other.x or other.x + other.width <= one.x
         return beside or one.y + one.height <= other.y or other.y + other.height <= one.y
@@ -90,14 +91,14 @@ def test_boxes_neither_overlap_nor_leave_the_picture_and_the_frame_holds_the_ope
         assert apart(box, FRAME) == (state not in OPEN_STATES)
 
 
-def test_labels_and_badges_stand_in_no_box() -> None:
+def test_labels_and_badges_are_outside_of_the_boxes() -> None:
     for route in ROUTES:
         for x, y in (route.label, route.badge):
             assert not any(b.x < x < b.x + b.width and b.y < y < b.y + b.height for b in BOXES.values())
 
 
 @pytest.mark.parametrize("state", State)
-def test_the_current_state_of_a_run_is_filled(state: State) -> None:
+def test_current_state_of_a_run_is_filled(state: State) -> None:
     groups = states_of(drawn(RunSnapshot.of(in_state(state).checkpoint, NOW)))
     assert [name for name, group in groups.items() if "is-current" in group.attrib["class"]] == [state]
     box = groups[state].find(f"{NAMESPACE}rect")
@@ -105,9 +106,9 @@ def test_the_current_state_of_a_run_is_filled(state: State) -> None:
     assert box.attrib["class"] == "aura-current"
 
 
-def test_a_waiting_run_shows_the_tool_and_the_seconds_left() -> None:
+def test_waiting_run_shows_the_tool_and_the_seconds_left() -> None:
     run = Run()
-    run.ask(risky("a"), risky("b"))
+    run.request_tools(risky("a"), risky("b"))
     root = drawn(RunSnapshot.of(run.checkpoint, NOW + 59))
     shown = texts(states_of(root)["awaiting_approval"])
     assert shown[-2:] == ["send_email (+1 queued)", "241 s left"]
@@ -119,7 +120,7 @@ def test_a_waiting_run_shows_the_tool_and_the_seconds_left() -> None:
     )
 
 
-def test_the_way_is_numbered_on_the_arrows_and_told_with_its_times() -> None:
+def test_path_is_numbered_on_the_arrows_and_listed_with_its_times() -> None:
     root = drawn(looping(5))
     taken = {group.attrib["data-trigger"]: group for group in transitions_of(root) if "data-taken" in group.attrib}
     assert set(taken) == {"request_tools", "report_results"}
@@ -127,31 +128,31 @@ def test_the_way_is_numbered_on_the_arrows_and_told_with_its_times() -> None:
     title = taken["report_results"].find(f"{NAMESPACE}title")
     assert title is not None
     assert "taken as 2 at 1 min 00 s, 4 at 2 min 00 s" in (title.text or "")
-    (way,) = [group for group in root.iter(f"{NAMESPACE}g") if group.attrib.get("class") == "path"]
-    assert texts(way)[0] == "The way so far: 10 transitions, the last 5 min 00 s after the start"
-    assert texts(way)[1:7] == ["1", "request_tools", "1 min 00 s", "2", "report_results", "1 min 00 s"]
+    (panel,) = [group for group in root.iter(f"{NAMESPACE}g") if group.attrib.get("class") == "path"]
+    assert texts(panel)[0] == "Path so far: 10 transitions, the last 5 min 00 s after the start"
+    assert texts(panel)[1:7] == ["1", "request_tools", "1 min 00 s", "2", "report_results", "1 min 00 s"]
 
 
-def test_of_a_long_way_the_newest_is_told_and_of_none_nothing() -> None:
-    (way,) = [group for group in drawn(looping(20)).iter(f"{NAMESPACE}g") if group.attrib.get("class") == "path"]
-    assert texts(way)[-3:-1] == ["40", "report_results"]
-    assert len(texts(way)) == 1 + 3 * 21
-    assert "The way so far: 0 transitions" in texts(drawn(RunSnapshot.of(Run().checkpoint, NOW)))
+def test_panel_lists_the_newest_steps_of_a_long_path() -> None:
+    (panel,) = [group for group in drawn(looping(20)).iter(f"{NAMESPACE}g") if group.attrib.get("class") == "path"]
+    assert texts(panel)[-3:-1] == ["40", "report_results"]
+    assert len(texts(panel)) == 1 + 3 * 21
+    assert "Path so far: 0 transitions" in texts(drawn(RunSnapshot.of(Run().checkpoint, NOW)))
 
 
-def test_what_others_wrote_stays_text() -> None:
+def test_foreign_text_is_escaped() -> None:
     run = Run()
-    run.ask(risky(name='<script>&"a tool with a very long name'))
+    run.request_tools(risky(name='<script>&"a tool with a very long name'))
     root = drawn(RunSnapshot.of(run.checkpoint, NOW))
     assert '<script>&"a tool with…' in texts(states_of(root)["awaiting_approval"])
     assert "<script>" not in svg(RunSnapshot.of(run.checkpoint, NOW))
 
 
-def test_korean_can_be_left_out_for_a_reader_without_such_a_font() -> None:
+def test_korean_titles_can_be_left_out() -> None:
     assert not any(STATE_TITLES[state] in texts(drawn(korean=False)) for state in State)
 
 
-def test_every_colour_has_a_dark_one() -> None:
+def test_every_colour_has_a_dark_variant() -> None:
     style = drawn().find(f"{NAMESPACE}style")
     assert style is not None
     assert (style.text or "").startswith("@media (prefers-color-scheme: dark){")

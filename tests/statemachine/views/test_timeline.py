@@ -1,4 +1,4 @@
-"""Where a run's time went: every transition, model turn, tool and wait, with who decided and what it cost."""
+"""Timelines: a span for every state, model turn, tool and wait, with its outcome, decision and tokens."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def spans(run: Run, kind: SpanKind, at: float = 1000) -> list[Span]:
 
 
 def an_approved_mail() -> Run:
-    """Two safe calls at once, a mail that a person edits and approves, an answer."""
+    """Return a run with two concurrent safe calls, a mail that a person edits and approves, and an answer."""
     run = Run()
     run.now = NOW + 2
-    run.ask(safe("a"), safe("b"), risky("m"), usage=Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15))
-    run.tell(ToolFinished("a", "ok"), at=3)
-    run.tell(ToolFinished("b", "ok"), at=5)
-    run.grant(at=65, arguments={"to": "b"}, shown_arguments={"to": "b"})
-    run.tell(ToolFinished("m", "ok"), at=66)
-    run.tell(AnswerFinished("끝", "끝", Usage(total_tokens=20)), at=70)
+    run.request_tools(
+        safe("a"), safe("b"), risky("m"), usage=Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
+    )
+    run.apply(ToolFinished("a", "ok"), at=3)
+    run.apply(ToolFinished("b", "ok"), at=5)
+    run.approve(at=65, arguments={"to": "b"}, shown_arguments={"to": "b"})
+    run.apply(ToolFinished("m", "ok"), at=66)
+    run.apply(AnswerFinished("끝", "끝", Usage(total_tokens=20)), at=70)
     return run
 
 
-def test_every_transition_is_a_span_of_the_state_it_led_to() -> None:
+def test_every_transition_has_a_span_of_its_new_state() -> None:
     run = an_approved_mail()
     states = spans(run, "state")
     assert [(span.name, span.trigger, span.duration_seconds) for span in states] == [
@@ -57,7 +59,7 @@ def test_every_transition_is_a_span_of_the_state_it_led_to() -> None:
     assert not any(span.is_open for span in states)
 
 
-def test_a_model_turn_has_its_duration_outcome_and_tokens() -> None:
+def test_model_turn_has_its_duration_outcome_and_tokens() -> None:
     first, second = spans(an_approved_mail(), "model")
     assert (first.duration_seconds, first.outcome, second.duration_seconds, second.outcome) == (2, "tools", 4, "answer")
     assert first.tokens is not None
@@ -75,7 +77,7 @@ def test_tools_have_their_own_times_and_outcomes() -> None:
     ]
 
 
-def test_a_wait_says_who_decided_what_and_when() -> None:
+def test_wait_has_its_decision() -> None:
     (wait,) = spans(an_approved_mail(), "wait")
     assert (wait.name, wait.started_at - NOW, wait.duration_seconds) == ("approval of send_email", 5, 60)
     assert wait.decision is not None
@@ -88,9 +90,9 @@ def test_a_wait_says_who_decided_what_and_when() -> None:
 
 
 @pytest.mark.parametrize("skip", [True, False])
-def test_a_no_is_kept_with_its_reason(skip: bool) -> None:
+def test_rejection_has_its_reason(skip: bool) -> None:
     run = Run()
-    run.ask(risky())
+    run.request_tools(risky())
     run.now += 7
     run.reject(reason="틀린 주소", skip=skip)
     (wait,) = spans(run, "wait")
@@ -102,15 +104,15 @@ def test_a_no_is_kept_with_its_reason(skip: bool) -> None:
 @pytest.mark.parametrize(
     ("fact", "at", "verdict"), [(DeadlinePassed(), 300, "expired"), (CancelRequested("user1"), 9, "withdrawn")]
 )
-def test_a_wait_without_a_decision_says_how_it_ended(fact: Any, at: float, verdict: str) -> None:
+def test_wait_without_a_decision_has_its_outcome(fact: Any, at: float, verdict: str) -> None:
     run = in_state(State.AWAITING_APPROVAL)
-    run.tell(fact, at=at)
+    run.apply(fact, at=at)
     (wait,) = spans(run, "wait")
     assert (wait.outcome, wait.duration_seconds, wait.is_open) == (verdict, at, False)
-    assert timeline(run.checkpoint, NOW + 1000).duration_seconds == at, "a run that has ended grows no older"
+    assert timeline(run.checkpoint, NOW + 1000).duration_seconds == at, "an ended run gets no longer"
 
 
-def test_what_is_under_way_lasts_until_now() -> None:
+def test_open_spans_last_until_now() -> None:
     run = in_state(State.AWAITING_APPROVAL)
     assert [
         (span.kind, span.duration_seconds) for span in timeline(run.checkpoint, NOW + 30).spans if span.is_open
@@ -124,12 +126,12 @@ def test_what_is_under_way_lasts_until_now() -> None:
     assert [span.duration_seconds for span in lagging.spans] == [0, 0], "the clock of another node"
 
 
-def test_each_attempt_at_a_turn_is_seen_and_a_pause_is_none() -> None:
+def test_each_attempt_at_a_turn_has_a_span_and_a_pause_has_none() -> None:
     run = Run()
-    run.tell(ModelFailed("unavailable", "503", retry_after_seconds=10), at=1)
+    run.apply(ModelFailed("unavailable", "503", retry_after_seconds=10), at=1)
     assert [span.name for span in spans(run, "model", 5)] == ["model turn 1"]
-    run.tell(RunRecovered(), at=20)
-    run.tell(ModelFailed("timeout", "silence"), at=25)
+    run.apply(RunRecovered(), at=20)
+    run.apply(ModelFailed("timeout", "silence"), at=25)
     assert [(s.name, s.started_at - NOW, s.duration_seconds, s.outcome) for s in spans(run, "model")] == [
         ("model turn 1", 0, 1, "failed"),
         ("model turn 1, attempt 2", 11, 9, "lost"),
@@ -137,37 +139,37 @@ def test_each_attempt_at_a_turn_is_seen_and_a_pause_is_none() -> None:
     ]
 
 
-def test_a_turn_that_was_cancelled_before_it_began_never_was() -> None:
+def test_turn_cancelled_before_its_start_has_no_span() -> None:
     run = Run()
-    run.tell(ModelFailed("unavailable", "503", retry_after_seconds=10), at=1)
-    run.tell(CancelRequested("user1"), at=2)
+    run.apply(ModelFailed("unavailable", "503", retry_after_seconds=10), at=1)
+    run.apply(CancelRequested("user1"), at=2)
     assert [span.outcome for span in spans(run, "model")] == ["failed"]
     run = Run()
-    run.tell(CancelRequested("user1"), at=2)
+    run.apply(CancelRequested("user1"), at=2)
     assert [(span.outcome, span.duration_seconds) for span in spans(run, "model")] == [("stopped", 2)]
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
-def test_a_saved_run_of_before_has_a_timeline_of_what_it_kept(path: Path) -> None:
+def test_saved_run_of_an_older_release_has_a_timeline(path: Path) -> None:
     run = Checkpoint.from_json(path.read_bytes())
     shown = timeline(run, run.updated_at + 1)
     assert sum(span.kind == "state" for span in shown.spans) == len(run.path) + 1
     assert Timeline.model_validate(shown.to_json_object()) == shown
 
 
-def test_the_json_form_is_named_as_the_api_and_reads_back() -> None:
+def test_json_has_the_names_of_the_api_and_round_trips() -> None:
     shown = timeline(an_approved_mail().checkpoint, NOW)
-    told = shown.to_json_object()
-    assert Timeline.model_validate(told) == shown
-    assert set(told) == {
+    data = shown.to_json_object()
+    assert Timeline.model_validate(data) == shown
+    assert set(data) == {
         *("sessionId", "state", "startedAt", "durationSeconds", "waitedSeconds", "isOpen", "tokens", "spans")
     }
-    assert told["spans"][0] == {
+    assert data["spans"][0] == {
         "kind": "state", "name": "planning", "startedAt": NOW, "durationSeconds": 2, "isOpen": False
     }  # fmt: skip
 
 
-def test_the_trace_has_complete_events_in_microseconds_that_do_not_overlap_in_a_lane() -> None:
+def test_trace_events_are_in_microseconds_and_do_not_overlap_in_a_lane() -> None:
     trace = chrome_trace(timeline(an_approved_mail().checkpoint, NOW))
     names = {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]

@@ -1,0 +1,96 @@
+"""The facts that the search tries in each situation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from statemachine.checkpoint import Checkpoint
+from statemachine.messages import (
+    AnswerArrived,
+    AnswerFinished,
+    ApprovalGranted,
+    ApprovalRejected,
+    CancelRequested,
+    DeadlinePassed,
+    Fact,
+    InternalErrorOccurred,
+    ModelFailed,
+    RequestedCall,
+    RunRecovered,
+    RunResumed,
+    ThoughtArrived,
+    ToolFinished,
+    ToolsRequested,
+)
+
+TURNS: dict[str, tuple[tuple[bool, bool], ...]] = {
+    "a safe call": ((False, True),),
+    "a safe call that is not idempotent": ((False, False),),
+    "a risky call": ((True, False),),
+    "a risky call that is idempotent": ((True, True),),
+    "a safe and a risky call": ((False, True), (True, False)),
+    "two risky calls and a safe one": ((True, False), (True, True), (False, False)),
+}
+"""The calls that the model may request in a turn, each as (needs approval, is idempotent)."""
+
+
+def facts(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]:
+    """Yield every relevant form of every fact, legal or not, with its description and its time (Unix s)."""
+    yield from ((f"the model requests {name}", _tools_requested(run, calls), now) for name, calls in TURNS.items())
+    refused = _tools_requested(run, ((True, False),), refusal="no such tool")
+    yield "the model requests a call that cannot run", refused, now
+    yield "the model sends a thought", ThoughtArrived("…"), now
+    yield "the answer begins", AnswerArrived("…"), now
+    yield "the answer ends", AnswerFinished("…"), now
+    yield "the model's stream is interrupted", ModelFailed("interrupted", "…"), now
+    yield "the provider refuses the request", ModelFailed("refused", "…"), now
+    for call in run.running:
+        yield f"{call.id} succeeds", ToolFinished(call.id, "…"), now
+        yield f"{call.id} fails", ToolFinished(call.id, "…", error="…"), now
+    yield "a call that is not running ends", ToolFinished("another", "…"), now
+    yield from _decisions(run, now)
+    yield "the deadlines are compared at once", DeadlinePassed(), now
+    yield "the run's deadline passes", DeadlinePassed(), max(now, run.run_deadline_at)
+    yield "the run is cancelled", CancelRequested("u"), now
+    yield "the service fails", InternalErrorOccurred("…"), now
+    yield "the node crashes", RunRecovered(), now
+    yield (
+        "the node crashes, and the takeover is after the run's deadline",
+        RunRecovered(),
+        max(now, run.run_deadline_at),
+    )
+    yield "the waiting run is loaded again", RunResumed(), now
+
+
+def _decisions(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]:
+    request = run.open_approval.request_id if run.open_approval else "req-none"
+    late = now if run.deadline_at is None else max(now, run.deadline_at)
+    edit: dict[str, object] = {"edited": True}
+    yield "a person approves", ApprovalGranted(request, now, "u"), now
+    yield "a person edits and approves", ApprovalGranted(request, now, "u", edit, edit), now
+    yield "a person approves in time, and it is received late", ApprovalGranted(request, now, "u"), late
+    yield "a person approves too late", ApprovalGranted(request, late, "u"), late
+    yield "a person approves another request", ApprovalGranted("req-other", now, "u"), now
+    yield "a person rejects", ApprovalRejected(request, now, "u"), now
+    yield "a person rejects only the call", ApprovalRejected(request, now, "u", skip=True), now
+    yield "a person rejects too late", ApprovalRejected(request, late, "u"), late
+    yield "a person rejects another request", ApprovalRejected("req-other", now, "u"), now
+    yield "the approval's deadline passes", DeadlinePassed(), late
+
+
+def _tools_requested(run: Checkpoint, calls: Iterable[tuple[bool, bool]], refusal: str | None = None) -> ToolsRequested:
+    requested = []
+    for number, (is_risky, is_idempotent) in enumerate(calls, start=len(run.calls)):
+        name = "risky" if is_risky else "safe"
+        requested.append(
+            RequestedCall(
+                id=f"{name}-{number}",
+                name=name,
+                arguments={},
+                raw_arguments="{}",
+                needs_approval=is_risky,
+                idempotent=is_idempotent,
+                refusal=refusal,
+            )
+        )
+    return ToolsRequested(tuple(requested))

@@ -1,0 +1,93 @@
+"""The tool ledger. A call starts and ends in the checkpoint, the conversation, the events and the plan together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from statemachine.checkpoint import CallStatus, StepStatus, ToolCall
+from statemachine.events import ToolExecution, ToolStatus
+from statemachine.plan import set_step_status
+from statemachine.step_builder import StepBuilder
+
+_STEP_STATUS: dict[CallStatus, StepStatus] = {
+    CallStatus.COMPLETED: "completed",
+    CallStatus.FAILED: "failed",
+    CallStatus.REJECTED: "skipped",
+}
+_EVENT_STATUS: dict[CallStatus, ToolStatus] = {
+    CallStatus.COMPLETED: "completed",
+    CallStatus.FAILED: "failed",
+    CallStatus.REJECTED: "rejected",
+}
+
+
+def get_call(builder: StepBuilder, call_id: str) -> ToolCall:
+    """Return a call that the ledger is known to contain."""
+    return next(call for call in builder.checkpoint.calls if call.id == call_id)
+
+
+def replace_call(builder: StepBuilder, call: ToolCall) -> None:
+    """Replace the entry that has the id of `call`."""
+    builder.update(calls=[call if old.id == call.id else old for old in builder.checkpoint.calls])
+
+
+def start_call(builder: StepBuilder, call: ToolCall) -> None:
+    """Mark a call as started."""
+    call = replace(call, status=CallStatus.STARTED, started_at=builder.now)
+    replace_call(builder, call)
+    builder.add_event(tool_event(call, "executing"))
+    set_step_status(builder, call.id, "in_progress")
+
+
+def end_call(
+    builder: StepBuilder,
+    call: ToolCall,
+    status: CallStatus,
+    *,
+    answer: str,
+    result: Any = None,
+    error: str | None = None,
+) -> None:
+    """Record the one outcome of a call. `answer` is the text that the model reads."""
+    ended = replace(call, status=status, answer=answer, result=result, error=error, ended_at=builder.now)
+    replace_call(builder, ended)
+    add_tool_message(builder, call.id, answer)
+    builder.add_event(tool_event(ended, _EVENT_STATUS[status]))
+    set_step_status(builder, call.id, _STEP_STATUS[status])
+
+
+def end_open_calls(builder: StepBuilder, reason: str) -> None:
+    """Give every open call its outcome because the run ends.
+
+    A call that was not started did not run. A started call is being stopped, and its outcome is unknown.
+    """
+    for call in builder.checkpoint.calls:
+        if call.status is CallStatus.REQUESTED and call.outcome_unknown:
+            answer = f"Not run again, it may have run before: {reason}"
+            end_call(builder, call, CallStatus.REJECTED, answer=answer, error=reason)
+        elif call.status is CallStatus.REQUESTED:
+            end_call(builder, call, CallStatus.REJECTED, answer=f"Not run: {reason}", error=reason)
+        elif call.status is CallStatus.STARTED:
+            unknown = replace(call, outcome_unknown=True)
+            answer = f"Stopped, outcome unknown: {reason}"
+            end_call(builder, unknown, CallStatus.FAILED, answer=answer, error=reason)
+
+
+def add_tool_message(builder: StepBuilder, call_id: str, content: str) -> None:
+    """Append the result message that the chat API requires, once for each tool call."""
+    builder.add_message({"role": "tool", "tool_call_id": call_id, "content": content})
+
+
+def tool_event(call: ToolCall, status: ToolStatus) -> ToolExecution:
+    """Return the event that shows the call with that status."""
+    return ToolExecution(
+        tool_name=call.name,
+        tool_args=call.shown_arguments,
+        status=status,
+        result=call.result,
+        error=call.error,
+        requires_approval=call.needs_approval,
+        tool_call_id=call.id,
+    )

@@ -1,0 +1,175 @@
+"""The state `tool`: records the calls of a model turn, and decides what follows (run, request an approval, report)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from statemachine import endings
+from statemachine.checkpoint import Approval, CallStatus, Confidence, PlanStep, ToolCall, canonical_json, digest
+from statemachine.errors import FactRefused
+from statemachine.events import Hitl, Thought
+from statemachine.ledger import add_tool_message, end_call, get_call, start_call, tool_event
+from statemachine.messages import (
+    AwaitDecision,
+    CallModel,
+    Continue,
+    Effect,
+    RequestedCall,
+    RunTools,
+    ToolFinished,
+    ToolsRequested,
+)
+from statemachine.plan import add_step, step_id_for, update_plan
+from statemachine.states import Trigger
+from statemachine.step_builder import StepBuilder
+
+
+def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
+    """Record all calls of the turn and start the safe ones.
+
+    The request and the start of a safe call are one commit. After a crash before it, the model is requested again;
+    after a crash behind it, recovery finds the call started.
+    """
+    if not fact.calls:
+        raise FactRefused("ToolsRequested", builder.checkpoint.state, "it contains no call")
+    builder.transition(Trigger.REQUEST_TOOLS)
+    calls = _with_unique_ids(builder, fact.calls)
+    builder.add_message(
+        {
+            "role": "assistant",
+            "content": fact.text or None,
+            "tool_calls": [
+                {"id": id, "type": "function", "function": {"name": call.name, "arguments": _arguments_text(call)}}
+                for id, call in calls
+            ],
+        }
+    )
+    builder.update(usage=builder.checkpoint.usage.plus(fact.usage))
+    builder.end_turn("tools", fact.usage)
+    for _, call in calls:
+        if call.plan:
+            update_plan(builder, call.plan)
+    for id, call in calls:
+        _record_call(builder, id, call, fact.confidence)
+    return next_tool_effect(builder)
+
+
+_MAX_ID_CHARACTERS = 128
+"""A frame contains an id up to four times, and ids must not fill it. No known server makes longer ids."""
+
+
+def _with_unique_ids(builder: StepBuilder, requested: Iterable[RequestedCall]) -> list[tuple[str, RequestedCall]]:
+    """Pair each call with an id that is unique in the run.
+
+    Some servers restart their numbers in each turn, repeat an id within a turn, or send no ids.
+    """
+    used = {call["id"] for message in builder.checkpoint.messages for call in message.get("tool_calls") or ()}
+    calls = []
+    for index, call in enumerate(requested):
+        is_usable = 0 < len(call.id) <= _MAX_ID_CHARACTERS and call.id.isascii()
+        id = call.id if is_usable else f"call-{builder.checkpoint.turn}-{index}"
+        while id in used:
+            id = f"{id}-{builder.checkpoint.turn}-{index}"
+        used.add(id)
+        calls.append((id, call))
+    return calls
+
+
+def _arguments_text(call: RequestedCall) -> str:
+    """Return the arguments for the conversation. Some servers refuse a conversation with malformed arguments."""
+    return call.raw_arguments if call.refusal is None else canonical_json(call.arguments)
+
+
+def _record_call(builder: StepBuilder, id: str, requested: RequestedCall, confidence: Confidence) -> None:
+    """Add one call to the ledger: failed if it is refused, queued if it needs an approval, else started."""
+    if requested.plan is not None:
+        add_tool_message(builder, id, requested.refusal or "The plan is recorded and shown to the user.")
+        return
+    call = ToolCall.of(requested, id=id, confidence=confidence, turn=builder.checkpoint.turn)
+    builder.update(calls=[*builder.checkpoint.calls, call])
+    if not builder.checkpoint.plan_declared:
+        title = requested.title or requested.name
+        add_step(builder, PlanStep(id=id, title=title, description=requested.question, confidence=confidence))
+    if requested.refusal is not None:
+        end_call(builder, call, CallStatus.FAILED, answer=requested.refusal, error=requested.refusal)
+    elif requested.needs_approval:
+        queue_approval(builder, call, first=False)
+    else:
+        start_call(builder, call)
+
+
+def tool_finished(builder: StepBuilder, fact: ToolFinished) -> Effect:
+    """Record the outcome of a running call."""
+    call = builder.checkpoint.call(fact.call_id)
+    if call is None or call.status is not CallStatus.STARTED:
+        raise FactRefused("ToolFinished", builder.checkpoint.state, f"call {fact.call_id} is not running")
+    status = CallStatus.COMPLETED if fact.error is None else CallStatus.FAILED
+    end_call(builder, call, status, answer=fact.answer, result=fact.result, error=fact.error)
+    if fact.sources:
+        # In the same commit as the result: the model may send no reasoning, or the node may stop before it does.
+        summary = f"{call.title or call.name}: 근거 자료 {len(fact.sources)}건을 찾았습니다."
+        builder.add_event(Thought(thought_type="analysis", content=summary, sources=fact.sources))
+    return Continue() if builder.checkpoint.running else next_tool_effect(builder)
+
+
+def next_tool_effect(builder: StepBuilder) -> Effect:
+    """Return what follows in `tool`: run the started calls, request the next approval, or call the model again."""
+    if builder.checkpoint.running:
+        return RunTools(tuple(builder.checkpoint.running))
+    if builder.checkpoint.pending_approvals:
+        return _request_approval(builder)
+    turn, max_turns = builder.checkpoint.turn + 1, builder.checkpoint.limits.turns
+    if turn > max_turns:
+        message = f"모델 호출 횟수 한도({max_turns}회)에 도달하여 작업을 중단했습니다."
+        return endings.fail(builder, "LimitExceeded", "E1000", message, retryable=False)
+    builder.update(turn=turn, model_attempt=1, retry_at=None)
+    builder.begin_turn(builder.now)
+    builder.transition(Trigger.REPORT_RESULTS)
+    return CallModel(tuple(builder.checkpoint.messages))
+
+
+def queue_approval(builder: StepBuilder, call: ToolCall, *, first: bool) -> None:
+    """Add the approval of a call to the queue, at its front if `first`."""
+    question = call.question or f"{call.title or call.name}: 실행하시겠습니까?"
+    if call.outcome_unknown:
+        question = f"이 작업은 이미 실행되었을 수 있습니다. 다시 실행하시겠습니까? ({question})"
+    # The length of the path makes the id of a second request for the same call another one.
+    seed = f"{builder.checkpoint.session_id}:{call.id}:{len(builder.checkpoint.path)}"
+    approval = Approval(
+        request_id=f"req-{digest(seed)[:12]}",
+        call_id=call.id,
+        action_type=call.name,
+        message=question,
+        arguments_digest=digest(call.arguments),
+        outcome_unknown=call.outcome_unknown,
+    )
+    queue = builder.checkpoint.pending_approvals
+    builder.update(pending_approvals=[approval, *queue] if first else [*queue, approval])
+
+
+def _request_approval(builder: StepBuilder) -> Effect:
+    """Open the first approval of the queue. Its `hitl` is the last event: nothing may follow it in a write (§2.1)."""
+    approval = builder.checkpoint.pending_approvals[0]
+    call = get_call(builder, approval.call_id)
+    builder.add_event(tool_event(call, "pending"))
+    builder.transition(Trigger.ASK_APPROVAL)
+    # The deadline of an approval is never later than the deadline of the run.
+    deadline_at = min(builder.now + builder.checkpoint.limits.approval_seconds, builder.checkpoint.run_deadline_at)
+    builder.update(deadline_at=deadline_at)
+    builder.begin_review(approval, deadline_at)
+    builder.add_event(
+        Hitl(
+            request_id=approval.request_id,
+            session_id=builder.checkpoint.session_id,
+            action_type=approval.action_type,
+            message=approval.message,
+            context=call.shown_arguments,
+            confidence=call.confidence.value,
+            confidence_source=call.confidence.source,
+            step_id=step_id_for(builder.checkpoint, call),
+            expires_at=int(deadline_at),
+            timeout_seconds=max(1, round(deadline_at - builder.now)),
+            outcome_unknown=True if approval.outcome_unknown else None,
+        )
+    )
+    return AwaitDecision(approval, deadline_at)
