@@ -193,20 +193,8 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     diagnostics = SenderDiagnostics(connection, clock)
     requests = RedisApprovalRequests(connection, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
-    nodes = RedisNodes(
-        connection,
-        pubsub,
-        node_id=node_id,
-        lease_seconds=settings.aura_lease_seconds,
-        takeover_limit=settings.aura_takeover_limit,
-    )
-    journal = RedisJournal(
-        connection,
-        pubsub,
-        nodes,
-        retention_seconds=settings.aura_retention_seconds,
-        most_runs_per_user=settings.aura_max_runs_per_user,
-    )
+    nodes = _nodes(settings, connection, pubsub, node_id)
+    journal = _journal(settings, connection, pubsub, nodes)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
     task_reporter = _task_reporter(settings, connection, nodes, clock)
@@ -236,6 +224,26 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         streams=EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds),
         knowledge=knowledge,
         task_reporter=task_reporter,
+    )
+
+
+def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str) -> RedisNodes:
+    return RedisNodes(
+        connection,
+        pubsub,
+        node_id=node_id,
+        lease_seconds=settings.aura_lease_seconds,
+        takeover_limit=settings.aura_takeover_limit,
+    )
+
+
+def _journal(settings: Settings, connection: Connection, pubsub: PubSub, nodes: RedisNodes) -> RedisJournal:
+    return RedisJournal(
+        connection,
+        pubsub,
+        nodes,
+        retention_seconds=settings.aura_retention_seconds,
+        most_runs_per_user=settings.aura_max_runs_per_user,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def configure(level: str, format: Literal["json", "console"], secrets: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
                     event[name] = value.replace(secret, "***")
         return event
 
-    shared: list[structlog.typing.Processor] = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -30,11 +30,6 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
         structlog.processors.format_exc_info,
         scrub,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -45,7 +40,7 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(format)],
         )
     )
     root = logging.getLogger()
@@ -53,3 +48,9 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
     root.setLevel(level)
     for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai", "psycopg"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _renderer(format: Literal["json", "console"]) -> Processor:
+    if format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

@@ -247,7 +247,7 @@ class RunTask:
     async def _wait(self, effect: AwaitDecision) -> WaitingRun | None:
         """Prepare to wait without a task. Returns None where there is news, or the deadline has passed."""
         request_id = effect.approval.request_id
-        await self._retry(lambda: self._ports.decisions.watch(self.session_id, request_id))
+        await _retry(lambda: self._ports.decisions.watch(self.session_id, request_id))
         until = min(effect.deadline_at, self.checkpoint.run_deadline_at)
         if self._has_news or self._ports.clock.now() >= until:
             return None
@@ -255,7 +255,7 @@ class RunTask:
 
     async def _take(self) -> tuple[Checkpoint | None, Decision | None]:
         self._has_news = False
-        return await self._retry(lambda: self._ports.decisions.take(self.session_id, self._ports.effects.accept))
+        return await _retry(lambda: self._ports.decisions.take(self.session_id, self._ports.effects.accept))
 
     async def _reload(self) -> tuple[Fact, Decision | None]:
         """Load a run that has waited, with the decision about it. Raises `RunLost`: it is gone, or another node's."""
@@ -342,16 +342,17 @@ class RunTask:
             case AwaitDecision(approval=approval, deadline_at=deadline_at) if step.events:
                 task_id = reporter.task_id(self.session_id) if reporter is not None else None
                 opened = step.checkpoint
-                await self._retry(lambda: decisions.open_request(opened, approval, deadline_at, task_id=task_id))
+                await _retry(lambda: decisions.open_request(opened, approval, deadline_at, task_id=task_id))
             case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
                 request_id = before.open_approval.request_id
-                await self._retry(lambda: self._ports.requests.close(request_id, RequestStatus.CANCELLED))
+                await _retry(lambda: self._ports.requests.close(request_id, RequestStatus.CANCELLED))
 
-    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """While Redis is unavailable the run pauses where it is."""
-        return await retry_until_available(
-            attempt, on_unavailable=lambda error: log.warning("run.paused", cause=error.cause)
-        )
+
+async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Retry while Redis is unavailable: the run pauses where it is."""
+    return await retry_until_available(
+        attempt, on_unavailable=lambda error: log.warning("run.paused", cause=error.cause)
+    )
 
 
 def _internal_error(error: RunDamaged) -> InternalErrorOccurred:

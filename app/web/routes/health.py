@@ -44,11 +44,7 @@ def health_routes(
         errors=(ServiceBusy, StorageUnavailable),
     )
     async def ready() -> Response:
-        if runs.is_draining:
-            raise ServiceBusy("this replica is shutting down; send the request to another one")
-        await journal.ping()
-        if not nodes.has_lease:
-            raise StorageUnavailable("this node has lost its lease in Redis and is acquiring a new one")
+        await _check_ready(runs, nodes, journal)
         # The replica is ready in spite of hints: decisions of correctly configured senders arrive.
         hints = {"hints": decisions.sender_hints} if decisions.sender_hints else {}
         return responses.success({"status": "UP", **hints}, message="준비되었습니다.")
@@ -56,12 +52,16 @@ def health_routes(
     @routes.get("/aura/info")
     @operation("Return the name, version, model and states of the service.", data=ServiceInfo, access="public")
     async def info() -> Response:
-        about: ServiceInfo = {
-            "name": "aura-platform",
-            "version": VERSION,
-            "model": model.name,
-            "states": list(State),
-        }
+        about: ServiceInfo = {"name": "aura-platform", "version": VERSION, "model": model.name, "states": list(State)}
         return responses.success(about, message="Aura-Platform")
 
     return routes
+
+
+async def _check_ready(runs: RunService, nodes: Nodes, journal: Journal) -> None:
+    """Raise `ServiceBusy` while the replica drains, `StorageUnavailable` without Redis or a lease."""
+    if runs.is_draining:
+        raise ServiceBusy("this replica is shutting down; send the request to another one")
+    await journal.ping()
+    if not nodes.has_lease:
+        raise StorageUnavailable("this node has lost its lease in Redis and is acquiring a new one")
