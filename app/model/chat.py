@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 from pydantic_core import from_json
 
 from app.errors import ModelError
+from app.http.retry_after import retry_after_seconds
 from app.http.transport import AiohttpTransport, Answer, Prepared
 from app.model.chunks import added, asked, told
 from statemachine.checkpoint import JsonObject
@@ -186,12 +187,4 @@ def _refusal(response: httpx2.Response) -> ModelError:
     with suppress(ValueError, RecursionError):
         body = from_json(response.content)
         words += f": {told(body.get('error', body) if isinstance(body, dict) else body)}"
-    return ModelError("unavailable" if passing else "refused", words, _retry_after(response))
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds, where the server names some."""
-    try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
-    except ValueError:
-        return None
+    return ModelError("unavailable" if passing else "refused", words, retry_after_seconds(response.headers))
