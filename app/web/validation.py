@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast, overload
+from typing import Annotated, Any, Literal, TypeVar, cast, overload
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +23,7 @@ from app.errors import FieldInvalid, RequestMalformed
 from app.runs.queries import MOST_PER_PAGE
 from app.web.diagrams import DiagramFormat
 from app.web.requests import IncomingRequest
+from statemachine import strict_json
 from statemachine.checkpoint import JsonObject
 from statemachine.frames import compact_json
 from statemachine.states import State
@@ -33,7 +32,6 @@ CONTEXT_LIMIT_BYTES = 256 * 1024
 PROMPT_LIMIT_CHARACTERS = 32_000
 _REASON_CHARACTERS = 2000
 _DEPTH_LIMIT = 64  # a checkpoint cannot be written with what is nested much deeper
-_TOO_DEEP = f"the JSON is nested in more than {_DEPTH_LIMIT} levels"
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -216,37 +214,6 @@ def read_headers(incoming: Request, model: type[T]) -> T:
 
 def _parse(raw: str | bytes) -> Any:
     try:
-        value = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
-    except RecursionError:
-        raise RequestMalformed(_TOO_DEEP) from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RequestMalformed(f"the body is not JSON: {error}"[:200]) from None
-    if _is_too_deep(value):
-        raise RequestMalformed(_TOO_DEEP)
-    return value
-
-
-def _is_too_deep(value: Any) -> bool:
-    """Goes down a level at a time, so that it needs no recursion of its own."""
-    level = [value]
-    for _ in range(_DEPTH_LIMIT + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is beyond any number")
-    return number
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+        return strict_json.parse(raw, max_depth=_DEPTH_LIMIT)
+    except strict_json.JsonInvalid as error:
+        raise RequestMalformed(f"the body is not valid JSON: {error}") from None

@@ -170,6 +170,7 @@ STREAM_REFUSALS = {
     "NaN": malformed('{"prompt": "x", "context": {"a": NaN}}', "NaN"),
     "Infinity": malformed('{"prompt": "x", "context": {"a": -Infinity}}', "Infinity"),
     "beyond a float": malformed('{"prompt": "x", "context": {"a": 1e999}}', "1e999"),
+    "a key twice": malformed('{"prompt": "x", "context": {"to": 1, "to": 2}}', "the key 'to' occurs more than once"),
     "not UTF-8": malformed(b'{"prompt": "\xff\xfe"}'),
     "a number of 5,000 digits": malformed('{"prompt": "x", "context": {"a": ' + "9" * 5000 + "}}"),
     "wrong media type": malformed("prompt=x", "application/json", media_type="application/x-www-form-urlencoded"),
