@@ -289,8 +289,8 @@ def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, n
         node_id,
         clock,
         retention_seconds=settings.aura_knowledge_retention_days * 86_400,
-        most_events=settings.aura_knowledge_max_events,
-        most_bytes=int(settings.aura_knowledge_max_megabytes * 1024 * 1024),
+        max_events=settings.aura_knowledge_max_events,
+        max_bytes=int(settings.aura_knowledge_max_megabytes * 1024 * 1024),
     )
     key, model = settings.openai_api_key, settings.openai_embedding_model
     if key is None or model is None:

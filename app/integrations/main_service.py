@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from app.http.retry_after import retry_after_seconds
 from app.http.transport import AiohttpTransport
 from app.integrations.agent_task import Call, Complete, Create, Fail, Report, Start
 from statemachine.checkpoint import RunRequest
@@ -110,15 +111,10 @@ def _check(response: httpx2.Response) -> None:
     if 200 <= status < 300:
         return
     if status >= 500 or status in _PASSING:
-        raise Away(f"HTTP {status}", _retry_after(response))
+        raise Away(f"HTTP {status}", min(retry_after_seconds(response.headers) or 0.0, _MOST_PATIENCE_SECONDS))
     if status in (401, 403):
         raise CallerRefused(f"HTTP {status}")
     raise CallRefused(f"HTTP {status}")
-
-
-def _retry_after(response: httpx2.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), _MOST_PATIENCE_SECONDS) if text.isascii() and text.isdigit() else 0.0
 
 
 def _task_id(response: httpx2.Response) -> str:

@@ -1,1 +1,1 @@
-"""Domain events that become knowledge the agent can search (§7)."""
+"""The log of domain events and its index, which the agent can search (§7)."""

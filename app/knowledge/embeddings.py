@@ -1,4 +1,4 @@
-"""Embeddings, through the `openai` client: any server that has `/v1/embeddings` (`workspace.Embeddings`)."""
+"""Embeddings by the `openai` client, from any server that has `/v1/embeddings` (`ports.knowledge.Embeddings`)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from openai import AsyncOpenAI
 
 from app.errors import ModelError
 
-_CHARACTERS = 6000
-"""Of a text: models read 8,192 tokens at most, and a Korean syllable may be more than one."""
+_MAX_TEXT_CHARACTERS = 6000
+"""Models read at most 8,192 tokens, and a Korean syllable may be more than one token."""
 
 
 def label(name: str, dimensions: int | None) -> str:
-    """What tells vectors apart: those of one label can be compared."""
+    """Returns the label of a model's vectors. Only vectors of the same label can be compared."""
     return name if dimensions is None else f"{name}:{dimensions}"
 
 
 class OpenAIEmbeddings:
-    """One embedding model on one server. Retries are the caller's business, so the client makes none."""
+    """One embedding model on one server. The caller retries, so the client does not."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class OpenAIEmbeddings:
         dimensions: int | None = None,
         timeout_seconds: float = 20,
     ) -> None:
-        """`dimensions` are asked for only where they are given: few models can shorten their vectors."""
+        """`dimensions` are requested only if they are given, because few models can shorten their vectors."""
         self.model = label(name, dimensions)
         self._name = name
         self._dimensions = dimensions
@@ -42,28 +42,30 @@ class OpenAIEmbeddings:
         await self._client.close()
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
-        asked = [text[:_CHARACTERS] or " " for text in texts]
+        inputs = [text[:_MAX_TEXT_CHARACTERS] or " " for text in texts]
         try:
-            answer = await self._client.embeddings.create(
-                model=self._name, input=asked, dimensions=openai.omit if self._dimensions is None else self._dimensions
+            response = await self._client.embeddings.create(
+                model=self._name, input=inputs, dimensions=openai.omit if self._dimensions is None else self._dimensions
             )
-            vectors = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
-            if len(vectors) != len(asked) or not all(vectors):
+            vectors = [item.embedding for item in sorted(response.data, key=lambda item: item.index)]
+            if len(vectors) != len(inputs) or not all(vectors):
                 raise ValueError("not a vector for each text")
-            return await asyncio.to_thread(lambda: [quantised(vector) for vector in vectors])
+            return await asyncio.to_thread(lambda: [quantise(vector) for vector in vectors])
         except openai.APIStatusError as error:
-            # a wrong key or a wrong name may be put right: only what is wrong with the texts will not change
+            # Final only if the texts are wrong: an operator may correct a wrong key or a wrong model name.
             is_final = error.status_code in (400, 413, 422)
-            cause = f"the embeddings endpoint answered {error.status_code}"
+            cause = f"the embeddings endpoint responded with HTTP {error.status_code}"
             raise ModelError("refused" if is_final else "unavailable", cause) from error
         except openai.OpenAIError as error:
             raise ModelError("unavailable", f"no embeddings: {type(error).__name__}") from error
-        except (AttributeError, TypeError, ValueError) as error:  # HTML of a proxy, NaN, an empty list
-            raise ModelError("unavailable", "the embeddings endpoint answered something else") from error
+        except (AttributeError, TypeError, ValueError) as error:  # such as HTML from a proxy, NaN, or an empty list
+            raise ModelError(
+                "unavailable", "the embeddings endpoint sent a response without valid embeddings"
+            ) from error
 
 
-def quantised(vector: Sequence[float]) -> bytes:
-    """A signed byte a dimension: a quarter of the size, and directions (cosines) hardly move."""
+def quantise(vector: Sequence[float]) -> bytes:
+    """Returns a signed byte for each dimension: a quarter of the size, and nearly the same direction (cosine)."""
     largest = max(map(abs, vector)) or 1.0
     scale = 127 / largest
     return array("b", [round(value * scale) for value in vector]).tobytes()

@@ -1,4 +1,4 @@
-"""From a message of the platform's channels to an event, or to the one word for why it is none (§7). Pure."""
+"""Parses messages of the platform's channels into events, or names the reason why that is impossible (§7). Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MESSAGE_LIMIT_BYTES = 256 * 1024
 TITLE_CHARACTERS = 200
 TEXT_CHARACTERS = 8000
 _ID_CHARACTERS = 128
-_DEPTH = 8
-_ENVELOPE = frozenset({"eventid", "timestamp", "userid", "tenantid", "eventtype", "@class"})
-_TITLES = ("subject", "title", "name", "summary")
-_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MAX_DEPTH = 8
+_ENVELOPE_FIELDS = frozenset({"eventid", "timestamp", "userid", "tenantid", "eventtype", "@class"})
+_TITLE_FIELDS = ("subject", "title", "name", "summary")
+_CASE_BOUNDARIES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORDS = re.compile(r"[^\W_]+")
 _SPACES = re.compile(r"[ \t\r\f\v\x00-\x08\x0e-\x1f\x7f]+")
 
 
-class Malformed(ValueError):
-    """A message that is no event; `reason` is one word, to count by."""
+class MalformedMessage(ValueError):
+    """The message is not an event; `reason` is one word, by which such messages are counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -32,43 +32,48 @@ class Malformed(ValueError):
 
 
 def parse(message: bytes) -> WorkspaceEvent:
-    """Raises `Malformed`. Fields stand flat or under `data`; identifiers may be numbers."""
+    """Parses one message, whose fields are flat or under `data`. Raises `MalformedMessage`."""
     fields = _fields(message)
-    own = {key: value for key, value in fields.items() if key.lower() not in _ENVELOPE}
+    own = {key: value for key, value in fields.items() if key.lower() not in _ENVELOPE_FIELDS}
     event_type = _identifier(fields, "eventType")
-    title = next((_line(str(own[key])) for key in _TITLES if isinstance(own.get(key), str) and own[key].strip()), "")
-    text = "\n".join(dict.fromkeys(line for line in _lines(own, _DEPTH) if line != title))
+    title = next(
+        (_line(str(own[key])) for key in _TITLE_FIELDS if isinstance(own.get(key), str) and own[key].strip()), ""
+    )
+    text = "\n".join(dict.fromkeys(line for line in _lines(own, _MAX_DEPTH) if line != title))
     return WorkspaceEvent(
         id=_identifier(fields, "eventId"),
         tenant_id=_identifier(fields, "tenantId"),
         type=event_type,
         topics=topics(event_type),
         user_id=_identifier(fields, "userId") if fields.get("userId") is not None else "",
-        at=_moment(fields.get("timestamp")),
+        at=_parse_timestamp(fields.get("timestamp")),
         title=title[:TITLE_CHARACTERS],
         text=text[:TEXT_CHARACTERS],
     )
 
 
 def topics(event_type: str) -> tuple[str, ...]:
-    """The words of a type, and the type itself: `mail.received`, `MAIL_RECEIVED`, `MailReceived` all are of `mail`."""
-    words = [word.lower() for word in _WORDS.findall(_CASES.sub(" ", event_type))]
+    """Returns the words of an event type and the type itself, in lower case.
+
+    `mail.received`, `MAIL_RECEIVED` and `MailReceived` all have the topics `mail` and `received`.
+    """
+    words = [word.lower() for word in _WORDS.findall(_CASE_BOUNDARIES.sub(" ", event_type))]
     return tuple(dict.fromkeys([*words, event_type.lower()]))
 
 
 def _fields(message: bytes) -> dict[str, Any]:
     if len(message) > MESSAGE_LIMIT_BYTES:
-        raise Malformed("too_large")
+        raise MalformedMessage("too_large")
     if message.startswith(JAVA_HEADER):
-        raise Malformed("java_serialized")
+        raise MalformedMessage("java_serialized")
     try:
         value = json.loads(message)
-        if isinstance(value, str):  # a serialiser that wrote JSON text as a JSON string
+        if isinstance(value, str):  # some serialisers write the JSON text as a JSON string
             value = json.loads(value)
     except (ValueError, RecursionError):
-        raise Malformed("not_json") from None
+        raise MalformedMessage("not_json") from None
     if not isinstance(value, dict):
-        raise Malformed("not_an_object")
+        raise MalformedMessage("not_an_object")
     nested = value.get("data")
     if isinstance(nested, dict):
         value = {**nested, **{key: item for key, item in value.items() if key != "data" and item is not None}}
@@ -80,26 +85,26 @@ def _identifier(fields: dict[str, Any], name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise Malformed(f"no_{name}")
+        raise MalformedMessage(f"no_{name}")
     value = _line(value)
     if len(value) > _ID_CHARACTERS:
-        raise Malformed(f"long_{name}")
+        raise MalformedMessage(f"long_{name}")
     return value
 
 
-def _moment(value: object) -> float:
-    """ISO 8601; one without a zone is UTC, as the platform's containers run in it."""
+def _parse_timestamp(value: object) -> float:
+    """Parses an ISO 8601 time into Unix s. A time without a zone is UTC, in which the platform's containers run."""
     try:
         moment = datetime.fromisoformat(value if isinstance(value, str) else "")
         at = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-        datetime.fromtimestamp(at, UTC)  # at the borders of the calendar a zone leads out of it
+        datetime.fromtimestamp(at, UTC)  # with its offset, a time may lie outside the calendar
     except (ValueError, OverflowError):
-        raise Malformed("no_timestamp") from None
+        raise MalformedMessage("no_timestamp") from None
     return at
 
 
 def _lines(value: Any, depth: int) -> Iterator[str]:
-    """Every text and number in it; keys are the platform's words, not the people's."""
+    """Yields every line of text and every number inside the value, without the keys, which nobody searches for."""
     match value:
         case str():
             yield from filter(None, (_line(line) for line in value.split("\n")))

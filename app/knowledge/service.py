@@ -1,6 +1,6 @@
-"""Domain events in, answers out: hears the platform's channels, keeps the log, lets the index follow it (§7).
+"""Receives the platform's domain events, appends them to the log, keeps the index up to date and searches it (§7).
 
-Nothing of it is on a run's path but a search that the agent asked for. A process that hears of no event does nothing.
+A run waits for it only in a search that the model requests. A process does nothing while no event arrives.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ from collections.abc import Sequence
 import structlog
 
 from app.errors import AuraError, StorageUnavailable
-from app.knowledge.events import Malformed, parse
+from app.knowledge.events import MalformedMessage, parse
 from app.knowledge.vectors import Vectors
 from app.ports.knowledge import KnowledgeIndex, KnowledgeLog, Query, SearchResult, WorkspaceEvent
 
-_INBOX = 10_000
-_INBOX_BYTES = 32 * 1024 * 1024
+INBOX_BYTES = 32 * 1024 * 1024
+RETRY_SECONDS = 1.0
+_INBOX_MESSAGES = 10_000
 _BATCH = 200
-_RETRY_SECONDS = 1.0
 _CATCH_UP_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class Knowledge:
-    """`counts` says what became of the messages that this process heard."""
+    """The knowledge of one process.
+
+    `counts` has the number of messages that this process received, by outcome: `accepted`, `repeated`, `overflowed`
+    and `malformed:<reason>`.
+    """
 
     def __init__(self, events: KnowledgeLog, index: KnowledgeIndex, vectors: Vectors | None = None) -> None:
         self.counts: Counter[str] = Counter()
@@ -36,8 +40,8 @@ class Knowledge:
         self._vectors = vectors
         self._inbox: deque[bytes] = deque()
         self._inbox_bytes = 0
-        self._grown: set[str] = set()
-        self._look_at_all = False
+        self._grown_tenants: set[str] = set()
+        self._must_check_all = False
         self._woken = asyncio.Event()
         self._catching_up: dict[str, asyncio.Lock] = {}
         self._opening = asyncio.Lock()
@@ -45,9 +49,14 @@ class Knowledge:
         self._is_delayed = False
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def generation(self) -> int | None:
+        """The generation of the open index; None before it is opened and while it has to be rebuilt."""
+        return self._generation
+
     async def start(self) -> None:
-        """Listens from the background: the service does not wait for it."""
-        self._tasks = [asyncio.create_task(self._listen())]
+        """Subscribes in a background task, so that the service starts without Redis."""
+        self._tasks = [asyncio.create_task(self._consume())]
         if self._vectors is not None:
             self._tasks.append(asyncio.create_task(self._vectors.run(self.catch_up)))
 
@@ -59,46 +68,50 @@ class Knowledge:
         if self._vectors is not None:
             await self._vectors.close()
 
-    # --- asked --------------------------------------------------------------------------------------------------------
+    # --- searching ----------------------------------------------------------------------------------------------------
 
     async def search(self, tenant_id: str, query: Query) -> SearchResult:
-        """Sees whatever any replica had accepted when it began, if the index gets that far in time."""
-        is_complete, vector = await asyncio.gather(self._caught_up(tenant_id), self._meaning(query.text))
+        """Finds every event that any replica accepted before the call, unless the index cannot catch up in time.
+
+        Then `is_complete` is false. Raises `StorageUnavailable`.
+        """
+        is_complete, vector = await asyncio.gather(self._try_catch_up(tenant_id), self._embed_query(query.text))
         hits = await self._index.search(tenant_id, query, vector)
         return SearchResult(tuple(hits), is_complete, used_vectors=vector is not None)
 
-    async def catch_up(self, tenant_id: str, *, gently: bool = False) -> int:
-        """Let the index have all that the tenant's log has; how many entries that were.
+    async def catch_up(self, tenant_id: str, *, in_background: bool = False) -> int:
+        """Indexes all entries of the tenant's log that are not indexed yet. Returns their number.
 
-        `gently` leaves half of the time to the runs: making terms holds the interpreter.
+        `in_background` pauses for as long as each batch takes: splitting text into terms holds the interpreter lock,
+        which the runs need too. Raises `StorageUnavailable`.
         """
         await self._open()
-        lock, clock = self._catching_up.setdefault(tenant_id, asyncio.Lock()), asyncio.get_running_loop()
+        lock, loop = self._catching_up.setdefault(tenant_id, asyncio.Lock()), asyncio.get_running_loop()
         count = 0
         while True:
-            async with lock:  # for one batch: a search must not wait for a whole index
-                began = clock.time()
+            async with lock:  # for one batch only, so that a search need not wait until the whole log is indexed
+                started_at = loop.time()
                 after = await self._index.position(tenant_id)
                 entries = await self.events.read(tenant_id, after, _BATCH)
                 if not entries:
                     break
                 await self._index.apply(tenant_id, after, entries)
             count += len(entries)
-            await asyncio.sleep(clock.time() - began if gently else 0)
+            await asyncio.sleep(loop.time() - started_at if in_background else 0)
         await self._index.delete_before(tenant_id, await self.events.first_position(tenant_id))
         return count
 
-    async def _caught_up(self, tenant_id: str) -> bool:
+    async def _try_catch_up(self, tenant_id: str) -> bool:
         try:
             async with asyncio.timeout(_CATCH_UP_SECONDS):
                 await self.catch_up(tenant_id)
             return True
         except (TimeoutError, StorageUnavailable) as error:
-            log.warning("knowledge.behind", cause=type(error).__name__)
+            log.warning("knowledge.catch_up_failed", cause=type(error).__name__)
             return False
 
-    async def _meaning(self, text: str) -> bytes | None:
-        return await self._vectors.of_query(text) if self._vectors is not None else None
+    async def _embed_query(self, text: str) -> bytes | None:
+        return await self._vectors.embed_query(text) if self._vectors is not None else None
 
     async def _open(self) -> None:
         async with self._opening:
@@ -107,36 +120,36 @@ class Knowledge:
                 await self._index.open(generation)
                 self._generation = generation
 
-    # --- heard --------------------------------------------------------------------------------------------------------
+    # --- receiving ----------------------------------------------------------------------------------------------------
 
-    def _heard(self, message: bytes | None) -> None:
+    def _on_message(self, message: bytes | None) -> None:
         if message is None:
-            return  # what was said meanwhile may be lost, unless another replica heard it: `_changed` looks
-        if len(self._inbox) >= _INBOX or self._inbox_bytes + len(message) > _INBOX_BYTES:
+            return  # missed messages are lost unless another replica received them: `_on_log_grown` has the log checked
+        if len(self._inbox) >= _INBOX_MESSAGES or self._inbox_bytes + len(message) > INBOX_BYTES:
             if not self.counts["overflowed"]:
-                log.warning("knowledge.overflowed", messages=len(self._inbox), bytes=self._inbox_bytes)
+                log.warning("knowledge.inbox_overflowed", messages=len(self._inbox), bytes=self._inbox_bytes)
             self.counts["overflowed"] += 1
             return
         self._inbox.append(message)
         self._inbox_bytes += len(message)
         self._woken.set()
 
-    def _changed(self, tenant_id: str | None) -> None:
-        if tenant_id:
-            self._grown.add(tenant_id)
+    def _on_log_grown(self, tenant_id: str | None) -> None:
+        if tenant_id is not None:
+            self._grown_tenants.add(tenant_id)
         else:
-            self._look_at_all = True
+            self._must_check_all = True
         self._woken.set()
 
-    async def _listen(self) -> None:
-        await self.events.subscribe(self._heard, self._changed)
+    async def _consume(self) -> None:
+        await self.events.subscribe(self._on_message, self._on_log_grown)
         while True:
             await self._woken.wait()
             self._woken.clear()
             try:
                 while self._inbox:
-                    await self._take_in()
-                await self._follow()
+                    await self._accept_batch()
+                await self._index_grown_logs()
                 if self._is_delayed:
                     log.info("knowledge.resumed")
                     self._is_delayed = False
@@ -145,36 +158,37 @@ class Knowledge:
                     log.warning("knowledge.delayed", cause=error.cause)
                     self._is_delayed = True
                 self._woken.set()
-                await asyncio.sleep(_RETRY_SECONDS)
-            except Exception as error:  # noqa: BLE001 - one bad message must not deafen the process
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - one bad message must not stop the subscription
                 log.warning("knowledge.failed", cause=type(error).__name__)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _take_in(self) -> None:
-        """The oldest messages; they leave the inbox once they are kept. Accepting is safe to repeat."""
-        messages = [self._inbox[at] for at in range(min(len(self._inbox), _BATCH))]
-        events, refused = _sorted(messages)
+    async def _accept_batch(self) -> None:
+        """Appends the oldest messages to the log. They stay in the inbox until that succeeds, as it is idempotent."""
+        messages = [self._inbox[index] for index in range(min(len(self._inbox), _BATCH))]
+        events, malformed = _parse_all(messages)
         accepted = await self.events.accept(events) if events else []
-        if refused:
-            await self.events.count_malformed(refused)
+        if malformed:
+            await self.events.count_malformed(malformed)
         for _ in messages:
             self._inbox_bytes -= len(self._inbox.popleft())
         self.counts["accepted"] += sum(accepted)
         self.counts["repeated"] += len(accepted) - sum(accepted)
-        for reason, _ in refused:
+        for reason, _ in malformed:
             if not self.counts[f"malformed:{reason}"]:
-                log.warning("knowledge.malformed", reason=reason)
+                log.warning("knowledge.message_rejected", reason=reason)
             self.counts[f"malformed:{reason}"] += 1
 
-    async def _follow(self) -> None:
-        if self._look_at_all:
-            await self._look()
-        while self._grown:
-            tenant_id = self._grown.pop()
+    async def _index_grown_logs(self) -> None:
+        """Indexes the new entries of all logs; returns early, to be called again, when messages have arrived."""
+        if self._must_check_all:
+            await self._check_all()
+        while self._grown_tenants:
+            tenant_id = self._grown_tenants.pop()
             try:
-                await self.catch_up(tenant_id, gently=True)
+                await self.catch_up(tenant_id, in_background=True)
             except BaseException:
-                self._grown.add(tenant_id)
+                self._grown_tenants.add(tenant_id)
                 raise
             if self._inbox:
                 self._woken.set()
@@ -182,20 +196,21 @@ class Knowledge:
         if self._vectors is not None and self._generation is not None:
             self._vectors.wake()
 
-    async def _look(self) -> None:
-        """Something may have been missed, or every index has to be made again."""
+    async def _check_all(self) -> None:
+        """Checks every log and the generation, after notifications may have been missed."""
         if self._generation is not None and await self.events.generation() != self._generation:
             self._generation = None
-        self._grown.update(await self.events.list_tenants())
-        self._look_at_all = False
+        self._grown_tenants.update(await self.events.list_tenants())
+        self._must_check_all = False
 
 
-def _sorted(messages: Sequence[bytes]) -> tuple[list[WorkspaceEvent], list[tuple[str, str]]]:
+def _parse_all(messages: Sequence[bytes]) -> tuple[list[WorkspaceEvent], list[tuple[str, str]]]:
+    """Returns the events, and the reason and digest of each malformed message."""
     events: list[WorkspaceEvent] = []
-    refused: list[tuple[str, str]] = []
+    malformed: list[tuple[str, str]] = []
     for message in messages:
         try:
             events.append(parse(message))
-        except Malformed as error:
-            refused.append((error.reason, hashlib.sha256(message).hexdigest()[:32]))
-    return events, refused
+        except MalformedMessage as error:
+            malformed.append((error.reason, hashlib.sha256(message).hexdigest()[:32]))
+    return events, malformed

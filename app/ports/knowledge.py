@@ -1,6 +1,6 @@
-"""What the workspace tells Aura (§7), as terms and promises: events, where they are kept, how they are found.
+"""The domain events of the workspace (§7): the log that stores them and the index that finds them.
 
-The log is the truth and every process can read it; an index is made of it and can be made again.
+The log is the source of truth and is shared by all processes. An index is built from it and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceEvent:
-    """One accepted domain event. `at` is its own time (Unix s); `topics` are the words its type is asked for by."""
+    """One accepted domain event. `at` is when it happened (Unix s); `topics` are the words that its type matches."""
 
     id: str
     tenant_id: str
@@ -25,13 +25,13 @@ class WorkspaceEvent:
 
     @property
     def embedding_text(self) -> str:
-        """What embeddings are made of."""
+        """The text that is embedded."""
         return f"{self.title}\n{self.text}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """An event's embedding by one model, quantised to a signed byte a dimension; no bytes: the model refuses it."""
+    """An event's embedding by one model, a signed byte for each dimension; empty if the model refuses the text."""
 
     event_id: str
     model: str
@@ -40,19 +40,24 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeEntry:
-    """One entry of a tenant's log. `position` is `(ms, sequence)`; positions rise."""
+    """One entry of a tenant's log. Each entry's position is greater than those of the entries before it."""
 
     position: LogPosition
     entry: WorkspaceEvent | Vector
 
 
 LogPosition = tuple[int, int]
+"""Milliseconds (Unix) and the sequence number within that millisecond."""
 START: LogPosition = (0, 0)
+"""Less than the position of any entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """`since` is Unix s; `types` are words of event types, any of which will do; none: every type."""
+    """A search. `since` is the earliest time of an event (Unix s).
+
+    `types` are words of event types, any of which an event must have; empty for events of every type.
+    """
 
     text: str
     since: float | None = None
@@ -62,7 +67,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An event that was found, and the part of its text that says why."""
+    """An event that a search found, and the part of its text that matches best."""
 
     event: WorkspaceEvent
     excerpt: str
@@ -70,7 +75,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """`is_complete` is false where the newest events may be missing, `used_vectors` where vectors took part."""
+    """The hits, best first. If `is_complete` is false, the newest events may be missing."""
 
     hits: tuple[Hit, ...]
     is_complete: bool = True
@@ -78,16 +83,16 @@ class SearchResult:
 
 
 class WorkspaceSearch(Protocol):
-    """What the agent may ask."""
+    """The search that a tool may use."""
 
     async def search(self, tenant_id: str, query: Query) -> SearchResult:
-        """The tenant's own events that fit best, best first. Raises `StorageUnavailable`."""
+        """Searches the events of one tenant. Raises `StorageUnavailable`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LogSummary:
-    """What a tenant's log holds; times are Unix s, None where it is empty."""
+    """The size of a tenant's log; `oldest` and `newest` are Unix s, None if the log is empty."""
 
     tenant_id: str
     events: int
@@ -98,54 +103,60 @@ class LogSummary:
 
 
 class KnowledgeLog(Protocol):
-    """The accepted events and their vectors, shared by all processes. Everything raises `StorageUnavailable`."""
+    """The accepted events and their vectors, shared by all processes. Every method raises `StorageUnavailable`."""
 
-    async def subscribe(self, heard: Callable[[bytes | None], None], changed: Callable[[str | None], None]) -> None:
-        """Call `heard` with each message of the platform's channels, `changed` with the tenant whose log has grown.
+    async def subscribe(
+        self, on_message: Callable[[bytes | None], None], on_log_grown: Callable[[str | None], None]
+    ) -> None:
+        """Subscribes to the platform's channels and to the growth of the logs.
 
-        Either is called with None after each (re)subscription: something may have been missed.
+        Calls `on_message` with each message and `on_log_grown` with the tenant whose log has new entries. After each
+        subscription or resubscription both are called with None: messages may have been missed.
         """
         ...
 
     async def accept(self, events: Sequence[WorkspaceEvent]) -> list[bool]:
-        """Keep each event once, whoever tries; False for one that is there already. What is too old or too much goes.
+        """Appends each event unless its tenant's log has one with its id already. Idempotent.
 
-        May be repeated.
+        Returns, in the order of `events`, whether each was appended. Deletes events that are past the retention time
+        and the oldest ones of a log that is full.
         """
         ...
 
     async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
-        """Keep the embeddings of events that are still there."""
+        """Appends the vectors of those events that are still in the log."""
         ...
 
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
-        """Count malformed messages, `(reason, digest)` each; one that several processes heard counts once."""
+        """Counts malformed messages, given as `(reason, digest)`; one that several processes report counts once."""
         ...
 
     async def malformed_counts(self) -> dict[str, int]:
-        """How many messages were malformed, by reason."""
+        """Returns the number of malformed messages for each reason."""
         ...
 
-    async def list_tenants(self) -> list[str]: ...
+    async def list_tenants(self) -> list[str]:
+        """Returns the tenants whose log may have entries."""
+        ...
 
-    async def read(self, tenant_id: str, after: LogPosition, most: int) -> list[KnowledgeEntry]:
-        """The entries after that position, in order."""
+    async def read(self, tenant_id: str, after: LogPosition, limit: int) -> list[KnowledgeEntry]:
+        """Returns at most `limit` entries that follow the position `after`, in ascending order."""
         ...
 
     async def first_position(self, tenant_id: str) -> LogPosition | None:
-        """Everything before it is gone; None: all is."""
+        """Returns the position of the oldest entry; None if the log is empty."""
         ...
 
     async def generation(self) -> int:
-        """An index of another generation must be made again."""
+        """Returns the generation; an index that was built in another generation must be rebuilt."""
         ...
 
     async def start_generation(self) -> int:
-        """Have all indexes made again; how many processes heard of it."""
+        """Starts a new generation, so that all indexes are rebuilt. Returns how many processes were notified."""
         ...
 
     async def acquire_leadership(self, seconds: float) -> bool:
-        """Whether this process, and no other, makes vectors for that long."""
+        """Acquires or renews the lease of the only process that makes vectors; False if another process holds it."""
         ...
 
     async def summary(self, tenant_id: str) -> LogSummary: ...
@@ -153,7 +164,7 @@ class KnowledgeLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MissingVector:
-    """An event without a vector of the model that is in use."""
+    """An event that has no vector of the index's embedding model."""
 
     tenant_id: str
     event_id: str
@@ -161,44 +172,58 @@ class MissingVector:
 
 
 class KnowledgeIndex(Protocol):
-    """Full text and vectors of what the log holds, apart for each tenant. Everything raises `StorageUnavailable`."""
+    """Full-text and vector search over the log, in tables of its own for each tenant.
+
+    Every method raises `StorageUnavailable`.
+    """
 
     async def open(self, generation: int) -> None:
-        """Be ready; empty, unless what is there is of this generation."""
+        """Opens the index, and empties it unless it was built in this generation.
+
+        Raises `ConfigurationError` if the storage cannot be used.
+        """
         ...
 
     async def close(self) -> None: ...
 
     async def position(self, tenant_id: str) -> LogPosition:
-        """How far the tenant's log is in."""
+        """Returns the position of the last entry of the tenant's log that is indexed; `START` if there is none."""
         ...
 
     async def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
-        """Take in the entries that follow `after`. Those that are in already change nothing, and nothing is taken in
-        where the index has been emptied meanwhile."""
+        """Indexes the entries that follow the position `after`, in ascending order.
+
+        Entries that are indexed already are skipped. Does nothing if the index has not reached `after`, which means
+        that it was emptied after the caller read its position.
+        """
         ...
 
     async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
-        """Drop what the log has dropped."""
+        """Deletes the events that are older than the log's first entry; all of them if `first` is None."""
         ...
 
     async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
-        """Best first, by text and, where there is a vector of the query, by meaning."""
+        """Returns the best hits first, by text and, if `vector` is the query's embedding, also by meaning."""
         ...
 
-    async def list_missing_vectors(self, most: int) -> list[MissingVector]:
-        """Events without a vector of the model that is in use, the newest first."""
+    async def list_missing_vectors(self, limit: int) -> list[MissingVector]:
+        """Returns at most `limit` events of any tenants that need a vector, the newest of a tenant first."""
         ...
 
 
 class Embeddings(Protocol):
-    """Texts to vectors."""
+    """An embedding model."""
 
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """The label of the model and its dimensions: vectors of one label can be compared."""
+        ...
 
     async def close(self) -> None: ...
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
-        """A quantised vector for each text. Raises `ModelError`: `refused` where asking again will not help."""
+        """Returns a vector for each text in the same order, a signed byte for each dimension.
+
+        Raises `ModelError`, of kind `refused` if a retry with the same texts cannot succeed.
+        """
         ...

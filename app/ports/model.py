@@ -19,5 +19,9 @@ class Model(Protocol):
     def stream(
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
     ) -> AbstractAsyncContextManager[AsyncIterator[ModelDelta]]:
-        """One turn as it arrives: what came together is one. Leaving the context ends it. Raises `ModelError`."""
+        """Requests one turn and yields it as it arrives, in order: chunks that arrive together are one `ModelDelta`.
+
+        `tools` is the `tools` array of a chat completion request. Leaving the context ends the turn. Entering it and
+        iterating raise `ModelError`.
+        """
         ...

@@ -13,7 +13,7 @@ from statemachine.messages import RequestedCall, ToolFinished
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """For whom a tool runs. `idempotency_key` is the same each time the same call is tried."""
+    """The run and the user that a tool runs for. `idempotency_key` is the same in each attempt of one call."""
 
     session_id: str
     tenant_id: str
@@ -23,16 +23,17 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True)
 class CitedResult:
-    """A tool's result together with what it rests on: small JSON objects, shown as `sources` of a thought (§2.2)."""
+    """A tool's result with its sources: small JSON objects, published as the `sources` of a thought (§2.2)."""
 
     result: Any
     sources: tuple[JsonObject, ...]
 
 
 class Tool(Protocol):
-    """One thing the model may ask for. `arguments` is the pydantic model of its arguments, its schema is shown.
+    """One tool. `arguments` is the pydantic model of its arguments, whose JSON schema the language model reads.
 
-    The class docstring's first paragraph is what the model reads. `SecretStr` arguments are kept out of events.
+    The language model also reads the first paragraph of the class docstring. Arguments of type `SecretStr` are masked
+    in events. `timeout_seconds` is None for the registry's default.
     """
 
     name: str
@@ -43,29 +44,40 @@ class Tool(Protocol):
     timeout_seconds: float | None
 
     def question(self, arguments: Any) -> str:
-        """What the person is asked before it runs, e.g. `이메일을 발송하시겠습니까?`."""
+        """Returns the question that the approver is asked before the call, e.g. `이메일을 발송하시겠습니까?`."""
         ...
 
     async def run(self, arguments: Any, context: ToolContext) -> Any:
-        """Do it; a JSON-ready result, or one that is `CitedResult`. Raises `ToolError`, whose words the model reads."""
+        """Runs one call and returns its result: a value that can be written as JSON, or a `CitedResult`.
+
+        Raises `ToolError`, whose message the language model reads.
+        """
         ...
 
 
 class Toolbox(Protocol):
-    """All tools, behind one choke point."""
+    """All tools of the process. Calls are validated and run here and nowhere else."""
 
     def schemas(self) -> list[JsonObject]:
-        """What the model is offered: the `tools` of a chat completion."""
+        """Returns the `tools` array of a chat completion request."""
         ...
 
     def resolve(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
-        """What the model asked for, checked; a call that cannot be run says why."""
+        """Validates a call that the language model requested. Never raises: a call that cannot run has a `refusal`."""
         ...
 
     def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
-        """An approver's edit: the arguments, and as they may be shown. Raises `FieldInvalid`."""
+        """Validates the arguments that an approver sent instead of the `original` ones.
+
+        Returns the arguments to run with and the same with secrets masked. Raises `FieldInvalid`, which names the
+        field.
+        """
         ...
 
     async def execute(self, call: ToolCall, context: ToolContext) -> ToolFinished:
-        """Run one started call; a risky one only with the grant for exactly these arguments."""
+        """Runs one started call and returns its outcome, which may be an error.
+
+        Raises an `AuraError` and runs nothing if the call is not started, or if it needs an approval and has none for
+        exactly these arguments. Cancelling it stops the tool.
+        """
         ...

@@ -1,7 +1,7 @@
-"""The log of domain events (§7): a stream for each tenant that holds every accepted event once, and its vector.
+"""The log of domain events (§7): a Redis Stream for each tenant, with every accepted event once and its vectors.
 
-All replicas hear the same messages; the script that knows the ids lets one of them through. Retention is the log's:
-what falls out of it falls out of every index.
+All replicas receive the same messages; the script that appends an event skips ids that are in the log already.
+Retention belongs to the log: every index deletes what the log has deleted.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from app.errors import StorageUnavailable
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeEntry, LogPosition, LogSummary, Vector, WorkspaceEvent
 from app.redis import keys
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 
-_REFUSAL_SECONDS = 60
+_MALFORMED_MARK_SECONDS = 60
 
-# KEYS log seen · ARGV 1 event id, 2 event, 3 most events, 4 retention ms, 5 channel, 6 tenant, 7 most bytes. 0: it is
-# there already. Bytes are what Redis itself thinks that the log takes, vectors and all; where that is too much, as many
-# of the oldest go as hold the excess if all are of a size: if not, some more with the next event. A score is the place
-# of the event's entry, ms and 1024ths, so that the log begins where `seen` does, however many share a millisecond. An
-# entry beyond the 1024th, or of an older version, which wrote bare milliseconds, goes with the last of its millisecond.
+# KEYS log seen · ARGV 1 event id, 2 event, 3 max events, 4 retention ms, 5 channel, 6 tenant, 7 max bytes. Returns 0 if
+# the event is in the log already. The size in bytes is the one that Redis reports for the stream, vectors included. If
+# it is too large, so many of the oldest events are deleted as hold the excess if all are of equal size; if they are
+# not, the next call deletes more. A score in `seen` is the position of the event's entry (ms plus sequence / 1024), so
+# that the log can be trimmed to the first event in `seen` even if several share a millisecond. Entries beyond the
+# 1024th of a millisecond, and entries of releases that stored whole milliseconds, are deleted with the last of theirs.
 _ACCEPT = """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
 local ms, sequence = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '(%d+)-(%d+)')
@@ -42,8 +42,8 @@ redis.call('PUBLISH', ARGV[5], ARGV[6])
 return 1
 """
 
-# KEYS log seen · ARGV 1 channel, 2 tenant, 3 model, then event id and vector each
-_KEEP_VECTORS = """
+# KEYS log seen · ARGV 1 channel, 2 tenant, 3 model, then pairs of event id and vector
+_SAVE_VECTORS = """
 for i = 4, #ARGV, 2 do
   if redis.call('ZSCORE', KEYS[2], ARGV[i]) then
     redis.call('XADD', KEYS[1], '*', 'v', ARGV[i], 'm', ARGV[3], 'b', ARGV[i + 1])
@@ -53,14 +53,14 @@ redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1
 """
 
-# KEYS counters mark · ARGV 1 reason, 2 ttl
-_REFUSE = """
+# KEYS counters mark · ARGV 1 reason, 2 seconds that the mark lives
+_COUNT_MALFORMED = """
 if redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[2]) then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
 return 1
 """
 
-# KEYS leader · ARGV 1 node, 2 ms
-_LEAD = """
+# KEYS leader · ARGV 1 node, 2 lease ms. Returns 0 if another node holds the lease.
+_ACQUIRE_LEADERSHIP = """
 local found = redis.call('GET', KEYS[1])
 if found and found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -69,7 +69,7 @@ return 1
 
 
 class RedisKnowledgeLog:
-    """The log in Redis (`workspace.KnowledgeLog`)."""
+    """The log in Redis (`ports.knowledge.KnowledgeLog`)."""
 
     def __init__(
         self,
@@ -79,70 +79,75 @@ class RedisKnowledgeLog:
         clock: Clock,
         *,
         retention_seconds: float,
-        most_events: int,
-        most_bytes: int,
+        max_events: int,
+        max_bytes: int,
     ) -> None:
-        """Retention is per tenant: events that are older go, and the oldest of more."""
+        """The retention time and the limits apply to each tenant; the oldest events are deleted first."""
         self._connection = connection
         self._pubsub = pubsub
         self._node_id = node_id
         self._clock = clock
         self._retention_ms = int(retention_seconds * 1000)
-        self._most_events = most_events
-        self._most_bytes = most_bytes
+        self._max_events = max_events
+        self._max_bytes = max_bytes
         self._accept = connection.register(_ACCEPT)
-        self._keep_vectors = connection.register(_KEEP_VECTORS)
-        self._refuse = connection.register(_REFUSE)
-        self._lead = connection.register(_LEAD)
+        self._save_vectors = connection.register(_SAVE_VECTORS)
+        self._count_malformed = connection.register(_COUNT_MALFORMED)
+        self._acquire_leadership = connection.register(_ACQUIRE_LEADERSHIP)
 
-    async def subscribe(self, heard: Callable[[bytes | None], None], changed: Callable[[str | None], None]) -> None:
-        def wake(message: bytes | None) -> None:
-            changed(message.decode() if message is not None else None)
+    async def subscribe(
+        self, on_message: Callable[[bytes | None], None], on_log_grown: Callable[[str | None], None]
+    ) -> None:
+        def notify(message: bytes | None) -> None:
+            on_log_grown(message.decode() if message else None)  # empty: a new generation, which concerns all tenants
 
-        wanted = [(channel, heard) for channel in keys.DOMAIN_CHANNELS] + [(keys.KNOWLEDGE_CHANNEL, wake)]
-        waiting = (self._pubsub.subscribe(channel, listener) for channel, listener in wanted)
-        # without an acknowledgement in time it is made when Redis is back, and the listeners hear of it then
-        await asyncio.gather(*waiting, return_exceptions=True)
+        listeners = [(channel, on_message) for channel in keys.DOMAIN_CHANNELS] + [(keys.KNOWLEDGE_CHANNEL, notify)]
+        # A subscription that is not acknowledged in time is made after a reconnect, and its listener is notified then.
+        await asyncio.gather(
+            *(self._pubsub.subscribe(channel, listener) for channel, listener in listeners), return_exceptions=True
+        )
 
-    # --- in -----------------------------------------------------------------------------------------------------------
+    # --- writing ------------------------------------------------------------------------------------------------------
 
     async def accept(self, events: Sequence[WorkspaceEvent]) -> list[bool]:
         now_ms = int(self._clock.now() * 1000)
-        # the tenant is known first: whoever dies after this has lost nothing that another would not find
+        # The tenant is registered first, so that other processes find its log even if this one stops after the append.
         scores = [part for tenant in {event.tenant_id for event in events} for part in (now_ms, tenant)]
         commands: list[tuple[Any, ...]] = [("ZADD", keys.KNOWLEDGE_TENANTS, "GT", *scores)]
         for event in events:
             tenant = event.tenant_id
-            own = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
-            bounds = [self._most_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant, self._most_bytes]
-            commands.append(self._accept.command(own, [event.id, _written(event), *bounds]))
-        _, *answers = _whole(await self._connection.pipeline_results(commands))
-        return [bool(answer) for answer in answers]
+            tenant_keys = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
+            limits = [self._max_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant, self._max_bytes]
+            commands.append(self._accept.command(tenant_keys, [event.id, _encode(event), *limits]))
+        _, *replies = await self._connection.pipeline(commands)
+        return [bool(reply) for reply in replies]
 
     async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
-        own = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
-        for model, some in groupby(vectors, lambda vector: vector.model):
-            pairs = [part for vector in some for part in (vector.event_id, vector.values)]
+        tenant_keys = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
+        for model, group in groupby(vectors, lambda vector: vector.model):
+            pairs = [part for vector in group for part in (vector.event_id, vector.values)]
             await self._connection.run_script(
-                self._keep_vectors, own, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs]
+                self._save_vectors, tenant_keys, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs]
             )
 
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         commands = [
-            self._refuse.command([keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _REFUSAL_SECONDS])
+            self._count_malformed.command(
+                [keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _MALFORMED_MARK_SECONDS]
+            )
             for reason, digest in reasons
         ]
-        _whole(await self._connection.pipeline_results(commands))
+        (await self._connection.pipeline(commands))
 
     async def acquire_leadership(self, seconds: float) -> bool:
         args = [self._node_id, int(seconds * 1000)]
-        return bool(await self._connection.run_script(self._lead, [keys.KNOWLEDGE_LEADER], args))
+        return bool(await self._connection.run_script(self._acquire_leadership, [keys.KNOWLEDGE_LEADER], args))
 
     async def start_generation(self) -> int:
         await self._connection.execute("INCR", keys.KNOWLEDGE_GENERATION)
         return int(await self._connection.execute("PUBLISH", keys.KNOWLEDGE_CHANNEL, ""))
 
-    # --- out ----------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     async def malformed_counts(self) -> dict[str, int]:
         found = await self._connection.execute("HGETALL", keys.KNOWLEDGE_REFUSED)
@@ -153,52 +158,41 @@ class RedisKnowledgeLog:
         await self._connection.execute("ZREMRANGEBYSCORE", keys.KNOWLEDGE_TENANTS, "-inf", f"({since}")
         return [_text(tenant) for tenant in await self._connection.execute("ZRANGE", keys.KNOWLEDGE_TENANTS, 0, -1)]
 
-    async def read(self, tenant_id: str, after: LogPosition, most: int) -> list[KnowledgeEntry]:
+    async def read(self, tenant_id: str, after: LogPosition, limit: int) -> list[KnowledgeEntry]:
         begin = f"({after[0]}-{after[1]}"
-        rows = await self._connection.execute("XRANGE", keys.knowledge_log(tenant_id), begin, "+", "COUNT", most)
-        return [KnowledgeEntry(_position(id), _entry(tenant_id, fields)) for id, fields in rows]
+        rows = await self._connection.execute("XRANGE", keys.knowledge_log(tenant_id), begin, "+", "COUNT", limit)
+        return [KnowledgeEntry(_parse_position(id), _decode(tenant_id, fields)) for id, fields in rows]
 
     async def first_position(self, tenant_id: str) -> LogPosition | None:
         rows = await self._connection.execute("XRANGE", keys.knowledge_log(tenant_id), "-", "+", "COUNT", 1)
-        return _position(rows[0][0]) if rows else None
+        return _parse_position(rows[0][0]) if rows else None
 
     async def generation(self) -> int:
         return int(await self._connection.execute("GET", keys.KNOWLEDGE_GENERATION) or 0)
 
     async def summary(self, tenant_id: str) -> LogSummary:
         log, seen = keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)
-        entries, events, first, last, *sizes = _whole(
-            await self._connection.pipeline_results(
-                [
-                    ("XLEN", log),
-                    ("ZCARD", seen),
-                    ("ZRANGE", seen, 0, 0, "WITHSCORES"),
-                    ("ZRANGE", seen, -1, -1, "WITHSCORES"),
-                    ("MEMORY", "USAGE", log),
-                    ("MEMORY", "USAGE", seen),
-                ]
-            )
+        entries, events, first, last, *sizes = await self._connection.pipeline(
+            [
+                ("XLEN", log),
+                ("ZCARD", seen),
+                ("ZRANGE", seen, 0, 0, "WITHSCORES"),
+                ("ZRANGE", seen, -1, -1, "WITHSCORES"),
+                ("MEMORY", "USAGE", log),
+                ("MEMORY", "USAGE", seen),
+            ]
         )
-        oldest, newest = (_seconds(scored) for scored in (first, last))
+        oldest, newest = (_score_seconds(reply) for reply in (first, last))
         size = sum(int(size or 0) for size in sizes)
         return LogSummary(tenant_id, events, max(0, entries - events), oldest, newest, size)
 
 
-def _whole(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, StorageUnavailable):
-            raise answer
-        if isinstance(answer, Exception):
-            raise StorageUnavailable(f"Redis: {answer}"[:200]) from answer
-    return answers
-
-
-def _written(event: WorkspaceEvent) -> str:
+def _encode(event: WorkspaceEvent) -> str:
     fields = [event.id, event.type, event.topics, event.user_id, event.at, event.title, event.text]
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-def _entry(tenant_id: str, pairs: Any) -> WorkspaceEvent | Vector:
+def _decode(tenant_id: str, pairs: Any) -> WorkspaceEvent | Vector:
     fields: Mapping[bytes, bytes] = (
         pairs if isinstance(pairs, Mapping) else dict(zip(pairs[::2], pairs[1::2], strict=True))
     )
@@ -208,13 +202,14 @@ def _entry(tenant_id: str, pairs: Any) -> WorkspaceEvent | Vector:
     return WorkspaceEvent(id, tenant_id, event_type, tuple(topics), user_id, at, title, text)
 
 
-def _position(id: bytes | str) -> LogPosition:
+def _parse_position(id: bytes | str) -> LogPosition:
     ms, _, sequence = _text(id).partition("-")
     return int(ms), int(sequence)
 
 
-def _seconds(scored: Any) -> float | None:
-    flat = [part for item in scored for part in (item if isinstance(item, list | tuple) else [item])]
+def _score_seconds(reply: Any) -> float | None:
+    """Returns the time (Unix s) of a ZRANGE WITHSCORES reply, which is flat in RESP2 and nested in RESP3."""
+    flat = [part for item in reply for part in (item if isinstance(item, list | tuple) else [item])]
     return float(flat[1]) / 1000 if flat else None
 
 

@@ -131,7 +131,7 @@ class ToolRegistry:
             id=call_id,
             name=name,
             arguments={},
-            raw_arguments=raw_arguments if args.fits(raw_arguments) else "{}",
+            raw_arguments=raw_arguments if args.is_small_enough(raw_arguments) else "{}",
             title=tool.title if tool else "",
             needs_approval=self.needs_approval(name),
             idempotent=tool.idempotent if tool else False,
@@ -159,12 +159,12 @@ class ToolRegistry:
             args.check_size(_text_of(edited))
             before = args.validate(tool.arguments, original)
             real, shown = self._dumped(before)
-            merged = args.keep_unchanged(edited, shown, real)
+            merged = args.restore_unchanged(edited, shown, real)
             checked = args.validate(tool.arguments, merged)
             taken = self._dumped(checked)
         except ArgumentsInvalid as error:
             raise FieldInvalid(f"params: {error}") from error
-        masked = args.masked_field(checked)
+        masked = args.find_masked_field(checked)
         if masked is not None:
             raise FieldInvalid(f"params: {masked}: {args.MASK} is a mask, not a value")
         return taken
@@ -277,7 +277,7 @@ def _text_of(edited: JsonObject) -> str:
     try:
         return canonical_json(edited)
     except (ValueError, TypeError, RecursionError):
-        raise ArgumentsInvalid("they are not JSON") from None
+        raise ArgumentsInvalid("the arguments contain a value that JSON does not have") from None
 
 
 def _safe(result: Any) -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast, overload
+from typing import Annotated, Any, Literal, TypeVar, cast, overload
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +22,7 @@ from app.errors import FieldInvalid, RequestMalformed
 from app.runs.queries import MAX_PER_PAGE
 from app.web.diagrams import DiagramFormat
 from app.web.requests import IncomingRequest
+from statemachine import strict_json
 from statemachine.checkpoint import JsonObject
 from statemachine.frames import compact_json
 from statemachine.states import State
@@ -31,8 +30,7 @@ from statemachine.states import State
 CONTEXT_LIMIT_BYTES = 256 * 1024
 PROMPT_LIMIT_CHARACTERS = 32_000
 _REASON_LIMIT_CHARACTERS = 2000
-_DEPTH_LIMIT = 64  # much deeper values cannot be stored in a checkpoint
-_TOO_DEEPLY_NESTED = f"the JSON is nested more than {_DEPTH_LIMIT} levels deep"
+_DEPTH_LIMIT = 64  # a checkpoint cannot be written with what is nested much deeper
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -230,37 +228,6 @@ def read_headers(incoming: Request, model: type[T]) -> T:
 
 def _parse_json(raw: str | bytes) -> Any:
     try:
-        value = json.loads(raw, parse_constant=_reject_constant, parse_float=_parse_finite)
-    except RecursionError:
-        raise RequestMalformed(_TOO_DEEPLY_NESTED) from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RequestMalformed(f"the body is not JSON: {error}"[:200]) from None
-    if _is_too_deeply_nested(value):
-        raise RequestMalformed(_TOO_DEEPLY_NESTED)
-    return value
-
-
-def _is_too_deeply_nested(value: Any) -> bool:
-    """Return whether a value exceeds the depth limit. It is checked level by level, without recursion."""
-    level = [value]
-    for _ in range(_DEPTH_LIMIT + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _parse_finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is too large for a number")
-    return number
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed in JSON")
+        return strict_json.parse(raw, max_depth=_DEPTH_LIMIT)
+    except strict_json.JsonInvalid as error:
+        raise RequestMalformed(f"the body is not valid JSON: {error}") from None

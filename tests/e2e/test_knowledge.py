@@ -10,7 +10,7 @@ from app.dev.demo.script import ScriptedTurn
 from app.knowledge.postgres.tables import SCHEMA
 from app.redis import keys
 from tests.e2e.conftest import Nodes
-from tests.harness.knowledge import Publish, listening, mail
+from tests.harness.knowledge import Publish, mail, until_subscribed
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import ServeProcess
 from tests.harness.tools import calling
@@ -36,7 +36,7 @@ async def test_killed_indexer_is_continued_without_duplicates(
     processes = {
         name: await nodes.start(AURA_KNOWLEDGE_URL=f"{database.url}&application_name={name}") for name in names
     }
-    await listening(redis_client, nodes=2)
+    await until_subscribed(redis_client, nodes=2)
     publish(mail(1))
     publish(mail(2))
     await eventually(lambda: redis_client.zcard(keys.knowledge_seen("tenant1")) == 2)

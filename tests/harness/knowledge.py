@@ -1,4 +1,4 @@
-"""Domain events as the platform's services publish them, and the processes that hear them."""
+"""Domain events as the platform's services publish them, and waiting until processes have received them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.harness.service import Aura
 from tests.harness.waiting import eventually
 
 Publish = Callable[..., int]
-Opened = Callable[..., Awaitable[KnowledgeIndex]]
-"""Opens the index as one more process: `(generation=0, model=MODEL)`."""
-Knowing = Callable[..., Result]
+OpenIndex = Callable[..., Awaitable[KnowledgeIndex]]
+"""Opens the index as one more process does: `(generation=0, model=MODEL)`."""
+KnowledgeCommand = Callable[..., Result]
 MODEL = "hashing"
 
 
@@ -34,21 +34,21 @@ def mail(number: int = 1, **changes: Any) -> dict[str, Any]:
     return {**fields, **changes}
 
 
-async def listening(client: redis.Redis, nodes: int = 1) -> None:
-    """Until that many processes are subscribed to the platform's channels."""
+async def until_subscribed(client: redis.Redis, nodes: int = 1) -> None:
+    """Waits until that many processes are subscribed to the platform's channels."""
     await eventually(lambda: all(count == nodes for _, count in client.pubsub_numsub(*DOMAIN_CHANNELS)))
 
 
-async def counted(aura: Aura, **counts: int) -> None:
-    """Until this process has counted so many messages, by what became of them."""
+async def until_counted(aura: Aura, **counts: int) -> None:
+    """Waits until this process has counted so many messages, by outcome; `__` in a name stands for `:`."""
     knowledge = aura.service.knowledge
     assert knowledge is not None
-    wanted = {name.replace("__", ":"): count for name, count in counts.items()}
-    await eventually(lambda: all(knowledge.counts[name] == count for name, count in wanted.items()))
+    expected = {name.replace("__", ":"): count for name, count in counts.items()}
+    await eventually(lambda: all(knowledge.counts[name] == count for name, count in expected.items()))
 
 
-async def in_thread(knowing: Knowing, *arguments: str, **environment: str) -> str:
-    """The command's own event loop beside the service's."""
-    result = await asyncio.to_thread(knowing, *arguments, **environment)
+async def run_in_thread(knowledge_command: KnowledgeCommand, *arguments: str, **environment: str) -> str:
+    """Runs the command in a thread, because it has an event loop of its own. Returns its output."""
+    result = await asyncio.to_thread(knowledge_command, *arguments, **environment)
     assert result.exit_code == 0, result.output
     return result.output

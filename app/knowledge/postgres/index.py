@@ -1,6 +1,6 @@
-"""The index on a search server: PostgreSQL with pgvector, shared by all replicas (`workspace.KnowledgeIndex`).
+"""The index on a PostgreSQL server with pgvector, shared by all replicas (`ports.knowledge.KnowledgeIndex`).
 
-Every change is one transaction that holds the tenant's row: it matters neither who makes it, nor how often.
+Every change is one transaction that locks the tenant's row and is idempotent, so that any replica may make it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.errors import ConfigurationError, StorageUnavailable
-from app.knowledge.postgres.search import Finding
-from app.knowledge.postgres.tables import Indexed, Tables
-from app.knowledge.postgres.tsvector import document
+from app.knowledge.postgres.search import PostgresSearch
+from app.knowledge.postgres.tables import PreparedEvent, Tables
+from app.knowledge.postgres.tsvector import build_document
 from app.ports.knowledge import START, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector
 
 ResultT = TypeVar("ResultT")
 
-_CONNECTIONS = 4
-_ANSWER_SECONDS = 4.0
-_CANCEL_SECONDS = 1.0
+RESPONSE_SECONDS = 4.0
+CANCEL_SECONDS = 1.0
+_MAX_CONNECTIONS = 4
 _MAINTENANCE_SECONDS = 600.0
 _END_OF_TIME = 1 << 62
-_UNLESS_THE_URL_SAYS: dict[str, str | int] = {
+_DEFAULT_PARAMETERS: dict[str, str | int] = {
     "application_name": "aura",
     "client_encoding": "utf8",
     "connect_timeout": 3,
@@ -35,31 +35,31 @@ _UNLESS_THE_URL_SAYS: dict[str, str | int] = {
 
 
 class PostgresIndex:
-    """One database for any number of processes. Each has four connections at most, made when there is need.
+    """An index in one database for any number of processes, each with at most four connections, opened when needed.
 
-    `model` is the one whose vectors are asked with; pgvector is needed only where there is one. Raises
-    `ConfigurationError` where the URL is none, or the database cannot be used.
+    `model` is the label of the embedding model, None without one; only with a model is pgvector needed. The
+    constructor raises `ConfigurationError` if the URL is not valid, the methods if the database cannot be used.
     """
 
     def __init__(self, url: str, model: str | None) -> None:
         try:
             given = conninfo_to_dict(url)
-            more = {name: value for name, value in _UNLESS_THE_URL_SAYS.items() if name not in given}
-            self._conninfo = make_conninfo(url, **more)
-        except psycopg.Error:  # its words may quote the password
+            defaults = {name: value for name, value in _DEFAULT_PARAMETERS.items() if name not in given}
+            self._conninfo = make_conninfo(url, **defaults)
+        except psycopg.Error:  # its message may contain the password
             raise ConfigurationError(
-                "AURA_KNOWLEDGE_URL: libpq does not understand it: percent-encode what is special in user and password,"
-                " and see to the names behind the question mark"
+                "AURA_KNOWLEDGE_URL: it is not a valid PostgreSQL URL: percent-encode special characters in user and"
+                " password, and check the parameter names after the question mark"
             ) from None
         self._model = model
         self._generation = 0
         self._idle: list[AsyncConnection] = []
-        self._free = asyncio.Semaphore(_CONNECTIONS)
+        self._free = asyncio.Semaphore(_MAX_CONNECTIONS)
 
     async def open(self, generation: int) -> None:
         self._generation = generation
-        await self._do(self._begin)
-        while await self._do(lambda connection: Tables(connection).drop_old()):
+        await self._run(self._begin_edition)
+        while await self._run(lambda connection: Tables(connection).drop_one_old_tenant()):
             pass
 
     async def close(self) -> None:
@@ -67,111 +67,116 @@ class PostgresIndex:
             await self._idle.pop().close()
 
     async def position(self, tenant_id: str) -> LogPosition:
-        tenant = await self._do(lambda connection: Tables(connection).tenant(tenant_id))
+        tenant = await self._run(lambda connection: Tables(connection).tenant(tenant_id))
         return tenant.position if tenant is not None else START
 
     async def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
-        await self._do(lambda connection: _take_in(Tables(connection), tenant_id, after, entries))
-        tenant = await self._do(lambda connection: Tables(connection).tenant(tenant_id))
-        if tenant is not None and tenant.wants_index:
-            await self._do(lambda connection: Tables(connection).index_vectors(tenant_id), _MAINTENANCE_SECONDS)
+        await self._run(lambda connection: _apply(Tables(connection), tenant_id, after, entries))
+        tenant = await self._run(lambda connection: Tables(connection).tenant(tenant_id))
+        if tenant is not None and tenant.needs_vector_index:
+            await self._run(lambda connection: Tables(connection).index_vectors(tenant_id), _MAINTENANCE_SECONDS)
 
     async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         ms = first[0] if first else _END_OF_TIME
 
-        async def forget(connection: AsyncConnection) -> None:
+        async def delete(connection: AsyncConnection) -> None:
             tables = Tables(connection)
             tenant = await tables.tenant(tenant_id)
-            if tenant is None or not await tables.has_before(tenant, ms):
-                return  # each search comes by here, and nearly none of them has anything to write
+            if tenant is None or not await tables.has_events_before(tenant, ms):
+                return  # each search calls this, and hardly any has something to delete
             tenant = await tables.tenant(tenant_id, locked=True)
             if tenant is not None:
-                await tables.drop_before(tenant, ms)
+                await tables.delete_events_before(tenant, ms)
 
-        await self._do(forget)
+        await self._run(delete)
 
     async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
-        return await self._do(lambda connection: Finding(connection, self._model).search(tenant_id, query, vector))
+        return await self._run(
+            lambda connection: PostgresSearch(connection, self._model).search(tenant_id, query, vector)
+        )
 
-    async def list_missing_vectors(self, most: int) -> list[MissingVector]:
-        return await self._do(lambda connection: Finding(connection, self._model).list_missing_vectors(most))
+    async def list_missing_vectors(self, limit: int) -> list[MissingVector]:
+        return await self._run(lambda connection: PostgresSearch(connection, self._model).list_missing_vectors(limit))
 
-    async def _begin(self, connection: AsyncConnection) -> None:
+    async def _begin_edition(self, connection: AsyncConnection) -> None:
         try:
             await Tables(connection).begin_edition(self._generation, self._model)
         except (errors.FeatureNotSupported, errors.UndefinedFile) as error:
             raise ConfigurationError(
                 "AURA_KNOWLEDGE_URL: the server has no pgvector, which OPENAI_EMBEDDING_MODEL needs: install it"
-                " (Debian: postgresql-NN-pgvector; managed servers: allow the extension), or search by words alone"
+                " (Debian: postgresql-NN-pgvector; managed servers: allow the extension), or unset the model to search"
+                " by words only"
             ) from error
         except errors.InsufficientPrivilege as error:
             raise ConfigurationError(
-                f"AURA_KNOWLEDGE_URL: {_words(error)}: let an administrator GRANT CREATE ON DATABASE to this user, and"
-                " CREATE EXTENSION vector where vectors are wanted"
+                f"AURA_KNOWLEDGE_URL: {_describe(error)}: let an administrator GRANT CREATE ON DATABASE to this user,"
+                " and run CREATE EXTENSION vector if OPENAI_EMBEDDING_MODEL is set"
             ) from error
 
     # --- connections --------------------------------------------------------------------------------------------------
 
-    async def _do(self, work: Callable[[AsyncConnection], Awaitable[ResultT]], seconds: float | None = None) -> ResultT:
-        """In a transaction. What is done may be done again: so it is, where what it needed had just gone."""
-        seconds = seconds or _ANSWER_SECONDS
+    async def _run(
+        self, work: Callable[[AsyncConnection], Awaitable[ResultT]], seconds: float | None = None
+    ) -> ResultT:
+        """Runs `work` in a transaction, within `seconds`; once more if the tables or the connection were lost."""
+        seconds = seconds or RESPONSE_SECONDS
         try:
-            # the first asks the server to stop; one that hangs does not answer that either, so there is a second
-            async with asyncio.timeout(seconds + _CANCEL_SECONDS), asyncio.timeout(seconds), self._free:
+            # The inner timeout cancels the query on the server. The outer one ends the wait if that hangs, too.
+            async with asyncio.timeout(seconds + CANCEL_SECONDS), asyncio.timeout(seconds), self._free:
                 try:
-                    return await self._once(work)
-                except errors.UndefinedTable:  # emptied at this moment, or another database stands in for a lost one
-                    await self._once(self._begin)
+                    return await self._in_transaction(work)
+                except errors.UndefinedTable:  # the index was emptied just now, or the database was replaced
+                    await self._in_transaction(self._begin_edition)
                 except psycopg.OperationalError:  # a connection that the server has closed since it was last used
                     await self.close()
-                return await self._once(work)
+                return await self._in_transaction(work)
         except TimeoutError as error:
-            raise StorageUnavailable(f"knowledge index: no answer within {seconds:g} s") from error
+            raise StorageUnavailable(f"knowledge index: no response within {seconds:g} s") from error
         except (psycopg.Error, OSError) as error:
-            raise StorageUnavailable(f"knowledge index: {_words(error)}"[:300]) from error
+            raise StorageUnavailable(f"knowledge index: {_describe(error)}"[:300]) from error
 
-    async def _once(self, work: Callable[[AsyncConnection], Awaitable[ResultT]]) -> ResultT:
-        connection = self._idle.pop() if self._idle else await self._connected()
+    async def _in_transaction(self, work: Callable[[AsyncConnection], Awaitable[ResultT]]) -> ResultT:
+        connection = self._idle.pop() if self._idle else await self._connect()
         try:
             async with connection.transaction():
                 result = await work(connection)
         except BaseException:
-            await connection.close()  # whatever state it is in: errors are rare, and a new one costs milliseconds
+            await connection.close()  # its state is unknown; errors are rare and a new connection takes milliseconds
             raise
         self._idle.append(connection)
         return result
 
-    async def _connected(self) -> AsyncConnection:
-        # nothing is prepared: a pooler in between may give each transaction to another session
+    async def _connect(self) -> AsyncConnection:
+        # No prepared statements: a connection pooler may run each transaction in another session.
         return await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
 
 
-async def _take_in(tables: Tables, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
-    tenant = await tables.tenant(tenant_id, locked=True) or await tables.new_tenant(tenant_id)
+async def _apply(tables: Tables, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
+    tenant = await tables.tenant(tenant_id, locked=True) or await tables.add_tenant(tenant_id)
     if tenant is None or tenant.position < after:
         return
-    new = [logged for logged in entries if logged.position > tenant.position]  # another process may have been faster
+    new = [logged for logged in entries if logged.position > tenant.position]  # another process may have indexed some
     if not new:
         return
-    events, vectors = await asyncio.to_thread(_sorted, new)
+    events, vectors = await asyncio.to_thread(_prepare, new)
     if events:
         await tables.put_events(tenant, events)
     if vectors:
         await tables.put_vectors(tenant, vectors)
-    await tables.move(tenant, new[-1].position)
+    await tables.set_position(tenant, new[-1].position)
 
 
-def _sorted(entries: Sequence[KnowledgeEntry]) -> tuple[list[Indexed], list[Vector]]:
-    """Events, each with its terms, and vectors: an event's come after it."""
+def _prepare(entries: Sequence[KnowledgeEntry]) -> tuple[list[PreparedEvent], list[Vector]]:
+    """Returns the events, each with its terms, and the vectors."""
     events = [
-        Indexed(logged.position, logged.entry, document(logged.entry))
+        PreparedEvent(logged.position, logged.entry, build_document(logged.entry))
         for logged in entries
         if not isinstance(logged.entry, Vector)
     ]
     return events, [logged.entry for logged in entries if isinstance(logged.entry, Vector)]
 
 
-def _words(error: BaseException) -> str:
-    """What went wrong in one line; not the details, which may quote what people wrote."""
-    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join(f"{type(error).__name__}: {said or error}".split())
+def _describe(error: BaseException) -> str:
+    """Returns an error as one line, without its details, which may quote what people wrote."""
+    message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return " ".join(f"{type(error).__name__}: {message or error}".split())

@@ -1,6 +1,6 @@
-"""Text as PostgreSQL's full text search sees it: the terms of `text`, stemmed as the embedded index stems them.
+"""Writes PostgreSQL's `tsvector` and `tsquery` literals: the terms of `text`, stemmed as in the embedded index.
 
-The literals are made here, so that no parser, dictionary or locale of the server has a say. Pure.
+The literals are built here, so that the parser, dictionaries and locale of the server have no effect. Pure.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ import apsw
 from app.knowledge.text import query_terms, terms
 from app.ports.knowledge import WorkspaceEvent
 
-_MOST_POSITION = 16383
+_MAX_POSITION = 16383
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An event's terms: as a `tsvector` in which those of the title weigh `A`, how many, and which."""
+    """An event's terms: as a `tsvector` literal with weight `A` for those of the title, their number, and the set."""
 
     literal: str
     length: int
     distinct: frozenset[str]
 
 
-def document(event: WorkspaceEvent) -> Document:
-    title, body = stemmed(terms(event.title)), stemmed(terms(f"{event.text}\n{event.type}"))
-    places: dict[str, list[str]] = {}
-    for at, term in enumerate(title, start=1):
-        places.setdefault(term, []).append(f"{min(at, _MOST_POSITION)}A")
-    for at, term in enumerate(body, start=len(title) + 1):
-        places.setdefault(term, []).append(str(min(at, _MOST_POSITION)))
-    literal = " ".join(f"'{term}':{','.join(at)}" for term, at in places.items())
-    return Document(literal, len(title) + len(body), frozenset(places))
+def build_document(event: WorkspaceEvent) -> Document:
+    """Returns the terms of an event's title, text and type."""
+    title, body = stem(terms(event.title)), stem(terms(f"{event.text}\n{event.type}"))
+    positions: dict[str, list[str]] = {}
+    for position, term in enumerate(title, start=1):
+        positions.setdefault(term, []).append(f"{min(position, _MAX_POSITION)}A")
+    for position, term in enumerate(body, start=len(title) + 1):
+        positions.setdefault(term, []).append(str(min(position, _MAX_POSITION)))
+    literal = " ".join(f"'{term}':{','.join(found)}" for term, found in positions.items())
+    return Document(literal, len(title) + len(body), frozenset(positions))
 
 
-def asked(text: str) -> list[str]:
-    """The distinct terms of a question."""
-    return list(dict.fromkeys(stemmed(query_terms(text))))
+def query_lexemes(text: str) -> list[str]:
+    """Returns the distinct stemmed terms of a query."""
+    return list(dict.fromkeys(stem(query_terms(text))))
 
 
-def pattern(term: str) -> str:
-    """As a `tsquery`: a single syllable begins a pair, or stands alone."""
+def tsquery(term: str) -> str:
+    """Returns the `tsquery` literal of a term. A single syllable is a prefix: it starts a pair or is its own term."""
     return f"'{term}'{':*' if len(term) == 1 and not term.isascii() else ''}"
 
 
@@ -53,16 +54,17 @@ def _stemmer() -> apsw.FTS5Tokenizer:
     return apsw.Connection(":memory:").fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
 
 
-def stemmed(words: Iterable[str]) -> list[str]:
+def stem(words: Iterable[str]) -> list[str]:
+    """Stems English words and removes diacritics, by SQLite's tokenizer."""
     found = _stemmer()(" ".join(words).encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False)
     return [str(token[0]) for token in found]
 
 
-def counted(documents: Sequence[Document]) -> Counter[str]:
-    """In how many of the documents each term stands."""
+def count_documents(documents: Sequence[Document]) -> Counter[str]:
+    """Returns the number of documents that contain each term."""
     return Counter(term for document in documents for term in document.distinct)
 
 
-def halfvec(values: bytes) -> str:
-    """A quantised vector as pgvector reads it: a half float holds every signed byte."""
+def halfvec_literal(values: bytes) -> str:
+    """Returns a quantised vector as pgvector's text form. A half-precision float holds every signed byte exactly."""
     return str(memoryview(values).cast("b").tolist())

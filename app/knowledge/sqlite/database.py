@@ -1,8 +1,8 @@
-"""The embedded index's tables: SQLite's FTS5 for text, sqlite-vec for vectors, a set of them for each tenant.
+"""The tables of the embedded index: SQLite's FTS5 for text and sqlite-vec for vectors, a set for each tenant.
 
-A tenant's query names that tenant's tables only, so that there is no filter to forget. A *space* is the vectors of one
-model for a tenant: all that the log has are taken in, as processes that share the file may have a model each. `apsw`
-brings its own SQLite: Python's is often built without extensions. Everything here blocks.
+A query names only the tables of its tenant, so that no filter can be forgotten. A *space* is the vectors of one model
+for one tenant. The vectors of all models are indexed, because processes that share the file may use different ones.
+`apsw` contains its own SQLite: Python's is often built without extensions. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 import sqlite_vec
 
-from app.knowledge.ranking import CANDIDATES, LEAST_RELEVANCE, fuse, telling
+from app.knowledge.ranking import CANDIDATES, MIN_RELEVANCE, discriminative_terms, fuse
 from app.knowledge.text import excerpt, query_terms, terms
 from app.ports.knowledge import START, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector, WorkspaceEvent
 
@@ -43,34 +43,34 @@ CREATE VIRTUAL TABLE terms_{n} USING fts5vocab (text_{n}, row);
 
 
 class Database:
-    """One connection, for one thread. `model` is the one whose vectors are asked with."""
+    """One connection, for one thread. `model` is the label of the model that queries are embedded with."""
 
     def __init__(self, path: str, model: str | None) -> None:
-        """Without a `path` a temporary file that goes with the connection."""
+        """An empty `path` is a temporary file that is deleted with the connection."""
         self._model = model
         self._db = apsw.Connection(path)
         self._db.set_busy_timeout(_BUSY_MS)
         self._db.enable_load_extension(True)
         self._db.load_extension(sqlite_vec.loadable_path())
         self._db.enable_load_extension(False)
-        # it can be made again from the log, so a power cut may cost its newest writes
+        # The index can be rebuilt from the log, so a power failure may lose its newest writes.
         self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -32768")
         self._db.execute(_SCHEMA)
 
     def close(self) -> None:
         self._db.close()
 
-    def keep_only(self, generation: int) -> None:
-        """Empty it, unless it was made of this generation, by this format."""
+    def open_generation(self, generation: int) -> None:
+        """Empties the index unless it was built in this generation and in this format."""
         stamp = json.dumps([_FORMAT, generation])
         with self._write():
             if self._rows("SELECT stamp FROM stamp") == [(stamp,)]:
                 return
-            for (m,) in self._rows("SELECT m FROM space UNION SELECT n FROM tenant"):  # which format 1 named them by
+            for (m,) in self._rows("SELECT m FROM space UNION SELECT n FROM tenant"):  # format 1 named them by tenant
                 self._db.execute(f"DROP TABLE IF EXISTS vector_{m}")
             for (n,) in self._rows("SELECT n FROM tenant"):
                 self._db.execute(f"DROP TABLE terms_{n}; DROP TABLE text_{n}; DROP TABLE event_{n}")
-            # not emptied: a process of another format shall not find its columns, and so leave these alone
+            # Dropped, not emptied: a process of another format then fails on a missing column and cannot write here.
             self._db.execute("DROP TABLE tenant; DROP TABLE space; DROP TABLE waiting; DROP TABLE stamp")
             self._db.execute(_SCHEMA)
             self._db.execute("INSERT INTO stamp VALUES (?)", (stamp,))
@@ -79,18 +79,18 @@ class Database:
         rows = self._rows("SELECT at_ms, at_sequence FROM tenant WHERE id = ?", tenant_id)
         return (rows[0][0], rows[0][1]) if rows else START
 
-    # --- taking in ----------------------------------------------------------------------------------------------------
+    # --- indexing -----------------------------------------------------------------------------------------------------
 
     def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
-        # the slow part first: another process may be waiting for the write lock
-        prepared = [(logged, _indexed(logged.entry)) for logged in entries]
+        # The slow part comes before the write lock, for which another process may be waiting.
+        prepared = [(logged, _text_columns(logged.entry)) for logged in entries]
         with self._write():
             n, position = self._tenant(tenant_id)
             if position < after:
                 return
             for logged, columns in prepared:
                 if logged.position <= position:
-                    continue  # another process was faster
+                    continue  # another process has indexed it
                 position = logged.position
                 if isinstance(logged.entry, Vector):
                     self._put_vector(n, logged.entry)
@@ -101,11 +101,11 @@ class Database:
     def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         ms = first[0] if first else _END_OF_TIME
         with self._read():
-            n = self._known(tenant_id)
+            n = self._tenant_number(tenant_id)
             if n is None or not self._rows(f"SELECT 1 FROM event_{n} WHERE ms < ? LIMIT 1", ms):
-                return  # each search comes by here, and nearly none of them has anything to write
+                return  # each search calls this, and hardly any has something to delete
         with self._write():
-            n = self._known(tenant_id)
+            n = self._tenant_number(tenant_id)
             if n is None:
                 return
             old = self._rows(f"SELECT row FROM event_{n} WHERE ms < ?", ms)
@@ -117,7 +117,7 @@ class Database:
             self._db.execute(f"DELETE FROM event_{n} WHERE ms < ?", (ms,))
 
     def _tenant(self, tenant_id: str) -> tuple[int, LogPosition]:
-        n = self._known(tenant_id)
+        n = self._tenant_number(tenant_id)
         if n is not None:
             return n, self.position(tenant_id)
         self._db.execute("INSERT INTO tenant (id, at_ms, at_sequence) VALUES (?, ?, ?)", (tenant_id, *START))
@@ -127,18 +127,18 @@ class Database:
 
     def _put_event(self, n: int, event: WorkspaceEvent, ms: int, columns: tuple[str, str]) -> None:
         body = json.dumps([event.type, event.user_id, event.title, event.text], ensure_ascii=False)
-        known = f" {' '.join(event.topics)} "
+        topics = f" {' '.join(event.topics)} "
         row = self._rows(
             f"INSERT INTO event_{n} (id, ms, at, topics, body) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO NOTHING RETURNING row",
-            *(event.id, ms, event.at, known, body),
+            *(event.id, ms, event.at, topics, body),
         )
         if row:
             self._db.execute(f"INSERT INTO text_{n} (rowid, title, body) VALUES (?, ?, ?)", (row[0][0], *columns))
             self._db.execute("INSERT INTO waiting SELECT m, ? FROM space WHERE n = ?", (row[0][0], n))
 
     def _put_vector(self, n: int, vector: Vector) -> None:
-        m, dimensions = self._space(n, vector.model) or self._new_space(n, vector.model)
+        m, dimensions = self._find_space(n, vector.model) or self._add_space(n, vector.model)
         row = self._rows(
             f"DELETE FROM waiting WHERE m = ? AND row = (SELECT row FROM event_{n} WHERE id = ?) RETURNING row",
             *(m, vector.event_id),
@@ -151,50 +151,50 @@ class Database:
                 f"CREATE VIRTUAL TABLE vector_{m} USING vec0 (embedding int8[{dimensions}] distance_metric=cosine)"
             )
             self._db.execute("UPDATE space SET dimensions = ? WHERE m = ?", (dimensions, m))
-        if dimensions == len(vector.values):  # else the server changed the model under its name
+        if dimensions == len(vector.values):  # otherwise the server has replaced the model under the same name
             self._db.execute(
                 f"INSERT INTO vector_{m} (rowid, embedding) VALUES (?, vec_int8(?))", (row[0][0], vector.values)
             )
 
-    def _new_space(self, n: int, model: str) -> tuple[int, int]:
+    def _add_space(self, n: int, model: str) -> tuple[int, int]:
         ((m, dimensions),) = self._rows("INSERT INTO space (n, model) VALUES (?, ?) RETURNING m, dimensions", n, model)
         self._db.execute(f"INSERT INTO waiting SELECT ?, row FROM event_{n}", (m,))
         return m, dimensions
 
-    # --- finding ------------------------------------------------------------------------------------------------------
+    # --- searching ----------------------------------------------------------------------------------------------------
 
     def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
         with self._read():
-            n = self._known(tenant_id)
+            n = self._tenant_number(tenant_id)
             if n is None:
                 return []
-            wanted = query_terms(query.text)
-            by_text = self._by_text(n, query, wanted)
-            used_vectors = self._by_meaning(n, query, vector) if vector else []
-            best = fuse(by_text, used_vectors)[: query.limit]
-            return [self._hit(n, tenant_id, row, wanted) for row in best]
+            searched = query_terms(query.text)
+            by_text = self._by_text(n, query, searched)
+            by_vector = self._by_vector(n, query, vector) if vector else []
+            best = fuse(by_text, by_vector)[: query.limit]
+            return [self._hit(n, tenant_id, row, searched) for row in best]
 
-    def list_missing_vectors(self, most: int) -> list[MissingVector]:
+    def list_missing_vectors(self, limit: int) -> list[MissingVector]:
         found: list[MissingVector] = []
         with self._read():
             for n, tenant_id in self._rows("SELECT n, id FROM tenant"):
-                m, _ = self._space(n, self._model) or (0, 0)
-                all_of_them = f"waiting WHERE m = {m}" if m else f"event_{n}"
-                newest = f"SELECT row FROM {all_of_them} ORDER BY row DESC LIMIT ?"
+                m, _ = self._find_space(n, self._model) or (0, 0)
+                source = f"waiting WHERE m = {m}" if m else f"event_{n}"
+                newest = f"SELECT row FROM {source} ORDER BY row DESC LIMIT ?"
                 rows = self._rows(
-                    f"SELECT {_COLUMNS} FROM event_{n} WHERE row IN ({newest}) ORDER BY row DESC", most - len(found)
+                    f"SELECT {_COLUMNS} FROM event_{n} WHERE row IN ({newest}) ORDER BY row DESC", limit - len(found)
                 )
                 events = [_event(tenant_id, row) for row in rows]
                 found += [MissingVector(tenant_id, event.id, event.embedding_text) for event in events]
-                if len(found) == most:
+                if len(found) == limit:
                     break
         return found
 
-    def _by_text(self, n: int, query: Query, wanted: Sequence[str]) -> list[int]:
-        chosen = self._telling(n, wanted)
+    def _by_text(self, n: int, query: Query, searched: Sequence[str]) -> list[int]:
+        chosen = self._discriminative(n, searched)
         if not chosen:
             return []
-        # a single syllable begins a pair, or stands alone
+        # A single syllable is searched as a prefix: it is the start of a pair or a term of its own.
         match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in chosen)
         where, values = _conditions(query)
         ranked = self._rows(
@@ -203,40 +203,40 @@ class Database:
             f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {CANDIDATES}",
             *(match, *values),
         )
-        # bm25() is negative, the best is the least
-        return [row for row, score in ranked if score <= ranked[0][1] * LEAST_RELEVANCE]
+        # bm25() is negative: the best score is the smallest.
+        return [row for row, score in ranked if score <= ranked[0][1] * MIN_RELEVANCE]
 
-    def _telling(self, n: int, wanted: Sequence[str]) -> list[str]:
-        marks = ", ".join("?" * len(wanted))
-        found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({marks})", *wanted))
-        return telling(wanted, found, self._rows(f"SELECT count(*) FROM event_{n}")[0][0])
+    def _discriminative(self, n: int, searched: Sequence[str]) -> list[str]:
+        marks = ", ".join("?" * len(searched))
+        found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({marks})", *searched))
+        return discriminative_terms(searched, found, self._rows(f"SELECT count(*) FROM event_{n}")[0][0])
 
-    def _by_meaning(self, n: int, query: Query, vector: bytes) -> list[int]:
-        m, dimensions = self._space(n, self._model) or (0, 0)
+    def _by_vector(self, n: int, query: Query, vector: bytes) -> list[int]:
+        m, dimensions = self._find_space(n, self._model) or (0, 0)
         if dimensions != len(vector):
             return []
         where, values = _conditions(query)
-        among = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
+        selection = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
         ranked = self._rows(
-            f"SELECT rowid FROM vector_{m} WHERE embedding MATCH vec_int8(?) AND k = {CANDIDATES}{among}"
+            f"SELECT rowid FROM vector_{m} WHERE embedding MATCH vec_int8(?) AND k = {CANDIDATES}{selection}"
             " ORDER BY distance",
             *(vector, *values),
         )
         return [row for (row,) in ranked]
 
-    def _hit(self, n: int, tenant_id: str, row: int, wanted: list[str]) -> Hit:
+    def _hit(self, n: int, tenant_id: str, row: int, searched: list[str]) -> Hit:
         (columns,) = self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)
         event = _event(tenant_id, columns)
-        return Hit(event, excerpt(event.text, wanted))
+        return Hit(event, excerpt(event.text, searched))
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
-    def _known(self, tenant_id: str) -> int | None:
+    def _tenant_number(self, tenant_id: str) -> int | None:
         rows = self._rows("SELECT n FROM tenant WHERE id = ?", tenant_id)
         return rows[0][0] if rows else None
 
-    def _space(self, n: int, model: str | None) -> tuple[int, int] | None:
-        """Its number and dimensions; 0: there is no vector in it yet."""
+    def _find_space(self, n: int, model: str | None) -> tuple[int, int] | None:
+        """Returns the number and the dimensions of a space; 0 dimensions if it has no vector yet."""
         rows = self._rows("SELECT m, dimensions FROM space WHERE n = ? AND model = ?", n, model)
         return (rows[0][0], rows[0][1]) if rows else None
 
@@ -244,16 +244,17 @@ class Database:
         return list(self._db.execute(statement, values))
 
     def _read(self) -> _Transaction:
-        """All that is read is of one moment: in the next another process may have dropped it, or a tenant's number may
-        be another's."""
+        """A transaction that reads one snapshot: another process may delete rows or reuse a tenant's number."""
         return _Transaction(self._db, "BEGIN")
 
     def _write(self) -> _Transaction:
-        """With the write lock from its beginning."""
+        """A transaction that holds the write lock from its start."""
         return _Transaction(self._db, "BEGIN IMMEDIATE")
 
 
 class _Transaction:
+    """Commits at its end, or rolls back after an error."""
+
     def __init__(self, db: apsw.Connection, begin: str) -> None:
         self._db = db
         self._begin = begin
@@ -265,7 +266,7 @@ class _Transaction:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
 
 
-def _indexed(entry: WorkspaceEvent | Vector) -> tuple[str, str]:
+def _text_columns(entry: WorkspaceEvent | Vector) -> tuple[str, str]:
     if isinstance(entry, Vector):
         return "", ""
     return " ".join(terms(entry.title)), " ".join(terms(f"{entry.text}\n{entry.type}"))
@@ -278,11 +279,12 @@ def _event(tenant_id: str, columns: tuple[Any, ...]) -> WorkspaceEvent:
 
 
 def _conditions(query: Query) -> tuple[str, list[Any]]:
-    words, values = "", list[Any]()
+    """Returns SQL conditions on `event` that follow others, and their values."""
+    conditions, values = "", list[Any]()
     if query.since is not None:
-        words += " AND event.at >= ?"
+        conditions += " AND event.at >= ?"
         values.append(query.since)
     if query.types:
-        words += f" AND ({' OR '.join(['instr(event.topics, ?)'] * len(query.types))})"
+        conditions += f" AND ({' OR '.join(['instr(event.topics, ?)'] * len(query.types))})"
         values += [f" {kind.strip().lower()} " for kind in query.types]
-    return words, values
+    return conditions, values

@@ -1,4 +1,4 @@
-"""From a message to an event, or to the reason why it is none (§7)."""
+"""Parsing messages into events, and the reasons why a message is malformed (§7)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.knowledge.events import MESSAGE_LIMIT_BYTES, Malformed, parse
+from app.knowledge.events import MESSAGE_LIMIT_BYTES, MalformedMessage, parse
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "knowledge"
 
@@ -26,7 +26,7 @@ def message(**changes: Any) -> bytes:
     return json.dumps({**fields, **changes}).encode()
 
 
-def test_an_event_is_its_envelope_a_title_and_its_text() -> None:
+def test_an_event_has_the_envelope_fields_a_title_and_the_text() -> None:
     event = parse(message(amount=1200, **{"from": {"name": "김철수", "tags": ["vip", None, True]}}))
     assert (event.id, event.tenant_id, event.user_id, event.type) == ("evt-1", "t1", "u1", "mail.received")
     assert event.at == 1_705_406_400
@@ -34,7 +34,7 @@ def test_an_event_is_its_envelope_a_title_and_its_text() -> None:
     assert event.text == "요청하신 견적서입니다.\n합계는 1,200만원입니다.\n1200\n김철수\nvip"
 
 
-def test_fields_may_stand_under_data_and_the_envelopes_own_count() -> None:
+def test_fields_may_be_under_data_and_envelope_fields_take_precedence() -> None:
     nested = message(subject=None, body=None, data={"subject": "휴가 신청", "content": "연차", "eventId": "other"})
     event = parse(nested)
     assert (event.id, event.title, event.text) == ("evt-1", "휴가 신청", "연차")
@@ -56,13 +56,13 @@ def test_identifiers_may_be_numbers() -> None:
         ("2024-01-16T12:00:00.250Z", 1_705_406_400.25),
     ],
 )
-def test_times_are_iso_and_without_a_zone_utc(timestamp: str, at: float) -> None:
+def test_times_are_iso_8601_and_utc_by_default(timestamp: str, at: float) -> None:
     assert parse(message(timestamp=timestamp)).at == at
 
 
-@pytest.mark.parametrize("spelled", ["mail.received", "MAIL_RECEIVED", "MailReceived", "mail:received"])
-def test_a_type_is_asked_for_by_its_words(spelled: str) -> None:
-    assert {"mail", "received", spelled.lower()} == {*parse(message(eventType=spelled)).topics}
+@pytest.mark.parametrize("event_type", ["mail.received", "MAIL_RECEIVED", "MailReceived", "mail:received"])
+def test_a_type_is_matched_by_its_words(event_type: str) -> None:
+    assert {"mail", "received", event_type.lower()} == {*parse(message(eventType=event_type)).topics}
 
 
 def test_json_text_inside_a_json_string_is_read() -> None:
@@ -94,13 +94,13 @@ def test_json_text_inside_a_json_string_is_read() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_event_has_one_reason(raw: bytes, reason: str) -> None:
-    with pytest.raises(Malformed) as refused:
+def test_a_malformed_message_has_one_reason(raw: bytes, reason: str) -> None:
+    with pytest.raises(MalformedMessage) as raised:
         parse(raw)
-    assert refused.value.reason == reason
+    assert raised.value.reason == reason
 
 
-def test_long_and_deep_and_broken_texts_are_cut_not_refused() -> None:
+def test_long_deep_and_broken_texts_are_truncated_not_rejected() -> None:
     deep: Any = "bottom"
     for _ in range(50):
         deep = {"in": deep}
@@ -110,9 +110,9 @@ def test_long_and_deep_and_broken_texts_are_cut_not_refused() -> None:
     assert parse(message(body="half \ud83d")).text == "half ?"
 
 
-def test_the_labelled_events_all_are_events() -> None:
+def test_all_labelled_events_can_be_parsed() -> None:
     lines = (FIXTURES / "events.jsonl").read_text("utf-8").splitlines()
     events = [parse(line.encode()) for line in lines]
     assert len({event.id for event in events}) == len(events)
-    wanted = [json.loads(line)["relevant"] for line in (FIXTURES / "queries.jsonl").read_text("utf-8").splitlines()]
-    assert {id for ids in wanted for id in ids} <= {event.id for event in events}
+    relevant = [json.loads(line)["relevant"] for line in (FIXTURES / "queries.jsonl").read_text("utf-8").splitlines()]
+    assert {id for ids in relevant for id in ids} <= {event.id for event in events}

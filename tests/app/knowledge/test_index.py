@@ -1,4 +1,4 @@
-"""The embedded index: what is found by words and by vectors, whose, and what becomes of the file."""
+"""Both indexes, through the port: what text and vectors find, for which tenant, and how processes share an index."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unicodedata import normalize
 import pytest
 
 from app.dev.demo.embeddings import embedding
-from app.knowledge.embeddings import quantised
+from app.knowledge.embeddings import quantise
 from app.knowledge.events import parse
 from app.ports.knowledge import START, KnowledgeEntry, KnowledgeIndex, Query, Vector, WorkspaceEvent
-from tests.harness.knowledge import MODEL, Opened
+from tests.harness.knowledge import MODEL, OpenIndex
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "knowledge"
 
@@ -23,8 +23,8 @@ def event(number: int, title: str, text: str = "", type: str = "mail.received", 
 
 
 @pytest.fixture
-async def index(opened: Opened) -> KnowledgeIndex:
-    return await opened()
+async def index(open_index: OpenIndex) -> KnowledgeIndex:
+    return await open_index()
 
 
 async def put(index: KnowledgeIndex, *entries: WorkspaceEvent | Vector, tenant: str = "t1") -> None:
@@ -44,28 +44,28 @@ async def ids(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "query",
     ["견적", "견적서를 보내준 사람", "서버견적서", "팀", "reviewing budgets", "ＰＲ 482", normalize("NFD", "견적")],
 )
-async def test_korean_and_english_are_found_however_they_are_spelled(index: KnowledgeIndex, asked: str) -> None:
+async def test_korean_and_english_are_found_in_each_spelling(index: KnowledgeIndex, query: str) -> None:
     await put(index, event(1, "서버 견적서", "재무팀 PR 482 the budget was reviewed"), event(2, "점심 메뉴", "비빔밥"))
-    assert (await ids(index, asked))[:1] == ["e1"]
+    assert (await ids(index, query))[:1] == ["e1"]
 
 
-async def test_signs_of_a_query_language_are_only_text(index: KnowledgeIndex) -> None:
+async def test_the_syntax_of_query_languages_is_plain_text(index: KnowledgeIndex) -> None:
     await put(index, event(1, "견적서"))
-    for asked in ['"', "견적 AND OR NOT", "title:견적", "견적*", "NEAR(견적", "'; DROP TABLE event_1; --", "…", "\x00"]:
-        await ids(index, asked)
+    for query in ['"', "견적 AND OR NOT", "title:견적", "견적*", "NEAR(견적", "'; DROP TABLE event_1; --", "…", "\x00"]:
+        await ids(index, query)
     assert await ids(index, "견적") == ["e1"]
 
 
-async def test_a_common_term_does_not_hide_the_telling_one(index: KnowledgeIndex) -> None:
+async def test_a_common_term_does_not_hide_the_discriminative_one(index: KnowledgeIndex) -> None:
     await put(index, *(event(n, "메일 안내", "공지") for n in range(700)), event(900, "메일 안내", "견적"))
     assert await ids(index, "견적 메일") == ["e900"]
     assert len(await ids(index, "메일")) == 5
 
 
-async def test_search_keeps_to_types_and_times(index: KnowledgeIndex) -> None:
+async def test_search_filters_by_type_and_time(index: KnowledgeIndex) -> None:
     await put(
         index,
         event(1, "견적서", type="mail.received", at=100),
@@ -79,8 +79,8 @@ async def test_search_keeps_to_types_and_times(index: KnowledgeIndex) -> None:
     assert await ids(index, "견적", types=("mai",)) == []
 
 
-async def test_a_tenant_finds_only_its_own(index: KnowledgeIndex) -> None:
-    vector = quantised(embedding("견적서"))
+async def test_a_tenant_finds_only_its_own_events(index: KnowledgeIndex) -> None:
+    vector = quantise(embedding("견적서"))
     await put(index, event(1, "견적서"), Vector("e1", MODEL, vector))
     await put(index, event(1, "회의록"), Vector("e1", MODEL, vector), tenant="t2")
     for tenant in ("t2", "t3", "T1", "t1 OR 1=1", ""):
@@ -88,13 +88,13 @@ async def test_a_tenant_finds_only_its_own(index: KnowledgeIndex) -> None:
     assert await ids(index, "견적서", tenant="t2") == []
 
 
-async def test_every_labelled_question_without_a_leap_of_meaning_finds_its_event(index: KnowledgeIndex) -> None:
+async def test_each_labelled_query_that_shares_words_with_an_event_finds_it(index: KnowledgeIndex) -> None:
     await put(index, *(parse(line.encode()) for line in (FIXTURES / "events.jsonl").read_text("utf-8").splitlines()))
-    questions = [json.loads(line) for line in (FIXTURES / "queries.jsonl").read_text("utf-8").splitlines()]
+    queries = [json.loads(line) for line in (FIXTURES / "queries.jsonl").read_text("utf-8").splitlines()]
     missed = [
-        question["query"]
-        for question in questions
-        if question["kind"] != "meaning" and not {*question["relevant"]} & {*await ids(index, question["query"])}
+        query["query"]
+        for query in queries
+        if query["kind"] != "meaning" and not {*query["relevant"]} & {*await ids(index, query["query"])}
     ]
     assert missed == []
 
@@ -102,7 +102,7 @@ async def test_every_labelled_question_without_a_leap_of_meaning_finds_its_event
 # --- vectors ----------------------------------------------------------------------------------------------------------
 
 
-async def test_vectors_find_what_words_do_not(index: KnowledgeIndex) -> None:
+async def test_vectors_find_events_that_share_no_word_with_the_query(index: KnowledgeIndex) -> None:
     near, far = bytes([100, 10, 5, 0]), bytes([0, 5, 10, 100])
     await put(index, event(1, "알파"), event(2, "베타"), Vector("e1", MODEL, near), Vector("e2", MODEL, far))
     assert await ids(index, "감마") == []
@@ -111,28 +111,28 @@ async def test_vectors_find_what_words_do_not(index: KnowledgeIndex) -> None:
     assert await ids(index, "감마", b"\x01") == []
 
 
-async def test_events_wait_for_vectors_of_the_model_in_use_the_newest_first(index: KnowledgeIndex) -> None:
+async def test_events_without_a_vector_of_the_model_are_listed_newest_first(index: KnowledgeIndex) -> None:
     await put(index, event(1, "하나", "본문"), event(2, "둘"), event(3, "셋"), Vector("e2", "other", b"\x01\x02"))
     await put(index, event(1, "남의 것"), tenant="t2")
-    waiting = await index.list_missing_vectors(10)
-    assert [(item.tenant_id, item.event_id) for item in waiting] == [
+    missing = await index.list_missing_vectors(10)
+    assert [(item.tenant_id, item.event_id) for item in missing] == [
         ("t1", "e3"),
         ("t1", "e2"),
         ("t1", "e1"),
         ("t2", "e1"),
     ]
-    assert waiting[2].embedding_text == "하나\n본문"
+    assert missing[2].embedding_text == "하나\n본문"
     await put(index, Vector("e3", MODEL, b"\x01\x02"), Vector("e2", MODEL, b""), Vector("gone", MODEL, b"\x01\x02"))
     assert [item.event_id for item in await index.list_missing_vectors(1)] == ["e1"]
-    await put(index, Vector("e1", MODEL, b"\x01\x02\x03"))  # other dimensions: not taken, and not asked for again
-    assert await index.list_missing_vectors(10) == [item for item in waiting if item.tenant_id == "t2"]
+    await put(index, Vector("e1", MODEL, b"\x01\x02\x03"))  # other dimensions: not indexed, and not listed again
+    assert await index.list_missing_vectors(10) == [item for item in missing if item.tenant_id == "t2"]
     assert await ids(index, "", b"\x01\x02") == ["e3"]
 
 
-# --- the log's index --------------------------------------------------------------------------------------------------
+# --- following the log ------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_in_already_changes_nothing(index: KnowledgeIndex) -> None:
+async def test_entries_that_are_indexed_already_change_nothing(index: KnowledgeIndex) -> None:
     entries = [KnowledgeEntry((5, 0), event(1, "견적서")), KnowledgeEntry((5, 1), event(2, "회의록"))]
     await index.apply("t1", START, entries)
     await index.apply("t1", START, entries)
@@ -141,7 +141,7 @@ async def test_what_is_in_already_changes_nothing(index: KnowledgeIndex) -> None
     assert [hit.event.title for hit in await index.search("t1", Query("견적"), None)] == ["견적서"]
 
 
-async def test_what_the_log_dropped_is_dropped(index: KnowledgeIndex) -> None:
+async def test_events_that_the_log_has_deleted_are_deleted(index: KnowledgeIndex) -> None:
     vector = b"\x01\x02"
     await put(index, event(1, "견적서"), event(2, "견적서"), Vector("e1", MODEL, vector), Vector("e2", MODEL, vector))
     await index.delete_before("t1", (2, 0))
@@ -151,9 +151,9 @@ async def test_what_the_log_dropped_is_dropped(index: KnowledgeIndex) -> None:
     await index.delete_before("unknown", None)
 
 
-async def test_it_keeps_what_is_in_it_for_its_generation(opened: Opened) -> None:
-    async def reopened(generation: int, model: str | None) -> list[str]:
-        index = await opened(generation, model)
+async def test_an_index_keeps_its_events_within_a_generation(open_index: OpenIndex) -> None:
+    async def reopen(generation: int, model: str | None) -> list[str]:
+        index = await open_index(generation, model)
         found = await ids(index, "견적", b"\x01\x02")
         if not found:
             await put(index, event(1, "견적서"), Vector("e1", model or "", b"\x01\x02"))
@@ -161,35 +161,35 @@ async def test_it_keeps_what_is_in_it_for_its_generation(opened: Opened) -> None
         return found
 
     for generation, model in ((1, MODEL), (2, MODEL), (3, None)):
-        assert await reopened(generation, model) == []
-        assert await reopened(generation, model) == ["e1"]
+        assert await reopen(generation, model) == []
+        assert await reopen(generation, model) == ["e1"]
 
 
-async def test_processes_share_it_and_nothing_is_lost_when_one_empties_it(opened: Opened) -> None:
-    one, other = await opened(1), await opened(1)
+async def test_no_event_is_lost_when_one_of_the_processes_empties_the_index(open_index: OpenIndex) -> None:
+    one, other = await open_index(1), await open_index(1)
     await put(one, event(1, "견적서"))
     assert await ids(other, "견적") == ["e1"]
     await other.open(2)
     await one.apply("t1", (1, 0), [KnowledgeEntry((2, 0), event(2, "견적서"))])
-    assert await one.position("t1") == START, "what came before it is not there: the log is read again"
+    assert await one.position("t1") == START, "the entries before are missing, so the log has to be read again"
     await one.apply(
         "t1", START, [KnowledgeEntry((1, 0), event(1, "견적서")), KnowledgeEntry((2, 0), event(2, "견적서"))]
     )
     assert set(await ids(other, "견적")) == {"e1", "e2"}
 
 
-async def test_what_two_take_in_at_once_is_in_once(opened: Opened) -> None:
-    """And the many that open it at once empty it once."""
-    processes = await asyncio.gather(*(opened(3) for _ in range(4)))
+async def test_entries_that_several_processes_index_are_indexed_once(open_index: OpenIndex) -> None:
+    """Processes that open the index at the same time empty it once."""
+    processes = await asyncio.gather(*(open_index(3) for _ in range(4)))
     batches = [
         [KnowledgeEntry((n, 0), event(n, f"견적서 {n}호", "견적")) for n in range(at, at + 5)] for at in range(1, 41, 5)
     ]
 
-    async def follow(index: KnowledgeIndex) -> None:
+    async def catch_up(index: KnowledgeIndex) -> None:
         while (after := await index.position("t1")) < (40, 0):
             await index.apply("t1", after, batches[after[0] // 5])
 
-    await asyncio.gather(*map(follow, processes), *(process.open(3) for process in processes))
+    await asyncio.gather(*map(catch_up, processes), *(process.open(3) for process in processes))
     found = await processes[0].search("t1", Query("견적", limit=50), None)
     assert sorted(hit.event.at for hit in found) == list(range(1, 41))
     assert len(await processes[1].list_missing_vectors(100)) == 40

@@ -1,4 +1,4 @@
-"""Sources as `aura ask` shows them."""
+"""The sources of a thought, as `aura ask` prints them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from statemachine.events import Thought
 
 
 @pytest.mark.parametrize(
-    ("source", "shown"),
+    ("source", "printed"),
     [
         (
             {"id": "evt-1", "type": "mail.received", "title": "견적서\x1b[31m", "timestamp": "2024-01-16"},
@@ -24,8 +24,8 @@ from statemachine.events import Thought
         ({"page": 3}, '    ↳ {"page": 3}\n'),
     ],
 )
-def test_each_source_is_a_line_below_its_thought(source: Any, shown: str) -> None:
+def test_each_source_is_printed_on_a_line_below_its_thought(source: Any, printed: str) -> None:
     out = StringIO()
     thought = Thought(thought_type="analysis", content="찾았습니다.", sources=(source,))
     View(Console(file=out, width=120)).show(ReceivedEvent(1, "thought", thought.fields(), thought))
-    assert out.getvalue() == f"  ✻ 찾았습니다.\n{shown}"
+    assert out.getvalue() == f"  ✻ 찾았습니다.\n{printed}"

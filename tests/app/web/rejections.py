@@ -132,6 +132,7 @@ STREAM_REJECTIONS = {
     ),
     "NaN": malformed('{"prompt": "x", "context": {"a": NaN}}', "NaN"),
     "Infinity": malformed('{"prompt": "x", "context": {"a": -Infinity}}', "Infinity"),
+    "a key twice": malformed('{"prompt": "x", "context": {"to": 1, "to": 2}}', "the key 'to' occurs more than once"),
     "beyond a float": malformed('{"prompt": "x", "context": {"a": 1e999}}', "1e999"),
     "not UTF-8": malformed(b'{"prompt": "\xff\xfe"}'),
     "a number of 5,000 digits": malformed('{"prompt": "x", "context": {"a": ' + "9" * 5000 + "}}"),

@@ -1,13 +1,15 @@
-"""The search server: what the port does not say. Concurrency, outages, what is left behind, what an operator reads."""
+"""The index on PostgreSQL beyond its port: concurrency, outages, cleanup, and errors for operators."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
+from psycopg import AsyncConnection
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
@@ -20,7 +22,15 @@ from app.knowledge.postgres.tables import SCHEMA
 from app.ports.knowledge import START, KnowledgeEntry, Query, Vector, WorkspaceEvent
 from app.settings import Settings
 from tests.harness.frames import Frame
-from tests.harness.knowledge import MODEL, Knowing, Publish, counted, in_thread, listening, mail
+from tests.harness.knowledge import (
+    MODEL,
+    KnowledgeCommand,
+    Publish,
+    mail,
+    run_in_thread,
+    until_counted,
+    until_subscribed,
+)
 from tests.harness.postgres import PostgresServer
 from tests.harness.service import headers, running
 from tests.harness.tools import calling
@@ -32,18 +42,18 @@ SEARCH = ("search_workspace", {"query": "김철수가 보낸 견적서"})
 
 @pytest.fixture
 def own_server(postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """One that may be killed."""
+    """A server that a test may kill."""
     with PostgresServer() as server:
         yield server
 
 
 def entries(count: int, *, at: int = 0, vectors: bool = False) -> list[KnowledgeEntry]:
-    made: list[WorkspaceEvent | Vector] = []
+    content: list[WorkspaceEvent | Vector] = []
     for n in range(at + 1, at + count + 1):
-        made.append(WorkspaceEvent(f"e{n}", "t1", "mail", ("mail",), "u1", n, f"견적서 {n}호", "견적 reviewed"))
+        content.append(WorkspaceEvent(f"e{n}", "t1", "mail", ("mail",), "u1", n, f"견적서 {n}호", "견적 reviewed"))
         if vectors:
-            made.append(Vector(f"e{n}", MODEL, bytes([n, 100 - n, 7, 1])))
-    return [KnowledgeEntry((at * 2 + position, 0), entry) for position, entry in enumerate(made, start=1)]
+            content.append(Vector(f"e{n}", MODEL, bytes([n, 100 - n, 7, 1])))
+    return [KnowledgeEntry((at * 2 + position, 0), entry) for position, entry in enumerate(content, start=1)]
 
 
 async def ids(index: PostgresIndex, text: str, vector: bytes | None = None, since: float | None = None) -> list[str]:
@@ -54,10 +64,10 @@ def sources(frames: list[Frame]) -> list[str]:
     return [source["id"] for frame in frames if frame.type == "thought" for source in frame["sources"]]
 
 
-# --- a user's way -----------------------------------------------------------------------------------------------------
+# --- through the service ----------------------------------------------------------------------------------------------
 
 
-async def test_what_one_replica_heard_is_cited_by_another_to_its_tenant_alone(
+async def test_an_event_is_cited_by_another_replica_to_its_tenant_only(
     settings: MakeSettings,
     model: ScriptedModelServer,
     redis_client: redis.Redis,
@@ -67,7 +77,7 @@ async def test_what_one_replica_heard_is_cited_by_another_to_its_tenant_alone(
     shared = settings(aura_knowledge_url=database.url, openai_embedding_model="aura-hashing")
     model.play(calling(SEARCH), ScriptedTurn(text="1,200만원입니다."), calling(SEARCH), ScriptedTurn(text="없습니다."))
     async with running(shared), running(shared) as other:
-        await listening(redis_client, nodes=2)
+        await until_subscribed(redis_client, nodes=2)
         publish(mail())
         await eventually(lambda: [redis_client.xlen(key) for key in redis_client.keys("aura:{know*:log")] == [2])
         async with other.stream("김철수가 보낸 견적서 얼마예요?") as stream:
@@ -77,31 +87,37 @@ async def test_what_one_replica_heard_is_cited_by_another_to_its_tenant_alone(
     assert database.rows("SELECT id, documents, vectors FROM tenant ORDER BY n") == [("tenant1", 1, 1)]
 
 
-async def test_the_commands_work_with_it(
+async def test_the_commands_use_the_server(
     settings: MakeSettings,
     redis_client: redis.Redis,
     publish: Publish,
-    knowing: Knowing,
+    knowledge_command: KnowledgeCommand,
     database: PostgresServer,
 ) -> None:
-    where = {"AURA_KNOWLEDGE_URL": database.url}
+    environment = {"AURA_KNOWLEDGE_URL": database.url}
     async with running(settings(aura_knowledge_url=database.url)) as aura:
-        await listening(redis_client)
+        await until_subscribed(redis_client)
         publish(mail())
-        await counted(aura, accepted=1)
-        assert "1 found by words" in await in_thread(knowing, "search", "견적서", "--tenant", "tenant1", **where)
-        told = await in_thread(knowing, "rebuild", **where)
-        assert told.startswith("1 running process(es) were notified; ")
-        await eventually(lambda: aura.service.knowledge and aura.service.knowledge._generation == 1)
-    assert "1 found by words" in await in_thread(knowing, "search", "견적서", "--tenant", "tenant1", **where)
-    assert "tenant1" in await in_thread(knowing, "stats", **where)
+        await until_counted(aura, accepted=1)
+        assert "1 found by words" in await run_in_thread(
+            knowledge_command, "search", "견적서", "--tenant", "tenant1", **environment
+        )
+        output = await run_in_thread(knowledge_command, "rebuild", **environment)
+        assert output.startswith("1 running process(es) were notified; ")
+        await eventually(lambda: aura.service.knowledge and aura.service.knowledge.generation == 1)
+    assert "1 found by words" in await run_in_thread(
+        knowledge_command, "search", "견적서", "--tenant", "tenant1", **environment
+    )
+    assert "tenant1" in await run_in_thread(knowledge_command, "stats", **environment)
     assert database.rows("SELECT number, generation FROM edition") == [(2, 1)]
-    refused = await asyncio.to_thread(knowing, "search", "x", "--tenant", "t", AURA_KNOWLEDGE_URL=f"{database.url}&x=1")
+    refused = await asyncio.to_thread(
+        knowledge_command, "search", "x", "--tenant", "t", AURA_KNOWLEDGE_URL=f"{database.url}&x=1"
+    )
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     assert refused.output.startswith("aura: AURA_KNOWLEDGE_URL: ")
 
 
-async def test_while_the_server_is_away_runs_go_on_and_afterwards_nothing_is_missing(
+async def test_runs_continue_during_an_outage_and_no_event_is_lost(
     settings: MakeSettings,
     model: ScriptedModelServer,
     redis_client: redis.Redis,
@@ -109,13 +125,13 @@ async def test_while_the_server_is_away_runs_go_on_and_afterwards_nothing_is_mis
     own_server: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0.05)
     own_server.kill()
     model.play(calling(SEARCH), ScriptedTurn(text="검색하지 못했습니다."))
     async with running(settings(aura_knowledge_url=own_server.url)) as aura:
-        await listening(redis_client)
+        await until_subscribed(redis_client)
         publish(mail())
-        await counted(aura, accepted=1)
+        await until_counted(aura, accepted=1)
         async with aura.stream("견적서") as stream:
             frames = await stream.rest()
         (failed,) = [frame for frame in frames if frame.type == "tool_execution" and frame["status"] == "failed"]
@@ -131,22 +147,22 @@ async def test_while_the_server_is_away_runs_go_on_and_afterwards_nothing_is_mis
 
         own_server.kill()
         publish(mail(2))
-        await counted(aura, accepted=2)
+        await until_counted(aura, accepted=2)
         own_server.start()
         found = await knowledge.search("tenant1", Query("견적서"))
         assert {hit.event.id for hit in found.hits} == {"evt-1", "evt-2"}
 
 
-async def test_a_server_that_hangs_is_not_waited_for(
+async def test_a_server_that_hangs_runs_into_the_timeout(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = PostgresIndex(own_server.url, MODEL)
     await index.open(0)
     await index.apply("t1", START, entries(1))
-    monkeypatch.setattr(postgres, "_ANSWER_SECONDS", 0.1)
-    monkeypatch.setattr(postgres, "_CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr(postgres, "RESPONSE_SECONDS", 0.1)
+    monkeypatch.setattr(postgres, "CANCEL_SECONDS", 0.1)
     own_server.signal(signal.SIGSTOP)
-    with pytest.raises(StorageUnavailable, match=r"no answer within 0\.1 s"):
+    with pytest.raises(StorageUnavailable, match=r"no response within 0\.1 s"):
         await index.position("t1")
     own_server.signal(signal.SIGCONT)
     monkeypatch.undo()
@@ -154,11 +170,11 @@ async def test_a_server_that_hangs_is_not_waited_for(
     await index.close()
 
 
-# --- several at once --------------------------------------------------------------------------------------------------
+# --- concurrency and crashes ------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_that_was_cut_off_is_in_whole_or_not_at_all(own_server: PostgresServer) -> None:
-    """However often the server dies, what is counted is what is there."""
+async def test_an_interrupted_batch_is_indexed_completely_or_not_at_all(own_server: PostgresServer) -> None:
+    """The counts match the rows after any number of crashes of the server."""
     index = PostgresIndex(own_server.url, MODEL)
     await index.open(0)
     for at in range(0, 60, 20):
@@ -176,7 +192,7 @@ async def test_a_batch_that_was_cut_off_is_in_whole_or_not_at_all(own_server: Po
     await index.close()
 
 
-async def test_another_database_in_its_place_is_filled_again(database: PostgresServer) -> None:
+async def test_a_replaced_database_is_rebuilt(database: PostgresServer) -> None:
     index = PostgresIndex(database.url, MODEL)
     await index.open(7)
     await index.apply("t1", START, entries(2))
@@ -187,8 +203,8 @@ async def test_another_database_in_its_place_is_filled_again(database: PostgresS
     await index.close()
 
 
-async def test_a_process_of_another_model_follows_but_compares_no_vectors(database: PostgresServer) -> None:
-    """In the middle of a deployment: the older one neither loses the newer one's vectors nor asks for its own."""
+async def test_a_process_with_another_model_indexes_events_but_compares_no_vectors(database: PostgresServer) -> None:
+    """During a deployment, the older process neither deletes the newer one's vectors nor makes its own."""
     older, newer = PostgresIndex(database.url, "older"), PostgresIndex(database.url, MODEL)
     await older.open(0)
     await newer.open(0)
@@ -203,7 +219,7 @@ async def test_a_process_of_another_model_follows_but_compares_no_vectors(databa
 
 
 @pytest.mark.parametrize(("generation", "model"), [(2, MODEL), (1, "newer"), (1, None)])
-async def test_an_earlier_edition_leaves_nothing_behind(
+async def test_the_tables_of_an_earlier_edition_are_dropped(
     database: PostgresServer, generation: int, model: str | None
 ) -> None:
     index = PostgresIndex(database.url, MODEL)
@@ -213,16 +229,16 @@ async def test_an_earlier_edition_leaves_nothing_behind(
     await index.close()
     index = PostgresIndex(database.url, model)
     await index.open(generation)
-    tables = database.rows("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
-    assert tables == [("edition",), ("tenant",), ("waiting",)]
+    names = database.rows("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
+    assert names == [("edition",), ("tenant",), ("waiting",)]
     assert database.rows("SELECT count(*) FROM waiting") == [(0,)]
     await index.close()
 
 
-# --- figures that must be right ---------------------------------------------------------------------------------------
+# --- statistics and the vector index ----------------------------------------------------------------------------------
 
 
-async def test_what_was_dropped_is_not_counted(database: PostgresServer) -> None:
+async def test_deleted_events_are_not_counted(database: PostgresServer) -> None:
     index = PostgresIndex(database.url, MODEL)
     await index.open(0)
     await index.apply("t1", START, entries(10, vectors=True)[:-1])
@@ -237,10 +253,10 @@ async def test_what_was_dropped_is_not_counted(database: PostgresServer) -> None
     await index.close()
 
 
-async def test_many_vectors_are_indexed_and_a_filter_still_sees_all_of_them(
+async def test_many_vectors_are_indexed_and_filters_still_find_all_of_them(
     database: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_EXHAUSTIVE", 59)
+    monkeypatch.setattr(tables, "MAX_SCANNED_VECTORS", 59)
     index = PostgresIndex(database.url, MODEL)
     await index.open(0)
     vector, before = bytes([1, 99, 7, 1]), list[str]()
@@ -253,9 +269,19 @@ async def test_many_vectors_are_indexed_and_a_filter_still_sees_all_of_them(
     await index.close()
 
 
-async def test_a_session_is_left_as_it_was_found(database: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pooler may stand in between and give each transaction to another session."""
-    monkeypatch.setattr(tables, "_EXHAUSTIVE", 3)
+async def test_a_transaction_leaves_no_state_in_its_session(
+    database: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection pooler may run each transaction in another session."""
+    sessions: list[AsyncConnection] = []
+    connect = AsyncConnection.connect
+
+    async def record(*args: Any, **options: Any) -> AsyncConnection:
+        sessions.append(await connect(*args, **options))
+        return sessions[-1]
+
+    monkeypatch.setattr(AsyncConnection, "connect", record)
+    monkeypatch.setattr(tables, "MAX_SCANNED_VECTORS", 3)
     index = PostgresIndex(database.url, MODEL)
     await index.open(0)
     await index.apply("t1", START, entries(5, vectors=True)[:-1])
@@ -264,7 +290,7 @@ async def test_a_session_is_left_as_it_was_found(database: PostgresServer, monke
     assert await ids(index, "견적", bytes([1, 99, 7, 1]))
     assert await ids(index, "견적", bytes([1, 99, 7, 1]), since=2)
     await index.delete_before("t1", (3, 0))
-    (session,) = index._idle
+    (session,) = sessions
     for left in (
         "SELECT name FROM pg_prepared_statements",
         "SELECT name FROM pg_settings WHERE source = 'session' AND setting <> reset_val",
@@ -277,10 +303,10 @@ async def test_a_session_is_left_as_it_was_found(database: PostgresServer, monke
     await index.close()
 
 
-# --- what an operator reads -------------------------------------------------------------------------------------------
+# --- errors for operators ---------------------------------------------------------------------------------------------
 
 
-async def refusal(url: str, model: str | None = MODEL) -> str:
+async def error_of_opening(url: str, model: str | None = MODEL) -> str:
     async def open_it() -> None:
         index = PostgresIndex(url, model)
         try:
@@ -288,27 +314,27 @@ async def refusal(url: str, model: str | None = MODEL) -> str:
         finally:
             await index.close()
 
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as raised:
         await open_it()
-    assert "secret" not in str(refused.value)
-    return str(refused.value)
+    assert "secret" not in str(raised.value)
+    return str(raised.value)
 
 
-async def test_what_is_wrong_with_the_database_is_named_with_the_remedy(database: PostgresServer) -> None:
-    assert "percent-encode" in await refusal("postgresql://aura:100%secret@h/db")
-    assert "behind the question mark" in await refusal(f"{database.url}&sslmod=require")
+async def test_a_problem_of_the_database_is_named_with_the_remedy(database: PostgresServer) -> None:
+    assert "percent-encode" in await error_of_opening("postgresql://aura:100%secret@h/db")
+    assert "after the question mark" in await error_of_opening(f"{database.url}&sslmod=require")
     database.execute("DROP EXTENSION IF EXISTS vector", "CREATE SCHEMA aside", "CREATE EXTENSION vector SCHEMA aside")
     database.execute("CREATE ROLE guest LOGIN PASSWORD 'secret'")
     database.execute("CREATE DATABASE western ENCODING 'LATIN1' TEMPLATE template0")
     try:
-        assert "ENCODING 'UTF8'" in await refusal(database.url.replace("/postgres?", "/western?"), None)
-        assert "search_path" in await refusal(database.url)
-        assert "GRANT CREATE ON DATABASE" in await refusal(database.url.replace("aura:a%20", "guest:"))
+        assert "ENCODING 'UTF8'" in await error_of_opening(database.url.replace("/postgres?", "/western?"), None)
+        assert "search_path" in await error_of_opening(database.url)
+        assert "GRANT CREATE ON DATABASE" in await error_of_opening(database.url.replace("aura:a%20", "guest:"))
     finally:
         database.execute("DROP SCHEMA aside CASCADE", "DROP ROLE guest", "DROP DATABASE western")
 
 
-async def test_words_need_no_extension(database: PostgresServer) -> None:
+async def test_searching_words_needs_no_extension(database: PostgresServer) -> None:
     database.execute("DROP EXTENSION IF EXISTS vector CASCADE")
     index = PostgresIndex(database.url, None)
     await index.open(0)
@@ -318,8 +344,8 @@ async def test_words_need_no_extension(database: PostgresServer) -> None:
     await index.close()
 
 
-async def test_a_refused_connection_says_why_without_the_password(database: PostgresServer) -> None:
+async def test_a_rejected_connection_names_the_cause_without_the_password(database: PostgresServer) -> None:
     index = PostgresIndex(database.url.replace("a%20secret", "another-secret"), MODEL)
-    with pytest.raises(StorageUnavailable, match="password authentication failed") as refused:
+    with pytest.raises(StorageUnavailable, match="password authentication failed") as raised:
         await index.position("t1")
-    assert "another-secret" not in str(refused.value)
+    assert "another-secret" not in str(raised.value)

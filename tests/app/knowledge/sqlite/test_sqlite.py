@@ -1,4 +1,4 @@
-"""The embedded index's file."""
+"""The file of the embedded index: processes that share it, older formats, and errors for operators."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from app.knowledge.sqlite.index import SqliteIndex
 from app.ports.knowledge import START, Hit, KnowledgeEntry, Query, Vector, WorkspaceEvent
 from tests.harness.knowledge import MODEL
 
-Open = Callable[..., Database]
+OpenDatabase = Callable[..., Database]
 NEAR, FAR = bytes([100, 10, 5]), bytes([5, 10, 100])
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
-    """The file as one more process has it: `(generation=0, model=MODEL)`."""
-    made: list[Database] = []
+def open_database(tmp_path: Path) -> Iterator[OpenDatabase]:
+    """Opens the file as one more process does: `(generation=0, model=MODEL)`."""
+    opened: list[Database] = []
 
-    def one_more(generation: int = 0, model: str | None = MODEL) -> Database:
-        made.append(Database(str(tmp_path / "index.db"), model))
-        made[-1].keep_only(generation)
-        return made[-1]
+    def open_one(generation: int = 0, model: str | None = MODEL) -> Database:
+        opened.append(Database(str(tmp_path / "index.db"), model))
+        opened[-1].open_generation(generation)
+        return opened[-1]
 
-    yield one_more
-    for one in made:
-        one.close()
+    yield open_one
+    for index in opened:
+        index.close()
 
 
 def event(number: int, tenant: str = "t1") -> WorkspaceEvent:
@@ -47,43 +47,43 @@ def found(index: Database, text: str = "견적", vector: bytes | None = None) ->
     return [hit.event.id for hit in index.search("t1", Query(text), vector)]
 
 
-# --- shared by processes ----------------------------------------------------------------------------------------------
+# --- sharing the file -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_search_sees_nothing_of_what_another_process_does_meanwhile(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, emptied: bool
+def test_a_search_reads_one_snapshot_while_another_process_writes(
+    open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch, emptied: bool
 ) -> None:
-    """Not that a row has gone, and least of all that its number is another tenant's now."""
-    one, other = opened(1), opened(1)
+    """It misses no deleted row and returns no row of another tenant that has got the same number."""
+    one, other = open_database(1), open_database(1)
     one.apply("t1", START, logged(event(1), event(2), event(3)))
 
-    def ranked(*rankings: Sequence[int]) -> list[int]:
+    def write_and_fuse(*rankings: Sequence[int]) -> list[int]:
         if emptied:
-            other.keep_only(2)
+            other.open_generation(2)
             other.apply("t2", START, logged(*(event(n, "t2") for n in (1, 2, 3))))
         else:
             other.delete_before("t1", None)
         return fuse(*rankings)
 
-    monkeypatch.setattr(database, "fuse", ranked)
+    monkeypatch.setattr(database, "fuse", write_and_fuse)
     hits: list[Hit] = one.search("t1", Query("견적"), None)
     assert [(hit.event.id, hit.event.title) for hit in hits] == [(f"e{n}", "견적서 t1") for n in (1, 2, 3)]
     assert found(one) == []
 
 
-def test_models_that_share_the_file_have_their_vectors_side_by_side(opened: Open) -> None:
-    """Nor does a process without a model, as a command may be, drop anything."""
-    one, other = opened(), opened(model="other")
+def test_the_file_holds_the_vectors_of_several_models(open_database: OpenDatabase) -> None:
+    """A process without a model, such as a command, deletes no vectors."""
+    one, other = open_database(), open_database(model="other")
     one.apply("t1", START, logged(event(1), event(2), Vector("e1", MODEL, NEAR), Vector("e1", "other", FAR)))
     other.apply("t1", (4, 0), logged(Vector("e2", MODEL, FAR), Vector("e2", "other", NEAR), after=4))
-    opened(model=None)
-    for process in (one, other, opened(), opened(model="other")):
+    open_database(model=None)
+    for process in (one, other, open_database(), open_database(model="other")):
         assert process.position("t1") == (6, 0)
         assert process.list_missing_vectors(10) == []
     assert found(one, "없는말", NEAR) == ["e1", "e2"]
     assert found(other, "없는말", NEAR) == ["e2", "e1"]
-    assert [item.event_id for item in opened(model="third").list_missing_vectors(10)] == ["e2", "e1"]
+    assert [item.event_id for item in open_database(model="third").list_missing_vectors(10)] == ["e2", "e1"]
 
     one.apply("t1", (6, 0), logged(event(3), Vector("e3", MODEL, b""), after=6))  # its model refuses it
     assert ([item.event_id for item in other.list_missing_vectors(10)], one.list_missing_vectors(10)) == (["e3"], [])
@@ -91,7 +91,9 @@ def test_models_that_share_the_file_have_their_vectors_side_by_side(opened: Open
     assert (found(one, "없는말", NEAR), found(other, "없는말", NEAR), other.list_missing_vectors(10)) == ([], [], [])
 
 
-def test_a_file_of_an_older_format_is_made_anew_and_its_processes_keep_off(opened: Open, tmp_path: Path) -> None:
+def test_a_file_of_an_older_format_is_rebuilt_and_older_processes_cannot_write(
+    open_database: OpenDatabase, tmp_path: Path
+) -> None:
     with apsw.Connection(str(tmp_path / "index.db")) as older:
         for statement in (
             "CREATE TABLE stamp (stamp TEXT NOT NULL)",
@@ -100,19 +102,19 @@ def test_a_file_of_an_older_format_is_made_anew_and_its_processes_keep_off(opene
             *(f"CREATE TABLE {kind}_1 (row INTEGER PRIMARY KEY)" for kind in ("event", "text", "terms", "vector")),
         ):
             older.execute(statement)
-    one = opened()
+    one = open_database()
     assert one.position("t1") == START
     one.apply("t1", START, logged(event(1), Vector("e1", MODEL, NEAR)))
     assert found(one, "없는말", NEAR) == ["e1"]
-    for asked in ("SELECT ms, sequence FROM tenant", "SELECT n FROM tenant WHERE dimensions"):
+    for statement in ("SELECT ms, sequence FROM tenant", "SELECT n FROM tenant WHERE dimensions"):
         with pytest.raises(apsw.SQLError, match="no such column"):
-            older.execute(asked)
+            older.execute(statement)
 
 
-# --- what an operator reads -------------------------------------------------------------------------------------------
+# --- errors for operators ---------------------------------------------------------------------------------------------
 
 
-async def test_a_file_that_is_no_index_is_named_with_the_remedy(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> None:
     broken = tmp_path / "index.db"
     broken.write_bytes(b"not a database" * 1000)
     for path in (str(broken), str(tmp_path / "missing" / "index.db")):
