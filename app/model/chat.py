@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from pydantic_core import from_json
 
 from app.errors import ModelError
-from app.http.transport import AiohttpTransport, Answer, Prepared
+from app.http.transport import AiohttpTransport, PreparedRequest, StreamedResponse
 from app.model.chunks import added, asked, told
 from statemachine.checkpoint import JsonObject
 from statemachine.turn import ModelDelta
@@ -57,7 +57,7 @@ class OpenAIModel:
                 default_headers={"Accept-Encoding": "identity"},
                 http_client=httpx2.AsyncClient(transport=self._transport),
             )
-        self._asking: Prepared | None = None
+        self._asking: PreparedRequest | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -85,11 +85,11 @@ class OpenAIModel:
         finally:
             await self._leave(answer)
 
-    async def _ask(self, client: AsyncOpenAI, body: bytes) -> Answer:
+    async def _ask(self, client: AsyncOpenAI, body: bytes) -> StreamedResponse:
         """The answer, when its head has come. Raises `ModelError`."""
         try:
             if self._asking is None:
-                self._asking = self._transport.prepared(await _spelled(client))
+                self._asking = self._transport.prepare(await _spelled(client))
             answer = await self._asking.send(body)
             if answer.is_success:
                 return answer
@@ -123,7 +123,7 @@ class OpenAIModel:
 class _Reading:
     """A streamed answer as it is read. `is_done`: its last line, `[DONE]`, has been."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: StreamedResponse) -> None:
         self._answer = answer
         self.is_done = False
         encoded = answer.headers.get("content-encoding", "identity") != "identity"  # though it was not asked for
@@ -131,7 +131,7 @@ class _Reading:
 
     @property
     def is_whole(self) -> bool:
-        return self._answer.is_whole
+        return self._answer.is_complete
 
     async def close(self) -> None:
         await self._answer.aclose()
