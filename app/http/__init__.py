@@ -1,1 +1,1 @@
-"""HTTP transports for outgoing requests. They know nothing of models or services."""
+"""HTTP transports for outgoing requests. Independent of models and services."""

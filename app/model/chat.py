@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from app.errors import ModelError
 from app.http.retry_after import retry_after_seconds
-from app.http.transport import AiohttpTransport, Answer, Prepared
+from app.http.transport import AiohttpTransport, PreparedRequest, StreamedResponse
 from app.model.chunks import encode_request, error_message, merge_chunks
 from statemachine.checkpoint import JsonObject
 from statemachine.turn import ModelDelta
@@ -61,7 +61,7 @@ class OpenAIModel:
                 default_headers={"Accept-Encoding": "identity"},
                 http_client=httpx2.AsyncClient(transport=self._transport),
             )
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedRequest | None = None
         self._draining: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -89,11 +89,11 @@ class OpenAIModel:
         finally:
             await self._release(stream)
 
-    async def _send(self, client: AsyncOpenAI, body: bytes) -> Answer:
+    async def _send(self, client: AsyncOpenAI, body: bytes) -> StreamedResponse:
         """Sends a request and returns the response once its head has arrived. Raises `ModelError`."""
         try:
             if self._prepared is None:
-                self._prepared = self._transport.prepared(await _request_template(client))
+                self._prepared = self._transport.prepare(await _request_template(client))
             response = await self._prepared.send(body)
             if response.is_success:
                 return response
@@ -127,7 +127,7 @@ class OpenAIModel:
 class _ChunkStream:
     """Reads the chunks of a streamed response. `is_done`: its last event, `[DONE]`, was read."""
 
-    def __init__(self, response: Answer) -> None:
+    def __init__(self, response: StreamedResponse) -> None:
         self._response = response
         self.is_done = False
         is_compressed = response.headers.get("content-encoding", "identity") != "identity"  # in spite of our request
@@ -136,7 +136,7 @@ class _ChunkStream:
     @property
     def is_complete(self) -> bool:
         """Whether the last byte of the response was read."""
-        return self._response.is_whole
+        return self._response.is_complete
 
     async def close(self) -> None:
         await self._response.aclose()

@@ -25,6 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from app.errors import StorageUnavailable
+from app.redis.wire.driver_protocol import attach
 from app.redis.wire.protocol import RedisProtocol
 
 _MOST = 512
@@ -156,7 +157,7 @@ class Connection:
         await driver.disconnect(nowait=True)
         async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
             await driver.connect()  # type: ignore[no-untyped-call]
-        self._listening = RedisProtocol.over(driver, hear, lose)
+        self._listening = attach(driver, hear, lose)
         return self._listening
 
     async def execute(self, *command: Any) -> Any:
@@ -287,7 +288,7 @@ class Connection:
                 if not self._is_known:
                     await self._find_out()
             if self._cluster is None:
-                self._line = RedisProtocol.over(self._driver, self._hear, self._lose)
+                self._line = attach(self._driver, self._hear, self._lose)
         except TROUBLE as error:
             self._fail(_cause(error))
         finally:

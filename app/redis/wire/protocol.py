@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from hiredis import Reader
-from redis.asyncio.connection import AbstractConnection, DefaultParser
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import InvalidResponse
+
+from app.redis.wire.redis_internals import parse_error, transport_of
 
 _NOTHING_YET = object()
 
@@ -26,9 +27,7 @@ class RedisProtocol(asyncio.Protocol):
         self._transport = transport
         self._hear = hear
         self._lose = lose
-        self._reader = Reader(
-            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING_YET
-        )
+        self._reader = Reader(protocolError=InvalidResponse, replyError=parse_error, notEnoughData=_NOTHING_YET)
 
     @classmethod
     def over(cls, opened: AbstractConnection, hear: Callable[[Any], None], lose: Callable[[], None]) -> Self:
@@ -36,10 +35,7 @@ class RedisProtocol(asyncio.Protocol):
 
         Raises redis-py's `ConnectionError` where it has been closed meanwhile.
         """
-        writer = opened._writer  # noqa: SLF001 - it has no public name
-        if writer is None or writer.transport.is_closing():
-            raise RedisConnectionError("Connection closed by server.")
-        transport = cast("asyncio.Transport", writer.transport)  # uvloop's is one, if not by descent
+        transport = transport_of(opened)
         line = cls(transport, hear, lose)
         transport.set_protocol(line)
         return line
