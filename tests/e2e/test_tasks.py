@@ -60,7 +60,7 @@ async def test_the_end_that_a_killed_node_could_not_tell_is_told_by_another(
         await first.ended()
         main.go_on.set()
         await eventually(lambda: [task.status for task in main.tasks.values()] == ["COMPLETED"], 30)
-        await eventually(lambda: second.logged("task.taken_up"))
+        await eventually(lambda: second.logged("task.adopted"))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
         secret = headers()["Authorization"].partition(" ")[2].partition(".")[0]
         assert secret not in first.output + second.output
