@@ -339,5 +339,5 @@ def _task_reporter(
         TokenCipher(settings.jwt_secret.get_secret_value()),
         clock,
         is_owner=lambda: nodes.has_lease,
-        hold_seconds=2 * settings.aura_lease_seconds,
+        reservation_seconds=2 * settings.aura_lease_seconds,
     )

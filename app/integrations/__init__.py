@@ -1,1 +1,1 @@
-"""The systems around Aura, as far as they are told of it or tell it something (§6, §7)."""
+"""Adapters for other services: the tasks of the Main Service (§6)."""

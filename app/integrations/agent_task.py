@@ -1,6 +1,6 @@
-"""A run as the Main Service's `AgentTask` (§6): what it should know, and which call brings it nearer to that.
+"""Maps a run to an `AgentTask` of the Main Service (§6), and finds the request that must be sent next.
 
-Pure: a function of the checkpoint alone. So nothing of it is stored, and whoever loads the checkpoint goes on.
+It depends on the checkpoint alone, so nothing of it is stored, and any node that loads the checkpoint can continue.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from statemachine.frames import compact_json
 from statemachine.states import STATE_TITLES, State
 
 TASK_TYPE = "AURA_RUN"
-_DESCRIPTION_CHARACTERS = 200
-_CONTEXT_BYTES = 16 * 1024
-_RESULT_CHARACTERS = 1000
-_ERROR_CHARACTERS = 500
+_MAX_DESCRIPTION_CHARACTERS = 200
+_MAX_CONTEXT_BYTES = 16 * 1024
+_MAX_RESULT_CHARACTERS = 1000
+_MAX_ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class CreateTask:
     """`POST /main/agent/tasks`."""
 
     body: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartTask:
     """`POST …/{taskId}/start`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """`PATCH …/{taskId}/progress`: 0–100, what is being done, the plan (JSON of `AgentStep[]`)."""
+class ReportProgress:
+    """`PATCH …/{taskId}/progress`: progress 0–100, the present activity, the plan (JSON of `AgentStep[]`)."""
 
     progress: int
     description: str
@@ -45,74 +45,74 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Complete:
-    """`POST …/{taskId}/complete` with the result as body."""
+class CompleteTask:
+    """`POST …/{taskId}/complete`, with the result as body."""
 
     body: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
-class Fail:
+class FailTask:
     """`POST …/{taskId}/fail?errorMessage=…`."""
 
     error_message: str
 
 
-Call = Create | Start | Report | Complete | Fail
+TaskRequest = CreateTask | StartTask | ReportProgress | CompleteTask | FailTask
 
 
 @dataclass(slots=True)
-class Delivered:
-    """How far the Main Service has followed. `report` is the newest that it has."""
+class DeliveredState:
+    """What the Main Service has received of a run. `report` is the newest progress report."""
 
     task_id: str | None = None
     is_started: bool = False
-    report: Report | None = None
+    report: ReportProgress | None = None
     is_ended: bool = False
 
 
-def next_call(run: Checkpoint, delivered: Delivered) -> Call | None:
-    """The one call to make now; None: the Main Service knows all there is. States between are not made up for."""
+def next_request(run: Checkpoint, delivered: DeliveredState) -> TaskRequest | None:
+    """Return the request to send now, or None if the Main Service is up to date. Intermediate states are skipped."""
     if delivered.is_ended:
         return None
     if delivered.task_id is None:
-        return creation(run)
+        return create_task(run)
     if not delivered.is_started:
-        return Start()
-    report = report_of(run)
+        return StartTask()
+    report = progress_report(run)
     if run.plan and report != delivered.report:
         return report
-    return end_of(run) if run.state.is_final else None
+    return final_request(run) if run.state.is_final else None
 
 
-def creation(run: Checkpoint) -> Create:
+def create_task(run: Checkpoint) -> CreateTask:
     request = run.request
-    given: JsonObject = {
+    input_data: JsonObject = {
         "prompt": request.prompt,
         "sessionId": request.session_id,
         "threadId": request.thread_id,
         "context": request.context,
     }
-    if len(json.dumps(request.context)) > _CONTEXT_BYTES:
-        del given["context"]  # it is in the run's own record
-    return Create(
+    if len(json.dumps(request.context)) > _MAX_CONTEXT_BYTES:
+        del input_data["context"]  # the run's record contains it
+    return CreateTask(
         {
             "taskType": TASK_TYPE,
             "userId": request.user_id,
             "tenantId": request.tenant_id,
-            "description": request.prompt[:_DESCRIPTION_CHARACTERS],
-            "inputData": compact_json(given),
+            "description": request.prompt[:_MAX_DESCRIPTION_CHARACTERS],
+            "inputData": compact_json(input_data),
         }
     )
 
 
-def report_of(run: Checkpoint) -> Report:
-    return Report(_progress(run), _doing(run), compact_json([agent_step(run, step) for step in run.plan]))
+def progress_report(run: Checkpoint) -> ReportProgress:
+    return ReportProgress(_progress(run), _activity(run), compact_json([agent_step(run, step) for step in run.plan]))
 
 
-def end_of(run: Checkpoint) -> Complete | Fail:
+def final_request(run: Checkpoint) -> CompleteTask | FailTask:
     if run.state is State.DONE:
-        return Complete(
+        return CompleteTask(
             {
                 "sessionId": run.session_id,
                 "status": "completed",
@@ -121,18 +121,21 @@ def end_of(run: Checkpoint) -> Complete | Fail:
             }
         )
     ending = run.ending
-    said = f"{ending.error_type}: {ending.message}" if ending is not None else STATE_TITLES[run.state]
-    return Fail(said[:_ERROR_CHARACTERS])
+    message = f"{ending.error_type}: {ending.message}" if ending is not None else STATE_TITLES[run.state]
+    return FailTask(message[:_MAX_ERROR_CHARACTERS])
 
 
 def agent_step(run: Checkpoint, step: PlanStep) -> JsonObject:
-    """An `AgentStep` (§6). It has no word for a skipped step: one that began has failed, any other is as it was."""
+    """Return the `AgentStep` (§6) of a plan step.
+
+    It has no status for a skipped step: such a step is `failed` if it has begun, else `pending`.
+    """
     call = run.call(step.id)
     if step.status == "skipped":
         status = "failed" if step.started_at is not None else "pending"
         result: str | None = "skipped"
     else:
-        status, result = step.status, _result(call)
+        status, result = step.status, _result_text(call)
     fields = {
         "id": step.id,
         "title": step.title,
@@ -140,36 +143,36 @@ def agent_step(run: Checkpoint, step: PlanStep) -> JsonObject:
         "status": status,
         "confidence": step.confidence.value,
         "result": result,
-        "startedAt": _seconds(step.started_at),
-        "completedAt": _seconds(step.ended_at),
+        "startedAt": _whole_seconds(step.started_at),
+        "completedAt": _whole_seconds(step.ended_at),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _result(call: ToolCall | None) -> str | None:
-    """What a tool call came to, as its event shows it, shortened."""
+def _result_text(call: ToolCall | None) -> str | None:
+    """Return the result or the error of a tool call, shortened; None if it has neither."""
     if call is None or call.status not in (CallStatus.COMPLETED, CallStatus.FAILED):
         return None
     if call.error is not None:
-        return call.error[:_RESULT_CHARACTERS]
+        return call.error[:_MAX_RESULT_CHARACTERS]
     text = call.result if isinstance(call.result, str) else compact_json(call.result)
-    return text[:_RESULT_CHARACTERS]
+    return text[:_MAX_RESULT_CHARACTERS]
 
 
 def _progress(run: Checkpoint) -> int:
-    """The plan's own progress; 100 is for what has come to a good end."""
+    """Return the progress of the plan in percent. Only a completed run has 100."""
     if run.state is State.DONE:
         return 100
     return min(99, round(100 * run.plan_progress))
 
 
-def _doing(run: Checkpoint) -> str:
-    """What the person is waiting for, or the step under way, or the state."""
+def _activity(run: Checkpoint) -> str:
+    """Return the question of the open approval, else the title of the step in progress, else that of the state."""
     if run.open_approval is not None:
-        return run.open_approval.message[:_DESCRIPTION_CHARACTERS]
-    under_way = next((step.title for step in run.plan if step.status == "in_progress"), None)
-    return (under_way or STATE_TITLES[run.state])[:_DESCRIPTION_CHARACTERS]
+        return run.open_approval.message[:_MAX_DESCRIPTION_CHARACTERS]
+    title = next((step.title for step in run.plan if step.status == "in_progress"), None)
+    return (title or STATE_TITLES[run.state])[:_MAX_DESCRIPTION_CHARACTERS]
 
 
-def _seconds(moment: float | None) -> int | None:
-    return None if moment is None else int(moment)
+def _whole_seconds(time: float | None) -> int | None:
+    return None if time is None else int(time)

@@ -1,4 +1,4 @@
-"""The Main Service's HTTP interface for agent tasks (§6): one method a call, failures sorted by what helps."""
+"""A client of the Main Service's HTTP API for agent tasks (§6). Its errors say whether a retry can help."""
 
 from __future__ import annotations
 
@@ -11,42 +11,49 @@ import httpx2
 
 from app.http.retry_after import retry_after_seconds
 from app.http.transport import AiohttpTransport
-from app.integrations.agent_task import Call, Complete, Create, Fail, Report, Start
+from app.integrations.agent_task import (
+    CompleteTask,
+    CreateTask,
+    FailTask,
+    ReportProgress,
+    StartTask,
+    TaskRequest,
+)
 from statemachine.checkpoint import RunRequest
 
-_TASKS = "/main/agent/tasks"
-_PASSING = (408, 425, 429)
-_ANSWER_BYTES = 64 * 1024
-_MOST_PATIENCE_SECONDS = 60.0
-CALLS_AT_ONCE = 8
+_TASKS_PATH = "/main/agent/tasks"
+_TRANSIENT_STATUSES = (408, 425, 429)
+_MAX_RESPONSE_BYTES = 64 * 1024
+_MAX_RETRY_AFTER_SECONDS = 60.0
+MAX_CONCURRENT_REQUESTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """In whose name the calls are made. `expires_at` (Unix s) is the token's own end."""
+    """The user in whose name requests are sent. `expires_at` (Unix s) is the expiry time of the token."""
 
     token: str = field(repr=False)
     expires_at: float
 
 
 class MainServiceError(Exception):
-    """Base of what a call can come to."""
+    """Base of the errors of a request."""
 
 
-class Away(MainServiceError):
-    """No answer, or one that says later: the same call may succeed then."""
+class ServiceUnavailable(MainServiceError):
+    """There is no response, or a transient error: the same request may succeed later."""
 
     def __init__(self, cause: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(cause)
         self.retry_after_seconds = retry_after_seconds
 
 
-class CallerRefused(MainServiceError):
-    """The token is not accepted (any more): no call of this caller will be."""
+class TokenRejected(MainServiceError):
+    """The token is not accepted: no request of this caller can succeed."""
 
 
-class CallRefused(MainServiceError):
-    """This very call is not accepted, and never will be."""
+class RequestRejected(MainServiceError):
+    """The request is not accepted, and a retry cannot succeed."""
 
 
 class MainService:
@@ -61,68 +68,75 @@ class MainService:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def send(self, call: Call, task_id: str | None, request: RunRequest, caller: Caller) -> str | None:
-        """Make one call; the task's id where it was created. Raises `Away`, `CallerRefused`, `CallRefused`."""
-        outgoing = self._request(call, quote(task_id or "", safe=""), _headers(call, request, caller))
+    async def send(self, request: TaskRequest, task_id: str | None, run: RunRequest, caller: Caller) -> str | None:
+        """Send one request. Return the id of the task if it was created, else None.
+
+        Raises `ServiceUnavailable`, `TokenRejected` or `RequestRejected`.
+        """
+        outgoing = self._build(request, quote(task_id or "", safe=""), _headers(request, run, caller))
         try:
-            async with asyncio.timeout(self._timeout_seconds):  # of the whole call; a client's own is of each step
+            # The timeout of the client is for each step of a request; this one is for the whole request.
+            async with asyncio.timeout(self._timeout_seconds):
                 response = await self._client.send(outgoing)
         except (httpx2.HTTPError, TimeoutError) as error:
-            raise Away(type(error).__name__) from error
+            raise ServiceUnavailable(type(error).__name__) from error
         _check(response)
-        return _task_id(response) if isinstance(call, Create) else None
+        return _task_id(response) if isinstance(request, CreateTask) else None
 
-    def _request(self, call: Call, task: str, headers: dict[bytes, bytes]) -> httpx2.Request:
-        make = self._client.build_request
-        match call:
-            case Create(body=body):
-                return make("POST", _TASKS, json=body, headers=headers)
-            case Start():
-                return make("POST", f"{_TASKS}/{task}/start", headers=headers)
-            case Report():
-                return make("PATCH", f"{_TASKS}/{task}/progress", json=call.body, headers=headers)
-            case Complete(body=body):
-                return make("POST", f"{_TASKS}/{task}/complete", json=body, headers=headers)
-            case Fail(error_message=message):
-                return make("POST", f"{_TASKS}/{task}/fail", params={"errorMessage": message}, headers=headers)
+    def _build(self, request: TaskRequest, task: str, headers: dict[bytes, bytes]) -> httpx2.Request:
+        build, path = self._client.build_request, f"{_TASKS_PATH}/{task}"
+        match request:
+            case CreateTask(body=body):
+                return build("POST", _TASKS_PATH, json=body, headers=headers)
+            case StartTask():
+                return build("POST", f"{path}/start", headers=headers)
+            case ReportProgress():
+                return build("PATCH", f"{path}/progress", json=request.body, headers=headers)
+            case CompleteTask(body=body):
+                return build("POST", f"{path}/complete", json=body, headers=headers)
+            case FailTask(error_message=message):
+                return build("POST", f"{path}/fail", params={"errorMessage": message}, headers=headers)
             case _:
-                assert_never(call)
+                assert_never(request)
 
 
-def _headers(call: Call, request: RunRequest, caller: Caller) -> dict[bytes, bytes]:
-    """The caller's own and ours (§6), as bytes: a user's name need not be ASCII."""
+def _headers(request: TaskRequest, run: RunRequest, caller: Caller) -> dict[bytes, bytes]:
+    """Return the headers of §6. They are bytes, because a user's name need not be ASCII."""
     fields = {
         "Authorization": f"Bearer {caller.token}",
-        "X-Tenant-ID": request.tenant_id,
-        "X-User-ID": request.user_id,
-        "X-Correlation-ID": request.trace_id,
+        "X-Tenant-ID": run.tenant_id,
+        "X-User-ID": run.user_id,
+        "X-Correlation-ID": run.trace_id,
         "X-DWP-Source": "AURA",
         "X-DWP-Caller-Type": "AGENT",
     }
-    if isinstance(call, Create):
-        fields["Idempotency-Key"] = request.session_id  # where it is known: one task, however often an answer is lost
+    if isinstance(request, CreateTask):
+        # A service that supports the header creates one task even if a response is lost and the request is sent again.
+        fields["Idempotency-Key"] = run.session_id
     if any(character < " " for value in fields.values() for character in value):
-        raise CallRefused("a control character in a header")
+        raise RequestRejected("a header contains a control character")
     return {name.encode(): value.encode("utf-8", "replace") for name, value in fields.items()}
 
 
 def _check(response: httpx2.Response) -> None:
+    """Raise the error of a response that is not successful."""
     status = response.status_code
     if 200 <= status < 300:
         return
-    if status >= 500 or status in _PASSING:
-        raise Away(f"HTTP {status}", min(retry_after_seconds(response.headers) or 0.0, _MOST_PATIENCE_SECONDS))
+    if status >= 500 or status in _TRANSIENT_STATUSES:
+        retry_after = min(retry_after_seconds(response.headers) or 0.0, _MAX_RETRY_AFTER_SECONDS)
+        raise ServiceUnavailable(f"HTTP {status}", retry_after)
     if status in (401, 403):
-        raise CallerRefused(f"HTTP {status}")
-    raise CallRefused(f"HTTP {status}")
+        raise TokenRejected(f"HTTP {status}")
+    raise RequestRejected(f"HTTP {status}")
 
 
 def _task_id(response: httpx2.Response) -> str:
-    """`data.taskId`, text or a number."""
+    """Return `data.taskId` of the response, which is a text or a number."""
     try:
-        found = response.json()["data"]["taskId"] if len(response.content) <= _ANSWER_BYTES else None
+        task_id = response.json()["data"]["taskId"] if len(response.content) <= _MAX_RESPONSE_BYTES else None
     except (ValueError, KeyError, TypeError):
-        found = None
-    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
-        raise CallRefused("its answer holds no data.taskId")
-    return str(found)[:200]
+        task_id = None
+    if isinstance(task_id, bool) or not isinstance(task_id, str | int) or task_id == "":
+        raise RequestRejected("the response has no data.taskId")
+    return str(task_id)[:200]

@@ -1,6 +1,6 @@
-"""A caller's token as it is kept for the time after a restart: sealed, so that who reads Redis does not have it.
+"""Encryption of the callers' tokens that Redis stores for requests after a restart.
 
-The key comes from `JWT_SECRET`: all replicas have it, and who has it could make himself a token anyway.
+The key is derived from `JWT_SECRET`, which all replicas have. Anyone with that secret can issue tokens anyway.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from joserfc.jwk import OctKey
 from app.integrations.main_service import Caller
 
 _HEADER = {"alg": "dir", "enc": "A256GCM"}
-_PURPOSE = b"aura: callers' tokens\0"
+_KEY_PREFIX = b"aura: callers' tokens\0"
 
 
 class TokenCipher:
-    """Closes and opens; what was closed for one run opens for no other."""
+    """Encrypts and decrypts callers. What was encrypted for one run cannot be decrypted for another."""
 
     def __init__(self, secret: str) -> None:
-        self._key = OctKey.import_key(hashlib.sha256(_PURPOSE + secret.encode()).digest())
+        self._key = OctKey.import_key(hashlib.sha256(_KEY_PREFIX + secret.encode()).digest())
 
-    def close(self, session_id: str, caller: Caller) -> str:
-        kept = json.dumps([session_id, caller.token, caller.expires_at])
-        return jwe.encrypt_compact(_HEADER, kept.encode(), self._key)
+    def encrypt(self, session_id: str, caller: Caller) -> str:
+        """Return the encrypted caller as a JWE in compact form."""
+        plaintext = json.dumps([session_id, caller.token, caller.expires_at])
+        return jwe.encrypt_compact(_HEADER, plaintext.encode(), self._key)
 
-    def open(self, session_id: str, encrypted_token: str) -> Caller | None:
-        """None: it was not closed with this secret, or not for this run."""
+    def decrypt(self, session_id: str, encrypted_token: str) -> Caller | None:
+        """Return the caller, or None if it was encrypted with another secret or for another run."""
         try:
-            kept = json.loads(jwe.decrypt_compact(encrypted_token, self._key).plaintext or b"")
-            kept_for, token, expires_at = kept
+            plaintext = json.loads(jwe.decrypt_compact(encrypted_token, self._key).plaintext or b"")
+            encrypted_for, token, expires_at = plaintext
         except (JoseError, ValueError, TypeError):
             return None
-        return Caller(token, expires_at) if kept_for == session_id else None
+        return Caller(token, expires_at) if encrypted_for == session_id else None

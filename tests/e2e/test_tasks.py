@@ -60,7 +60,7 @@ async def test_another_node_reports_the_end_after_a_kill(
         await first.wait_for_exit()
         main.unblocked.set()
         await eventually(lambda: [task.status for task in main.tasks.values()] == ["COMPLETED"], 30)
-        await eventually(lambda: second.logged("task.taken_up"))
+        await eventually(lambda: second.logged("task.adopted"))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
         secret = headers()["Authorization"].partition(" ")[2].partition(".")[0]
         assert secret not in first.output + second.output

@@ -1,4 +1,4 @@
-"""Random sequences of facts, legal and not: what `runs.check` holds after each step holds always."""
+"""Random sequences of legal and illegal facts: the invariants of `runs.check_invariants` hold after every step."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ KINDS = st.sampled_from(
 )
 
 
-def the_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fact:
-    """A fact of that kind; the picked number says which call or request it is about, real or not, and when."""
+def make_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fact:
+    """Return a fact of a kind. `pick` selects its call or request, which may not exist, and its time."""
     ids = [*(call.id for call in run.checkpoint.calls), "other"]
     requests = [*(approval.request_id for approval in run.checkpoint.pending_approvals), "req-other"]
     call_id, request_id = ids[-1 - pick % len(ids)], requests[pick // 4 % len(requests)]
@@ -89,16 +89,16 @@ def test_invariants_hold_for_any_sequence_of_facts(
 ) -> None:
     run, at = Run(**limits), 0.0
     for kind, pick, calls, seconds in moves:
-        checkpoint, told = run.checkpoint, len(run.events)
+        checkpoint, event_count = run.checkpoint, len(run.events)
         before = checkpoint.to_json()
         at += seconds
         try:
-            run.apply(the_fact(kind, pick, calls, run), at=at)
+            run.apply(make_fact(kind, pick, calls, run), at=at)
         except FactRefused:
             assert run.checkpoint is checkpoint
-            assert len(run.events) == told
+            assert len(run.events) == event_count
         else:
-            assert not checkpoint.state.is_final, "nothing is accepted after the end"
+            assert not checkpoint.state.is_final, "a final state accepts no fact"
         assert checkpoint.to_json() == before
     assert len(of_type(End, run.events)) == run.checkpoint.state.is_final
 
@@ -106,7 +106,7 @@ def test_invariants_hold_for_any_sequence_of_facts(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(CALLS, min_size=1, max_size=5), st.data())
 def test_any_turn_of_calls_can_be_completed(calls: list[RequestedCall], data: st.DataObject) -> None:
-    """With a person who decides and tools that finish no run hangs: each wait has an end."""
+    """If a person decides and the tools finish, every run ends."""
     run = Run(on_reject="replan")
     run.request_tools(*calls)
     for _ in range(3 * len(calls) + 1):
@@ -116,7 +116,7 @@ def test_any_turn_of_calls_can_be_completed(calls: list[RequestedCall], data: st
             else:
                 run.reject()
         elif run.checkpoint.running:
-            if data.draw(st.booleans(), label="node dies"):
+            if data.draw(st.booleans(), label="node crashes"):
                 run.apply(RunRecovered())
             if run.checkpoint.running:
                 run.finish_call(data.draw(st.sampled_from(run.checkpoint.running), label="finished").id)

@@ -42,8 +42,8 @@ def test_sources_of_a_result_are_published_in_the_same_step() -> None:
     run.request_tools(safe("a", title="업무 자료 검색"), safe("b"))
     sources = ({"id": "evt-1", "title": "견적서"}, {"id": "evt-2", "title": "계약서"})
     run.finish_call("a", sources=sources)
-    told = Thought(thought_type="analysis", content="업무 자료 검색: 근거 자료 2건을 찾았습니다.", sources=sources)
-    assert run.last_events[-1] == told
+    published = Thought(thought_type="analysis", content="업무 자료 검색: 근거 자료 2건을 찾았습니다.", sources=sources)
+    assert run.last_events[-1] == published
     run.finish_call("b")
     assert of_type(Thought, run.last_events) == []
 
@@ -141,10 +141,10 @@ def test_every_transition_is_published_with_its_progress() -> None:
     run.finish_call("a")
     run.finish_call("b")
     run.apply(AnswerFinished("x", "x"))
-    told = [
+    published = [
         (event.step_id, event.title, event.status, event.progress) for event in of_type(TimelineStepUpdated, run.events)
     ]
-    assert told == [
+    assert published == [
         ("1-tool", "도구 실행", "in_progress", 0.0),
         ("2-planning", "계획 수립", "in_progress", 1.0),
         ("3-content", "답변 작성", "in_progress", 1.0),

@@ -42,34 +42,34 @@ from statemachine.workflow import ACCEPTED, advance, advance_all
 from tests.statemachine.runs import NOW, Run, in_state, of_type, risky, safe
 
 # The next state and effect for each fact in each open state; `-`: the fact is refused. Final states refuse all facts.
-# `asks` is awaiting_approval. An approval's deadline is at 300 s, the run's at 3600 s ("late" for `DeadlinePassed`).
+# `waits` is awaiting_approval. An approval's deadline is at 300 s, the run's at 3600 s ("late" for `DeadlinePassed`).
 TABLE = """
-fact                   | planning           | tool               | awaiting_approval  | content
-ThoughtArrived         | planning Continue  | -                  | -                  | content Continue
-AnswerArrived          | content Continue   | -                  | -                  | content Continue
-ToolsRequested safe    | tool RunTools      | -                  | -                  | tool RunTools
-ToolsRequested risky   | asks AwaitDecision | -                  | -                  | asks AwaitDecision
-ToolsRequested refused | planning CallModel | -                  | -                  | planning CallModel
-ToolsRequested none    | -                  | -                  | -                  | -
-AnswerFinished         | done Stop          | -                  | -                  | done Stop
-ModelFailed transient  | planning CallModel | -                  | -                  | content CallModel
-ModelFailed permanent  | failed Stop        | -                  | -                  | failed Stop
-ToolFinished           | -                  | planning CallModel | -                  | -
-ToolFinished other     | -                  | -                  | -                  | -
-ApprovalGranted        | -                  | -                  | tool RunTools      | -
-ApprovalGranted other  | -                  | -                  | -                  | -
-ApprovalGranted late   | -                  | -                  | -                  | -
-ApprovalRejected       | -                  | -                  | rejected Stop      | -
-ApprovalRejected skip  | -                  | -                  | planning CallModel | -
-ApprovalRejected other | -                  | -                  | -                  | -
-ApprovalRejected late  | -                  | -                  | -                  | -
-DeadlinePassed early   | -                  | -                  | -                  | -
-DeadlinePassed at 300  | -                  | -                  | timed_out Stop     | -
-DeadlinePassed late    | failed Stop        | failed Stop        | timed_out Stop     | failed Stop
-CancelRequested        | cancelled Stop     | cancelled Stop     | cancelled Stop     | cancelled Stop
-InternalErrorOccurred  | failed Stop        | failed Stop        | failed Stop        | failed Stop
-RunRecovered           | planning CallModel | tool RunTools      | asks AwaitDecision | content CallModel
-RunResumed             | -                  | -                  | asks AwaitDecision | -
+fact                   | planning            | tool               | awaiting_approval   | content
+ThoughtArrived         | planning Continue   | -                  | -                   | content Continue
+AnswerArrived          | content Continue    | -                  | -                   | content Continue
+ToolsRequested safe    | tool RunTools       | -                  | -                   | tool RunTools
+ToolsRequested risky   | waits AwaitDecision | -                  | -                   | waits AwaitDecision
+ToolsRequested refused | planning CallModel  | -                  | -                   | planning CallModel
+ToolsRequested none    | -                   | -                  | -                   | -
+AnswerFinished         | done Stop           | -                  | -                   | done Stop
+ModelFailed transient  | planning CallModel  | -                  | -                   | content CallModel
+ModelFailed permanent  | failed Stop         | -                  | -                   | failed Stop
+ToolFinished           | -                   | planning CallModel | -                   | -
+ToolFinished other     | -                   | -                  | -                   | -
+ApprovalGranted        | -                   | -                  | tool RunTools       | -
+ApprovalGranted other  | -                   | -                  | -                   | -
+ApprovalGranted late   | -                   | -                  | -                   | -
+ApprovalRejected       | -                   | -                  | rejected Stop       | -
+ApprovalRejected skip  | -                   | -                  | planning CallModel  | -
+ApprovalRejected other | -                   | -                  | -                   | -
+ApprovalRejected late  | -                   | -                  | -                   | -
+DeadlinePassed early   | -                   | -                  | -                   | -
+DeadlinePassed at 300  | -                   | -                  | timed_out Stop      | -
+DeadlinePassed late    | failed Stop         | failed Stop        | timed_out Stop      | failed Stop
+CancelRequested        | cancelled Stop      | cancelled Stop     | cancelled Stop      | cancelled Stop
+InternalErrorOccurred  | failed Stop         | failed Stop        | failed Stop         | failed Stop
+RunRecovered           | planning CallModel  | tool RunTools      | waits AwaitDecision | content CallModel
+RunResumed             | -                   | -                  | waits AwaitDecision | -
 """
 EXPECTED = {
     name: dict(zip(OPEN_STATES, cells, strict=True))
@@ -129,7 +129,7 @@ def test_every_fact_in_every_state_is_legal_or_refused_by_name(name: str, state:
         assert str(refused.value).startswith(f"{type(fact).__name__} refused in state '{state}': ")
     else:
         run.apply(fact, at=at)
-        assert f"{run.state} {type(run.effect).__name__}" == expected.replace("asks", "awaiting_approval")
+        assert f"{run.state} {type(run.effect).__name__}" == expected.replace("waits", "awaiting_approval")
     assert before.to_json() == saved, "a checkpoint is never changed in place"
 
 

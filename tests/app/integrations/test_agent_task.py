@@ -1,4 +1,4 @@
-"""What the Main Service is told of a run (§6): a function of its checkpoint, one call at a time."""
+"""The requests that report a run to the Main Service (§6): they depend on its checkpoint alone."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 from msgspec.structs import replace
 
 from app.integrations.agent_task import (
-    Call,
-    Complete,
-    Create,
-    Delivered,
-    Fail,
-    Report,
-    Start,
+    CompleteTask,
+    CreateTask,
+    DeliveredState,
+    FailTask,
+    ReportProgress,
+    StartTask,
+    TaskRequest,
     agent_step,
-    creation,
-    end_of,
-    next_call,
-    report_of,
+    create_task,
+    final_request,
+    next_request,
+    progress_report,
 )
 from statemachine.checkpoint import Checkpoint, PlanStep
 from statemachine.messages import AnswerFinished, CancelRequested
@@ -28,66 +28,66 @@ READ = PlanStep(id="1", title="읽기", description="메일을 읽습니다", st
 SEND = PlanStep(id="2", title="보내기")
 
 
-def planned(*steps: PlanStep) -> Run:
+def run_with_plan(*steps: PlanStep) -> Run:
     run = Run()
     run.request_tools(safe("p1", name="update_plan", plan=steps))
     return run
 
 
-def calls(checkpoint: Checkpoint, delivered: Delivered) -> list[Call]:
-    """All calls to the end, each done at once."""
-    made: list[Call] = []
-    while (call := next_call(checkpoint, delivered)) is not None:
-        made.append(call)
-        match call:
-            case Create():
+def send_all(checkpoint: Checkpoint, delivered: DeliveredState) -> list[TaskRequest]:
+    """Return all requests until the Main Service is up to date; each is delivered at once."""
+    sent: list[TaskRequest] = []
+    while (task_request := next_request(checkpoint, delivered)) is not None:
+        sent.append(task_request)
+        match task_request:
+            case CreateTask():
                 delivered.task_id = "task-1"
-            case Start():
+            case StartTask():
                 delivered.is_started = True
-            case Report():
-                delivered.report = call
+            case ReportProgress():
+                delivered.report = task_request
             case _:
                 delivered.is_ended = True
-    return made
+    return sent
 
 
-def test_a_run_without_a_plan_is_created_started_and_completed() -> None:
-    run, delivered = Run(), Delivered()
-    assert [type(call) for call in calls(run.checkpoint, delivered)] == [Create, Start]
+def test_run_without_a_plan_is_created_started_and_completed() -> None:
+    run, delivered = Run(), DeliveredState()
+    assert [type(sent) for sent in send_all(run.checkpoint, delivered)] == [CreateTask, StartTask]
     run.apply(AnswerFinished("안녕하세요", "안녕하세요"))
-    (end,) = calls(run.checkpoint, delivered)
-    assert isinstance(end, Complete)
+    (end,) = send_all(run.checkpoint, delivered)
+    assert isinstance(end, CompleteTask)
     assert end.body["answer"] == "안녕하세요"
     assert end.body["status"] == "completed"
-    assert calls(run.checkpoint, delivered) == []
+    assert send_all(run.checkpoint, delivered) == []
 
 
-def test_only_the_newest_plan_is_told_and_before_the_end() -> None:
-    run, delivered = planned(READ, SEND), Delivered()
+def test_only_the_newest_plan_is_reported_before_the_end() -> None:
+    run, delivered = run_with_plan(READ, SEND), DeliveredState()
     run.request_tools(safe("c1"))
     run.finish_call("c1")
     run.apply(AnswerFinished("끝", "끝"))
-    created, started, report, end = calls(run.checkpoint, delivered)
-    assert (type(created), type(started), type(end)) == (Create, Start, Complete)
-    assert isinstance(report, Report)
+    created, started, report, end = send_all(run.checkpoint, delivered)
+    assert (type(created), type(started), type(end)) == (CreateTask, StartTask, CompleteTask)
+    assert isinstance(report, ReportProgress)
     assert report.progress == 100
     assert [(step["title"], step["status"]) for step in json.loads(report.plan)] == [
         ("읽기", "completed"),
-        ("보내기", "pending"),  # it was skipped, and never began
+        ("보내기", "pending"),  # it was skipped before it began
     ]
 
 
-def test_a_plan_that_stays_is_told_once() -> None:
-    run, delivered = planned(READ, SEND), Delivered()
-    assert [type(call) for call in calls(run.checkpoint, delivered)] == [Create, Start, Report]
-    assert calls(run.checkpoint, delivered) == []
+def test_unchanged_plan_is_reported_once() -> None:
+    run, delivered = run_with_plan(READ, SEND), DeliveredState()
+    assert [type(sent) for sent in send_all(run.checkpoint, delivered)] == [CreateTask, StartTask, ReportProgress]
+    assert send_all(run.checkpoint, delivered) == []
     report = delivered.report
     assert report is not None
     assert (report.progress, report.description) == (25, "읽기")
     assert report.body["planSteps"] == report.plan
 
 
-def test_a_step_has_its_times_and_its_calls_result() -> None:
+def test_step_has_its_times_and_the_result_of_its_call() -> None:
     run = Run()
     run.request_tools(safe("c1"))
     (step,) = run.checkpoint.plan
@@ -101,14 +101,14 @@ def test_a_step_has_its_times_and_its_calls_result() -> None:
     }
     run.finish_call("c1", result={"found": "가" * 2000})
     (step,) = run.checkpoint.plan
-    told = agent_step(run.checkpoint, step)
-    assert told["status"] == "completed"
-    assert told["completedAt"] >= told["startedAt"]
-    assert told["result"].startswith('{"found":"가')
-    assert len(told["result"]) == 1000
+    agent = agent_step(run.checkpoint, step)
+    assert agent["status"] == "completed"
+    assert agent["completedAt"] >= agent["startedAt"]
+    assert agent["result"].startswith('{"found":"가')
+    assert len(agent["result"]) == 1000
 
 
-def test_a_failed_call_tells_why() -> None:
+def test_failed_call_has_its_error_as_result() -> None:
     run = Run()
     run.request_tools(safe("c1"))
     run.finish_call("c1", error="없는 파일입니다", result=None)
@@ -117,35 +117,35 @@ def test_a_failed_call_tells_why() -> None:
     assert agent_step(run.checkpoint, step)["status"] == "failed"
 
 
-def test_while_it_waits_the_question_is_what_is_being_done() -> None:
+def test_description_of_a_waiting_run_is_its_question() -> None:
     run = Run()
     run.request_tools(risky("c1"))
     approval = run.checkpoint.open_approval
     assert approval is not None
-    assert report_of(run.checkpoint).description == approval.message
-    assert report_of(run.checkpoint).progress < 100
+    assert progress_report(run.checkpoint).description == approval.message
+    assert progress_report(run.checkpoint).progress < 100
 
 
-def test_every_other_end_is_a_failure_that_says_which() -> None:
+def test_every_other_end_is_reported_as_a_failure_with_its_cause() -> None:
     run = Run()
     run.request_tools(safe("c1"))
     run.apply(CancelRequested("user1"))
-    end = end_of(run.checkpoint)
-    assert isinstance(end, Fail)
+    end = final_request(run.checkpoint)
+    assert isinstance(end, FailTask)
     assert end.error_message.startswith("Cancelled: ")
-    assert report_of(run.checkpoint).progress == 99
+    assert progress_report(run.checkpoint).progress == 99
     assert [agent_step(run.checkpoint, step)["status"] for step in run.checkpoint.plan] == ["failed"]
 
 
-def test_a_large_context_stays_with_the_run() -> None:
-    def asked(context: dict[str, str]) -> dict[str, object]:
-        asked_for = request(prompt="가" * 500, context=context)
-        body = creation(replace(Run().checkpoint, request=asked_for)).body
+def test_large_context_is_not_sent() -> None:
+    def input_data(context: dict[str, str]) -> dict[str, object]:
+        run_request = request(prompt="가" * 500, context=context)
+        body = create_task(replace(Run().checkpoint, request=run_request)).body
         assert (body["userId"], body["tenantId"], body["taskType"]) == ("user1", "tenant1", "AURA_RUN")
         assert body["description"] == "가" * 200
-        given: dict[str, object] = json.loads(body["inputData"])
-        return given
+        data: dict[str, object] = json.loads(body["inputData"])
+        return data
 
-    assert asked({"path": "/mail"})["context"] == {"path": "/mail"}
-    assert asked({"path": "/mail"})["sessionId"] == SESSION
-    assert "context" not in asked({"text": "x" * 20_000})
+    assert input_data({"path": "/mail"})["context"] == {"path": "/mail"}
+    assert input_data({"path": "/mail"})["sessionId"] == SESSION
+    assert "context" not in input_data({"text": "x" * 20_000})

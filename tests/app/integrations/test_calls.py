@@ -1,13 +1,13 @@
-"""Calls to the Main Service: how an answer is sorted, when the circuit opens, how a token is kept."""
+"""Requests to the Main Service: how responses are mapped, when the circuit opens, how tokens are encrypted."""
 
 from __future__ import annotations
 
 import pytest
 
 from app.dev.demo.http import HttpServer, Request, Response
-from app.integrations.agent_task import Complete, Create, Fail, Report, Start
-from app.integrations.breaker import Breaker
-from app.integrations.main_service import Away, Caller, CallerRefused, CallRefused, MainService
+from app.integrations.agent_task import CompleteTask, CreateTask, FailTask, ReportProgress, StartTask
+from app.integrations.circuit_breaker import CircuitBreaker
+from app.integrations.main_service import Caller, MainService, RequestRejected, ServiceUnavailable, TokenRejected
 from app.integrations.token_cipher import TokenCipher
 from tests.harness.process import free_port
 from tests.statemachine.runs import request
@@ -17,7 +17,7 @@ CREATED = {"data": {"taskId": 7}}
 
 
 class Answering(HttpServer):
-    """Gives every request the same answer, and keeps it."""
+    """Sends the same response to every request, and keeps the requests."""
 
     def __init__(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         super().__init__(self._answer)
@@ -30,44 +30,49 @@ class Answering(HttpServer):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "comes_to"),
+    ("status", "body", "error"),
     [
-        (500, {}, Away),
-        (503, {}, Away),
-        (429, {}, Away),
-        (408, {}, Away),
-        (401, {}, CallerRefused),
-        (403, {}, CallerRefused),
-        (400, {}, CallRefused),
-        (409, {}, CallRefused),
-        (302, {}, CallRefused),
-        (201, {}, CallRefused),
-        (201, [], CallRefused),
-        (201, {"data": {"taskId": ""}}, CallRefused),
-        (201, {"data": {"taskId": True}}, CallRefused),
-        (201, {"data": {"taskId": 5, "rest": "x" * 100_000}}, CallRefused),
+        (500, {}, ServiceUnavailable),
+        (503, {}, ServiceUnavailable),
+        (429, {}, ServiceUnavailable),
+        (408, {}, ServiceUnavailable),
+        (401, {}, TokenRejected),
+        (403, {}, TokenRejected),
+        (400, {}, RequestRejected),
+        (409, {}, RequestRejected),
+        (302, {}, RequestRejected),
+        (201, {}, RequestRejected),
+        (201, [], RequestRejected),
+        (201, {"data": {"taskId": ""}}, RequestRejected),
+        (201, {"data": {"taskId": True}}, RequestRejected),
+        (201, {"data": {"taskId": 5, "rest": "x" * 100_000}}, RequestRejected),
     ],
 )
-async def test_an_answer_is_sorted_by_what_helps(status: int, body: object, comes_to: type[Exception]) -> None:
+async def test_response_is_mapped_to_an_error(status: int, body: object, error: type[Exception]) -> None:
     async with Answering(status, body) as server:
         service = MainService(server.origin, timeout_seconds=5)
-        with pytest.raises(comes_to):
-            await service.send(Create({}), None, request(), CALLER)
+        with pytest.raises(error):
+            await service.send(CreateTask({}), None, request(), CALLER)
         await service.close()
 
 
-async def test_an_id_may_be_a_number_and_may_need_quoting() -> None:
+async def test_task_id_may_be_a_number_and_is_quoted_in_the_path() -> None:
     async with Answering(201, CREATED) as server:
         service = MainService(f"{server.origin}/", timeout_seconds=5)
-        assert await service.send(Create({}), None, request(), CALLER) == "7"
-        for call in (Start(), Report(5, "읽기", "[]"), Complete({"answer": "가"}), Fail("왜? 이유 & 더")):
-            assert await service.send(call, "a/b?c", request(), CALLER) is None
+        assert await service.send(CreateTask({}), None, request(), CALLER) == "7"
+        for task_request in (
+            StartTask(),
+            ReportProgress(5, "읽기", "[]"),
+            CompleteTask({"answer": "가"}),
+            FailTask("왜? 이유 & 더"),
+        ):
+            assert await service.send(task_request, "a/b?c", request(), CALLER) is None
         await service.close()
     asked = [(it.method, it.path) for it in server.asked]
     tasks = "/main/agent/tasks"
     assert asked == [
         ("POST", tasks),
-        ("POST", f"{tasks}/a/b?c/start"),  # as it is after unquoting
+        ("POST", f"{tasks}/a/b?c/start"),  # the server has unquoted it
         ("PATCH", f"{tasks}/a/b?c/progress"),
         ("POST", f"{tasks}/a/b?c/complete"),
         ("POST", f"{tasks}/a/b?c/fail"),
@@ -82,33 +87,33 @@ async def test_an_id_may_be_a_number_and_may_need_quoting() -> None:
     assert server.asked[0].headers["idempotency-key"] == request().session_id
 
 
-async def test_how_long_to_wait_is_what_the_service_says() -> None:
+async def test_retry_after_of_the_service_is_kept() -> None:
     async with Answering(503, {}, {"Retry-After": "7"}) as server:
         service = MainService(server.origin, timeout_seconds=5)
-        with pytest.raises(Away) as away:
-            await service.send(Start(), "t", request(), CALLER)
+        with pytest.raises(ServiceUnavailable) as unavailable:
+            await service.send(StartTask(), "t", request(), CALLER)
         await service.close()
-    assert away.value.retry_after_seconds == 7
+    assert unavailable.value.retry_after_seconds == 7
 
 
-async def test_no_service_is_one_that_is_away() -> None:
+async def test_refused_connection_means_unavailable() -> None:
     service = MainService(f"http://127.0.0.1:{free_port()}", timeout_seconds=5)
-    with pytest.raises(Away):
-        await service.send(Start(), "t", request(), CALLER)
+    with pytest.raises(ServiceUnavailable):
+        await service.send(StartTask(), "t", request(), CALLER)
     await service.close()
 
 
-async def test_what_can_be_no_header_is_never_tried_again() -> None:
+async def test_invalid_header_value_is_rejected_without_a_request() -> None:
     async with Answering(200, {}) as server:
         service = MainService(server.origin, timeout_seconds=5)
-        with pytest.raises(CallRefused):
-            await service.send(Start(), "t", request(trace_id="a\r\nb: c"), CALLER)
-        await service.send(Start(), "t", request(user_id="김"), CALLER)
+        with pytest.raises(RequestRejected):
+            await service.send(StartTask(), "t", request(trace_id="a\r\nb: c"), CALLER)
+        await service.send(StartTask(), "t", request(user_id="김"), CALLER)
         await service.close()
     assert len(server.asked) == 1
 
 
-class Hours:
+class FakeClock:
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -116,38 +121,38 @@ class Hours:
         return self.now
 
 
-def test_the_circuit_opens_after_ten_failures_and_lets_one_trial_through() -> None:
-    hours = Hours()
-    breaker = Breaker(hours)
-    assert [breaker.failed() for _ in range(10)] == [False] * 9 + [True]
-    assert breaker.wait_seconds() == 1.0
-    hours.now += 1
-    assert breaker.wait_seconds() == 0.0
-    assert breaker.wait_seconds() == 1.0, "the trial is under way"
-    assert not breaker.failed(), "it was open before"
-    assert breaker.wait_seconds() == 2.0
-    hours.now += 2
-    assert breaker.wait_seconds() == 0.0
-    breaker.succeeded()
+def test_circuit_opens_after_ten_failures_and_allows_one_trial() -> None:
+    clock = FakeClock()
+    breaker = CircuitBreaker(clock)
+    assert [breaker.record_failure() for _ in range(10)] == [False] * 9 + [True]
+    assert breaker.acquire() == 1.0
+    clock.now += 1
+    assert breaker.acquire() == 0.0
+    assert breaker.acquire() == 1.0, "the trial has no result yet"
+    assert not breaker.record_failure(), "the circuit was open before"
+    assert breaker.acquire() == 2.0
+    clock.now += 2
+    assert breaker.acquire() == 0.0
+    breaker.record_success()
     assert not breaker.is_open
-    assert breaker.wait_seconds() == 0.0
+    assert breaker.acquire() == 0.0
 
 
-def test_the_rest_has_a_longest() -> None:
-    hours = Hours()
-    breaker = Breaker(hours)
+def test_open_time_has_a_maximum() -> None:
+    clock = FakeClock()
+    breaker = CircuitBreaker(clock)
     for _ in range(40):
-        breaker.failed()
-    assert breaker.wait_seconds() == 15.0
+        breaker.record_failure()
+    assert breaker.acquire() == 15.0
 
 
-def test_a_token_opens_only_for_its_run_and_with_the_secret() -> None:
+def test_token_is_decrypted_only_for_its_run_and_with_the_secret() -> None:
     cipher = TokenCipher("a secret of at least thirty-two bytes!!")
-    encrypted_token = cipher.close("session_1", CALLER)
+    encrypted_token = cipher.encrypt("session_1", CALLER)
     assert CALLER.token not in encrypted_token
-    assert cipher.open("session_1", encrypted_token) == CALLER
-    assert cipher.open("session_2", encrypted_token) is None
-    assert cipher.open("session_1", encrypted_token[:-2]) is None
-    assert cipher.open("session_1", "no.t.a.t.oken") is None
-    assert TokenCipher("another secret of at least thirty-two").open("session_1", encrypted_token) is None
+    assert cipher.decrypt("session_1", encrypted_token) == CALLER
+    assert cipher.decrypt("session_2", encrypted_token) is None
+    assert cipher.decrypt("session_1", encrypted_token[:-2]) is None
+    assert cipher.decrypt("session_1", "no.t.a.t.oken") is None
+    assert TokenCipher("another secret of at least thirty-two").decrypt("session_1", encrypted_token) is None
     assert "the-token" not in repr(CALLER)

@@ -1,4 +1,4 @@
-"""Each run is a task in the Main Service (§6), whatever the Main Service does; no run notices it."""
+"""Each run is a task in the Main Service (§6). Failures of the Main Service do not affect runs."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def scenario(match: str, *turns: ScriptedTurn) -> Scenario:
     return Scenario(description="", match=[match], turns=list(turns))
 
 
-def planning(plan: dict[str, Any], *calls: ScriptedCall) -> ScriptedTurn:
+def plan_turn(plan: dict[str, Any], *calls: ScriptedCall) -> ScriptedTurn:
     return ScriptedTurn(tool_calls=[ScriptedCall(name="update_plan", arguments=plan), *calls])
 
 
 SCENARIOS = (
     scenario(
         "계획",
-        planning(PLAN),
-        planning(WRITING, ScriptedCall(name="write_note", arguments=NOTE)),
+        plan_turn(PLAN),
+        plan_turn(WRITING, ScriptedCall(name="write_note", arguments=NOTE)),
         ScriptedTurn(text="다 했습니다."),
     ),
     scenario("보내", calling(("send_note", NOTE)), ScriptedTurn(text="보냈습니다.")),
@@ -81,8 +81,8 @@ def tools() -> list[Any]:
     return [NoteTool(), risky()]
 
 
-async def one(aura: Aura, prompt: str, sent: dict[str, str] | None = None) -> list[Frame]:
-    """A whole run; what it asks for is decided as the prompt says."""
+async def run_prompt(aura: Aura, prompt: str, sent: dict[str, str] | None = None) -> list[Frame]:
+    """Run a prompt to its end. An approval is decided as the prompt says."""
     async with aura.stream(prompt, headers=sent or headers()) as stream:
         while not stream.seen or not stream.seen[-1].is_done:
             frame = await stream.next()
@@ -101,7 +101,7 @@ def steps(task: AgentTask) -> list[tuple[str, str]]:
     return [(step["title"], step["status"]) for step in task.plan]
 
 
-def is_right(task: AgentTask, prompt: str) -> None:
+def check_task(task: AgentTask, prompt: str) -> None:
     sent = "제목 send_note"
     expected: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "인사": ("COMPLETED", []),
@@ -118,13 +118,11 @@ def is_right(task: AgentTask, prompt: str) -> None:
         assert str(task.error_message).startswith("RejectionError" if "거절" in prompt else "ModelError")
 
 
-async def test_two_hundred_runs_while_half_of_all_calls_fail(
+async def test_two_hundred_runs_while_half_of_all_requests_fail(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (
-        "task_reporter._MOST_PAUSE_SECONDS",
-        "breaker._MOST_REST_SECONDS",
-    ):  # some calls fail ten times in a row
+    # Some requests fail ten times in a row.
+    for name in ("task_reporter.MAX_BACKOFF_SECONDS", "circuit_breaker.MAX_OPEN_SECONDS"):
         monkeypatch.setattr(f"app.integrations.{name}", 0.2)
     main.failure_rate = 0.5
     prompts: dict[str, str] = {}
@@ -132,7 +130,7 @@ async def test_two_hundred_runs_while_half_of_all_calls_fail(
 
     async def run(aura: Aura, prompt: str) -> None:
         async with gate:
-            frames = await one(aura, prompt)
+            frames = await run_prompt(aura, prompt)
         assert frames[0].type == "start"
         prompts[str(frames[0]["sessionId"])] = prompt
 
@@ -143,14 +141,14 @@ async def test_two_hundred_runs_while_half_of_all_calls_fail(
     assert len(main.tasks) == 200
     assert {task.session_id for task in main.tasks.values()} == set(prompts)
     for task in main.tasks.values():
-        is_right(task, prompts[task.session_id])
+        check_task(task, prompts[task.session_id])
     assert redis_client.keys("aura:*ticket*") == []
 
 
-async def test_the_callers_headers_go_along(made: MakeSettings, main: MainServiceStandIn) -> None:
+async def test_headers_of_the_caller_are_forwarded(made: MakeSettings, main: MainServiceStandIn) -> None:
     sent = headers("kim", "7", **{"X-Correlation-ID": "corr-1"})
     async with running(made(), tools=tools()) as aura:
-        session_id = (await one(aura, "인사", sent))[0]["sessionId"]
+        session_id = (await run_prompt(aura, "인사", sent))[0]["sessionId"]
         await eventually(lambda: ended(main, 1))
         shown = (await aura.client.get(f"/aura/runs/{session_id}", headers=sent)).json()["data"]
         assert shown["taskId"] == "task-1"
@@ -162,29 +160,29 @@ async def test_the_callers_headers_go_along(made: MakeSettings, main: MainServic
         assert request.headers["x-correlation-id"] == "corr-1"
 
 
-def told(frames: list[Frame]) -> list[str]:
-    """What came after what; into how many pieces an answer falls is a matter of moments."""
+def type_sequence(frames: list[Frame]) -> list[str]:
+    """Return the types of the frames without repetitions: the number of pieces of an answer depends on timing."""
     return [type for type, _ in groupby(types(frames))]
 
 
-async def test_a_main_service_that_hangs_is_no_runs_business(
+async def test_hanging_main_service_does_not_affect_runs(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
-    """Not one call is answered, and every run ends, as without a Main Service."""
+    """The Main Service sends no response, and every run ends as it does without a Main Service."""
     main.unblocked.clear()
     async with running(made(), tools=tools()) as aura:
-        runs = await asyncio.gather(*(one(aura, kind) for kind in KINDS * 2))
+        runs = await asyncio.gather(*(run_prompt(aura, kind) for kind in KINDS * 2))
         assert main.requests != []
         assert main.tasks == {}
         async with running(made().model_copy(update={"main_service_url": None}), tools=tools()) as without:
             for frames, kind in zip(runs, KINDS, strict=False):
-                assert told(frames) == told(await one(without, kind))
+                assert type_sequence(frames) == type_sequence(await run_prompt(without, kind))
         assert len(redis_client.keys("aura:*ticket*")) == len(runs)
         main.unblocked.set()
         await eventually(lambda: ended(main, len(runs)))
 
 
-async def test_a_request_that_was_opened_before_the_task_is_linked_later(
+async def test_approval_request_opened_before_its_task_is_linked_later(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     main.unblocked.clear()
@@ -205,10 +203,10 @@ async def test_a_request_that_was_opened_before_the_task_is_linked_later(
         assert (await aura.decide("approve", hitl["requestId"])).status_code == 200
         check(await stream.rest())
         await eventually(lambda: ended(main, 1))
-    is_right(main.tasks["task-1"], "보내 승인")
+    check_task(main.tasks["task-1"], "보내 승인")
 
 
-async def test_a_request_carries_the_task_where_that_is_known_by_then(
+async def test_approval_request_has_the_task_id_if_it_is_known(
     made: MakeSettings, main: MainServiceStandIn, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     model.play(calling(("send_note", NOTE)).model_copy(update={"hang_after": 0}), ScriptedTurn(text="보냈습니다."))
@@ -225,7 +223,7 @@ async def test_a_request_carries_the_task_where_that_is_known_by_then(
         await stream.rest()
 
 
-async def test_a_decision_is_never_touched_by_a_link(redis_client: redis.Redis, redis_server: Any) -> None:
+async def test_linking_does_not_change_a_decision(redis_client: redis.Redis, redis_server: Any) -> None:
     connection = Connection(redis_server.url, timeout_seconds=3)
     outbox = RedisTaskOutbox(connection)
     decided = '{"requestId": "req-1", "status": "approved", "approvedBy": "boss"}'
@@ -239,22 +237,22 @@ async def test_a_decision_is_never_touched_by_a_link(redis_client: redis.Redis, 
     await connection.close()
 
 
-async def test_what_was_not_delivered_is_taken_up_after_a_restart(
+async def test_undelivered_task_is_reported_after_a_restart(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     main.failure_rate = 1.0
     async with running(made(aura_lease_seconds=2), tools=tools()) as aura:
-        await one(aura, "계획")
+        await run_prompt(aura, "계획")
         await eventually(lambda: len(main.requests) > 1)
     main.failure_rate = 0.0
     async with running(made(aura_lease_seconds=2), tools=tools()) as aura:
         await eventually(lambda: ended(main, 1))
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)
     (task,) = main.tasks.values()
-    is_right(task, "계획")
+    check_task(task, "계획")
 
 
-async def test_what_is_gone_is_forgotten_and_what_a_newer_release_left_is_not(
+async def test_deleted_run_is_removed_and_run_of_a_newer_release_is_kept(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     gone, newer = "session_user1_1700000000_aaaa", "session_user1_1700000000_bbbb"
@@ -269,19 +267,21 @@ async def test_what_is_gone_is_forgotten_and_what_a_newer_release_left_is_not(
     assert main.requests == []
 
 
-async def test_a_refused_token_is_one_line_and_one_call_a_run(made: MakeSettings, main: MainServiceStandIn) -> None:
+async def test_rejected_token_causes_one_warning_and_one_request_per_run(
+    made: MakeSettings, main: MainServiceStandIn
+) -> None:
     main.rejects_tokens = True
     with capture_logs() as logged:
         async with running(made(), tools=tools()) as aura:
-            await asyncio.gather(*(one(aura, kind) for kind in KINDS))
-            await eventually(lambda: len(_given_up(logged)) == len(KINDS))
+            await asyncio.gather(*(run_prompt(aura, kind) for kind in KINDS))
+            await eventually(lambda: len(_abandoned(logged)) == len(KINDS))
     assert len(main.requests) == len(KINDS)
-    assert {line["log_level"] for line in _given_up(logged)} == {"warning"}
+    assert {line["log_level"] for line in _abandoned(logged)} == {"warning"}
     assert "Bearer" not in json.dumps(logged, default=str)
 
 
-class Hurrying(SystemClock):
-    """Real time, from a moment on an hour later."""
+class ClockAhead(SystemClock):
+    """Real time plus `ahead` seconds."""
 
     ahead = 0.0
 
@@ -289,28 +289,28 @@ class Hurrying(SystemClock):
         return super().now() + self.ahead
 
 
-async def test_a_token_that_expires_meanwhile_is_one_line(
+async def test_expired_token_causes_one_warning(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
-    main.failure_rate, clock = 1.0, Hurrying()
+    main.failure_rate, clock = 1.0, ClockAhead()
     with capture_logs() as logged:
         async with running(made(), tools=tools(), clock=clock) as aura:
-            await one(aura, "인사")
+            await run_prompt(aura, "인사")
             await eventually(lambda: len(main.requests) > 1)
             clock.ahead = 3600.0
-            await eventually(lambda: _given_up(logged))
-    (line,) = _given_up(logged)
+            await eventually(lambda: _abandoned(logged))
+    (line,) = _abandoned(logged)
     assert "expired" in line["cause"]
     assert redis_client.zcard("aura:tasks") == 0
 
 
-async def test_a_token_is_kept_sealed_and_no_longer_than_it_is_good(
+async def test_token_is_stored_encrypted_and_expires_with_its_lifetime(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     main.unblocked.clear()
     token = issue_token(SECRET, user_id="user1", tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=600)
     async with running(made(), tools=tools()) as aura:
-        await one(aura, "계획", headers() | {"Authorization": f"Bearer {token}"})
+        await run_prompt(aura, "계획", headers() | {"Authorization": f"Bearer {token}"})
         (ticket,) = redis_client.keys("aura:*ticket*")
         assert 590 < redis_client.ttl(ticket) <= 600
         for key in redis_client.keys("*"):
@@ -320,16 +320,16 @@ async def test_a_token_is_kept_sealed_and_no_longer_than_it_is_good(
         await eventually(lambda: redis_client.keys("aura:*ticket*") == [])
 
 
-async def test_without_a_main_service_nothing_is_kept_for_one(
+async def test_without_a_main_service_nothing_is_stored_for_it(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
     async with running(made().model_copy(update={"main_service_url": None}), tools=tools()) as aura:
-        session_id = (await one(aura, "보내 승인"))[0]["sessionId"]
+        session_id = (await run_prompt(aura, "보내 승인"))[0]["sessionId"]
         shown = (await aura.client.get(f"/aura/runs/{session_id}", headers=headers())).json()["data"]
         assert shown["taskId"] is None
     assert main.requests == []
     assert redis_client.keys("aura:*ticket*") == redis_client.keys("aura:tasks") == redis_client.keys("hitl:task:*")
 
 
-def _given_up(logged: list[Any]) -> list[Any]:
-    return [line for line in logged if line["event"] == "task.given_up"]
+def _abandoned(logged: list[Any]) -> list[Any]:
+    return [line for line in logged if line["event"] == "task.abandoned"]

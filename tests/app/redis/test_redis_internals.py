@@ -55,12 +55,12 @@ async def test_without_the_names_commands_go_through_redis_py(
     numbers = [str(number).encode() for number in range(2000)]
     assert await asyncio.gather(*(connection.execute("ECHO", number) for number in numbers)) == numbers
     with pytest.raises(StorageUnavailable, match="WRONGTYPE"):
-        await connection.execute("SET", "key", "value"), await connection.call("LLEN", "key")
+        await connection.execute("SET", "key", "value"), await connection.execute("LLEN", "key")
     redis_client.client_kill_filter(_type="normal", skipme=True)
     assert await connection.execute("GET", "key") == b"value"
     await connection.close()
     with pytest.raises(StorageUnavailable):
-        await Connection("redis://127.0.0.1:1", timeout_seconds=0.2).call("PING")
+        await Connection("redis://127.0.0.1:1", timeout_seconds=0.2).execute("PING")
 
 
 @pytest.mark.usefixtures("without_names")
