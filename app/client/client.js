@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 00420845a94eea77ce2f2bd0331a08b16db5e63b011748fe2ac91ad58fe2f304).
+// Generated from client.ts (SHA-256 5f90b7e51be78911068950b9000295daff2d14e89d4a6888fabad22fc659e3df).

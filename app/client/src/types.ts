@@ -47,7 +47,7 @@ export interface TimelineStepUpdatedEvent extends EventBase {
   progress: number;
   metadata: Record<string, string>;
 }
-/** `truncated` is there where arguments or result were shortened to fit a frame; the run's record has them whole. */
+/** A status of a tool call. `truncated` is true if arguments or result were shortened to fit into a frame; the run's record contains them in full. */
 export interface ToolExecutionEvent extends EventBase {
   type: "tool_execution";
   toolName: string;
@@ -59,7 +59,7 @@ export interface ToolExecutionEvent extends EventBase {
   toolCallId: string;
   truncated?: boolean;
 }
-/** A person is asked. The arguments are never shortened: what is shown is what would run. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. */
 export interface HitlEvent extends EventBase {
   type: "hitl";
   requestId: string;
@@ -75,7 +75,7 @@ export interface HitlEvent extends EventBase {
   timeoutSeconds: number;
   outcomeUnknown?: boolean;
 }
-/** A piece of the answer; `chunk` is true while more follow. Clients append. */
+/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
   type: "content";
   content: string;
@@ -109,9 +109,9 @@ export type AuraEvent =
   | EndEvent;
 /** @internal The event types that this client knows. */
 export const EVENT_TYPES: ReadonlySet<string> = new Set(["start", "thought", "plan_step", "plan_step_update", "timeline_step_update", "tool_execution", "hitl", "content", "error", "end"]);
-/** The tool ledger's entries: intent → started → outcome, each committed before the next. */
+/** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
-/** How sure the model is, 0–1, and who says so; never invented (§2.2). */
+/** How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2). */
 export interface Confidence {
   value: number;
   source: "logprobs" | "model" | "none";
@@ -123,13 +123,13 @@ export interface DecisionResult {
   status: RequestStatus;
   reason?: string;
 }
-/** Why a run that did not complete ended. */
+/** The error with which a run ended that did not complete. */
 export interface Ending {
   error_type: string;
   error_code: string;
   message: string;
 }
-/** A person's yes to one call with exactly these arguments (`arguments_digest`), used at most once. */
+/** A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once. */
 export interface Grant {
   request_id: string;
   arguments_digest: string;
@@ -137,7 +137,7 @@ export interface Grant {
   decided_at: number;
   edited: boolean;
 }
-/** The policy a run started with; it keeps it on whichever node it goes on. */
+/** The limits that a run started with. They do not change when another node takes the run over. */
 export interface Limits {
   turns: number;
   model_attempts: number;
@@ -168,7 +168,7 @@ export interface PendingRequest {
   queued: number;
   sessionId: string;
 }
-/** One step of the plan: the model's own (`update_plan`) or, without a plan, a tool call. */
+/** One step of the plan: declared by the model (`update_plan`) or, without such a plan, made from a tool call. */
 export interface PlanStep {
   id: string;
   title: string;
@@ -240,7 +240,7 @@ export interface ServiceInfo {
   model: string;
   states: State[];
 }
-/** Something that took time. Times are Unix seconds; an open one lasts until the moment the timeline was made. `state`: the time in a state, entered by `trigger` from `source`. `outcome` is a turn's, a tool's or a wait's. */
+/** An interval of time. Times are Unix seconds; an open span lasts until the moment the timeline was made. A span of kind `state` is the time in a state, which the run entered from `source` by `trigger`. Model turns, tools and waits have an `outcome`. */
 export interface Span {
   kind: "state" | "model" | "tool" | "wait";
   name: string;
@@ -256,7 +256,7 @@ export interface Span {
   tokens?: Tokens | null;
   decision?: SpanDecision | null;
 }
-/** What came of a wait for a person. */
+/** The result of a wait for a person's decision. */
 export interface SpanDecision {
   requestId: string;
   verdict?: string | null;
@@ -279,7 +279,7 @@ export interface StoredApprovalRequest {
   createdAt: number;
   expiresAt?: number;
 }
-/** A run's spans by their start. `waited_seconds` is what people took, of `duration_seconds` in all. */
+/** The spans of a run, ordered by their start. `waited_seconds` is the part of `duration_seconds` spent on waits. */
 export interface Timeline {
   sessionId: string;
   state: State;
@@ -317,7 +317,7 @@ export interface ToolCallRecord {
   endedAt: number | null;
   decision: Grant | null;
 }
-/** A transition that was taken, with its time. */
+/** A transition that the run has made, with its time. */
 export interface TransitionRecord {
   trigger: Trigger;
   source: State;

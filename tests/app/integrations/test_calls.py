@@ -22,10 +22,10 @@ class Answering(HttpServer):
     def __init__(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         super().__init__(self._answer)
         self.status, self.body, self.headers = status, body, headers
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     async def _answer(self, request: Request, answer: Response) -> None:
-        self.asked.append(request)
+        self.requests.append(request)
         await answer.json(self.status, self.body, self.headers)
 
 
@@ -68,7 +68,7 @@ async def test_task_id_may_be_a_number_and_is_quoted_in_the_path() -> None:
         ):
             assert await service.send(task_request, "a/b?c", request(), CALLER) is None
         await service.close()
-    asked = [(it.method, it.path) for it in server.asked]
+    asked = [(it.method, it.path) for it in server.requests]
     tasks = "/main/agent/tasks"
     assert asked == [
         ("POST", tasks),
@@ -77,14 +77,14 @@ async def test_task_id_may_be_a_number_and_is_quoted_in_the_path() -> None:
         ("POST", f"{tasks}/a/b?c/complete"),
         ("POST", f"{tasks}/a/b?c/fail"),
     ]
-    assert server.asked[-1].query == {"errorMessage": "왜? 이유 & 더"}
-    assert server.asked[2].json() == {"progress": 5, "description": "읽기", "planSteps": "[]"}
-    sent = server.asked[1].headers
+    assert server.requests[-1].query == {"errorMessage": "왜? 이유 & 더"}
+    assert server.requests[2].json() == {"progress": 5, "description": "읽기", "planSteps": "[]"}
+    sent = server.requests[1].headers
     assert sent["authorization"] == "Bearer the-token"
     assert (sent["x-tenant-id"], sent["x-user-id"], sent["x-correlation-id"]) == ("tenant1", "user1", "trace-1")
     assert (sent["x-dwp-source"], sent["x-dwp-caller-type"]) == ("AURA", "AGENT")
     assert "idempotency-key" not in sent
-    assert server.asked[0].headers["idempotency-key"] == request().session_id
+    assert server.requests[0].headers["idempotency-key"] == request().session_id
 
 
 async def test_retry_after_of_the_service_is_kept() -> None:
@@ -110,7 +110,7 @@ async def test_invalid_header_value_is_rejected_without_a_request() -> None:
             await service.send(StartTask(), "t", request(trace_id="a\r\nb: c"), CALLER)
         await service.send(StartTask(), "t", request(user_id="김"), CALLER)
         await service.close()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 class FakeClock:
