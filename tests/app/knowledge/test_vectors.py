@@ -61,7 +61,9 @@ async def test_vectors_are_made_once_and_used_by_all_replicas(
         for number in range(1, 4):
             publish(mail(number))
         await eventually(lambda: stored_vectors(raw_client) == 3)
-        assert sorted(text.split("\n")[0] for text in embedded_texts(model)) == [f"서버 견적서 {n}호" for n in (1, 2, 3)]
+        assert sorted(text.split("\n")[0] for text in embedded_texts(model)) == [
+            f"서버 견적서 {n}호" for n in (1, 2, 3)
+        ]
         for node in (one, other):
             found, used_vectors = await search(node, "xx견적xx 2호")
             assert found[0] == "evt-2"
