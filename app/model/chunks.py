@@ -77,7 +77,7 @@ def encode_request(model: str, messages: Sequence[JsonObject], tools: Sequence[J
 def merge_chunks(chunks: Sequence[bytes]) -> ModelDelta:
     """Decodes the chunks and merges them into one delta. Raises `ModelError` if one is malformed or is an error."""
     try:
-        return _merge([_decode(chunk) for chunk in chunks])
+        return _merge([decode_chunk(chunk) for chunk in chunks])
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError("interrupted", f"a malformed chunk in its stream ({type(error).__name__})") from error
 
@@ -88,7 +88,7 @@ def error_message(error: object) -> str:
     return str(message).encode("utf-8", "replace").decode()
 
 
-def _decode(data: bytes) -> _Chunk:
+def decode_chunk(data: bytes) -> _Chunk:
     try:
         return _decode_strictly(data)
     except ValueError:  # msgspec refuses lone surrogates, which some servers send when they split a character

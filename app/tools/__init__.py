@@ -1,4 +1,4 @@
-"""The tools that come with Aura: which of them the settings allow. A tool without its service is not offered."""
+"""The built-in tools, and the selection of those whose services the settings configure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KNOWN_TOOL_NAMES = frozenset(
 
 
 class ToolSettings(Protocol):
-    """What the tools read of the settings."""
+    """The settings that the tools need."""
 
     @property
     def smtp_host(self) -> str | None: ...
@@ -41,7 +41,7 @@ class ToolSettings(Protocol):
 
 
 def configured_tools(settings: ToolSettings, clock: Clock, workspace: WorkspaceSearch | None = None) -> list[Tool]:
-    """The tools whose services are configured. Nothing connects before a tool runs."""
+    """Returns the tools whose services are configured. A tool connects to its service when it runs."""
     tools: list[Tool] = [GetCurrentTime(clock)]
     if settings.smtp_host and settings.smtp_from:
         tools.append(

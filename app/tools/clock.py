@@ -12,15 +12,15 @@ from app.ports.clock import Clock
 from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
 
-# Written out: `strftime("%A")` follows the locale of the machine.
+# Not `strftime("%A")`, which depends on the machine's locale.
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder, such as `Asia`
-        raise ValueError("no such IANA time zone; use a name like Asia/Seoul or UTC") from None
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError for the name of a directory, such as `Asia`
+        raise ValueError("unknown IANA time zone; use a name like Asia/Seoul or UTC") from None
     return name
 
 
@@ -45,7 +45,7 @@ class GetCurrentTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def question(self, arguments: CurrentTimeArguments) -> str:  # noqa: ARG002 - as the port says
+    def question(self, arguments: CurrentTimeArguments) -> str:  # noqa: ARG002 - the signature is the port's
         return "현재 시각을 확인하시겠습니까?"
 
     async def run(self, arguments: CurrentTimeArguments, context: ToolContext) -> JsonObject:  # noqa: ARG002

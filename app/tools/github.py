@@ -1,4 +1,4 @@
-"""`github_get_pr` and `github_create_pr`, over GitHub's REST API; GitHub Enterprise by its own base URL."""
+"""`github_get_pr` and `github_create_pr`, by the REST API of GitHub or of GitHub Enterprise at its own base URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
 
 DEFAULT_API_URL = "https://api.github.com"
-# The version that Enterprise servers in use understand too; the newer one changes nothing that is read here.
+# Enterprise servers in use support this version; newer versions do not change the fields that are read here.
 API_VERSION = "2022-11-28"
 _HEADERS = {"X-GitHub-Api-Version": API_VERSION}
 _ACCEPT = "application/vnd.github+json"
@@ -25,16 +25,16 @@ _FILES_LIMIT = 50
 _BODY_LIMIT_CHARACTERS = 4000
 
 
-def _no_path_trick(name: str) -> str:
+def _not_a_path(name: str) -> str:
     if name in (".", ".."):
         raise ValueError("not the name of a repository")
     return name
 
 
 def _branch(name: str) -> str:
-    """The rules of `git check-ref-format` that matter in a request."""
-    wrong = ("..", "//", "@{", "\\")
-    if any(part in name for part in wrong) or name.startswith(("/", "-")) or name.endswith(("/", ".", ".lock")):
+    """Checks the rules of `git check-ref-format` that matter in a request. Raises `ValueError`."""
+    forbidden = ("..", "//", "@{", "\\")
+    if any(part in name for part in forbidden) or name.startswith(("/", "-")) or name.endswith(("/", ".", ".lock")):
         raise ValueError("not the name of a branch")
     return name
 
@@ -43,7 +43,7 @@ Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", descri
 Repository = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9._-]{1,100}$", description="Name of the repository, without its owner"),
-    AfterValidator(_no_path_trick),
+    AfterValidator(_not_a_path),
 ]
 Branch = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f~^:?*\[]{1,200}$"), AfterValidator(_branch)]
 Head = Annotated[
@@ -77,7 +77,7 @@ class CreatePullRequestArguments(BaseModel):
 
 
 class _GitHub:
-    """The connection to one GitHub: a client for each use, so that nothing is open between calls."""
+    """One GitHub server. Each call has an HTTP client of its own, so that no connection stays open between calls."""
 
     def __init__(self, token: SecretStr | None, api_url: str) -> None:
         self._token = token
@@ -87,7 +87,7 @@ class _GitHub:
     async def session(
         self, subject: str, *, follow_redirects: bool, idempotency_key: str | None = None
     ) -> AsyncIterator[GitHubAPI]:
-        """The API, with every error of it in words; `subject` is what the request is about."""
+        """Opens a session of the API, in which every error becomes a `ToolError` about `subject`."""
         headers = _HEADERS if idempotency_key is None else {**_HEADERS, "Idempotency-Key": idempotency_key}
         token = self._token.get_secret_value() if self._token else None
         try:
@@ -96,14 +96,14 @@ class _GitHub:
             ) as client:
                 yield GitHubAPI(client, "Aura-Platform", oauth_token=token, base_url=self._api_url)
         except gidgethub.HTTPException as error:
-            raise ToolError(_told(error, subject)) from error
+            raise ToolError(_describe(error, subject)) from error
         except httpx2.TimeoutException as error:
-            raise ToolError(f"GitHub did not answer in time ({subject})") from error
+            raise ToolError(f"GitHub did not respond in time ({subject})") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            # Its own words may hold a header: only the kind is told.
+            # The message may contain a header, so only the class is named.
             raise ToolError(f"GitHub cannot be reached at {self._api_url} ({type(error).__name__})") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # not the JSON that was expected
-            raise ToolError(f"GitHub gave an answer that cannot be understood ({subject})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # the response is not the expected JSON
+            raise ToolError(f"GitHub sent a response that cannot be understood ({subject})") from error
 
 
 class GetPullRequest:
@@ -125,7 +125,7 @@ class GetPullRequest:
     async def run(self, arguments: GetPullRequestArguments, context: ToolContext) -> JsonObject:  # noqa: ARG002
         subject = f"{arguments.owner}/{arguments.repo}#{arguments.number}"
         where = {"owner": arguments.owner, "repo": arguments.repo, "number": str(arguments.number)}
-        # A repository that was renamed answers with a redirect; the token does not go along to another host.
+        # A renamed repository responds with a redirect; the token is not sent to another host.
         async with self._github.session(subject, follow_redirects=True) as github:
             pull = await github.getitem("/repos/{owner}/{repo}/pulls/{number}", where, accept=_ACCEPT)
             files = await github.getitem(
@@ -133,7 +133,7 @@ class GetPullRequest:
                 {**where, "per_page": str(_FILES_LIMIT)},
                 accept=_ACCEPT,
             )
-            return _described(pull) | {
+            return _pull_request(pull) | {
                 "additions": pull["additions"],
                 "deletions": pull["deletions"],
                 "changed_files": pull["changed_files"],
@@ -148,7 +148,7 @@ class GetPullRequest:
 class CreatePullRequest:
     """Open a GitHub pull request from a branch that is already pushed. A person approves it before.
 
-    An open one with the same head and base is returned instead of a second one: GitHub allows no two of them.
+    An open pull request with the same head and base is returned instead: GitHub does not allow a second one.
     """
 
     name: str = "github_create_pr"
@@ -161,17 +161,20 @@ class CreatePullRequest:
     def __init__(self, token: SecretStr, api_url: str = DEFAULT_API_URL) -> None:
         self._github = _GitHub(token, api_url)
 
-    def question(self, arguments: CreatePullRequestArguments) -> str:  # noqa: ARG002 - as the port says
+    def question(self, arguments: CreatePullRequestArguments) -> str:  # noqa: ARG002 - the signature is the port's
         return "GitHub PR을 생성하시겠습니까?"
 
     async def run(self, arguments: CreatePullRequestArguments, context: ToolContext) -> JsonObject:
         subject = f"{arguments.owner}/{arguments.repo}"
-        # No redirects: what a person approved for one repository is not done in another.
+        # No redirects: an approval for one repository is not valid for another.
         session = self._github.session(subject, follow_redirects=False, idempotency_key=context.idempotency_key)
         async with session as github:
-            existing = await _open_pull(github, arguments)
+            existing = await _find_open_pull(github, arguments)
             if existing is not None:
-                return _described(existing) | {"created": False, "note": "An open pull request for this head and base."}
+                return _pull_request(existing) | {
+                    "created": False,
+                    "note": "An open pull request for this head and base.",
+                }
             try:
                 pull = await github.post(
                     "/repos/{owner}/{repo}/pulls",
@@ -180,16 +183,19 @@ class CreatePullRequest:
                     accept=_ACCEPT,
                 )
             except (gidgethub.InvalidField, gidgethub.ValidationError):
-                # Another try of the same call may have been faster since we looked.
-                existing = await _open_pull(github, arguments)
+                # Another attempt of the same call may have created it after our check.
+                existing = await _find_open_pull(github, arguments)
                 if existing is None:
                     raise
-                return _described(existing) | {"created": False, "note": "An open pull request for this head and base."}
-            return _described(pull) | {"created": True}
+                return _pull_request(existing) | {
+                    "created": False,
+                    "note": "An open pull request for this head and base.",
+                }
+            return _pull_request(pull) | {"created": True}
 
 
-async def _open_pull(github: GitHubAPI, arguments: CreatePullRequestArguments) -> Any | None:
-    """The open pull request of this head and base, as GitHub tells it. The filter needs the head's owner."""
+async def _find_open_pull(github: GitHubAPI, arguments: CreatePullRequestArguments) -> Any | None:
+    """Returns the open pull request with this head and base, if it exists. The filter needs the owner of the head."""
     head = arguments.head if ":" in arguments.head else f"{arguments.owner}:{arguments.head}"
     pulls = await github.getitem(
         "/repos/{owner}/{repo}/pulls{?state,head,base}",
@@ -197,13 +203,13 @@ async def _open_pull(github: GitHubAPI, arguments: CreatePullRequestArguments) -
         accept=_ACCEPT,
     )
     branch = head.partition(":")[2]
-    # Looked at again: GitHub gives *all* open pull requests where it does not understand the filter.
+    # Checked again, because GitHub returns *all* open pull requests if it does not understand the filter.
     return next(
         (pull for pull in pulls if pull["head"]["ref"] == branch and pull["base"]["ref"] == arguments.base), None
     )
 
 
-def _described(pull: Any) -> JsonObject:
+def _pull_request(pull: Any) -> JsonObject:
     body = pull.get("body") or ""
     return {
         "number": pull["number"],
@@ -218,8 +224,8 @@ def _described(pull: Any) -> JsonObject:
     }
 
 
-def _told(error: gidgethub.HTTPException, subject: str) -> str:
-    words = " ".join(str(error).split())[:300]
+def _describe(error: gidgethub.HTTPException, subject: str) -> str:
+    message = " ".join(str(error).split())[:300]
     status = int(error.status_code)
     match error:
         case gidgethub.RateLimitExceeded():
@@ -227,30 +233,30 @@ def _told(error: gidgethub.HTTPException, subject: str) -> str:
         case gidgethub.RedirectionException():
             return f"{subject} has moved; use the repository's present name"
         case gidgethub.InvalidField() | gidgethub.ValidationError():
-            return f"GitHub refused it ({status}, {subject}): {words}{_field_errors(error.errors)}"
+            return f"GitHub refused it ({status}, {subject}): {message}{_field_errors(error.errors)}"
         case gidgethub.GitHubBroken():
             return f"GitHub has a problem of its own ({status}); try again later"
-    return _told_by_status(status, error.headers.get("retry-after"), f"({status}, {subject}): {words}", subject)
+    return _describe_status(status, error.headers.get("retry-after"), f"({status}, {subject}): {message}", subject)
 
 
-def _told_by_status(status: int, retry_after: str | None, words: str, subject: str) -> str:
+def _describe_status(status: int, retry_after: str | None, details: str, subject: str) -> str:
     if status == 401:
         return "GitHub does not accept the token (401): GITHUB_TOKEN is wrong or expired"
     if status == 429 or (status == 403 and retry_after):
         return f"GitHub's rate limit is used up ({status}); try again in {retry_after or 60} s"
     if status == 403:
-        return f"the token may not do this {words}"
+        return f"the token may not do this {details}"
     if status == 404:
-        return f"GitHub knows no {subject}, or the token may not see it (404)"
-    return f"GitHub refused it {words}"
+        return f"{subject} does not exist on GitHub, or the token may not see it (404)"
+    return f"GitHub refused it {details}"
 
 
 def _field_errors(errors: Any) -> str:
     if not isinstance(errors, list):
         return ""
-    told = [
+    fields = [
         " ".join(str(item[key]) for key in ("field", "code") if item.get(key))
         for item in errors[:5]
         if isinstance(item, dict)
     ]
-    return f" [{', '.join(told)}]" if any(told) else ""
+    return f" [{', '.join(fields)}]" if any(fields) else ""

@@ -23,7 +23,7 @@ from statemachine.checkpoint import JsonObject
 
 Encryption = Literal["starttls", "tls", "none"]
 
-_STEP_TIMEOUT_SECONDS = 15  # each of connect, greeting, login … by itself; the tool's own timeout is over all
+_STEP_TIMEOUT_SECONDS = 15  # for each of connect, greeting, login …; the tool's own timeout covers all of them
 _QUIT_TIMEOUT_SECONDS = 2
 _RECIPIENTS_LIMIT = 50
 _ADDRESS_CHARACTERS = 254
@@ -31,7 +31,7 @@ _LINE_SEPARATORS = "\u2028\u2029"
 
 
 def _one_line(text: str) -> str:
-    """A header is one line: whatever could end it or hide in it is refused, never removed silently."""
+    """Raises `ValueError` for characters that could end a header line or be invisible in it; removes nothing."""
     if any(unicodedata.category(character) == "Cc" or character in _LINE_SEPARATORS for character in text):
         raise ValueError("line breaks and control characters are not allowed")
     return text
@@ -44,18 +44,18 @@ def _plain_text(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """A bare address. Checked by the mail library, not by a service that would ask the network."""
-    wrong = ValueError("not a mail address; give it like name@example.com, without a display name")
+    """Checks one address without a display name, without network access. Raises `ValueError`."""
+    invalid = ValueError("not a mail address; give it like name@example.com, without a display name")
     if len(text) > _ADDRESS_CHARACTERS or any(
         character.isspace() or unicodedata.category(character) == "Cc" for character in text
     ):
-        raise wrong
+        raise invalid
     try:
         address = Address(addr_spec=text)
     except (ValueError, IndexError, MessageError):
-        raise wrong from None
+        raise invalid from None
     if not address.username or not address.domain or address.addr_spec != text:
-        raise wrong
+        raise invalid
     return text
 
 
@@ -75,7 +75,7 @@ def _recipients(given: str | list[str]) -> str | list[str]:
 
 
 Recipients = Annotated[str | list[str], AfterValidator(_recipients)]
-"""Kept as the model spelled it, which is often a single string: what a person is shown is what was asked for."""
+"""Stays a single string if the model wrote one, so that the approver sees what the model requested."""
 
 
 class SendEmailArguments(BaseModel):
@@ -91,8 +91,8 @@ class SendEmailArguments(BaseModel):
 class SendEmail:
     """Send a plain-text e-mail from the company's address. A person approves it before it goes out.
 
-    A repeated send carries the same Message-ID, so that mail servers and people can recognise it. That is not enough
-    to repeat it unasked: most servers deliver it twice.
+    A repeated send has the same Message-ID, so that mail servers and people can recognise it. The tool is not
+    idempotent all the same, because most servers deliver the mail twice.
     """
 
     name: str = "send_email"
@@ -114,15 +114,18 @@ class SendEmail:
         encryption: Encryption = "starttls",
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
-        """`sender` may have a display name. `tls_context` is the system's unless given; certificates are checked."""
+        """`sender` may have a display name. Without a `tls_context` the system's certificates are trusted.
+
+        Raises `ConfigurationError` if `sender` is not a mail address.
+        """
         self._clock = clock
         self._host, self._port = host, port
-        self._sender = _parsed_sender(sender)
+        self._sender = _parse_sender(sender)
         self._username, self._password = username, password
         self._encryption = encryption
         self._tls_context = tls_context
 
-    def question(self, arguments: SendEmailArguments) -> str:  # noqa: ARG002 - as the port says
+    def question(self, arguments: SendEmailArguments) -> str:  # noqa: ARG002 - the signature is the port's
         return "이메일을 발송하시겠습니까?"
 
     async def run(self, arguments: SendEmailArguments, context: ToolContext) -> JsonObject:
@@ -164,7 +167,7 @@ class SendEmail:
             port=self._port,
             username=self._username,
             password=self._password.get_secret_value() if self._password else None,
-            local_hostname=self._sender.domain,  # else the machine's name is looked up in DNS and told to the server
+            local_hostname=self._sender.domain,  # the default is the machine's name, which is looked up in DNS
             timeout=_STEP_TIMEOUT_SECONDS,
             use_tls=self._encryption == "tls",
             start_tls=self._encryption == "starttls",
@@ -172,7 +175,7 @@ class SendEmail:
         )
 
     async def _connect(self, client: aiosmtplib.SMTP) -> None:
-        """Connect, encrypt, log in. What fails here has sent nothing."""
+        """Connects, encrypts and logs in. Raises `ToolError`; no mail is sent then."""
         server = f"the mail server {self._host}:{self._port}"
         try:
             await client.connect()
@@ -181,7 +184,7 @@ class SendEmail:
         except aiosmtplib.SMTPResponseException as error:
             raise ToolError(f"nothing was sent: {server} refused the connection ({_reply(error)})") from error
         except aiosmtplib.SMTPTimeoutError as error:
-            raise ToolError(f"nothing was sent: {server} did not answer in time") from error
+            raise ToolError(f"nothing was sent: {server} did not respond in time") from error
         except (aiosmtplib.SMTPConnectError, OSError) as error:
             cause = _encryption_problem(error) or "cannot be reached"
             raise ToolError(f"nothing was sent: {server} {cause}") from error
@@ -189,13 +192,16 @@ class SendEmail:
             raise ToolError(f"nothing was sent: {server}: {_line(error.message)}") from error
 
     async def _send(self, client: aiosmtplib.SMTP, message: EmailMessage, recipients: list[str]) -> Mapping[str, str]:
-        """Hand the message over; the refused recipients, where at least one was accepted."""
+        """Sends the message. Returns the refused recipients with the reason, if at least one was accepted.
+
+        Raises `ToolError`.
+        """
         try:
             refused, _ = await client.send_message(message, sender=self._sender.addr_spec, recipients=recipients)
             return {address: f"{reply.code} {_line(reply.message)}" for address, reply in refused.items()}
         except aiosmtplib.SMTPRecipientsRefused as error:
-            told = "; ".join(f"{item.recipient} ({_reply(item)})" for item in error.recipients)
-            raise ToolError(f"nothing was sent: the mail server refused every recipient: {told}") from error
+            refusals = "; ".join(f"{item.recipient} ({_reply(item)})" for item in error.recipients)
+            raise ToolError(f"nothing was sent: the mail server refused every recipient: {refusals}") from error
         except aiosmtplib.SMTPSenderRefused as error:
             sender = self._sender.addr_spec
             raise ToolError(
@@ -213,14 +219,14 @@ class SendEmail:
 
 
 async def _quit(client: aiosmtplib.SMTP) -> None:
-    """Say goodbye; the mail is out, so nothing that happens now is its failure."""
+    """Ends the session. Errors are ignored, because the mail was sent already."""
     try:
         await client.quit(timeout=_QUIT_TIMEOUT_SECONDS)
     except (aiosmtplib.SMTPException, OSError):  # a TimeoutError is an OSError
         return
 
 
-def _parsed_sender(text: str) -> Address:
+def _parse_sender(text: str) -> Address:
     display_name, address = parseaddr(text)
     try:
         return Address(display_name=_one_line(display_name), addr_spec=_address(address))
@@ -233,7 +239,7 @@ def _encryption_problem(error: BaseException | None) -> str | None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"shows a certificate that is not trusted ({_line(error.verify_message)})"
         if isinstance(error, ssl.SSLError):
-            return "does not speak TLS as SMTP_TLS says"
+            return "does not support the encryption that SMTP_TLS requires"
         error = error.__cause__ or error.__context__
     return None
 
@@ -243,5 +249,5 @@ def _reply(error: aiosmtplib.SMTPResponseException) -> str:
 
 
 def _line(text: str) -> str:
-    """A server's words on one line, not too many of them."""
+    """Returns a server's text as one line of at most 200 characters."""
     return " ".join(text.split())[:200]

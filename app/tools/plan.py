@@ -1,4 +1,4 @@
-"""`update_plan`: the built-in tool with which the model declares its plan. It runs nothing."""
+"""`update_plan`: the built-in tool by which the model declares its plan. It runs nothing."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _TITLE_LIMIT = 120
 _DESCRIPTION_LIMIT = 500
 
 
-def _cut_to(limit: int) -> BeforeValidator:
-    """Too long a text is no reason to lose a plan."""
+def _truncated(limit: int) -> BeforeValidator:
+    """Truncates a text, so that a plan is not rejected because of it."""
 
-    def cut(value: object) -> object:
+    def truncate(value: object) -> object:
         if isinstance(value, str) and len(value) > limit:
             return value[: limit - 1] + "…"
         return value
 
-    return BeforeValidator(cut)
+    return BeforeValidator(truncate)
 
 
 class PlannedStep(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    id: Annotated[str | None, _cut_to(_ID_LIMIT)] = Field(default=None, description="Stable over the whole run")
-    title: Annotated[str, _cut_to(_TITLE_LIMIT)] = Field(min_length=1)
-    description: Annotated[str, _cut_to(_DESCRIPTION_LIMIT)] = ""
+    id: Annotated[str | None, _truncated(_ID_LIMIT)] = Field(default=None, description="Stable over the whole run")
+    title: Annotated[str, _truncated(_TITLE_LIMIT)] = Field(min_length=1)
+    description: Annotated[str, _truncated(_DESCRIPTION_LIMIT)] = ""
     status: StepStatus = "pending"
     confidence: float | None = Field(
         default=None,
@@ -51,19 +51,22 @@ class UpdatePlanArguments(BaseModel):
 
 
 def plan_steps(arguments: UpdatePlanArguments) -> tuple[PlanStep, ...]:
-    """The steps with an id each: the model's own, else `step-<position>`. Raises `ValueError` for an id used twice."""
+    """Returns the steps, each with the model's id or else `step-<position>`.
+
+    Raises `ValueError` for a duplicate id.
+    """
     steps = arguments.steps
     given = [step.id for step in steps if step.id]
     taken = set(given)
     if len(taken) != len(given):
-        twice = next(name for name in given if given.count(name) > 1)
-        raise ValueError(f"steps: the id {twice!r} is used more than once")
+        duplicate = next(name for name in given if given.count(name) > 1)
+        raise ValueError(f"steps: the id {duplicate!r} is used more than once")
     return tuple(_plan_step(step, position, taken) for position, step in enumerate(steps, start=1))
 
 
 def _plan_step(step: PlannedStep, position: int, taken: set[str]) -> PlanStep:
     own = step.id or f"step-{position}"
-    while not step.id and own in taken:  # another step's own id looks like a made one
+    while not step.id and own in taken:  # the model gave this id to another step
         own += "a"
     return PlanStep(
         id=own,

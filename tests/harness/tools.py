@@ -1,4 +1,4 @@
-"""Tools for tests: what they do is the test's own function; what ran is kept."""
+"""Tools for tests, which run a function of the test and record their calls."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def risky(name: str = "send_note", work: Work | None = None) -> NoteTool:
 
 
 def calling(*calls: tuple[str, Any], **turn: Any) -> ScriptedTurn:
-    """A model's turn that asks for tools: `(name, arguments)` each, with the ids call_1, call_2 …"""
+    """Returns a turn in which the model requests tools: `(name, arguments)` each, with the ids call_1, call_2 …"""
     return ScriptedTurn(
         tool_calls=[
             ScriptedCall(name=name, arguments=arguments, id=f"call_{number}")

@@ -172,7 +172,9 @@ class Database:
             by_text = self._by_text(n, query, searched)
             by_vector = self._by_vector(n, query, vector) if vector else []
             best = fuse(by_text, by_vector)[: query.limit]
-            return [self._hit(n, tenant_id, row, searched) for row in best]
+            rows = [self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)[0] for row in best]
+        events = [_event(tenant_id, columns) for columns in rows]
+        return [Hit(event, excerpt(event.text, searched)) for event in events]
 
     def list_missing_vectors(self, limit: int) -> list[MissingVector]:
         found: list[MissingVector] = []
@@ -223,11 +225,6 @@ class Database:
             *(vector, *values),
         )
         return [row for (row,) in ranked]
-
-    def _hit(self, n: int, tenant_id: str, row: int, searched: list[str]) -> Hit:
-        (columns,) = self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)
-        event = _event(tenant_id, columns)
-        return Hit(event, excerpt(event.text, searched))
 
     # --- the connection -----------------------------------------------------------------------------------------------
 

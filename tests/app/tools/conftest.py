@@ -1,4 +1,4 @@
-"""Parts for the tests of tools: a still clock, a context, and real servers on this machine."""
+"""Fixtures for the tests of tools: a clock that stands still, a context, and a real HTTP server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.ports.tools import ToolContext
 NOON_IN_SEOUL = 1_706_151_600.0  # 2024-01-25T12:00:00+09:00
 
 
-class StillClock:
+class FrozenClock:
     def now(self) -> float:
         return NOON_IN_SEOUL
 
@@ -24,8 +24,8 @@ class StillClock:
 
 
 @pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
+def clock() -> FrozenClock:
+    return FrozenClock()
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ class HttpRequest:
 
 @dataclass
 class HttpServer:
-    """Answers each `METHOD /path` (without query) with what `routes` says: (status, headers, JSON or text)."""
+    """Responds to each `METHOD /path` (without the query) with `(status, headers, JSON or text)` from `routes`."""
 
     url: str = ""
     requests: list[HttpRequest] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""`get_current_time` and which tools the settings allow."""
+"""`get_current_time`, and the selection of tools by the settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Settings:
     github_api_url: str = "https://api.github.com"
 
 
-async def test_time_is_seouls_unless_told_otherwise(clock: Any, context: Any) -> None:
+async def test_the_default_time_zone_is_seoul(clock: Any, context: Any) -> None:
     tool = GetCurrentTime(clock)
     assert await tool.run(CurrentTimeArguments(), context) == {
         "time": "2024-01-25T12:00:00+09:00",
@@ -39,7 +39,7 @@ async def test_time_is_seouls_unless_told_otherwise(clock: Any, context: Any) ->
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "Asia", "../../etc/passwd", "/etc/localtime", "", "\0", "a" * 65])
-def test_zone_that_is_none_is_refused(name: str) -> None:
+def test_unknown_zone_is_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         CurrentTimeArguments(timezone=name)
 
@@ -56,6 +56,6 @@ def test_tool_without_its_service_is_not_offered(clock: Any) -> None:
 
 
 @pytest.mark.parametrize("sender", ["nobody", "a@b@c", "Aura", "a@"])
-def test_sender_that_is_no_address_stops_the_start(clock: Any, sender: str) -> None:
+def test_sender_without_a_valid_address_prevents_the_start(clock: Any, sender: str) -> None:
     with pytest.raises(ConfigurationError, match="SMTP_FROM"):
         configured_tools(Settings(smtp_host="mail.test", smtp_from=sender), clock)

@@ -1,4 +1,4 @@
-"""The choke point: what may run, and what becomes of a tool's end, good or bad."""
+"""The execution of tools: which calls may run, and the outcome of a success, an error and a cancellation."""
 
 from __future__ import annotations
 
@@ -60,21 +60,21 @@ def started(arguments: Any = None, **changes: Any) -> ToolCall:
     return ToolCall(id="c1", arguments=given, **fields)
 
 
-def giving(value: Any) -> Note:
+def tool_returning(value: Any) -> Note:
     async def work() -> Any:
         return value
 
     return Note(work)
 
 
-def raising(error: BaseException) -> Note:
+def tool_raising(error: BaseException) -> Note:
     async def work() -> Any:
         raise error
 
     return Note(work)
 
 
-# --- may it run -------------------------------------------------------------------------------------------------------
+# --- permission -------------------------------------------------------------------------------------------------------
 
 
 async def test_safe_call_runs_without_a_grant(context: ToolContext) -> None:
@@ -95,7 +95,7 @@ async def test_granted_call_runs(context: ToolContext) -> None:
         pytest.param(Note(needs_approval=True), started(), id="no grant"),
         pytest.param(Note(needs_approval=True), started(grant=granted({"text": "b"})), id="grant for other arguments"),
         pytest.param(Note(needs_approval=True), started({"text": 1}, grant=granted({"text": "1"})), id="looks alike"),
-        pytest.param(Note(), started(needs_approval=True), id="the ledger says it needs one"),
+        pytest.param(Note(), started(needs_approval=True), id="the call says that it needs one"),
         pytest.param(Note(), started(status=CallStatus.REQUESTED), id="not started"),
         pytest.param(Note(), started(status=CallStatus.COMPLETED, grant=granted({"text": "a"})), id="used before"),
         pytest.param(Note(), started(name="gone", needs_approval=True), id="unknown and risky"),
@@ -107,14 +107,14 @@ async def test_call_without_its_permission_does_not_run(context: ToolContext, no
     assert note.ran == []
 
 
-async def test_approval_that_settings_ask_for_is_asked_for_at_the_end_too(context: ToolContext) -> None:
+async def test_approval_that_the_settings_require_is_checked_before_execution(context: ToolContext) -> None:
     note = Note()
     with pytest.raises(ApprovalMissing):
         await ToolRegistry([note], frozenset({"note"})).execute(started(), context)
     assert note.ran == []
 
 
-async def test_arguments_are_checked_again(context: ToolContext) -> None:
+async def test_arguments_are_validated_again(context: ToolContext) -> None:
     note = Note()
     finished = await ToolRegistry([note]).execute(started({"text": ["x"]}), context)
     assert note.ran == []
@@ -122,16 +122,16 @@ async def test_arguments_are_checked_again(context: ToolContext) -> None:
     assert "text: Input should be a valid string" in finished.answer
 
 
-async def test_tool_that_is_gone_is_an_outcome(context: ToolContext) -> None:
+async def test_call_of_a_removed_tool_ends_with_an_error(context: ToolContext) -> None:
     finished = await ToolRegistry([]).execute(started(name="gone"), context)
     assert finished.error is not None
     assert "'gone' is not available" in finished.answer
 
 
-# --- what a person changed --------------------------------------------------------------------------------------------
+# --- changed arguments ------------------------------------------------------------------------------------------------
 
 
-async def test_model_is_told_that_a_person_changed_the_arguments(context: ToolContext) -> None:
+async def test_model_reads_that_a_person_changed_the_arguments(context: ToolContext) -> None:
     call = started(grant=granted({"text": "a"}, edited=True), shown_arguments={"text": "shown"})
     finished = await ToolRegistry([Note()]).execute(call, context)
     first, second = finished.answer.split("\n")
@@ -139,8 +139,8 @@ async def test_model_is_told_that_a_person_changed_the_arguments(context: ToolCo
     assert second == '{"written":"a"}'
 
 
-async def test_model_is_told_of_the_change_where_the_tool_failed_too(context: ToolContext) -> None:
-    registry = ToolRegistry([raising(ToolError("no paper"))], result_limit_bytes=512)
+async def test_model_reads_of_the_change_even_if_the_tool_failed(context: ToolContext) -> None:
+    registry = ToolRegistry([tool_raising(ToolError("no paper"))], result_limit_bytes=512)
     call = started(grant=granted({"text": "a"}, edited=True), shown_arguments={"text": "가" * 5000})
     finished = await registry.execute(call, context)
     assert "A person changed the arguments" in finished.answer
@@ -148,21 +148,21 @@ async def test_model_is_told_of_the_change_where_the_tool_failed_too(context: To
     assert len(finished.answer.encode()) <= 512
 
 
-# --- how it ends ------------------------------------------------------------------------------------------------------
+# --- errors, timeouts and cancellation --------------------------------------------------------------------------------
 
 
-async def test_tool_error_is_told_to_model_and_people(context: ToolContext) -> None:
-    finished = await ToolRegistry([raising(ToolError("no paper"))]).execute(started(), context)
+async def test_tool_error_is_shown_to_the_model_and_to_people(context: ToolContext) -> None:
+    finished = await ToolRegistry([tool_raising(ToolError("no paper"))]).execute(started(), context)
     assert finished.answer == "The tool failed: no paper"
     assert finished.error == "도구 실행에 실패했습니다. no paper"
 
 
-async def test_unexpected_exception_tells_its_class_and_nothing_else(
+async def test_only_the_class_of_an_unexpected_exception_is_shown(
     context: ToolContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        finished = await ToolRegistry([raising(RuntimeError("password pa55word"))]).execute(started(), context)
-    assert finished.answer == "The tool failed: note broke with an unexpected RuntimeError"
+        finished = await ToolRegistry([tool_raising(RuntimeError("password pa55word"))]).execute(started(), context)
+    assert finished.answer == "The tool failed: note failed with an unexpected RuntimeError"
     assert "RuntimeError" in caplog.text
     assert "pa55word" not in caplog.text + finished.answer + str(finished.error)
 
@@ -184,12 +184,12 @@ async def test_tool_that_takes_too_long_is_stopped(context: ToolContext, own_lim
     assert "note did not finish within 0.01 s; it may have taken effect" in finished.answer
 
 
-async def test_timeout_inside_a_tool_is_not_taken_for_the_limit(context: ToolContext) -> None:
-    finished = await ToolRegistry([raising(TimeoutError())]).execute(started(), context)
-    assert finished.answer == "The tool failed: note broke with an unexpected TimeoutError"
+async def test_timeout_inside_a_tool_differs_from_the_limit(context: ToolContext) -> None:
+    finished = await ToolRegistry([tool_raising(TimeoutError())]).execute(started(), context)
+    assert finished.answer == "The tool failed: note failed with an unexpected TimeoutError"
 
 
-async def test_cancellation_passes_and_stops_the_tool(context: ToolContext) -> None:
+async def test_cancellation_stops_the_tool(context: ToolContext) -> None:
     running, stopped = asyncio.Event(), asyncio.Event()
 
     async def work() -> Any:
@@ -207,16 +207,16 @@ async def test_cancellation_passes_and_stops_the_tool(context: ToolContext) -> N
     assert stopped.is_set()
 
 
-async def test_cancellation_that_nobody_asked_for_is_a_failure(context: ToolContext) -> None:
-    finished = await ToolRegistry([raising(asyncio.CancelledError())]).execute(started(), context)
-    assert finished.answer == "The tool failed: note broke with an unexpected CancelledError"
+async def test_cancellation_raised_inside_a_tool_is_an_error(context: ToolContext) -> None:
+    finished = await ToolRegistry([tool_raising(asyncio.CancelledError())]).execute(started(), context)
+    assert finished.answer == "The tool failed: note failed with an unexpected CancelledError"
 
 
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("result", "kept", "answer"),
+    ("result", "stored", "answer"),
     [
         (None, None, "The tool finished; it gives no result."),
         ("그대로", "그대로", "그대로"),
@@ -229,41 +229,41 @@ async def test_cancellation_that_nobody_asked_for_is_a_failure(context: ToolCont
         (b"\xff\xfe", "__4=", "__4="),
     ],
 )
-async def test_result_is_json(context: ToolContext, result: Any, kept: Any, answer: str) -> None:
-    finished = await ToolRegistry([giving(result)]).execute(started(), context)
-    assert (finished.result, finished.answer, finished.error) == (kept, answer, None)
+async def test_result_is_json(context: ToolContext, result: Any, stored: Any, answer: str) -> None:
+    finished = await ToolRegistry([tool_returning(result)]).execute(started(), context)
+    assert (finished.result, finished.answer, finished.error) == (stored, answer, None)
     json.dumps(finished.result, allow_nan=False)
 
 
-async def test_unknown_object_is_its_text(context: ToolContext) -> None:
+async def test_unknown_object_becomes_text(context: ToolContext) -> None:
     class Broken:
         def __repr__(self) -> str:
             raise RuntimeError
 
-    finished = await ToolRegistry([giving({"a": Broken()})]).execute(started(), context)
+    finished = await ToolRegistry([tool_returning({"a": Broken()})]).execute(started(), context)
     assert finished.error is None
     assert "Broken" in finished.answer
 
 
-async def test_result_that_is_no_json_is_told_as_such(context: ToolContext) -> None:
-    circle: list[Any] = []
-    circle.append(circle)
-    finished = await ToolRegistry([giving(circle)]).execute(started(), context)
-    assert "it ran to its end, but its result is no JSON" in finished.answer
+async def test_result_that_is_not_json_is_an_error(context: ToolContext) -> None:
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    finished = await ToolRegistry([tool_returning(cyclic)]).execute(started(), context)
+    assert "the tool finished, but its result is not JSON" in finished.answer
 
 
 async def test_deep_result_fits_into_a_checkpoint(context: ToolContext) -> None:
     deep: Any = "end"
     for _ in range(200):
         deep = [deep]
-    finished = await ToolRegistry([giving(deep)]).execute(started(), context)
+    finished = await ToolRegistry([tool_returning(deep)]).execute(started(), context)
     assert "[nested too deeply]" in finished.answer
     msgspec.json.encode(replace(started(), result=finished.result))
 
 
 @pytest.mark.parametrize("text", ["한" * 1000, "a" * 3000, "😀" * 800])
-async def test_long_answer_is_cut_between_characters_and_says_so(context: ToolContext, text: str) -> None:
-    finished = await ToolRegistry([giving(text)], result_limit_bytes=1000).execute(started(), context)
+async def test_long_answer_is_truncated_between_characters_with_a_mark(context: ToolContext, text: str) -> None:
+    finished = await ToolRegistry([tool_returning(text)], result_limit_bytes=1000).execute(started(), context)
     kept, mark = finished.answer.split("…")
     assert text.startswith(kept)
     assert mark == f"[truncated: {len(kept.encode())} of {len(text.encode())} bytes]"
@@ -271,28 +271,28 @@ async def test_long_answer_is_cut_between_characters_and_says_so(context: ToolCo
     assert finished.result == text
 
 
-async def test_answer_of_exactly_the_limit_is_whole(context: ToolContext) -> None:
-    finished = await ToolRegistry([giving("a" * 1000)], result_limit_bytes=1000).execute(started(), context)
+async def test_answer_of_exactly_the_limit_is_not_truncated(context: ToolContext) -> None:
+    finished = await ToolRegistry([tool_returning("a" * 1000)], result_limit_bytes=1000).execute(started(), context)
     assert finished.answer == "a" * 1000
 
 
-async def test_secrets_are_scrubbed_from_results(context: ToolContext) -> None:
+async def test_secrets_are_masked_in_results(context: ToolContext) -> None:
     result = {"a": [f"x{SECRET}y{SECRET}"], SECRET: SECRET + "-longer", "short": "abc"}
-    registry = ToolRegistry([giving(result)], secrets=[SECRET, SECRET + "-longer", "abc"])
+    registry = ToolRegistry([tool_returning(result)], secrets=[SECRET, SECRET + "-longer", "abc"])
     finished = await registry.execute(started(), context)
     assert finished.result == {"a": ["x***y***"], "***": "***", "short": "abc"}
     assert "hunter2" not in finished.answer
 
 
-async def test_secrets_are_scrubbed_from_errors(context: ToolContext) -> None:
-    registry = ToolRegistry([raising(ToolError(f"login {SECRET} refused"))], secrets=[SECRET])
+async def test_secrets_are_masked_in_errors(context: ToolContext) -> None:
+    registry = ToolRegistry([tool_raising(ToolError(f"login {SECRET} refused"))], secrets=[SECRET])
     finished = await registry.execute(started(), context)
     assert finished.answer == "The tool failed: login *** refused"
     assert finished.error == "도구 실행에 실패했습니다. login *** refused"
 
 
-async def test_what_a_result_rests_on_goes_along_without_secrets(context: ToolContext) -> None:
+async def test_sources_of_a_result_are_returned_with_secrets_masked(context: ToolContext) -> None:
     cited = CitedResult({"found": 1}, ({"id": "e1", "title": f"about {SECRET}"},))
-    finished = await ToolRegistry([giving(cited)], secrets=[SECRET]).execute(started(), context)
+    finished = await ToolRegistry([tool_returning(cited)], secrets=[SECRET]).execute(started(), context)
     assert (finished.result, finished.answer) == ({"found": 1}, '{"found":1}')
     assert finished.sources == ({"id": "e1", "title": "about ***"},)

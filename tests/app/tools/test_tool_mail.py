@@ -22,7 +22,7 @@ from tests.harness.certificate import Certificate
 
 @dataclass
 class Mailbox:
-    """The server's side: what arrived, and what it refuses."""
+    """A handler for the server: the mails that it received, and the addresses that it refuses."""
 
     # ruff: noqa: N802 - the names are SMTP commands
 
@@ -30,7 +30,7 @@ class Mailbox:
     envelopes: list[Envelope] = field(default_factory=list)
     refuses: set[str] = field(default_factory=set)
     data_reply: str = "250 OK"
-    hangs_up: bool = False
+    disconnects: bool = False
 
     def message(self) -> EmailMessage:
         content = self.envelopes[-1].content
@@ -52,7 +52,7 @@ class Mailbox:
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:
-        if self.hangs_up:
+        if self.disconnects:
             server.transport.abort()
         self.envelopes.append(envelope)
         return self.data_reply
@@ -112,39 +112,41 @@ LETTER = SendEmailArguments(to=["kim@dwp.test"], subject="회의 안내", body="
         "x" * 250 + "@dwp.test",
     ],
 )
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ValidationError):
         SendEmailArguments(to=[address], subject="s", body="b")
 
 
 @pytest.mark.parametrize("subject", ["a\r\nBcc: all@dwp.test", "a\nb", "a\rb", "a\x00b", "a\x85b", "a\u2028b", ""])
-def test_subject_is_one_line(subject: str) -> None:
+def test_subject_with_several_lines_is_refused(subject: str) -> None:
     with pytest.raises(ValidationError):
         SendEmailArguments(to=["kim@dwp.test"], subject=subject, body="b")
 
 
-def test_body_holds_no_control_characters() -> None:
+def test_body_with_control_characters_is_refused() -> None:
     with pytest.raises(ValidationError):
         SendEmailArguments(to=["kim@dwp.test"], subject="s", body="a\x1b[2J")
 
 
 @pytest.mark.parametrize("to", ["kim@dwp.test", ["kim@dwp.test"]])
-def test_recipients_stay_as_the_model_spelled_them(to: str | list[str]) -> None:
+def test_recipients_stay_as_the_model_wrote_them(to: str | list[str]) -> None:
     given = {"to": to, "subject": "s", "body": "b"}
     assert SendEmailArguments.model_validate(given).model_dump(exclude_unset=True) == given
 
 
 @pytest.mark.parametrize("to", ["kim", ["kim@dwp.test", "kim"], [], "", 5, ["kim@dwp.test"] * 51, [5]])
-def test_what_is_no_list_of_addresses_is_refused(to: object) -> None:
+def test_invalid_list_of_addresses_is_refused(to: object) -> None:
     with pytest.raises(ValidationError, match=r"^[12] validation error"):
         SendEmailArguments.model_validate({"to": to, "subject": "s", "body": "b"})
 
 
-# --- a mail that arrives ----------------------------------------------------------------------------------------------
+# --- mail that is delivered -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eight_bit", [True, False])
-async def test_mail_arrives_as_it_was_written(serve: Serve, clock: Any, context: ToolContext, eight_bit: bool) -> None:
+async def test_mail_is_delivered_as_it_was_written(
+    serve: Serve, clock: Any, context: ToolContext, eight_bit: bool
+) -> None:
     mailbox = await serve(decode_data=False)
     if not eight_bit:
         mailbox.handle_EHLO = _without_8bit  # type: ignore[attr-defined]
@@ -189,7 +191,7 @@ async def test_repeated_send_is_recognisable(serve: Serve, clock: Any, context: 
     assert not tool.idempotent
 
 
-async def test_partial_refusal_says_who_got_it(serve: Serve, clock: Any, context: ToolContext) -> None:
+async def test_partial_refusal_lists_the_accepted_recipients(serve: Serve, clock: Any, context: ToolContext) -> None:
     mailbox = await serve()
     mailbox.refuses = {"lee@dwp.test"}
     letter = LETTER.model_copy(update={"to": ["kim@dwp.test", "lee@dwp.test"]})
@@ -199,7 +201,7 @@ async def test_partial_refusal_says_who_got_it(serve: Serve, clock: Any, context
     assert len(mailbox.envelopes) == 1
 
 
-# --- a mail that does not ---------------------------------------------------------------------------------------------
+# --- mail that is not delivered ---------------------------------------------------------------------------------------
 
 
 async def test_refused_recipients_are_named(serve: Serve, clock: Any, context: ToolContext) -> None:
@@ -217,21 +219,23 @@ async def test_refused_sender_is_named(serve: Serve, clock: Any, context: ToolCo
         await sender_to(mailbox.port, clock).run(LETTER, context)
 
 
-async def test_refused_message_is_told(serve: Serve, clock: Any, context: ToolContext) -> None:
+async def test_refused_message_is_an_error(serve: Serve, clock: Any, context: ToolContext) -> None:
     mailbox = await serve()
     mailbox.data_reply = "554 5.7.1 looks like spam"
     with pytest.raises(ToolError, match=r"nothing was sent.*554 5.7.1 looks like spam"):
         await sender_to(mailbox.port, clock).run(LETTER, context)
 
 
-async def test_connection_lost_while_sending_leaves_a_doubt(serve: Serve, clock: Any, context: ToolContext) -> None:
+async def test_connection_lost_while_sending_leaves_the_outcome_unknown(
+    serve: Serve, clock: Any, context: ToolContext
+) -> None:
     mailbox = await serve()
-    mailbox.hangs_up = True
+    mailbox.disconnects = True
     with pytest.raises(ToolError, match="it is not known whether the mail went out"):
         await sender_to(mailbox.port, clock).run(LETTER, context)
 
 
-async def test_server_that_is_not_there_is_unreachable(clock: Any, context: ToolContext) -> None:
+async def test_unreachable_server_is_named(clock: Any, context: ToolContext) -> None:
     free = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = free.sockets[0].getsockname()[1]
     free.close()
@@ -240,7 +244,9 @@ async def test_server_that_is_not_there_is_unreachable(clock: Any, context: Tool
         await sender_to(port, clock).run(LETTER, context)
 
 
-async def test_address_the_server_cannot_take_is_told(serve: Serve, clock: Any, context: ToolContext) -> None:
+async def test_address_that_the_server_does_not_support_is_an_error(
+    serve: Serve, clock: Any, context: ToolContext
+) -> None:
     mailbox = await serve(enable_SMTPUTF8=False)
     letter = LETTER.model_copy(update={"to": ["김@dwp.test"]})
     with pytest.raises(ToolError, match=r"nothing was sent: .*SMTPUTF8"):
@@ -256,7 +262,7 @@ def _authenticator(server: Any, session: Any, envelope: Any, mechanism: str, dat
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 @pytest.mark.parametrize("password", ["right", "wrong-pa55"])
-async def test_login_counts(serve: Serve, clock: Any, context: ToolContext, password: str) -> None:
+async def test_login_is_checked(serve: Serve, clock: Any, context: ToolContext, password: str) -> None:
     mailbox = await serve(authenticator=_authenticator, auth_required=True, auth_require_tls=False)
     tool = sender_to(mailbox.port, clock, username="aura", password=SecretStr(password))
     if password == "right":
@@ -275,7 +281,7 @@ async def test_starttls_encrypts(serve: Serve, clock: Any, context: ToolContext,
     assert mailbox.message()["Subject"] == "회의 안내"
 
 
-async def test_starttls_is_never_left_out(serve: Serve, clock: Any, context: ToolContext) -> None:
+async def test_missing_starttls_is_an_error(serve: Serve, clock: Any, context: ToolContext) -> None:
     mailbox = await serve()
     with pytest.raises(ToolError, match=r"nothing was sent: .*STARTTLS"):
         await sender_to(mailbox.port, clock, encryption="starttls").run(LETTER, context)
@@ -283,7 +289,7 @@ async def test_starttls_is_never_left_out(serve: Serve, clock: Any, context: Too
 
 
 @pytest.mark.parametrize("encryption", ["starttls", "tls"])
-async def test_certificate_that_is_not_trusted_sends_nothing(
+async def test_untrusted_certificate_prevents_sending(
     serve: Serve, clock: Any, context: ToolContext, certificate: Certificate, encryption: str
 ) -> None:
     mailbox = await serve(
@@ -301,7 +307,7 @@ async def test_implicit_tls_encrypts(serve: Serve, clock: Any, context: ToolCont
     assert len(mailbox.envelopes) == 1
 
 
-async def test_tls_to_a_server_without_it_is_told(serve: Serve, clock: Any, context: ToolContext) -> None:
+async def test_tls_to_a_server_without_it_is_an_error(serve: Serve, clock: Any, context: ToolContext) -> None:
     mailbox = await serve()
-    with pytest.raises(ToolError, match="does not speak TLS as SMTP_TLS says"):
+    with pytest.raises(ToolError, match="does not support the encryption that SMTP_TLS requires"):
         await sender_to(mailbox.port, clock, encryption="tls").run(LETTER, context)

@@ -1,4 +1,4 @@
-"""What a model's call means, and what a person may change in it."""
+"""The validation of calls that the model requests, and of arguments that an approver changes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Login:
     """Log in
     somewhere.
 
-    More words that the model does not read.
+    The model does not read this paragraph.
     """
 
     name: str = "login"
@@ -55,7 +55,7 @@ class Login:
     timeout_seconds: float | None = None
 
     def question(self, arguments: LoginArguments) -> str:
-        if arguments.title == "no words":
+        if arguments.title == "no question":
             raise RuntimeError
         return f"{arguments.title}?"
 
@@ -71,25 +71,25 @@ def registry(clock: Any) -> ToolRegistry:
 # --- construction -----------------------------------------------------------------------------------------------------
 
 
-def test_two_tools_of_a_name_are_refused(clock: Any) -> None:
+def test_two_tools_with_one_name_are_refused(clock: Any) -> None:
     with pytest.raises(ConfigurationError, match="get_current_time"):
         ToolRegistry([GetCurrentTime(clock), GetCurrentTime(clock)])
 
 
-def test_no_tool_may_be_called_like_the_built_in_one(clock: Any) -> None:
+def test_the_name_of_the_built_in_tool_is_refused(clock: Any) -> None:
     tool = GetCurrentTime(clock)
     tool.name = "update_plan"
     with pytest.raises(ConfigurationError, match="update_plan"):
         ToolRegistry([tool])
 
 
-def test_typo_in_approval_required_stops_the_start(clock: Any) -> None:
+def test_unknown_name_in_approval_required_prevents_the_start(clock: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"AURA_APPROVAL_REQUIRED.*'get_curent_time'"):
         ToolRegistry([GetCurrentTime(clock)], frozenset({"get_curent_time"}))
     ToolRegistry([GetCurrentTime(clock)], frozenset({"send_email"}), known_names={"send_email"})
 
 
-def test_result_limit_must_leave_room_for_its_mark() -> None:
+def test_result_limit_has_a_minimum() -> None:
     with pytest.raises(ConfigurationError):
         ToolRegistry([], result_limit_bytes=10)
 
@@ -101,7 +101,7 @@ def test_settings_add_approval_and_never_remove_it(clock: Any) -> None:
     assert not ToolRegistry([GetCurrentTime(clock)]).needs_approval("get_current_time")
 
 
-def test_schemas_are_what_a_model_needs_and_no_more(registry: ToolRegistry) -> None:
+def test_schemas_have_no_titles_and_one_paragraph_of_description(registry: ToolRegistry) -> None:
     schemas = {schema["function"]["name"]: schema for schema in registry.schemas()}
     assert list(schemas) == ["get_current_time", "login", "update_plan"]
     assert schemas["login"]["type"] == "function"
@@ -134,7 +134,7 @@ def test_no_arguments_are_an_empty_object(registry: ToolRegistry, raw: str) -> N
     assert (call.title, call.needs_approval, call.idempotent, call.question) == ("현재 시각 확인", False, True, "")
 
 
-def test_arguments_are_stored_as_given_with_secrets_only_where_they_run(registry: ToolRegistry) -> None:
+def test_arguments_are_stored_as_given_and_shown_with_secrets_masked(registry: ToolRegistry) -> None:
     raw = '{"title":"x","token":"s3cret","accounts":[{"user":"u","password":"pw"}],"count":"2"}'
     call = registry.resolve("c1", "login", raw)
     assert call.refusal is None
@@ -153,21 +153,21 @@ def test_arguments_are_stored_as_given_with_secrets_only_where_they_run(registry
     assert (call.question, call.needs_approval, call.raw_arguments) == ("x?", True, raw)
 
 
-def test_the_services_own_secrets_are_not_shown(registry: ToolRegistry) -> None:
+def test_the_secrets_of_the_service_are_masked(registry: ToolRegistry) -> None:
     call = registry.resolve("c1", "login", '{"title":"hunter2-hunter2"}')
     assert call.arguments == {"title": "hunter2-hunter2"}
     assert call.shown_arguments == {"title": "***"}
     assert call.question == "***?"
 
 
-def test_unknown_tool_is_refused_with_those_there_are(registry: ToolRegistry) -> None:
+def test_unknown_tool_is_refused_with_the_available_names(registry: ToolRegistry) -> None:
     call = registry.resolve("c1", "rm_rf", "{}")
-    assert call.refusal == "There is no tool 'rm_rf'. Available tools: get_current_time, login, update_plan."
+    assert call.refusal == "The tool 'rm_rf' does not exist. Available tools: get_current_time, login, update_plan."
     assert registry.resolve("c1", "rm_rf", "{").refusal == call.refusal
 
 
 @pytest.mark.parametrize(
-    ("raw", "words"),
+    ("raw", "cause"),
     [
         ('{"title":', "not valid JSON: Expecting value at line 1 column 10"),
         ("[1]", "one JSON object, not an array"),
@@ -192,10 +192,10 @@ def test_unknown_tool_is_refused_with_those_there_are(registry: ToolRegistry) ->
         ('{"title":"odd"}', "cannot be checked (KeyError)"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_in_precise_words(registry: ToolRegistry, raw: str, words: str) -> None:
+def test_invalid_arguments_are_refused_with_the_cause(registry: ToolRegistry, raw: str, cause: str) -> None:
     call = registry.resolve("c1", "login", raw)
     assert call.refusal is not None
-    assert words in call.refusal
+    assert cause in call.refusal
     assert call.refusal.startswith("login was not run: ")
     assert (call.arguments, call.shown_arguments) == ({}, {})
     assert call.raw_arguments == (raw if len(raw) <= 65536 else "{}")
@@ -208,21 +208,21 @@ def test_refusal_does_not_repeat_a_value(registry: ToolRegistry) -> None:
     assert "pa55word" not in call.refusal
 
 
-def test_many_errors_are_told_in_part(registry: ToolRegistry) -> None:
+def test_only_the_first_of_many_errors_are_shown(registry: ToolRegistry) -> None:
     call = registry.resolve("c1", "login", json.dumps({"title": "x", **{f"more{i}": i for i in range(9)}}))
     assert call.refusal is not None
     assert "and 4 more" in call.refusal
 
 
-def test_question_that_breaks_does_not_lose_the_call(registry: ToolRegistry) -> None:
-    call = registry.resolve("c1", "login", '{"title":"no words"}')
+def test_call_survives_an_error_in_its_question(registry: ToolRegistry) -> None:
+    call = registry.resolve("c1", "login", '{"title":"no question"}')
     assert (call.refusal, call.question) == (None, "")
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def test_plan_is_understood(registry: ToolRegistry) -> None:
+def test_plan_is_parsed(registry: ToolRegistry) -> None:
     steps = [
         {"id": "a", "title": "조회", "description": "PR을 읽는다", "confidence": 0.9, "status": "in_progress"},
         {"title": "분석", "extra": True},
@@ -239,13 +239,13 @@ def test_plan_is_understood(registry: ToolRegistry) -> None:
     assert [step.order for step in call.plan] == [1, 2, 3]
 
 
-def test_made_step_ids_do_not_meet_given_ones(registry: ToolRegistry) -> None:
+def test_generated_step_ids_differ_from_given_ones(registry: ToolRegistry) -> None:
     call = registry.resolve("c1", "update_plan", '{"steps":[{"title":"x"},{"id":"step-1","title":"y"}]}')
     assert call.plan is not None
     assert len({step.id for step in call.plan}) == 2
 
 
-def test_too_long_texts_of_a_plan_are_cut(registry: ToolRegistry) -> None:
+def test_long_texts_of_a_plan_are_truncated(registry: ToolRegistry) -> None:
     steps = [{"id": "i" * 99, "title": "t" * 999, "description": "d" * 9999}]
     call = registry.resolve("c1", "update_plan", json.dumps({"steps": steps}))
     assert call.plan is not None
@@ -255,7 +255,7 @@ def test_too_long_texts_of_a_plan_are_cut(registry: ToolRegistry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "cause"),
     [
         ({}, "steps: Field required"),
         ({"steps": []}, "steps: "),
@@ -267,11 +267,11 @@ def test_too_long_texts_of_a_plan_are_cut(registry: ToolRegistry) -> None:
         ({"steps": [{"id": "a", "title": "x"}, {"id": "a", "title": "y"}]}, "'a' is used more than once"),
     ],
 )
-def test_plan_that_does_not_fit_is_refused(registry: ToolRegistry, arguments: Any, words: str) -> None:
+def test_invalid_plan_is_refused(registry: ToolRegistry, arguments: Any, cause: str) -> None:
     call = registry.resolve("c1", "update_plan", json.dumps(arguments))
     assert call.plan == ()
     assert call.refusal is not None
-    assert words in call.refusal
+    assert cause in call.refusal
 
 
 # --- a person's edit --------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ ORIGINAL = {
 }
 
 
-def test_edit_keeps_the_secrets_nobody_saw(registry: ToolRegistry) -> None:
+def test_edit_keeps_masked_secrets(registry: ToolRegistry) -> None:
     shown = registry.resolve("c1", "login", json.dumps(ORIGINAL)).shown_arguments
     arguments, shown_again = registry.validate_edit("login", {**shown, "title": "y"}, ORIGINAL)
     assert arguments == {**ORIGINAL, "title": "y"}
@@ -295,13 +295,13 @@ def test_edit_can_set_a_new_secret(registry: ToolRegistry) -> None:
     assert (arguments["token"], shown["token"]) == ("fresh", "***")
 
 
-def test_edit_keeps_what_was_scrubbed(registry: ToolRegistry) -> None:
+def test_edit_keeps_masked_text(registry: ToolRegistry) -> None:
     arguments, _ = registry.validate_edit("login", {"title": "***", "count": 3}, {"title": "hunter2-hunter2"})
     assert arguments == {"title": "hunter2-hunter2", "count": 3}
 
 
 @pytest.mark.parametrize(
-    ("edited", "words"),
+    ("edited", "cause"),
     [
         ({"title": ""}, "params: title: "),
         ({"title": "x", "count": "many"}, "params: count: "),
@@ -317,12 +317,12 @@ def test_edit_keeps_what_was_scrubbed(registry: ToolRegistry) -> None:
         ),
     ],
 )
-def test_edit_that_does_not_fit_names_the_field(registry: ToolRegistry, edited: Any, words: str) -> None:
+def test_invalid_edit_names_the_field(registry: ToolRegistry, edited: Any, cause: str) -> None:
     with pytest.raises(FieldInvalid) as caught:
         registry.validate_edit("login", edited, ORIGINAL)
-    assert words in caught.value.cause
+    assert cause in caught.value.cause
 
 
-def test_edit_of_a_tool_that_is_gone_is_refused(registry: ToolRegistry) -> None:
+def test_edit_for_a_removed_tool_is_refused(registry: ToolRegistry) -> None:
     with pytest.raises(FieldInvalid, match="send_email"):
         registry.validate_edit("send_email", {}, {})
