@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
 from statemachine.checkpoint import Limits
@@ -252,8 +253,8 @@ class Settings(BaseModel):
 
 
 def table() -> str:
-    """The settings as README shows them (Markdown)."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    """Return the settings as a Markdown table, as the documentation shows them."""
+    rows = ["| variable | default | values | meaning |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.get_default()
         if field.is_required():
@@ -264,5 +265,20 @@ def table() -> str:
             shown = f"`{','.join(sorted(default))}`" if default else "–"
         else:
             shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        rows.append(f"| `{name.upper()}` | {shown} | {field.description} |")
+        rows.append(f"| `{name.upper()}` | {shown} | {_values(field)} | {field.description} |")
     return "\n".join(rows)
+
+
+def _values(field: FieldInfo) -> str:
+    """Return the values that a setting accepts: its choices, or its type with its bounds."""
+    types = [each for each in get_args(field.annotation) if each is not type(None)]
+    if get_origin(field.annotation) is Literal:
+        return " ".join(f"`{choice}`" for choice in types)
+    kind = field.annotation if get_origin(field.annotation) is frozenset or not types else types[0]
+    if kind is bool:
+        return "`true` `false`"
+    types_in_words: dict[Any, str] = {int: "integer", float: "number", Names: "names, separated by commas"}
+    words = types_in_words.get(kind, "text")
+    signs = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+    bounds = [f"{sign} {getattr(it, name)}" for it in field.metadata for name, sign in signs if hasattr(it, name)]
+    return ", ".join([words, *bounds])
