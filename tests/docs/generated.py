@@ -24,11 +24,11 @@ def picture() -> str:
     """Draw a run that has called a tool and waits for the approval of a mail, 59 seconds after the request."""
     run = Run()
     run.now += 1.4
-    run.ask(safe("c1"))
+    run.request_tools(safe("c1"))
     run.now += 0.3
-    run.finish("c1")
+    run.finish_call("c1")
     run.now += 2.1
-    run.ask(risky("c2"))
+    run.request_tools(risky("c2"))
     return svg(RunSnapshot.of(run.checkpoint, run.now + 59))
 
 
