@@ -40,7 +40,9 @@ class Settings(BaseModel):
     aura_approver_roles: Names = Field(
         default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
     )
-    aura_jwt_leeway_seconds: float = Field(default=60, ge=0, description="how far ahead a token's `iat` may be")
+    aura_jwt_leeway_seconds: float = Field(
+        default=60, ge=0, description="seconds that a token's `iat` may lie in the future"
+    )
 
     # Redis
     redis_url: SecretStr | None = Field(
@@ -49,47 +51,65 @@ class Settings(BaseModel):
     redis_host: str = Field(default="localhost", description="Redis host")
     redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis port")
     redis_password: SecretStr | None = Field(default=None, description="Redis password")
-    aura_redis_timeout_seconds: float = Field(default=3, gt=0, description="longest wait for an answer of Redis")
+    aura_redis_timeout_seconds: float = Field(default=3, gt=0, description="seconds to wait for a reply of Redis")
     aura_retention_seconds: int = Field(
-        default=3600, ge=60, description="how long a run is kept after its last write (§5: 60 min)"
+        default=3600, ge=60, description="seconds that a run is kept after its last write (§5: 60 min)"
     )
 
     # the model
     openai_api_key: SecretStr | None = Field(default=None, description="without it every run ends `LLMNotConfigured`")
-    openai_base_url: str | None = Field(default=None, description="any OpenAI-compatible server")
+    openai_base_url: str | None = Field(default=None, description="base URL of an OpenAI-compatible server")
     openai_model: str = Field(default="gpt-4o-mini", description="model name")
-    aura_model_timeout_seconds: float = Field(default=120, gt=0, description="longest silence of the model")
-    aura_model_attempts: int = Field(default=3, ge=1, le=10, description="tries of one model turn")
-    aura_model_logprobs: bool = Field(default=False, description="ask for log-probabilities: confidence from the model")
+    aura_model_timeout_seconds: float = Field(
+        default=120, gt=0, description="seconds without data before a model turn times out"
+    )
+    aura_model_attempts: int = Field(default=3, ge=1, le=10, description="attempts of one model turn")
+    aura_model_logprobs: bool = Field(
+        default=False, description="request log-probabilities: they become the confidence"
+    )
 
     # approvals
-    hitl_timeout_seconds: float = Field(default=300, gt=0, le=1700, description="time for a person's decision")
-    aura_on_reject: Literal["stop", "replan"] = Field(default="stop", description="a no ends the run, or informs it")
-    aura_approval_required: Names = Field(default=frozenset(), description="further tools that need approval")
+    hitl_timeout_seconds: float = Field(default=300, gt=0, le=1700, description="seconds for a person's decision")
+    aura_on_reject: Literal["stop", "replan"] = Field(
+        default="stop", description="a rejection ends the run (`stop`), or the model gets the reason (`replan`)"
+    )
+    aura_approval_required: Names = Field(
+        default=frozenset(), description="comma-separated names of further tools that need approval"
+    )
 
     # limits
     aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
-    aura_tool_timeout_seconds: float = Field(default=60, gt=0, description="time of one tool call")
-    aura_tool_result_bytes: int = Field(default=16 * 1024, ge=256, description="tool result as the model sees it")
-    aura_run_timeout_seconds: float = Field(default=3600, gt=0, description="time of a whole run, waiting included")
-    aura_thread_tokens: int = Field(default=8000, ge=0, description="earlier turns of a thread that the model sees")
-    aura_max_runs: int = Field(default=20_000, ge=1, description="runs under way in one process; more get 503")
-    aura_max_wait_seconds: float = Field(
-        default=2.5, ge=0, description="processor time that a new run may have to wait for; more get 503; 0: any"
+    aura_tool_timeout_seconds: float = Field(default=60, gt=0, description="seconds for one tool call")
+    aura_tool_result_bytes: int = Field(
+        default=16 * 1024, ge=256, description="bytes of a tool result that the model gets"
     )
-    aura_max_runs_per_user: int = Field(default=0, ge=0, description="runs under way of one user; more get 429; 0: any")
+    aura_run_timeout_seconds: float = Field(default=3600, gt=0, description="seconds for a whole run, waiting included")
+    aura_thread_tokens: int = Field(
+        default=8000, ge=0, description="tokens of a thread's earlier turns that the model gets"
+    )
+    aura_max_runs: int = Field(default=20_000, ge=1, description="active and waiting runs of one process; more get 503")
+    aura_max_wait_seconds: float = Field(
+        default=2.5, ge=0, description="processor seconds that a new run may have to wait; more get 503; 0: no limit"
+    )
+    aura_max_runs_per_user: int = Field(
+        default=0, ge=0, description="active runs of one user; more get 429; 0: no limit"
+    )
 
     # the stream
     aura_event_shape: Shape = Field(default="both", description="fields flat, nested under `data`, or both (§2.1)")
-    aura_heartbeat_seconds: float = Field(default=15, gt=0, le=240, description="silence before a heartbeat")
+    aura_heartbeat_seconds: float = Field(default=15, gt=0, le=240, description="seconds of silence before a heartbeat")
 
     # the operator page
     aura_console: bool = Field(default=False, description="serve the operator page at `/aura/console`")
 
     # nodes
-    aura_lease_seconds: float = Field(default=10, ge=1, description="a node that is silent for longer loses its runs")
-    aura_drain_seconds: float = Field(default=5, ge=0, description="time for runs to reach a committed step at SIGTERM")
-    aura_takeover_limit: int = Field(default=64, ge=1, description="runs a node takes over at once")
+    aura_lease_seconds: float = Field(
+        default=10, ge=1, description="seconds; a node that does not renew its lease for longer loses its runs"
+    )
+    aura_drain_seconds: float = Field(
+        default=5, ge=0, description="seconds for runs to reach a committed step after SIGTERM"
+    )
+    aura_takeover_limit: int = Field(default=64, ge=1, description="runs that a node takes over at the same time")
 
     # tools
     smtp_host: str | None = Field(default=None, description="mail server; without it `send_email` is not offered")
@@ -102,36 +122,42 @@ class Settings(BaseModel):
     github_api_url: str = Field(default="https://api.github.com", description="REST base URL (GitHub Enterprise too)")
 
     # knowledge
-    aura_knowledge: bool = Field(default=True, description="hear domain events (§7), offer `search_workspace`")
+    aura_knowledge: bool = Field(default=True, description="receive domain events (§7) and offer `search_workspace`")
     aura_knowledge_path: str | None = Field(
-        default=None, description="file of the search index; without it a temporary one of each process's own"
+        default=None, description="file of the search index; without it each process has a temporary one"
     )
     aura_knowledge_url: SecretStr | None = Field(
         default=None,
         description="`postgresql://user:password@host/database`: the index on a search server that all processes share",
     )
-    aura_knowledge_retention_days: float = Field(default=90, gt=0, description="how long an event can be found")
-    aura_knowledge_max_events: int = Field(default=20_000, ge=1, description="events kept of a tenant; the oldest go")
+    aura_knowledge_retention_days: float = Field(default=90, gt=0, description="days that an event can be found")
+    aura_knowledge_max_events: int = Field(
+        default=20_000, ge=1, description="events kept of one tenant; the oldest are removed"
+    )
     aura_knowledge_max_megabytes: float = Field(
-        default=128, gt=0, description="about what they may take of Redis, vectors included; the oldest go"
+        default=128, gt=0, description="approximate memory in Redis of one tenant's events, vectors included"
     )
     openai_embedding_model: str | None = Field(
-        default=None, description="search by meaning too, with vectors of this model at the same server"
+        default=None, description="also search by meaning, with vectors of this model at the same server"
     )
     aura_knowledge_dimensions: int | None = Field(
-        default=None, ge=8, le=4096, description="ask that model for shorter vectors, where it can: searches are faster"
+        default=None, ge=8, le=4096, description="request shorter vectors of that model, if it can: searches are faster"
     )
 
     # the platform
     main_service_url: str | None = Field(
-        default=None, description="Main Service; with it each run is a task there (§6)"
+        default=None, description="base URL of the Main Service; with it each run is a task there (§6)"
     )
-    aura_main_service_timeout_seconds: float = Field(default=5, gt=0, description="longest wait for one of its answers")
+    aura_main_service_timeout_seconds: float = Field(
+        default=5, gt=0, description="seconds to wait for one of its answers"
+    )
 
     # logs
-    aura_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level")
-    aura_log_format: Literal["json", "console"] = Field(default="json", description="for machines or for people")
-    aura_log_content: bool = Field(default=False, description="log prompts and arguments too (they are private)")
+    aura_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="minimum level")
+    aura_log_format: Literal["json", "console"] = Field(
+        default="json", description="`json` for machines, `console` for people"
+    )
+    aura_log_content: bool = Field(default=False, description="also log prompts and arguments, which are private")
 
     @field_validator("jwt_secret")
     @classmethod
@@ -150,7 +176,7 @@ class Settings(BaseModel):
             raise ValueError(f"it must begin with one of {', '.join(schemes)}")
         try:
             path, _ = urlsplit(text).path.strip("/"), urlsplit(text).port
-        except ValueError:  # its words may hold the password
+        except ValueError:  # the error text may hold the password
             raise ValueError("host and port cannot be read; special characters of a password are %-escaped") from None
         if not text.startswith("unix://") and path and not path.isdecimal():
             raise ValueError("after the host only the number of a database may follow, like /0")
@@ -208,7 +234,7 @@ class Settings(BaseModel):
 
     @property
     def redis_address(self) -> str:
-        """The URL that all of the three forms come to."""
+        """The URL that `REDIS_URL`, or host, port and password, result in."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         password = f":{quote(self.redis_password.get_secret_value(), safe='')}@" if self.redis_password else ""
@@ -226,7 +252,7 @@ class Settings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never show in an event, a result or a log line."""
+        """Return the values that no event, result or log line may contain."""
         held = (self.jwt_secret, self.redis_password, self.openai_api_key, self.smtp_password, self.github_token)
         urls = [url.get_secret_value() for url in (self.redis_url, self.aura_knowledge_url) if url is not None]
         in_urls = [unquote(found) for url in urls for found in _PASSWORDS.findall(url)]
@@ -234,7 +260,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
-        """Read the environment once. Raises `ConfigurationError` with one line that names the setting."""
+        """Read the settings from the environment. Raises `ConfigurationError` with one line that names the setting."""
         values = {name.upper(): value for name, value in (os.environ if environment is None else environment).items()}
         known = {name.upper() for name in cls.model_fields}
         for name in values:

@@ -6,7 +6,7 @@ thousands of new runs. It also makes the number of waiting requests known.
 New runs are refused when the queue has existed for a while and a new run would wait too long in it. Both conditions are
 needed, so that a burst is worked off (as in CoDel, RFC 8289: what counts is how long a queue persists, not how long it
 gets), and so is a crowd that stays large but does not grow. Both are measured in processor time of this process: where
-other programs use the processor everything is late, but less work here would help nobody.
+other programs use the processor everything is late, but refusing work here would not help.
 """
 
 from __future__ import annotations
