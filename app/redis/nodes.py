@@ -167,7 +167,7 @@ class RedisNodes:
             self._valid_until = asked_at + self._lease_seconds
             if self._is_lost:
                 self._is_lost = False
-                log.info("node.joined", node=self.node_id)
+                log.info("node.joined", nodeId=self.node_id)
                 await self._pubsub.subscribe(keys.node(self.node_id), self._heard)
         else:
             self._lose("it ran out")

@@ -29,7 +29,7 @@ _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
 _ROUND_SECONDS = 30.0
 """How long a batch of `AT_ONCE` runs may take on average, without leases, before the experiment is stopped (s)."""
 _SETTLE_SECONDS = 60.0
-INTERNAL_ERRORS = ("run.broke", "run.failed_unexpectedly", "request.broke", "request.crashed")
+INTERNAL_ERRORS = ("run.failed_unexpectedly", "run.abandoned", "request.crashed")
 """The log events of internal errors, of this release and earlier ones."""
 
 

@@ -52,13 +52,13 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
     if the node never received the reply to that creation, since the end of the fault.
     """
     runs = _Runs(
-        owners={_field(line, "nodeId", "node"): (index, time_of(line)) for index, line in _lines(logs, "node.joined")},
-        started_at={(index, _session_id(line)): time_of(line) for index, line in _lines(logs, "run.started")},
-        unconfirmed={(index, _session_id(line)) for index, line in _lines(logs, "run.doubtful")},
+        owners={str(line["nodeId"]): (index, time_of(line)) for index, line in _lines(logs, "node.joined")},
+        started_at={(index, str(line["sessionId"])): time_of(line) for index, line in _lines(logs, "run.started")},
+        unconfirmed={(index, str(line["sessionId"])) for index, line in _lines(logs, "run.creation_unconfirmed")},
     )
     result = Takeovers()
     for _, line in _lines(logs, "run.taken_over"):
-        at, former, session_id = time_of(line), _field(line, "fromNode", "from_node"), _session_id(line)
+        at, former, session_id = time_of(line), str(line["fromNode"]), str(line["sessionId"])
         owner = runs.owners.get(former)
         cause = _cause(owner, at, injected)
         if cause is None or owner is None:
@@ -105,15 +105,6 @@ def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[Inject
     index, since = owner
     faults = [fault for fault in injected if fault.node == index and since <= fault.since <= at]
     return min(faults, key=lambda fault: fault.since, default=None)
-
-
-def _field(line: LogLine, *names: str) -> str:
-    """The value of the first of these keys that the line has; those in snake_case are of earlier releases."""
-    return str(next(line[name] for name in names if name in line))
-
-
-def _session_id(line: LogLine) -> str:
-    return _field(line, "sessionId", "session_id")
 
 
 def time_of(line: LogLine) -> float:
