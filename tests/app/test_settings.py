@@ -160,7 +160,7 @@ def test_limits_come_from_the_settings() -> None:
     assert (limits.turns, limits.approval_seconds, limits.on_reject, limits.model_attempts) == (3, 45, "replan", 1)
 
 
-def test_hypercorn_toml_says_port_9000_on_all_interfaces_and_holds_no_typo() -> None:
+def test_hypercorn_toml_sets_port_9000_on_all_interfaces_and_has_no_unknown_name() -> None:
     said = tomllib.loads((Path(server.__file__).parents[2] / "hypercorn.toml").read_text())
     known = Config()
     assert [key for key in said if not hasattr(known, key)] == []
