@@ -78,7 +78,10 @@ class RunLocator:
 
 
 def _as_milliseconds(last_event_id: str | None) -> int:
-    """Read an id as milliseconds: ours are milliseconds, the gateway's are microseconds; 0 where it is no number."""
+    """Return an event id in milliseconds; 0 where it is not a number.
+
+    Ids of this service are milliseconds; ids that the gateway inserts are microseconds.
+    """
     text = (last_event_id or "").strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 20:
         return 0
