@@ -65,7 +65,7 @@ STOP = chunk(delta={}, finish_reason="stop")
         pytest.param([chunk(delta={"content": "네."}, finish_reason="stop")], id="all in one"),
     ],
 )
-async def test_other_spellings_of_a_stream(
+async def test_streams_in_other_valid_formats_are_parsed(
     settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
 ) -> None:
     async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:

@@ -93,7 +93,7 @@ async def test_429_with_a_long_retry_after_ends_the_run_at_once(
 
 
 @pytest.mark.parametrize("status", [500, 503])
-async def test_500_then_an_answer(run_prompt: Callable[..., Any], status: int) -> None:
+async def test_a_server_error_is_retried(run_prompt: Callable[..., Any], status: int) -> None:
     completed(await run_prompt(ScriptedTurn(status=status), ScriptedTurn(text=TEXT)))
 
 
