@@ -1,1 +1,1 @@
-"""The shell that does: HTTP, Redis, the model, the tools. Everything that decides is in `statemachine`."""
+"""The service around the core: HTTP, Redis, the model, the tools. The decisions are made in `statemachine`."""

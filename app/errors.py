@@ -140,7 +140,7 @@ class StorageUnavailable(AuraError):
 
 
 class RunLost(AuraError):
-    """This node no longer owns the run (its `epoch` is old), or the run's data is gone: it must stop writing it."""
+    """This node must stop writing the run: another node owns it now (newer `epoch`), or its data has expired."""
 
     def __init__(self, session_id: str, cause: str) -> None:
         super().__init__(f"run {session_id}: {cause}")
@@ -164,7 +164,7 @@ class RunExists(AuraError):
 
 
 class ModelError(AuraError):
-    """A model turn failed; `kind` says how (`statemachine.messages.ModelFailure`)."""
+    """A model turn failed; `kind` is the cause (`statemachine.messages.ModelFailure`)."""
 
     status, code, error_type = 502, "E5000", "ModelError"
     prefix = "AI 모델 호출에 실패했습니다."

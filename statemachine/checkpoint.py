@@ -206,7 +206,7 @@ class Usage(StoredStruct, frozen=True):
 
 
 TurnOutcome = Literal["tools", "answer", "failed", "lost", "stopped"]
-"""How an attempt at a model turn ended. `lost`: its node went away. `stopped`: the run ended during the attempt."""
+"""How an attempt at a model turn ended. `lost`: its node ended. `stopped`: the run ended during the attempt."""
 
 
 class ModelTurn(StoredStruct, frozen=True):

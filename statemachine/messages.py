@@ -1,4 +1,4 @@
-"""The messages between core and shell: facts (past tense) go into the core, effects (imperative) come out of it."""
+"""The messages between the core and `app/`: facts (past tense) are its input, effects (imperative) are its output."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ class RunTools(Struct, frozen=True):
 class AwaitDecision(Struct, frozen=True):
     """Wait for a person's decision until `deadline_at` (Unix s).
 
-    The shell must save the request and subscribe its channel *before* it commits the step with this effect (§5).
+    `app/` must save the request and subscribe to its channel *before* it commits the step with this effect (§5).
     """
 
     approval: Approval

@@ -51,8 +51,8 @@ STATE_ACTIVITIES: dict[State, str] = {
     State.CONTENT: "the answer streams",
     State.DONE: "the whole answer was given",
     State.FAILED: "ended with an error",
-    State.REJECTED: "a person said no",
-    State.TIMED_OUT: "nobody decided in time",
+    State.REJECTED: "a person rejected it",
+    State.TIMED_OUT: "no decision in time",
     State.CANCELLED: "stopped on request",
 }
 

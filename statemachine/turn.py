@@ -40,7 +40,11 @@ class RawCall(Struct, frozen=True):
 
 
 class ModelDelta(Struct, frozen=True):
-    """What the model's stream added, independent of the provider. `chunk_count` is the number of chunks of `text`."""
+    """The next part of a model's streamed response, independent of the provider: new text, calls, or the end.
+
+    A part may join several chunks of the stream; `chunk_count` is how many of them had text. Log-probabilities are
+    natural logarithms: their sum over `logprob_count` tokens.
+    """
 
     text: str = ""
     reasoning: str = ""

@@ -202,7 +202,7 @@ def _run_recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
     """Perform the effect again after a takeover.
 
     A started call without an outcome is repeated only if it is idempotent. Any other needs a new approval, whose
-    question says that the call may have run already.
+    question states that the call may have run already.
     """
     checkpoint = builder.checkpoint
     if checkpoint.state is State.TOOL:

@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN), read from the sources themselves."""
+"""Which room may import which room and which library, checked in the sources."""
 
 from __future__ import annotations
 
@@ -87,15 +87,15 @@ APP = [path for path in SOURCES if path.is_relative_to(ROOT / "app")]
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path not in APP], ids=name)
-def test_the_core_knows_nothing_of_the_world(path: Path) -> None:
+def test_the_core_imports_no_io_and_no_other_library(path: Path) -> None:
     foreign = libraries_imported(path) - sys.stdlib_module_names
     assert foreign <= {"statemachine", "msgspec", "pydantic", "transitions"}
     effects = {"asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}
-    assert not libraries_imported(path) & effects, "the core has no clock, no chance, no I/O"
+    assert not libraries_imported(path) & effects, "the core has no clock, no randomness, no I/O"
 
 
 @pytest.mark.parametrize("path", APP, ids=name)
-def test_a_room_of_the_shell_imports_only_what_it_may(path: Path) -> None:
+def test_a_room_of_app_imports_only_its_allowed_rooms(path: Path) -> None:
     own = room(path)
     if own in ANYTHING or not own:
         return
@@ -110,11 +110,11 @@ def test_a_library_is_imported_only_by_its_adapter(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", APP, ids=name)
-def test_nobody_imports_the_wiring_but_those_who_start_it(path: Path) -> None:
+def test_only_the_starting_rooms_import_the_wiring(path: Path) -> None:
     assert room(path) in STARTERS or not rooms_imported(path) & {"bootstrap", "cli"}
 
 
-def test_the_wiring_does_not_know_who_starts_it() -> None:
+def test_the_wiring_does_not_import_the_rooms_that_start_it() -> None:
     assert not rooms_imported(ROOT / "app" / "bootstrap.py") & (STARTERS | {"client"})
 
 

@@ -117,7 +117,7 @@ export interface EndEvent extends EventBase {
     status: "completed" | "rejected" | "timed_out" | "cancelled" | "failed";
     usage?: Record<string, number>;
 }
-/** Any event; `type` says which. */
+/** Any event; `type` is the name of its kind. */
 export type AuraEvent = StartEvent | ThoughtEvent | PlanStepDeclaredEvent | PlanStepUpdatedEvent | TimelineStepUpdatedEvent | ToolExecutionEvent | HitlEvent | ContentEvent | ErrorRaisedEvent | EndEvent;
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";

@@ -100,7 +100,10 @@ def _parse_number(text: str) -> int | None:
 
 
 def parse_event(frame: Frame) -> ReceivedEvent:
-    """Return the event of a frame, from its flat or its nested fields. Raises `StreamDamaged`."""
+    """Return the event of a frame, whose fields may be at the top level, inside `data`, or both (`AURA_EVENT_SHAPE`).
+
+    Raises `StreamDamaged` where the frame is not a JSON object.
+    """
     try:
         message = json.loads(frame.data)
     except (ValueError, RecursionError):

@@ -69,7 +69,7 @@ class PausableConnection(ResponseHandler):
     _paused_read_timeout: float | None = None
 
     def pause(self) -> None:
-        """Leave further bytes in the kernel. The read timeout stands still."""
+        """Leave further bytes in the kernel. The read timeout is suspended."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""A client of the Main Service's HTTP API for agent tasks (§6). Its errors say whether a retry can help."""
+"""A client of the Main Service's HTTP API for agent tasks (§6). An error's class shows if a retry can help."""
 
 from __future__ import annotations
 

@@ -311,7 +311,7 @@ class MainServiceReporter:
 
 
 def _backoff_seconds(failures: int) -> float:
-    """Return an exponential backoff with jitter, so that many runs do not retry at the same time."""
+    """Return the pause (s) after this number of failures: exponential, with jitter against simultaneous retries."""
     longest = min(MAX_BACKOFF_SECONDS, _MIN_BACKOFF_SECONDS * 2 ** min(failures, 16))
     return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret
 

@@ -197,7 +197,10 @@ class Knowledge:
             self._vectors.wake()
 
     async def _check_all(self) -> None:
-        """Checks every log and the generation, after notifications may have been missed."""
+        """Marks every tenant's log as grown, and the index to be rebuilt if the log has a new generation.
+
+        Needed after the start and after a lost subscription, when notifications may have been missed.
+        """
         if self._generation is not None and await self.events.generation() != self._generation:
             self._generation = None
         self._grown_tenants.update(await self.events.list_tenants())

@@ -44,7 +44,10 @@ class Vectors:
         await self._embeddings.close()
 
     async def embed_query(self, text: str) -> bytes | None:
-        """Returns the vector of a query's text; None if the endpoint fails or is too slow: then only words count."""
+        """Returns the vector of a query's text, a signed byte for each dimension.
+
+        None if the endpoint fails or is too slow, and for a while after that: then search without vectors.
+        """
         if self._clock.now() < self._queries_paused_until:
             return None
         try:

@@ -1,4 +1,5 @@
-"""What the engine needs of the world, as Protocols by subject; adapters keep their promises.
+"""The Protocols between the engine and the outside world, one module for each subject.
 
-Adapters translate the errors of their drivers: only the errors of `app.errors` reach the engine.
+The other rooms implement them (adapters). An adapter translates the errors of its driver: only the errors of
+`app.errors` reach the engine.
 """

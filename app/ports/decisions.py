@@ -41,7 +41,7 @@ class ApprovalRequest:
 
     @property
     def is_decided(self) -> bool:
-        """Whether a person's decision is recorded in it."""
+        """Whether a person has approved or rejected the request; False if it has expired or was cancelled."""
         return self.status in (RequestStatus.APPROVED, RequestStatus.REJECTED)
 
 
@@ -111,7 +111,7 @@ class DecisionBus(Protocol):
 
         The checkpoint, the request and the signal are read in one round trip; messages that were received since the
         last call are judged too. A decision counts if it was made before the deadline in the checkpoint and `accept`
-        does not raise `SignalIgnored`. The watch ends with a decision. The checkpoint is None where its key is gone.
+        does not raise `SignalIgnored`. The watch ends with a decision. The checkpoint is None if it has expired.
         Raises `CheckpointTooNew`, `CheckpointUnreadable`.
         """
         ...

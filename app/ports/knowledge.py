@@ -124,7 +124,7 @@ class KnowledgeLog(Protocol):
         ...
 
     async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
-        """Appends the vectors of those events that are still in the log."""
+        """Appends the vectors to the tenant's log; a vector whose event is no longer in the log is dropped."""
         ...
 
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:

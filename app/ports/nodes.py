@@ -8,15 +8,17 @@ from typing import Protocol
 from app.ports.journal import RunLock
 
 Claim = Callable[[], Awaitable[RunLock | None]]
-"""Takes a run over. Returns None where another node was faster or the run has ended."""
+"""Acquires the run and returns its lock; None where another node was faster or the run has ended."""
 
 
 class RunOwner(Protocol):
     """The part of a process that writes runs, as `Nodes` calls it."""
 
     async def take_over(self, session_id: str, claim: Claim) -> None:
-        """Continue a run whose node is gone, after `claim` has acquired it. A run that is not claimed is offered
-        again later."""
+        """Continue a run whose node has ended, if this process can: call `claim` to acquire the run, then run it.
+
+        The registry calls this again later for every run that was not claimed.
+        """
         ...
 
     def release_all(self) -> None:

@@ -1,4 +1,4 @@
-"""The one rule who may see and decide what: the routes, the approvals and the lists all use it."""
+"""The only rule of access to runs and approval requests; used by the routes, the approvals and the lists."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Admission of new runs: in order of arrival, a bounded number per time slice.
+"""Admits new runs in order of arrival, a limited number in each time slice, or refuses them under overload.
 
-So the active runs keep their share of the processor, and the queue of Redis stays short: a lease must not wait behind
-thousands of new runs. It also makes the number of waiting requests known.
+The limit leaves processor time to the active runs and keeps the queue of commands to Redis short: otherwise the renewal
+of a lease would wait behind thousands of new runs. It also makes the number of waiting requests known.
 
-New runs are refused when the queue has existed for a while and a new run would wait too long in it. Both conditions are
-needed, so that a burst is worked off (as in CoDel, RFC 8289: what counts is how long a queue persists, not how long it
-gets), and so is a crowd that stays large but does not grow. Both are measured in processor time of this process: where
-other programs use the processor everything is late, but refusing work here would not help.
+A new run is refused only if two conditions hold: the queue has not been empty for `_PERSISTENCE_SECONDS`, and the run
+would wait longer than the limit. So a burst is admitted, however long its queue is (as in CoDel, RFC 8289, which judges
+a queue by its duration, not by its length), and so is a lasting queue whose waits stay below the limit. Both are
+measured in processor time of this process: if other programs use the processor, refusing runs here would not help.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class StartRun:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of prompt and context: two requests with the same digest ask for the same run."""
+        """The SHA-256 of prompt and context: requests with the same digest are for the same run."""
         return digest([self.prompt, self.context])
 
 
@@ -121,7 +121,10 @@ class RunFactory:
         return begin(request, conversation(start.prompt, start.context, earlier), self._limits, now)
 
     async def _history(self, principal: Principal, thread_id: str | None) -> list[JsonObject]:
-        """Return the thread's earlier turns. Raises `ThreadBusy` while one of them waits for a person."""
+        """Return the messages of the thread's earlier runs, the oldest first; empty without a `thread_id`.
+
+        Raises `ThreadBusy` while one of these runs waits for a person.
+        """
         if thread_id is None:
             return []
         runs = await self._ports.journal.load_thread(principal.tenant_id, principal.user_id, thread_id)
@@ -131,7 +134,11 @@ class RunFactory:
         return history([run for run in runs if run.state.is_final], self._thread_tokens)
 
     async def _find_existing(self, principal: Principal, start: StartRun) -> str | None:
-        """A repeated request is no second prompt: it attaches to its run, which may be the one that waits (§3)."""
+        """Return the session that was created with the same idempotency key, or None (§3).
+
+        Such a request is attached to that run, also while the run waits for a person. Raises `FieldInvalid` where the
+        key was used for another prompt.
+        """
         if start.idempotency_key is None:
             return None
         owner = (principal.tenant_id, principal.user_id)

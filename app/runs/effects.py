@@ -67,7 +67,7 @@ class Effects:
         self._ticker = _Ticker()
 
     def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Sequence[Fact]]:
-        """Return an iterator of the facts that the effect leads to, in order; facts of one moment come together.
+        """Return an iterator of the facts that the effect leads to, in order, with those of one moment in one batch.
 
         Closing the iterator stops the effect.
         """

@@ -39,9 +39,10 @@ class RunLocator:
     ) -> StreamPosition | None:
         """Return where the reader continues, or None where there is no such run.
 
-        The named session comes first; then the caller's run that holds the id `last_event_id`; then, where the gateway
-        has made up that id, the caller's newest run (with this prompt and context, where a digest is given), after the
-        time that the id stands for. Raises `PermissionDenied`.
+        If `session_id` is given, the run is that session. Otherwise it is the caller's run whose log contains the event
+        `last_event_id`. If no run contains it, because the gateway has made the id, the run is the caller's newest one,
+        with this prompt and context if a digest is given; the reader continues after the time in the id.
+        Raises `PermissionDenied`.
         """
         event_id = _as_milliseconds(last_event_id)
         if session_id:
@@ -78,7 +79,10 @@ class RunLocator:
 
 
 def _as_milliseconds(last_event_id: str | None) -> int:
-    """Read an id as milliseconds: ours are milliseconds, the gateway's are microseconds; 0 where it is no number."""
+    """Return an event id in milliseconds; 0 where it is not a number.
+
+    Ids of this service are milliseconds; ids that the gateway inserts are microseconds.
+    """
     text = (last_event_id or "").strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 20:
         return 0

@@ -105,7 +105,7 @@ class RunService:
         try:
             created = await self._factory.create(principal, start)
         except CreationUncertain as error:
-            # A client with an idempotency key comes back for the run, so it continues; any other client would start a
+            # A client with an idempotency key repeats its request, so the run continues; any other client would start a
             # second one, so it is cancelled. Both happen once Redis is back, and only if the run exists.
             fact = None if start.idempotency_key is not None else CancelRequested("aura")
             uncertain = RunTask(self._ports, error.run.lock, error.run.step.checkpoint)
@@ -157,7 +157,7 @@ class RunService:
     # --- ownership ----------------------------------------------------------------------------------------------------
 
     async def take_over(self, session_id: str, claim: Claim) -> None:
-        """Continue a run whose node is gone. A checkpoint of a newer release is skipped: a newer node must read it."""
+        """Continue a run whose node has ended. A checkpoint of a newer release is skipped; only newer nodes read it."""
         if self.is_draining or self._is_full or self.owns(session_id):
             return  # it is offered again
         journal = self._ports.journal

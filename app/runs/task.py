@@ -154,7 +154,7 @@ class RunTask:
     # --- control from outside -----------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Something may decide the request that the run is about to wait for: look before waiting."""
+        """Make the run check for a decision before it waits: one may have arrived for the request that it opens."""
         self._has_news = True
 
     def cancel(self, cancelled_by: str) -> None:
@@ -165,7 +165,7 @@ class RunTask:
                 self.control.interrupt()
 
     def release(self, *, at_next_step: bool = False) -> None:
-        """Stop writing the run, at once or at its next committed step. A commit under way is never interrupted."""
+        """Stop writing the run, at once or at its next committed step. A commit is never interrupted."""
         self.control.is_releasing = True
         if not at_next_step:
             self.control.interrupt()
@@ -258,7 +258,7 @@ class RunTask:
         return await _retry(lambda: self._ports.decisions.take(self.session_id, self._ports.effects.accept))
 
     async def _reload(self) -> tuple[Fact, Decision | None]:
-        """Load a run that has waited, with the decision about it. Raises `RunLost`: it is gone, or another node's."""
+        """Load a run that has waited, and its decision. Raises `RunLost` if it has expired or has a new owner."""
         async with self._ports.reload_slots:
             self._saved, decision = await self._take()
         if self._saved is None:

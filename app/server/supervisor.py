@@ -71,7 +71,7 @@ class _WorkerPool:
         living = [worker for worker, _ in self._workers if worker.poll() is None]
         for worker in living:
             worker.send_signal(signal.SIGTERM)
-        # A worker that was still starting had no handler yet: that SIGTERM ended it is no failure.
+        # A worker that was still starting had no handler yet: it was ended by SIGTERM, which is not a failure.
         return max((abs(code) for worker in living if (code := worker.wait()) != -signal.SIGTERM), default=0)
 
     def _start_worker(self) -> tuple[subprocess.Popen[bytes], float]:

@@ -151,9 +151,9 @@ class ToolRegistry:
     # --- arguments that an approver changes ---------------------------------------------------------------------------
 
     def validate_edit(self, name: str, edited: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
-        """Validates an approver's arguments; returns `(arguments, shown_arguments)`.
+        """Validates the arguments that an approver has edited; returns `(arguments, shown_arguments)`.
 
-        The approver saw masks instead of secrets, so a value that is unchanged from what was shown stands for the
+        The approver saw masks instead of secrets, so a value that is unchanged from what was shown is replaced by the
         `original` one. Raises `FieldInvalid`, which names the field.
         """
         tool = self._tools.get(name)

@@ -122,7 +122,7 @@ def _exceeds(length: int | None, limit: int | None) -> bool:
 
 
 def _relative(target: str, root_path: str) -> str:
-    """The path of a request target below `root_path`; a path that no route has where it lies outside of it."""
+    """The path of a request target below `root_path`; a path without a route if the target is not below it."""
     path = target if target.startswith("/") else urlsplit(target).path  # absolute form: RFC 9112 §3.2.2
     if not root_path:
         return path

@@ -137,7 +137,7 @@ class ResponseBuilder:
     async def _finish_response(self, response: Response) -> Response:
         if response.status_code >= 400:
             await cast("IncomingRequest", request).body.discard_rest(REST_SECONDS)
-        if request.method == "OPTIONS" and response.status_code == 200:  # what is allowed stands in `Allow`
+        if request.method == "OPTIONS" and response.status_code == 200:  # the allowed methods are in `Allow`
             response.status_code = 204
             response.headers.pop("Content-Type", None)
         response.headers["X-Correlation-ID"] = g.get("trace_id") or _trace_id(request.headers)

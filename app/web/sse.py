@@ -259,7 +259,10 @@ class EventLogLost(AuraError):
 
 
 class ResumeExpired(AuraError):
-    """There is no run to resume. A POST without `Last-Event-ID` starts one (§3)."""
+    """A client resumes a run that is unknown or has expired (§3). It is sent as `error` and `end` frames, status 200.
+
+    The client may start a new run: it sends its POST again without `Last-Event-ID`.
+    """
 
     status, code, error_type, retryable = 200, "E1004", "ResumeExpired", True
     prefix = "이어받을 실행을 찾을 수 없습니다."

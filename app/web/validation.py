@@ -134,7 +134,7 @@ class DiagramQuery(RunSelector):
 
 
 class ResumeHeaders(BaseModel):
-    """The headers that say where a stream resumes (§3)."""
+    """The headers from which the position of a resumed stream is found (§3)."""
 
     last_event_id: str | None = Field(
         default=None,
@@ -221,7 +221,10 @@ def read_query(incoming: Request, model: type[T]) -> T:
 
 
 def read_headers(incoming: Request, model: type[T]) -> T:
-    """Return the headers that `model` names. Empty values count as absent. Raises `FieldInvalid`."""
+    """Return the headers of a request as `model`. Empty values count as absent, other headers are ignored.
+
+    Raises `FieldInvalid`, which names the header.
+    """
     names = [str(field.alias) for field in model.model_fields.values()]
     return validate(model, {name: value for name in names if (value := incoming.headers.get(name))})
 

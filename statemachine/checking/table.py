@@ -1,4 +1,4 @@
-"""Properties of the transition table as a graph."""
+"""Checks properties of the transition table as a graph, for example that every state is reachable."""
 
 from __future__ import annotations
 

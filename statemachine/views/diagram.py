@@ -98,7 +98,7 @@ def table(snapshot: RunSnapshot | None = None) -> str:
 
 
 def render(format: Format, snapshot: RunSnapshot | None = None) -> str:
-    """Return the diagram in a format. The text ends with a newline."""
+    """Return the diagram of the machine, or of the run in `snapshot`, as text in `format`. It ends with a newline."""
     return _RENDERERS[format](snapshot)
 
 

@@ -239,7 +239,10 @@ def _path_panel(snapshot: RunSnapshot) -> Iterable[str]:
 
 
 def _paint(name: str) -> str:
-    """Return the attributes for a class and its light colours."""
+    """Return the SVG attributes of an element: the CSS class `aura-{name}` and the colours of the light theme.
+
+    The style sheet of `_style` replaces these colours in the dark theme.
+    """
     colours = " ".join(f'{attribute}="{light}"' for attribute, (light, _) in _COLOURS[name].items())
     return f'class="aura-{name}" {colours}'
 

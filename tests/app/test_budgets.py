@@ -67,7 +67,7 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
         assert answer(frames) == TEXT
         chunks = len(TEXT) / 4
         assert chunks <= parses() <= chunks + 6  # each once: the role, the end and the usage are chunks, too
-        # One for the creation, one a beat of text, one for the end; on a slow machine there are more beats.
+        # One for the creation, one for each released part of the text, one for the end; a slow machine has more parts.
         contents = sum(frame.type == "content" for frame in frames)
         assert round_trips() <= contents + 6
         assert all(len(frame.raw.encode()) <= FRAME_LIMIT_BYTES for frame in frames)

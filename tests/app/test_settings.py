@@ -120,7 +120,7 @@ def test_the_secret_is_counted_in_bytes() -> None:
         ({"REDIS_URL": "rediss://u:p@host:1/2", "REDIS_HOST": "other"}, "rediss://u:p@host:1/2"),
     ],
 )
-def test_redis_address(environment: dict[str, str], address: str) -> None:
+def test_redis_variables_give_the_address(environment: dict[str, str], address: str) -> None:
     assert read(**environment).redis_address == address
 
 
@@ -160,9 +160,9 @@ def test_limits_come_from_the_settings() -> None:
     assert (limits.turns, limits.approval_seconds, limits.on_reject, limits.model_attempts) == (3, 45, "replan", 1)
 
 
-def test_hypercorn_toml_says_port_9000_on_all_interfaces_and_holds_no_typo() -> None:
-    said = tomllib.loads((Path(server.__file__).parents[2] / "hypercorn.toml").read_text())
+def test_hypercorn_toml_sets_port_9000_on_all_interfaces_and_has_no_unknown_name() -> None:
+    values = tomllib.loads((Path(server.__file__).parents[2] / "hypercorn.toml").read_text())
     known = Config()
-    assert [key for key in said if not hasattr(known, key)] == []
+    assert [key for key in values if not hasattr(known, key)] == []
     assert server.load_config().bind == ["0.0.0.0:9000"]
     assert server.load_config("127.0.0.1:1").bind == ["127.0.0.1:1"]

@@ -1,7 +1,7 @@
 """Every shell, Python and JavaScript block of the README files runs as it is printed.
 
 A block runs in a folder of its own with links to the sources, beside a running `aura demo`. The environment is prepared
-as the texts say: `SERVICE_URL`, `TOKEN`, `REDIS_PORT`, `PORT` and `JWT_SECRET` are set; `aura` and `python3` are from
+as they expect: `SERVICE_URL`, `TOKEN`, `REDIS_PORT`, `PORT` and `JWT_SECRET` are set; `aura` and `python3` are from
 this virtual environment. Of a block itself only the preparation of the environment is replaced: where it makes a
 virtual environment and installs this project there, the environment that runs the tests takes that place. The line that
 runs the tests is not executed.

@@ -57,7 +57,7 @@ def _anchor(heading: str) -> str:
 
 
 @every_readme
-def test_paths_exist(readme: Path) -> None:
+def test_paths_in_readmes_exist(readme: Path) -> None:
     paths = set(_PATH.findall(prose_of(readme)))
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 

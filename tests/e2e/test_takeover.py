@@ -125,7 +125,7 @@ async def test_takeover_before_the_first_chunk_repeats_the_model_request(
     assert model.requests[1]["messages"] == model.requests[0]["messages"]
 
 
-@pytest.mark.parametrize("repetition", ["goes on", "repeats some", "repeats all"])
+@pytest.mark.parametrize("repetition", ["repeats nothing", "repeats some", "repeats all"])
 async def test_takeover_during_an_answer_continues_its_text(
     nodes: Nodes, model: ScriptedModelServer, repetition: str
 ) -> None:
@@ -138,7 +138,7 @@ async def test_takeover_during_an_answer_continues_its_text(
             await client.collect(stream, of_type("content"))
         received_text = answer(client.seen)
         rest = {
-            "goes on": TEXT[len(received_text) :],
+            "repeats nothing": TEXT[len(received_text) :],
             "repeats some": TEXT[len(received_text) - 20 :],
             "repeats all": TEXT,
         }[repetition]
@@ -203,7 +203,7 @@ async def test_takeover_during_an_idempotent_tool_runs_it_again(nodes: Nodes, mo
 async def test_takeover_during_a_non_idempotent_tool_asks_the_approver(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, verdict: str
 ) -> None:
-    """It is unknown whether the mail was sent: the approver is asked again, with the reason."""
+    """It is unknown whether the mail was sent: a new approval is requested, with the reason."""
     async with BlockedSmtp() as smtp:
         first, second = await nodes.start_pair(**mail_settings(smtp))
         model.play(mail_turn(), *([ScriptedTurn(text=DONE)] if verdict == "approve" else []))

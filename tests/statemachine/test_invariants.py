@@ -41,7 +41,7 @@ CALLS = st.builds(
 )
 KINDS = st.sampled_from(
     [
-        *["ask", "finish", "grant", "reject", "recover"] * 3,
+        *["request tools", "finish", "grant", "reject", "recover"] * 3,
         *["finish badly", "grant edited", "skip", "thought", "answer", "answered", "model", "deadline"],
         *["broke", "cancel", "resume"],
     ]
@@ -55,7 +55,7 @@ def make_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fac
     call_id, request_id = ids[-1 - pick % len(ids)], requests[pick // 4 % len(requests)]
     decided_at = (run.now, run.now, NOW, NOW + 1e6)[pick % 4]
     facts: dict[str, Fact] = {
-        "ask": ToolsRequested(tuple(calls)),
+        "request tools": ToolsRequested(tuple(calls)),
         "finish": ToolFinished(call_id, "ok"),
         "finish badly": ToolFinished(call_id, "The tool failed", error="broken"),
         "grant": ApprovalGranted(request_id, decided_at),

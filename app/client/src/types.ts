@@ -95,7 +95,7 @@ export interface EndEvent extends EventBase {
   status: "completed" | "rejected" | "timed_out" | "cancelled" | "failed";
   usage?: Record<string, number>;
 }
-/** Any event; `type` says which. */
+/** Any event; `type` is the name of its kind. */
 export type AuraEvent =
   | StartEvent
   | ThoughtEvent

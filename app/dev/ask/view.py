@@ -158,7 +158,11 @@ class View:
             self._show_block(f"→ {result[:_RESULT_CHARACTERS]}{more}", _GUTTER, _GUTTER, "dim")
 
     def _was_shown(self, call: events.ToolExecution) -> bool:
-        """Whether these arguments were printed before, perhaps less shortened. Edited arguments were not."""
+        """Whether the arguments of this call were printed before, with the call or with its approval request.
+
+        The printed ones may be less shortened. If an approver has changed an argument, the result is False. The
+        arguments are remembered for the next call of this method.
+        """
         printed = self._call_arguments.get(call.tool_call_id, self._approval_arguments.pop(call.tool_name, None))
         self._call_arguments[call.tool_call_id] = call.tool_args
         return printed is not None and _is_part(call.tool_args, printed)

@@ -53,7 +53,10 @@ class _DelayedResponse(Response):
 
 
 def _delay(text: str) -> tuple[bool, float]:
-    """Whether the delay comes before the action, and its length (s); both depend on the text alone."""
+    """Return whether to delay before the action (else after it), and for how long (s).
+
+    Both are computed from `text`, the content of the request, so they are the same in every repetition.
+    """
     number = zlib.crc32(text.encode())
     return bool(number & 1), (number >> 1) % 1000 / 1000 * _SLOWEST_SECONDS
 

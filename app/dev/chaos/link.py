@@ -13,7 +13,7 @@ READ_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of a connection through the proxy."""
+    """One of the two TCP connections that the proxy joins: that of the client or that of the target."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter

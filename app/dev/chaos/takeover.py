@@ -81,7 +81,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """What the logs say about nodes and runs. A run is identified by the index of its node and its session id."""
+    """The nodes and runs in the cluster's logs. A run is identified by the index of its node and its session id."""
 
     owners: Mapping[str, tuple[int, float]]
     """The index of each node and when it joined, by its id; a node joins under a new id after every start."""

@@ -193,7 +193,7 @@ def _split_continuation(messages: list[dict[str, Any]]) -> tuple[list[dict[str, 
 
 
 def _result(text: str) -> str:
-    """A tool's result without the first line that says that a person edited the arguments."""
+    """A tool's result without its first line, the note that a person edited the arguments."""
     note, _, rest = text.partition("\n")
     return rest if note.startswith(_EDITED) else text
 

@@ -61,7 +61,10 @@ def sample_events() -> list[str]:
 
 
 def listen(port: int) -> socket.socket:
-    """Listen on a port of 127.0.0.1, 0 for any free one. Raises `ConfigurationError` where the port is in use."""
+    """Return a socket that listens on a TCP port of 127.0.0.1; `port` 0 chooses a free one.
+
+    Raises `ConfigurationError` where the port is in use or not allowed.
+    """
     try:
         return socket.create_server((HOST, port))
     except OSError as error:

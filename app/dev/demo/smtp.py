@@ -51,7 +51,7 @@ class SmtpSink:
 
     @property
     def port(self) -> int:
-        """Raises `RuntimeError` where the server is not started."""
+        """The TCP port of the server. Raises `RuntimeError` where the server is not started."""
         if self._server is None:
             raise RuntimeError("the server is not started")
         return int(self._server.sockets[0].getsockname()[1])

@@ -186,7 +186,11 @@ class Tables:
             await self._execute(f"INSERT INTO {SCHEMA}.waiting SELECT %s, unnest(%s::bigint[])", n, list(new.values()))
 
     async def put_vectors(self, tenant: Tenant, vectors: Sequence[Vector]) -> None:
-        """Adds the vectors of the edition's model, the first one for each event."""
+        """Inserts the vectors of the edition's embedding model.
+
+        Skips a vector of another model or another size, one without an indexed event, and every further vector of an
+        event. An event whose vector is skipped for its size, or is empty, is not embedded again.
+        """
         n, values = tenant.n, {v.event_id: v.values for v in reversed(vectors) if v.model == tenant.model}
         expected = await self._rows(
             f"DELETE FROM {SCHEMA}.waiting USING {SCHEMA}.event_{n} WHERE n = %s AND event = row AND id = ANY(%s)"

@@ -55,7 +55,7 @@ def _stemmer() -> apsw.FTS5Tokenizer:
 
 
 def stem(words: Iterable[str]) -> list[str]:
-    """Stems English words and removes diacritics, by SQLite's tokenizer."""
+    """Returns the terms of these words, in order, by SQLite's tokenizer: English is stemmed, diacritics are removed."""
     found = _stemmer()(" ".join(words).encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False)
     return [str(token[0]) for token in found]
 

@@ -1,7 +1,7 @@
 """The events as JSON Schema (draft 2020-12), derived from the classes that the service encodes them with (§2.2).
 
 There is one definition for each event type. Its fields and their aliases are beside `type`, under `data`, or both, as
-`AURA_EVENT_SHAPE` says.
+`AURA_EVENT_SHAPE` selects.
 """
 
 from __future__ import annotations

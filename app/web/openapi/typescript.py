@@ -38,7 +38,7 @@ def generate_types() -> str:
         parts += [f"export interface {event.__name__}Event extends EventBase {{", f'  type: "{type}";']
         parts += [*_fields(fields), "}"]
     names = [f"\n  | {event.__name__}Event" for event in EVENT_TYPES.values()]
-    parts += ["/** Any event; `type` says which. */", f"export type AuraEvent ={''.join(names)};"]
+    parts += ["/** Any event; `type` is the name of its kind. */", f"export type AuraEvent ={''.join(names)};"]
     parts += ["/** @internal The event types that this client knows. */"]
     parts += [f"export const EVENT_TYPES: ReadonlySet<string> = new Set({json.dumps(list(EVENT_TYPES))});"]
     _, definitions = generate_schemas([(type, "serialization") for type in _RESPONSE_TYPES], _PREFIX)

@@ -153,7 +153,9 @@ async def test_replacement_character_of_the_model_is_accepted_at_the_second_read
 
 
 @needs_node
-async def test_javascript_client_accepts_it_too(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_javascript_client_accepts_replacement_characters_in_the_text(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
     text = "반쪽 \ufffd 글자 " * 5
     model.play(ScriptedTurn(text=text, chunk_chars=10))
     async with running(settings()) as aura:

@@ -68,9 +68,9 @@ async def test_task_id_may_be_a_number_and_is_quoted_in_the_path() -> None:
         ):
             assert await service.send(task_request, "a/b?c", request(), CALLER) is None
         await service.close()
-    asked = [(it.method, it.path) for it in server.requests]
+    requests = [(it.method, it.path) for it in server.requests]
     tasks = "/main/agent/tasks"
-    assert asked == [
+    assert requests == [
         ("POST", tasks),
         ("POST", f"{tasks}/a/b?c/start"),  # the server has unquoted it
         ("PATCH", f"{tasks}/a/b?c/progress"),

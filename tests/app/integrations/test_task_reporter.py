@@ -82,7 +82,7 @@ def tools() -> list[Any]:
 
 
 async def run_prompt(aura: Aura, prompt: str, sent: dict[str, str] | None = None) -> list[Frame]:
-    """Run a prompt to its end. An approval is decided as the prompt says."""
+    """Run a prompt to its end. The prompt determines how an approval is decided."""
     async with aura.stream(prompt, headers=sent or headers()) as stream:
         while not stream.seen or not stream.seen[-1].is_done:
             frame = await stream.next()

@@ -295,7 +295,7 @@ async def test_a_process_that_receives_no_event_opens_no_index(
 async def test_indexed_events_are_found_without_redis(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, publish: Publish
 ) -> None:
-    """The result says that the newest events may be missing."""
+    """The result states that the newest events may be missing."""
     with RedisServer() as own:
         async with running(settings(redis_url=own.url, aura_redis_timeout_seconds=0.3)) as aura:
             client = redis.Redis.from_url(own.url, decode_responses=True)

@@ -65,7 +65,7 @@ STOP = chunk(delta={}, finish_reason="stop")
         pytest.param([chunk(delta={"content": "네."}, finish_reason="stop")], id="all in one"),
     ],
 )
-async def test_other_spellings_of_a_stream(
+async def test_streams_in_other_valid_formats_are_parsed(
     settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
 ) -> None:
     async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:
@@ -115,20 +115,20 @@ async def test_malformed_streams_are_model_errors(
 
 # --- a connection that breaks -----------------------------------------------------------------------------------------
 
-ASKED = [{"role": "user", "content": "질문"}]
+MESSAGES = [{"role": "user", "content": "질문"}]
 
 
 @asynccontextmanager
-async def spoken_to(
-    says: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+async def model_on(
+    respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[OpenAIModel]:
-    """A model whose server sends these bytes to the first request of a connection."""
+    """A model client; `respond` writes the response to the first request of each connection."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.partition(b":")[2]))
-        await says(reader, writer)
+        await respond(reader, writer)
         writer.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -145,13 +145,13 @@ async def spoken_to(
 async def test_invalid_http_inside_a_response_breaks_it_at_once() -> None:
     is_read = asyncio.Event()
 
-    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         piece = chunk(delta={"content": "네."})
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(piece), piece))
         await is_read.wait()
         writer.write(b"no length of a chunk\r\n")
 
-    async with spoken_to(says) as model, model.stream(ASKED, []) as deltas:
+    async with model_on(respond) as model, model.stream(MESSAGES, []) as deltas:
         assert (await anext(deltas)).text == "네."
         is_read.set()
         with pytest.raises(ModelError) as broken:
@@ -160,19 +160,19 @@ async def test_invalid_http_inside_a_response_breaks_it_at_once() -> None:
 
 
 async def test_closing_the_model_during_a_response_leaves_no_connection() -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
-    async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines = STOP + b"data: [DONE]\n\n"
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + lines)
         assert await reader.read() == b""
 
-    async with spoken_to(says) as model:
-        async with model.stream(ASKED, []) as deltas:
+    async with model_on(respond) as model:
+        async with model.stream(MESSAGES, []) as deltas:
             async for _ in deltas:
                 pass
         await asyncio.sleep(0)
         await model.close()
     gc.collect()
-    assert told == []
+    assert reported == []

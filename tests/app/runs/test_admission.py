@@ -164,20 +164,20 @@ async def test_a_client_that_still_sends_its_body_gets_the_refusal_and_may_retry
         await asyncio.sleep(0.1)
         yield b'"x"}'
 
-    asked = headers(Accept="application/json", **{"Content-Type": "application/json"})
-    assert (await aura.client.post(STREAM, content=slowly(), headers=asked)).status_code == 503
+    with_json = headers(Accept="application/json", **{"Content-Type": "application/json"})
+    assert (await aura.client.post(STREAM, content=slowly(), headers=with_json)).status_code == 503
     assert (await aura.client.get("/health")).status_code == 200
 
 
 async def test_a_waiting_request_is_refused_when_the_replica_drains(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
         waiting = await crowd(aura.service.admission, 1000)
-        asked = asyncio.create_task(
+        request = asyncio.create_task(
             aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
         )
         await eventually(lambda: aura.service.stats().starting_runs == 1)
         draining = asyncio.create_task(aura.service.runs.drain())
-        refused = await asked
+        refused = await request
         assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5003")
         await draining
         await ended(waiting)

@@ -17,7 +17,7 @@ from tests.harness.service import headers, running
 from tests.harness.stored import read_json
 from tests.harness.waiting import eventually
 
-# --- what is there while a person is asked ----------------------------------------------------------------------------
+# --- what is stored while a run waits for an approval -----------------------------------------------------------------
 
 
 async def test_an_approval_request_is_in_the_hitl_event_and_in_its_redis_keys(waiting_run: StartWaitingRun) -> None:
@@ -196,7 +196,7 @@ async def test_the_first_decision_counts_though_another_program_rewrote_the_requ
         while not all(task.done() for task in deciding):
             if (now := run.stored_request())["status"] == "pending":
                 touched = json.dumps({**now, "taskId": str(time.monotonic_ns())})
-                run.redis.eval(  # what the Main Service does: it knows of no decision under way
+                run.redis.eval(  # as the Main Service does, which cannot know that a decision is being written
                     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') end",
                     1,
                     f"hitl:request:{run.request_id}",
@@ -234,7 +234,7 @@ async def test_concurrent_approval_and_rejection_have_one_outcome(
             model._queue.clear()
 
 
-async def test_who_may_decide(waiting_run: StartWaitingRun) -> None:
+async def test_only_the_owner_and_approvers_of_the_tenant_may_decide(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         for other in (
             headers("user1", "tenant2"),

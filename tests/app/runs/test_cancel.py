@@ -150,7 +150,7 @@ async def test_ended_unknown_and_others_runs_cannot_be_cancelled(
         assert (await _cancel(aura, session_id, **headers("boss", "tenant2", "admin"))).status_code == 403
 
 
-async def test_cancel_is_honoured_by_the_node_that_takes_the_run_over(
+async def test_cancel_is_executed_by_the_node_that_takes_the_run_over(
     settings: Callable[..., Settings], model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     """The request was made while no node was alive: it is stored in the run's record."""

@@ -1,6 +1,6 @@
 """A crash at every journal write, before and after it: another node continues, and clients see one coherent run.
 
-The client stays on the first node's HTTP server all the time: what it reads comes from the log, whoever writes it.
+The client stays on the first node's HTTP server all the time: it reads the log, which any node may write.
 """
 
 from __future__ import annotations

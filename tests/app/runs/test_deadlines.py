@@ -24,7 +24,7 @@ from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
 TIMED_OUT = "HITL 승인 요청이 300초 내에 응답되지 않아 작업이 중단되었습니다."
-ASKING = calling(("send_note", {"to": "김"}))
+RISKY_CALL = calling(("send_note", {"to": "김"}))
 
 
 def frozen(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -104,7 +104,7 @@ async def test_a_decision_at_the_deadline_either_counts_or_is_expired(
     tool, outcomes = risky(), set()
     async with running(settings(), clock=clock, tools=[tool]) as aura:
         for number in range(12):
-            model.play(ASKING)
+            model.play(RISKY_CALL)
             user = headers(f"user{number}")
             async with aura.stream("메모", headers=user) as stream:
                 hitl = await stream.until("hitl")
@@ -116,16 +116,16 @@ async def test_a_decision_at_the_deadline_either_counts_or_is_expired(
                 clock.advance(0.001)
                 decided = await deciding
                 frames = await stream.rest()
-            told = decided.json()["data"]["status"]
-            outcomes.add(told)
-            if told == "approved":
+            status = decided.json()["data"]["status"]
+            outcomes.add(status)
+            if status == "approved":
                 assert decided.status_code == 200
                 assert frames[-2]["status"] == "completed"
             else:
-                assert (decided.status_code, told) == (409, "expired")
+                assert (decided.status_code, status) == (409, "expired")
                 timed_out(frames)
                 model._queue.clear()
-            assert read_json(redis_client, f"hitl:request:{hitl['requestId']}")["status"] == told
+            assert read_json(redis_client, f"hitl:request:{hitl['requestId']}")["status"] == status
     settled = [read_json(redis_client, key)["status"] for key in redis_client.keys("hitl:request:*")]
     assert len(tool.ran) == settled.count("approved")
     assert outcomes <= {"approved", "expired"}
@@ -173,7 +173,7 @@ async def test_the_deadline_survives_a_restart_and_is_not_restarted(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock, past: bool
 ) -> None:
     tool = risky()
-    model.play(ASKING)
+    model.play(RISKY_CALL)
     async with running(settings(), clock=clock, tools=[tool]) as first, first.stream("메모") as stream:
         hitl = await stream.until("hitl")
     clock.advance(400 if past else 200)
@@ -198,12 +198,13 @@ async def test_an_approval_after_a_restart_continues_the_run(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, clock: FrozenClock
 ) -> None:
     tool = risky()
-    model.play(ASKING, FINAL_ANSWER)
+    model.play(RISKY_CALL, FINAL_ANSWER)
     async with running(settings(), clock=clock, tools=[tool]) as first, first.stream("메모") as stream:
         hitl = await stream.until("hitl")
         last = stream.seen[-1].id
     clock.advance(299.999)
-    redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')  # nobody listens: it is lost
+    # The message is lost: there is no subscriber.
+    redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
     async with running(settings(), clock=clock, tools=[tool]) as second:
         assert (await second.decide("approve", hitl["requestId"])).status_code == 200
         sent = headers(**{"Last-Event-ID": str(last)})
@@ -259,7 +260,7 @@ async def test_the_run_time_ends_a_run_whose_model_hangs(
         await model.wait_for_requests(1)
         clock.advance(100)
         limit_reached(await stream.rest(), 100)
-        await model.wait_until_idle()  # nobody goes on listening to the model
+        await model.wait_until_idle()  # the model's response is no longer read
 
 
 @frozen
@@ -304,7 +305,7 @@ async def test_the_run_time_ends_a_run_that_waits_for_a_person(
 async def test_an_open_stream_continues_after_its_token_expires(
     settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:
-    model.play(ASKING, FINAL_ANSWER)
+    model.play(RISKY_CALL, FINAL_ANSWER)
     sent = headers()  # for an hour
     async with running(settings(hitl_timeout_seconds=1700), clock=clock, tools=[risky()]) as aura:
         clock.advance(3000)
@@ -322,7 +323,7 @@ async def test_sixty_runs_time_out_at_once(
     settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:
     count = 60
-    model.play(*([ASKING] * count))
+    model.play(*([RISKY_CALL] * count))
     async with running(settings(), clock=clock, tools=[risky()]) as aura:
         waiting, all_wait = 0, asyncio.Event()
 

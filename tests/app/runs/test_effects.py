@@ -45,19 +45,19 @@ class ReadyModel:
     async def stream(
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
-        yield self._said()
+        yield self._deltas_then_failure()
 
-    async def _said(self) -> AsyncIterator[ModelDelta]:
+    async def _deltas_then_failure(self) -> AsyncIterator[ModelDelta]:
         for delta in self._deltas:
             yield delta
         if self._failure is not None:
             raise self._failure
 
 
-async def moments(effect: Effect | None = None, *said: ModelDelta, failure: ModelError | None = None) -> Any:
+async def moments(effect: Effect | None = None, *deltas: ModelDelta, failure: ModelError | None = None) -> Any:
     """Return the batches of facts of an effect, by default of the first model turn."""
     clock = SystemClock()
-    model = ReadyModel(*said, failure=failure)
+    model = ReadyModel(*deltas, failure=failure)
     effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock)
     opened = begin(request(), [{"role": "user", "content": "?"}], Limits(), clock.now())
     async with aclosing(cast("Any", effects.perform(opened.checkpoint, effect or opened.effect))) as found:
@@ -91,8 +91,8 @@ async def test_calls_that_end_at_the_same_time_are_one_batch_of_facts() -> None:
     clock = SystemClock()
     opened = begin(request(), [], Limits(), clock.now())
     registry = ToolRegistry([TOOL])
-    asked = tuple(registry.resolve(call.id, call.name, call.arguments) for call in CALLS)
-    effect = advance(opened.checkpoint, ToolsRequested(asked), clock.now()).effect
+    requested = tuple(registry.resolve(call.id, call.name, call.arguments) for call in CALLS)
+    effect = advance(opened.checkpoint, ToolsRequested(requested), clock.now()).effect
     assert isinstance(effect, RunTools)
     (facts,) = await moments(effect)
     ended = [fact.call_id for fact in cast("list[Fact]", facts) if isinstance(fact, ToolFinished)]

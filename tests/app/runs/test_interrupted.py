@@ -44,7 +44,7 @@ async def released(aura: Aura, session_id: str) -> RunLock:
 
 
 async def _sequence(aura: Aura, session_id: str) -> int:
-    """How many commits the run has."""
+    """The number of commits of the run."""
     return int(await aura.service.connection.execute("HGET", keys.run(session_id), "seq"))
 
 
@@ -105,22 +105,22 @@ async def test_a_client_that_disconnects_during_creation_still_has_a_run(
     settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.play(ScriptedTurn(text="네."))
-    asked, may_go_on = asyncio.Event(), asyncio.Event()
+    is_created, may_return = asyncio.Event(), asyncio.Event()
     async with running(settings()) as aura:
         create = aura.service.journal.create
 
         async def slowly(*args: Any, **kwargs: Any) -> Any:
             opened = await create(*args, **kwargs)
-            asked.set()
-            await may_go_on.wait()
+            is_created.set()
+            await may_return.wait()
             return opened
 
         monkeypatch.setattr(aura.service.journal, "create", slowly)
         leaving = asyncio.create_task(aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers()))
-        await asked.wait()
+        await is_created.wait()
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        may_go_on.set()
+        may_return.set()
         async with aura.stream(method="GET") as stream:
             frames = await stream.rest()
     check(frames)

@@ -40,9 +40,9 @@ class HurriedClock(SystemClock):
         await super().wait(event, None if until is None else self.now() + (until - self.now()) / 10)
 
 
-@pytest.fixture(name="ask")
-def _ask(settings: MakeSettings, model: ScriptedModelServer) -> Callable[..., Any]:
-    async def ask(
+@pytest.fixture(name="run_prompt")
+def _run_prompt(settings: MakeSettings, model: ScriptedModelServer) -> Callable[..., Any]:
+    async def run_prompt(
         *turns: ScriptedTurn, tools: list[NoteTool] | None = None, clock: Clock | None = None, **overrides: Any
     ) -> list[Frame]:
         model.play(*turns)
@@ -54,7 +54,7 @@ def _ask(settings: MakeSettings, model: ScriptedModelServer) -> Callable[..., An
         assert KEY not in "".join(frame.raw for frame in frames)
         return frames
 
-    return ask
+    return run_prompt
 
 
 # --- HTTP errors ------------------------------------------------------------------------------------------------------
@@ -62,9 +62,9 @@ def _ask(settings: MakeSettings, model: ScriptedModelServer) -> Callable[..., An
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_a_request_that_is_refused_is_not_repeated(
-    ask: Callable[..., Any], model: ScriptedModelServer, status: int
+    run_prompt: Callable[..., Any], model: ScriptedModelServer, status: int
 ) -> None:
-    frames = await ask(ScriptedTurn(status=status, error_message=f"Incorrect API key provided: {KEY}."))
+    frames = await run_prompt(ScriptedTurn(status=status, error_message=f"Incorrect API key provided: {KEY}."))
     message = failed(frames, "ModelError", "E5000", retryable=False)
     assert str(status) in message
     assert "Incorrect API key provided" in message
@@ -72,11 +72,11 @@ async def test_a_request_that_is_refused_is_not_repeated(
 
 
 async def test_429_is_retried_after_the_servers_retry_after(
-    ask: Callable[..., Any], model: ScriptedModelServer
+    run_prompt: Callable[..., Any], model: ScriptedModelServer
 ) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    frames = await ask(
+    frames = await run_prompt(
         ScriptedTurn(status=429, headers={"Retry-After": "1"}), ScriptedTurn(text=TEXT), clock=SystemClock()
     )
     completed(frames)
@@ -85,26 +85,26 @@ async def test_429_is_retried_after_the_servers_retry_after(
 
 
 async def test_429_with_a_long_retry_after_ends_the_run_at_once(
-    ask: Callable[..., Any], model: ScriptedModelServer
+    run_prompt: Callable[..., Any], model: ScriptedModelServer
 ) -> None:
-    frames = await ask(ScriptedTurn(status=429, headers={"Retry-After": "3600"}))
+    frames = await run_prompt(ScriptedTurn(status=429, headers={"Retry-After": "3600"}))
     assert "429" in failed(frames, "ModelError", "E5000", retryable=True)
     assert len(model.requests) == 1
 
 
 @pytest.mark.parametrize("status", [500, 503])
-async def test_500_then_an_answer(ask: Callable[..., Any], status: int) -> None:
-    completed(await ask(ScriptedTurn(status=status), ScriptedTurn(text=TEXT)))
+async def test_a_server_error_is_retried(run_prompt: Callable[..., Any], status: int) -> None:
+    completed(await run_prompt(ScriptedTurn(status=status), ScriptedTurn(text=TEXT)))
 
 
-async def test_the_last_attempt_ends_the_run(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
-    frames = await ask(ScriptedTurn(status=500), ScriptedTurn(status=502), aura_model_attempts=2)
+async def test_the_last_attempt_ends_the_run(run_prompt: Callable[..., Any], model: ScriptedModelServer) -> None:
+    frames = await run_prompt(ScriptedTurn(status=500), ScriptedTurn(status=502), aura_model_attempts=2)
     assert "502" in failed(frames, "ModelError", "E5000", retryable=True)
     assert len(model.requests) == 2
 
 
-async def test_attempts_are_counted_for_each_turn(ask: Callable[..., Any]) -> None:
-    frames = await ask(
+async def test_attempts_are_counted_for_each_turn(run_prompt: Callable[..., Any]) -> None:
+    frames = await run_prompt(
         ScriptedTurn(status=500),
         calling(("write_note", {"to": "김"})),
         ScriptedTurn(status=500),
@@ -134,10 +134,10 @@ async def shown(stream: StreamReader) -> str:
 
 @pytest.mark.parametrize("after", [-1, 0, 3], ids=["before the first byte", "before text", "in text held back"])
 async def test_a_stream_that_breaks_before_any_text_is_requested_again(
-    ask: Callable[..., Any], model: ScriptedModelServer, after: int
+    run_prompt: Callable[..., Any], model: ScriptedModelServer, after: int
 ) -> None:
     turns = ScriptedTurn(text=PIECES, cut_after=after), ScriptedTurn(text=PIECES)
-    completed(await ask(*turns, clock=SystemClock()))  # in a hurry, what is held back would be shown
+    completed(await run_prompt(*turns, clock=SystemClock()))  # a faster clock would release the held text
     assert model.requests[0]["messages"] == model.requests[1]["messages"]
 
 
@@ -181,54 +181,54 @@ async def test_text_that_a_continuation_repeats_is_not_published_twice(
     assert model.requests[1]["messages"][-2]["content"] == has
 
 
-async def test_a_stream_that_always_ends_without_a_finish_reason_is_no_answer(ask: Callable[..., Any]) -> None:
-    frames = await ask(*[ScriptedTurn(text="반쪽", finish_reason=None)] * 2, aura_model_attempts=2)
+async def test_a_stream_that_always_ends_without_a_finish_reason_is_no_answer(run_prompt: Callable[..., Any]) -> None:
+    frames = await run_prompt(*[ScriptedTurn(text="반쪽", finish_reason=None)] * 2, aura_model_attempts=2)
     assert "finish_reason" in failed(frames, "ModelError", "E5000", retryable=True)
 
 
-async def test_tool_calls_of_a_stream_without_a_finish_reason_are_not_run(ask: Callable[..., Any]) -> None:
+async def test_tool_calls_of_a_stream_without_a_finish_reason_are_not_run(run_prompt: Callable[..., Any]) -> None:
     tool = NoteTool()
     call = calling(("write_note", {"to": "김"}), finish_reason=None)
-    failed(await ask(call, tools=[tool], aura_model_attempts=1), "ModelError", "E5000", retryable=True)
+    failed(await run_prompt(call, tools=[tool], aura_model_attempts=1), "ModelError", "E5000", retryable=True)
     assert tool.ran == []
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 async def test_an_answer_that_stops_at_a_limit_is_not_whole(
-    ask: Callable[..., Any], model: ScriptedModelServer, reason: str
+    run_prompt: Callable[..., Any], model: ScriptedModelServer, reason: str
 ) -> None:
-    frames = await ask(ScriptedTurn(text=PIECES[:SHOWN], finish_reason=reason))
+    frames = await run_prompt(ScriptedTurn(text=PIECES[:SHOWN], finish_reason=reason))
     failed(frames, "LimitExceeded", "E5000", retryable=False)
     assert "".join(PIECES[:SHOWN]).startswith(answer(frames))
     assert len(model.requests) == 1
 
 
-async def test_a_turn_of_tool_calls_cut_by_the_token_limit_runs_nothing(ask: Callable[..., Any]) -> None:
+async def test_a_turn_of_tool_calls_cut_by_the_token_limit_runs_nothing(run_prompt: Callable[..., Any]) -> None:
     tool = NoteTool()
     call = calling(("write_note", '{"to": "김", "te'), finish_reason="length")
-    failed(await ask(call, tools=[tool]), "LimitExceeded", "E5000", retryable=False)
+    failed(await run_prompt(call, tools=[tool]), "LimitExceeded", "E5000", retryable=False)
     assert tool.ran == []
 
 
-async def test_an_error_object_in_the_stream(ask: Callable[..., Any]) -> None:
+async def test_an_error_object_in_the_stream(run_prompt: Callable[..., Any]) -> None:
     broken = ScriptedTurn(text=PIECES, error_chunk_after=2, error_message=f"overloaded {KEY}")
-    completed(await ask(broken, ScriptedTurn(text=PIECES)))
-    message = failed(await ask(broken, aura_model_attempts=1), "ModelError", "E5000", retryable=True)
+    completed(await run_prompt(broken, ScriptedTurn(text=PIECES)))
+    message = failed(await run_prompt(broken, aura_model_attempts=1), "ModelError", "E5000", retryable=True)
     assert "overloaded" in message
 
 
 @pytest.mark.parametrize("turn", [ScriptedTurn(), ScriptedTurn(text=" \n "), ScriptedTurn(reasoning="음…")])
-async def test_an_empty_answer_is_a_failure(ask: Callable[..., Any], turn: ScriptedTurn) -> None:
-    completed(await ask(turn, ScriptedTurn(text=TEXT)))
+async def test_an_empty_answer_is_a_failure(run_prompt: Callable[..., Any], turn: ScriptedTurn) -> None:
+    completed(await run_prompt(turn, ScriptedTurn(text=TEXT)))
 
 
-async def test_a_model_that_never_answers_anything_fails(ask: Callable[..., Any]) -> None:
-    failed(await ask(ScriptedTurn(), aura_model_attempts=1), "ModelError", "E5000", retryable=True)
+async def test_a_model_that_never_answers_anything_fails(run_prompt: Callable[..., Any]) -> None:
+    failed(await run_prompt(ScriptedTurn(), aura_model_attempts=1), "ModelError", "E5000", retryable=True)
 
 
 @pytest.mark.parametrize("after", [-1, 0, SHOWN], ids=["no answer", "no text", "in the text"])
-async def test_a_silent_model_times_out(ask: Callable[..., Any], model: ScriptedModelServer, after: int) -> None:
-    frames = await ask(ScriptedTurn(text=PIECES, hang_after=after), aura_model_timeout_seconds=0.4)
+async def test_a_silent_model_times_out(run_prompt: Callable[..., Any], model: ScriptedModelServer, after: int) -> None:
+    frames = await run_prompt(ScriptedTurn(text=PIECES, hang_after=after), aura_model_timeout_seconds=0.4)
     failed(frames, "ModelTimeout", "E5001", retryable=True)
     assert "".join(PIECES).startswith(answer(frames))
     await model.wait_until_idle()
@@ -238,7 +238,7 @@ async def test_a_silent_model_times_out(ask: Callable[..., Any], model: Scripted
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected_text"),
     [
         ('{"to": "김"', "JSON"),
         ("not json", "JSON"),
@@ -249,43 +249,50 @@ async def test_a_silent_model_times_out(ask: Callable[..., Any], model: Scripted
     ],
 )
 async def test_invalid_arguments_are_reported_to_the_model(
-    ask: Callable[..., Any], model: ScriptedModelServer, arguments: Any, says: str
+    run_prompt: Callable[..., Any], model: ScriptedModelServer, arguments: Any, expected_text: str
 ) -> None:
     tool = NoteTool()
-    frames = await ask(calling(("write_note", arguments)), ScriptedTurn(text=TEXT), tools=[tool])
+    frames = await run_prompt(calling(("write_note", arguments)), ScriptedTurn(text=TEXT), tools=[tool])
     completed(frames)
     assert tool.ran == []
     (execution,) = [frame for frame in frames if frame.type == "tool_execution"]
     assert execution["status"] == "failed"
-    *_, asked, told = model.requests[1]["messages"]
-    assert (told["role"], told["tool_call_id"]) == ("tool", "call_1")
-    assert says in told["content"]
-    assert isinstance(json.loads(asked["tool_calls"][0]["function"]["arguments"]), dict)  # servers refuse anything else
+    *_, request, result = model.requests[1]["messages"]
+    assert (result["role"], result["tool_call_id"]) == ("tool", "call_1")
+    assert expected_text in result["content"]
+    # Servers accept only an object as arguments.
+    assert isinstance(json.loads(request["tool_calls"][0]["function"]["arguments"]), dict)
 
 
-async def test_an_unknown_tool_is_reported_to_the_model(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
-    completed(await ask(calling(("launch_rocket", {})), ScriptedTurn(text=TEXT), tools=[NoteTool()]))
-    told = model.requests[1]["messages"][-1]["content"]
-    assert "launch_rocket" in told
-    assert "write_note" in told
+async def test_an_unknown_tool_is_reported_to_the_model(
+    run_prompt: Callable[..., Any], model: ScriptedModelServer
+) -> None:
+    completed(await run_prompt(calling(("launch_rocket", {})), ScriptedTurn(text=TEXT), tools=[NoteTool()]))
+    result = model.requests[1]["messages"][-1]["content"]
+    assert "launch_rocket" in result
+    assert "write_note" in result
 
 
 async def test_a_model_that_only_calls_tools_reaches_the_limit_of_turns(
-    ask: Callable[..., Any], model: ScriptedModelServer
+    run_prompt: Callable[..., Any], model: ScriptedModelServer
 ) -> None:
     tool = NoteTool()
     turns = [calling(("write_note", {"to": "김"}))] * 3
-    frames = await ask(*turns, tools=[tool], aura_max_turns=3)
+    frames = await run_prompt(*turns, tools=[tool], aura_max_turns=3)
     assert "3회" in failed(frames, "LimitExceeded", "E1000", retryable=False)
     assert len(tool.ran) == 3
     ids = [frame["toolCallId"] for frame in frames if frame.type == "tool_execution" and frame["status"] == "executing"]
     assert len(set(ids)) == 3, "each call has an id of its own, though the server numbers each turn anew"
 
 
-async def test_plain_text_after_reasoning_and_logprobs(ask: Callable[..., Any], model: ScriptedModelServer) -> None:
+async def test_plain_text_after_reasoning_and_logprobs(
+    run_prompt: Callable[..., Any], model: ScriptedModelServer
+) -> None:
     """Reasoning becomes a thought, log-probabilities become the confidence."""
     call = calling(("write_note", {"to": "김"}), text_before_tools=["봅시다"], reasoning="생각 중", logprobs=[-0.5])
-    frames = await ask(call, ScriptedTurn(text=TEXT), tools=[NoteTool()], aura_model_logprobs=True, clock=SystemClock())
+    frames = await run_prompt(
+        call, ScriptedTurn(text=TEXT), tools=[NoteTool()], aura_model_logprobs=True, clock=SystemClock()
+    )
     completed(frames)
     thoughts = [(frame["thoughtType"], frame["content"]) for frame in frames if frame.type == "thought"]
     assert thoughts[1:] == [("reasoning", "생각 중"), ("planning", "봅시다")]

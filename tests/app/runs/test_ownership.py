@@ -117,7 +117,7 @@ async def test_an_unexpected_error_of_a_write_ends_its_own_runs_only(
     async def breaks_once(self: Connection, commands: Sequence[Command]) -> list[Any]:
         if not broken and any(command[1] == COMMIT.sha for command in commands):
             broken.append(commands)
-            raise ValueError("a test says so")
+            raise ValueError("injected by the test")
         return await send(self, commands)
 
     async with waiting_run() as run:
@@ -135,8 +135,10 @@ async def test_a_commit_that_cannot_be_encoded_fails_its_own_run_only(settings: 
     """Although the commits of all runs are sent in one pipeline."""
     async with running(settings()) as aura:
         locks = [RunLock(f"session_user1_1700000000_{number:04x}", 1, 0.0) for number in range(3)]
-        said: list[Any] = [b"one", "\ud800", b"three"]
-        commits = [aura.service.journal.commit(lock, [body], None, 0.0) for lock, body in zip(locks, said, strict=True)]
+        bodies: list[Any] = [b"one", "\ud800", b"three"]
+        commits = [
+            aura.service.journal.commit(lock, [body], None, 0.0) for lock, body in zip(locks, bodies, strict=True)
+        ]
         answers = await asyncio.gather(*commits, return_exceptions=True)
     assert [type(answer) for answer in answers] == [RunLost, UnicodeEncodeError, RunLost]  # there are no such runs
 

@@ -175,7 +175,7 @@ async def test_a_slow_tool_times_out_and_the_run_continues(settings: MakeSetting
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "expected_text"),
     [
         (ToolError("no such mailbox"), "no such mailbox"),
         (RuntimeError(f"password {SECRET} in /etc/app.py"), "RuntimeError"),
@@ -185,7 +185,7 @@ async def test_a_slow_tool_times_out_and_the_run_continues(settings: MakeSetting
     ],
 )
 async def test_a_failing_tool_fails_its_call_and_the_run_continues(
-    settings: MakeSettings, model: ScriptedModelServer, error: BaseException, says: str
+    settings: MakeSettings, model: ScriptedModelServer, error: BaseException, expected_text: str
 ) -> None:
     async def work(_: NoteArguments) -> None:
         raise error
@@ -196,7 +196,7 @@ async def test_a_failing_tool_fails_its_call_and_the_run_continues(
     assert frames[-2]["status"] == "completed"
     ended = executions(frames)[-1]
     assert ended["status"] == "failed"
-    assert says in ended["error"]
+    assert expected_text in ended["error"]
     seen = "".join(frame.raw for frame in frames) + json.dumps(model.requests)
     assert "Traceback" not in seen
     assert "/etc/app.py" not in seen
@@ -236,9 +236,9 @@ async def test_a_big_result_is_short_in_the_frame_cut_for_the_model_and_whole_in
     (call,) = checkpoint(redis_client)["calls"]
     assert call["result"] == result
     assert call["arguments"]["text"] == "라" * 3000
-    told = model.requests[1]["messages"][-1]["content"]
-    assert len(told.encode()) <= 4096
-    assert "truncated" in told
+    answer_to_model = model.requests[1]["messages"][-1]["content"]
+    assert len(answer_to_model.encode()) <= 4096
+    assert "truncated" in answer_to_model
 
 
 async def test_a_small_result_is_not_marked(settings: MakeSettings, model: ScriptedModelServer) -> None:

@@ -95,7 +95,7 @@ async def test_granted_call_runs(context: ToolContext) -> None:
         pytest.param(Note(needs_approval=True), started(), id="no grant"),
         pytest.param(Note(needs_approval=True), started(grant=granted({"text": "b"})), id="grant for other arguments"),
         pytest.param(Note(needs_approval=True), started({"text": 1}, grant=granted({"text": "1"})), id="looks alike"),
-        pytest.param(Note(), started(needs_approval=True), id="the call says that it needs one"),
+        pytest.param(Note(), started(needs_approval=True), id="the call needs an approval"),
         pytest.param(Note(), started(status=CallStatus.REQUESTED), id="not started"),
         pytest.param(Note(), started(status=CallStatus.COMPLETED, grant=granted({"text": "a"})), id="used before"),
         pytest.param(Note(), started(name="gone", needs_approval=True), id="unknown and risky"),

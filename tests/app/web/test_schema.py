@@ -1,4 +1,4 @@
-"""The service's documents: they are complete and valid, and the service behaves as they say."""
+"""The service's documents: they are complete and valid, and the service behaves as documented."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 # --- §2 --------------------------------------------------------------------------------------------------------------
 
 
-async def test_headers_of_the_stream(settings: MakeSettings, model: ScriptedModelServer) -> None:
+async def test_stream_has_sse_headers(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
         stream, frames = await read_stream(aura, headers=headers(**{"X-Correlation-ID": "trace-42"}))
@@ -113,7 +113,7 @@ async def test_heartbeats_are_comments_with_an_id(settings: MakeSettings, model:
 
 
 @pytest.mark.parametrize("shape", ["both", "flat", "nested"])
-async def test_event_shapes(settings: MakeSettings, model: ScriptedModelServer, shape: str) -> None:
+async def test_each_event_shape_has_its_fields(settings: MakeSettings, model: ScriptedModelServer, shape: str) -> None:
     model.play(calling(("write_note", {"to": "김"})), ScriptedTurn(text="끝"))
     async with running(settings(aura_event_shape=shape), tools=[NoteTool()]) as aura:
         _, frames = await read_stream(aura)

@@ -270,11 +270,11 @@ async def test_refused_request_exits_with_2(settings: MakeSettings, start_ask: S
 
 async def test_second_decision_returns_the_first(mailing: Settings, model: ScriptedModelServer) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, client(aura.url) as asks:
-        async for item in asks.run("메일을 보내주세요").items():
+    async with running(mailing) as aura, client(aura.url) as aura_client:
+        async for item in aura_client.run("메일을 보내주세요").items():
             if isinstance(item, ReceivedEvent) and isinstance(item.event, Hitl):
-                first = await asks.approve(item.event.request_id)
-                second = await asks.reject(item.event.request_id, "늦음")
+                first = await aura_client.approve(item.event.request_id)
+                second = await aura_client.reject(item.event.request_id, "늦음")
     assert (first.status, first.accepted) == ("approved", True)
     assert (second.status, second.accepted) == ("approved", False)
 
