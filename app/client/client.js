@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 5f90b7e51be78911068950b9000295daff2d14e89d4a6888fabad22fc659e3df).
+// Generated from client.ts (SHA-256 3539017d7c5c18358c7de9b166c06652f9e78e1aeaf4dcd0646f17f4c48df382).
