@@ -207,7 +207,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         pubsub,
         nodes,
         retention_seconds=settings.aura_retention_seconds,
-        most_runs_per_user=settings.aura_max_runs_per_user,
+        max_runs_per_user=settings.aura_max_runs_per_user,
     )
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)

@@ -12,60 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from app.errors import StorageUnavailable
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeEntry, LogPosition, LogSummary, Vector, WorkspaceEvent
-from app.redis import keys
+from app.redis import keys, knowledge_scripts
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from app.redis.wire.script import Command
 
 _REFUSAL_SECONDS = 60
-
-# KEYS log seen · ARGV 1 event id, 2 event, 3 most events, 4 retention ms, 5 channel, 6 tenant, 7 most bytes. 0: it is
-# there already. Bytes are what Redis itself thinks that the log takes, vectors and all; where that is too much, as many
-# of the oldest go as hold the excess if all are of a size: if not, some more with the next event. A score is the place
-# of the event's entry, ms and 1024ths, so that the log begins where `seen` does, however many share a millisecond. An
-# entry beyond the 1024th, or of an older version, which wrote bare milliseconds, goes with the last of its millisecond.
-_ACCEPT = """
-if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
-local ms, sequence = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '(%d+)-(%d+)')
-redis.call('ZADD', KEYS[2], string.format('%.17g', ms + math.min(sequence, 1023) / 1024), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', tonumber(ms) - tonumber(ARGV[4])))
-local count, bytes = redis.call('ZCARD', KEYS[2]), redis.call('MEMORY', 'USAGE', KEYS[1])
-local excess = math.max(count - tonumber(ARGV[3]), math.floor(count * (1 - tonumber(ARGV[7]) / bytes)))
-if excess > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, excess - 1) end
-local first = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
-redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-%.0f', math.floor(first), first % 1 * 1024))
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
-redis.call('PUBLISH', ARGV[5], ARGV[6])
-return 1
-"""
-
-# KEYS log seen · ARGV 1 channel, 2 tenant, 3 model, then event id and vector each
-_KEEP_VECTORS = """
-for i = 4, #ARGV, 2 do
-  if redis.call('ZSCORE', KEYS[2], ARGV[i]) then
-    redis.call('XADD', KEYS[1], '*', 'v', ARGV[i], 'm', ARGV[3], 'b', ARGV[i + 1])
-  end
-end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-return 1
-"""
-
-# KEYS counters mark · ARGV 1 reason, 2 ttl
-_REFUSE = """
-if redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[2]) then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
-return 1
-"""
-
-# KEYS leader · ARGV 1 node, 2 ms
-_LEAD = """
-local found = redis.call('GET', KEYS[1])
-if found and found ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
 
 
 class RedisKnowledgeLog:
@@ -90,10 +44,10 @@ class RedisKnowledgeLog:
         self._retention_ms = int(retention_seconds * 1000)
         self._most_events = most_events
         self._most_bytes = most_bytes
-        self._accept = connection.register(_ACCEPT)
-        self._keep_vectors = connection.register(_KEEP_VECTORS)
-        self._refuse = connection.register(_REFUSE)
-        self._lead = connection.register(_LEAD)
+        self._accept = connection.register(knowledge_scripts.ACCEPT)
+        self._keep_vectors = connection.register(knowledge_scripts.SAVE_VECTORS)
+        self._refuse = connection.register(knowledge_scripts.COUNT_MALFORMED)
+        self._lead = connection.register(knowledge_scripts.ACQUIRE_LEADERSHIP)
 
     async def subscribe(self, heard: Callable[[bytes | None], None], changed: Callable[[str | None], None]) -> None:
         def wake(message: bytes | None) -> None:
@@ -110,33 +64,54 @@ class RedisKnowledgeLog:
         now_ms = int(self._clock.now() * 1000)
         # the tenant is known first: whoever dies after this has lost nothing that another would not find
         scores = [part for tenant in {event.tenant_id for event in events} for part in (now_ms, tenant)]
-        commands: list[tuple[Any, ...]] = [("ZADD", keys.KNOWLEDGE_TENANTS, "GT", *scores)]
+        commands: list[Command] = [("ZADD", keys.KNOWLEDGE_TENANTS, "GT", *scores)]
         for event in events:
-            tenant = event.tenant_id
-            own = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
-            bounds = [self._most_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant, self._most_bytes]
-            commands.append(self._accept.command(own, [event.id, _written(event), *bounds]))
-        _, *answers = _whole(await self._connection.pipeline_results(commands))
+            tenant_id = event.tenant_id
+            command = self._accept.command(
+                log_key=keys.knowledge_log(tenant_id),
+                seen_key=keys.knowledge_seen(tenant_id),
+                event_id=event.id,
+                event=_written(event),
+                max_events=self._most_events,
+                retention_ms=self._retention_ms,
+                channel=keys.KNOWLEDGE_CHANNEL,
+                tenant_id=tenant_id,
+                max_bytes=self._most_bytes,
+            )
+            commands.append(command)
+        _, *answers = await self._connection.pipeline(commands)
         return [bool(answer) for answer in answers]
 
     async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
-        own = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
         for model, some in groupby(vectors, lambda vector: vector.model):
             pairs = [part for vector in some for part in (vector.event_id, vector.values)]
             await self._connection.run_script(
-                self._keep_vectors, own, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs]
+                self._keep_vectors,
+                pairs,
+                log_key=keys.knowledge_log(tenant_id),
+                seen_key=keys.knowledge_seen(tenant_id),
+                channel=keys.KNOWLEDGE_CHANNEL,
+                tenant_id=tenant_id,
+                model=model,
             )
 
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         commands = [
-            self._refuse.command([keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _REFUSAL_SECONDS])
+            self._refuse.command(
+                counters_key=keys.KNOWLEDGE_REFUSED,
+                mark_key=keys.knowledge_refusal(digest),
+                reason=reason,
+                mark_seconds=_REFUSAL_SECONDS,
+            )
             for reason, digest in reasons
         ]
-        _whole(await self._connection.pipeline_results(commands))
+        await self._connection.pipeline(commands)
 
     async def acquire_leadership(self, seconds: float) -> bool:
-        args = [self._node_id, int(seconds * 1000)]
-        return bool(await self._connection.run_script(self._lead, [keys.KNOWLEDGE_LEADER], args))
+        is_leader = await self._connection.run_script(
+            self._lead, leader_key=keys.KNOWLEDGE_LEADER, node_id=self._node_id, lease_ms=int(seconds * 1000)
+        )
+        return bool(is_leader)
 
     async def start_generation(self) -> int:
         await self._connection.execute("INCR", keys.KNOWLEDGE_GENERATION)
@@ -167,30 +142,19 @@ class RedisKnowledgeLog:
 
     async def summary(self, tenant_id: str) -> LogSummary:
         log, seen = keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)
-        entries, events, first, last, *sizes = _whole(
-            await self._connection.pipeline_results(
-                [
-                    ("XLEN", log),
-                    ("ZCARD", seen),
-                    ("ZRANGE", seen, 0, 0, "WITHSCORES"),
-                    ("ZRANGE", seen, -1, -1, "WITHSCORES"),
-                    ("MEMORY", "USAGE", log),
-                    ("MEMORY", "USAGE", seen),
-                ]
-            )
+        entries, events, first, last, *sizes = await self._connection.pipeline(
+            [
+                ("XLEN", log),
+                ("ZCARD", seen),
+                ("ZRANGE", seen, 0, 0, "WITHSCORES"),
+                ("ZRANGE", seen, -1, -1, "WITHSCORES"),
+                ("MEMORY", "USAGE", log),
+                ("MEMORY", "USAGE", seen),
+            ]
         )
         oldest, newest = (_seconds(scored) for scored in (first, last))
         size = sum(int(size or 0) for size in sizes)
         return LogSummary(tenant_id, events, max(0, entries - events), oldest, newest, size)
-
-
-def _whole(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, StorageUnavailable):
-            raise answer
-        if isinstance(answer, Exception):
-            raise StorageUnavailable(f"Redis: {answer}"[:200]) from answer
-    return answers
 
 
 def _written(event: WorkspaceEvent) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -145,10 +144,6 @@ async def test_redis_loses_its_data(nodes_on: NodesOn, model: ScriptedModelServe
                 assert len(client.keys("aura:*events*")) == 1
 
 
-def sha(script: str) -> bytes:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
-
-
 @pytest.mark.parametrize("how", ["close", "silence"])
 @pytest.mark.parametrize("script", ["CREATE", "COMMIT"])
 async def test_a_lost_answer_duplicates_nothing(
@@ -164,7 +159,7 @@ async def test_a_lost_answer_duplicates_nothing(
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)  # the scripts are loaded
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
-        proxy.lose_answers(sha(getattr(scripts, script)), how=how)  # type: ignore[arg-type]
+        proxy.lose_answers(getattr(scripts, script).sha.encode(), how=how)  # type: ignore[arg-type]
         client = Follower("보고서")
         async with asyncio.timeout(8):
             await client.read(node)
@@ -184,7 +179,7 @@ async def test_a_run_whose_creation_was_never_answered_is_no_zombie(
         node = await nodes_on(proxy.url).start(AURA_LEASE_SECONDS=10)
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)
-        proxy.lose_answers(sha(scripts.CREATE), times=2)  # the driver tries twice
+        proxy.lose_answers(scripts.CREATE.sha.encode(), times=2)  # the driver tries twice
         keyed = headers(**{"Idempotency-Key": "key-1"})
         model.play(ScriptedTurn(text=TEXT))
         async with node.stream("보고서", headers=keyed) as stream:
