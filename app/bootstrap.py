@@ -243,7 +243,7 @@ def _journal(settings: Settings, connection: Connection, pubsub: PubSub, nodes: 
         pubsub,
         nodes,
         retention_seconds=settings.aura_retention_seconds,
-        most_runs_per_user=settings.aura_max_runs_per_user,
+        max_runs_per_user=settings.aura_max_runs_per_user,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from statemachine.checkpoint import Checkpoint
 
 
 class LogEntry(NamedTuple):
-    """One frame of a run's log: its id (ms since the epoch, §3) and its encoded body."""
+    """One frame of the log of a run: its id (ms since the epoch, CONTRACT §3) and its encoded body."""
 
     id: int
     body: bytes
@@ -19,7 +19,11 @@ class LogEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is known of a run without loading its checkpoint."""
+    """What is known of a run without loading its checkpoint.
+
+    `owner` is the id of the node that writes it, `epoch` counts its owners. `is_final`: the run has ended. `task_id` is
+    its task of the Main Service, if that is known.
+    """
 
     session_id: str
     user_id: str
@@ -33,10 +37,11 @@ class RunRecord:
 
 @dataclass(slots=True)
 class RunLock:
-    """A node's right to write one run. `epoch` fences it, `sequence` makes a repeated write recognisable.
+    """The right of a node to write one run. `epoch` fences other writers; `sequence`, the number of the last commit,
+    makes a repeated commit recognisable.
 
-    `created_at` (Unix s) is the run's place among those of its node. `cancelled_by` is set by the commit that finds
-    that somebody asked for the run's end.
+    `created_at` (Unix s) is the creation of the run. `cancelled_by` is the id of the user who requested that the run be
+    cancelled; the first commit after the request sets it.
     """
 
     session_id: str
@@ -48,38 +53,80 @@ class RunLock:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPage:
-    """Some of a list of runs; None stands for one whose data is gone or cannot be read."""
+    """A part of a list of runs; None stands for a run whose checkpoint has expired or cannot be read."""
 
     checkpoints: list[Checkpoint | None]
     has_more: bool
 
 
 class Tail(Protocol):
-    """One reader of one run's log: a cursor. It has no task and no queue, so a slow one costs nothing."""
+    """One reader of the log of one run. It is a cursor without a task or a queue, so a slow reader costs nothing."""
 
     @property
     def is_draining(self) -> bool:
-        """The process drains: what there is may still be read, the rest elsewhere."""
+        """Whether this process is about to stop: then the reader ends after the entries that are there."""
         ...
 
     def buffered(self) -> list[LogEntry] | None:
-        """The next entries in order, as far as this process has them; none: there is no news, and the reader will be
-        woken. None: that must be looked up."""
+        """Return the next entries in order from memory and move the cursor behind them.
+
+        An empty list: there are none yet, and the callback of the tail is called when there may be. None: `fetch` must
+        be called.
+        """
         ...
 
     async def fetch(self) -> list[LogEntry]:
-        """The next entries as storage has them; none: there is no news, or storage is away; the reader will be woken.
+        """Return the next entries in order from storage and move the cursor behind them.
 
-        Of an ended run that has been read to its end: the end marker again. Raises `RunLost` where the log is gone.
+        An empty list: there are none yet, or storage is unavailable; the callback of the tail is called when there may
+        be. For an ended run without further entries it returns the end marker again. Raises `RunLost` where the log has
+        expired.
         """
         ...
 
     def close(self) -> None:
-        """Be woken no more."""
+        """End the tail: its callback is not called again."""
         ...
 
 
-class Journal(Protocol):
+class RunIndex(Protocol):
+    """Looks up runs. Every method raises `StorageUnavailable` where storage does not answer in time."""
+
+    async def load(self, session_id: str) -> Checkpoint | None:
+        """Return the saved checkpoint, or None where the run does not exist or has expired.
+
+        Raises `CheckpointTooNew`, `CheckpointUnreadable`.
+        """
+        ...
+
+    async def get_record(self, session_id: str) -> RunRecord | None:
+        """Return the record of a run, or None where it does not exist or has expired."""
+        ...
+
+    async def find_by_idempotency_key(
+        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
+    ) -> str | None:
+        """Return the session that this key created, or None. Raises `FieldInvalid` where its prompt was another one."""
+        ...
+
+    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
+        """Return the newest run of a user, or the newest with this prompt and context if a digest is given."""
+        ...
+
+    async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
+        """Return the run of a user whose log contains exactly this event id, or None."""
+        ...
+
+    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
+        """Return the newest runs of a conversation, the oldest first. Their retention time begins again."""
+        ...
+
+    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
+        """Return some runs of a user, or of the whole tenant where `user_id` is None, the newest first."""
+        ...
+
+
+class Journal(RunIndex, Protocol):
     """The event log and the checkpoint of every run, committed together."""
 
     async def create(
@@ -92,70 +139,47 @@ class Journal(Protocol):
         thread_id: str | None,
         ticket: TaskTicket | None = None,
     ) -> RunLock | str:
-        """Open a run with its first events. A `str` is the session that the idempotency key opened before.
+        """Create a run with its first events. Returns its lock, or the session that the idempotency key created before.
 
-        `thread_id` is set where the run belongs to a conversation whose earlier turns count. With a `ticket` the run is
+        `thread_id` is set where the run belongs to a conversation whose earlier runs count. With a `ticket` the run is
         listed in the `TaskOutbox`.
-        Raises `RunExists`, `TooManyRuns`, `FieldInvalid` (the key was used for another prompt), `StorageUnavailable`.
+        Raises `RunExists`, `TooManyRuns`, `FieldInvalid` where the key was used for another prompt, and
+        `StorageUnavailable`: then the run may have been created all the same.
         """
         ...
 
-    async def find_by_idempotency_key(
-        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
-    ) -> str | None:
-        """The session that this key opened. Raises `FieldInvalid`: it was used for another prompt."""
-        ...
-
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
-        """Append the events and save the checkpoint in one atomic, fenced write, then wake the readers.
+        """Append the events and save the checkpoint in one atomic, fenced write, then notify the readers.
 
-        Retried for as long as storage is away; stored at most once. Raises `RunLost`, or `RunDamaged` where storage
-        has lost earlier writes of the run: it can still be ended.
+        `now` is Unix seconds. Without a checkpoint the saved one stays. The write is retried while storage is
+        unavailable, and stored once. It updates the `sequence` and `cancelled_by` of the lock. Raises `RunLost` where
+        another node writes the run or the run has expired, and `RunDamaged` where storage has lost earlier commits of
+        the run; then the run can still be ended.
         """
         ...
 
     async def prevent_creation(self, session_id: str) -> bool:
-        """Let a run that does not exist never come to be. False: it exists. Retried for as long as storage is away."""
-        ...
-
-    async def load(self, session_id: str) -> Checkpoint | None:
-        """The saved checkpoint; None where there is none (any more)."""
-        ...
-
-    async def get_record(self, session_id: str) -> RunRecord | None: ...
-
-    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
-        """The caller's newest run, with this prompt and context where a digest is given."""
-        ...
-
-    async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
-        """The caller's run whose log holds exactly this id."""
-        ...
-
-    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> Tail:
-        """A reader of every entry with an id above `after`; `woken` is called whenever there may be news for it."""
-        ...
-
-    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
-        """The newest runs of a conversation, oldest first; being looked at keeps them for another retention time."""
-        ...
-
-    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
-        """Some of a user's runs, or of the whole tenant's (`user_id` None), newest first."""
-        ...
-
-    async def load_streamed_text(self, session_id: str) -> str:
-        """The answer text of the model turn under way, as the log holds it."""
+        """Prevent the creation of a run that does not exist, whose request may be delayed. Returns False where the run
+        exists. Retried while storage is unavailable."""
         ...
 
     def adopt(self, session_id: str) -> None:
-        """This node writes the run from now on."""
+        """Notify readers directly from now on: this process writes the run."""
         ...
 
     def release(self, session_id: str) -> None:
-        """This node writes the run no more."""
+        """Notify readers by the messages of other processes from now on: this process writes the run no longer."""
+        ...
+
+    def tail(self, session_id: str, last_event_id: int, on_news: Callable[[], None]) -> Tail:
+        """Return a reader of all entries after `last_event_id` (0 for all). `on_news` is called whenever there may be
+        further entries."""
+        ...
+
+    def read_bodies(self, session_id: str) -> AsyncIterator[bytes]:
+        """Iterate over the bodies of all entries in order. Raises `StorageUnavailable`."""
         ...
 
     async def ping(self) -> None:
-        """Raises `StorageUnavailable` where storage does not answer in time."""
+        """Raise `StorageUnavailable` where storage does not answer in time."""
         ...

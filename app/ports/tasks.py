@@ -12,9 +12,10 @@ from statemachine.checkpoint import Checkpoint
 
 @dataclass(frozen=True, slots=True)
 class TaskTicket:
-    """What is kept of a run's caller until its task knows of its end: sealed, and no longer than his token is good.
+    """What is stored of the caller of a run until the end of its task has been reported.
 
-    `first_due_at`: when the outbox offers the run for the first time. All times are Unix seconds.
+    The encrypted token is deleted at `expires_at`, when the token itself expires. `first_due_at` is when the outbox
+    returns the run for the first time. Both times are Unix seconds.
     """
 
     encrypted_token: str
@@ -23,28 +24,33 @@ class TaskTicket:
 
 
 class TaskReporter(Protocol):
-    """Where others follow a run as a task (§6). No method waits: the board is told, and tells in its own time."""
+    """Reports runs as tasks to the Main Service. No method waits: the reports are sent in the background."""
 
     def create_ticket(self, session_id: str, principal: Principal) -> TaskTicket:
-        """What to keep with a run that this caller starts."""
+        """Return what to store with a run that this caller starts."""
         ...
 
     def report_progress(self, checkpoint: Checkpoint) -> None:
-        """A run that this node carries stands here now: after its begin, after a takeover, after every commit."""
+        """Report the state of a run that this process writes. Call it after the creation, after a takeover and after
+        every commit."""
         ...
 
     def forget(self, session_id: str) -> None:
-        """This node carries the run no more, and it has not ended."""
+        """Stop reporting a run that this process writes no longer and that has not ended."""
         ...
 
     def task_id(self, session_id: str) -> str | None:
-        """The task of a run that is carried here, where it is known by now."""
+        """Return the task of a run that this process writes, or None where it is not known yet."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """What storage knows of a run and its task. Not `is_listed`: there is nothing more to tell."""
+    """What is stored of a run and its task.
+
+    `is_final`: the run has ended. `is_started`: the start of the task has been reported. `is_listed`: something may
+    still have to be reported. `encrypted_token` is None where it has expired.
+    """
 
     checkpoint: Checkpoint
     is_final: bool
@@ -55,30 +61,40 @@ class TaskRecord:
 
 
 class TaskOutbox(Protocol):
-    """The runs whose task may not know of their end yet, and what is kept to tell it. Raises `StorageUnavailable`."""
+    """The runs whose end may not have been reported yet, with what is needed to report it.
+
+    Every method raises `StorageUnavailable` where storage does not answer in time.
+    """
 
     async def load(self, session_id: str) -> TaskRecord | None:
-        """None: the run is gone. Raises `CheckpointTooNew`, `CheckpointUnreadable`."""
+        """Return the record of a run, or None where the run has expired. Raises `CheckpointTooNew`,
+        `CheckpointUnreadable`."""
         ...
 
     async def save_task_id(self, session_id: str, task_id: str) -> str:
-        """The run's task from now on; where it has one already, that one."""
+        """Save the task of a run unless it has one already. Returns the task that is saved then."""
         ...
 
-    async def mark_started(self, session_id: str) -> None: ...
+    async def mark_started(self, session_id: str) -> None:
+        """Record that the start of the task has been reported."""
+        ...
 
     async def link_request(self, task_id: str, request_id: str) -> None:
-        """Let the approval request be found by the task, and the task by a request that is still pending (§5)."""
+        """Make the approval request of a task known by the task, and the task known by a pending request
+        (CONTRACT §5)."""
         ...
 
     async def reserve(self, session_ids: Sequence[str], until: float) -> None:
-        """`due` does not offer these before that time (Unix s)."""
+        """Keep `claim_due` from returning these runs before `until` (Unix s)."""
         ...
 
     async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
-        """Sessions that nobody holds, oldest first; they are held from here on."""
+        """Return up to `limit` sessions that are due at `now`, the longest due first, and reserve them until `until`.
+
+        Both times are Unix seconds.
+        """
         ...
 
     async def remove(self, session_id: str) -> None:
-        """There is nothing more to tell, or nobody to tell it for: forget the ticket."""
+        """Remove a run from the outbox and delete its encrypted token: nothing more can be reported."""
         ...

@@ -117,7 +117,7 @@ class RedisApprovalRequests:
     async def _compare_and_set(self, request: ApprovalRequest, wanted: str) -> ApprovalRequest | None:
         """Replace a request that is still as it was read. Returns what is stored then."""
         key = keys.hitl_request(request.request_id)
-        raw = await self._connection.run_script(self._swap, [key], [request.raw, wanted])
+        raw = await self._connection.run_script(self._swap, value_key=key, expected=request.raw, wanted=wanted)
         return self.parse(request.request_id, raw)
 
     def _recorded_decision(self, request: ApprovalRequest) -> Decision | None:

@@ -1,7 +1,7 @@
-"""Readers of logs in this process. A reader is a cursor and a word to wake it; a slow one costs nothing more.
+"""The readers of event logs in this process: a reader is a cursor and a callback, so a slow one costs nothing more.
 
-For a run that this node writes, frames are kept in memory until its readers have them: those readers do not ask Redis
-for what the process has just sent there. Of a run without readers only the id is kept.
+The entries of a run that this process writes are kept in memory until its readers have them, so that those readers do
+not read from Redis what the process has just written. For a run without readers only the id is kept.
 """
 
 from __future__ import annotations
@@ -17,42 +17,45 @@ from app.redis import keys
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 
-_KEPT = 256
-_PAGE = 100
-_LOOK_SECONDS = 2.0
-"""How often readers look who cannot be sure to be woken: other nodes' wake-ups can be lost."""
+_MAX_BUFFERED_ENTRIES = 256
+_PAGE_ENTRIES = 100
+_POLL_SECONDS = 2.0
+"""How often readers are notified that may have missed a wake-up: a message of another process can be lost."""
 
 
 class Feed:
-    """What this process knows of one run's log while somebody reads it, or, of a run that it has just opened, will.
+    """What this process knows of the log of one run that is read here, or that was created here a moment ago.
 
-    `is_local`: every new entry passes through here.
+    `is_local`: this process writes the run, so that every new entry is published here. `is_subscribed`: the wake-ups of
+    other processes are subscribed to. `ownership_changes` counts how often this process adopted or released the run.
     """
 
-    __slots__ = ("_entries", "_floor", "is_local", "is_subscribed", "readers", "turns")
+    __slots__ = ("_entries", "_floor", "is_local", "is_subscribed", "ownership_changes", "readers")
 
     def __init__(self, *, is_local: bool) -> None:
         self.is_local = is_local
         self.is_subscribed = False
-        self.turns = 0  # how often the run has come or gone
+        self.ownership_changes = 0
         self.readers: list[RedisTail] = []
         self._entries: deque[LogEntry] | None = None
-        self._floor: int | None = None  # everything above it is in `_entries`
+        self._floor: int | None = None  # every entry with a greater id is in `_entries`
 
-    def open(self) -> None:
+    def adopt(self) -> None:
+        """This process writes the run from now on. The readers read from Redis once more, since the wake-up for the
+        last entries of the former owner may be lost."""
         self.is_local, self.is_subscribed = True, False
-        self.turns += 1
+        self.ownership_changes += 1
         self._floor = self._entries = None
-        self.wake()  # what the last owner said may not have been heard: look once more, then only here
+        self.notify()
 
-    def close(self) -> None:
-        """The readers take what they have not read yet; those who want more must be woken by others."""
+    def release(self) -> None:
+        """This process writes the run no longer. The readers can still take what is buffered."""
         self.is_local = False
-        self.turns += 1
-        self.wake()
+        self.ownership_changes += 1
+        self.notify()
 
     def publish(self, entries: Sequence[LogEntry]) -> None:
-        """Keep the entries until the readers have them."""
+        """Buffer entries until all readers have them, and notify the readers."""
         if not entries:
             return
         if self._floor is None:
@@ -60,187 +63,201 @@ class Feed:
         if self._entries is None:
             self._entries = deque()
         self._entries.extend(entries)
-        while len(self._entries) > _KEPT:
+        while len(self._entries) > _MAX_BUFFERED_ENTRIES:
             self._floor = self._entries.popleft().id
-        self.wake()
+        self.notify()
 
-    def settle(self, cursor: int) -> None:
-        """A reader has all that there is, up to its cursor; what every reader has is forgotten."""
+    def mark_read(self, last_event_id: int) -> None:
+        """Record that a reader has every entry, up to this id. Entries that all readers have are dropped."""
         if self._floor is None:
-            self._floor = cursor
-        if self._entries is not None and all(reader.cursor >= self._entries[-1].id for reader in self.readers):
+            self._floor = last_event_id
+        if self._entries is not None and all(reader.last_event_id >= self._entries[-1].id for reader in self.readers):
             self._floor, self._entries = self._entries[-1].id, None
 
-    def wake(self, _: bytes | None = None) -> None:
-        """There may be news; also what a Pub/Sub message says."""
+    def notify(self, _: bytes | None = None) -> None:
+        """Notify all readers that there may be news. It is also the listener for the wake-ups of other processes."""
         for reader in tuple(self.readers):
-            reader.woken()
+            reader.on_news()
 
-    def since(self, cursor: int) -> list[LogEntry] | None:
-        """The entries above the cursor, as far as they passed through here, or None: the log must be asked."""
-        if self._floor is None or cursor < self._floor:
+    def entries_after(self, last_event_id: int) -> list[LogEntry] | None:
+        """Return the buffered entries after this id, or None where the log must be read from Redis."""
+        if self._floor is None or last_event_id < self._floor:
             return None
         if self._entries is None:
             return []
-        fresh: list[LogEntry] = []
+        newer: list[LogEntry] = []
         for entry in reversed(self._entries):
-            if entry.id <= cursor:
+            if entry.id <= last_event_id:
                 break
-            fresh.append(entry)
-        fresh.reverse()
-        return fresh
+            newer.append(entry)
+        newer.reverse()
+        return newer
 
 
 class Feeds:
-    """The feeds of all runs that are written or read here."""
+    """The feeds of all runs that this process writes or reads."""
 
     def __init__(self, connection: Connection, pubsub: PubSub) -> None:
         self._connection = connection
         self._pubsub = pubsub
         self._written: set[str] = set()
         self._feeds: dict[str, Feed] = {}
-        self._unsure: set[RedisTail] = set()
-        self._look: asyncio.TimerHandle | None = None
+        self._polled_readers: set[RedisTail] = set()
+        self._poll_timer: asyncio.TimerHandle | None = None
         self.is_draining = False
 
-    def begin(self, session_id: str, entries: Sequence[LogEntry]) -> None:
-        """This process has opened the run; whoever asked for it is about to read.
+    @property
+    def count(self) -> int:
+        return len(self._feeds)
 
-        Somebody may read it already: Redis had the run before this process had its answer.
+    @property
+    def reader_count(self) -> int:
+        return sum(len(feed.readers) for feed in self._feeds.values())
+
+    def create(self, session_id: str, entries: Sequence[LogEntry]) -> None:
+        """This process has created the run; its caller is about to read it.
+
+        There can be readers already: Redis had the run before this process had the reply.
         """
-        self.open(session_id)
+        self.adopt(session_id)
         self._feeds.setdefault(session_id, Feed(is_local=True)).publish(entries)
 
-    def open(self, session_id: str) -> None:
+    def adopt(self, session_id: str) -> None:
         """This process writes the run from now on."""
         self._written.add(session_id)
         feed = self._feeds.get(session_id)
         if feed is not None:
-            feed.open()
+            feed.adopt()
             self._pubsub.unsubscribe(keys.wake(session_id))
 
     def publish(self, session_id: str, entries: Sequence[LogEntry]) -> None:
+        """Give the readers the entries that this process has committed."""
         feed = self._feeds.get(session_id)
         if feed is not None:
             feed.publish(entries)
 
-    def close(self, session_id: str) -> None:
-        """Somebody else writes it, or nobody: the readers here go on by Pub/Sub."""
+    def release(self, session_id: str) -> None:
+        """This process writes the run no longer; its readers are notified by Pub/Sub from now on."""
         self._written.discard(session_id)
         feed = self._feeds.get(session_id)
         if feed is not None:
-            feed.close()
+            feed.release()
             if not feed.readers:
                 del self._feeds[session_id]
 
     def drain(self) -> None:
-        """Let every reader end without the end marker (§2.3)."""
+        """End every reader without the end marker (CONTRACT §2.3)."""
         self.is_draining = True
         for feed in self._feeds.values():
-            feed.wake()
+            feed.notify()
 
-    def tail(self, session_id: str, after: int, woken: Callable[[], None]) -> RedisTail:
-        """A reader; it is woken from now on, before its first look at the log."""
+    def tail(self, session_id: str, last_event_id: int, on_news: Callable[[], None]) -> RedisTail:
+        """Add a reader. It is notified from now on, before it has read anything."""
         feed = self._feeds.get(session_id)
         if feed is None:
             feed = self._feeds[session_id] = Feed(is_local=session_id in self._written)
-        reader = RedisTail(self, feed, session_id, after, woken)
+        reader = RedisTail(self, feed, session_id, last_event_id, on_news)
         feed.readers.append(reader)
         return reader
 
-    def leave(self, reader: RedisTail, feed: Feed, session_id: str) -> None:
+    def remove(self, reader: RedisTail, feed: Feed, session_id: str) -> None:
+        """Remove a reader, and with the last one the feed; a no-op where it is removed already."""
         if reader in feed.readers:
             feed.readers.remove(reader)
-        self._unsure.discard(reader)
+        self._polled_readers.discard(reader)
         if not feed.readers and self._feeds.get(session_id) is feed:
             self._pubsub.unsubscribe(keys.wake(session_id))
             feed.is_subscribed = False
             del self._feeds[session_id]
 
     async def subscribe(self, session_id: str, feed: Feed) -> None:
-        """Be woken by other processes. Where Redis is away the wish stays, and is met when it is back."""
+        """Subscribe to the wake-ups of other processes, unless this process writes the run. While Redis is unavailable
+        the subscription is pending."""
         if not (feed.is_local or feed.is_subscribed) and feed.readers:
             feed.is_subscribed = True
             with suppress(StorageUnavailable):
-                await self._pubsub.subscribe(keys.wake(session_id), feed.wake)
+                await self._pubsub.subscribe(keys.wake(session_id), feed.notify)
 
-    def look_later(self, reader: RedisTail) -> None:
-        """Wake a reader in a while, whatever happens."""
-        self._unsure.add(reader)
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_now)
+    def poll_later(self, reader: RedisTail) -> None:
+        """Notify a reader after the poll interval, whether there is news or not."""
+        self._polled_readers.add(reader)
+        if self._poll_timer is None:
+            self._poll_timer = asyncio.get_running_loop().call_later(_POLL_SECONDS, self._notify_polled)
 
-    def _look_now(self) -> None:
-        self._look = None
-        unsure, self._unsure = self._unsure, set()
-        for reader in unsure:
-            reader.woken()
+    def _notify_polled(self) -> None:
+        self._poll_timer = None
+        readers, self._polled_readers = self._polled_readers, set()
+        for reader in readers:
+            reader.on_news()
 
-    async def page(self, session_id: str, cursor: int) -> list[LogEntry]:
-        """Some of the log. Of an ended run that has been read to its end: the end marker again."""
+    async def read_page(self, session_id: str, last_event_id: int) -> list[LogEntry]:
+        """Return the next entries of the log; for an ended run without further entries the end marker again.
+
+        Raises `RunLost` where the log has expired, and `StorageUnavailable`.
+        """
         events = keys.events(session_id)
-        raw = await self._connection.execute("XRANGE", events, f"({cursor}", "+", "COUNT", _PAGE)
+        raw = await self._connection.execute("XRANGE", events, f"({last_event_id}", "+", "COUNT", _PAGE_ENTRIES)
         if not raw:
-            (final, last) = await self._connection.pipeline_results(
+            (final, last) = await self._connection.pipeline(
                 [("HGET", keys.run(session_id), "final"), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
             )
-            if isinstance(final, Exception) or isinstance(last, Exception):
-                raise StorageUnavailable("Redis: the log cannot be read")
             if final is None:
                 raise RunLost(session_id, "its data is gone from Redis")
-            if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= cursor:
+            if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= last_event_id:
                 raw = last
-        return [LogEntry(int(id.partition(b"-")[0]), fields[1]) for id, fields in pairs(raw)]
+        return [LogEntry(int(id.partition(b"-")[0]), fields[1]) for id, fields in stream_entries(raw)]
 
 
 class RedisTail:
-    """One reader's cursor: `ports.Tail`."""
+    """The cursor of one reader: `ports.journal.Tail`. `on_news` is called whenever there may be news."""
 
-    __slots__ = ("_feed", "_feeds", "_session_id", "cursor", "woken")
+    __slots__ = ("_feed", "_feeds", "_session_id", "last_event_id", "on_news")
 
-    def __init__(self, feeds: Feeds, feed: Feed, session_id: str, after: int, woken: Callable[[], None]) -> None:
+    def __init__(
+        self, feeds: Feeds, feed: Feed, session_id: str, last_event_id: int, on_news: Callable[[], None]
+    ) -> None:
         self._feeds = feeds
         self._feed = feed
         self._session_id = session_id
-        self.cursor = after
-        self.woken = woken
+        self.last_event_id = last_event_id
+        self.on_news = on_news
 
     @property
     def is_draining(self) -> bool:
         return self._feeds.is_draining
 
     def buffered(self) -> list[LogEntry] | None:
-        entries = self._feed.since(self.cursor)
+        entries = self._feed.entries_after(self.last_event_id)
         if entries:
-            self.cursor = entries[-1].id
+            self.last_event_id = entries[-1].id
         elif entries is not None and self._feed.is_local:
-            self._feed.settle(self.cursor)
+            self._feed.mark_read(self.last_event_id)
         else:
             return None
         return entries
 
     async def fetch(self) -> list[LogEntry]:
-        """What the log holds. Who cannot be sure to be woken looks again."""
+        """Read the next entries from Redis. A reader that may miss a wake-up is notified again later."""
         await self._feeds.subscribe(self._session_id, self._feed)
-        is_sure, turns = self._feed.is_local, self._feed.turns
+        is_certain, changes = self._feed.is_local, self._feed.ownership_changes
         try:
-            entries = await self._feeds.page(self._session_id, self.cursor)
-        except StorageUnavailable:  # heartbeats go on, and when it is back so does the stream
-            entries, is_sure = [], False
+            entries = await self._feeds.read_page(self._session_id, self.last_event_id)
+        except StorageUnavailable:  # the stream continues when Redis is available again; until then heartbeats are sent
+            entries, is_certain = [], False
         if entries:
-            self.cursor = entries[-1].id
-        elif is_sure and self._feed.turns == turns:  # nobody else has written meanwhile
-            self._feed.settle(self.cursor)
-        elif not is_sure and self in self._feed.readers:
-            self._feeds.look_later(self)
+            self.last_event_id = entries[-1].id
+        elif is_certain and self._feed.ownership_changes == changes:  # no other process has written in between
+            self._feed.mark_read(self.last_event_id)
+        elif not is_certain and self in self._feed.readers:
+            self._feeds.poll_later(self)
         return entries
 
     def close(self) -> None:
-        self._feeds.leave(self, self._feed, self._session_id)
+        self._feeds.remove(self, self._feed, self._session_id)
 
 
-def pairs(raw: object) -> list[tuple[bytes, list[bytes]]]:
-    """Stream entries as the driver gives them: raw lists, or with fields as a dict."""
+def stream_entries(raw: object) -> list[tuple[bytes, list[bytes]]]:
+    """Return the entries of a stream as ids and flat lists of fields; the driver may give the fields as dicts."""
     return [(id, list(fields) if isinstance(fields, list) else _flat(fields)) for id, fields in raw]  # type: ignore[attr-defined]
 
 

@@ -1,7 +1,7 @@
-"""Every key and channel name (§5).
+"""Every key and channel name in Redis (CONTRACT §5).
 
-All keys of one user's runs share a hash tag, so that a commit is one script on one slot of a cluster and the ids of a
-user's events come from one counter (§3). The tag is read off the session id, so a key can be found from it alone.
+All keys of the runs of one user share a hash tag, so that a commit is one script on one slot of a cluster and the event
+ids of a user come from one counter (CONTRACT §3). The session id contains the tag: each key of a run follows from it.
 """
 
 from __future__ import annotations
@@ -25,86 +25,87 @@ def run(session_id: str) -> str:
 
 
 def event_ids(session_id: str) -> str:
-    """The last event id given to this user."""
+    """The last event id of any run of this user."""
     return f"aura:{{{user_id_of(session_id)}}}:ids"
 
 
 def runs_of(tenant_id: str, user_id: str) -> str:
-    """A user's runs, scored by their first event id."""
+    """Sorted set: the runs of a user, scored by their first event id."""
     return f"aura:{{{key_safe_user_id(user_id)}}}:runs:{_owner(tenant_id, user_id)}"
 
 
 def active_of(tenant_id: str, user_id: str) -> str:
-    """A user's runs that have not ended."""
+    """Sorted set: the runs of a user that have not ended, scored by their first event id."""
     return f"aura:{{{key_safe_user_id(user_id)}}}:active:{_owner(tenant_id, user_id)}"
 
 
 def thread(tenant_id: str, user_id: str, thread_id: str) -> str:
-    """The runs of a conversation, scored by their first event id."""
+    """Sorted set: the runs of a conversation, scored by their first event id."""
     return f"aura:{{{key_safe_user_id(user_id)}}}:thread:{_owner(tenant_id, user_id, thread_id)}"
 
 
 def tenant_runs(tenant_id: str) -> str:
-    """A tenant's runs, scored by when they began (ms); one whose data is gone is no longer listed."""
+    """Sorted set: the runs of a tenant, scored by their creation (ms); a run whose data has expired is removed."""
     return f"aura:tenant:{_owner(tenant_id)}:runs"
 
 
 def idempotency(tenant_id: str, user_id: str, key: str) -> str:
+    """The session id that an idempotency key created, and the digest of its prompt."""
     return f"aura:{{{key_safe_user_id(user_id)}}}:idempotency:{_owner(tenant_id, user_id, key)}"
 
 
-@lru_cache(maxsize=1024)  # every commit names its owner's keys
+@lru_cache(maxsize=1024)  # every commit needs the keys of its owner
 def _owner(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:24]
 
 
 def wake(session_id: str) -> str:
-    """Channel: the run's log has grown."""
+    """Channel: the log of a run has new events; the message is the id of the last one."""
     return f"aura:wake:{session_id}"
 
 
-_LEFT = ":left"
+_RELEASED = ":left"
 
 NODES = "aura:nodes"
-"""Living nodes, scored by the end of their lease (ms since the epoch, Redis' clock)."""
+"""Sorted set: the nodes, scored by the end of their lease (ms since the epoch, by the clock of Redis)."""
 
 
-def left_by(node_id: str) -> str:
-    """In place of a node: the owner of runs that theirs has left. It never lives, so that anybody takes them over."""
-    return node_id + _LEFT
+def released_by(node_id: str) -> str:
+    """The owner of the runs that this node has released. It is never alive, so that any node takes them over."""
+    return node_id + _RELEASED
 
 
 def real_node(node_id: str) -> str:
-    """The node itself, of either name."""
-    return node_id.removesuffix(_LEFT)
+    """The node itself, for the id of a node and for `released_by` of it."""
+    return node_id.removesuffix(_RELEASED)
 
 
 def runs_on(node_id: str) -> str:
-    """The runs of a node, scored by when they began (ms)."""
+    """Sorted set: the runs of a node, scored by their creation (ms)."""
     return f"aura:node:{node_id}:runs"
 
 
 def node(node_id: str) -> str:
-    """Channel: what a node is asked to do with its runs."""
+    """Channel: requests to a node that concern its runs, as JSON."""
     return f"aura:node:{node_id}"
 
 
-def pulse(node_id: str) -> str:
-    """Channel: a node hears itself on it, or knows that its Pub/Sub connection is dead."""
+def keep_alive(node_id: str) -> str:
+    """Channel: keeps the Pub/Sub connection of a node subscribed where nothing else is."""
     return f"aura:pulse:{node_id}"
 
 
 TASKS = "aura:tasks"
-"""Runs whose task may not know of their end yet, scored by when somebody should look (ms)."""
+"""Sorted set: the runs whose task may not know of their end yet, scored by when to look them up (ms)."""
 
 
 def ticket(session_id: str) -> str:
-    """What is kept of a run's caller, sealed."""
+    """The encrypted token of the caller who started a run."""
     return f"aura:{{{user_id_of(session_id)}}}:ticket:{session_id}"
 
 
 def hitl_task(task_id: str) -> str:
-    """The open approval request of a task (§6)."""
+    """The id of the open approval request of a task (CONTRACT §6)."""
     return f"hitl:task:{task_id}"
 
 
@@ -125,32 +126,33 @@ def hitl_channel(session_id: str) -> str:
 
 
 def knowledge_log(tenant_id: str) -> str:
-    """A tenant's events and their vectors; one slot with what is below it."""
+    """Stream: the events of a tenant and their vectors; in the same slot as `knowledge_seen`."""
     return f"aura:{{knowledge-{_owner(tenant_id)}}}:log"
 
 
 def knowledge_seen(tenant_id: str) -> str:
-    """The ids of the events in the log, scored by their position (ms, and 1024ths for the sequence)."""
+    """Sorted set: the ids of the events in the log, scored by their position (ms plus sequence / 1024)."""
     return f"aura:{{knowledge-{_owner(tenant_id)}}}:seen"
 
 
 KNOWLEDGE_TENANTS = "aura:knowledge:tenants"
-"""Tenants that have a log, scored by when it was last written (ms)."""
+"""Sorted set: the tenants that have a log, scored by its last write (ms)."""
 
 KNOWLEDGE_CHANNEL = "aura:knowledge:changed"
-"""Channel: the tenant whose log has grown; empty: every index has to be made again."""
+"""Channel: the id of the tenant whose log has new entries; an empty message: rebuild every index."""
 
 KNOWLEDGE_GENERATION = "aura:knowledge:generation"
+"""A counter: with a new number every index is rebuilt."""
 
 KNOWLEDGE_LEADER = "aura:knowledge:leader"
-"""The node that makes vectors."""
+"""The node that computes vectors."""
 
 KNOWLEDGE_REFUSED = "aura:{knowledge}:refused"
-"""How many messages were malformed, by reason."""
+"""Hash: the number of malformed messages by reason."""
 
 
 def knowledge_refusal(digest: str) -> str:
-    """A malformed message that was counted just now."""
+    """A mark that this malformed message has been counted, so that no other process counts it too."""
     return f"aura:{{knowledge}}:refusal:{digest}"
 
 

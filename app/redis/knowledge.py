@@ -14,58 +14,12 @@ from typing import Any
 
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeEntry, LogPosition, LogSummary, Vector, WorkspaceEvent
-from app.redis import keys
+from app.redis import keys, knowledge_scripts
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from app.redis.wire.script import Command
 
 _MALFORMED_MARK_SECONDS = 60
-
-# KEYS log seen · ARGV 1 event id, 2 event, 3 max events, 4 retention ms, 5 channel, 6 tenant, 7 max bytes. Returns 0 if
-# the event is in the log already. The size in bytes is the one that Redis reports for the stream, vectors included. If
-# it is too large, so many of the oldest events are deleted as hold the excess if all are of equal size; if they are
-# not, the next call deletes more. A score in `seen` is the position of the event's entry (ms plus sequence / 1024), so
-# that the log can be trimmed to the first event in `seen` even if several share a millisecond. Entries beyond the
-# 1024th of a millisecond, and entries of releases that stored whole milliseconds, are deleted with the last of theirs.
-_ACCEPT = """
-if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
-local ms, sequence = string.match(redis.call('XADD', KEYS[1], '*', 'e', ARGV[2]), '(%d+)-(%d+)')
-redis.call('ZADD', KEYS[2], string.format('%.17g', ms + math.min(sequence, 1023) / 1024), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', tonumber(ms) - tonumber(ARGV[4])))
-local count, bytes = redis.call('ZCARD', KEYS[2]), redis.call('MEMORY', 'USAGE', KEYS[1])
-local excess = math.max(count - tonumber(ARGV[3]), math.floor(count * (1 - tonumber(ARGV[7]) / bytes)))
-if excess > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, excess - 1) end
-local first = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
-redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-%.0f', math.floor(first), first % 1 * 1024))
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
-redis.call('PUBLISH', ARGV[5], ARGV[6])
-return 1
-"""
-
-# KEYS log seen · ARGV 1 channel, 2 tenant, 3 model, then pairs of event id and vector
-_SAVE_VECTORS = """
-for i = 4, #ARGV, 2 do
-  if redis.call('ZSCORE', KEYS[2], ARGV[i]) then
-    redis.call('XADD', KEYS[1], '*', 'v', ARGV[i], 'm', ARGV[3], 'b', ARGV[i + 1])
-  end
-end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-return 1
-"""
-
-# KEYS counters mark · ARGV 1 reason, 2 seconds that the mark lives
-_COUNT_MALFORMED = """
-if redis.call('SET', KEYS[2], '', 'NX', 'EX', ARGV[2]) then redis.call('HINCRBY', KEYS[1], ARGV[1], 1) end
-return 1
-"""
-
-# KEYS leader · ARGV 1 node, 2 lease ms. Returns 0 if another node holds the lease.
-_ACQUIRE_LEADERSHIP = """
-local found = redis.call('GET', KEYS[1])
-if found and found ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
 
 
 class RedisKnowledgeLog:
@@ -90,10 +44,10 @@ class RedisKnowledgeLog:
         self._retention_ms = int(retention_seconds * 1000)
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._accept = connection.register(_ACCEPT)
-        self._save_vectors = connection.register(_SAVE_VECTORS)
-        self._count_malformed = connection.register(_COUNT_MALFORMED)
-        self._acquire_leadership = connection.register(_ACQUIRE_LEADERSHIP)
+        self._accept = connection.register(knowledge_scripts.ACCEPT)
+        self._save_vectors = connection.register(knowledge_scripts.SAVE_VECTORS)
+        self._count_malformed = connection.register(knowledge_scripts.COUNT_MALFORMED)
+        self._acquire_leadership = connection.register(knowledge_scripts.ACQUIRE_LEADERSHIP)
 
     async def subscribe(
         self, on_message: Callable[[bytes | None], None], on_log_grown: Callable[[str | None], None]
@@ -113,35 +67,57 @@ class RedisKnowledgeLog:
         now_ms = int(self._clock.now() * 1000)
         # The tenant is registered first, so that other processes find its log even if this one stops after the append.
         scores = [part for tenant in {event.tenant_id for event in events} for part in (now_ms, tenant)]
-        commands: list[tuple[Any, ...]] = [("ZADD", keys.KNOWLEDGE_TENANTS, "GT", *scores)]
+        commands: list[Command] = [("ZADD", keys.KNOWLEDGE_TENANTS, "GT", *scores)]
         for event in events:
-            tenant = event.tenant_id
-            tenant_keys = [keys.knowledge_log(tenant), keys.knowledge_seen(tenant)]
-            limits = [self._max_events, self._retention_ms, keys.KNOWLEDGE_CHANNEL, tenant, self._max_bytes]
-            commands.append(self._accept.command(tenant_keys, [event.id, _encode(event), *limits]))
+            tenant_id = event.tenant_id
+            command = self._accept.command(
+                log_key=keys.knowledge_log(tenant_id),
+                seen_key=keys.knowledge_seen(tenant_id),
+                event_id=event.id,
+                event=_encode(event),
+                max_events=self._max_events,
+                retention_ms=self._retention_ms,
+                channel=keys.KNOWLEDGE_CHANNEL,
+                tenant_id=tenant_id,
+                max_bytes=self._max_bytes,
+            )
+            commands.append(command)
         _, *replies = await self._connection.pipeline(commands)
         return [bool(reply) for reply in replies]
 
     async def save_vectors(self, tenant_id: str, vectors: Sequence[Vector]) -> None:
-        tenant_keys = [keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)]
         for model, group in groupby(vectors, lambda vector: vector.model):
             pairs = [part for vector in group for part in (vector.event_id, vector.values)]
             await self._connection.run_script(
-                self._save_vectors, tenant_keys, [keys.KNOWLEDGE_CHANNEL, tenant_id, model, *pairs]
+                self._save_vectors,
+                pairs,
+                log_key=keys.knowledge_log(tenant_id),
+                seen_key=keys.knowledge_seen(tenant_id),
+                channel=keys.KNOWLEDGE_CHANNEL,
+                tenant_id=tenant_id,
+                model=model,
             )
 
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         commands = [
             self._count_malformed.command(
-                [keys.KNOWLEDGE_REFUSED, keys.knowledge_refusal(digest)], [reason, _MALFORMED_MARK_SECONDS]
+                counters_key=keys.KNOWLEDGE_REFUSED,
+                mark_key=keys.knowledge_refusal(digest),
+                reason=reason,
+                mark_seconds=_MALFORMED_MARK_SECONDS,
             )
             for reason, digest in reasons
         ]
-        (await self._connection.pipeline(commands))
+        await self._connection.pipeline(commands)
 
     async def acquire_leadership(self, seconds: float) -> bool:
-        args = [self._node_id, int(seconds * 1000)]
-        return bool(await self._connection.run_script(self._acquire_leadership, [keys.KNOWLEDGE_LEADER], args))
+        is_leader = await self._connection.run_script(
+            self._acquire_leadership,
+            leader_key=keys.KNOWLEDGE_LEADER,
+            node_id=self._node_id,
+            lease_ms=int(seconds * 1000),
+        )
+        return bool(is_leader)
 
     async def start_generation(self) -> int:
         await self._connection.execute("INCR", keys.KNOWLEDGE_GENERATION)

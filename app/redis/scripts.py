@@ -1,175 +1,255 @@
-"""The Lua scripts: every change of more than one key is one of these, so it happens whole or not at all.
+"""The Lua scripts. Every change of more than one key is one of them, so that it happens completely or not at all.
 
-Each can be sent twice: a repeated write whose answer was lost is recognised and answered as the first time. The first
-write of each is one that a server without memory refuses, so that it then does nothing rather than half.
+Each can be sent twice: a repeated write whose reply was lost is recognised and gets the reply of the first one. A
+server without memory refuses the first write of a script, but not the later ones; so each begins with a write that such
+a server refuses, and then nothing is changed.
 """
 
-# Appends bodies (ARGV from `first` on) to the log, with ids that rise within the user (§3), and one wake-up for all.
+from app.redis.wire.script import Script
+
+# Appends the bodies to the log, with ids that rise within all runs of the user (CONTRACT §3), and publishes one wake-up
+# for all of them. Returns the id of the first one, or the id that it would have.
 _APPEND = """
-local function append(events, ids, channel, now, ttl, first)
-  local id = tonumber(now)
-  local last = tonumber(redis.call('GET', ids) or '0')
-  if last >= id then id = last + 1 end
-  local base = string.format('%.0f', id)
-  for i = first, #ARGV do
-    last = string.format('%.0f', id)
-    redis.call('XADD', events, last .. '-0', 'b', ARGV[i])
+local function append_bodies()
+  local id = tonumber(now_ms)
+  local last_id = tonumber(redis.call('GET', ids_key) or '0')
+  if last_id >= id then id = last_id + 1 end
+  local first_id = string.format('%.0f', id)
+  for i = bodies_start, #ARGV do
+    last_id = string.format('%.0f', id)
+    redis.call('XADD', events_key, last_id .. '-0', 'b', ARGV[i])
     id = id + 1
   end
-  if #ARGV >= first then
-    redis.call('SET', ids, last, 'EX', ttl)
-    redis.call('EXPIRE', events, ttl)
-    redis.call('PUBLISH', channel, last)
+  if #ARGV >= bodies_start then
+    redis.call('SET', ids_key, last_id, 'EX', ttl)
+    redis.call('EXPIRE', events_key, ttl)
+    redis.call('PUBLISH', wake_channel, last_id)
   end
-  return base
+  return first_id
 end
 """
 
-# KEYS run events checkpoint ids index active idempotency thread ticket
-# ARGV 1 token, 2 session, 3 now_ms, 4 ttl, 5 checkpoint, 6 owner, 7 user, 8 tenant, 9 prompt digest,
-#      10 idempotent (0|1), 11 most runs (0: any), 12 drop index entries below, 13 wake channel, 14 in a thread (0|1),
-#      15 ticket ('' for none), 16 its ttl in ms, 17… bodies
-CREATE = (
+# Creates a run with its first events. `ttl` is in seconds, `ticket_ttl_ms` in ms. `has_idempotency_key` and
+# `is_in_thread` are 0 or 1. `max_runs` is the number of active runs that a user may have, 0 for any number. `ticket` is
+# '' where there is none. Index entries with a score up to `oldest_ms` are removed: the data of those runs has expired.
+# Returns {'OK', id of the first event}; {'EXISTS'} where another creation has the session id; {'SAME', stored value}
+# where the idempotency key was used before; or {'FULL'}.
+CREATE = Script(
     _APPEND
     + """
-local found = redis.call('HMGET', KEYS[1], 'token', 'base')
+local found = redis.call('HMGET', run_key, 'token', 'base')
 if found[1] then
-  if found[1] == ARGV[1] then return {'OK', found[2]} end
+  if found[1] == token then return {'OK', found[2]} end
   return {'EXISTS'}
 end
-if ARGV[10] == '1' then
-  local first = redis.call('GET', KEYS[7])
+if has_idempotency_key == '1' then
+  local first = redis.call('GET', idempotency_key)
   if first then return {'SAME', first} end
 end
-if tonumber(ARGV[11]) > 0 and redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[12], '+inf') >= tonumber(ARGV[11]) then
+if tonumber(max_runs) > 0 and redis.call('ZCOUNT', active_key, '(' .. oldest_ms, '+inf') >= tonumber(max_runs) then
   return {'FULL'}
 end
-local ttl = ARGV[4]
-local base = append(KEYS[2], KEYS[4], ARGV[13], ARGV[3], ttl, 17)
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'epoch', 1, 'seq', 0, 'base', base, 'final', 0, 'owner', ARGV[6],
-  'user', ARGV[7], 'tenant', ARGV[8], 'prompt', ARGV[9])
-redis.call('EXPIRE', KEYS[1], ttl)
-redis.call('SET', KEYS[3], ARGV[5], 'EX', ttl)
-redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', ARGV[12])
-redis.call('ZADD', KEYS[5], base, ARGV[2])
-redis.call('EXPIRE', KEYS[5], ttl * 2)
-redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', ARGV[12])
-redis.call('ZADD', KEYS[6], base, ARGV[2])
-redis.call('EXPIRE', KEYS[6], ttl * 2)
-if ARGV[14] == '1' then
-  redis.call('ZADD', KEYS[8], base, ARGV[2])
-  redis.call('EXPIRE', KEYS[8], ttl * 2)
+local first_id = append_bodies()
+redis.call('HSET', run_key, 'token', token, 'epoch', 1, 'seq', 0, 'base', first_id, 'final', 0, 'owner', owner,
+  'user', user_id, 'tenant', tenant_id, 'prompt', prompt_digest)
+redis.call('EXPIRE', run_key, ttl)
+redis.call('SET', checkpoint_key, checkpoint, 'EX', ttl)
+redis.call('ZREMRANGEBYSCORE', runs_key, '-inf', oldest_ms)
+redis.call('ZADD', runs_key, first_id, session_id)
+redis.call('EXPIRE', runs_key, ttl * 2)
+redis.call('ZREMRANGEBYSCORE', active_key, '-inf', oldest_ms)
+redis.call('ZADD', active_key, first_id, session_id)
+redis.call('EXPIRE', active_key, ttl * 2)
+if is_in_thread == '1' then
+  redis.call('ZADD', thread_key, first_id, session_id)
+  redis.call('EXPIRE', thread_key, ttl * 2)
 end
-if ARGV[10] == '1' then redis.call('SET', KEYS[7], ARGV[2] .. ' ' .. ARGV[9], 'EX', ttl) end
-if ARGV[15] ~= '' then redis.call('SET', KEYS[9], ARGV[15], 'PX', ARGV[16]) end
-return {'OK', base}
-"""
+if has_idempotency_key == '1' then
+  redis.call('SET', idempotency_key, session_id .. ' ' .. prompt_digest, 'EX', ttl)
+end
+if ticket ~= '' then redis.call('SET', ticket_key, ticket, 'PX', ticket_ttl_ms) end
+return {'OK', first_id}
+""",
+    keys=(
+        "run_key",
+        "events_key",
+        "checkpoint_key",
+        "ids_key",
+        "runs_key",
+        "active_key",
+        "idempotency_key",
+        "thread_key",
+        "ticket_key",
+    ),
+    args=(
+        "token",
+        "session_id",
+        "now_ms",
+        "ttl",
+        "checkpoint",
+        "owner",
+        "user_id",
+        "tenant_id",
+        "prompt_digest",
+        "has_idempotency_key",
+        "max_runs",
+        "oldest_ms",
+        "wake_channel",
+        "is_in_thread",
+        "ticket",
+        "ticket_ttl_ms",
+    ),
+    rest="bodies_start",
 )
 
-# KEYS run events checkpoint ids, with a checkpoint also index active
-# ARGV 1 epoch, 2 sequence, 3 now_ms, 4 ttl, 5 checkpoint ('' keeps the old one), 6 final (0|1), 7 session,
-#      8 wake channel, 9… bodies
-COMMIT = (
+# Appends events and saves the checkpoint, for the owner of the run with this epoch. `sequence` numbers the commits of a
+# run: a repeated commit is recognised by it. `checkpoint` is '' where the stored one stays; then the optional keys are
+# None. `is_final` is 0 or 1.
+# Returns {'OK', id of the first event, who requested the cancellation or false}; {'GONE'} where the run does not exist;
+# {'FENCED'} where another owner has the run or has committed; or {'BEHIND', sequence} where earlier commits are lost.
+COMMIT = Script(
     _APPEND
     + """
-local run = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'base', 'cancelled_by')
+local run = redis.call('HMGET', run_key, 'epoch', 'seq', 'base', 'cancelled_by')
 if not run[1] then return {'GONE'} end
-if run[1] ~= ARGV[1] then return {'FENCED'} end
-if run[2] == ARGV[2] then return {'OK', run[3], run[4]} end
-if tonumber(run[2]) < tonumber(ARGV[2]) - 1 then return {'BEHIND', run[2]} end
-if tonumber(run[2]) ~= tonumber(ARGV[2]) - 1 then return {'FENCED'} end
-local ttl = ARGV[4]
-local base = append(KEYS[2], KEYS[4], ARGV[8], ARGV[3], ttl, 9)
-redis.call('HSET', KEYS[1], 'seq', ARGV[2], 'base', base)
-if ARGV[5] ~= '' then
-  redis.call('SET', KEYS[3], ARGV[5], 'EX', ttl)
-  redis.call('EXPIRE', KEYS[5], ttl * 2)
+if run[1] ~= epoch then return {'FENCED'} end
+if run[2] == sequence then return {'OK', run[3], run[4]} end
+if tonumber(run[2]) < tonumber(sequence) - 1 then return {'BEHIND', run[2]} end
+if tonumber(run[2]) ~= tonumber(sequence) - 1 then return {'FENCED'} end
+local first_id = append_bodies()
+redis.call('HSET', run_key, 'seq', sequence, 'base', first_id)
+if checkpoint ~= '' then
+  redis.call('SET', checkpoint_key, checkpoint, 'EX', ttl)
+  redis.call('EXPIRE', runs_key, ttl * 2)
 else
-  redis.call('EXPIRE', KEYS[3], ttl)
+  redis.call('EXPIRE', checkpoint_key, ttl)
 end
-redis.call('EXPIRE', KEYS[1], ttl)
-if ARGV[6] == '1' then
-  redis.call('HSET', KEYS[1], 'final', 1)
-  redis.call('ZREM', KEYS[6], ARGV[7])
+redis.call('EXPIRE', run_key, ttl)
+if is_final == '1' then
+  redis.call('HSET', run_key, 'final', 1)
+  redis.call('ZREM', active_key, session_id)
 end
-return {'OK', base, run[4]}
-"""
+return {'OK', first_id, run[4]}
+""",
+    keys=("run_key", "events_key", "checkpoint_key", "ids_key"),
+    optional_keys=("runs_key", "active_key"),
+    args=("epoch", "sequence", "now_ms", "ttl", "checkpoint", "is_final", "session_id", "wake_channel"),
+    rest="bodies_start",
 )
 
-# KEYS run · ARGV 1 ttl. Where there is no run, a mark in its place that makes a CREATE still on its way fail.
-FORBID = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'token', '')
-redis.call('EXPIRE', KEYS[1], ARGV[1])
+# Prevents the creation of a run that does not exist: the key of the run gets a value that makes a delayed CREATE fail.
+# Returns 1, or 0 where the run exists.
+PREVENT = Script(
+    """
+if redis.call('EXISTS', run_key) == 1 then return 0 end
+redis.call('HSET', run_key, 'token', '')
+redis.call('EXPIRE', run_key, ttl)
 return 1
-"""
+""",
+    keys=("run_key",),
+    args=("ttl",),
+)
 
-# KEYS run · ARGV 1 who asks for the end. Answers the owner; the run hears of it at its next commit at the latest.
-CANCEL = """
-local run = redis.call('HMGET', KEYS[1], 'owner', 'final')
+# Records who requested the cancellation of a run; its owner reads that with its next commit at the latest.
+# Returns {'OK', owner}, {'GONE'} or {'FINAL'}.
+CANCEL = Script(
+    """
+local run = redis.call('HMGET', run_key, 'owner', 'final')
 if not run[1] then return {'GONE'} end
 if run[2] == '1' then return {'FINAL'} end
-redis.call('HSET', KEYS[1], 'cancelled_by', ARGV[1])
+redis.call('HSET', run_key, 'cancelled_by', cancelled_by)
 return {'OK', run[1]}
-"""
+""",
+    keys=("run_key",),
+    args=("cancelled_by",),
+)
 
-# KEYS run · ARGV 1 the node that lost it, 2 the node that takes it
-CLAIM = """
-local run = redis.call('HMGET', KEYS[1], 'owner', 'final', 'epoch', 'seq', 'cancelled_by')
+# Changes the owner of a run from a dead node to this one, and raises the epoch, so that the old owner is fenced.
+# Returns {'OK', epoch, sequence, who requested the cancellation or false}, {'GONE'}, {'FINAL'} or {'TAKEN'}.
+CLAIM = Script(
+    """
+local run = redis.call('HMGET', run_key, 'owner', 'final', 'epoch', 'seq', 'cancelled_by')
 if not run[1] then return {'GONE'} end
 if run[2] == '1' then return {'FINAL'} end
-if run[1] == ARGV[2] then return {'OK', run[3], run[4], run[5]} end
-if run[1] ~= ARGV[1] then return {'TAKEN'} end
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'owner', ARGV[2])
+if run[1] == new_owner then return {'OK', run[3], run[4], run[5]} end
+if run[1] ~= dead_owner then return {'TAKEN'} end
+local epoch = redis.call('HINCRBY', run_key, 'epoch', 1)
+redis.call('HSET', run_key, 'owner', new_owner)
 return {'OK', tostring(epoch), run[4], run[5]}
-"""
+""",
+    keys=("run_key",),
+    args=("dead_owner", "new_owner"),
+)
 
-# KEYS run · ARGV 1 the node that leaves it, 2 its epoch, 3 the name under which it waits for the next
-RELEASE = """
-local run = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
-if run[1] == ARGV[1] and run[2] == ARGV[2] then redis.call('HSET', KEYS[1], 'owner', ARGV[3]) end
-"""
+# Gives a run to `new_owner`, which is never alive, unless another node owns it already.
+RELEASE = Script(
+    """
+local run = redis.call('HMGET', run_key, 'owner', 'epoch')
+if run[1] == old_owner and run[2] == epoch then redis.call('HSET', run_key, 'owner', new_owner) end
+""",
+    keys=("run_key",),
+    args=("old_owner", "epoch", "new_owner"),
+)
 
-# KEYS nodes · ARGV 1 node, 2 lease ms (0: give it up), 3 renew only (0|1). Answers whether the node is alive.
-# A server without memory refuses a ZADD, unless the script has written before: the lease must not end for that.
-LEASE = """
+# Acquires or renews the lease of a node; `lease_ms` 0 ends it. With `renew_only` 1 an ended lease stays ended. Returns
+# whether the node has a lease. A server without memory refuses a ZADD unless the script has written before; the ZREM
+# before it keeps the lease from ending for that reason.
+LEASE = Script(
+    """
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if ARGV[3] == '1' and (not ends or tonumber(ends) <= now) then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends_ms = redis.call('ZSCORE', nodes_key, node_id)
+if renew_only == '1' and (not ends_ms or tonumber(ends_ms) <= now_ms) then return 0 end
+redis.call('ZREM', nodes_key, node_id)
+redis.call('ZADD', nodes_key, string.format('%.0f', now_ms + lease_ms), node_id)
 return 1
-"""
+""",
+    keys=("nodes_key",),
+    args=("node_id", "lease_ms", "renew_only"),
+)
 
-# KEYS nodes · the nodes whose lease has ended
-DEAD = """
+# Returns the nodes whose lease has ended.
+DEAD = Script(
+    """
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
-"""
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+return redis.call('ZRANGEBYSCORE', nodes_key, '-inf', string.format('%.0f', now_ms))
+""",
+    keys=("nodes_key",),
+)
 
-# KEYS request · ARGV 1 the value it must have, 2 its new value. Answers the value that counts.
-SWAP = """
-local found = redis.call('GET', KEYS[1])
-if found == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
-  return ARGV[2]
+# Compare-and-set. Returns the value that is stored then.
+SWAP = Script(
+    """
+local found = redis.call('GET', value_key)
+if found == expected then
+  redis.call('SET', value_key, wanted, 'KEEPTTL')
+  return wanted
 end
 return found
-"""
+""",
+    keys=("value_key",),
+    args=("expected", "wanted"),
+)
 
-# KEYS run · ARGV 1 field, 2 value: what is noted of the run's task. The first one counts, whoever notes a second.
-NOTE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return ARGV[2] end
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-return redis.call('HGET', KEYS[1], ARGV[1])
-"""
+# Sets a field of a run unless it is set already. Returns the value that is stored then.
+SET_ONCE = Script(
+    """
+if redis.call('EXISTS', run_key) == 0 then return value end
+redis.call('HSETNX', run_key, field, value)
+return redis.call('HGET', run_key, field)
+""",
+    keys=("run_key",),
+    args=("field", "value"),
+)
 
-# KEYS tasks · ARGV 1 now ms, 2 the time until which they are held (ms), 3 how many
-DUE = """
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
-for _, session in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[2], session) end
+# Returns up to `max_count` runs of the outbox that are due, and makes them due again at `held_until_ms`.
+CLAIM_DUE = Script(
+    """
+local due = redis.call('ZRANGEBYSCORE', tasks_key, '-inf', now_ms, 'LIMIT', 0, max_count)
+for _, session_id in ipairs(due) do redis.call('ZADD', tasks_key, held_until_ms, session_id) end
 return due
-"""
+""",
+    keys=("tasks_key",),
+    args=("now_ms", "held_until_ms", "max_count"),
+)

@@ -1,7 +1,7 @@
-"""Which runs' tasks still have to be told of something, in Redis (§6): `ports.Outbox`.
+"""The runs whose tasks have not been informed of everything yet, in Redis (CONTRACT §6): `ports.tasks.TaskOutbox`.
 
-What to tell is not stored: it follows from the checkpoint. A run is listed with its creation and taken off the list
-when its task has been told of its end, so what a node leaves undone another one finds.
+What to report is not stored: it follows from the checkpoint. A run is listed when it is created, and removed when the
+end of its task has been reported; so another node reports what this node does not.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from app.errors import StorageUnavailable
 from app.ports.tasks import TaskRecord, TaskTicket
 from app.redis import keys, scripts
-from app.redis.wire.connection import Command, Connection
+from app.redis.wire.connection import Connection
+from app.redis.wire.script import Command
 from statemachine.checkpoint import Checkpoint
 from statemachine.frames import compact_json
 
@@ -21,35 +21,39 @@ TASK_TTL_SECONDS = 60 * 60
 _ATTEMPTS = 5
 
 
-def listing(session_id: str, ticket: TaskTicket) -> Command:
-    """The write that lists a run; like its node's, before the run's own. A leftover is dropped when it is due."""
+def list_run(session_id: str, ticket: TaskTicket) -> Command:
+    """Return the write that lists a run. Send it before the run is created; the entry of a run that does not exist is
+    removed when it is due."""
     return ("ZADD", keys.TASKS, int(ticket.first_due_at * 1000), session_id)
 
 
 def ticket_arguments(ticket: TaskTicket | None, now: float) -> tuple[str, int]:
-    """For `scripts.CREATE`: never kept longer than the token is good."""
+    """Return `ticket` and `ticket_ttl_ms` of `scripts.CREATE`: a token is not kept for longer than it is valid."""
     return ("", 0) if ticket is None else (ticket.encrypted_token, max(1, int((ticket.expires_at - now) * 1000)))
 
 
 def link_command(task_id: str, request_id: str) -> Command:
+    """Return the write by which the approval request of a task can be found."""
     return ("SET", keys.hitl_task(task_id), request_id, "EX", TASK_TTL_SECONDS)
 
 
 class RedisTaskOutbox:
-    """Nothing here is on a run's path."""
+    """The sorted set of listed runs, and the task fields of the runs. No run waits for it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._note = connection.register(scripts.NOTE)
-        self._due = connection.register(scripts.DUE)
+        self._set_once = connection.register(scripts.SET_ONCE)
+        self._claim_due = connection.register(scripts.CLAIM_DUE)
         self._swap = connection.register(scripts.SWAP)
 
     async def load(self, session_id: str) -> TaskRecord | None:
-        checkpoint, run, encrypted_token, score = await self._many(
-            ("GET", keys.checkpoint(session_id)),
-            ("HMGET", keys.run(session_id), "final", "task", "task_started"),
-            ("GET", keys.ticket(session_id)),
-            ("ZSCORE", keys.TASKS, session_id),
+        checkpoint, run, encrypted_token, score = await self._connection.pipeline(
+            [
+                ("GET", keys.checkpoint(session_id)),
+                ("HMGET", keys.run(session_id), "final", "task", "task_started"),
+                ("GET", keys.ticket(session_id)),
+                ("ZSCORE", keys.TASKS, session_id),
+            ]
         )
         if checkpoint is None or run[0] is None:
             return None
@@ -63,14 +67,20 @@ class RedisTaskOutbox:
         )
 
     async def save_task_id(self, session_id: str, task_id: str) -> str:
-        kept = await self._connection.run_script(self._note, [keys.run(session_id)], ["task", task_id])
-        return str(kept, "utf-8")
+        return str(await self._set(session_id, "task", task_id), "utf-8")
 
     async def mark_started(self, session_id: str) -> None:
-        await self._connection.run_script(self._note, [keys.run(session_id)], ["task_started", "1"])
+        await self._set(session_id, "task_started", "1")
+
+    async def _set(self, session_id: str, field: str, value: str) -> bytes:
+        """Set a field of a run unless it is set already. Returns the value that is stored then."""
+        stored = await self._connection.run_script(
+            self._set_once, run_key=keys.run(session_id), field=field, value=value
+        )
+        return bytes(stored)
 
     async def link_request(self, task_id: str, request_id: str) -> None:
-        """By compare-and-set, and only while it is pending: a decision is never touched."""
+        """The request is changed by compare-and-set, and only while it is pending: a decision is never overwritten."""
         await self._connection.execute(*link_command(task_id, request_id))
         key = keys.hitl_request(request_id)
         for _ in range(_ATTEMPTS):
@@ -79,7 +89,7 @@ class RedisTaskOutbox:
             if stored is None or stored.get("status") != "pending" or stored.get("taskId") == task_id:
                 return
             wanted = compact_json({**stored, "taskId": task_id}).encode()
-            if await self._connection.run_script(self._swap, [key], [raw, wanted]) == wanted:
+            if await self._connection.run_script(self._swap, value_key=key, expected=raw, wanted=wanted) == wanted:
                 return
 
     async def reserve(self, session_ids: Sequence[str], until: float) -> None:
@@ -88,18 +98,17 @@ class RedisTaskOutbox:
             await self._connection.execute("ZADD", keys.TASKS, "XX", *scored)
 
     async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
-        found = await self._connection.run_script(self._due, [keys.TASKS], [int(now * 1000), int(until * 1000), limit])
-        return [raw.decode() for raw in found]
+        due = await self._connection.run_script(
+            self._claim_due,
+            tasks_key=keys.TASKS,
+            now_ms=int(now * 1000),
+            held_until_ms=int(until * 1000),
+            max_count=limit,
+        )
+        return [raw.decode() for raw in due]
 
     async def remove(self, session_id: str) -> None:
-        await self._many(("DEL", keys.ticket(session_id)), ("ZREM", keys.TASKS, session_id))
-
-    async def _many(self, *commands: Command) -> list[Any]:
-        answers = await self._connection.pipeline_results(commands)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise StorageUnavailable(str(answer)) from answer
-        return answers
+        await self._connection.pipeline([("DEL", keys.ticket(session_id)), ("ZREM", keys.TASKS, session_id)])
 
 
 def _object(raw: bytes | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from app.runs.waiting import WaitingRun, WaitingRuns
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.messages import CancelRequested, RunRecovered
 from statemachine.states import State
+from statemachine.streamed_text import streamed_text
 
 _IS_DRAINING = "this replica is shutting down; send the request again"
 
@@ -168,7 +169,9 @@ class RunService:
             checkpoint = await journal.load(session_id) if lock is not None else None
             if lock is None or checkpoint is None:
                 return
-            streamed = await journal.load_streamed_text(session_id) if checkpoint.state is State.CONTENT else ""
+            streamed = ""
+            if checkpoint.state is State.CONTENT:
+                streamed = streamed_text([body async for body in journal.read_bodies(session_id)])
             lock.cancelled_by = lock.cancelled_by or self._takeovers.get(session_id)
         except (CheckpointTooNew, CheckpointUnreadable) as error:
             self._skip(session_id, error)

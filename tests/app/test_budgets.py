@@ -125,7 +125,7 @@ async def test_a_waiting_run_keeps_its_ids_but_no_task_timer_or_checkpoint(
                 break
             await asyncio.sleep(0.05)
         assert not more
-        assert not aura.service.journal._feeds._feeds
+        assert not aura.service.journal.feed_count
         assert len(redis_client.client_list()) <= 8 + 1
 
 
@@ -158,7 +158,7 @@ async def test_a_decision_costs_one_read_and_one_write_until_the_next_event(
     most: int,
 ) -> None:
     """Request, signal and checkpoint are one read; a bare signal is recorded in the request before it counts."""
-    redis_client.script_load(scripts.SWAP)
+    redis_client.script_load(scripts.SWAP.text)
     go_on = asyncio.Event()
 
     async def work(_: NoteArguments) -> None:

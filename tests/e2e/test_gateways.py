@@ -109,12 +109,7 @@ async def test_disconnected_client_is_detected_and_the_run_continues(
         async with browser.stream("길게") as stream:
             start = await stream.next()
             last = await stream.until("content")
-        feeds = aura.service.journal._feeds._feeds
-
-        def readers() -> int:
-            return sum(len(feed.readers) for feed in feeds.values())
-
-        await eventually(lambda: readers() == 0)
+        await eventually(lambda: aura.service.journal.reader_count == 0)
         model.release()
         back = headers(**{"Last-Event-ID": str(last.id)})
         async with browser.stream("길게", headers=back) as stream:

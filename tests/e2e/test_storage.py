@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -149,10 +148,6 @@ async def test_redis_data_loss_ends_the_runs_with_an_error(nodes_on: NodesOn, mo
                 assert len(client.keys("aura:*events*")) == 1
 
 
-def sha(script: str) -> bytes:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
-
-
 @pytest.mark.parametrize("how", ["close", "silence"])
 @pytest.mark.parametrize("script", ["CREATE", "COMMIT"])
 async def test_lost_reply_duplicates_nothing(
@@ -168,7 +163,7 @@ async def test_lost_reply_duplicates_nothing(
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)  # loads the scripts
         model.play(ScriptedTurn(text=TEXT, chunk_chars=4))
-        proxy.drop_replies(sha(getattr(scripts, script)), how=how)  # type: ignore[arg-type]
+        proxy.drop_replies(getattr(scripts, script).sha.encode(), how=how)  # type: ignore[arg-type]
         client = Follower("보고서")
         async with asyncio.timeout(8):
             await client.read(node)
@@ -188,7 +183,7 @@ async def test_run_whose_creation_reply_was_lost_exists_once(
         node = await nodes_on(proxy.url).start(AURA_LEASE_SECONDS=10)
         model.play(ScriptedTurn(text="처음"))
         await Follower("처음", "user9").read(node)
-        proxy.drop_replies(sha(scripts.CREATE), times=2)  # the client library sends the command twice
+        proxy.drop_replies(scripts.CREATE.sha.encode(), times=2)  # the driver tries twice
         keyed = headers(**{"Idempotency-Key": "key-1"})
         model.play(ScriptedTurn(text=TEXT))
         async with node.stream("보고서", headers=keyed) as stream:

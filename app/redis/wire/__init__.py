@@ -1,1 +1,1 @@
-"""The Redis client: connections, the pipelined protocol, Pub/Sub. It knows nothing of runs."""
+"""The Redis client: connections, pipelined commands, scripts and Pub/Sub. It knows nothing of runs."""

@@ -1,8 +1,9 @@
-"""One Pub/Sub connection for the process, fanned out to any number of channels.
+"""One Pub/Sub connection for the process, shared by any number of channels.
 
-A published message is lost if nobody listens, so what is heard here is only a wake-up: after every (re)subscription the
-listener is told to look at the keys. A channel costs its name and its listener, and what is wished for in the same
-moment is said in one command: thousands of runs may wait.
+A message that is published while the connection is lost is never received, so a message is only a wake-up: after every
+(re)subscription the listener is called with None and must read the keys. A channel costs its name and its listener.
+Subscriptions that are requested in the same iteration of the event loop are sent in one command, since thousands of
+runs may wait.
 """
 
 from __future__ import annotations
@@ -16,120 +17,131 @@ from hiredis import pack_command
 
 from app.errors import StorageUnavailable
 from app.redis import keys
-from app.redis.wire.connection import TROUBLE, Command, Connection
+from app.redis.wire.connection import Connection
+from app.redis.wire.errors import DRIVER_ERRORS
 from app.redis.wire.protocol import RedisProtocol
+from app.redis.wire.script import Command
 
 Listener = Callable[[bytes | None], None]
-"""Called with a message, or with None: the subscription is new, look at the keys."""
+"""Called with a message, or with None where the subscription is new and the keys must be read."""
 
-_PULSE_SECONDS = 2.0
-_BATCH = 500
-_FORGET_SECONDS = 0.05
-"""The server may hear so late of what is wanted no more: that is not on anybody's way."""
+_PING_SECONDS = 2.0
+_RECONNECT_SECONDS = 0.2
+_BATCH_CHANNELS = 500
+_UNSUBSCRIBE_DELAY_SECONDS = 0.05
+"""How long channels are collected for one UNSUBSCRIBE: no caller waits for it."""
 
 log = structlog.get_logger(__name__)
 
 
 class PubSub:
-    """`subscribe` returns once the server has acknowledged: from then on no message is missed but by a broken line."""
+    """Subscriptions of this process. They are made again after the connection was lost."""
 
     def __init__(self, connection: Connection, node_id: str, *, timeout_seconds: float) -> None:
         self._connection = connection
-        self._pulse = keys.pulse(node_id)
+        self._keep_alive_channel = keys.keep_alive(node_id)
         self._timeout_seconds = timeout_seconds
-        self._line: RedisProtocol | None = None
+        self._protocol: RedisProtocol | None = None
         self._listeners: dict[str, Listener] = {}
         self._acknowledged: set[str] = set()
-        self._awaited: dict[str, asyncio.Event] = {}
-        self._wished: list[str] = []
-        self._forgotten: dict[str, None] = {}
-        self._heard = asyncio.Event()
+        self._acknowledgements: dict[str, asyncio.Event] = {}
+        self._to_subscribe: list[str] = []
+        self._to_unsubscribe: dict[str, None] = {}
+        self._has_received = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(life()) for life in (self._listen, self._watch)]
+        self._tasks = [asyncio.create_task(run()) for run in (self._stay_connected, self._check_liveness)]
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._line is not None:
-            self._line.abort()
+        if self._protocol is not None:
+            self._protocol.abort()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._protocol is not None
 
     def is_subscribed(self, channel: str) -> bool:
-        """Whether the server has acknowledged, on the connection of now."""
+        """Return whether the server has acknowledged the subscription on the current connection."""
         return channel in self._acknowledged
 
     async def subscribe(self, channel: str, listener: Listener) -> None:
-        """Raises `StorageUnavailable` where no acknowledgement came in time; the subscription stays wanted until
-        `unsubscribe`, and is made when Redis is back. A channel has one listener: the last."""
+        """Subscribe to a channel and wait for the acknowledgement: from then on no message is missed unless the
+        connection is lost. A channel has one listener: the last one.
+
+        Raises `StorageUnavailable` where no acknowledgement comes in time. The listener stays registered until
+        `unsubscribe`, and the subscription is made when Redis is available again.
+        """
         self._listeners[channel] = listener
         if channel in self._acknowledged:
             return
-        acknowledged = self._awaited.get(channel)
-        if acknowledged is None:
-            acknowledged = self._awaited[channel] = asyncio.Event()
-            if not self._wished:
-                asyncio.get_running_loop().call_soon(self._wish)
-            self._wished.append(channel)
+        acknowledgement = self._acknowledgements.get(channel)
+        if acknowledgement is None:
+            acknowledgement = self._acknowledgements[channel] = asyncio.Event()
+            if not self._to_subscribe:
+                asyncio.get_running_loop().call_soon(self._send_subscriptions)
+            self._to_subscribe.append(channel)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await acknowledged.wait()
+                await acknowledgement.wait()
         except TimeoutError:
             raise StorageUnavailable("Redis did not acknowledge the subscription in time") from None
 
     def unsubscribe(self, channel: str) -> None:
-        """Forget the listener; the server is told in the background."""
+        """Remove the listener; the server gets the command a little later."""
         if self._listeners.pop(channel, None) is not None:
             self._acknowledged.discard(channel)
-            self._stop_waiting(channel)
-            if not self._forgotten:
-                asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._forget)
-            self._forgotten[channel] = None
+            self._end_wait(channel)
+            if not self._to_unsubscribe:
+                asyncio.get_running_loop().call_later(_UNSUBSCRIBE_DELAY_SECONDS, self._send_unsubscriptions)
+            self._to_unsubscribe[channel] = None
 
-    def _stop_waiting(self, channel: str) -> None:
-        """Who waits for an acknowledgement has it, or wants it no more."""
-        awaited = self._awaited.pop(channel, None)
-        if awaited is not None:
-            awaited.set()
+    def _end_wait(self, channel: str) -> None:
+        """End the wait for an acknowledgement: it has come, or the subscription is no longer wanted."""
+        acknowledgement = self._acknowledgements.pop(channel, None)
+        if acknowledgement is not None:
+            acknowledgement.set()
 
-    def _wish(self) -> None:
-        """What cannot be said is made up for when the line is open again."""
-        wished, self._wished = self._wished, []
-        self._send("SUBSCRIBE", [name for name in wished if name in self._listeners])
+    def _send_subscriptions(self) -> None:
+        """Subscribe to the collected channels. Without a connection they are subscribed to after the next connect."""
+        channels, self._to_subscribe = self._to_subscribe, []
+        self._send("SUBSCRIBE", [name for name in channels if name in self._listeners])
 
-    def _forget(self) -> None:
-        forgotten, self._forgotten = self._forgotten, {}
-        self._send("UNSUBSCRIBE", [name for name in forgotten if name not in self._listeners])
+    def _send_unsubscriptions(self) -> None:
+        channels, self._to_unsubscribe = self._to_unsubscribe, {}
+        self._send("UNSUBSCRIBE", [name for name in channels if name not in self._listeners])
 
-    def _send(self, word: str, pubsub: Sequence[str]) -> None:
-        if self._line is not None:
-            for start in range(0, len(pubsub), _BATCH):
-                command: Command = (word, *pubsub[start : start + _BATCH])
-                self._line.send(pack_command(command))
+    def _send(self, command_name: str, channels: Sequence[str]) -> None:
+        if self._protocol is not None:
+            for start in range(0, len(channels), _BATCH_CHANNELS):
+                command: Command = (command_name, *channels[start : start + _BATCH_CHANNELS])
+                self._protocol.send(pack_command(command))
 
-    async def _listen(self) -> None:
+    async def _stay_connected(self) -> None:
         while True:
             lost = asyncio.Event()
             cause = "ConnectionError"
             try:
-                self._line = await self._connection.listen(self._dispatch, lost.set)
-                # Whoever wishes for a subscription from here on says so himself.
-                self._send("SUBSCRIBE", [self._pulse, *self._listeners])
+                self._protocol = await self._connection.listen(self._on_message, lost.set)
+                # Later subscriptions are sent by `subscribe` itself.
+                self._send("SUBSCRIBE", [self._keep_alive_channel, *self._listeners])
                 await lost.wait()
-            except TROUBLE as error:
+            except DRIVER_ERRORS as error:
                 cause = type(error).__name__
-            self._line = None
+            self._protocol = None
             self._acknowledged.clear()
             log.warning("pubsub.lost", cause=cause)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_RECONNECT_SECONDS)
 
-    def _dispatch(self, message: Any) -> None:
-        self._heard.set()
-        if isinstance(message, Exception) and self._line is not None:
-            self._line.abort()  # it will not let us listen; another may
+    def _on_message(self, message: Any) -> None:
+        self._has_received.set()
+        if isinstance(message, Exception) and self._protocol is not None:
+            self._protocol.abort()  # this server refuses the subscription; another one may accept it
         if not isinstance(message, list) or message[0] not in (b"subscribe", b"message"):
-            return  # an answer to a ping, or to an `UNSUBSCRIBE`
+            return  # the reply to a PING or to an UNSUBSCRIBE
         kind, name, data = message
         channel = name.decode()
         listener = self._listeners.get(channel)
@@ -139,20 +151,20 @@ class PubSub:
             listener(data)
             return
         self._acknowledged.add(channel)
-        self._stop_waiting(channel)
+        self._end_wait(channel)
         listener(None)
 
-    async def _watch(self) -> None:
-        """A server that hangs does not close the connection: whoever does not hear his own pulse hangs up."""
+    async def _check_liveness(self) -> None:
+        """Abort a connection whose server does not answer a PING: a server that hangs does not close the connection."""
         while True:
-            await asyncio.sleep(_PULSE_SECONDS)
-            line = self._line
-            if line is None:
+            await asyncio.sleep(_PING_SECONDS)
+            protocol = self._protocol
+            if protocol is None:
                 continue
-            self._heard.clear()
-            line.send(pack_command(("PING",)))
+            self._has_received.clear()
+            protocol.send(pack_command(("PING",)))
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    await self._heard.wait()
+                    await self._has_received.wait()
             except TimeoutError:
-                line.abort()
+                protocol.abort()

@@ -66,19 +66,18 @@ async def test_a_cancel_request_missed_during_a_broken_subscription_is_found_aft
     tool, may_connect = risky(), asyncio.Event()
     tools = [tool]
     async with running(settings(), tools=tools) as owner, running(settings(), tools=tools) as other:
-        channels = owner.service.pubsub
-        connection = channels._connection
+        connection = owner.service.connection
         listen = connection.listen
 
-        async def later(*told: Any) -> RedisProtocol:
+        async def later(*callbacks: Any) -> RedisProtocol:
             await may_connect.wait()
-            return await listen(*told)
+            return await listen(*callbacks)
 
         async with owner.stream("메모") as stream:
             hitl = await stream.until("hitl")
             monkeypatch.setattr(connection, "listen", later)
             redis_client.client_kill_filter(_type="pubsub")
-            await eventually(lambda: channels._line is None)
+            await eventually(lambda: not owner.service.pubsub.is_connected)
             assert (await _cancel(other, hitl["sessionId"])).status_code == 202
             assert owner.service.runs.owns(hitl["sessionId"])
             may_connect.set()

@@ -98,7 +98,7 @@ async def test_a_waiting_run_with_an_unreadable_checkpoint_is_handed_over(
         redis_client.set(keys.checkpoint(session_id), "what somebody wrote there")
         aura.service.runs.wake(session_id)
         await eventually(lambda: not aura.service.runs.owns(session_id))
-        assert redis_client.hget(keys.run(session_id), "owner") == keys.left_by(aura.service.nodes.node_id)
+        assert redis_client.hget(keys.run(session_id), "owner") == keys.released_by(aura.service.nodes.node_id)
 
 
 async def test_a_client_that_disconnects_during_creation_still_has_a_run(

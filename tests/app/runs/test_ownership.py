@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import redis
-from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
@@ -19,7 +18,9 @@ from app.dev.demo.script import ScriptedTurn
 from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import RunLock
 from app.redis import feeds, keys, scripts
-from app.redis.wire.connection import Command, Connection, Script, _is_read_only, _translated
+from app.redis.wire.connection import Connection
+from app.redis.wire.errors import is_read_only, translate_reply
+from app.redis.wire.script import Command
 from app.settings import Settings
 from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
 from tests.harness.frames import answer, check, types
@@ -29,7 +30,6 @@ from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
-COMMIT = Script(scripts.COMMIT)
 TEXT = "분기 보고서를 정리했습니다. " * 10
 
 
@@ -115,7 +115,7 @@ async def test_an_unexpected_error_of_a_write_ends_its_own_runs_only(
     broken: list[Sequence[Command]] = []
 
     async def breaks_once(self: Connection, commands: Sequence[Command]) -> list[Any]:
-        if not broken and any(command[1] == COMMIT.sha for command in commands):
+        if not broken and any(command[1] == scripts.COMMIT.sha for command in commands):
             broken.append(commands)
             raise ValueError("injected by the test")
         return await send(self, commands)
@@ -152,7 +152,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[RedisProxy]:
 async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
     settings: MakeSettings, model: ScriptedModelServer, proxy: RedisProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "_LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(feeds, "_POLL_SECONDS", 600.0)
     model.play(calling(("send_note", {"to": "김"})))
     tools = [risky()]
     cut_off = settings(redis_url=proxy.url, aura_redis_timeout_seconds=0.5, aura_lease_seconds=2)
@@ -176,7 +176,8 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
 async def test_a_node_without_a_lease_is_not_ready(settings: MakeSettings, redis_client: redis.Redis) -> None:
     async with running(settings(aura_lease_seconds=60)) as aura:
         assert (await aura.client.get("/ready")).status_code == 200
-        aura.service.nodes._lose("a test says so")
+        redis_client.zrem(keys.NODES, aura.service.nodes.node_id)
+        await eventually(lambda: not aura.service.nodes.has_lease)
         refused = await aura.client.get("/ready")
         assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5002")
         await eventually(lambda: aura.service.nodes.has_lease)
@@ -193,17 +194,17 @@ async def test_a_cluster_that_was_unreachable_at_start_is_detected_later() -> No
         with redis.Redis.from_url(server.url) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         assert await connection.execute("PING")
-        assert isinstance(connection._cluster, RedisCluster)
+        assert connection.stats().is_cluster
         await connection.close()
 
 
 @pytest.mark.parametrize("code", ["OOM command not allowed", "READONLY You can't write against a read only replica."])
 def test_transient_errors_inside_redis_6_scripts_are_recognised(code: str) -> None:
     error = ResponseError(f"Error running script (call to f_ab): @user_script:13: @user_script: 13: -{code}")
-    assert isinstance(_translated(error), StorageUnavailable)
-    assert _is_read_only(error) == code.startswith("READONLY")
+    assert isinstance(translate_reply(error), StorageUnavailable)
+    assert is_read_only(error) == code.startswith("READONLY")
     wrong = ResponseError("Error running script (call to f_ab): @user_script:1: attempt to index a nil value")
-    assert _translated(wrong) is wrong
+    assert translate_reply(wrong) is wrong
 
 
 @pytest.mark.parametrize("state", ["done", "tool"])

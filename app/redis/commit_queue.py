@@ -1,0 +1,95 @@
+"""Group commit: the commits of all runs that arrive during a write are sent together in the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from app.errors import StorageUnavailable
+from app.redis.wire.connection import Connection
+from app.redis.wire.script import Command
+
+_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""The pauses after the first failures; later pauses are as long as the last one."""
+
+log = structlog.get_logger(__name__)
+
+
+class CommitQueue:
+    """Writes commands in order, one pipeline at a time, and retries them while Redis is unavailable.
+
+    A command may be executed twice, so it must be idempotent.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._has_commands = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._writer = asyncio.create_task(self._write())
+
+    async def stop(self) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def write(self, command: Command) -> Any:
+        """Write a command and return its reply, however long Redis is unavailable. Raises any other error."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, future))
+        self._has_commands.set()
+        return await future
+
+    def write_later(self, command: Command) -> None:
+        """Write a command together with the next one, without a result."""
+        self._queue.append((command, asyncio.get_running_loop().create_future()))
+
+    async def _write(self) -> None:
+        failures = 0
+        while True:
+            await self._has_commands.wait()
+            self._has_commands.clear()
+            batch, self._queue = self._queue, []
+            unwritten = await self._write_batch(batch)
+            if not unwritten:
+                failures = 0
+                continue
+            if failures == 0:
+                log.warning("journal.paused", commits=len(unwritten))
+            self._queue = unwritten + self._queue
+            self._has_commands.set()
+            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+            failures += 1
+
+    async def _write_batch(
+        self, batch: Sequence[tuple[Command, asyncio.Future[Any]]]
+    ) -> list[tuple[Command, asyncio.Future[Any]]]:
+        """Set the results of a batch. Returns what must be retried; commands whose caller was cancelled are dropped."""
+        results = await self._results([command for command, _ in batch])
+        unwritten = []
+        for (command, future), result in zip(batch, results, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(result, StorageUnavailable):
+                unwritten.append((command, future))
+            elif isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        return unwritten
+
+    async def _results(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the reply or the error of each command. Never raises: the writer serves all runs."""
+        try:
+            return await self._connection.pipeline_results(commands)
+        except StorageUnavailable as error:
+            return [error] * len(commands)
+        except Exception as error:  # noqa: BLE001 - a command that cannot be encoded must not fail those of other runs
+            if len(commands) == 1:
+                return [error]
+            return [one for (one,) in await asyncio.gather(*(self._results([command]) for command in commands))]

@@ -1,0 +1,110 @@
+"""Looking up runs in Redis: `ports.journal.RunIndex`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.errors import FieldInvalid
+from app.ports.journal import CheckpointPage, RunRecord
+from app.redis import keys
+from app.redis.wire.connection import Connection
+from statemachine.checkpoint import Checkpoint
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
+from statemachine.sessions import is_session_id
+
+_NEWEST_RUNS = 100
+"""How many of the newest runs of a user are searched."""
+_THREAD_RUNS = 20
+_RECORD_FIELDS = ("user", "tenant", "prompt", "owner", "epoch", "final", "task")
+
+
+class RedisRunIndex:
+    """Reads checkpoints, run records and the sorted sets that list runs."""
+
+    def __init__(self, connection: Connection, *, retention_seconds: int) -> None:
+        self._connection = connection
+        self._retention_seconds = retention_seconds
+
+    async def load(self, session_id: str) -> Checkpoint | None:
+        raw = await self._connection.execute("GET", keys.checkpoint(session_id))
+        return None if raw is None else Checkpoint.from_json(raw)
+
+    async def get_record(self, session_id: str) -> RunRecord | None:
+        if not is_session_id(session_id):
+            return None
+        (record,) = await self._records([session_id])
+        return record
+
+    async def find_by_idempotency_key(
+        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
+    ) -> str | None:
+        raw = await self._connection.execute("GET", keys.idempotency(tenant_id, user_id, idempotency_key))
+        return None if raw is None else idempotent_session(raw, prompt_digest)
+
+    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
+        sessions = await self._connection.execute(
+            "ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, _NEWEST_RUNS - 1 if prompt_digest else 0
+        )
+        for record in await self._records([raw.decode() for raw in sessions]):
+            if record is not None and prompt_digest in (None, record.prompt_digest):
+                return record
+        return None
+
+    async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
+        index = keys.runs_of(tenant_id, user_id)
+        sessions = await self._connection.execute("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST_RUNS)
+        found = await self._connection.pipeline(
+            [("XRANGE", keys.events(raw.decode()), event_id, event_id, "COUNT", 1) for raw in sessions]
+        )
+        for raw, entries in zip(sessions, found, strict=True):
+            if entries:
+                return await self.get_record(raw.decode())
+        return None
+
+    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
+        index = keys.thread(tenant_id, user_id, thread_id)
+        sessions = [raw.decode() for raw in await self._connection.execute("ZREVRANGE", index, 0, _THREAD_RUNS - 1)]
+        # The results do not matter: a checkpoint that is not kept for longer can still be read now.
+        await self._connection.pipeline_results(
+            [("EXPIRE", keys.checkpoint(id), self._retention_seconds) for id in sessions]
+        )
+        checkpoints = await self._checkpoints(sessions)
+        return [checkpoint for checkpoint in reversed(checkpoints) if checkpoint is not None]
+
+    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
+        index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
+        sessions = await self._connection.execute("ZREVRANGE", index, offset, offset + limit)
+        checkpoints = await self._checkpoints([raw.decode() for raw in sessions[:limit]])
+        return CheckpointPage(checkpoints, has_more=len(sessions) > limit)
+
+    async def _checkpoints(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
+        """Return the checkpoints in order, None for one that has expired or cannot be read."""
+        found = await self._connection.pipeline([("GET", keys.checkpoint(id)) for id in session_ids])
+        checkpoints: list[Checkpoint | None] = []
+        for raw in found:
+            try:
+                checkpoints.append(None if raw is None else Checkpoint.from_json(raw))
+            except (CheckpointTooNew, CheckpointUnreadable):
+                checkpoints.append(None)
+        return checkpoints
+
+    async def _records(self, session_ids: Sequence[str]) -> list[RunRecord | None]:
+        """Return the records in order, None for a run that does not exist."""
+        found = await self._connection.pipeline([("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids])
+        records: list[RunRecord | None] = []
+        for session_id, fields in zip(session_ids, found, strict=True):
+            if fields[0] is None:
+                records.append(None)
+                continue
+            user, tenant, prompt, owner, epoch, final = (field.decode() for field in fields[:-1])
+            task_id = fields[-1].decode() if fields[-1] is not None else None
+            records.append(RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1", task_id))
+        return records
+
+
+def idempotent_session(raw: bytes, prompt_digest: str) -> str:
+    """Return the session that an idempotency key created. Raises `FieldInvalid` where its prompt was another one."""
+    session_id, _, first_digest = raw.decode().partition(" ")
+    if first_digest != prompt_digest:
+        raise FieldInvalid("Idempotency-Key: it was used for another prompt or context; use a new key")
+    return session_id

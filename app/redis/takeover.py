@@ -1,0 +1,123 @@
+"""Taking over the runs of dead nodes: those whose lease has ended, and runs that a node has released."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from app.errors import StorageUnavailable
+from app.ports.journal import RunLock
+from app.ports.nodes import RunOwner
+from app.redis import keys, scripts
+from app.redis.wire.connection import Connection
+from app.redis.wire.script import Command
+
+log = structlog.get_logger(__name__)
+
+
+def list_run(node_id: str, session_id: str, score: Any) -> list[Command]:
+    """Return the writes that list a run with a node, and register the node as dead if it is not registered.
+
+    `score` is the creation of the run in ms.
+    """
+    return [
+        ("ZADD", keys.runs_on(node_id), score, session_id),
+        ("ZADD", keys.NODES, "NX", 0, node_id),
+    ]
+
+
+class Takeover:
+    """Offers the runs of dead nodes to the owner of this process's runs. `node_id` returns the current id of this node;
+    at most `limit` runs are taken over at the same time."""
+
+    def __init__(self, connection: Connection, node_id: Callable[[], str], *, limit: int) -> None:
+        self._connection = connection
+        self._node_id = node_id
+        self._limit = limit
+        self._dead = connection.register(scripts.DEAD)
+        self._claim = connection.register(scripts.CLAIM)
+
+    async def run(self, owner: RunOwner) -> None:
+        """Take over what the owner accepts. While Redis is unavailable it ends early, with a log line."""
+        try:
+            dead_nodes = await self._connection.run_script(self._dead, nodes_key=keys.NODES)
+            random.shuffle(dead_nodes)  # so that the living nodes share the work
+            for raw in dead_nodes:
+                # A node that is dead itself notices that later; a run that it took from itself would not be listed.
+                if raw.decode() != self._node_id():
+                    await self._adopt_runs_of(raw.decode(), owner)
+        except StorageUnavailable as error:
+            log.warning("takeover.paused", cause=error.cause)
+
+    async def _adopt_runs_of(self, dead: str, owner: RunOwner) -> None:
+        """Adopt the runs of a dead node, the oldest first, some at a time.
+
+        The node is deregistered when its last run has been adopted.
+        """
+        own, listed_runs = self._node_id(), keys.runs_on(dead)
+        skipped = 0  # runs that this node does not take: it is full, or a newer release wrote them
+        while self._node_id() == own:
+            last = skipped + self._limit - 1
+            sessions = await self._connection.execute("ZRANGE", listed_runs, skipped, last, "WITHSCORES")
+            if not sessions:
+                if not skipped:
+                    await self._deregister(dead)
+                return
+            # At the same time: each takes several round trips, and the last run must not wait for all the others.
+            results = await asyncio.gather(
+                *(self._adopt(owner, own, dead, raw.decode(), score) for raw, score in _with_scores(sessions)),
+                return_exceptions=True,
+            )
+            for is_unlisted in results:
+                if isinstance(is_unlisted, BaseException):
+                    raise is_unlisted
+                skipped += not is_unlisted
+
+    async def _adopt(self, owner: RunOwner, own: str, dead: str, session_id: str, score: Any) -> bool:
+        """Offer a run to the owner. Returns whether the run is no longer listed with the dead node."""
+        claims: list[RunLock | None] = []
+        await owner.take_over(session_id, partial(self._try_claim, own, dead, session_id, score, claims))
+        if any(claims):  # only after the run continues here: a takeover that fails before is repeated
+            await self._connection.execute("ZREM", keys.runs_on(dead), session_id)
+        return bool(claims)
+
+    async def _deregister(self, dead: str) -> None:
+        """Remove a dead node, unless one of its last writes has listed a run with it just now."""
+        (_, count) = await self._connection.pipeline([("ZREM", keys.NODES, dead), ("ZCARD", keys.runs_on(dead))])
+        if count:
+            await self._connection.execute("ZADD", keys.NODES, "NX", 0, dead)
+
+    async def _try_claim(
+        self, own: str, dead: str, session_id: str, score: Any, claims: list[RunLock | None]
+    ) -> RunLock | None:
+        """Change the owner of a run by compare-and-set, and append the result to `claims`.
+
+        The run is listed with this node first, so that it is always listed.
+        """
+        await self._connection.pipeline(list_run(own, session_id, score))
+        reply = await self._connection.run_script(
+            self._claim, run_key=keys.run(session_id), dead_owner=dead, new_owner=own
+        )
+        if reply[0] != b"OK":
+            await self._connection.pipeline(
+                [("ZREM", keys.runs_on(dead), session_id), ("ZREM", keys.runs_on(own), session_id)]
+            )
+            claims.append(None)
+            return None
+        log.info("run.taken_over", sessionId=session_id, fromNode=keys.real_node(dead))
+        cancelled_by = reply[3].decode() if len(reply) > 3 and reply[3] else None
+        lock = RunLock(session_id, int(reply[1]), float(score) / 1000, int(reply[2]), cancelled_by)
+        claims.append(lock)
+        return lock
+
+
+def _with_scores(sessions: list[Any]) -> list[tuple[bytes, Any]]:
+    """Return the members and scores of a reply: RESP 2 gives them flat, RESP 3 in pairs."""
+    if sessions and isinstance(sessions[0], (list, tuple)):
+        return [tuple(pair) for pair in sessions]
+    return list(zip(sessions[::2], sessions[1::2], strict=True))
