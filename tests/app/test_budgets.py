@@ -176,6 +176,6 @@ async def test_a_decision_costs_one_read_and_one_write_until_the_next_event(
         with counted(monkeypatch, RedisProtocol, "send") as round_trips:
             redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
             await stream.next()
-            assert round_trips() <= most + 1  # the lease may be renewed meanwhile
+            assert round_trips() <= most + 2  # the lease may be renewed meanwhile, with two commands
         go_on.set()
         await stream.rest()

@@ -55,6 +55,15 @@ class RawStream:
         self.close()
         return chunks
 
+    async def send(self, data: bytes) -> None:
+        """Send further bytes on the same connection."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def abort(self) -> None:
+        """Break the connection without closing it cleanly."""
+        self._writer.transport.abort()
+
     def close(self) -> None:
         self._writer.close()
 

@@ -66,7 +66,7 @@ async def test_a_stored_java_signal_is_noticed(waiting_run: StartWaitingRun) -> 
         await run.expect_completed()
 
 
-async def test_a_request_overwritten_by_java_is_named_and_the_run_still_hears_a_signal(
+async def test_a_request_overwritten_by_java_is_reported_and_a_signal_still_decides(
     waiting_run: StartWaitingRun,
 ) -> None:
     async with waiting_run(FINAL_ANSWER) as run:

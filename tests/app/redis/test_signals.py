@@ -76,7 +76,7 @@ async def test_publish_alone_rejects_at_once(waiting_run: StartWaitingRun, form:
         assert (run.stored_request()["status"], run.stored_request()["reason"]) == ("rejected", "싫어요")
 
 
-async def test_a_rejection_without_a_reason_still_says_something(waiting_run: StartWaitingRun) -> None:
+async def test_a_rejection_without_a_reason_has_a_default_reason(waiting_run: StartWaitingRun) -> None:
     async with waiting_run() as run:
         run.publish_signal({"type": "rejection", "requestId": run.request_id})
         await run.expect_rejected("사용자가 요청을 거절했습니다.")
@@ -173,7 +173,7 @@ STORED_IN_VAIN = [
 
 
 @pytest.mark.parametrize(("raw", "reason"), STORED_IN_VAIN)
-async def test_a_stored_signal_that_decides_nothing_says_why_once(
+async def test_a_stored_signal_that_decides_nothing_is_logged_once(
     waiting_run: StartWaitingRun, raw: bytes, reason: str
 ) -> None:
     with capture_logs() as logs:
@@ -200,9 +200,7 @@ async def _unreadable(run: WaitingRun, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["java", "list", "text", "hash"])
-async def test_a_request_that_somebody_made_unreadable_leaves_the_signals_to_decide(
-    waiting_run: StartWaitingRun, how: str
-) -> None:
+async def test_an_unreadable_request_leaves_the_decision_to_signals(waiting_run: StartWaitingRun, how: str) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         await _unreadable(run, how)
         assert (await run.aura.decide("reject", run.request_id)).status_code == 404

@@ -231,7 +231,7 @@ async def test_concurrent_approval_and_rejection_have_one_outcome(
         verdict = yes.json()["data"]["status"]
         assert frames[-2]["status"] == {"approved": "completed", "rejected": "rejected"}[verdict]
         if verdict == "rejected":
-            model._queue.clear()
+            model.clear()
 
 
 async def test_only_the_owner_and_approvers_of_the_tenant_may_decide(waiting_run: StartWaitingRun) -> None:

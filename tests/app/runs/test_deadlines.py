@@ -124,7 +124,7 @@ async def test_a_decision_at_the_deadline_either_counts_or_is_expired(
             else:
                 assert (decided.status_code, status) == (409, "expired")
                 timed_out(frames)
-                model._queue.clear()
+                model.clear()
             assert read_json(redis_client, f"hitl:request:{hitl['requestId']}")["status"] == status
     settled = [read_json(redis_client, key)["status"] for key in redis_client.keys("hitl:request:*")]
     assert len(tool.ran) == settled.count("approved")

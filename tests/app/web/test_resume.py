@@ -209,10 +209,9 @@ async def test_disconnect_after_a_pipelined_request_is_detected(
     async with running(settings(aura_heartbeat_seconds=0.5)) as aura:
         stream = await RawStream.post(aura, {"prompt": "하나"})
         await stream.chunk()
-        stream._writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await stream._writer.drain()
+        await stream.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(0.1)
-        stream._writer.transport.abort()
+        stream.abort()
         await eventually(lambda: aura.service.journal.reader_count == 0)
         model.release()
         await model.wait_until_idle()
