@@ -1,6 +1,6 @@
 """Every private name of aiohttp that the service uses: reading a streamed body at the pace of its reader.
 
-Tried with aiohttp 3.14.0 to 3.14.5 on CPython 3.11, 3.12 and 3.13; pyproject.toml excludes 3.15. The names:
+Tried with aiohttp 3.14.0 and 3.14.5 on CPython 3.11, 3.12 and 3.13; pyproject.toml excludes 3.15. The names:
 
 - `BaseConnector._factory`, which creates the protocol of a new connection: there is no public way to hand over a class;
 - `ResponseHandler._reading_paused` and `_payload`, and its undocumented `transport`, `read_timeout`, `start_timeout`,

@@ -9,7 +9,7 @@ Tried with hypercorn 0.18.0 on CPython 3.11, 3.12 and 3.13; pyproject.toml exclu
 - `TCPServer.writer`, found through `H11Protocol.send`, which is the bound method `TCPServer.protocol_send`.
 
 Where one of them is missing, `serve_app` logs `server.fallback_chosen` and serves with Hypercorn's own protocol.
-Streams are then sent as ASGI messages, which costs about three times as much CPU for each frame; HTTP/2 is accepted,
+Streams are then sent as ASGI messages, which costs more CPU for each frame; HTTP/2 is accepted,
 which has no back-pressure; a client that does not read may delay the exit of the process until it disconnects.
 """
 

@@ -1,6 +1,6 @@
 """Every private name of redis-py that the service uses: the transport of a connection that redis-py has opened.
 
-Tried with redis-py 7.0.0 to 8.1.0 and hiredis 3.2.0 to 3.5.0 on CPython 3.11, 3.12 and 3.13; pyproject.toml excludes
+Tried with redis-py 7.0.0 and 8.1.0, hiredis 3.2.0 and 3.5.0, on CPython 3.11, 3.12 and 3.13; pyproject.toml excludes
 redis-py 9 and hiredis 4. The names:
 
 - `AbstractConnection._writer`, the stream writer of an open connection;

@@ -30,7 +30,7 @@ from tests.harness.waiting import eventually
 def test_all_names_are_there() -> None:
     """Fails where a new redis-py has moved a name: see `app/redis/wire/redis_internals.py`."""
     missing = missing_names()
-    assert not missing, f"this redis-py lacks {missing}: each command to Redis costs two thirds more CPU"
+    assert not missing, f"this redis-py lacks {missing}: commands take the slower way through redis-py"
     assert hasattr(hiredis, "PushNotification"), (
         "this hiredis does not mark push messages: they would be taken for replies"
     )
