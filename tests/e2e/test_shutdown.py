@@ -125,7 +125,7 @@ async def follow(follower: Follower, node: Client) -> None:
                 assert "without sending a response" in str(error)  # noqa: PT017 - otherwise it is retried
 
 
-async def ask(url: str, user: str) -> str:
+async def read_run(url: str, user: str) -> str:
     """Execute a prompt with the client of `aura ask`; returns the answer."""
     async with client(url, token=token(user)) as terminal:
         received = events(await collected(terminal.run("보고서")))
@@ -146,7 +146,7 @@ async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServ
         proxied = AddressClient(url)
         await opened.enter_async_context(proxied.client)
         follower_task = asyncio.gather(*(follow(follower, proxied) for follower in followers))
-        ask_task = asyncio.gather(*(ask(url, f"terminal{number}") for number in range(terminals)))
+        ask_task = asyncio.gather(*(read_run(url, f"terminal{number}") for number in range(terminals)))
         await model.wait_for_requests(count)
         address.target = ("127.0.0.1", second.port)
         first.terminate()
