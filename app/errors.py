@@ -164,15 +164,21 @@ class RunExists(AuraError):
 
 
 class ModelError(AuraError):
-    """A model turn failed; `kind` is the cause (`statemachine.messages.ModelFailure`)."""
+    """A model turn failed; `kind` is the cause (`statemachine.messages.ModelFailure`).
+
+    The user reads `cause`, which has no addresses. `detail` is for the log alone: address, status, body, system error.
+    """
 
     status, code, error_type = 502, "E5000", "ModelError"
     prefix = "AI 모델 호출에 실패했습니다."
 
-    def __init__(self, kind: ModelFailure, cause: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, kind: ModelFailure, cause: str, retry_after_seconds: float | None = None, *, detail: str = ""
+    ) -> None:
         super().__init__(cause)
         self.kind = kind
         self.model_retry_after_seconds = retry_after_seconds
+        self.detail = detail
 
 
 class ToolError(AuraError):

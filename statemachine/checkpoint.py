@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.states import INITIAL_STATE, State, Trigger
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 JsonObject = dict[str, Any]
 """JSON whose shape this project does not define: tool arguments, chat messages, the context of the user's screen."""
@@ -67,13 +67,17 @@ Confidence.UNKNOWN = Confidence()
 
 
 class Limits(StoredStruct, frozen=True):
-    """The limits that a run started with. They do not change when another node takes the run over."""
+    """The limits that a run started with. They do not change when another node takes the run over.
+
+    `tokens` is the budget of the whole run, prompts included; 0 means that there is none.
+    """
 
     turns: int = 12
     model_attempts: int = 3
     run_seconds: float = 3600
     approval_seconds: float = 300
     on_reject: Literal["stop", "replan"] = "stop"
+    tokens: int = 0
 
 
 class RunRequest(StoredStruct, frozen=True):
@@ -189,11 +193,15 @@ class Approval(StoredStruct, frozen=True):
 
 
 class Usage(StoredStruct, frozen=True):
-    """Tokens that the model reported, summed over the turns of the run."""
+    """Tokens that the model reported, summed over the turns of the run.
+
+    `cached_tokens` is the part of `prompt_tokens` that the server had in its cache.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    cached_tokens: int = 0
 
     def plus(self, other: Usage | None) -> Usage:
         if other is None:
@@ -202,6 +210,7 @@ class Usage(StoredStruct, frozen=True):
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
         )
 
 
@@ -210,7 +219,10 @@ TurnOutcome = Literal["tools", "answer", "failed", "lost", "stopped"]
 
 
 class ModelTurn(StoredStruct, frozen=True):
-    """One attempt at one turn of the model. It is open until it has an outcome."""
+    """One attempt at one turn of the model. It is open until it has an outcome.
+
+    `model` is the name of the model that answered; None where none did.
+    """
 
     turn: int
     attempt: int
@@ -218,6 +230,7 @@ class ModelTurn(StoredStruct, frozen=True):
     ended_at: float | None = None
     outcome: TurnOutcome | None = None
     usage: Usage | None = None
+    model: str | None = None
 
 
 ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
@@ -257,7 +270,13 @@ class Ending(StoredStruct, frozen=True):
 
 
 class Checkpoint(StoredStruct, frozen=True, kw_only=True):
-    """Everything that any node needs to continue a run."""
+    """Everything that any node needs to continue a run.
+
+    `history_messages` counts the messages after the system prompt that are from earlier runs of the thread.
+    `omitted_turns` counts the earlier runs that were left out because they did not fit, and `is_history_shortened` says
+    whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`; `reserved_tokens` is
+    the estimate for the model turn in progress.
+    """
 
     schema_version: int = SCHEMA_VERSION
     request: RunRequest
@@ -266,6 +285,9 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     created_at: float
     updated_at: float
     messages: list[JsonObject]
+    history_messages: int = 0
+    omitted_turns: int = 0
+    is_history_shortened: bool = False
     turn: int = 1
     model_attempt: int = 1
     retry_at: float | None = None
@@ -275,6 +297,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     pending_approvals: list[Approval] = []
     deadline_at: float | None = None
     usage: Usage = Usage()
+    spent_tokens: int = 0
+    reserved_tokens: int = 0
     path: list[TransitionRecord] = []
     model_turns: list[ModelTurn] = []
     reviews: list[Review] = []
@@ -324,7 +348,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
             raise CheckpointUnreadable(f"{type(error).__name__}: {error}") from error
         if checkpoint.schema_version > SCHEMA_VERSION:
             raise CheckpointTooNew(checkpoint.schema_version, SCHEMA_VERSION)
-        return checkpoint
+        # The next write has the fields of this version, so an older release must not take it for one of its own.
+        return replace(checkpoint, schema_version=SCHEMA_VERSION)
 
 
 _decode = msgspec.json.Decoder(Checkpoint).decode

@@ -26,12 +26,24 @@ class RequestedCall(ResolvedCall, frozen=True, kw_only=True):
 
     `raw_arguments` is the JSON text that the model sent. `refusal` is set if the call cannot run (unknown tool, invalid
     arguments); the model reads it. `plan` is set for `update_plan`, which changes the plan and runs no tool; it is
-    empty if that call is refused.
+    empty if that call is refused. `extras` are the fields of the call that only its provider understands.
     """
 
     raw_arguments: str
     refusal: str | None = None
     plan: tuple[PlanStep, ...] | None = None
+    extras: JsonObject = {}
+
+
+class ModelSource(Struct, frozen=True):
+    """The server and the model that sent a turn.
+
+    `origin` identifies both without naming an address. Fields that a provider adds to its messages are sent back to
+    the same origin and to no other.
+    """
+
+    model: str
+    origin: str
 
 
 class ThoughtArrived(Struct, frozen=True):
@@ -48,20 +60,30 @@ class AnswerArrived(Struct, frozen=True):
 
 
 class ToolsRequested(Struct, frozen=True):
-    """The model's turn ended with tool calls. `text` is all other text of the turn."""
+    """The model's turn ended with tool calls. `text` is all other text of the turn.
+
+    `extras` are the fields of the model's message that only its provider understands.
+    """
 
     calls: tuple[RequestedCall, ...]
     text: str = ""
     usage: Usage | None = None
     confidence: Confidence = Confidence.UNKNOWN
+    extras: JsonObject = {}
+    source: ModelSource | None = None
 
 
 class AnswerFinished(Struct, frozen=True):
-    """The model's turn ended with an answer. `text` is the whole turn; `rest` is the part that was not streamed yet."""
+    """The model's turn ended with an answer. `text` is the whole turn; `rest` is the part that was not streamed yet.
+
+    `extras` are the fields of the model's message that only its provider understands.
+    """
 
     text: str
     rest: str = ""
     usage: Usage | None = None
+    extras: JsonObject = {}
+    source: ModelSource | None = None
 
 
 ModelFailure = Literal[
@@ -71,16 +93,22 @@ ModelFailure = Literal[
     "timeout",  # the stream sent nothing for too long
     "interrupted",  # the stream broke, ended without a finish_reason, or was malformed
     "truncated",  # the model stopped early on purpose (token limit, content filter)
+    "context_too_long",  # the conversation has more tokens than the model can read
 ]
 
 
 class ModelFailed(Struct, frozen=True):
-    """A model turn failed. `streamed` is the text of its answer that clients have received already."""
+    """A model turn failed. `streamed` is the text of its answer that clients have received already.
+
+    `usage` and `source` are set where the model answered before it failed.
+    """
 
     failure: ModelFailure
     message: str
     streamed: str = ""
     retry_after_seconds: float | None = None
+    usage: Usage | None = None
+    source: ModelSource | None = None
 
 
 class ToolFinished(Struct, frozen=True):

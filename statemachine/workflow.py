@@ -187,7 +187,7 @@ def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
             return endings.fail(builder, "LLMNotConfigured", "E5000", fact.message, retryable=False)
         case "timeout":
             return endings.fail(builder, "ModelTimeout", "E5001", fact.message, retryable=True)
-        case "truncated":
+        case "truncated" | "context_too_long":
             return endings.fail(builder, "LimitExceeded", "E5000", fact.message, retryable=False)
         case "refused" | "unavailable" | "interrupted":
             return endings.fail(builder, "ModelError", "E5000", fact.message, retryable=fact.failure != "refused")
