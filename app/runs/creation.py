@@ -54,12 +54,16 @@ class CreationUncertain(StorageUnavailable):
 
 
 class RunFactory:
-    """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees."""
+    """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees.
 
-    def __init__(self, ports: RunPorts, limits: Limits, *, thread_tokens: int) -> None:
+    `instructions` are the static part of the system prompt.
+    """
+
+    def __init__(self, ports: RunPorts, limits: Limits, *, thread_tokens: int, instructions: str) -> None:
         self._ports = ports
         self._limits = limits
         self._thread_tokens = thread_tokens
+        self._instructions = instructions
 
     async def create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
         """Create a run with a unique session id. A `str` is the session that the idempotency key created before.
@@ -118,7 +122,7 @@ class RunFactory:
             if existing is None:
                 raise
             return existing
-        messages = conversation(start.prompt, start.context, earlier)
+        messages = conversation(start.prompt, start.context, earlier, self._instructions)
         return begin(request, messages, self._limits, now, earlier)
 
     async def _history(self, principal: Principal, thread_id: str | None) -> History:
