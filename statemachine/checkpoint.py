@@ -69,7 +69,8 @@ Confidence.UNKNOWN = Confidence()
 class Limits(StoredStruct, frozen=True):
     """The limits that a run started with. They do not change when another node takes the run over.
 
-    `tokens` is the budget of the whole run, prompts included; 0 means that there is none.
+    `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the
+    number that the model may write in one turn, where that is configured; it is reserved with the prompt.
     """
 
     turns: int = 12
@@ -78,6 +79,7 @@ class Limits(StoredStruct, frozen=True):
     approval_seconds: float = 300
     on_reject: Literal["stop", "replan"] = "stop"
     tokens: int = 0
+    completion_tokens: int = 0
 
 
 class RunRequest(StoredStruct, frozen=True):
@@ -274,8 +276,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
 
     `history_messages` counts the messages after the system prompt that are from earlier runs of the thread.
     `omitted_turns` counts the earlier runs that were left out because they did not fit, and `is_history_shortened` says
-    whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`; `reserved_tokens` is
-    the estimate for the model turn in progress.
+    whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`; `reserved_tokens`
+    is the estimate for the model turn in progress.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -163,7 +163,7 @@ class InternalErrorOccurred(Struct, frozen=True):
 
 
 class RunRecovered(Struct, frozen=True):
-    """A node took the run over, and the work in progress is lost.
+    """A node took the run over, and the work in progress is lost; or `begin` requested nothing, and the run exists now.
 
     `streamed` is the text of the turn's answer that clients have received already.
     """

@@ -24,7 +24,6 @@ from statemachine.messages import (
     ApprovalGranted,
     ApprovalRejected,
     AwaitDecision,
-    CallModel,
     CancelRequested,
     Continue,
     DeadlinePassed,
@@ -39,6 +38,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.model_turns import request_first_turn, request_turn
 from statemachine.states import OPEN_STATES, State, Trigger
 from statemachine.step_builder import StepBuilder
 from statemachine.tool_calls import next_tool_effect, queue_approval, tool_finished, tools_requested
@@ -67,11 +67,12 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
 def begin(request: RunRequest, messages: list[JsonObject], limits: Limits, now: float) -> Step:
     """Return the first step of a run. Its events are published before the model is requested (§4).
 
-    `messages` is the conversation; it ends with the user's prompt.
+    `messages` is the conversation; it ends with the user's prompt. The effect is `CallModel`, or `Continue` if the
+    first turn is more than the run's token budget: then the fact `RunRecovered` ends the run.
     """
     checkpoint = Checkpoint(request=request, limits=limits, created_at=now, updated_at=now, messages=messages)
     builder = StepBuilder(checkpoint, "RunRequest", now)
-    builder.begin_turn(now)
+    effect = request_first_turn(builder)
     events = (
         Start(
             message="요청을 받았습니다.",
@@ -81,7 +82,7 @@ def begin(request: RunRequest, messages: list[JsonObject], limits: Limits, now: 
         ),
         Thought(thought_type="analysis", content="사용자의 요청을 분석하고 있습니다..."),
     )
-    return Step(builder.checkpoint, events, CallModel(tuple(messages)))
+    return Step(builder.checkpoint, events, effect)
 
 
 def advance(checkpoint: Checkpoint, fact: Fact, now: float) -> Step:
@@ -150,8 +151,7 @@ def _answer_arrived(builder: StepBuilder, fact: AnswerArrived) -> Effect:
 def _answer_finished(builder: StepBuilder, fact: AnswerFinished) -> Effect:
     rest = _enter_content(builder) + fact.rest
     builder.add_message({"role": "assistant", "content": fact.text})
-    builder.update(usage=builder.checkpoint.usage.plus(fact.usage))
-    builder.end_turn("answer", fact.usage)
+    builder.end_turn("answer", fact.usage, fact.source, wrote=builder.checkpoint.messages[-1])
     builder.add_event(Content(content=rest, chunk=False))
     return endings.complete(builder)
 
@@ -174,14 +174,13 @@ _MAX_RETRY_DELAY_SECONDS = 30.0
 
 def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
     """Retry the turn if that can help and the pause is short; else end the run with the precise cause."""
-    builder.end_turn("failed")
+    builder.end_turn("failed", fact.usage, fact.source, wrote=fact.streamed or None)
     attempt = builder.checkpoint.model_attempt
     pause = fact.retry_after_seconds or _BACKOFF_SECONDS * 2 ** (attempt - 1)
     can_retry = fact.failure in ("unavailable", "interrupted") and pause <= _MAX_RETRY_DELAY_SECONDS
     if can_retry and attempt < builder.checkpoint.limits.model_attempts:
         builder.update(model_attempt=attempt + 1, retry_at=builder.now + pause)
-        builder.begin_turn(builder.now + pause)
-        return CallModel(tuple(builder.checkpoint.messages), fact.streamed, builder.checkpoint.retry_at)
+        return request_turn(builder, fact.streamed)
     match fact.failure:
         case "not_configured":
             return endings.fail(builder, "LLMNotConfigured", "E5000", fact.message, retryable=False)
@@ -213,9 +212,8 @@ def _run_recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
         return next_tool_effect(builder)
     if checkpoint.state is State.AWAITING_APPROVAL:
         return _await_open_approval(builder)
-    builder.end_turn("lost")
-    builder.begin_turn(max(builder.now, checkpoint.retry_at or 0))
-    return CallModel(tuple(checkpoint.messages), fact.streamed, checkpoint.retry_at)
+    builder.end_turn("lost", wrote=fact.streamed or None)
+    return request_turn(builder, fact.streamed)
 
 
 def _await_open_approval(builder: StepBuilder) -> Effect:

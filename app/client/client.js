@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 3539017d7c5c18358c7de9b166c06652f9e78e1aeaf4dcd0646f17f4c48df382).
+// Generated from client.ts (SHA-256 beb369597662a50e729ff7737a0c371315fbf84e4802a7828ad94e9318d2a218).

@@ -44,7 +44,7 @@ def test_all_properties_of_the_machine_hold() -> None:
     assert [proof.counterexample for proof in proofs if not proof.holds] == []
     (approval,) = [proof for proof in proofs if "risky" in proof.claim]
     assert "no situation left out" in approval.coverage
-    assert len(proofs) == 9
+    assert len(proofs) == 10
 
 
 def test_search_that_ends_early_says_so() -> None:

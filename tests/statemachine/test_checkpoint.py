@@ -137,6 +137,8 @@ def test_default_limits_are_those_of_the_contract() -> None:
         "run_seconds": 3600,
         "approval_seconds": 300,
         "on_reject": "stop",
+        "tokens": 0,
+        "completion_tokens": 0,
     }
 
 
@@ -157,8 +159,8 @@ def test_queued_approvals_are_not_open_while_a_call_runs() -> None:
 
 
 def test_usages_are_added() -> None:
-    one = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
-    assert one.plus(one) == Usage(prompt_tokens=2, completion_tokens=4, total_tokens=6)
+    one = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, cached_tokens=1)
+    assert one.plus(one) == Usage(prompt_tokens=2, completion_tokens=4, total_tokens=6, cached_tokens=2)
     assert one.plus(None) is one
 
 
