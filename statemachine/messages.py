@@ -97,6 +97,10 @@ ModelFailure = Literal[
 ]
 
 
+REFUSALS: frozenset[ModelFailure] = frozenset({"not_configured", "refused", "context_too_long"})
+"""The failures of requests that the provider did not accept, so that they cost no tokens."""
+
+
 class ModelFailed(Struct, frozen=True):
     """A model turn failed. `streamed` is the text of its answer that clients have received already.
 

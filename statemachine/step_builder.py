@@ -95,12 +95,13 @@ class StepBuilder:
         source: ModelSource | None = None,
         *,
         wrote: JsonObject | str | None = None,
+        was_accepted: bool = True,
     ) -> None:
         """End the open attempt, if there is one, and replace its reservation by what it used.
 
         `usage` and `source` are what the server reported; `wrote` is the model's message or text, which is estimated
-        where no usage was reported. An attempt that is lost or stopped before its pause has passed was not made: it is
-        removed and costs nothing.
+        where no usage was reported. `was_accepted` is False if the server refused the request, which costs nothing. An
+        attempt that is lost or stopped before its pause has passed was not made: it is removed and costs nothing.
         """
         self.update(usage=self.checkpoint.usage.plus(usage))
         turns = self.checkpoint.model_turns
@@ -112,7 +113,8 @@ class StepBuilder:
             return
         model = None if source is None else source.model
         ended = replace(last, outcome=outcome, ended_at=self.now, usage=usage, model=model)
-        cost = turn_cost(ended, self.checkpoint.reserved_tokens, self.checkpoint.limits, wrote)
+        reserved = self.checkpoint.reserved_tokens if was_accepted else 0
+        cost = turn_cost(ended, reserved, self.checkpoint.limits, wrote)
         self.update(
             model_turns=[*earlier, ended],
             spent_tokens=self.checkpoint.spent_tokens + cost,

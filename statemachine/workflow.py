@@ -19,6 +19,7 @@ from statemachine.errors import FactRefused
 from statemachine.events import Content, Start, Thought
 from statemachine.ledger import replace_call
 from statemachine.messages import (
+    REFUSALS,
     AnswerArrived,
     AnswerFinished,
     ApprovalGranted,
@@ -174,7 +175,8 @@ _MAX_RETRY_DELAY_SECONDS = 30.0
 
 def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
     """Retry the turn if that can help and the pause is short; else end the run with the precise cause."""
-    builder.end_turn("failed", fact.usage, fact.source, wrote=fact.streamed or None)
+    was_accepted = fact.failure not in REFUSALS or bool(fact.streamed)
+    builder.end_turn("failed", fact.usage, fact.source, wrote=fact.streamed or None, was_accepted=was_accepted)
     attempt = builder.checkpoint.model_attempt
     pause = fact.retry_after_seconds or _BACKOFF_SECONDS * 2 ** (attempt - 1)
     can_retry = fact.failure in ("unavailable", "interrupted") and pause <= _MAX_RETRY_DELAY_SECONDS

@@ -21,12 +21,14 @@ from statemachine.checking.table import table_proofs
 from statemachine.checkpoint import CallStatus, Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
 from statemachine.messages import (
+    REFUSALS,
     ApprovalGranted,
     AwaitDecision,
     CallModel,
     CancelRequested,
     Fact,
     InternalErrorOccurred,
+    ModelFailed,
     RunRecovered,
     Step,
 )
@@ -103,7 +105,7 @@ class _Search:
 
 _APPROVED = "no risky call runs, and no call that is not idempotent runs again, without a person's approval in time"
 _DEADLINE = "awaiting_approval always has a deadline, within the run's, and it is the one that was shown"
-_BUDGET = "the model is called only with a reservation within the token budget, and every attempt is counted"
+_BUDGET = "the model is called only with a reservation within the token budget, and accepted attempts are counted"
 _IN_TABLE = "a run makes only transitions of the table"
 _ALL_TAKEN = "every transition is made by some run"
 _ENDS = "every open run can be cancelled and can fail, at any moment; a final state accepts nothing"
@@ -188,7 +190,7 @@ def _apply(search: _Search, situation: _Situation, fact: Fact, now: float, path:
         _add_violation(search, _ENDS, path, f"{before.state} went on to {step.checkpoint.state}")
     _check_transitions(search, before, step, path)
     _check_wait(search, step, path)
-    _check_budget(search, before, step, path)
+    _check_budget(search, before, fact, step, path)
     started, approved = _check_executions(search, situation, fact, step, path)
     open_request = None
     if isinstance(step.effect, AwaitDecision):
@@ -227,7 +229,7 @@ def _check_wait(search: _Search, step: Step, path: tuple[str, ...]) -> None:
         _add_violation(search, _DEADLINE, path, f"the deadline is not the one of the effect {type(effect).__name__}")
 
 
-def _check_budget(search: _Search, before: Checkpoint, step: Step, path: tuple[str, ...]) -> None:
+def _check_budget(search: _Search, before: Checkpoint, fact: Fact, step: Step, path: tuple[str, ...]) -> None:
     run, budget = step.checkpoint, step.checkpoint.limits.tokens
     if isinstance(step.effect, CallModel):
         search.model_calls += 1
@@ -238,6 +240,8 @@ def _check_budget(search: _Search, before: Checkpoint, step: Step, path: tuple[s
     ended = [turn for turn in run.model_turns[len(before.model_turns) - 1 :] if turn.outcome is not None]
     if not before.reserved_tokens or not ended:
         return  # no attempt was open, or it is still open, or it was not made
+    if isinstance(fact, ModelFailed) and fact.failure in REFUSALS:
+        return  # the server did no work
     least = before.reserved_tokens if ended[0].outcome == "lost" else 1
     if run.spent_tokens < before.spent_tokens + least:
         _add_violation(search, _BUDGET, path, f"an attempt ended as {ended[0].outcome}, and its tokens are not counted")

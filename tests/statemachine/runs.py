@@ -204,8 +204,8 @@ def _check_tokens(checkpoint: Checkpoint, effect: Effect) -> None:
         assert checkpoint.reserved_tokens > checkpoint.limits.completion_tokens
         if checkpoint.limits.tokens:
             assert checkpoint.spent_tokens + checkpoint.reserved_tokens <= checkpoint.limits.tokens
-    ended = [turn for turn in checkpoint.model_turns if turn.outcome is not None]
-    assert checkpoint.spent_tokens >= len(ended)
+    finished = [turn for turn in checkpoint.model_turns if turn.outcome not in (None, "failed")]
+    assert checkpoint.spent_tokens >= len(finished)
 
 
 def _check_events(checkpoint: Checkpoint, events: Sequence[Event]) -> None:

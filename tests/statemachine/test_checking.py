@@ -161,6 +161,21 @@ def test_wait_with_a_wrong_deadline_is_found(monkeypatch: pytest.MonkeyPatch, da
     assert path.endswith(f": {cause}")
 
 
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (changed(State.PLANNING, reserved_tokens=0), "the model is called without a reservation"),
+        (changed(State.PLANNING, reserved_tokens=10_000), "10 + 10000 of 230 tokens"),
+        (changed(State.TOOL, spent_tokens=0), "an attempt ended as tools, and its tokens are not counted"),
+        (changed(State.PLANNING, spent_tokens=1), "an attempt ended as lost, and its tokens are not counted"),
+    ],
+)
+def test_model_call_that_is_not_paid_for_is_found(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
+    path = counterexample(damaged(monkeypatch, damage), "token budget")
+    assert path.startswith("begin → ")
+    assert path.endswith(f": {cause}")
+
+
 def test_state_change_without_a_transition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     path = counterexample(
         damaged(monkeypatch, changed(State.TOOL, state=State.CONTENT)), "only transitions of the table"

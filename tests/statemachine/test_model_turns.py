@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from statemachine.messages import (
     Continue,
     Effect,
     ModelFailed,
+    ModelFailure,
     ModelSource,
     RunRecovered,
     Stop,
@@ -120,9 +122,20 @@ def test_failed_attempt_counts_what_was_reported_and_the_run_has_it_in_its_usage
 
 
 @pytest.mark.parametrize("failure", ["unavailable", "interrupted", "timeout", "truncated"])
-def test_failed_attempt_without_a_report_counts_its_reservation(failure: str) -> None:
+def test_failed_attempt_without_a_report_counts_its_reservation(failure: ModelFailure) -> None:
     run = Run(completion_tokens=50)
-    run.apply(ModelFailed(failure, "broken"))  # type: ignore[arg-type]
+    run.apply(ModelFailed(failure, "broken"))
+    assert run.checkpoint.spent_tokens == FIRST + 50
+
+
+@pytest.mark.parametrize("failure", ["refused", "not_configured", "context_too_long"])
+def test_request_that_the_server_refused_costs_nothing(failure: ModelFailure) -> None:
+    run = Run(completion_tokens=50)
+    run.apply(ModelFailed(failure, "400"))
+    assert tokens(run) == (0, 0)
+    run = Run(completion_tokens=50)
+    run.apply(AnswerArrived("답"))
+    run.apply(ModelFailed(failure, "an error within the answer", streamed="답"))
     assert run.checkpoint.spent_tokens == FIRST + 50
 
 
@@ -164,7 +177,7 @@ def test_waiting_for_a_person_reserves_nothing() -> None:
 # --- the budget -------------------------------------------------------------------------------------------------------
 
 
-def first_step(**limits: int) -> tuple[Run, Effect]:
+def first_step(**limits: Any) -> tuple[Run, Effect]:
     messages: list[JsonObject] = Run().checkpoint.messages
     step = begin(request(), messages, Limits(**limits), NOW)
     assert [type(event) for event in step.events] == [Start, Thought]

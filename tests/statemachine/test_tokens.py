@@ -1,4 +1,4 @@
-"""Estimates of tokens, and the cost of an attempt: reported, else estimated, never less than what may have been used."""
+"""Estimates of tokens, and the cost of an attempt: as reported, else as estimated and never less than it may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AURA_RUN_TOKENS`: a turn that a run's budget does not allow is not requested, and a crash does not spend for free."""
+"""`AURA_RUN_TOKENS`: a turn above a run's budget is not requested, and a crash does not spend for free."""
 
 from __future__ import annotations
 
