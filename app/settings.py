@@ -93,6 +93,9 @@ class Settings(BaseModel):
 
     # limits
     aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
+    aura_run_tokens: int = Field(
+        default=0, ge=0, description="tokens that a run may use, those of its prompts included; 0: no limit"
+    )
     aura_tool_timeout_seconds: float = Field(default=60, gt=0, description="seconds for one tool call")
     aura_tool_result_bytes: int = Field(
         default=16 * 1024, ge=256, description="bytes of a tool result that the model gets"
@@ -262,6 +265,7 @@ class Settings(BaseModel):
             run_seconds=self.aura_run_timeout_seconds,
             approval_seconds=self.hitl_timeout_seconds,
             on_reject=self.aura_on_reject,
+            tokens=self.aura_run_tokens,
         )
 
     @property

@@ -71,6 +71,7 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("AURA_HEARTBEAT_SECONDS", "300"),
         ("AURA_LEASE_SECONDS", "0.1"),
         ("AURA_MAX_TURNS", "0"),
+        ("AURA_RUN_TOKENS", "-1"),
         ("AURA_LOG_CONTENT", "perhaps"),
         ("SMTP_TLS", "ssl"),
         ("AURA_RUN_TIMEOUT_SECONDS", "inf"),  # no JSON, so no checkpoint
@@ -155,9 +156,15 @@ def test_settings_are_frozen() -> None:
 
 def test_limits_come_from_the_settings() -> None:
     limits = read(
-        AURA_MAX_TURNS="3", HITL_TIMEOUT_SECONDS="45", AURA_ON_REJECT="replan", AURA_MODEL_ATTEMPTS="1"
+        AURA_MAX_TURNS="3",
+        HITL_TIMEOUT_SECONDS="45",
+        AURA_ON_REJECT="replan",
+        AURA_MODEL_ATTEMPTS="1",
+        AURA_RUN_TOKENS="50000",
     ).limits
     assert (limits.turns, limits.approval_seconds, limits.on_reject, limits.model_attempts) == (3, 45, "replan", 1)
+    assert limits.tokens == 50_000
+    assert read().limits.tokens == 0
 
 
 def test_hypercorn_toml_sets_port_9000_on_all_interfaces_and_has_no_unknown_name() -> None:
