@@ -73,18 +73,7 @@ class OpenAIModel:
         self._secrets = secrets
         self._unsupported: frozenset[str] = frozenset()
         self._transport = AiohttpTransport()
-        self._client: AsyncOpenAI | None = None
-        if api_key is not None:
-            address, query = _split_query(base_url)
-            self._client = AsyncOpenAI(
-                api_key=api_key,
-                base_url=address,
-                default_query=query,
-                max_retries=0,
-                timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
-                default_headers={"Accept-Encoding": "identity"},
-                http_client=httpx2.AsyncClient(transport=self._transport),
-            )
+        self._client = None if api_key is None else _client(api_key, base_url, timeout_seconds, self._transport)
         self._template: httpx2.Request | None = None
         self._prepared: PreparedRequest | None = None
         self._draining: set[asyncio.Task[None]] = set()
@@ -263,6 +252,19 @@ async def _read_error(response: StreamedResponse) -> bytes:
     finally:
         await response.aclose()
     return body[:_MAX_ERROR_BYTES]
+
+
+def _client(api_key: str, base_url: str | None, timeout_seconds: float, transport: AiohttpTransport) -> AsyncOpenAI:
+    address, query = _split_query(base_url)
+    return AsyncOpenAI(
+        api_key=api_key,
+        base_url=address,
+        default_query=query,
+        max_retries=0,
+        timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+        default_headers={"Accept-Encoding": "identity"},
+        http_client=httpx2.AsyncClient(transport=transport),
+    )
 
 
 def _split_query(base_url: str | None) -> tuple[str | None, dict[str, object]]:
