@@ -273,9 +273,9 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     """Everything that any node needs to continue a run.
 
     `history_messages` counts the messages after the system prompt that are from earlier runs of the thread.
-    `omitted_turns` counts the earlier runs that were left out because they did not fit, and `is_history_shortened` says
-    whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`; `reserved_tokens` is
-    the estimate for the model turn in progress.
+    `omitted_turns` counts the earlier runs that were left out because they did not fit; `is_history_shortened` says
+    whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`, and
+    `reserved_tokens` is the estimate for the model turn in progress.
     """
 
     schema_version: int = SCHEMA_VERSION

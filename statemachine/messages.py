@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from statemachine.checkpoint import (
     Approval,
@@ -32,7 +33,10 @@ class RequestedCall(ResolvedCall, frozen=True, kw_only=True):
     raw_arguments: str
     refusal: str | None = None
     plan: tuple[PlanStep, ...] | None = None
-    extras: JsonObject = {}
+    extras: JsonObject = field(default_factory=dict)
+
+    def with_extras(self, extras: JsonObject) -> RequestedCall:
+        return replace(self, extras=extras) if extras else self
 
 
 class ModelSource(Struct, frozen=True):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from statemachine import endings
-from statemachine.checkpoint import Approval, CallStatus, Confidence, PlanStep, ToolCall, canonical_json, digest
+from statemachine.checkpoint import (
+    Approval,
+    CallStatus,
+    Confidence,
+    JsonObject,
+    PlanStep,
+    ToolCall,
+    canonical_json,
+    digest,
+)
 from statemachine.errors import FactRefused
 from statemachine.events import Hitl, Thought
 from statemachine.ledger import add_tool_message, end_call, get_call, start_call, tool_event
@@ -20,6 +30,7 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.plan import add_step, step_id_for, update_plan
+from statemachine.provider_fields import portable_id, with_provider_fields
 from statemachine.states import Trigger
 from statemachine.step_builder import StepBuilder
 
@@ -34,16 +45,19 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
         raise FactRefused("ToolsRequested", builder.checkpoint.state, "it contains no call")
     builder.transition(Trigger.REQUEST_TOOLS)
     calls = _with_unique_ids(builder, fact.calls)
-    builder.add_message(
-        {
-            "role": "assistant",
-            "content": fact.text or None,
-            "tool_calls": [
-                {"id": id, "type": "function", "function": {"name": call.name, "arguments": _arguments_text(call)}}
-                for id, call in calls
-            ],
-        }
-    )
+    message: JsonObject = {
+        "role": "assistant",
+        "content": fact.text or None,
+        "tool_calls": [
+            {
+                "id": id,
+                "type": "function",
+                "function": {"name": _name_text(call), "arguments": _arguments_text(call)},
+            }
+            for id, call in calls
+        ],
+    }
+    builder.add_message(with_provider_fields(message, fact.source, fact.extras, [call.extras for _, call in calls]))
     builder.update(usage=builder.checkpoint.usage.plus(fact.usage))
     builder.end_turn("tools", fact.usage)
     for _, call in calls:
@@ -66,13 +80,24 @@ def _with_unique_ids(builder: StepBuilder, requested: Iterable[RequestedCall]) -
     used = {call["id"] for message in builder.checkpoint.messages for call in message.get("tool_calls") or ()}
     calls = []
     for index, call in enumerate(requested):
-        is_usable = 0 < len(call.id) <= _MAX_ID_CHARACTERS and call.id.isascii()
-        id = call.id if is_usable else f"call-{builder.checkpoint.turn}-{index}"
+        is_usable = 0 < len(call.id) <= _MAX_ID_CHARACTERS and call.id.isascii() and call.id.isprintable()
+        seed = f"{builder.checkpoint.session_id}:{builder.checkpoint.turn}:{index}"
+        id = call.id if is_usable else portable_id(seed)
         while id in used:
-            id = f"{id}-{builder.checkpoint.turn}-{index}"
+            seed = f"{id}:{seed}"
+            id = portable_id(seed)
         used.add(id)
         calls.append((id, call))
     return calls
+
+
+_FOREIGN_CHARACTERS = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_NAME_CHARACTERS = 64
+
+
+def _name_text(call: RequestedCall) -> str:
+    """Return the name for the conversation, in the form that servers accept. An unknown tool may have any name."""
+    return _FOREIGN_CHARACTERS.sub("_", call.name)[:_MAX_NAME_CHARACTERS] or "unnamed"
 
 
 def _arguments_text(call: RequestedCall) -> str:

@@ -7,53 +7,47 @@ ended. Times are Unix seconds.
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 from msgspec import Struct
 
-from statemachine.checkpoint import Confidence, Usage
-from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
+from statemachine.call_pieces import CallPiece, RawCall, join_calls
+from statemachine.checkpoint import Confidence, JsonObject, Usage
+from statemachine.finish_reasons import TurnEnd, turn_end
+from statemachine.messages import AnswerArrived, ModelFailed, ModelFailure, ModelSource, ThoughtArrived
+from statemachine.provider_fields import merge_fields
+from statemachine.surrogates import repair, repair_json, split_half_character
+from statemachine.think_tags import ThinkTags
 
 MAX_HOLD_SECONDS = 0.25
 MAX_HOLD_CHUNKS = 64
 """The first text of a turn is held back for so long, because a tool call that follows would make it a thought."""
 
 _MAX_THOUGHT_CHARACTERS = 600
+_MAX_REASON_CHARACTERS = 60
 _MAX_TURN_CHARACTERS = 1_000_000
 _MIN_OVERLAP_CHARACTERS = 12
 _MAX_OVERLAP_CHARACTERS = 2000
-
-
-class RawCall(Struct, frozen=True):
-    """A tool call as the model wrote it: a piece of it in a delta, all of it at the end of the turn.
-
-    Pieces of the same call have the same `index`; only its first piece has the id and the name.
-    """
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-    def joined_with(self, piece: RawCall) -> RawCall:
-        """Return the call with its next piece."""
-        return RawCall(self.index, self.id or piece.id, self.name or piece.name, self.arguments + piece.arguments)
 
 
 class ModelDelta(Struct, frozen=True):
     """The next part of a model's streamed response, independent of the provider: new text, calls, or the end.
 
     A part may join several chunks of the stream; `chunk_count` is how many of them had text. Log-probabilities are
-    natural logarithms: their sum over `logprob_count` tokens.
+    natural logarithms: their sum over `logprob_count` tokens. `extras` are fields of the message that only the provider
+    understands. `source` is set in the first part of a turn.
     """
 
     text: str = ""
     reasoning: str = ""
-    calls: tuple[RawCall, ...] = ()
+    calls: tuple[CallPiece, ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
     logprob_sum: float = 0.0
     logprob_count: int = 0
     chunk_count: int = 1
+    extras: JsonObject = {}
+    source: ModelSource | None = None
 
 
 class AnswerCompleted(Struct, frozen=True):
@@ -62,6 +56,7 @@ class AnswerCompleted(Struct, frozen=True):
     text: str
     rest: str
     usage: Usage | None
+    extras: JsonObject = {}
 
 
 class ToolCallsCompleted(Struct, frozen=True):
@@ -71,28 +66,33 @@ class ToolCallsCompleted(Struct, frozen=True):
     text: str
     usage: Usage | None
     confidence: Confidence
+    extras: JsonObject = {}
 
 
 class TurnBuffer:
     """The buffer between the model's stream and the steps of the run.
 
-    `streamed` is the text of this turn's answer that clients have from an earlier attempt. With `may_call=False` no
-    text is held back, because no tool call can follow.
+    `streamed` is the text of this turn's answer that clients have from an earlier attempt. `tool_names` are the tools
+    that the model was offered; without any, no text is held back, because no tool call can follow.
     """
 
-    def __init__(self, *, streamed: str = "", may_call: bool = True) -> None:
+    def __init__(self, *, streamed: str = "", tool_names: frozenset[str] = frozenset()) -> None:
+        self.source: ModelSource | None = None
+        self.usage: Usage | None = None
+        self._tool_names = tool_names
         self._streamed = streamed  # the part of the answer that clients have
         self._is_overlap_unchecked = bool(streamed)
-        self._is_answering = bool(streamed) or not may_call
+        self._is_answering = bool(streamed) or not tool_names
         self._text = ""  # received, not taken yet
         self._taken_text = streamed  # all text of the turn that was taken, as a thought or as the answer
         self._chunk_count = 0
         self._characters = 0
         self._held_since: float | None = None
         self._reasoning = ""
-        self._calls: dict[int, RawCall] = {}
+        self._tags = ThinkTags()
+        self._calls: list[CallPiece] = []
+        self._extras: JsonObject = {}
         self._finish_reason: str | None = None
-        self._usage: Usage | None = None
         self._logprob_sum, self._logprob_count = 0.0, 0
 
     @property
@@ -115,24 +115,28 @@ class TurnBuffer:
     def add_delta(self, delta: ModelDelta, now: float) -> None:
         """Add what the model's stream sent at `now`."""
         self._characters += len(delta.text) + len(delta.reasoning)
-        if delta.reasoning:
-            self._reasoning += delta.reasoning
+        self._reasoning += delta.reasoning
         if delta.text:
-            self._text += delta.text
-            self._chunk_count += delta.chunk_count
-            if self._held_since is None:
-                self._held_since = now
-        for piece in delta.calls:
-            call = self._calls.get(piece.index)
-            self._calls[piece.index] = piece if call is None else call.joined_with(piece)
-            self._characters += len(piece.arguments)
-        if delta.finish_reason:
-            self._finish_reason = delta.finish_reason
-        if delta.usage is not None:
-            self._usage = delta.usage
+            self._add_text(*self._tags.split(delta.text), delta.chunk_count, now)
+        if delta.calls:
+            self._calls += delta.calls
+            self._characters += sum(len(piece.arguments) for piece in delta.calls)
+        if delta.extras:
+            self._extras = merge_fields(self._extras, delta.extras)
+        self._finish_reason = self._finish_reason or delta.finish_reason
+        self.usage = delta.usage or self.usage
+        self.source = delta.source or self.source
         if delta.logprob_count:
             self._logprob_sum += delta.logprob_sum
             self._logprob_count += delta.logprob_count
+
+    def _add_text(self, thought: str, text: str, chunk_count: int, now: float) -> None:
+        self._reasoning += thought
+        if text:
+            self._text += text
+            self._chunk_count += chunk_count
+            if self._held_since is None:
+                self._held_since = now
 
     @property
     def is_too_long(self) -> bool:
@@ -158,36 +162,61 @@ class TurnBuffer:
 
     def finish(self) -> tuple[list[ThoughtArrived | AnswerArrived], AnswerCompleted | ToolCallsCompleted | ModelFailed]:
         """Return the facts not taken yet, and how the turn ended. A turn without its proper end is a `ModelFailed`."""
+        self._add_text(*self._tags.finish(), 0, 0)
         failure = self._failure()
-        if failure:
+        if failure is not None and failure.failure != "truncated":
             return [], failure
         facts: list[ThoughtArrived | AnswerArrived] = []
         if self._reasoning.strip():
-            facts.append(ThoughtArrived(_repair(self._reasoning)))
+            facts.append(ThoughtArrived(repair(self._reasoning)))
+        if failure is not None:
+            return self._finish_truncated(facts), self.failed(failure.failure, failure.message)
+        extras = repair_json(self._extras)
         if not self._calls:
             rest = self._take_answer(is_last=True)
-            return facts, AnswerCompleted(self._streamed + rest, rest, self._usage)
-        if self._text and self._is_answering:
-            answer = self._take_answer(is_last=True)
-            self._streamed += answer
-            facts.extend([AnswerArrived(answer)] if answer else [])
-        elif self._text:
-            facts.extend(self._take_as_thought(is_last=True))
-        calls = tuple(_repair_call(self._calls[index]) for index in sorted(self._calls))
-        return facts, ToolCallsCompleted(calls, self._taken_text, self._usage, self._confidence())
+            return facts, AnswerCompleted(self._streamed + rest, rest, self.usage, extras)
+        facts.extend(self._take_text_beside_calls())
+        calls = join_calls(self._calls, self._tool_names)
+        return facts, ToolCallsCompleted(calls, self._taken_text, self.usage, self._confidence(), extras)
+
+    def failed(self, failure: ModelFailure, message: str, retry_after_seconds: float | None = None) -> ModelFailed:
+        """Return the fact that the turn failed, with what is known of it so far."""
+        return ModelFailed(failure, message, self._streamed, retry_after_seconds, self.usage, self.source)
+
+    def _finish_truncated(self, facts: list[ThoughtArrived | AnswerArrived]) -> list[ThoughtArrived | AnswerArrived]:
+        """Return the facts of a turn that is not requested again, so that the user gets the text that there is."""
+        if self._calls:
+            return facts + self._take_text_beside_calls()
+        rest = self._take_answer(is_last=True)
+        self._streamed += rest
+        return [*facts, AnswerArrived(rest)] if rest.strip() else facts
+
+    def _take_text_beside_calls(self) -> list[ThoughtArrived | AnswerArrived]:
+        """Take the rest of the text of a turn with tool calls: of an answer that has begun, or else a thought."""
+        if not self._text:
+            return []
+        if not self._is_answering:
+            return self._take_as_thought(is_last=True)
+        answer = self._take_answer(is_last=True)
+        self._streamed += answer
+        return [AnswerArrived(answer)] if answer else []
 
     def _failure(self) -> ModelFailed | None:
-        match self._finish_reason:
-            case None:
-                return ModelFailed("interrupted", "the stream ended without a finish_reason", self._streamed)
-            case "length" | "content_filter":
-                cause = "its token limit" if self._finish_reason == "length" else "its content filter"
-                return ModelFailed("truncated", f"the model stopped at {cause}", self._streamed)
-            case "error" | "abort" | "cancelled":  # vLLM, SGLang and some routers report their failures this way
-                return ModelFailed("interrupted", f"the model stopped with {self._finish_reason!r}", self._streamed)
-            case _:
+        if self._finish_reason is None:
+            return self.failed("interrupted", "the stream ended without a finish_reason")
+        reason = repr(self._finish_reason[:_MAX_REASON_CHARACTERS])
+        match turn_end(self._finish_reason):
+            case TurnEnd.CAPPED:
+                return self.failed("truncated", f"the model stopped at its token limit ({reason})")
+            case TurnEnd.FILTERED:
+                return self.failed("truncated", f"the model stopped at its content filter ({reason})")
+            case TurnEnd.CUT:
+                return self.failed("interrupted", f"the model stopped with {reason}")
+            case TurnEnd.WHOLE:
                 is_empty = not (self._calls or self._text.strip() or self._taken_text.strip() or self._streamed)
-                return ModelFailed("interrupted", "the model answered nothing", self._streamed) if is_empty else None
+                return self.failed("interrupted", "the model answered nothing") if is_empty else None
+            case never:
+                assert_never(never)
 
     def _is_hold_over(self, now: float) -> bool:
         release_at = self.release_at
@@ -198,13 +227,13 @@ class TurnBuffer:
         end = len(self._reasoning)
         if not (self._text or self._calls or end >= _MAX_THOUGHT_CHARACTERS):
             end = self._reasoning.rfind("\n\n") + 2 if "\n\n" in self._reasoning else 0
-        taken, kept = _split_half_character(self._reasoning[:end])
+        taken, kept = split_half_character(self._reasoning[:end])
         self._reasoning = kept + self._reasoning[end:]
-        return _repair(taken) if taken.strip() else ""
+        return repair(taken) if taken.strip() else ""
 
     def _take_as_thought(self, *, is_last: bool) -> list[ThoughtArrived | AnswerArrived]:
-        taken, self._text = (self._text, "") if is_last else _split_half_character(self._text)
-        taken = _repair(taken)
+        taken, self._text = (self._text, "") if is_last else split_half_character(self._text)
+        taken = repair(taken)
         self._taken_text += taken
         return [ThoughtArrived(taken, "planning")] if taken.strip() else []
 
@@ -215,8 +244,8 @@ class TurnBuffer:
                 return ""
             text = _without_overlap(self._streamed, text)
             self._is_overlap_unchecked = False
-        text, self._text = (text, "") if is_last else _split_half_character(text)
-        text = _repair(text)
+        text, self._text = (text, "") if is_last else split_half_character(text)
+        text = repair(text)
         self._taken_text += text
         return text
 
@@ -225,26 +254,6 @@ class TurnBuffer:
             return Confidence.UNKNOWN
         mean = math.exp(min(0.0, self._logprob_sum / self._logprob_count))
         return Confidence(value=round(mean, 4), source="logprobs")
-
-
-def _split_half_character(text: str) -> tuple[str, str]:
-    """Split off a leading surrogate at the end of the text: the other half of its character comes in the next piece."""
-    return (text[:-1], text[-1]) if text and "\ud800" <= text[-1] <= "\udbff" else (text, "")
-
-
-def _repair_call(call: RawCall) -> RawCall:
-    return RawCall(call.index, _repair(call.id), _repair(call.name), _repair(call.arguments))
-
-
-def _repair(text: str) -> str:
-    """Join surrogate pairs that a server sent in two pieces. A surrogate without its pair becomes U+FFFD."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _may_overlap(streamed: str, text: str) -> bool:

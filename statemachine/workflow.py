@@ -39,6 +39,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.provider_fields import with_provider_fields
 from statemachine.states import OPEN_STATES, State, Trigger
 from statemachine.step_builder import StepBuilder
 from statemachine.tool_calls import next_tool_effect, queue_approval, tool_finished, tools_requested
@@ -149,7 +150,7 @@ def _answer_arrived(builder: StepBuilder, fact: AnswerArrived) -> Effect:
 
 def _answer_finished(builder: StepBuilder, fact: AnswerFinished) -> Effect:
     rest = _enter_content(builder) + fact.rest
-    builder.add_message({"role": "assistant", "content": fact.text})
+    builder.add_message(with_provider_fields({"role": "assistant", "content": fact.text}, fact.source, fact.extras))
     builder.update(usage=builder.checkpoint.usage.plus(fact.usage))
     builder.end_turn("answer", fact.usage)
     builder.add_event(Content(content=rest, chunk=False))

@@ -81,6 +81,10 @@ class StreamedResponse(httpx2.AsyncByteStream):
         return 200 <= self._response.status < 300
 
     @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The headers; their names are case-insensitive."""
         return self._response.headers

@@ -1,33 +1,42 @@
 """The language model by the `openai` client: streamed chat completions (`ports.model.Model`).
 
-Works with every server that has this API: vLLM, Ollama, llama.cpp, Azure. The client builds one request as a template
-(address, key, headers, timeouts). Each turn sends the template with another body, because a request that the client
-itself builds and sends costs more than all the rest of a turn (tests/bench).
+Works with every server that has this API: OpenAI, Azure, vLLM, Ollama, llama.cpp. The client builds one request as a
+template (address, key, headers, timeouts). Each turn sends the template with another body, because a request that the
+client itself builds and sends costs more than all the rest of a turn (tests/bench).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
 import openai
+import structlog
 from openai import AsyncOpenAI
-from pydantic_core import from_json
 
 from app.errors import ModelError
-from app.http.retry_after import retry_after_seconds
 from app.http.transport import AiohttpTransport, PreparedRequest, StreamedResponse
-from app.model.chunks import encode_request, error_message, merge_chunks
-from statemachine.checkpoint import JsonObject
+from app.model.failures import error_of_connection, error_of_status
+from app.model.reader import TurnReader
+from app.model.requests import encode_request, refused_feature
+from statemachine.checkpoint import JsonObject, digest
+from statemachine.messages import ModelSource
 from statemachine.turn import ModelDelta
 
+log = structlog.get_logger(__name__)
+
+TAIL_SECONDS = 2.0
+"""After a `finish_reason` only usage and `[DONE]` can come. They are waited for this long, and can be missing."""
+
 _CONNECT_SECONDS = 10.0
-_MAX_LINE_BYTES = 4 * 1024 * 1024
-_MAX_CAUSE_CHARACTERS = 400
 _DRAIN_SECONDS = 1.0
-_DONE = b"[DONE]"
+_MAX_REDIRECTS = 5
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_CAUSE_CHARACTERS = 400
+_REDIRECTS = frozenset({301, 302, 307, 308})
 
 
 class OpenAIModel:
@@ -41,28 +50,42 @@ class OpenAIModel:
         base_url: str | None = None,
         timeout_seconds: float = 120,
         logprobs: bool = False,
+        options: JsonObject | None = None,
+        done_is_whole: bool = False,
         secrets: Sequence[str] = (),
     ) -> None:
-        """`timeout_seconds` is the longest time without data. `secrets` are masked in errors.
+        """`timeout_seconds` is the longest time without data. `options` are merged into each request. `secrets` are
+        masked in errors. With `done_is_whole`, `[DONE]` without a `finish_reason` ends an answer as `stop` does.
 
         Without an `api_key` every turn raises `ModelError`.
         """
         self.name = name
-        self._logprobs = logprobs
+        self.origin = digest([base_url or "", name])[:16]
+        self._options = {**({"logprobs": True} if logprobs else {}), **(options or {})}
+        self._done_is_whole = done_is_whole
         self._secrets = secrets
+        self._unsupported: frozenset[str] = frozenset()
         self._transport = AiohttpTransport()
         self._client: AsyncOpenAI | None = None
         if api_key is not None:
+            address, query = _split_query(base_url)
             self._client = AsyncOpenAI(
                 api_key=api_key,
-                base_url=base_url,
+                base_url=address,
+                default_query=query,
                 max_retries=0,
                 timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
                 default_headers={"Accept-Encoding": "identity"},
                 http_client=httpx2.AsyncClient(transport=self._transport),
             )
+        self._template: httpx2.Request | None = None
         self._prepared: PreparedRequest | None = None
         self._draining: set[asyncio.Task[None]] = set()
+
+    @property
+    def unsupported(self) -> frozenset[str]:
+        """The features of a request that the server has refused. They are left out since then."""
+        return self._unsupported
 
     async def close(self) -> None:
         for task in self._draining:
@@ -77,122 +100,167 @@ class OpenAIModel:
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
         if self._client is None:
             raise ModelError("not_configured", "OPENAI_API_KEY is not set")
-        body = encode_request(self.name, messages, tools, logprobs=self._logprobs)
+        async with aclosing(self._turn(self._client, messages, tools)) as deltas:
+            yield deltas
+
+    async def _turn(
+        self, client: AsyncOpenAI, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+    ) -> AsyncGenerator[ModelDelta, None]:
+        """Yield the turn. A request whose features the server refuses is sent again without them."""
+        while True:
+            body, features = encode_request(
+                self.name, messages, tools, origin=self.origin, options=self._options, without=self._unsupported
+            )
+            has_content = False
+            try:
+                async for delta in self._attempt(client, body):
+                    has_content = has_content or bool(delta.text or delta.reasoning or delta.calls)
+                    yield delta
+                return
+            except ModelError as error:
+                refused = None
+                if error.kind in ("refused", "unavailable") and not has_content:
+                    refused = refused_feature(error.detail, features)
+                if refused is None:
+                    raise self._masked(error) from error
+                self._unsupported |= {refused}
+                log.warning("model.feature_refused", model=self.name, feature=refused, cause=error.cause)
+
+    async def _attempt(self, client: AsyncOpenAI, body: bytes) -> AsyncGenerator[ModelDelta, None]:
+        """Send one request and yield the deltas of its response. Raises `ModelError`."""
+        response = await self._send(client, body)
+        reader = TurnReader(source=ModelSource(self.name, self.origin), done_is_whole=self._done_is_whole)
+        pieces = _decompressed(response)
         try:
-            stream = _ChunkStream(await self._send(self._client, body))
-        except ModelError as error:
-            raise self._masked(error) from error
-        try:
-            yield stream.deltas()
-        except ModelError as error:
-            raise self._masked(error) from error
+            async for piece in pieces:
+                if (delta := reader.feed(piece)) is not None:
+                    yield delta
+                if reader.failure is not None:
+                    raise reader.failure
+                if reader.has_ended or reader.is_done:
+                    break
+            async for delta in _tail(pieces, reader):
+                yield delta
+            if (delta := reader.finish()) is not None:
+                yield delta
+            if reader.failure is not None:
+                raise reader.failure
+        except httpx2.HTTPError as error:
+            raise error_of_connection(error, str(client.base_url), has_response=True) from error
         finally:
-            await self._release(stream)
+            await self._release(response, pieces, is_done=reader.is_done)
 
     async def _send(self, client: AsyncOpenAI, body: bytes) -> StreamedResponse:
-        """Sends a request and returns the response once its head has arrived. Raises `ModelError`."""
+        """Send a request and return the response once its head has arrived. Raises `ModelError`."""
         try:
             if self._prepared is None:
-                self._prepared = self._transport.prepare(await _request_template(client))
+                self._template = await _request_template(client)
+                self._prepared = self._transport.prepare(self._template)
             response = await self._prepared.send(body)
+            for _ in range(_MAX_REDIRECTS):
+                target = self._redirect_target(response)
+                if target is None:
+                    break
+                await response.aclose()
+                redirected = self._transport.prepare(target)
+                if response.status in (301, 308):
+                    self._prepared, self._template = redirected, target
+                response = await redirected.send(body)
             if response.is_success:
                 return response
-            error_response = response.as_response()
-            await error_response.aread()
-        except httpx2.TimeoutException as error:
-            raise ModelError("timeout", "the model did not respond in time") from error
+            raise error_of_status(response.status, await _read_error(response), response.headers)
         except httpx2.HTTPError as error:
-            raise ModelError("unavailable", "the model's server cannot be reached") from error
+            raise error_of_connection(error, str(client.base_url), has_response=False) from error
         except openai.OpenAIError as error:
             raise ModelError("refused", f"{type(error).__name__}: {error}") from error
-        raise _error(error_response)
 
-    async def _release(self, stream: _ChunkStream) -> None:
-        """Releases the connection. It can be reused once the bytes that follow the last event are read."""
-        if stream.is_done and not stream.is_complete:
-            task = asyncio.create_task(stream.drain())
+    def _redirect_target(self, response: StreamedResponse) -> httpx2.Request | None:
+        """Return the request for the address that the response names, None if it does not redirect.
+
+        Another origin must not get the key and the conversation: raises `ModelError`.
+        """
+        template = self._template
+        if response.status not in _REDIRECTS or template is None or not (place := response.headers.get("location")):
+            return None
+        url = template.url.join(place)
+        if (url.scheme, url.host, url.port) != (template.url.scheme, template.url.host, template.url.port):
+            cause = "the model's server redirects to another server, which is not followed"
+            raise ModelError("refused", cause, detail=f"HTTP {response.status} from {template.url} to {url}")
+        return httpx2.Request("POST", url, headers=template.headers, extensions=template.extensions)
+
+    async def _release(self, response: StreamedResponse, pieces: AsyncIterator[bytes], *, is_done: bool) -> None:
+        """Release the connection. It can be reused once the bytes that follow the last event are read."""
+        if is_done and not response.is_complete:
+            task = asyncio.create_task(_drain(response, pieces))
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         else:
-            await stream.close()
+            await response.aclose()
 
     def _masked(self, error: ModelError) -> ModelError:
-        """Returns the error with secrets masked: providers quote the key in messages that the user can read."""
-        cause = error.cause
+        """Return the error with secrets masked: providers quote the key in messages that the user can read."""
+        cause, detail = error.cause, error.detail
         for secret in self._secrets:
-            cause = cause.replace(secret, "***")
-        return ModelError(error.kind, cause[:_MAX_CAUSE_CHARACTERS], error.model_retry_after_seconds)
+            cause, detail = cause.replace(secret, "***"), detail.replace(secret, "***")
+        return ModelError(error.kind, cause[:_MAX_CAUSE_CHARACTERS], error.model_retry_after_seconds, detail=detail)
 
 
-class _ChunkStream:
-    """Reads the chunks of a streamed response. `is_done`: its last event, `[DONE]`, was read."""
+async def _tail(pieces: AsyncIterator[bytes], reader: TurnReader) -> AsyncGenerator[ModelDelta, None]:
+    """Yield what follows a `finish_reason`, for a short time. The turn has its end, whatever the connection does."""
+    deadline = asyncio.get_running_loop().time() + TAIL_SECONDS
+    with suppress(StopAsyncIteration, TimeoutError, httpx2.HTTPError):
+        while reader.has_ended and not reader.is_done:
+            async with asyncio.timeout_at(deadline):
+                piece = await anext(pieces)
+            delta = reader.feed(piece)
+            if delta is None:
+                continue
+            if delta.text or delta.reasoning or delta.calls:  # some servers name a reason in every chunk
+                deadline = asyncio.get_running_loop().time() + TAIL_SECONDS
+            yield delta
 
-    def __init__(self, response: StreamedResponse) -> None:
-        self._response = response
-        self.is_done = False
-        is_compressed = response.headers.get("content-encoding", "identity") != "identity"  # in spite of our request
-        self._pieces = response.as_response().aiter_bytes() if is_compressed else aiter(response)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the last byte of the response was read."""
-        return self._response.is_complete
+async def _drain(response: StreamedResponse, pieces: AsyncIterator[bytes]) -> None:
+    """Read the rest of the response, so that its connection can be reused, and release it."""
+    try:
+        with suppress(httpx2.HTTPError, TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                async for _ in pieces:
+                    pass
+    finally:
+        await response.aclose()
 
-    async def close(self) -> None:
-        await self._response.aclose()
 
-    async def deltas(self) -> AsyncIterator[ModelDelta]:
-        """Yields the chunks, merged where they arrive together. Raises `ModelError`.
+def _decompressed(response: StreamedResponse) -> AsyncIterator[bytes]:
+    """Return the pieces of the body, decompressed where a server compresses it in spite of the request."""
+    if response.headers.get("content-encoding", "identity") == "identity":
+        return aiter(response)
+    return response.as_response().aiter_bytes()
 
-        Only `\\n` ends a line: JSON may contain other line separators.
-        """
-        rest = b""
-        try:
-            async for piece in self._pieces:
-                *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > _MAX_LINE_BYTES:
-                    raise ModelError("interrupted", f"a line of more than {_MAX_LINE_BYTES} bytes in its stream")
-                if chunks := self._chunks(lines):
-                    yield merge_chunks(chunks)
-                if self.is_done:
-                    return
-        except httpx2.TimeoutException as error:
-            raise ModelError("timeout", "the model did not respond in time") from error
-        except httpx2.HTTPError as error:
-            raise ModelError("interrupted", f"the model's stream broke ({type(error).__name__})") from error
-        if chunks := self._chunks([rest]):
-            yield merge_chunks(chunks)
 
-    def _chunks(self, lines: Sequence[bytes]) -> list[bytes]:
-        chunks = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        if _DONE in chunks:
-            self.is_done = True
-            del chunks[chunks.index(_DONE) :]
-        return chunks
+async def _read_error(response: StreamedResponse) -> bytes:
+    """Return the body of an error, at most `_MAX_ERROR_BYTES` of it, and release the connection."""
+    body = b""
+    try:
+        async for piece in _decompressed(response):
+            body += piece
+            if len(body) >= _MAX_ERROR_BYTES:
+                break
+    finally:
+        await response.aclose()
+    return body[:_MAX_ERROR_BYTES]
 
-    async def drain(self) -> None:
-        """Reads the rest of the response, so that its connection can be reused, and closes it."""
-        try:
-            with suppress(httpx2.HTTPError, TimeoutError):
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    async for _ in self._pieces:
-                        pass
-        finally:
-            await self.close()
+
+def _split_query(base_url: str | None) -> tuple[str | None, dict[str, object]]:
+    """Split the query from a base URL (`?api-version=…`): it follows the path of each request."""
+    if base_url is None:
+        return None, {}
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(query="")), dict(parse_qsl(parts.query, keep_blank_values=True))
 
 
 async def _request_template(client: AsyncOpenAI) -> httpx2.Request:
-    """Returns a request as the client builds it, without sending it to the server."""
+    """Return a request as the client builds it, without sending it to the server."""
     mock = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(200)))
     client = client.with_options(http_client=mock)
     return (await client.post("/chat/completions", cast_to=httpx2.Response, body={})).request
-
-
-def _error(response: httpx2.Response) -> ModelError:
-    status = response.status_code
-    is_transient = status in (408, 409, 429) or status >= 500
-    message = f"the model's server responded with HTTP {status}"
-    with suppress(ValueError, RecursionError):
-        body = from_json(response.content)
-        message += f": {error_message(body.get('error', body) if isinstance(body, dict) else body)}"
-    return ModelError("unavailable" if is_transient else "refused", message, retry_after_seconds(response.headers))

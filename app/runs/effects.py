@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import assert_never
 
+import structlog
+
 from app.errors import FieldInvalid, ModelError
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, RequestStatus
 from app.ports.model import Model
 from app.ports.tools import Toolbox, ToolContext
+from statemachine.call_pieces import RawCall
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalIgnored
 from statemachine.messages import (
@@ -24,6 +27,7 @@ from statemachine.messages import (
     Effect,
     Fact,
     ModelFailed,
+    RequestedCall,
     RunTools,
     Stop,
     ToolFinished,
@@ -31,6 +35,8 @@ from statemachine.messages import (
 )
 from statemachine.prompt import with_continuation
 from statemachine.turn import AnswerCompleted, ToolCallsCompleted, TurnBuffer
+
+log = structlog.get_logger(__name__)
 
 COALESCING_SECONDS = 0.024
 """Coalescing window for streamed text; the first chunk of an answer is sent at once."""
@@ -87,7 +93,8 @@ class Effects:
         while effect.not_before is not None and self._clock.now() < effect.not_before:
             await self._clock.wait(asyncio.Event(), effect.not_before)
         tools = self._tools.schemas()
-        turn, arrived = TurnBuffer(streamed=effect.streamed, may_call=bool(tools)), asyncio.Event()
+        names = frozenset(tool["function"]["name"] for tool in tools)
+        turn, arrived = TurnBuffer(streamed=effect.streamed, tool_names=names), asyncio.Event()
         messages = with_continuation(effect.messages, effect.streamed) if effect.streamed else effect.messages
         reader = asyncio.create_task(self._read_model(messages, tools, turn, arrived))
         try:
@@ -131,23 +138,28 @@ class Effects:
             return self._failed_turn(turn, failure)
         facts, end = turn.finish()
         match end:
-            case AnswerCompleted(text=text, rest=rest, usage=usage):
-                return [*facts, AnswerFinished(text, rest, usage)]
-            case ToolCallsCompleted(calls=calls, text=text, usage=usage, confidence=confidence):
-                resolved = tuple(self._tools.resolve(call.id, call.name, call.arguments) for call in calls)
-                return [*facts, ToolsRequested(resolved, text, usage, confidence)]
+            case AnswerCompleted():
+                return [*facts, AnswerFinished(end.text, end.rest, end.usage, end.extras, turn.source)]
+            case ToolCallsCompleted():
+                calls = tuple(self._resolved(call) for call in end.calls)
+                return [*facts, ToolsRequested(calls, end.text, end.usage, end.confidence, end.extras, turn.source)]
             case ModelFailed():
-                return self._failed_turn(turn, ModelError(end.failure, end.message))
+                return [*facts, *self._failed_turn(turn, ModelError(end.failure, end.message))]
             case _:
                 assert_never(end)
+
+    def _resolved(self, call: RawCall) -> RequestedCall:
+        return self._tools.resolve(call.id, call.name, call.arguments).with_extras(call.extras)
 
     def _failed_turn(self, turn: TurnBuffer, error: ModelError) -> list[Fact]:
         """Return the facts of a failed turn, with the text that clients have not received yet.
 
         Another attempt continues after that text.
         """
+        model = turn.source.model if turn.source is not None else self._model.name
+        log.warning("model.failed", model=model, kind=error.kind, cause=error.cause, detail=error.detail or None)
         remaining = turn.take_facts(self._clock.now())
-        return [*remaining, ModelFailed(error.kind, error.message, turn.streamed, error.model_retry_after_seconds)]
+        return [*remaining, turn.failed(error.kind, error.message, error.model_retry_after_seconds)]
 
     # --- tools --------------------------------------------------------------------------------------------------------
 

@@ -8,24 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statemachine.call_pieces import CallPiece, RawCall
 from statemachine.checkpoint import Confidence, Usage
-from statemachine.messages import AnswerArrived, ModelFailed, ThoughtArrived
+from statemachine.messages import AnswerArrived, ModelFailed, ModelSource, ThoughtArrived
 from statemachine.turn import (
     MAX_HOLD_CHUNKS,
     MAX_HOLD_SECONDS,
     AnswerCompleted,
     ModelDelta,
-    RawCall,
     ToolCallsCompleted,
     TurnBuffer,
 )
 
-CALL = (RawCall(0, "c1", "search", "{}"),)
+USAGE = Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
+SOURCE = ModelSource("m", "origin")
+CALL = (CallPiece(0, "c1", "search", "{}"),)
+TOOLS = frozenset({"search", "one", "two"})
 LONG = "어제 받은 메일은 모두 세 통이며, 그중 두 통은 회의에 관한 것입니다. "
 
 
 def turn_of(*texts: str, streamed: str = "", now: float = 0) -> TurnBuffer:
-    turn = TurnBuffer(streamed=streamed)
+    turn = TurnBuffer(streamed=streamed, tool_names=TOOLS)
     for text in texts:
         turn.add_delta(ModelDelta(text=text), now)
     return turn
@@ -81,7 +84,7 @@ def test_text_of_a_begun_answer_is_not_held() -> None:
 
 
 def test_text_is_not_held_without_tools() -> None:
-    turn = TurnBuffer(may_call=False)
+    turn = TurnBuffer()
     turn.add_delta(ModelDelta(text="가"), 0)
     assert turn.take_facts(0) == [AnswerArrived("가")]
 
@@ -113,7 +116,7 @@ def test_text_before_a_call_is_a_thought() -> None:
     facts, end = turn.finish()
     assert facts == [ThoughtArrived(" 잠시만요.", "planning")]
     assert end == ToolCallsCompleted(
-        (RawCall(0, "c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
+        (RawCall("c1", "search", "{}"),), "찾아보겠습니다. 잠시만요.", None, Confidence.UNKNOWN
     )
     assert turn.streamed == ""
 
@@ -150,21 +153,20 @@ def test_repetition_before_a_call_adds_no_facts() -> None:
     assert turn.finish()[0] == []
 
 
-def test_calls_are_joined_from_their_pieces_in_the_order_of_their_indexes() -> None:
-    turn = TurnBuffer()
-    turn.add_delta(ModelDelta(calls=(RawCall(1, "b", "two", '{"x"'),)), 0)
-    turn.add_delta(ModelDelta(calls=(RawCall(0, "a", "one", "{}"), RawCall(1, "", "", ":1}"))), 0)
-    turn.add_delta(ModelDelta(calls=(RawCall(1, "late", "late", ""),), finish_reason="tool_calls"), 0)
+def test_pieces_of_calls_are_joined_at_the_end_of_the_turn() -> None:
+    turn = TurnBuffer(tool_names=TOOLS)
+    turn.add_delta(ModelDelta(calls=(CallPiece(0, "a", "one", "{}"), CallPiece(1, "b", "two", '{"x"'))), 0)
+    turn.add_delta(ModelDelta(calls=(CallPiece(1, "", "", ":1}"),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
-    assert end.calls == (RawCall(0, "a", "one", "{}"), RawCall(1, "b", "two", '{"x":1}'))
+    assert end.calls == (RawCall("a", "one", "{}"), RawCall("b", "two", '{"x":1}'))
 
 
 # --- reasoning --------------------------------------------------------------------------------------------------------
 
 
 def test_reasoning_is_taken_in_whole_paragraphs() -> None:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     turn.add_delta(ModelDelta(reasoning="하나.\n\n둘"), 0)
     assert turn.take_facts(0) == [ThoughtArrived("하나.\n\n")]
     turn.add_delta(ModelDelta(reasoning=" 셋"), 0)
@@ -174,13 +176,13 @@ def test_reasoning_is_taken_in_whole_paragraphs() -> None:
 
 
 def test_long_paragraph_is_taken_before_its_end() -> None:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     turn.add_delta(ModelDelta(reasoning="가" * 600), 0)
     assert turn.take_facts(0) == [ThoughtArrived("가" * 600)]
 
 
 def test_rest_of_the_reasoning_is_returned_at_the_end() -> None:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     turn.add_delta(ModelDelta(reasoning="생각", text="답"), 0)
     facts, end = ended(turn).finish()
     assert facts == [ThoughtArrived("생각")]
@@ -188,7 +190,7 @@ def test_rest_of_the_reasoning_is_returned_at_the_end() -> None:
 
 
 def test_blank_reasoning_is_not_a_thought() -> None:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     turn.add_delta(ModelDelta(reasoning="\n\n", text="답"), 0)
     assert turn.take_facts(0) == []
 
@@ -212,7 +214,7 @@ def test_single_surrogate_is_replaced() -> None:
 
 
 def test_surrogate_pairs_are_joined_in_thoughts() -> None:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     turn.add_delta(ModelDelta(reasoning="가" * 600 + "\ud83d"), 0)
     assert turn.take_facts(0) == [ThoughtArrived("가" * 600)]
     turn.add_delta(ModelDelta(reasoning="\ude00", text="a\ud83d", calls=CALL), 0)
@@ -222,12 +224,12 @@ def test_surrogate_pairs_are_joined_in_thoughts() -> None:
 
 
 def test_surrogate_pairs_are_joined_in_calls() -> None:
-    turn = TurnBuffer()
-    turn.add_delta(ModelDelta(calls=(RawCall(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
-    turn.add_delta(ModelDelta(calls=(RawCall(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
+    turn = TurnBuffer(tool_names=TOOLS)
+    turn.add_delta(ModelDelta(calls=(CallPiece(0, "c\udc00", "n", '{"a":"\ud83d'),)), 0)
+    turn.add_delta(ModelDelta(calls=(CallPiece(0, arguments='\ude00"}'),), finish_reason="tool_calls"), 0)
     _, end = turn.finish()
     assert isinstance(end, ToolCallsCompleted)
-    assert end.calls == (RawCall(0, "c\ufffd", "n", '{"a":"😀"}'),)
+    assert end.calls == (RawCall("c\ufffd", "n", '{"a":"😀"}'),)
 
 
 # --- continuing an answer ---------------------------------------------------------------------------------------------
@@ -235,7 +237,7 @@ def test_surrogate_pairs_are_joined_in_calls() -> None:
 
 def joined(streamed: str, *texts: str) -> str:
     """Return the text that clients have at the end."""
-    turn, received = TurnBuffer(streamed=streamed), streamed
+    turn, received = TurnBuffer(streamed=streamed, tool_names=TOOLS), streamed
     for text in texts:
         turn.add_delta(ModelDelta(text=text), 0)
         received += "".join(fact.text for fact in turn.take_facts(0) if isinstance(fact, AnswerArrived))
@@ -318,21 +320,64 @@ def test_completed_answer_contains_the_text_not_taken_yet() -> None:
         ("length", "truncated", "token limit"),
         ("content_filter", "truncated", "content filter"),
         ("error", "interrupted", "'error'"),
-        ("abort", "interrupted", "'abort'"),
+        ("insufficient_system_resource", "interrupted", "'insufficient_system_resource'"),
     ],
 )
 def test_turn_without_its_proper_end_is_a_failure(reason: str | None, failure: str, words: str) -> None:
     turn = turn_of("가", "나")
     turn.take_facts(1)
-    turn.add_delta(ModelDelta(text="다", calls=CALL, finish_reason=reason), 1)
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason=reason, usage=USAGE, source=SOURCE), 1)
     facts, end = turn.finish()
     assert facts == []
     assert isinstance(end, ModelFailed)
-    assert (end.failure, end.streamed) == (failure, "가나")
+    assert (end.failure, end.streamed, end.usage, end.source) == (failure, "가나", USAGE, SOURCE)
     assert words in end.message
 
 
-@pytest.mark.parametrize("reason", ["stop", "tool_calls", "eos_token"])
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_capped_turn_keeps_the_text_that_there_is(reason: str) -> None:
+    turn = turn_of("가")
+    turn.take_facts(1)
+    turn.add_delta(ModelDelta(text="나", reasoning="생각", finish_reason=reason), 1)
+    facts, end = turn.finish()
+    assert facts == [ThoughtArrived("생각"), AnswerArrived("나")]
+    assert isinstance(end, ModelFailed)
+    assert end.streamed == "가나"
+    assert ended(turn_of(" "), reason).finish()[0] == []
+
+
+def test_text_of_a_capped_turn_with_calls_stays_a_thought() -> None:
+    turn = turn_of("찾아볼게요.")
+    turn.add_delta(ModelDelta(calls=CALL, finish_reason="length"), 0)
+    facts, end = turn.finish()
+    assert facts == [ThoughtArrived("찾아볼게요.", "planning")]
+    assert isinstance(end, ModelFailed)
+    assert end.streamed == ""
+
+
+def test_cut_turn_shows_nothing_more_because_it_is_requested_again() -> None:
+    assert ended(turn_of("가"), "network_error").finish()[0] == []
+
+
+def test_first_finish_reason_counts() -> None:
+    turn = ended(ended(turn_of("답")), "length")
+    assert turn.finish()[1] == AnswerCompleted("답", "답", None)
+
+
+def test_thought_in_tags_is_no_part_of_the_answer() -> None:
+    turn = turn_of("<th", "ink>비밀 ", "계획</think>\n\n안녕", now=0)
+    assert turn.take_facts(1) == [ThoughtArrived("비밀 계획"), AnswerArrived("안녕")]
+    assert answered(turn) == AnswerCompleted("안녕", "", None)
+
+
+def test_fields_of_the_provider_are_kept_with_the_turn() -> None:
+    turn = turn_of("답")
+    turn.add_delta(ModelDelta(extras={"reasoning_content": "a\ud83d"}), 0)
+    turn.add_delta(ModelDelta(extras={"reasoning_content": "\ude00"}), 0)
+    assert answered(turn).extras == {"reasoning_content": "a😀"}
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "EOS"])
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_empty_answer_is_a_failure(reason: str, text: str) -> None:
     turn = turn_of(text)
@@ -346,9 +391,9 @@ def test_finish_reason_tool_calls_without_calls_is_an_answer() -> None:
 
 
 def test_turn_over_its_size_limit_is_detected() -> None:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     turn.add_delta(
-        ModelDelta(text="x" * 400_000, reasoning="y" * 400_000, calls=(RawCall(0, arguments="z" * 200_000),)), 0
+        ModelDelta(text="x" * 400_000, reasoning="y" * 400_000, calls=(CallPiece(0, arguments="z" * 200_000),)), 0
     )
     assert not turn.is_too_long
     turn.add_delta(ModelDelta(text="x"), 0)
@@ -359,7 +404,7 @@ def test_turn_over_its_size_limit_is_detected() -> None:
 
 
 def confidence(*deltas: ModelDelta) -> Confidence:
-    turn = TurnBuffer()
+    turn = TurnBuffer(tool_names=TOOLS)
     for delta in deltas:
         turn.add_delta(delta, 0)
     turn.add_delta(ModelDelta(calls=CALL, finish_reason="tool_calls"), 0)

@@ -11,6 +11,7 @@ from app.errors import ModelError
 from app.ports.decisions import ApprovalRequests
 from app.runs.effects import Effects
 from app.tools.registry import ToolRegistry
+from statemachine.call_pieces import CallPiece
 from statemachine.checkpoint import JsonObject, Limits
 from statemachine.messages import (
     AnswerArrived,
@@ -23,13 +24,13 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
-from statemachine.turn import MAX_HOLD_CHUNKS, ModelDelta, RawCall
+from statemachine.turn import MAX_HOLD_CHUNKS, ModelDelta
 from statemachine.workflow import advance, begin
 from tests.harness.tools import NoteTool
 from tests.statemachine.runs import request
 
 TOOL = NoteTool()
-CALLS = tuple(RawCall(index, f"c{index}", TOOL.name, '{"to": "김"}') for index in range(5))
+CALLS = tuple(CallPiece(index, f"c{index}", TOOL.name, '{"to": "김"}') for index in range(5))
 
 
 class ReadyModel:

@@ -1,0 +1,92 @@
+"""Server-Sent Events as WHATWG defines them, read from bytes that arrive in any pieces.
+
+It is more tolerant than the standard in two points, because some servers need it: an event that the end of the stream
+interrupts is still an event, and JSON objects on `data:` lines without a blank line between them are events of their
+own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLong(ValueError):
+    """An event has more than `MAX_EVENT_BYTES` bytes."""
+
+
+class ServerEvent(NamedTuple):
+    """An event with data. `name` is its `event:` field, empty if it has none."""
+
+    name: bytes
+    data: bytes
+
+
+class EventParser:
+    """Parses one stream. Bytes that are not UTF-8 are passed on unchanged."""
+
+    def __init__(self) -> None:
+        self._rest = b""  # the line that has not ended yet
+        self._is_first = True
+        self._skips_newline = False  # the last piece ended with CR: a newline that follows belongs to it
+        self._name = b""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    def feed(self, piece: bytes) -> list[ServerEvent]:
+        """Add the next bytes and return the events that are complete now. Raises `EventTooLong`."""
+        if self._skips_newline:
+            self._skips_newline = not piece
+            piece = piece.removeprefix(b"\n")
+        if b"\r" in piece:
+            self._skips_newline = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        text = self._rest + piece
+        if self._is_first:
+            if _BOM.startswith(text):
+                self._rest = text
+                return []
+            self._is_first = False
+            text = text.removeprefix(_BOM)
+        *lines, self._rest = text.split(b"\n")
+        events: list[ServerEvent] = []
+        for line in lines:
+            self._add_line(line, events)
+        if len(self._rest) + self._data_bytes > MAX_EVENT_BYTES:
+            raise EventTooLong(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        return events
+
+    def finish(self) -> list[ServerEvent]:
+        """Return the event that the end of the stream has interrupted, if there is one."""
+        events: list[ServerEvent] = []
+        self._add_line(self._rest.removeprefix(_BOM) if self._is_first else self._rest, events)
+        self._rest = b""
+        self._add_line(b"", events)
+        return events
+
+    def _add_line(self, line: bytes, events: list[ServerEvent]) -> None:
+        if line.startswith(b"data:"):
+            value = line[6:] if line.startswith(b"data: ") else line[5:]
+            if self._data and _is_another_event(self._data[-1], value):
+                self._end_event(events)
+            self._data.append(value)
+            self._data_bytes += len(value)
+        elif not line:
+            self._end_event(events)
+        elif line.startswith(b"event:"):
+            self._name = line[6:].strip()
+
+    def _end_event(self, events: list[ServerEvent]) -> None:
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            if data.strip():
+                events.append(ServerEvent(self._name, data))
+            self._data, self._data_bytes = [], 0
+        self._name = b""
+
+
+def _is_another_event(line: bytes, following: bytes) -> bool:
+    """Whether two `data:` lines cannot belong to one JSON value: an object ends, and another or `[DONE]` begins."""
+    return line.rstrip().endswith(b"}") and following.lstrip().startswith((b"{", b"[DONE]"))
