@@ -34,6 +34,7 @@ class StreamPlayer:
     def __init__(self) -> None:
         self.requests: list[ReceivedRequest] = []
         self._case: Case | None = None
+        self._max_write_bytes: int | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -42,9 +43,12 @@ class StreamPlayer:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
 
-    def play(self, case: Case) -> None:
-        """Answer the next requests with the turns of this case, from its first one on."""
-        self._case, self.requests = case, []
+    def play(self, case: Case, *, max_write_bytes: int | None = None) -> None:
+        """Answer the next requests with the turns of this case, from its first one on.
+
+        Each piece is one write, or several of at most `max_write_bytes`.
+        """
+        self._case, self._max_write_bytes, self.requests = case, max_write_bytes, []
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**20)
@@ -62,8 +66,8 @@ class StreamPlayer:
         assert task is not None
         self._connections.add(task)
         try:
-            # The client may leave at any time.
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            # The client may leave at any time, and the end of the server cancels this task and waits for it.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._exchange(reader, writer):
                     pass
         finally:
@@ -74,13 +78,15 @@ class StreamPlayer:
         """Answer one request; return whether the connection can be used for another one."""
         turn = self._response_to(await _read_body(reader))
         writer.write(_head(turn))
-        for write in turn.writes():
-            if isinstance(write, float):
-                await asyncio.sleep(write)
-            else:
+        for piece in turn.writes():
+            if isinstance(piece, float):
+                await asyncio.sleep(piece)
+                continue
+            size = self._max_write_bytes or len(piece)
+            for write in (piece[start : start + size] for start in range(0, len(piece), size or 1)):
                 writer.write(write if turn.until_close else b"%x\r\n%b\r\n" % (len(write), write))
                 await writer.drain()
-                await asyncio.sleep(0)  # so that each piece is a write of its own
+                await asyncio.sleep(0)  # so that it is a write of its own
         match turn.end:
             case "ok" if not turn.until_close:
                 writer.write(b"0\r\n\r\n")

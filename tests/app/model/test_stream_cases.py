@@ -28,6 +28,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _CASE_SECONDS = 20
 
+_IN_SMALL_WRITES = {
+    *("sse-crlf", "sse-bom", "sse-half-characters", "whole-json-calls", "idx0-mail", "idx0-split", "call-again"),
+    *("fin-network-error", "cut-after-stop", "usage-in-every-chunk", "think", "content-list", "err-400-mid"),
+    *("reasoning-back", "extra-content-on-call"),
+}
+"""Cases of each kind whose runs are repeated with many small writes of the server."""
+
 
 class Stage:
     """A model server, a mail server, and services that use both."""
@@ -77,6 +84,17 @@ async def test_the_run_of_a_case_ends_as_it_should(stage: Stage, shared_service:
             async with stage.service(case.settings) as aura:
                 frames = await _last_run(aura, case)
     _compare(case.expect, frames, stage.player)
+
+
+@pytest.mark.parametrize("max_write_bytes", [1, 13])
+@pytest.mark.parametrize("case", [case for case in load_cases() if case.name in _IN_SMALL_WRITES], ids=str)
+async def test_the_run_does_not_depend_on_the_writes_of_the_server(
+    stage: Stage, shared_service: Aura, case: Case, max_write_bytes: int
+) -> None:
+    """Through real sockets; tests/app/model/test_stream_splits.py tries all cases without them."""
+    stage.player.play(case, max_write_bytes=max_write_bytes)
+    async with asyncio.timeout(_CASE_SECONDS):
+        _compare(case.expect, await _last_run(shared_service, case), stage.player)
 
 
 async def _last_run(aura: Aura, case: Case) -> list[Frame]:
