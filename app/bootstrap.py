@@ -57,6 +57,7 @@ from app.web.routes.hitl import hitl_routes
 from app.web.routes.runs import run_routes
 from app.web.routes.stream import stream_routes
 from app.web.sse import EventStreams
+from statemachine.prompt import INSTRUCTIONS
 
 log = structlog.get_logger(__name__)
 
@@ -248,9 +249,11 @@ def _journal(settings: Settings, connection: Connection, pubsub: PubSub, nodes: 
 
 
 def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue) -> RunService:
+    prompt_file = settings.aura_system_prompt_file
+    instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
     return RunService(
         ports,
-        RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens),
+        RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens, instructions=instructions),
         admission,
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,

@@ -11,13 +11,23 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
+from app.prompt_file import PromptFile
 from statemachine.checkpoint import Limits
 from statemachine.frames import Shape
 
@@ -66,6 +76,10 @@ class Settings(BaseModel):
     aura_model_attempts: int = Field(default=3, ge=1, le=10, description="attempts of one model turn")
     aura_model_logprobs: bool = Field(
         default=False, description="request log-probabilities: they become the confidence"
+    )
+
+    aura_system_prompt_file: Annotated[PromptFile | None, BeforeValidator(PromptFile.of_setting)] = Field(
+        default=None, description="UTF-8 file, at most 64 KiB, whose text replaces the built-in system prompt"
     )
 
     # approvals

@@ -39,6 +39,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.prompt import NO_HISTORY, History, without_history
 from statemachine.provider_fields import with_provider_fields
 from statemachine.states import OPEN_STATES, State, Trigger
 from statemachine.step_builder import StepBuilder
@@ -65,12 +66,23 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
 """The states in which each fact is legal. In every other state it is refused."""
 
 
-def begin(request: RunRequest, messages: list[JsonObject], limits: Limits, now: float) -> Step:
+def begin(
+    request: RunRequest, messages: list[JsonObject], limits: Limits, now: float, history: History = NO_HISTORY
+) -> Step:
     """Return the first step of a run. Its events are published before the model is requested (§4).
 
-    `messages` is the conversation; it ends with the user's prompt.
+    `messages` is the conversation: the system prompt, the messages of `history`, the user's prompt.
     """
-    checkpoint = Checkpoint(request=request, limits=limits, created_at=now, updated_at=now, messages=messages)
+    checkpoint = Checkpoint(
+        request=request,
+        limits=limits,
+        created_at=now,
+        updated_at=now,
+        messages=messages,
+        history_messages=len(history.messages),
+        omitted_turns=history.omitted_turns,
+        is_history_shortened=history.is_shortened,
+    )
     builder = StepBuilder(checkpoint, "RunRequest", now)
     builder.begin_turn(now)
     events = (
@@ -176,6 +188,8 @@ _MAX_RETRY_DELAY_SECONDS = 30.0
 def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
     """Retry the turn if that can help and the pause is short; else end the run with the precise cause."""
     builder.end_turn("failed")
+    if fact.failure == "context_too_long" and builder.checkpoint.history_messages:
+        return _request_without_history(builder, fact)
     attempt = builder.checkpoint.model_attempt
     pause = fact.retry_after_seconds or _BACKOFF_SECONDS * 2 ** (attempt - 1)
     can_retry = fact.failure in ("unavailable", "interrupted") and pause <= _MAX_RETRY_DELAY_SECONDS
@@ -188,12 +202,40 @@ def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
             return endings.fail(builder, "LLMNotConfigured", "E5000", fact.message, retryable=False)
         case "timeout":
             return endings.fail(builder, "ModelTimeout", "E5001", fact.message, retryable=True)
-        case "truncated" | "context_too_long":
+        case "truncated":
             return endings.fail(builder, "LimitExceeded", "E5000", fact.message, retryable=False)
+        case "context_too_long":
+            return endings.fail(builder, "LimitExceeded", "E5000", f"{_TOO_LONG} ({fact.message})", retryable=False)
         case "refused" | "unavailable" | "interrupted":
             return endings.fail(builder, "ModelError", "E5000", fact.message, retryable=fact.failure != "refused")
         case _:
             assert_never(fact.failure)
+
+
+_TOO_LONG = (
+    "이 작업의 대화(요청과 도구 결과)가 모델이 읽을 수 있는 길이를 넘었습니다."
+    " 요청을 줄이거나 여러 번으로 나누어 다시 보내주세요."
+)
+
+
+def _request_without_history(builder: StepBuilder, fact: ModelFailed) -> Effect:
+    """Request the turn again without the earlier runs of the thread.
+
+    It is another attempt, which `limits.model_attempts` does not prevent: it can happen once in a run.
+    """
+    messages, omitted_turns = without_history(builder.checkpoint)
+    builder.update(
+        messages=messages,
+        history_messages=0,
+        omitted_turns=omitted_turns,
+        is_history_shortened=False,
+        model_attempt=builder.checkpoint.model_attempt + 1,
+        retry_at=None,
+    )
+    builder.begin_turn(builder.now)
+    explanation = "대화가 모델이 읽을 수 있는 길이를 넘어, 이전 대화 없이 다시 요청합니다."
+    builder.add_event(Thought(thought_type="decision", content=explanation))
+    return CallModel(tuple(messages), fact.streamed)
 
 
 # --- recovery ---------------------------------------------------------------------------------------------------------

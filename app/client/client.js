@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 3539017d7c5c18358c7de9b166c06652f9e78e1aeaf4dcd0646f17f4c48df382).
+// Generated from client.ts (SHA-256 da70928af361fee033419a8e4718f822dcecec2eba87f63b8bfeaa31b2861c1d).

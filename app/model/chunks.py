@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from statemachine.call_pieces import NO_PLACE, CallPiece
 from statemachine.checkpoint import JsonObject, Usage
+from statemachine.messages import ModelSource
 from statemachine.provider_fields import merge_fields
 from statemachine.turn import ModelDelta
 
@@ -84,17 +85,18 @@ class DeltaBuilder:
         """Whether a chunk had a reason for the end."""
         return self._finish_reason is not None
 
-    def build(self) -> ModelDelta:
+    def build(self, source: ModelSource | None = None) -> ModelDelta:
         return ModelDelta(
-            text="".join(self._texts),
-            reasoning="".join(self._thoughts),
-            calls=tuple(self._calls),
-            finish_reason=self._finish_reason,
-            usage=self._usage,
-            logprob_sum=sum(self._logprobs),
-            logprob_count=len(self._logprobs),
-            chunk_count=len(self._texts),
-            extras=self._extras,
+            "".join(self._texts),
+            "".join(self._thoughts),
+            tuple(self._calls),
+            self._finish_reason,
+            self._usage,
+            sum(self._logprobs),
+            len(self._logprobs),
+            len(self._texts),
+            self._extras,
+            source,
         )
 
     def add_usage(self, usage: Any) -> None:
@@ -123,7 +125,10 @@ class DeltaBuilder:
             if value is None or name == "role":
                 continue
             if name == "content":
-                self._add_content(value)
+                if isinstance(value, str):
+                    self._add_text(value)
+                else:
+                    self._add_parts(value)
             elif name == "refusal":
                 self._add_text(value)
             elif name == "tool_calls":
@@ -141,10 +146,7 @@ class DeltaBuilder:
         if text and isinstance(text, str):
             self._texts.append(text)
 
-    def _add_content(self, content: Any) -> None:
-        if isinstance(content, str):
-            self._add_text(content)
-            return
+    def _add_parts(self, content: Any) -> None:
         parts = content if isinstance(content, list) else [content]
         for part in parts:
             if isinstance(part, dict) and part.get("type") in _THOUGHT_PARTS:

@@ -49,7 +49,8 @@ _QUOTA = re.compile(
 _ADDRESS = re.compile(
     r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>)\]]+"  # a URL
     r"|\[[0-9a-f:]{3,}\](:\d+)?|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])(:\d+)?"  # an IP address
-    r"|(host='?|host )[\w.-]+'?(,? ?port=?\d+)?|\blocalhost(:\d+)?|\b[\w-]+(\.[\w-]+)*:\d{2,5}\b",  # host and port
+    r"|(host='?|host )[\w.-]+'?(,? ?port=?\d+)?|\blocalhost(:\d+)?|\b[a-z]\w*([.-]\w+)+:\d{2,5}\b"  # host and port
+    r"|(?<=\b(to|at|on) )[a-z]\w*:\d{4,5}\b",
     re.IGNORECASE,
 )
 

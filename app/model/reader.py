@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec.structs import replace
-
 from app.errors import ModelError
 from app.model.chunks import Chunk, DeltaBuilder, decode_chunk
 from app.model.failures import error_in_response, not_a_completion
@@ -117,7 +115,8 @@ class TurnReader:
         if not has_ended and (error := _error(chunk, is_error=is_error)) is not None:
             self.failure = error_in_response(error)
             return
-        builder.add_usage(chunk.usage)
+        if chunk.usage is not None:
+            builder.add_usage(chunk.usage)
         for choice in chunk.choices if isinstance(chunk.choices, list) else ():
             if isinstance(choice, dict) and self._is_ours(choice):
                 self._add_choice(builder, choice)
@@ -138,19 +137,15 @@ class TurnReader:
             builder.add_message(message)
         elif isinstance(choice.get("text"), str):
             builder.add_message({"content": choice["text"]})
-        builder.add_logprobs(choice.get("logprobs"))
+        if choice.get("logprobs") is not None:
+            builder.add_logprobs(choice["logprobs"])
         builder.add_finish_reason(choice.get("finish_reason"))
 
     def _built(self, builder: DeltaBuilder) -> ModelDelta:
         self._has_content = self._has_content or builder.has_content
-        delta = builder.build()
-        if delta.finish_reason is not None:
-            if self.has_ended:
-                delta = replace(delta, finish_reason=None)
-            self.has_ended = True
-        if self._source is not None:
-            delta, self._source = replace(delta, source=self._source), None
-        return delta
+        source, self._source = self._source, None
+        self.has_ended = self.has_ended or builder.has_ended
+        return builder.build(source)
 
     def _unstreamed(self, body: bytes) -> ModelDelta | None:
         """Return the turn in a response that is one JSON object. A whole object is a whole answer."""

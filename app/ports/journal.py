@@ -59,6 +59,17 @@ class CheckpointPage:
     has_more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A conversation: its newest runs, the oldest of them first, and the number of its other runs.
+
+    These are too old to be loaded, have expired, or cannot be read.
+    """
+
+    newest: list[Checkpoint]
+    not_loaded: int
+
+
 class Tail(Protocol):
     """One reader of the log of one run. It is a cursor without a task or a queue, so a slow reader costs nothing."""
 
@@ -117,8 +128,8 @@ class RunIndex(Protocol):
         """Return the run of a user whose log contains exactly this event id, or None."""
         ...
 
-    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
-        """Return the newest runs of a conversation, the oldest first. Their retention time begins again."""
+    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> Thread:
+        """Return the newest runs of a conversation. Their retention time begins again."""
         ...
 
     async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:

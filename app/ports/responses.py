@@ -99,6 +99,18 @@ class TokenUsage(TypedDict):
     totalTokens: int
 
 
+class ThreadHistory(TypedDict):
+    """What the model got of the earlier turns of the thread.
+
+    `messages` counts their messages, `omittedTurns` the turns that were left out because they did not fit.
+    `isShortened`: the newest earlier turn is in the messages, but was cut in its middle.
+    """
+
+    messages: int
+    omittedTurns: int
+    isShortened: bool
+
+
 class RunDetails(RunSummary):
     """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service."""
 
@@ -107,6 +119,7 @@ class RunDetails(RunSummary):
     prompt: str
     context: JsonObject
     turn: int
+    history: ThreadHistory
     plan: list[Annotated[JsonObject, _json_of(PlanStep)]]
     ledger: list[ToolCallRecord]
     path: list[Annotated[JsonObject, _json_of(TransitionRecord)]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.errors import FieldInvalid
-from app.ports.journal import CheckpointPage, RunRecord
+from app.ports.journal import CheckpointPage, RunRecord, Thread
 from app.redis import keys
 from app.redis.wire.connection import Connection
 from statemachine.checkpoint import Checkpoint
@@ -61,15 +61,18 @@ class RedisRunIndex:
                 return await self.get_record(raw.decode())
         return None
 
-    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> list[Checkpoint]:
+    async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> Thread:
         index = keys.thread(tenant_id, user_id, thread_id)
-        sessions = [raw.decode() for raw in await self._connection.execute("ZREVRANGE", index, 0, _THREAD_RUNS - 1)]
+        newest, run_count = await self._connection.pipeline(
+            [("ZREVRANGE", index, 0, _THREAD_RUNS - 1), ("ZCARD", index)]
+        )
+        sessions = [raw.decode() for raw in newest]
         # The results do not matter: a checkpoint that is not kept for longer can still be read now.
         await self._connection.pipeline_results(
             [("EXPIRE", keys.checkpoint(id), self._retention_seconds) for id in sessions]
         )
-        checkpoints = await self._checkpoints(sessions)
-        return [checkpoint for checkpoint in reversed(checkpoints) if checkpoint is not None]
+        found = [run for run in reversed(await self._checkpoints(sessions)) if run is not None]
+        return Thread(found, not_loaded=run_count - len(found))
 
     async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
         index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)

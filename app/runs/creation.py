@@ -11,7 +11,7 @@ from app.ports.journal import RunLock
 from app.runs.task import RunPorts
 from statemachine.checkpoint import JsonObject, Limits, RunRequest, digest
 from statemachine.messages import Step
-from statemachine.prompt import conversation, history
+from statemachine.prompt import NO_HISTORY, History, conversation, history
 from statemachine.sessions import new_session_id
 from statemachine.workflow import begin
 
@@ -54,12 +54,16 @@ class CreationUncertain(StorageUnavailable):
 
 
 class RunFactory:
-    """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees."""
+    """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees.
 
-    def __init__(self, ports: RunPorts, limits: Limits, *, thread_tokens: int) -> None:
+    `instructions` are the static part of the system prompt.
+    """
+
+    def __init__(self, ports: RunPorts, limits: Limits, *, thread_tokens: int, instructions: str) -> None:
         self._ports = ports
         self._limits = limits
         self._thread_tokens = thread_tokens
+        self._instructions = instructions
 
     async def create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
         """Create a run with a unique session id. A `str` is the session that the idempotency key created before.
@@ -118,20 +122,22 @@ class RunFactory:
             if existing is None:
                 raise
             return existing
-        return begin(request, conversation(start.prompt, start.context, earlier), self._limits, now)
+        messages = conversation(start.prompt, start.context, earlier, self._instructions)
+        return begin(request, messages, self._limits, now, earlier)
 
-    async def _history(self, principal: Principal, thread_id: str | None) -> list[JsonObject]:
-        """Return the messages of the thread's earlier runs, the oldest first; empty without a `thread_id`.
+    async def _history(self, principal: Principal, thread_id: str | None) -> History:
+        """Return what the run gets of its thread's earlier runs; nothing without a `thread_id`.
 
         Raises `ThreadBusy` while one of these runs waits for a person.
         """
         if thread_id is None:
-            return []
-        runs = await self._ports.journal.load_thread(principal.tenant_id, principal.user_id, thread_id)
-        for run in runs:
+            return NO_HISTORY
+        thread = await self._ports.journal.load_thread(principal.tenant_id, principal.user_id, thread_id)
+        for run in thread.newest:
             if run.open_approval is not None:
                 raise ThreadBusy(run.open_approval.request_id, run.session_id)
-        return history([run for run in runs if run.state.is_final], self._thread_tokens)
+        ended = [run for run in thread.newest if run.state.is_final]
+        return history(ended, self._thread_tokens, not_loaded=thread.not_loaded)
 
     async def _find_existing(self, principal: Principal, start: StartRun) -> str | None:
         """Return the session that was created with the same idempotency key, or None (§3).

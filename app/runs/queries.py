@@ -67,6 +67,11 @@ class RunQueries:
             "prompt": checkpoint.request.prompt,
             "context": checkpoint.request.context,
             "turn": checkpoint.turn,
+            "history": {
+                "messages": checkpoint.history_messages,
+                "omittedTurns": checkpoint.omitted_turns,
+                "isShortened": checkpoint.is_history_shortened,
+            },
             "plan": [step.to_json_object() for step in checkpoint.plan],
             "ledger": [_tool_call_record(call) for call in checkpoint.calls],
             "path": [passage.to_json_object() for passage in checkpoint.path],

@@ -29,6 +29,7 @@ from tests.harness.waiting import eventually
         ({"AURA_LEASE_SECONDS": "soon"}, "AURA_LEASE_SECONDS"),
         ({"AURA_APPROVAL_REQUIRED": "launch_rocket"}, "launch_rocket"),
         ({"REDIS_PORT": "70000"}, "REDIS_PORT"),
+        ({"AURA_SYSTEM_PROMPT_FILE": "/nowhere/prompt.txt"}, "/nowhere/prompt.txt does not exist"),
         ({"REDIS_URL": "http://localhost"}, "REDIS_URL"),
         ({"SMTP_HOST": "localhost", "SMTP_FROM": "nobody"}, "SMTP_FROM"),
     ],

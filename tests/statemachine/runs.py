@@ -23,7 +23,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
-from statemachine.prompt import conversation
+from statemachine.prompt import NO_HISTORY, History, conversation
 from statemachine.states import INITIAL_STATE, State
 from statemachine.workflow import advance, begin
 
@@ -68,10 +68,10 @@ def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> Reques
 class Run:
     """A run to which facts are applied. It keeps all events and the last effect, and checks the invariants."""
 
-    def __init__(self, **limits: Any) -> None:
-        run_request = request()
-        messages = conversation(run_request.prompt, run_request.context)
-        step = begin(run_request, messages, Limits(**limits), NOW)
+    def __init__(self, prompt: str = "메일을 보내주세요", history: History = NO_HISTORY, /, **limits: Any) -> None:
+        run_request = request(prompt=prompt)
+        messages = conversation(prompt, run_request.context, history)
+        step = begin(run_request, messages, Limits(**limits), NOW, history)
         self.checkpoint: Checkpoint = step.checkpoint
         self.effect: Effect = step.effect
         self.events: list[Event] = list(step.events)

@@ -1,4 +1,4 @@
-"""The conversation: the context lines of §4 and their limits; the history; continuation of an answer."""
+"""The conversation: the static part, the context lines of §4 and their limits; continuation of an answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statemachine.checkpoint import JsonObject
-from statemachine.messages import AnswerArrived, AnswerFinished, InternalErrorOccurred
-from statemachine.prompt import CONTINUE_INSTRUCTION, conversation, history, system_prompt, with_continuation
-from tests.statemachine.runs import Run, check_history, safe
+from statemachine.prompt import (
+    CONTINUE_INSTRUCTION,
+    INSTRUCTIONS,
+    History,
+    conversation,
+    system_prompt,
+    with_continuation,
+)
 
 FULL: JsonObject = {
     "activeApp": "mail",
@@ -110,13 +115,39 @@ def test_any_context_stays_inside_its_block(context: JsonObject) -> None:
 
 
 def test_conversation_is_system_prompt_then_history_then_prompt() -> None:
-    earlier = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    messages = conversation("안녕", FULL, earlier)
+    earlier = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    messages = conversation("안녕", FULL, History(earlier))
     assert messages == [
         {"role": "system", "content": system_prompt(FULL)},
         *earlier,
         {"role": "user", "content": "안녕"},
     ]
+
+
+@pytest.mark.parametrize("instructions", [INSTRUCTIONS, "You are the assistant of a library."])
+def test_what_never_changes_is_the_beginning_of_every_system_prompt(instructions: str) -> None:
+    histories = [History(), History(omitted_turns=3), History((), 1, is_shortened=True)]
+    prompts = [
+        system_prompt(context, history, instructions)
+        for context in ({}, FULL, {"title": "x" * 600})
+        for history in histories
+    ]
+    assert len(set(prompts)) == len(prompts)
+    assert all(prompt.encode().startswith(instructions.encode()) for prompt in prompts)
+    assert prompts[0] == instructions
+
+
+def test_what_the_history_lacks_is_one_line_at_the_end_of_the_system_prompt() -> None:
+    with_context = system_prompt(FULL)
+    for history, told in (
+        (History(omitted_turns=3), "the first 3 earlier turn(s) of this conversation are left out. "),
+        (History(is_shortened=True), "the newest earlier turn is shortened. "),
+        (History((), 1, is_shortened=True), "left out and the newest earlier turn is shortened. "),
+    ):
+        line = system_prompt(FULL, history).removeprefix(f"{with_context}\n\n")
+        assert told in line
+        assert "\n" not in line
+        assert [m["role"] for m in conversation("안녕", FULL, history)] == ["system", "user"]
 
 
 def test_answer_is_continued_from_the_exact_text() -> None:
@@ -126,37 +157,3 @@ def test_answer_is_continued_from_the_exact_text() -> None:
         {"role": "assistant", "content": "안녕하"},
         {"role": "user", "content": CONTINUE_INSTRUCTION},
     ]
-
-
-# --- the thread's earlier runs ----------------------------------------------------------------------------------------
-
-
-def answered(text: str) -> Run:
-    run = Run()
-    run.request_tools(safe())
-    run.finish_call()
-    run.apply(AnswerFinished(text, text))
-    return run
-
-
-def test_history_contains_ended_runs_oldest_first_without_system_prompts() -> None:
-    messages = history([answered("하나").checkpoint, answered("둘").checkpoint], 10_000)
-    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"] * 2
-    assert [messages[3]["content"], messages[7]["content"]] == ["하나", "둘"]
-
-
-def test_history_mentions_a_run_without_an_answer() -> None:
-    run = Run()
-    run.apply(AnswerArrived("안"))
-    run.apply(InternalErrorOccurred("고장"))
-    messages = history([run.checkpoint], 10_000)
-    assert messages[-1] == {"role": "assistant", "content": "(This request ended without an answer: 고장)"}
-
-
-def test_history_drops_the_oldest_runs_as_a_whole() -> None:
-    old, new = answered("긴 답변 " * 500), answered("짧은 답변")
-    messages = history([old.checkpoint, new.checkpoint], 300)
-    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
-    assert messages[-1]["content"] == "짧은 답변"
-    assert history([old.checkpoint], 10) == []
-    check_history(conversation("그리고?", {}, messages), finished=True)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from statemachine.checkpoint import Usage
+from statemachine.checkpoint import Checkpoint, Usage
 from statemachine.errors import FactRefused
 from statemachine.events import (
     Content,
@@ -37,6 +37,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.prompt import History, conversation
 from statemachine.states import OPEN_STATES, State
 from statemachine.workflow import ACCEPTED, advance, advance_all
 from tests.statemachine.runs import NOW, Run, in_state, of_type, risky, safe
@@ -271,3 +272,84 @@ def test_permanent_model_failure_ends_the_run_with_its_cause(
     assert run.checkpoint.ending is not None
     assert run.checkpoint.ending.error_type == error_type
     assert run.events[-1] == End(message="the cause", status="failed")
+
+
+# --- a conversation that is too long for the model --------------------------------------------------------------------
+
+PROMPT = "그리고 셋은?"
+EARLIER = History(
+    (
+        {"role": "user", "content": "하나"},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "둘"},
+        {"role": "assistant", "content": "2 [… 9,000 characters left out …]"},
+    ),
+    omitted_turns=3,
+    is_shortened=True,
+)
+
+
+def test_run_begins_with_its_history() -> None:
+    run = Run(PROMPT, EARLIER)
+    assert run.checkpoint.messages[1:5] == list(EARLIER.messages)
+    checkpoint = run.checkpoint
+    assert (checkpoint.history_messages, checkpoint.omitted_turns, checkpoint.is_history_shortened) == (4, 3, True)
+
+
+@pytest.mark.parametrize("model_attempts", [1, 3])
+def test_turn_that_is_too_long_is_requested_again_without_the_history(model_attempts: int) -> None:
+    run = Run(PROMPT, EARLIER, model_attempts=model_attempts)
+    effect = run.apply(ModelFailed("context_too_long", "8192 tokens"), at=2)
+    expected = conversation(PROMPT, run.checkpoint.request.context, History(omitted_turns=5))
+    assert effect == CallModel(tuple(expected))
+    assert run.checkpoint.messages == expected
+    checkpoint = run.checkpoint
+    assert (checkpoint.history_messages, checkpoint.omitted_turns, checkpoint.is_history_shortened) == (0, 5, False)
+    assert [(turn.attempt, turn.outcome, turn.started_at) for turn in checkpoint.model_turns] == [
+        (1, "failed", NOW),
+        (2, None, NOW + 2),
+    ]
+    (thought,) = run.last_events
+    assert isinstance(thought, Thought)
+    assert thought.thought_type == "decision"
+    run.apply(AnswerFinished("네", "네"))
+    assert run.state is State.DONE
+
+
+def test_history_is_left_out_in_a_later_turn_and_in_the_middle_of_an_answer() -> None:
+    run = Run(PROMPT, EARLIER)
+    run.apply(ModelFailed("unavailable", "503"))
+    run.request_tools(safe())
+    run.finish_call()
+    own = run.checkpoint.messages[5:]
+    run.apply(AnswerArrived("안녕"), at=1)
+    effect = run.apply(ModelFailed("context_too_long", "8192 tokens", streamed="안녕"), at=2)
+    assert effect == CallModel(tuple(run.checkpoint.messages), "안녕")
+    assert run.checkpoint.messages[1:] == own
+    assert (run.checkpoint.turn, run.checkpoint.model_attempt) == (2, 2)
+    assert run.state is State.CONTENT
+    run.apply(AnswerFinished("안녕하세요", "하세요"))
+    assert "".join(piece.content for piece in of_type(Content, run.events)) == "안녕하세요"
+
+
+def test_run_that_is_too_long_without_a_history_ends_with_cause_and_remedy() -> None:
+    run = Run(PROMPT, EARLIER)
+    run.apply(ModelFailed("context_too_long", "8192 tokens"))
+    assert isinstance(run.apply(ModelFailed("context_too_long", "8192 tokens")), Stop)
+    (error,) = of_type(ErrorRaised, run.last_events)
+    assert (error.error_type, error.error_code, error.retryable) == ("LimitExceeded", "E5000", False)
+    assert error.message.startswith(
+        "이 작업의 대화(요청과 도구 결과)가 모델이 읽을 수 있는 길이를 넘었습니다. 요청을 줄이거나"
+    )
+    assert error.message.endswith("(8192 tokens)")
+    assert [turn.outcome for turn in run.checkpoint.model_turns] == ["failed", "failed"]
+
+
+def test_run_that_left_out_its_history_recovers_without_it() -> None:
+    run = Run(PROMPT, EARLIER)
+    run.apply(ModelFailed("unavailable", "429", retry_after_seconds=9))
+    run.apply(ModelFailed("context_too_long", "8192 tokens"), at=10)
+    saved = run.checkpoint.messages
+    run.checkpoint = Checkpoint.from_json(run.checkpoint.to_json())
+    assert run.apply(RunRecovered(), at=20) == CallModel(tuple(saved))
+    assert isinstance(run.apply(ModelFailed("context_too_long", "8192 tokens")), Stop)

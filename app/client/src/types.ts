@@ -137,13 +137,14 @@ export interface Grant {
   decided_at: number;
   edited: boolean;
 }
-/** The limits that a run started with. They do not change when another node takes the run over. */
+/** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. */
 export interface Limits {
   turns: number;
   model_attempts: number;
   run_seconds: number;
   approval_seconds: number;
   on_reject: "stop" | "replan";
+  tokens: number;
 }
 /** The approval request that a run waits for. `context` holds the arguments of the tool call. */
 export interface PendingApproval {
@@ -204,6 +205,7 @@ export interface RunDetails {
   prompt: string;
   context: Record<string, unknown>;
   turn: number;
+  history: ThreadHistory;
   plan: PlanStep[];
   ledger: ToolCallRecord[];
   path: TransitionRecord[];
@@ -278,6 +280,12 @@ export interface StoredApprovalRequest {
   status: string;
   createdAt: number;
   expiresAt?: number;
+}
+/** What the model got of the earlier turns of the thread. `messages` counts their messages, `omittedTurns` the turns that were left out because they did not fit. `isShortened`: the newest earlier turn is in the messages, but was cut in its middle. */
+export interface ThreadHistory {
+  messages: number;
+  omittedTurns: number;
+  isShortened: boolean;
 }
 /** The spans of a run, ordered by their start. `waited_seconds` is the part of `duration_seconds` spent on waits. */
 export interface Timeline {

@@ -10,7 +10,7 @@ import pytest
 
 from app.dev.demo.scenarios import ChatRequest, Scenario, choose_turn, load_scenarios
 from app.dev.demo.script import ScriptedTurn
-from statemachine.prompt import conversation, with_continuation
+from statemachine.prompt import History, conversation, with_continuation
 
 FOLDER = Path(__file__).parents[4] / "fixtures" / "model_turns"
 TOOLS = ("update_plan", "get_current_time", "send_email", "github_get_pr", "github_create_pr", "search_workspace")
@@ -156,8 +156,8 @@ def test_interrupted_answer_after_a_tool_is_continued_exactly(scenarios: list[Sc
 
 
 def test_earlier_turns_of_a_thread_are_ignored(scenarios: list[Scenario]) -> None:
-    history = [{"role": "user", "content": "안녕하세요"}, {"role": "assistant", "content": "반갑습니다"}]
-    turn = choose(scenarios, conversation("지금 몇 시예요?", {}, history))
+    earlier = ({"role": "user", "content": "안녕하세요"}, {"role": "assistant", "content": "반갑습니다"})
+    turn = choose(scenarios, conversation("지금 몇 시예요?", {}, History(earlier)))
     assert [call.name for call in turn.tool_calls] == ["get_current_time"]
 
 
