@@ -31,6 +31,7 @@ def read_turn(pieces: Iterable[bytes], *, done_is_whole: bool = False) -> tuple[
             turn.add_delta(delta, 0.0)
     if (delta := reader.finish()) is not None:
         turn.add_delta(delta, 0.0)
+    end: Any
     if reader.failure is not None:
         facts, end = turn.take_facts(_LONG_AFTER), (reader.failure.kind, reader.failure.cause)
     else:
