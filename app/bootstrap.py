@@ -20,6 +20,7 @@ from app.knowledge.service import Knowledge
 from app.knowledge.sqlite.index import SqliteIndex
 from app.knowledge.vectors import Vectors
 from app.model.chat import OpenAIModel
+from app.model.fallbacks import FallbackModel
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeIndex
 from app.ports.tools import Tool
@@ -84,7 +85,7 @@ class Service:
     requests: RedisApprovalRequests
     decisions: RedisDecisions
     nodes: RedisNodes
-    model: OpenAIModel
+    model: OpenAIModel | FallbackModel
     toolbox: ToolRegistry
     runs: RunService
     streams: EventStreams
@@ -260,15 +261,27 @@ def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue)
     )
 
 
-def _model(settings: Settings) -> OpenAIModel:
-    return OpenAIModel(
-        settings.openai_model,
-        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
-        base_url=settings.openai_base_url,
-        timeout_seconds=settings.aura_model_timeout_seconds,
-        logprobs=settings.aura_model_logprobs,
-        secrets=settings.secrets,
-    )
+def _model(settings: Settings) -> OpenAIModel | FallbackModel:
+    models = make_models(settings)
+    return models[0] if len(models) == 1 else FallbackModel(models)
+
+
+def make_models(settings: Settings) -> list[OpenAIModel]:
+    """Build a client for each model server of the settings, in their order. The caller closes them."""
+    return [
+        OpenAIModel(
+            server.model,
+            api_key=server.api_key.get_secret_value() if server.api_key else None,
+            base_url=server.base_url,
+            timeout_seconds=settings.aura_model_timeout_seconds,
+            logprobs=settings.aura_model_logprobs,
+            options=settings.aura_model_options,
+            done_is_whole=settings.aura_model_done_is_whole,
+            secrets=settings.secrets,
+            is_main=server.base_url == settings.model_servers[0].base_url,
+        )
+        for server in settings.model_servers
+    ]
 
 
 def _toolbox(
@@ -301,7 +314,7 @@ def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, n
     embeddings = OpenAIEmbeddings(
         model,
         api_key=key.get_secret_value(),
-        base_url=settings.openai_base_url,
+        base_url=settings.model_servers[0].base_url,
         dimensions=settings.aura_knowledge_dimensions,
     )
     index = _index(settings, embeddings.model)

@@ -167,18 +167,26 @@ class ModelError(AuraError):
     """A model turn failed; `kind` is the cause (`statemachine.messages.ModelFailure`).
 
     The user reads `cause`, which has no addresses. `detail` is for the log alone: address, status, body, system error.
+    `server_status` is the HTTP status of the server's response, or the one that an error in a stream names.
     """
 
     status, code, error_type = 502, "E5000", "ModelError"
     prefix = "AI 모델 호출에 실패했습니다."
 
     def __init__(
-        self, kind: ModelFailure, cause: str, retry_after_seconds: float | None = None, *, detail: str = ""
+        self,
+        kind: ModelFailure,
+        cause: str,
+        retry_after_seconds: float | None = None,
+        *,
+        detail: str = "",
+        server_status: int | None = None,
     ) -> None:
         super().__init__(cause)
         self.kind = kind
         self.model_retry_after_seconds = retry_after_seconds
         self.detail = detail
+        self.server_status = server_status
 
 
 class ToolError(AuraError):

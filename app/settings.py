@@ -1,18 +1,16 @@
 """The settings (§8): one frozen typed model, read once from the environment, units in the names.
 
-An unknown `AURA_*` name or a bad value stops the start with one line that names it; an empty value is an absent one.
+An unknown `AURA_*` name or a bad value stops the start with one line that names it. White space at both ends of a value
+is cut; an empty value is an absent one.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
-from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from pydantic import (
     BaseModel,
@@ -28,16 +26,29 @@ from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
 from app.prompt_file import PromptFile
+from app.setting_types import (
+    OPENAI_URL,
+    BaseUrl,
+    FilePath,
+    HeaderKey,
+    Host,
+    HttpUrl,
+    ModelOptions,
+    ModelServer,
+    NameList,
+    Names,
+    PlainUrl,
+    RedisUrl,
+    SearchServerUrl,
+    parse_fallbacks,
+    secrets_in_url,
+    token_limit,
+)
 from statemachine.checkpoint import Limits
 from statemachine.frames import Shape
 
 SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
-
-Names = frozenset[str]
-
-_PASSWORDS = re.compile(r"(?:^\w+://[^/@:]*:(?=[^/@]*@)|[?&]password=)([^/@&]+)")
-"""Of a URL: after its user, or (PostgreSQL) among its parameters."""
 
 
 class Settings(BaseModel):
@@ -47,7 +58,7 @@ class Settings(BaseModel):
 
     # identity
     jwt_secret: SecretStr = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
-    aura_approver_roles: Names = Field(
+    aura_approver_roles: NameList = Field(
         default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
     )
     aura_jwt_leeway_seconds: float = Field(
@@ -55,10 +66,10 @@ class Settings(BaseModel):
     )
 
     # Redis
-    redis_url: SecretStr | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None, description="`redis://` or `rediss://`; instead of the three below"
     )
-    redis_host: str = Field(default="localhost", description="Redis host")
+    redis_host: Host = Field(default="localhost", description="Redis host")
     redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis port")
     redis_password: SecretStr | None = Field(default=None, description="Redis password")
     aura_redis_timeout_seconds: float = Field(default=3, gt=0, description="seconds to wait for a reply of Redis")
@@ -67,8 +78,10 @@ class Settings(BaseModel):
     )
 
     # the model
-    openai_api_key: SecretStr | None = Field(default=None, description="without it every run ends `LLMNotConfigured`")
-    openai_base_url: str | None = Field(default=None, description="base URL of an OpenAI-compatible server")
+    openai_api_key: HeaderKey | None = Field(default=None, description="without it every run ends `LLMNotConfigured`")
+    openai_base_url: BaseUrl | None = Field(
+        default=None, description="base URL of an OpenAI-compatible server; it may have a query (`?api-version=…`)"
+    )
     openai_model: str = Field(default="gpt-4o-mini", description="model name")
     aura_model_timeout_seconds: float = Field(
         default=120, gt=0, description="seconds without data before a model turn times out"
@@ -76,6 +89,15 @@ class Settings(BaseModel):
     aura_model_attempts: int = Field(default=3, ge=1, le=10, description="attempts of one model turn")
     aura_model_logprobs: bool = Field(
         default=False, description="request log-probabilities: they become the confidence"
+    )
+    aura_model_done_is_whole: bool = Field(
+        default=False, description="`[DONE]` without a `finish_reason` ends an answer; else the answer counts as cut"
+    )
+    aura_model_options: ModelOptions = Field(
+        default={}, description='JSON object that is merged into every request, such as `{"temperature": 0.2}`'
+    )
+    aura_model_fallbacks: tuple[ModelServer, ...] = Field(
+        default=(), description="JSON list of the [model servers](#model-servers) that are asked when this one is down"
     )
 
     aura_system_prompt_file: Annotated[PromptFile | None, BeforeValidator(PromptFile.of_setting)] = Field(
@@ -87,12 +109,15 @@ class Settings(BaseModel):
     aura_on_reject: Literal["stop", "replan"] = Field(
         default="stop", description="a rejection ends the run (`stop`), or the model gets the reason (`replan`)"
     )
-    aura_approval_required: Names = Field(
+    aura_approval_required: NameList = Field(
         default=frozenset(), description="comma-separated names of further tools that need approval"
     )
 
     # limits
     aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
+    aura_run_tokens: int = Field(
+        default=0, ge=0, description="tokens that a run may use, those of its prompts included; 0: no limit"
+    )
     aura_tool_timeout_seconds: float = Field(default=60, gt=0, description="seconds for one tool call")
     aura_tool_result_bytes: int = Field(
         default=16 * 1024, ge=256, description="bytes of a tool result that the model gets"
@@ -132,15 +157,17 @@ class Settings(BaseModel):
     smtp_password: SecretStr | None = Field(default=None, description="its password")
     smtp_from: str | None = Field(default=None, description="sender address; without it `send_email` is not offered")
     smtp_tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="encryption")
-    github_token: SecretStr | None = Field(default=None, description="without it the GitHub tools are not offered")
-    github_api_url: str = Field(default="https://api.github.com", description="REST base URL (GitHub Enterprise too)")
+    github_token: HeaderKey | None = Field(default=None, description="without it the GitHub tools are not offered")
+    github_api_url: HttpUrl = Field(
+        default="https://api.github.com", description="REST base URL (GitHub Enterprise too)"
+    )
 
     # knowledge
     aura_knowledge: bool = Field(default=True, description="receive domain events (§7) and offer `search_workspace`")
-    aura_knowledge_path: str | None = Field(
+    aura_knowledge_path: FilePath | None = Field(
         default=None, description="file of the search index; without it each process has a temporary one"
     )
-    aura_knowledge_url: SecretStr | None = Field(
+    aura_knowledge_url: SearchServerUrl | None = Field(
         default=None,
         description="`postgresql://user:password@host/database`: the index on a search server that all processes share",
     )
@@ -159,7 +186,7 @@ class Settings(BaseModel):
     )
 
     # the platform
-    main_service_url: str | None = Field(
+    main_service_url: PlainUrl | None = Field(
         default=None, description="base URL of the Main Service; with it each run is a task there (§6)"
     )
     aura_main_service_timeout_seconds: float = Field(
@@ -181,70 +208,22 @@ class Settings(BaseModel):
             raise ValueError(f"it has {size} bytes, HS256 needs at least {SECRET_BYTES}")
         return secret
 
-    @field_validator("redis_url")
+    @field_validator("aura_model_fallbacks", mode="before")
     @classmethod
-    def _redis_address(cls, url: SecretStr | None) -> SecretStr | None:
-        schemes = ("redis://", "rediss://", "unix://")
-        text = url.get_secret_value() if url is not None else schemes[0]
-        if not text.startswith(schemes):
-            raise ValueError(f"it must begin with one of {', '.join(schemes)}")
-        try:
-            path, _ = urlsplit(text).path.strip("/"), urlsplit(text).port
-        except ValueError:  # the error text may hold the password
-            raise ValueError("host and port cannot be read; special characters of a password are %-escaped") from None
-        if not text.startswith("unix://") and path and not path.isdecimal():
-            raise ValueError("after the host only the number of a database may follow, like /0")
-        return url
-
-    @field_validator("redis_host")
-    @classmethod
-    def _without_a_port(cls, host: str) -> str:
-        if ":" not in host:
-            return host
-        try:
-            return f"[{IPv6Address(host.strip('[]'))}]"
-        except ValueError:
-            raise ValueError("a name or an address is required; the port goes into REDIS_PORT") from None
-
-    @field_validator("openai_base_url", "github_api_url")
-    @classmethod
-    def _http_address(cls, url: str | None) -> str | None:
-        if url is not None and not re.match(r"https?://[^/\s]", url):
-            raise ValueError("http(s)://host[:port][/path] is required")
-        return url
-
-    @field_validator("aura_knowledge_path")
-    @classmethod
-    def _in_a_folder(cls, path: str | None) -> str | None:
-        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-            raise ValueError("it must name a file in a folder that exists")
-        return path
+    def _fallbacks(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not {"openai_api_key", "openai_base_url", "openai_model"} <= info.data.keys():
+            return ()  # one of these is invalid, and its error stops the start
+        main = _main_server(info.data["openai_model"], info.data["openai_base_url"], info.data["openai_api_key"])
+        return parse_fallbacks(value, (info.context or {}).get("environment", {}), main)
 
     @field_validator("aura_knowledge_url")
     @classmethod
-    def _of_a_search_server(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if url is None:
-            return None
-        if not re.match(r"postgres(ql)?://[^\s]+$", url.get_secret_value()):
-            raise ValueError("postgresql://user:password@host[:port]/database is required")
-        if info.data.get("aura_knowledge_path") is not None:
+    def _in_one_place(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is not None and info.data.get("aura_knowledge_path") is not None:
             raise ValueError("AURA_KNOWLEDGE_PATH is set too, and the index is in one place: unset one of them")
         return url
-
-    @field_validator("main_service_url")
-    @classmethod
-    def _plain_address(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("http(s)://host[:port][/path] is required, without a user or a query")
-        return url.rstrip("/")
-
-    @field_validator("aura_approver_roles", "aura_approval_required", mode="before")
-    @classmethod
-    def _split(cls, names: Any) -> Any:
-        return frozenset(name.strip() for name in names.split(",") if name.strip()) if isinstance(names, str) else names
 
     @property
     def redis_address(self) -> str:
@@ -255,6 +234,17 @@ class Settings(BaseModel):
         return f"redis://{password}{self.redis_host}:{self.redis_port}/0"
 
     @property
+    def model_servers(self) -> tuple[ModelServer, ...]:
+        """Return the model servers in the order in which they are asked: the main one, then the fallbacks."""
+        main = _main_server(self.openai_model, self.openai_base_url, self.openai_api_key)
+        return (main, *self.aura_model_fallbacks)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Return the number of tokens that the model may write in one turn; 0 if the options do not limit it."""
+        return token_limit(self.aura_model_options)
+
+    @property
     def limits(self) -> Limits:
         return Limits(
             turns=self.aura_max_turns,
@@ -262,34 +252,55 @@ class Settings(BaseModel):
             run_seconds=self.aura_run_timeout_seconds,
             approval_seconds=self.hitl_timeout_seconds,
             on_reject=self.aura_on_reject,
+            completion_tokens=self.completion_tokens,
+            tokens=self.aura_run_tokens,
         )
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Return the values that no event, result or log line may contain."""
-        held = (self.jwt_secret, self.redis_password, self.openai_api_key, self.smtp_password, self.github_token)
+        held = (self.jwt_secret, self.redis_password, self.smtp_password, self.github_token)
+        keys = [server.api_key for server in self.model_servers if not server.has_placeholder_key]
         urls = [url.get_secret_value() for url in (self.redis_url, self.aura_knowledge_url) if url is not None]
-        in_urls = [unquote(found) for url in urls for found in _PASSWORDS.findall(url)]
-        return (*(secret.get_secret_value() for secret in held if secret is not None), *in_urls)
+        urls += [server.base_url for server in self.model_servers]
+        in_urls = [secret for url in urls for secret in secrets_in_url(url)]
+        shown = (secret.get_secret_value() for secret in (*held, *keys) if secret is not None)
+        return tuple(dict.fromkeys((*shown, *in_urls)))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """Read the settings from the environment. Raises `ConfigurationError` with one line that names the setting."""
-        values = {name.upper(): value for name, value in (os.environ if environment is None else environment).items()}
+        given = os.environ if environment is None else environment
+        values = {name.upper(): value.strip() for name, value in given.items()}
         known = {name.upper() for name in cls.model_fields}
         for name in values:
             if name.startswith("AURA_") and name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigurationError(f"{name}: there is no such setting{hint}")
-        given = {name.lower(): value for name, value in values.items() if name in known and value.strip()}
+        settings = {name.lower(): value for name, value in values.items() if name in known and value}
         try:
-            return cls(**{**given, **overrides})
+            return cls.model_validate({**settings, **overrides}, context={"environment": values})
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]).upper() if first["loc"] else "settings"
             cause = "it is required" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"{name}: {cause}") from None
+
+
+def _main_server(model: str, base_url: str | None, api_key: SecretStr | None) -> ModelServer:
+    return ModelServer(model, base_url or OPENAI_URL, api_key)
+
+
+_CONTAINERS = (frozenset, dict, tuple)
+_WORDS: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    Names: "names, separated by commas",
+    dict[str, Any]: "JSON object",
+    tuple[ModelServer, ...]: "JSON list",
+}
+"""The types of settings in the words of the documentation; all others are texts."""
 
 
 def table() -> str:
@@ -299,10 +310,10 @@ def table() -> str:
         default = field.get_default()
         if field.is_required():
             shown = "*required*"
-        elif default is None:
+        elif default is None or default in (frozenset(), {}, ()):
             shown = "–"
         elif isinstance(default, frozenset):
-            shown = f"`{','.join(sorted(default))}`" if default else "–"
+            shown = f"`{','.join(sorted(default))}`"
         else:
             shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
         rows.append(f"| `{name.upper()}` | {shown} | {_values(field)} | {field.description} |")
@@ -314,11 +325,10 @@ def _values(field: FieldInfo) -> str:
     types = [each for each in get_args(field.annotation) if each is not type(None)]
     if get_origin(field.annotation) is Literal:
         return " ".join(f"`{choice}`" for choice in types)
-    kind = field.annotation if get_origin(field.annotation) is frozenset or not types else types[0]
+    kind = field.annotation if get_origin(field.annotation) in _CONTAINERS or not types else types[0]
     if kind is bool:
         return "`true` `false`"
-    types_in_words: dict[Any, str] = {int: "integer", float: "number", Names: "names, separated by commas"}
-    words = types_in_words.get(kind, "text")
+    words = _WORDS.get(kind, "text")
     signs = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
     bounds = [f"{sign} {getattr(it, name)}" for it in field.metadata for name, sign in signs if hasattr(it, name)]
     return ", ".join([words, *bounds])

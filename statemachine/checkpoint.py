@@ -69,7 +69,8 @@ Confidence.UNKNOWN = Confidence()
 class Limits(StoredStruct, frozen=True):
     """The limits that a run started with. They do not change when another node takes the run over.
 
-    `tokens` is the budget of the whole run, prompts included; 0 means that there is none.
+    `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the
+    number that the model may write in one turn, where that is configured; it is reserved with the prompt.
     """
 
     turns: int = 12
@@ -78,6 +79,7 @@ class Limits(StoredStruct, frozen=True):
     approval_seconds: float = 300
     on_reject: Literal["stop", "replan"] = "stop"
     tokens: int = 0
+    completion_tokens: int = 0
 
 
 class RunRequest(StoredStruct, frozen=True):

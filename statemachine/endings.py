@@ -76,5 +76,7 @@ def _end(builder: StepBuilder, status: EndStatus, message: str) -> Stop:
         "completionTokens": usage.completion_tokens,
         "totalTokens": usage.total_tokens,
     }
+    if usage.cached_tokens:
+        tokens["cachedTokens"] = usage.cached_tokens
     builder.add_event(EndEvent(message=message, status=status, usage=tokens if usage.total_tokens else None))
     return Stop()

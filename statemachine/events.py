@@ -176,6 +176,9 @@ class ErrorRaised(Event, frozen=True):
 
 
 class End(Event, frozen=True):
+    """The run has ended. `usage` are the tokens that the model reported: `promptTokens`, `completionTokens` and
+    `totalTokens`, and `cachedTokens` where the server had a part of the prompt in its cache."""
+
     TYPE: ClassVar[str] = "end"
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("usage",)
 

@@ -101,6 +101,10 @@ ModelFailure = Literal[
 ]
 
 
+REFUSALS: frozenset[ModelFailure] = frozenset({"not_configured", "refused", "context_too_long"})
+"""The failures of requests that the provider did not accept, so that they cost no tokens."""
+
+
 class ModelFailed(Struct, frozen=True):
     """A model turn failed. `streamed` is the text of its answer that clients have received already.
 
@@ -167,7 +171,7 @@ class InternalErrorOccurred(Struct, frozen=True):
 
 
 class RunRecovered(Struct, frozen=True):
-    """A node took the run over, and the work in progress is lost.
+    """A node took the run over, and the work in progress is lost; or `begin` requested nothing, and the run exists now.
 
     `streamed` is the text of the turn's answer that clients have received already.
     """

@@ -23,8 +23,9 @@ from statemachine.checkpoint import (
 from statemachine.errors import FactRefused
 from statemachine.events import Event, TimelineStepUpdated
 from statemachine.machine import Situation, describe_refusal, fire
-from statemachine.messages import Effect, Step
+from statemachine.messages import Effect, ModelSource, Step
 from statemachine.states import STATE_TITLES, State, Trigger
+from statemachine.tokens import turn_cost
 
 
 class StepBuilder:
@@ -79,19 +80,46 @@ class StepBuilder:
 
     # --- records of model turns and reviews ---------------------------------------------------------------------------
 
-    def begin_turn(self, started_at: float) -> None:
-        """Record an attempt at a model turn. `started_at` is in the future if a pause comes first."""
-        turn = ModelTurn(turn=self.checkpoint.turn, attempt=self.checkpoint.model_attempt, started_at=started_at)
-        self.update(model_turns=[*self.checkpoint.model_turns, turn])
+    def begin_turn(self, started_at: float, reserved_tokens: int) -> None:
+        """Record an attempt at a model turn, with the tokens that it may use.
 
-    def end_turn(self, outcome: TurnOutcome, usage: Usage | None = None) -> None:
-        """End the open attempt, if there is one. An attempt whose pause has not passed yet is removed instead."""
+        `started_at` is in the future if a pause comes first. Only `model_turns.py` calls it.
+        """
+        turn = ModelTurn(turn=self.checkpoint.turn, attempt=self.checkpoint.model_attempt, started_at=started_at)
+        self.update(model_turns=[*self.checkpoint.model_turns, turn], reserved_tokens=reserved_tokens)
+
+    def end_turn(
+        self,
+        outcome: TurnOutcome,
+        usage: Usage | None = None,
+        source: ModelSource | None = None,
+        *,
+        wrote: JsonObject | str | None = None,
+        was_accepted: bool = True,
+    ) -> None:
+        """End the open attempt, if there is one, and replace its reservation by what it used.
+
+        `usage` and `source` are what the server reported; `wrote` is the model's message or text, which is estimated
+        where no usage was reported. `was_accepted` is False if the server refused the request, which costs nothing. An
+        attempt that is lost or stopped before its pause has passed was not made: it is removed and costs nothing.
+        """
+        self.update(usage=self.checkpoint.usage.plus(usage))
         turns = self.checkpoint.model_turns
         if not turns or turns[-1].outcome is not None:
             return
         *earlier, last = turns
-        ended = replace(last, outcome=outcome, ended_at=self.now, usage=usage)
-        self.update(model_turns=[*earlier, ended] if last.started_at <= self.now else earlier)
+        if last.started_at > self.now and outcome in ("lost", "stopped"):
+            self.update(model_turns=earlier, reserved_tokens=0)
+            return
+        model = None if source is None else source.model
+        ended = replace(last, outcome=outcome, ended_at=self.now, usage=usage, model=model)
+        reserved = self.checkpoint.reserved_tokens if was_accepted else 0
+        cost = turn_cost(ended, reserved, self.checkpoint.limits, wrote)
+        self.update(
+            model_turns=[*earlier, ended],
+            spent_tokens=self.checkpoint.spent_tokens + cost,
+            reserved_tokens=0,
+        )
 
     def begin_review(self, approval: Approval, expires_at: float) -> None:
         """Record that an approval is requested now, until `expires_at` (Unix s)."""

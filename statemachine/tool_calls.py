@@ -21,7 +21,6 @@ from statemachine.events import Hitl, Thought
 from statemachine.ledger import add_tool_message, end_call, get_call, start_call, tool_event
 from statemachine.messages import (
     AwaitDecision,
-    CallModel,
     Continue,
     Effect,
     RequestedCall,
@@ -29,6 +28,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.model_turns import request_turn
 from statemachine.plan import add_step, step_id_for, update_plan
 from statemachine.provider_fields import portable_id, with_provider_fields
 from statemachine.states import Trigger
@@ -58,8 +58,7 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
         ],
     }
     builder.add_message(with_provider_fields(message, fact.source, fact.extras, [call.extras for _, call in calls]))
-    builder.update(usage=builder.checkpoint.usage.plus(fact.usage))
-    builder.end_turn("tools", fact.usage)
+    builder.end_turn("tools", fact.usage, fact.source, wrote=builder.checkpoint.messages[-1])
     for _, call in calls:
         if call.plan:
             update_plan(builder, call.plan)
@@ -148,9 +147,8 @@ def next_tool_effect(builder: StepBuilder) -> Effect:
         message = f"모델 호출 횟수 한도({max_turns}회)에 도달하여 작업을 중단했습니다."
         return endings.fail(builder, "LimitExceeded", "E1000", message, retryable=False)
     builder.update(turn=turn, model_attempt=1, retry_at=None)
-    builder.begin_turn(builder.now)
     builder.transition(Trigger.REPORT_RESULTS)
-    return CallModel(tuple(builder.checkpoint.messages))
+    return request_turn(builder)
 
 
 def queue_approval(builder: StepBuilder, call: ToolCall, *, first: bool) -> None:

@@ -19,12 +19,12 @@ from statemachine.errors import FactRefused
 from statemachine.events import Content, Start, Thought
 from statemachine.ledger import replace_call
 from statemachine.messages import (
+    REFUSALS,
     AnswerArrived,
     AnswerFinished,
     ApprovalGranted,
     ApprovalRejected,
     AwaitDecision,
-    CallModel,
     CancelRequested,
     Continue,
     DeadlinePassed,
@@ -39,6 +39,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.model_turns import request_first_turn, request_turn
 from statemachine.prompt import NO_HISTORY, History, without_history
 from statemachine.provider_fields import with_provider_fields
 from statemachine.states import OPEN_STATES, State, Trigger
@@ -71,7 +72,9 @@ def begin(
 ) -> Step:
     """Return the first step of a run. Its events are published before the model is requested (§4).
 
-    `messages` is the conversation: the system prompt, the messages of `history`, the user's prompt.
+    `messages` is the conversation: the system prompt, the messages of `history`, the user's prompt. The effect is
+    `CallModel`, or `Continue` if the first turn is more than the run's token budget: then the fact `RunRecovered` ends
+    the run.
     """
     checkpoint = Checkpoint(
         request=request,
@@ -84,7 +87,7 @@ def begin(
         is_history_shortened=history.is_shortened,
     )
     builder = StepBuilder(checkpoint, "RunRequest", now)
-    builder.begin_turn(now)
+    effect = request_first_turn(builder)
     events = (
         Start(
             message="요청을 받았습니다.",
@@ -94,7 +97,7 @@ def begin(
         ),
         Thought(thought_type="analysis", content="사용자의 요청을 분석하고 있습니다..."),
     )
-    return Step(builder.checkpoint, events, CallModel(tuple(messages)))
+    return Step(builder.checkpoint, events, effect)
 
 
 def advance(checkpoint: Checkpoint, fact: Fact, now: float) -> Step:
@@ -163,8 +166,7 @@ def _answer_arrived(builder: StepBuilder, fact: AnswerArrived) -> Effect:
 def _answer_finished(builder: StepBuilder, fact: AnswerFinished) -> Effect:
     rest = _enter_content(builder) + fact.rest
     builder.add_message(with_provider_fields({"role": "assistant", "content": fact.text}, fact.source, fact.extras))
-    builder.update(usage=builder.checkpoint.usage.plus(fact.usage))
-    builder.end_turn("answer", fact.usage)
+    builder.end_turn("answer", fact.usage, fact.source, wrote=builder.checkpoint.messages[-1])
     builder.add_event(Content(content=rest, chunk=False))
     return endings.complete(builder)
 
@@ -187,7 +189,8 @@ _MAX_RETRY_DELAY_SECONDS = 30.0
 
 def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
     """Retry the turn if that can help and the pause is short; else end the run with the precise cause."""
-    builder.end_turn("failed")
+    was_accepted = fact.failure not in REFUSALS or bool(fact.streamed)
+    builder.end_turn("failed", fact.usage, fact.source, wrote=fact.streamed or None, was_accepted=was_accepted)
     if fact.failure == "context_too_long" and builder.checkpoint.history_messages:
         return _request_without_history(builder, fact)
     attempt = builder.checkpoint.model_attempt
@@ -195,14 +198,15 @@ def _model_failed(builder: StepBuilder, fact: ModelFailed) -> Effect:
     can_retry = fact.failure in ("unavailable", "interrupted") and pause <= _MAX_RETRY_DELAY_SECONDS
     if can_retry and attempt < builder.checkpoint.limits.model_attempts:
         builder.update(model_attempt=attempt + 1, retry_at=builder.now + pause)
-        builder.begin_turn(builder.now + pause)
-        return CallModel(tuple(builder.checkpoint.messages), fact.streamed, builder.checkpoint.retry_at)
+        return request_turn(builder, fact.streamed)
     match fact.failure:
         case "not_configured":
             return endings.fail(builder, "LLMNotConfigured", "E5000", fact.message, retryable=False)
         case "timeout":
             return endings.fail(builder, "ModelTimeout", "E5001", fact.message, retryable=True)
         case "truncated":
+            if builder.checkpoint.state is State.CONTENT:  # the user has this text, so the thread has it, too
+                builder.add_message({"role": "assistant", "content": fact.streamed})
             return endings.fail(builder, "LimitExceeded", "E5000", fact.message, retryable=False)
         case "context_too_long":
             return endings.fail(builder, "LimitExceeded", "E5000", f"{_TOO_LONG} ({fact.message})", retryable=False)
@@ -232,10 +236,9 @@ def _request_without_history(builder: StepBuilder, fact: ModelFailed) -> Effect:
         model_attempt=builder.checkpoint.model_attempt + 1,
         retry_at=None,
     )
-    builder.begin_turn(builder.now)
     explanation = "대화가 모델이 읽을 수 있는 길이를 넘어, 이전 대화 없이 다시 요청합니다."
     builder.add_event(Thought(thought_type="decision", content=explanation))
-    return CallModel(tuple(messages), fact.streamed)
+    return request_turn(builder, fact.streamed)
 
 
 # --- recovery ---------------------------------------------------------------------------------------------------------
@@ -256,9 +259,8 @@ def _run_recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
         return next_tool_effect(builder)
     if checkpoint.state is State.AWAITING_APPROVAL:
         return _await_open_approval(builder)
-    builder.end_turn("lost")
-    builder.begin_turn(max(builder.now, checkpoint.retry_at or 0))
-    return CallModel(tuple(checkpoint.messages), fact.streamed, checkpoint.retry_at)
+    builder.end_turn("lost", wrote=fact.streamed or None)
+    return request_turn(builder, fact.streamed)
 
 
 def _await_open_approval(builder: StepBuilder) -> Effect:

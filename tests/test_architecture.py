@@ -19,10 +19,10 @@ ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 # has no place in the design yet.
 ADAPTER = {"ports", "errors", "http", "retry"}
 MAY_IMPORT: dict[str, set[str]] = {
-    **{room: set() for room in ("errors", "logs", "ports", "http", "console", "prompt_file")},
+    **{room: set() for room in ("errors", "logs", "ports", "http", "console", "prompt_file", "setting_types")},
     "clock": {"ports"},
     "retry": {"errors"},
-    "settings": {"errors", "prompt_file"},
+    "settings": {"errors", "prompt_file", "setting_types"},
     "runs": {"ports", "errors", "retry"},
     "tools": {"ports", "errors"},
     **dict.fromkeys(("redis", "model", "integrations", "knowledge"), ADAPTER),

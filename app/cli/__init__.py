@@ -11,6 +11,7 @@ from app.cli.chaos import chaos
 from app.cli.demo import demo
 from app.cli.diagram import diagram
 from app.cli.knowledge import knowledge
+from app.cli.model import model
 from app.cli.serve import serve
 from app.cli.timeline import timeline
 from app.cli.token import token
@@ -34,5 +35,5 @@ def main() -> None:
     """Aura is the AI-agent service of the DWP platform."""
 
 
-for _command in (serve, token, ask, timeline, diagram, knowledge, demo, chaos):
+for _command in (serve, token, ask, timeline, diagram, knowledge, model, demo, chaos):
     main.add_command(_command)

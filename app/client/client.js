@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 da70928af361fee033419a8e4718f822dcecec2eba87f63b8bfeaa31b2861c1d).
+// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).

@@ -116,6 +116,7 @@ export interface ErrorRaisedEvent extends EventBase {
   errorCode: string;
   retryable: boolean;
 }
+/** The run has ended. `usage` are the tokens that the model reported: `promptTokens`, `completionTokens` and `totalTokens`, and `cachedTokens` where the server had a part of the prompt in its cache. */
 export interface EndEvent extends EventBase {
   type: "end";
   message: string;
@@ -164,7 +165,7 @@ export interface Grant {
   decided_at: number;
   edited: boolean;
 }
-/** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. */
+/** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the number that the model may write in one turn, where that is configured; it is reserved with the prompt. */
 export interface Limits {
   turns: number;
   model_attempts: number;
@@ -172,6 +173,17 @@ export interface Limits {
   approval_seconds: number;
   on_reject: "stop" | "replan";
   tokens: number;
+  completion_tokens: number;
+}
+/** One attempt at a turn of the model. `model` is the name of the model that answered, null where none did. `usage` is null where the model's server reported none. An attempt that goes on has no `outcome` yet. */
+export interface ModelTurnRecord {
+  turn: number;
+  attempt: number;
+  model: string | null;
+  outcome: "tools" | "answer" | "failed" | "lost" | "stopped" | null;
+  usage: TokenUsage | null;
+  startedAt: number;
+  endedAt: number | null;
 }
 /** The approval request that a run waits for. `context` holds the arguments of the tool call. */
 export interface PendingApproval {
@@ -214,7 +226,7 @@ export interface RequestPage {
 }
 /** The status of an approval request, as `hitl:request:{requestId}` spells it. */
 export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
-/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. */
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. */
 export interface RunDetails {
   sessionId: string;
   threadId: string;
@@ -235,9 +247,12 @@ export interface RunDetails {
   history: ThreadHistory;
   plan: PlanStep[];
   ledger: ToolCallRecord[];
+  modelTurns: ModelTurnRecord[];
   path: TransitionRecord[];
   answer: string | null;
   usage: TokenUsage;
+  spentTokens: number;
+  reservedTokens: number;
   limits: Limits;
   ending: Ending | null;
   cancelledBy: string | null;
@@ -269,7 +284,7 @@ export interface ServiceInfo {
   model: string;
   states: State[];
 }
-/** An interval of time. Times are Unix seconds; an open span lasts until the moment the timeline was made. A span of kind `state` is the time in a state, which the run entered from `source` by `trigger`. Model turns, tools and waits have an `outcome`. */
+/** An interval of time. Times are Unix seconds; an open span lasts until the moment the timeline was made. A span of kind `state` is the time in a state, which the run entered from `source` by `trigger`. Model turns, tools and waits have an `outcome`. `model` is the name of the model that answered a turn. */
 export interface Span {
   kind: "state" | "model" | "tool" | "wait";
   name: string;
@@ -282,6 +297,7 @@ export interface Span {
   attempt?: number | null;
   toolCallId?: string | null;
   outcome?: string | null;
+  model?: string | null;
   tokens?: Tokens | null;
   decision?: SpanDecision | null;
 }
@@ -325,16 +341,19 @@ export interface Timeline {
   tokens: Tokens;
   spans: Span[];
 }
-/** The tokens of a run, as the model reported them. */
+/** The tokens of a run, as the model reported them. `cachedTokens` is the part of `promptTokens` that the model's server had in its cache, where it reported that. */
 export interface TokenUsage {
   promptTokens: number;
   completionTokens: number;
   totalTokens: number;
+  cachedTokens?: number;
 }
+/** Reported tokens. `cached_tokens` is set where the server had a part of the prompt in its cache. */
 export interface Tokens {
   promptTokens: number;
   completionTokens: number;
   totalTokens: number;
+  cachedTokens?: number | null;
 }
 /** One tool call of a run, with its status, its result or error, and the decision on it. */
 export interface ToolCallRecord {

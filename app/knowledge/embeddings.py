@@ -6,6 +6,7 @@ import asyncio
 from array import array
 from collections.abc import Sequence
 
+import httpx2
 import openai
 from openai import AsyncOpenAI
 
@@ -28,15 +29,25 @@ class OpenAIEmbeddings:
         name: str,
         *,
         api_key: str,
-        base_url: str | None = None,
+        base_url: str,
         dimensions: int | None = None,
         timeout_seconds: float = 20,
     ) -> None:
-        """`dimensions` are requested only if they are given, because few models can shorten their vectors."""
+        """`base_url` may have a query, which each request gets (`?api-version=…`).
+
+        `dimensions` are requested only if they are given, because few models can shorten their vectors.
+        """
+        url = httpx2.URL(base_url)
         self.model = label(name, dimensions)
         self._name = name
         self._dimensions = dimensions
-        self._client = AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout_seconds)
+        self._client = AsyncOpenAI(
+            api_key=api_key,
+            base_url=url.copy_with(query=None),
+            default_query=dict(url.params),
+            max_retries=0,
+            timeout=timeout_seconds,
+        )
 
     async def close(self) -> None:
         await self._client.close()

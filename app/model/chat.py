@@ -36,6 +36,9 @@ _DRAIN_SECONDS = 1.0
 _MAX_REDIRECTS = 5
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_CAUSE_CHARACTERS = 400
+_CLIENT_HEADERS = frozenset(
+    {"accept", "accept-encoding", "authorization", "connection", "content-type", "host", "user-agent"}
+)
 _REDIRECTS = frozenset({301, 302, 307, 308})
 
 
@@ -53,9 +56,12 @@ class OpenAIModel:
         options: JsonObject | None = None,
         done_is_whole: bool = False,
         secrets: Sequence[str] = (),
+        is_main: bool = True,
     ) -> None:
         """`timeout_seconds` is the longest time without data. `options` are merged into each request. `secrets` are
         masked in errors. With `done_is_whole`, `[DONE]` without a `finish_reason` ends an answer as `stop` does.
+        `is_main`: headers that the client takes from the environment (`OPENAI_CUSTOM_HEADERS`, `OPENAI_ORG_ID`,
+        `OPENAI_PROJECT_ID`) are meant for this server.
 
         Without an `api_key` every turn raises `ModelError`.
         """
@@ -63,21 +69,11 @@ class OpenAIModel:
         self.origin = digest([base_url or "", name])[:16]
         self._options = {**({"logprobs": True} if logprobs else {}), **(options or {})}
         self._done_is_whole = done_is_whole
+        self._is_main = is_main
         self._secrets = secrets
         self._unsupported: frozenset[str] = frozenset()
         self._transport = AiohttpTransport()
-        self._client: AsyncOpenAI | None = None
-        if api_key is not None:
-            address, query = _split_query(base_url)
-            self._client = AsyncOpenAI(
-                api_key=api_key,
-                base_url=address,
-                default_query=query,
-                max_retries=0,
-                timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
-                default_headers={"Accept-Encoding": "identity"},
-                http_client=httpx2.AsyncClient(transport=self._transport),
-            )
+        self._client = None if api_key is None else _client(api_key, base_url, timeout_seconds, self._transport)
         self._template: httpx2.Request | None = None
         self._prepared: PreparedRequest | None = None
         self._draining: set[asyncio.Task[None]] = set()
@@ -154,7 +150,8 @@ class OpenAIModel:
         """Send a request and return the response once its head has arrived. Raises `ModelError`."""
         try:
             if self._prepared is None:
-                self._template = await _request_template(client)
+                template = await _request_template(client)
+                self._template = template if self._is_main else _without_foreign_headers(template)
                 self._prepared = self._transport.prepare(self._template)
             response = await self._prepared.send(body)
             for _ in range(_MAX_REDIRECTS):
@@ -202,7 +199,13 @@ class OpenAIModel:
         cause, detail = error.cause, error.detail
         for secret in self._secrets:
             cause, detail = cause.replace(secret, "***"), detail.replace(secret, "***")
-        return ModelError(error.kind, cause[:_MAX_CAUSE_CHARACTERS], error.model_retry_after_seconds, detail=detail)
+        return ModelError(
+            error.kind,
+            cause[:_MAX_CAUSE_CHARACTERS],
+            error.model_retry_after_seconds,
+            detail=detail,
+            server_status=error.server_status,
+        )
 
 
 async def _tail(pieces: AsyncIterator[bytes], reader: TurnReader) -> AsyncGenerator[ModelDelta, None]:
@@ -251,12 +254,35 @@ async def _read_error(response: StreamedResponse) -> bytes:
     return body[:_MAX_ERROR_BYTES]
 
 
+def _client(api_key: str, base_url: str | None, timeout_seconds: float, transport: AiohttpTransport) -> AsyncOpenAI:
+    address, query = _split_query(base_url)
+    return AsyncOpenAI(
+        api_key=api_key,
+        base_url=address,
+        default_query=query,
+        max_retries=0,
+        timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+        default_headers={"Accept-Encoding": "identity"},
+        http_client=httpx2.AsyncClient(transport=transport),
+    )
+
+
 def _split_query(base_url: str | None) -> tuple[str | None, dict[str, object]]:
     """Split the query from a base URL (`?api-version=…`): it follows the path of each request."""
     if base_url is None:
         return None, {}
     parts = urlsplit(base_url)
     return urlunsplit(parts._replace(query="")), dict(parse_qsl(parts.query, keep_blank_values=True))
+
+
+def _without_foreign_headers(request: httpx2.Request) -> httpx2.Request:
+    """Return the request without headers that the environment adds, such as the secret of the main server's gateway."""
+    headers = [
+        (name, value)
+        for name, value in request.headers.multi_items()
+        if name in _CLIENT_HEADERS or name.startswith("x-stainless-")
+    ]
+    return httpx2.Request(request.method, request.url, headers=headers, extensions=request.extensions)
 
 
 async def _request_template(client: AsyncOpenAI) -> httpx2.Request:

@@ -69,7 +69,8 @@ def error_of_status(status: int, body: bytes, headers: Mapping[str, str]) -> Mod
     said = _message(error)
     cause = f"the model's server responded with HTTP {status}" + (f": {without_addresses(said)}" if said else "")
     kind = _kind(status, said, _names(error))
-    return ModelError(kind, cause, retry_after_seconds(headers), detail=f"HTTP {status} {_detail(body)}")
+    retry_after = retry_after_seconds(headers)
+    return ModelError(kind, cause, retry_after, detail=f"HTTP {status} {_detail(body)}", server_status=status)
 
 
 def error_in_response(error: Any) -> ModelError:
@@ -79,7 +80,8 @@ def error_in_response(error: Any) -> ModelError:
     if status is None:
         status = next((_STATUS_OF_NAME[name] for name in map(_plain, names) if name in _STATUS_OF_NAME), 500)
     cause = without_addresses(said) or "the model's server reported an error"
-    return ModelError(_kind(status, said, names), cause, detail=_detail(repr(error).encode("utf-8", "replace")))
+    detail = _detail(repr(error).encode("utf-8", "replace"))
+    return ModelError(_kind(status, said, names), cause, detail=detail, server_status=status)
 
 
 def error_of_connection(error: httpx2.HTTPError, url: str, *, has_response: bool) -> ModelError:

@@ -13,7 +13,16 @@ from typing_extensions import TypedDict  # pydantic requires this one below Pyth
 
 from app.ports.decisions import RequestStatus
 from app.ports.typed_json import struct_as_typed_dict
-from statemachine.checkpoint import CallStatus, Ending, Grant, JsonObject, Limits, PlanStep, TransitionRecord
+from statemachine.checkpoint import (
+    CallStatus,
+    Ending,
+    Grant,
+    JsonObject,
+    Limits,
+    PlanStep,
+    TransitionRecord,
+    TurnOutcome,
+)
 from statemachine.states import State
 
 
@@ -92,11 +101,30 @@ class ToolCallRecord(TypedDict):
 
 
 class TokenUsage(TypedDict):
-    """The tokens of a run, as the model reported them."""
+    """The tokens of a run, as the model reported them.
+
+    `cachedTokens` is the part of `promptTokens` that the model's server had in its cache, where it reported that.
+    """
 
     promptTokens: int
     completionTokens: int
     totalTokens: int
+    cachedTokens: NotRequired[int]
+
+
+class ModelTurnRecord(TypedDict):
+    """One attempt at a turn of the model. `model` is the name of the model that answered, null where none did.
+
+    `usage` is null where the model's server reported none. An attempt that goes on has no `outcome` yet.
+    """
+
+    turn: int
+    attempt: int
+    model: str | None
+    outcome: TurnOutcome | None
+    usage: TokenUsage | None
+    startedAt: float
+    endedAt: float | None
 
 
 class ThreadHistory(TypedDict):
@@ -112,7 +140,11 @@ class ThreadHistory(TypedDict):
 
 
 class RunDetails(RunSummary):
-    """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service."""
+    """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service.
+
+    `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an
+    estimate. `reservedTokens` is the estimate for the model turn in progress.
+    """
 
     taskId: str | None
     schemaVersion: int
@@ -122,9 +154,12 @@ class RunDetails(RunSummary):
     history: ThreadHistory
     plan: list[Annotated[JsonObject, _json_of(PlanStep)]]
     ledger: list[ToolCallRecord]
+    modelTurns: list[ModelTurnRecord]
     path: list[Annotated[JsonObject, _json_of(TransitionRecord)]]
     answer: str | None
     usage: TokenUsage
+    spentTokens: int
+    reservedTokens: int
     limits: Annotated[JsonObject, _json_of(Limits)]
     ending: Annotated[JsonObject, _json_of(Ending)] | None
     cancelledBy: str | None

@@ -5,9 +5,18 @@ from __future__ import annotations
 from app.ports.clock import Clock
 from app.ports.identity import Principal
 from app.ports.journal import Journal
-from app.ports.responses import PendingRequest, RequestPage, RunDetails, RunPage, RunSummary, ToolCallRecord
+from app.ports.responses import (
+    ModelTurnRecord,
+    PendingRequest,
+    RequestPage,
+    RunDetails,
+    RunPage,
+    RunSummary,
+    TokenUsage,
+    ToolCallRecord,
+)
 from app.runs.access import AccessPolicy
-from statemachine.checkpoint import Checkpoint, ToolCall
+from statemachine.checkpoint import Checkpoint, ModelTurn, ToolCall, Usage
 from statemachine.states import State
 from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.timeline import Timeline, timeline
@@ -74,13 +83,12 @@ class RunQueries:
             },
             "plan": [step.to_json_object() for step in checkpoint.plan],
             "ledger": [_tool_call_record(call) for call in checkpoint.calls],
+            "modelTurns": [_model_turn_record(turn) for turn in checkpoint.model_turns],
             "path": [passage.to_json_object() for passage in checkpoint.path],
             "answer": _answer(checkpoint),
-            "usage": {
-                "promptTokens": checkpoint.usage.prompt_tokens,
-                "completionTokens": checkpoint.usage.completion_tokens,
-                "totalTokens": checkpoint.usage.total_tokens,
-            },
+            "usage": _token_usage(checkpoint.usage),
+            "spentTokens": checkpoint.spent_tokens,
+            "reservedTokens": checkpoint.reserved_tokens,
             "limits": checkpoint.limits.to_json_object(),
             "ending": checkpoint.ending.to_json_object() if checkpoint.ending else None,
             "cancelledBy": checkpoint.cancelled_by,
@@ -141,6 +149,27 @@ def _tool_call_record(call: ToolCall) -> ToolCallRecord:
         "endedAt": call.ended_at,
         "decision": call.grant.to_json_object() if call.grant else None,
     }
+
+
+def _model_turn_record(turn: ModelTurn) -> ModelTurnRecord:
+    return {
+        "turn": turn.turn,
+        "attempt": turn.attempt,
+        "model": turn.model,
+        "outcome": turn.outcome,
+        "usage": None if turn.usage is None else _token_usage(turn.usage),
+        "startedAt": turn.started_at,
+        "endedAt": turn.ended_at,
+    }
+
+
+def _token_usage(usage: Usage) -> TokenUsage:
+    tokens: TokenUsage = {
+        "promptTokens": usage.prompt_tokens,
+        "completionTokens": usage.completion_tokens,
+        "totalTokens": usage.total_tokens,
+    }
+    return {**tokens, "cachedTokens": usage.cached_tokens} if usage.cached_tokens else tokens
 
 
 def _answer(checkpoint: Checkpoint) -> str | None:

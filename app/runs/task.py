@@ -36,6 +36,7 @@ from statemachine.messages import (
     Effect,
     Fact,
     InternalErrorOccurred,
+    RunRecovered,
     RunResumed,
     Step,
     Stop,
@@ -202,6 +203,8 @@ class RunTask:
         if start.must_confirm:
             await self._confirm()
         self._check_interrupted()
+        if fact is None and isinstance(effect, Continue):
+            fact = RunRecovered()  # `begin` requested nothing: now that the run exists, the core ends it
         if fact is not None:
             effect = await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
         while effect is not None and not isinstance(effect, Stop):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from statemachine.checkpoint import Checkpoint
+from statemachine.checkpoint import Checkpoint, Usage
 from statemachine.messages import (
     AnswerArrived,
     AnswerFinished,
@@ -93,4 +93,4 @@ def _tools_requested(run: Checkpoint, calls: Iterable[tuple[bool, bool]], refusa
                 refusal=refusal,
             )
         )
-    return ToolsRequested(tuple(requested))
+    return ToolsRequested(tuple(requested), usage=Usage(total_tokens=10))

@@ -21,20 +21,26 @@ from statemachine.checking.table import table_proofs
 from statemachine.checkpoint import CallStatus, Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
 from statemachine.messages import (
+    REFUSALS,
     ApprovalGranted,
     AwaitDecision,
+    CallModel,
     CancelRequested,
     Fact,
     InternalErrorOccurred,
+    ModelFailed,
     RunRecovered,
     Step,
 )
 from statemachine.states import State, Transition, Trigger
+from statemachine.tokens import estimate_prompt
 from statemachine.workflow import advance, begin
 
 DEPTH = 16
 """The number of facts in a row. With `_LIMITS` the search reaches every situation within it."""
 _LIMITS = Limits(turns=2, model_attempts=2, run_seconds=900, approval_seconds=300)
+_BUDGET_LIMITS = replace(_LIMITS, tokens=230, completion_tokens=100)
+"""Enough for two attempts at the first turn, or for one attempt at each of the two turns."""
 
 
 def check(depth: int = DEPTH) -> list[Proof]:
@@ -76,6 +82,7 @@ class _Situation:
         return (
             *(run.state, run.turn, run.model_attempt, run.limits.on_reject, run.deadline_at, self.now),
             *(calls, queue, request),
+            *((run.spent_tokens, run.reserved_tokens, estimate_prompt(run.messages)) if run.limits.tokens else ()),
         )
 
 
@@ -90,6 +97,7 @@ class _Search:
     depth: int = 0
     is_complete: bool = True
     waits: int = 0
+    model_calls: int = 0
     executions: int = 0
     taken: set[tuple[Trigger, State, State]] = field(default_factory=set)
     violations: dict[str, str] = field(default_factory=dict)
@@ -97,6 +105,7 @@ class _Search:
 
 _APPROVED = "no risky call runs, and no call that is not idempotent runs again, without a person's approval in time"
 _DEADLINE = "awaiting_approval always has a deadline, within the run's, and it is the one that was shown"
+_BUDGET = "the model is called only with a reservation within the token budget, and accepted attempts are counted"
 _IN_TABLE = "a run makes only transitions of the table"
 _ALL_TAKEN = "every transition is made by some run"
 _ENDS = "every open run can be cancelled and can fail, at any moment; a final state accepts nothing"
@@ -110,6 +119,7 @@ def _run_proofs(search: _Search, table: tuple[Transition, ...], depth: int) -> I
     coverage += f"; they represent {search.paths:.1e} paths of up to {depth} facts"
     yield Proof(_APPROVED, coverage, search.violations.get(_APPROVED))
     yield Proof(_DEADLINE, f"{search.waits} waits", search.violations.get(_DEADLINE))
+    yield Proof(_BUDGET, f"{search.model_calls} model calls", search.violations.get(_BUDGET))
     yield Proof(_ENDS, f"{search.situations} situations, {search.refused} facts refused", search.violations.get(_ENDS))
     yield Proof(_IN_TABLE, f"{search.steps} steps", search.violations.get(_IN_TABLE))
     unused = [row for row in table if (row.trigger, row.source, row.dest) not in search.taken]
@@ -180,6 +190,7 @@ def _apply(search: _Search, situation: _Situation, fact: Fact, now: float, path:
         _add_violation(search, _ENDS, path, f"{before.state} went on to {step.checkpoint.state}")
     _check_transitions(search, before, step, path)
     _check_wait(search, step, path)
+    _check_budget(search, before, fact, step, path)
     started, approved = _check_executions(search, situation, fact, step, path)
     open_request = None
     if isinstance(step.effect, AwaitDecision):
@@ -218,6 +229,24 @@ def _check_wait(search: _Search, step: Step, path: tuple[str, ...]) -> None:
         _add_violation(search, _DEADLINE, path, f"the deadline is not the one of the effect {type(effect).__name__}")
 
 
+def _check_budget(search: _Search, before: Checkpoint, fact: Fact, step: Step, path: tuple[str, ...]) -> None:
+    run, budget = step.checkpoint, step.checkpoint.limits.tokens
+    if isinstance(step.effect, CallModel):
+        search.model_calls += 1
+        if not run.reserved_tokens:
+            _add_violation(search, _BUDGET, path, "the model is called without a reservation")
+        elif budget and run.spent_tokens + run.reserved_tokens > budget:
+            _add_violation(search, _BUDGET, path, f"{run.spent_tokens} + {run.reserved_tokens} of {budget} tokens")
+    ended = [turn for turn in run.model_turns[len(before.model_turns) - 1 :] if turn.outcome is not None]
+    if not before.reserved_tokens or not ended:
+        return  # no attempt was open, or it is still open, or it was not made
+    if isinstance(fact, ModelFailed) and fact.failure in REFUSALS:
+        return  # the server did no work
+    least = before.reserved_tokens if ended[0].outcome == "lost" else 1
+    if run.spent_tokens < before.spent_tokens + least:
+        _add_violation(search, _BUDGET, path, f"an attempt ended as {ended[0].outcome}, and its tokens are not counted")
+
+
 def _check_executions(
     search: _Search, situation: _Situation, fact: Fact, step: Step, path: tuple[str, ...]
 ) -> tuple[frozenset[str], frozenset[str]]:
@@ -243,6 +272,5 @@ def _check_executions(
 
 def _initial_situations() -> Iterator[_Situation]:
     request = RunRequest(session_id="s", thread_id="t", user_id="u", tenant_id="t", trace_id="t", prompt="p")
-    for on_reject in ("stop", "replan"):
-        limits = replace(_LIMITS, on_reject=on_reject)
+    for limits in (_LIMITS, replace(_LIMITS, on_reject="replan"), _BUDGET_LIMITS):
         yield _Situation(begin(request, [{"role": "user", "content": "p"}], limits, 0.0).checkpoint, 0.0)

@@ -26,9 +26,12 @@ class _ApiModel(BaseModel):
 
 
 class Tokens(_ApiModel):
+    """Reported tokens. `cached_tokens` is set where the server had a part of the prompt in its cache."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    cached_tokens: int | None = None
 
 
 class SpanDecision(_ApiModel):
@@ -46,7 +49,7 @@ class Span(_ApiModel):
     """An interval of time. Times are Unix seconds; an open span lasts until the moment the timeline was made.
 
     A span of kind `state` is the time in a state, which the run entered from `source` by `trigger`. Model turns, tools
-    and waits have an `outcome`.
+    and waits have an `outcome`. `model` is the name of the model that answered a turn.
     """
 
     kind: SpanKind
@@ -60,6 +63,7 @@ class Span(_ApiModel):
     attempt: int | None = None
     tool_call_id: str | None = None
     outcome: str | None = None
+    model: str | None = None
     tokens: Tokens | None = None
     decision: SpanDecision | None = None
 
@@ -136,6 +140,7 @@ def _model_span(turn: ModelTurn, until: float) -> Span:
         turn=turn.turn,
         attempt=turn.attempt,
         outcome=turn.outcome,
+        model=turn.model,
         tokens=None if turn.usage is None else _tokens(turn.usage),
     )
 
@@ -182,7 +187,8 @@ def _seconds(start: float, end: float) -> float:
 
 
 def _tokens(usage: Usage) -> Tokens:
-    return Tokens(**usage.to_json_object())
+    counts = usage.to_json_object()
+    return Tokens(**{**counts, "cached_tokens": usage.cached_tokens or None})
 
 
 # --- Chrome's trace format --------------------------------------------------------------------------------------------

@@ -50,6 +50,38 @@ def test_an_empty_value_is_an_absent_one() -> None:
     assert refused(JWT_SECRET="").startswith("JWT_SECRET: it is required")
 
 
+def test_white_space_around_values_is_cut_also_around_secrets() -> None:
+    settings = read(
+        OPENAI_API_KEY=" sk-key-0123456789\r\n", OPENAI_MODEL="\tgpt-4o ", OPENAI_BASE_URL=" http://a/v1 \n"
+    )
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk-key-0123456789"
+    assert (settings.openai_model, settings.openai_base_url) == ("gpt-4o", "http://a/v1")
+    assert read(JWT_SECRET=f"{SECRET}\n").jwt_secret.get_secret_value() == SECRET
+    assert read(AURA_MAX_TURNS=" 3 ").aura_max_turns == 3
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "GITHUB_TOKEN"])
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ("sk-first\nsk-second", "a line break inside (character 9)"),
+        ("sk-first\rsk-second", "a line break"),
+        ("sk-\u2013key", "character 4 is not ASCII"),
+        ("\ufeffsk-key", "character 1 is not ASCII"),
+        ("sk-\x00key", "character 4 is a control character"),
+        ("sk-\tkey", "a control character"),
+        ("sk-\x7fkey", "a control character"),
+    ],
+)
+def test_a_key_that_no_header_can_carry_stops_the_start(name: str, value: str, cause: str) -> None:
+    message = refused(**{"JWT_SECRET": SECRET, name: value})
+    assert message.startswith(f"{name}: ")
+    assert cause in message
+    assert "sk-" not in message
+    assert "key" not in message.replace("copy the key again", "")
+
+
 def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
     assert read(aura_max_turns="3", PATH="/bin", PYTHONPATH=".").aura_max_turns == 3
 
@@ -71,6 +103,7 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("AURA_HEARTBEAT_SECONDS", "300"),
         ("AURA_LEASE_SECONDS", "0.1"),
         ("AURA_MAX_TURNS", "0"),
+        ("AURA_RUN_TOKENS", "-1"),
         ("AURA_LOG_CONTENT", "perhaps"),
         ("SMTP_TLS", "ssl"),
         ("AURA_RUN_TIMEOUT_SECONDS", "inf"),  # no JSON, so no checkpoint
@@ -80,6 +113,11 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("REDIS_URL", "redis://[::1/0"),
         ("REDIS_HOST", "redis:6380"),
         ("OPENAI_BASE_URL", "localhost:8000/v1"),
+        ("OPENAI_BASE_URL", "http://"),
+        ("OPENAI_BASE_URL", "http://host:port/v1"),
+        ("OPENAI_BASE_URL", "http://[::1/v1"),
+        ("OPENAI_BASE_URL", "http://host/v 1"),
+        ("OPENAI_BASE_URL", "http://host/v1/chat/completions"),
         ("GITHUB_API_URL", "https://"),
         ("AURA_KNOWLEDGE_PATH", "/nowhere/index.db"),
         ("AURA_KNOWLEDGE_PATH", "/"),
@@ -136,11 +174,14 @@ def test_secrets_do_not_show() -> None:
         "REDIS_PASSWORD": "redis-secret-2",
         "SMTP_PASSWORD": "smtp-secret-3",
         "GITHUB_TOKEN": "github-secret-4",
+        "OPENAI_BASE_URL": "https://host/v1?api-version=2024-10-21&subscription-key=query%2Dsecret-8",
         "REDIS_URL": "redis://user:url-secret%2F5@host:6379/0",
         "AURA_KNOWLEDGE_URL": "postgresql://user:index-secret%206@host:5432,other/db?password=index-secret-7&sslmode=require",
     }
     settings = read(**held)
     hidden = (SECRET, "sk-secret-1", "redis-secret-2", "smtp-secret-3", "github-secret-4", "url-secret/5")
+    assert "query-secret-8" in settings.secrets
+    assert "2024-10-21" not in settings.secrets
     for secret in (*hidden, "index-secret 6", "index-secret-7"):
         assert secret in settings.secrets
         assert secret not in repr(settings)
@@ -155,9 +196,15 @@ def test_settings_are_frozen() -> None:
 
 def test_limits_come_from_the_settings() -> None:
     limits = read(
-        AURA_MAX_TURNS="3", HITL_TIMEOUT_SECONDS="45", AURA_ON_REJECT="replan", AURA_MODEL_ATTEMPTS="1"
+        AURA_MAX_TURNS="3",
+        HITL_TIMEOUT_SECONDS="45",
+        AURA_ON_REJECT="replan",
+        AURA_MODEL_ATTEMPTS="1",
+        AURA_RUN_TOKENS="50000",
     ).limits
     assert (limits.turns, limits.approval_seconds, limits.on_reject, limits.model_attempts) == (3, 45, "replan", 1)
+    assert limits.tokens == 50_000
+    assert read().limits.tokens == 0
 
 
 def test_hypercorn_toml_sets_port_9000_on_all_interfaces_and_has_no_unknown_name() -> None:

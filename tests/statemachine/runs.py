@@ -13,6 +13,7 @@ from statemachine.messages import (
     AnswerFinished,
     ApprovalGranted,
     ApprovalRejected,
+    CallModel,
     CancelRequested,
     DeadlinePassed,
     Effect,
@@ -157,6 +158,7 @@ def in_state(state: State) -> Run:
 def check_invariants(checkpoint: Checkpoint, events: Sequence[Event], effect: Effect) -> None:
     _check_state(checkpoint, effect)
     _check_ledger(checkpoint)
+    _check_tokens(checkpoint, effect)
     _check_events(checkpoint, events)
     check_history(checkpoint.messages, finished=checkpoint.state.is_final or checkpoint.state is State.PLANNING)
     assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
@@ -190,6 +192,20 @@ def _check_ledger(checkpoint: Checkpoint) -> None:
         if call.needs_approval and call.status in (CallStatus.STARTED, CallStatus.COMPLETED):
             assert call.grant is not None, f"{call.id} ran without an approval"
             assert call.grant.arguments_digest == digest(call.arguments)
+
+
+def _check_tokens(checkpoint: Checkpoint, effect: Effect) -> None:
+    """A turn is open exactly while tokens are reserved for it, and the model is called only within the budget."""
+    open_turns = [turn for turn in checkpoint.model_turns if turn.outcome is None]
+    assert open_turns in ([], checkpoint.model_turns[-1:])
+    assert bool(open_turns) == bool(checkpoint.reserved_tokens)
+    assert bool(open_turns) == (checkpoint.state in (State.PLANNING, State.CONTENT))
+    if isinstance(effect, CallModel):
+        assert checkpoint.reserved_tokens > checkpoint.limits.completion_tokens
+        if checkpoint.limits.tokens:
+            assert checkpoint.spent_tokens + checkpoint.reserved_tokens <= checkpoint.limits.tokens
+    finished = [turn for turn in checkpoint.model_turns if turn.outcome not in (None, "failed")]
+    assert checkpoint.spent_tokens >= len(finished)
 
 
 def _check_events(checkpoint: Checkpoint, events: Sequence[Event]) -> None:

@@ -44,7 +44,7 @@ def test_all_properties_of_the_machine_hold() -> None:
     assert [proof.counterexample for proof in proofs if not proof.holds] == []
     (approval,) = [proof for proof in proofs if "risky" in proof.claim]
     assert "no situation left out" in approval.coverage
-    assert len(proofs) == 9
+    assert len(proofs) == 10
 
 
 def test_search_that_ends_early_says_so() -> None:
@@ -158,6 +158,21 @@ def changed(where: State, **changes: object) -> Damage:
 def test_wait_with_a_wrong_deadline_is_found(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
     path = counterexample(damaged(monkeypatch, damage), "has a deadline")
     assert path.startswith("begin → the model requests a risky call")
+    assert path.endswith(f": {cause}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (changed(State.PLANNING, reserved_tokens=0), "the model is called without a reservation"),
+        (changed(State.PLANNING, reserved_tokens=10_000), "10 + 10000 of 230 tokens"),
+        (changed(State.TOOL, spent_tokens=0), "an attempt ended as tools, and its tokens are not counted"),
+        (changed(State.PLANNING, spent_tokens=1), "an attempt ended as lost, and its tokens are not counted"),
+    ],
+)
+def test_model_call_that_is_not_paid_for_is_found(monkeypatch: pytest.MonkeyPatch, damage: Damage, cause: str) -> None:
+    path = counterexample(damaged(monkeypatch, damage), "token budget")
+    assert path.startswith("begin → ")
     assert path.endswith(f": {cause}")
 
 

@@ -19,8 +19,9 @@ from statemachine.checkpoint import (
     digest,
 )
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, WorkflowError
-from statemachine.messages import AwaitDecision, CallModel, Effect, RunRecovered
+from statemachine.messages import ApprovalGranted, AwaitDecision, CallModel, Effect, RunRecovered, RunTools
 from statemachine.states import OPEN_STATES, State
+from statemachine.tokens import estimate_tokens
 from statemachine.workflow import advance
 from tests.statemachine.runs import NOW, Run, check_history, in_state, risky, safe
 
@@ -67,6 +68,61 @@ def test_saved_wait_keeps_its_deadline_and_queue() -> None:
     assert [approval.call_id for approval in checkpoint.pending_approvals] == ["call_m1", "call_m2"]
     assert checkpoint.deadline_at == checkpoint.updated_at + 300
     assert checkpoint.limits.on_reject == "replan"
+
+
+def test_run_of_an_older_version_is_saved_as_one_of_this_version() -> None:
+    """An older release must not take what this one writes for its own: it would lose the new fields."""
+    old = load("v1_planning.json")
+    saved = json.loads(old.to_json())
+    assert saved["schema_version"] == SCHEMA_VERSION
+    assert (saved["spent_tokens"], saved["omitted_turns"], saved["limits"]["tokens"]) == (0, 0, 0)
+    assert Checkpoint.from_json(old.to_json()) == old
+
+
+def test_saved_thread_keeps_its_history_and_the_fields_of_the_provider() -> None:
+    checkpoint = load("v2_planning.json")
+    assert (checkpoint.history_messages, checkpoint.omitted_turns, checkpoint.is_history_shortened) == (2, 3, True)
+    assert checkpoint.messages[1]["content"] == "지난주 PR을 요약해주세요"
+    (called,) = [message for message in checkpoint.messages if "tool_calls" in message]
+    assert called["provider_fields"] == {
+        "origin": "origin-1f0c",
+        "message": {"reasoning_content": "먼저 PR을 읽어야 한다."},
+        "calls": [{"extra_content": {"google": {"thought_signature": "abc"}}}],
+    }
+    step = advance(checkpoint, RunRecovered(), checkpoint.updated_at)
+    assert isinstance(step.effect, CallModel)
+    assert step.effect.messages == tuple(checkpoint.messages)
+    assert step.effect.not_before == checkpoint.updated_at + 2
+
+
+def test_saved_model_turn_keeps_its_reservation_until_it_is_settled() -> None:
+    checkpoint = load("v2_content.json")
+    assert checkpoint.spent_tokens == checkpoint.reserved_tokens == 171
+    assert [turn.outcome for turn in checkpoint.model_turns] == ["lost", None]
+    streamed = "안녕하세요! 무엇을"
+    lost = advance(checkpoint, RunRecovered(streamed), NOW + 60).checkpoint
+    assert lost.spent_tokens == 2 * 171 + estimate_tokens(streamed)
+    assert lost.spent_tokens + lost.reserved_tokens <= lost.limits.tokens
+    done = load("v2_done.json")
+    assert (done.spent_tokens, done.reserved_tokens) == (171 + 876, 0)
+    assert done.model_turns[-1].model == "small-model"
+    assert done.usage.cached_tokens == 640
+
+
+def test_saved_run_whose_budget_was_spent_has_ended() -> None:
+    checkpoint = load("v2_failed.json")
+    assert checkpoint.ending is not None
+    assert (checkpoint.ending.error_type, checkpoint.reserved_tokens) == ("LimitExceeded", 0)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_saved_wait_can_be_approved_and_the_mail_is_sent(version: int) -> None:
+    checkpoint = load(f"v{version}_awaiting_approval.json")
+    assert checkpoint.open_approval is not None
+    granted = ApprovalGranted(checkpoint.open_approval.request_id, checkpoint.updated_at + 1, "boss")
+    step = advance(checkpoint, granted, checkpoint.updated_at + 1)
+    assert isinstance(step.effect, RunTools)
+    assert [call.id for call in step.effect.calls] == ["call_m1"]
 
 
 def test_saved_tool_call_keeps_its_grant_for_edited_arguments() -> None:
@@ -137,6 +193,8 @@ def test_default_limits_are_those_of_the_contract() -> None:
         "run_seconds": 3600,
         "approval_seconds": 300,
         "on_reject": "stop",
+        "tokens": 0,
+        "completion_tokens": 0,
     }
 
 
@@ -157,8 +215,8 @@ def test_queued_approvals_are_not_open_while_a_call_runs() -> None:
 
 
 def test_usages_are_added() -> None:
-    one = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
-    assert one.plus(one) == Usage(prompt_tokens=2, completion_tokens=4, total_tokens=6)
+    one = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, cached_tokens=1)
+    assert one.plus(one) == Usage(prompt_tokens=2, completion_tokens=4, total_tokens=6, cached_tokens=2)
     assert one.plus(None) is one
 
 

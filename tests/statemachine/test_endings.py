@@ -160,6 +160,13 @@ def test_end_event_has_the_usage_that_the_model_reported() -> None:
     assert end.usage == {"promptTokens": 5, "completionTokens": 1, "totalTokens": 6}
 
 
+def test_end_event_has_cached_tokens_only_where_the_server_reported_some() -> None:
+    run = Run()
+    run.apply(AnswerFinished("끝", "끝", Usage(prompt_tokens=5, completion_tokens=1, total_tokens=6, cached_tokens=4)))
+    (end,) = of_type(End, run.last_events)
+    assert end.usage == {"promptTokens": 5, "completionTokens": 1, "totalTokens": 6, "cachedTokens": 4}
+
+
 def test_checkpoint_records_the_user_who_cancelled() -> None:
     run = in_state(State.CONTENT)
     run.apply(CancelRequested("user1"))

@@ -76,7 +76,13 @@ def make_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fac
 
 
 LIMITS = st.fixed_dictionaries(
-    {"turns": st.integers(1, 4), "on_reject": st.sampled_from(["stop", "replan"]), "run_seconds": st.just(900)}
+    {
+        "turns": st.integers(1, 4),
+        "on_reject": st.sampled_from(["stop", "replan"]),
+        "run_seconds": st.just(900),
+        "tokens": st.sampled_from([0, 1000, 2000, 4000]),
+        "completion_tokens": st.sampled_from([0, 200]),
+    }
 )
 SECONDS = st.sampled_from([0, 0, 0, 1, 1, 299.999, 300])
 MOVES = st.lists(st.tuples(KINDS, st.integers(0, 15), st.lists(CALLS, max_size=4), SECONDS), min_size=1, max_size=14)

@@ -75,6 +75,7 @@ function spanDetails(span) {
   const verdict = decision?.verdict && t(`verdict.${decision.verdict}`);
   const parts = [
     span.tokens && t("run.usage", { tokens: span.tokens.totalTokens }),
+    span.model,
     verdict,
     decision?.decidedBy && t("verdict.by", { who: decision.decidedBy }),
     decision?.edited && t("verdict.edited"),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.client.responses import ClientError, json_object
-from app.dev.ask.view import strip_control_characters
+from app.dev.ask.view import format_tokens, strip_control_characters
 from statemachine.views.snapshot import format_duration
 from statemachine.views.timeline import Span, SpanKind, Timeline
 
@@ -49,7 +49,8 @@ def format_chart(timeline: Timeline, *, width: int, is_coloured: bool) -> str:
 def _heading(timeline: Timeline) -> Text:
     total = format_duration(timeline.duration_seconds) + (" so far" if timeline.is_open else "")
     waited = f", {format_duration(timeline.waited_seconds)} of it waiting for people" if timeline.waited_seconds else ""
-    tokens = f" · {timeline.tokens.total_tokens} tokens" if timeline.tokens.total_tokens else ""
+    used = timeline.tokens
+    tokens = f" · {format_tokens(used.total_tokens, used.cached_tokens)}" if used.total_tokens else ""
     return Text(f"{strip_control_characters(timeline.session_id)} · {timeline.state} · {total}{waited}{tokens}", "bold")
 
 
@@ -78,7 +79,8 @@ def _bar(span: Span, timeline: Timeline, width: int) -> tuple[int, int]:
 def _note(span: Span) -> str:
     notes = ["…" if span.is_open else "", span.trigger or "", span.outcome or ""]
     if span.tokens is not None:
-        notes.append(f"{span.tokens.total_tokens} tokens")
+        notes.append(format_tokens(span.tokens.total_tokens, span.tokens.cached_tokens))
+    notes.append(span.model or "")
     decision = span.decision
     if decision is not None:
         notes += [f"by {decision.decided_by}" if decision.decided_by else "", "edited" if decision.edited else ""]

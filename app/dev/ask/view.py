@@ -39,6 +39,11 @@ def json_line(value: object) -> str:
     return _CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def format_tokens(total: int, cached: int | None) -> str:
+    """A number of tokens in words, and how many of them the model's server had in its cache, where it reported that."""
+    return f"{total} tokens ({cached} cached)" if cached else f"{total} tokens"
+
+
 def terminal() -> Console:
     """A console on stdout; characters that its encoding lacks are replaced."""
     if hasattr(sys.stdout, "reconfigure"):
@@ -182,7 +187,8 @@ class View:
             self._show_block(text, f"{_GUTTER}{strip_control_characters(name):<{width}}  ", f"{_GUTTER}{'':<{width}}  ")
 
     def _show_end(self, end: events.End) -> None:
-        used = f" · {end.usage['totalTokens']} tokens" if end.usage and "totalTokens" in end.usage else ""
+        usage = end.usage or {}
+        used = f" · {format_tokens(usage['totalTokens'], usage.get('cachedTokens'))}" if "totalTokens" in usage else ""
         mark = "✔" if end.status == "completed" else "■"
         self.line(f"{mark} {end.status}{used} · {end.message}", _END_STYLES.get(end.status, "bold red"))
 

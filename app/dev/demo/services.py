@@ -141,6 +141,7 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
                 "openai_api_key": SecretStr("scripted, no secret"),
                 "openai_base_url": model.base_url,
                 "openai_model": MODEL_NAME,
+                "aura_model_fallbacks": (),
                 "openai_embedding_model": EMBEDDING_MODEL_NAME,
             }
         settings = settings.model_copy(update=service_settings)

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from app.dev.demo.embeddings import DIMENSIONS
+from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.errors import ModelError
 from app.knowledge import vectors
@@ -171,6 +172,21 @@ async def test_only_an_error_about_the_text_is_final(model: ScriptedModelServer,
         await embeddings.embed(["글"])
     assert raised.value.kind == kind
     await embeddings.close()
+
+
+async def test_the_query_of_the_base_url_follows_the_path() -> None:
+    targets: list[str] = []
+
+    async def handle(request: Request, response: Response) -> None:
+        targets.append(f"{request.path} {request.query}")
+        await response.json(200, {"data": [{"index": 0, "embedding": [1, 2]}]})
+
+    server = await HttpServer(handle).start()
+    embeddings = OpenAIEmbeddings(MODEL, api_key="k", base_url=f"{server.origin}/v1?api-version=2024-10-21")
+    await embeddings.embed(["글"])
+    await embeddings.close()
+    await server.stop()
+    assert targets == ["/v1/embeddings {'api-version': '2024-10-21'}"]
 
 
 async def test_an_unreachable_server_is_not_a_final_error(unused_tcp_port: int) -> None:

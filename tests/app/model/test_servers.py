@@ -249,6 +249,25 @@ async def test_options_are_merged_into_each_request(serve: Callable[..., Any]) -
     assert not {"tools", "tool_choice", "parallel_tool_calls"} & bodies[1].keys(), "they need tools"
 
 
+@pytest.mark.parametrize("is_main", [True, False])
+async def test_headers_of_the_environment_are_for_the_main_server_alone(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, is_main: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway-Secret: s3cr3t")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    seen: list[Request] = []
+
+    async def handle(request: Request, response: Response) -> None:
+        seen.append(request)
+        await answer(response)
+
+    assert await ask(f"{await serve(handle)}/v1", is_main=is_main) == "네."
+    headers = seen[0].headers
+    assert ("x-gateway-secret" in headers) is is_main
+    assert ("openai-organization" in headers) is is_main
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
 async def test_long_error_is_read_in_part_only(serve: Callable[..., Any]) -> None:
     async def handle(_: Request, response: Response) -> None:
         await response.json(400, {"error": "x" * 10_000_000})

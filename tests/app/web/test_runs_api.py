@@ -76,7 +76,12 @@ async def test_run_details_have_tool_calls_usage_and_answer(
     assert (call["toolName"], call["status"], call["result"]) == ("write_note", "completed", {"written": "안녕"})
     assert call["startedAt"] <= call["endedAt"]
     assert (run["state"], run["answer"], run["turn"]) == ("done", "썼습니다.", 2)
-    assert run["usage"]["totalTokens"] > 0
+    assert run["usage"]["totalTokens"] == run["spentTokens"] > 0
+    assert "cachedTokens" not in run["usage"], "the server reported none"
+    assert [(turn["turn"], turn["attempt"], turn["outcome"]) for turn in run["modelTurns"]] == [
+        (1, 1, "tools"),
+        (2, 1, "answer"),
+    ]
     assert [step["dest"] for step in run["path"]] == ["tool", "planning", "content", "done"]
     assert (other.status_code, missing.status_code) == (403, 404)
 

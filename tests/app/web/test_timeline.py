@@ -17,7 +17,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from statemachine.checkpoint import Usage
-from statemachine.messages import AnswerFinished, ModelFailed
+from statemachine.messages import AnswerFinished, ModelFailed, ModelSource
 from statemachine.views.timeline import Timeline, timeline
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
@@ -90,7 +90,8 @@ def example() -> Timeline:
     run = Run(on_reject="replan")
     run.apply(ModelFailed("unavailable", "503"), at=1)
     run.now = NOW + 10
-    run.request_tools(runs.risky("a"), runs.risky("b"), usage=Usage(total_tokens=7))
+    used, source = Usage(total_tokens=7, cached_tokens=2), ModelSource("small-model\x1b[2J", "origin-1")
+    run.request_tools(runs.risky("a"), runs.risky("b"), usage=used, source=source)
     run.approve(at=60, arguments={"to": "b"})
     run.finish_call("a")
     run.reject(reason="noch nicht\x1b[2J")
@@ -100,13 +101,14 @@ def example() -> Timeline:
 
 def test_bars_are_proportional_and_notes_name_the_approver() -> None:
     lines = format_chart(example(), width=120, is_coloured=False).splitlines()
-    assert lines[0].endswith("· done · 1 min 40 s, 50.0 s of it waiting for people · 7 tokens")
+    assert lines[0].endswith("· done · 1 min 40 s, 50.0 s of it waiting for people · 7 tokens (2 cached)")
     assert len(lines) == 1 + len(example().spans)
     (wait,) = [line for line in lines if "approved" in line]
     (second,) = [line for line in lines if "rejected · by" in line]
     assert wait.endswith("approved · by boss · edited")
     assert second.endswith("rejected · by boss · “noch nicht[2J”"), "no control characters"
     (model,) = [line for line in lines if "attempt 2" in line]
+    assert model.endswith("tools · 7 tokens (2 cached) · small-model[2J"), "the model that answered"
     assert abs(wait.count("━") / model.count("━") - 50 / 8.5) < 1
     assert any(line.startswith("model model turn 1 ") and "failed" in line for line in lines)
 

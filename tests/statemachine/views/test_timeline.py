@@ -14,6 +14,7 @@ from statemachine.messages import (
     CancelRequested,
     DeadlinePassed,
     ModelFailed,
+    ModelSource,
     RunRecovered,
     ToolFinished,
 )
@@ -32,9 +33,8 @@ def an_approved_mail() -> Run:
     """Return a run with two concurrent safe calls, a mail that a person edits and approves, and an answer."""
     run = Run()
     run.now = NOW + 2
-    run.request_tools(
-        safe("a"), safe("b"), risky("m"), usage=Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
-    )
+    used = Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15, cached_tokens=8)
+    run.request_tools(safe("a"), safe("b"), risky("m"), usage=used, source=ModelSource("small-model", "origin-1"))
     run.apply(ToolFinished("a", "ok"), at=3)
     run.apply(ToolFinished("b", "ok"), at=5)
     run.approve(at=65, arguments={"to": "b"}, shown_arguments={"to": "b"})
@@ -63,9 +63,17 @@ def test_model_turn_has_its_duration_outcome_and_tokens() -> None:
     first, second = spans(an_approved_mail(), "model")
     assert (first.duration_seconds, first.outcome, second.duration_seconds, second.outcome) == (2, "tools", 4, "answer")
     assert first.tokens is not None
-    assert (first.tokens.prompt_tokens, first.tokens.total_tokens) == (10, 15)
+    assert (first.tokens.prompt_tokens, first.tokens.total_tokens, first.tokens.cached_tokens) == (10, 15, 8)
     whole = timeline(an_approved_mail().checkpoint, NOW)
     assert (whole.tokens.total_tokens, whole.duration_seconds, whole.waited_seconds) == (35, 70, 60)
+
+
+def test_model_turn_names_its_model_and_cached_tokens_only_where_they_are_known() -> None:
+    first, second = (span.to_json_object() for span in spans(an_approved_mail(), "model"))
+    assert first["model"] == "small-model"
+    assert first["tokens"]["cachedTokens"] == 8
+    assert "model" not in second
+    assert "cachedTokens" not in second["tokens"]
 
 
 def test_tools_have_their_own_times_and_outcomes() -> None:
