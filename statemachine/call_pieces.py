@@ -127,9 +127,15 @@ def _begins_another(call: _OpenCall, piece: CallPiece, tool_names: frozenset[str
         return False
     if piece.name != call.name:
         return call.is_complete or not (call.text or call.is_begun_by(piece.name, tool_names))
-    if not call.is_complete or piece.arguments == call.text:
+    if not call.is_complete or _are_same_arguments(piece.arguments, call.text):
         return False
     return bool(piece.arguments.strip()) or not piece.id
+
+
+def _are_same_arguments(text: str, other: str) -> bool:
+    """Return whether both texts are the same JSON object, which may be encoded several times in the first one."""
+    decoded = _decode_arguments(text)
+    return decoded is not None and _parse(decoded) == _parse(other)
 
 
 def _is_repetition(call: _OpenCall, calls: list[_OpenCall]) -> bool:

@@ -137,7 +137,7 @@ def _names(error: Any, depth: int = 3) -> Iterable[str]:
         for item in error[:3]:
             yield from _names(item, depth - 1)
     if depth and isinstance(error, dict):
-        for name in ("code", "status", "status_code", "statusCode", "type"):
+        for name in ("code", "status", "status_code", "statusCode", "http_status_code", "type"):
             if isinstance(error.get(name), str | int):
                 yield str(error[name])
         for name in ("error", "detail", "errors"):

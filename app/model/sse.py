@@ -1,8 +1,8 @@
 """Server-Sent Events as WHATWG defines them, read from bytes that arrive in any pieces.
 
-It is more tolerant than the standard in two points, because some servers need it: an event that the end of the stream
-interrupts is still an event, and JSON objects on `data:` lines without a blank line between them are events of their
-own.
+It is more tolerant than the standard in three points, because some servers need it: an event that the end of the stream
+interrupts is still an event, JSON objects on `data:` lines without a blank line between them are events of their own,
+and a field `error:` (llama.cpp until 2025) is an event with the name `error`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ class EventParser:
             self._end_event(events)
         elif line.startswith(b"event:"):
             self._name = line[6:].strip()
+        elif line.startswith(b"error:"):
+            self._end_event(events)
+            self._name, self._data = b"error", [line[6:].strip()]
 
     def _end_event(self, events: list[ServerEvent]) -> None:
         if self._data:

@@ -38,6 +38,15 @@ TWO_WITHOUT_IDS = tuple(RawCall("", call.name, call.arguments) for call in TWO)
             TWO,
             id="as OpenAI numbers them",
         ),
+        pytest.param(
+            [
+                CallPiece(0, "a", "get_time", SEOUL),
+                CallPiece(0, "a", "get_time", json.dumps(SEOUL)),
+                CallPiece(0, "b", "get_time", UTC),
+            ],
+            TWO,
+            id="repeated in another encoding",
+        ),
         pytest.param([CallPiece(1, "a", "get_time", SEOUL), CallPiece(2, "b", "get_time", UTC)], TWO, id="from 1"),
         pytest.param([CallPiece(0, "a", "get_time", SEOUL), CallPiece(0, "b", "get_time", UTC)], TWO, id="all 0"),
         pytest.param(

@@ -1,4 +1,4 @@
-"""Streams as model servers send them: other spellings, malformed ones, invalid HTTP."""
+"""Connections to a model server that break or are closed in ways that no stream in `fixtures/model_streams/` plays."""
 
 from __future__ import annotations
 
@@ -11,35 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.dev.demo.http import HttpServer, Request, Response
 from app.errors import ModelError
 from app.model.chat import OpenAIModel
-from app.settings import Settings
-from tests.harness.frames import check
-from tests.harness.outcomes import KEY, completed, failed
-from tests.harness.service import running
-
-MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture(name="serve")
-async def _serve() -> AsyncIterator[Callable[..., Any]]:
-    """A server that answers each request with these bytes."""
-    servers: list[HttpServer] = []
-
-    async def serve(*pieces: bytes, content_type: str = "text/event-stream") -> str:
-        async def handle(_: Request, answering: Response) -> None:
-            await answering.begin(content_type)
-            for piece in pieces:
-                await answering.write(piece)
-            await answering.end()
-
-        servers.append(await HttpServer(handle).start())
-        return f"{servers[-1].origin}/v1"
-
-    yield serve
-    for server in servers:
-        await server.stop()
+from tests.harness.outcomes import KEY
 
 
 def chunk(**choice: Any) -> bytes:
@@ -47,74 +21,6 @@ def chunk(**choice: Any) -> bytes:
 
 
 STOP = chunk(delta={}, finish_reason="stop")
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        pytest.param([chunk(delta={"content": "네."}), STOP], id="no [DONE]"),
-        pytest.param(
-            [chunk(delta={"content": "네."}).replace(b"\n", b"\r\n"), STOP, b"data: [DONE]\r\n\r\n"], id="CRLF"
-        ),
-        pytest.param([b": ping\n\n", b"event: x\n", chunk(delta={"content": "네."}), STOP], id="comments"),
-        pytest.param([chunk(delta={"content": "네."})[:20], chunk(delta={"content": "네."})[20:], STOP], id="torn"),
-        pytest.param([chunk(delta={"content": "네."}) + STOP[:-2]], id="no newline at the end"),
-        pytest.param(
-            [chunk(delta={"role": "assistant"}), chunk(delta=None), chunk(delta={"content": "네."}), STOP], id="nulls"
-        ),
-        pytest.param([chunk(delta={"content": "네."}, finish_reason="stop")], id="all in one"),
-    ],
-)
-async def test_streams_in_other_valid_formats_are_parsed(
-    settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
-) -> None:
-    async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:
-        completed(await stream.rest(), "네.")
-
-
-@pytest.mark.parametrize(
-    "spelled", [b'"12", "completion_tokens": 3.0', b'12, "completion_tokens": 3, "total_tokens": 0']
-)
-async def test_tokens_are_counted_however_the_server_spells_them(
-    settings: MakeSettings, serve: Callable[..., Any], spelled: bytes
-) -> None:
-    usage = b'data: {"choices": [], "usage": {"prompt_tokens": %b}}\n\n' % spelled
-    pieces = (chunk(delta={"content": "네."}), STOP, usage)
-    async with running(settings(openai_base_url=await serve(*pieces))) as aura, aura.stream("질문") as stream:
-        frames = await stream.rest()
-    assert frames[-2]["usage"] == {"promptTokens": 12, "completionTokens": 3, "totalTokens": 15}
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        pytest.param([b"<html>login</html>"], id="HTML"),
-        pytest.param([], id="nothing"),
-        pytest.param([b"data: [1]\n\n"], id="a list"),
-        pytest.param([b'data: {"choices": [5]}\n\n'], id="a number for a choice"),
-        pytest.param([b'data: {"choices": [{"delta": {"content": {"a": 1}}}]}\n\n'], id="an object for text"),
-        pytest.param([b'data: {"choices": [{"delta": {"tool_calls": [5]}}]}\n\n'], id="a number for a call"),
-        pytest.param([b"data: " + b"[" * 100_000 + b"\n\n"], id="deep"),
-        pytest.param(
-            [b'data: {"choices": [{"delta": {"content": 5}, "finish_reason": "stop"}]}\n\n'], id="a number for text"
-        ),
-        pytest.param([b'data: {"error": "boom"}\n\n'], id="an error that is text"),
-        pytest.param([b'data: {"error": {"message": "\\ud800"}}\n\n'], id="an error with half a character"),
-        pytest.param([b'data: {"usage": {"prompt_tokens": [1]}}\n\n'], id="a list for a count"),
-    ],
-)
-async def test_malformed_streams_are_model_errors(
-    settings: MakeSettings, serve: Callable[..., Any], pieces: list[bytes]
-) -> None:
-    made = settings(openai_base_url=await serve(*pieces), aura_model_attempts=1)
-    async with running(made) as aura, aura.stream("질문") as stream, asyncio.timeout(30):
-        frames = await stream.rest()
-    check(frames)
-    failed(frames, "ModelError", "E5000", retryable=True)
-
-
-# --- a connection that breaks -----------------------------------------------------------------------------------------
-
 MESSAGES = [{"role": "user", "content": "질문"}]
 
 

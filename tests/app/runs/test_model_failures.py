@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.ports.clock import Clock
 from app.settings import Settings
+from tests.harness.clock import HurriedClock
 from tests.harness.frames import Frame, StreamReader, answer, check
 from tests.harness.outcomes import KEY, TEXT, completed, failed
 from tests.harness.service import running
@@ -25,19 +25,6 @@ MakeSettings = Callable[..., Settings]
 PIECES = [TEXT[start : start + 3] for start in range(0, len(TEXT), 3)]
 SHOWN = 80
 """More than the 64 deltas that may be held back: clients have this much of the answer."""
-
-
-class HurriedClock(SystemClock):
-    """Shorten the pauses between attempts, which are not what is tested."""
-
-    def __init__(self) -> None:
-        self._began = time.time()
-
-    def now(self) -> float:
-        return self._began + (time.time() - self._began) * 10
-
-    async def wait(self, event: asyncio.Event, until: float | None) -> None:
-        await super().wait(event, None if until is None else self.now() + (until - self.now()) / 10)
 
 
 @pytest.fixture(name="run_prompt")
