@@ -97,14 +97,23 @@ class ScriptedModelServer(StandIn):
 
     def check(self) -> None:
         """Raises `AssertionError` where requests were wrong or unexpected, or turns are left in the queue."""
-        if self.violations:
-            raise AssertionError("\n".join(["strict servers refuse requests that were sent:", *self.violations]))
+        self._check_requests()
         if self.unexpected_calls:
             raise AssertionError(
                 f"{len(self.unexpected_calls)} unexpected request(s), the first: {self.unexpected_calls[0]}"
             )
         if self._queue:
             raise AssertionError(f"{len(self._queue)} unused turn(s), the first: {self._queue[0]!r}")
+
+    async def __aexit__(self, *error: object) -> None:
+        """Stop. Raises `AssertionError` where requests were wrong, so that nothing that sends them looks right."""
+        await super().__aexit__(*error)
+        if not any(error):  # else that error is the one to report
+            self._check_requests()
+
+    def _check_requests(self) -> None:
+        if self.violations:
+            raise AssertionError("\n".join(["strict servers refuse requests that were sent:", *self.violations]))
 
     def release(self) -> None:
         """Resume the turns that are hanging now."""
