@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.errors import ModelError
-from app.model.chunks import Chunk, DeltaBuilder, decode_chunk
+from app.model.chunks import Chunk, DeltaBuilder, decode_chunk, text_of_chunk
 from app.model.failures import error_in_response, not_a_completion
 from app.model.sse import EventParser, EventTooLong, ServerEvent
 from statemachine.messages import ModelSource
@@ -84,6 +84,10 @@ class TurnReader:
         self._has_events = True
         builder = DeltaBuilder()
         for event in events:
+            if not (event.name or self._choice) and (text := text_of_chunk(event.data)) is not None:
+                builder.add_text(text)
+                self._has_deltas = True
+                continue
             if event.data.lstrip()[:6].upper() == b"[DONE]":
                 self._end_by_done(builder)
                 break
