@@ -125,7 +125,8 @@ class ToolRegistry:
             return ""
 
     def _refuse_unknown(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
-        reason = f"The tool {name[:64]!r} does not exist. Available tools: {', '.join([*self._tools, plan.NAME])}."
+        cause = f"The tool {name[:64]!r} does not exist." if name else "The call names no tool."
+        reason = f"{cause} Available tools: {', '.join([*self._tools, plan.NAME])}."
         return self._refuse(call_id, name, raw_arguments, reason)
 
     def _refuse(self, call_id: str, name: str, raw_arguments: str, reason: str) -> RequestedCall:

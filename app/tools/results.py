@@ -50,9 +50,9 @@ def to_json(value: Any) -> Any:
 
 
 def answer_text(result: Any) -> str:
-    """Returns a result as the text that the model reads."""
+    """Returns a result as the text that the model reads. It is never empty: Gemini refuses messages without text."""
     match result:
-        case None:
+        case None | "":
             return "The tool finished; it gives no result."
         case str():
             return result

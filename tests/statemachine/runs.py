@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from app.dev.demo.request_rules import PRIVATE_KEY, history_problems
 from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, Limits, RunRequest, digest
 from statemachine.events import End, Event, TimelineStepUpdated, ToolExecution
 from statemachine.messages import (
@@ -219,19 +220,8 @@ def _check_events(checkpoint: Checkpoint, events: Sequence[Event]) -> None:
 
 
 def check_history(messages: Sequence[JsonObject], *, finished: bool) -> None:
-    """Check OpenAI's rule: each tool call has exactly one tool message, before any other message follows."""
-    unanswered: set[str] = set()
-    all_ids: set[str] = set()
-    for message in messages:
-        if message["role"] == "tool":
-            unanswered.remove(message["tool_call_id"])
-            assert isinstance(message["content"], str)
-            continue
-        assert not unanswered
-        calls = message.get("tool_calls")
-        assert calls != [], "an empty list of calls is refused by the API"
-        unanswered = {call["id"] for call in calls or []}
-        assert len(unanswered) == len(calls or [])
-        assert not unanswered & all_ids
-        all_ids |= unanswered
-    assert not (finished and unanswered)
+    """Check the rules of the chat API and of the strictest servers; `finished`: the next prompt may follow."""
+    sent = [{key: value for key, value in message.items() if key != PRIVATE_KEY} for message in messages]
+    if finished and sent[-1]["role"] == "assistant":
+        sent.append({"role": "user", "content": "그리고?"})
+    assert history_problems(sent, is_open=not finished) == []

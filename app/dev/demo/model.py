@@ -1,5 +1,7 @@
 """A scripted OpenAI-compatible server: chat completions with and without streaming, embeddings, the list of models.
 
+It accepts only requests that every known server accepts (`request_rules`).
+
 This module owns the wire format and the injected faults. The answers are data: a strict queue (`play`) or scenarios
 (`load`).
 """
@@ -18,6 +20,7 @@ from typing import Any
 
 from app.dev.demo import embeddings
 from app.dev.demo.http import Request, Response, StandIn
+from app.dev.demo.request_rules import problems
 from app.dev.demo.scenarios import ChatRequest, Scenario, choose_turn, load_scenarios
 from app.dev.demo.script import Delta, ScriptedTurn, deltas
 
@@ -38,8 +41,9 @@ class ScriptedModelServer(StandIn):
     """The server on a free port of 127.0.0.1; also an async context manager.
 
     The turns of the queue are used first; when it is empty, the scenarios are. A request for which there is neither a
-    turn nor a scenario is answered with HTTP 500 and stored in `unexpected_calls`. A request to continue an
-    interrupted answer gets the rest of the turn's text, if that text begins with what the client already has.
+    turn nor a scenario is answered with HTTP 500 and stored in `unexpected_calls`. A request that a strict server would
+    refuse is answered with HTTP 400, takes no turn, and is stored in `violations`. A request to continue an interrupted
+    answer gets the rest of the turn's text, if that text begins with what the client already has.
     """
 
     def __init__(self, *, pace: float = 1.0) -> None:
@@ -47,6 +51,10 @@ class ScriptedModelServer(StandIn):
         self.requests: list[dict[str, Any]] = []
         """The parsed body of every chat-completions request, in the order of arrival."""
         self.unexpected_calls: list[dict[str, Any]] = []
+        self.violations: list[str] = []
+        """What strict servers refuse in the requests that have arrived, one line for each problem."""
+        self.allowed_extras = frozenset({"reasoning_content"})
+        """The keys that this server adds to its messages and calls, so that it accepts them back."""
         self.embedding_requests: list[dict[str, Any]] = []
         """The parsed body of every embeddings request, in the order of arrival."""
         self.embeddings_status = 200
@@ -57,6 +65,7 @@ class ScriptedModelServer(StandIn):
         self.pace = pace
         self._queue: deque[ScriptedTurn] = deque()
         self._scenarios: list[Scenario] = []
+        self._sent_ids: set[str] = set()
         self._open = 0
         self._released = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -87,13 +96,24 @@ class ScriptedModelServer(StandIn):
         self._scenarios.extend(scenarios)
 
     def check(self) -> None:
-        """Raises `AssertionError` where there were unexpected requests or turns are left in the queue."""
+        """Raises `AssertionError` where requests were wrong or unexpected, or turns are left in the queue."""
+        self._check_requests()
         if self.unexpected_calls:
             raise AssertionError(
                 f"{len(self.unexpected_calls)} unexpected request(s), the first: {self.unexpected_calls[0]}"
             )
         if self._queue:
             raise AssertionError(f"{len(self._queue)} unused turn(s), the first: {self._queue[0]!r}")
+
+    async def __aexit__(self, *error: object) -> None:
+        """Stop. Raises `AssertionError` where requests were wrong, so that nothing that sends them looks right."""
+        await super().__aexit__(*error)
+        if not any(error):  # else that error is the one to report
+            self._check_requests()
+
+    def _check_requests(self) -> None:
+        if self.violations:
+            raise AssertionError("\n".join(["strict servers refuse requests that were sent:", *self.violations]))
 
     def release(self) -> None:
         """Resume the turns that are hanging now."""
@@ -145,12 +165,15 @@ class ScriptedModelServer(StandIn):
             return
         await self._count(body, +1)
         try:
-            turn = self._next_turn(body)
-            if turn is None:
+            if found := problems(body, allowed_extras=self.allowed_extras, known_ids=self._sent_ids):
+                self.violations += found
+                await response.json(400, _error(400, "; ".join(found)))
+            elif (turn := self._next_turn(body)) is None:
                 self.unexpected_calls.append(body)
                 await response.json(500, _error(500, "the script has no turn for this request"))
             else:
-                turn = turn.with_usage(len(request.body))
+                turn = turn.with_usage(len(request.body)).with_call_ids()
+                self._sent_ids.update(call.id for call in turn.tool_calls if call.id)
                 await _TurnResponse(body, turn, response, self.pace, self._released).run()
         finally:
             await self._count(None, -1)

@@ -87,6 +87,16 @@ class ScriptedTurn(BaseModel):
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         return self.model_copy(update={"usage": usage})
 
+    def with_call_ids(self) -> ScriptedTurn:
+        """This turn with an id for each call: the scripted one, or else a new one in OpenAI's form."""
+        if all(call.id is not None for call in self.tool_calls):
+            return self
+        calls = [
+            call if call.id is not None else call.model_copy(update={"id": f"call_{secrets.token_hex(12)}"})
+            for call in self.tool_calls
+        ]
+        return self.model_copy(update={"tool_calls": calls})
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -99,7 +109,7 @@ class Delta:
 
 
 def deltas(turn: ScriptedTurn) -> Iterator[Delta]:
-    """All deltas of the turn in order, without the chunk of the role and the end."""
+    """All deltas of the turn in order, without the chunk of the role and the end. Its calls have ids."""
     logprobs = iter(turn.logprobs or ())
     for piece in _pieces(turn.reasoning, turn.chunk_chars):
         yield Delta("reasoning", {"reasoning_content": piece})
@@ -115,7 +125,7 @@ def _call_deltas(index: int, call: ScriptedCall, chunk_chars: int) -> Iterator[D
     """The deltas of one tool call. Only the first has the id and the name, as OpenAI sends them."""
     opening = {
         "index": index,
-        "id": call.id if call.id is not None else f"call_{secrets.token_hex(12)}",
+        "id": call.id,
         "type": "function",
         "function": {"name": call.name, "arguments": ""},
     }

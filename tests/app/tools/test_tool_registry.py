@@ -164,6 +164,7 @@ def test_unknown_tool_is_refused_with_the_available_names(registry: ToolRegistry
     call = registry.resolve("c1", "rm_rf", "{}")
     assert call.refusal == "The tool 'rm_rf' does not exist. Available tools: get_current_time, login, update_plan."
     assert registry.resolve("c1", "rm_rf", "{").refusal == call.refusal
+    assert "names no tool" in (registry.resolve("c1", "", "{}").refusal or "")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -195,6 +196,49 @@ async def test_unexpected_request_is_refused_and_fails_the_check(
         await chunks(client)
     with pytest.raises(AssertionError, match="unexpected request"):
         server.check()
+
+
+async def test_what_a_strict_server_refuses_takes_no_turn_and_fails_the_check(
+    server: ScriptedModelServer, client: AsyncOpenAI
+) -> None:
+    server.play(ScriptedTurn(text="a"))
+    wrong: list[Any] = [{"role": "assistant", "content": "a"}, *MESSAGES]
+    with pytest.raises(openai.BadRequestError, match="assistant after the beginning"):
+        await client.chat.completions.create(model="m", messages=wrong)
+    assert [len(server.requests), server.turns_left, len(server.violations)] == [1, 1, 1]
+    await chunks(client)
+    with pytest.raises(AssertionError, match="assistant after the beginning"):
+        server.check()
+    with pytest.raises(AssertionError, match="assistant after the beginning"):
+        await server.__aexit__()
+    server.violations.clear()
+
+
+@pytest.mark.parametrize("scripted_id", ["call_1", None])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_ids_that_the_server_did_not_send_are_refused(
+    server: ScriptedModelServer, client: AsyncOpenAI, scripted_id: str | None, stream: bool
+) -> None:
+    server.play(ScriptedTurn(tool_calls=[CALL.model_copy(update={"id": scripted_id})]), ScriptedTurn(text="ok"))
+    raw = await client.post(
+        "/chat/completions", body={"model": "m", "messages": MESSAGES, "stream": stream}, cast_to=str
+    )
+    sent_id = re.findall(r'"id":"(call_\w+)"', raw)[0]
+    assert await _send_history(client, sent_id) == "ok"
+    with pytest.raises(openai.BadRequestError, match='"call_other" was not sent by this server'):
+        await _send_history(client, "call_other")
+    assert len(server.violations) == 2, "one for the call, one for its result"
+    server.violations.clear()
+
+
+async def _send_history(client: AsyncOpenAI, id: str) -> str | None:
+    call = {"id": id, "type": "function", "function": {"name": "send_email", "arguments": "{}"}}
+    messages = [
+        *MESSAGES,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": id, "content": "ok"},
+    ]
+    return (await client.chat.completions.create(model="m", messages=messages)).choices[0].message.content
 
 
 async def test_unused_turns_fail_the_check(server: ScriptedModelServer) -> None:
