@@ -14,7 +14,7 @@ import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from app.model import chunks as completion
+from app.model import reader as completion
 from app.redis import scripts
 from app.redis.wire.protocol import RedisProtocol
 from statemachine.frames import FRAME_LIMIT_BYTES
