@@ -152,14 +152,14 @@ class OpenAIModel:
             if self._prepared is None:
                 template = await _request_template(client)
                 self._template = template if self._is_main else _without_foreign_headers(template)
-                self._prepared = self._transport.prepare(self._template)
+                self._prepared = self._transport.prepare(self._template, may_repeat=True)
             response = await self._prepared.send(body)
             for _ in range(_MAX_REDIRECTS):
                 target = self._redirect_target(response)
                 if target is None:
                     break
                 await response.aclose()
-                redirected = self._transport.prepare(target)
+                redirected = self._transport.prepare(target, may_repeat=True)
                 if response.status in (301, 308):
                     self._prepared, self._template = redirected, target
                 response = await redirected.send(body)
