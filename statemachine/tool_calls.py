@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from statemachine import endings
 from statemachine.checkpoint import (
     Approval,
@@ -44,7 +46,7 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
     if not fact.calls:
         raise FactRefused("ToolsRequested", builder.checkpoint.state, "it contains no call")
     builder.transition(Trigger.REQUEST_TOOLS)
-    calls = _with_unique_ids(builder, fact.calls)
+    calls = _with_unique_ids(builder, _within_limit(fact.calls))
     message: JsonObject = {
         "role": "assistant",
         "content": fact.text or None,
@@ -65,6 +67,22 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
     for id, call in calls:
         _record_call(builder, id, call, fact.confidence)
     return next_tool_effect(builder)
+
+
+_MAX_CALLS_IN_MESSAGE = 128
+"""OpenAI refuses a message with more."""
+
+
+def _within_limit(calls: tuple[RequestedCall, ...]) -> tuple[RequestedCall, ...]:
+    """Return the calls that one message can hold. The refusal of the last of them says that more were requested."""
+    if len(calls) <= _MAX_CALLS_IN_MESSAGE:
+        return calls
+    *kept, last = calls[:_MAX_CALLS_IN_MESSAGE]
+    refusal = (
+        f"Not run: a turn can have {_MAX_CALLS_IN_MESSAGE} calls, so this one and"
+        f" {len(calls) - _MAX_CALLS_IN_MESSAGE} after it were left out. Request them in the next turn."
+    )
+    return (*kept, replace(last, refusal=refusal, plan=None if last.plan is None else ()))
 
 
 _MAX_ID_CHARACTERS = 128
