@@ -1,4 +1,4 @@
-"""Runs on a real llama.cpp server with a real, very small model (SmolLM2, 135 million parameters), both from the package index.
+"""Runs on a real llama.cpp server with a real, very small model (SmolLM2, 135 million parameters).
 
 The model cannot do much: it answers in text and calls no tool. What it shows is that the service reads a real server's
 streams, counts, limits and errors. The packages have 130 MB, so that the tests run only where they are installed.
