@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from app.cli.options import ServiceAccess, access_options, approve_option, context_option, reason_option, reject_option
+from app.cli.options import ServiceAccess, access_options, context_option, decision_options
 
 
 @click.command()
@@ -15,9 +15,7 @@ from app.cli.options import ServiceAccess, access_options, approve_option, conte
 @click.option("--attach", "session_id", metavar="SESSION", help="Show an existing run instead of starting one.")
 @access_options
 @context_option
-@approve_option
-@reject_option
-@reason_option
+@decision_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 def ask(
     *,
@@ -38,8 +36,8 @@ def ask(
 
     if (prompt is None) == (session_id is None):
         raise click.UsageError("give a PROMPT, or --attach SESSION")
-    if reason is not None and verdict != "reject":
-        raise click.UsageError("--reason needs --reject")
+    if session_id is not None and context:
+        raise click.UsageError("--context needs a PROMPT: the context of an existing run is fixed")
     client = access.client()
     is_interactive = conversation.is_at_terminal() and not as_json
     policy = conversation.ApprovalPolicy(verdict, reason, is_interactive=is_interactive)
