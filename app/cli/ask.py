@@ -30,7 +30,7 @@ def ask(
     """Send PROMPT to a running service and show the run as it proceeds. You decide its approvals here.
 
     The exit code is 0 if the run completed, 1 if it did not complete, 2 if the service refused it, and 130 after
-    Ctrl-C (the run continues).
+    Ctrl-C (the run continues). It is 129 if the terminal was closed, and 143 after SIGTERM; neither decides anything.
     """
     from app.dev.ask import conversation
 
