@@ -51,6 +51,10 @@ SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
 
 
+_NOT_SETTINGS = frozenset({"AURA_TOKEN"})
+"""Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
+
+
 class Settings(BaseModel):
     """Every setting under the name of its environment variable, in lower case."""
 
@@ -274,7 +278,7 @@ class Settings(BaseModel):
         values = {name.upper(): value.strip() for name, value in given.items()}
         known = {name.upper() for name in cls.model_fields}
         for name in values:
-            if name.startswith("AURA_") and name not in known:
+            if name.startswith("AURA_") and name not in known | _NOT_SETTINGS:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigurationError(f"{name}: there is no such setting{hint}")

@@ -4,9 +4,9 @@ import pytest
 
 from app import logs
 from tests.harness.approvals import waiting_run
-from tests.harness.clients import mail, mailing
+from tests.harness.clients import mail, mailing, start_ask
 
-__all__ = ["mail", "mailing", "waiting_run"]
+__all__ = ["mail", "mailing", "start_ask", "waiting_run"]
 
 
 @pytest.fixture(autouse=True)
