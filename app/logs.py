@@ -1,34 +1,41 @@
-"""Structured logs: JSON for machines, lines for people. They hold no token, prompt or argument."""
+"""Structured logs: JSON for machines, lines for people. They hold no token, prompt or argument.
+
+What a log line says may come from anybody: from a header, a model's server, a library that quotes either. So every
+value is bounded, and no character in it can begin a line of its own or change a terminal.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+MAX_VALUE_CHARACTERS = 2000
+MAX_TRACEBACK_CHARACTERS = 16_000
+_MAX_ITEMS = 50
+_MAX_DEPTH = 4
+_TRACEBACK = "exception"
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
+"""A signed token (JWT), whose holder acts as its user."""
+
 
 def configure(level: str, format: Literal["json", "console"], secrets: Sequence[str]) -> None:
     """Configure logging, once at the start of a process. The logs of libraries get the same format."""
-
-    def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """Mask secrets, which exceptions of libraries may quote."""
-        for secret in secrets:
-            for name, value in event.items():
-                if isinstance(value, str):
-                    event[name] = value.replace(secret, "***")
-        return event
-
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         structlog.processors.format_exc_info,
-        scrub,
+        _Cleaner(secrets),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -48,6 +55,54 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
     root.setLevel(level)
     for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai", "psycopg"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Cleaner:
+    """Masks secrets and tokens, which exceptions of libraries may quote, and bounds and escapes every value."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+        self._secrets = sorted(spellings, key=len, reverse=True)  # the longest first: one may be a part of another
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: self._clean(value, name) for name, value in event.items()}
+
+    def _clean(self, value: Any, name: str, depth: int = _MAX_DEPTH) -> Any:
+        if value is None or isinstance(value, bool | int | float) or name.startswith("_"):
+            return value  # a name with `_` is structlog's own, and is removed before the line is written
+        if isinstance(value, dict) and depth:
+            items = list(value.items())[:_MAX_ITEMS]
+            return {self._text(str(key)): self._clean(item, name, depth - 1) for key, item in items}
+        if isinstance(value, list | tuple | set | frozenset) and depth:
+            return [self._clean(item, name, depth - 1) for item in list(value)[:_MAX_ITEMS]]
+        return self._traceback(str(value)) if name == _TRACEBACK else self._text(str(value))
+
+    def _text(self, text: str, limit: int = MAX_VALUE_CHARACTERS) -> str:
+        """Return the text on one line. Secrets are masked first, so that none is cut and then not recognised."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        text = _TOKEN.sub("***", text)
+        kept = text if len(text) <= limit else f"{text[:limit]}…[{len(text)} characters]"
+        return kept if kept.isascii() and kept.isprintable() else "".join(map(_escaped, kept))
+
+    def _traceback(self, text: str) -> str:
+        """Return a stack trace: its lines are indented, so that none of them looks like a line of the log.
+
+        Its end says what went wrong, so a long one is cut at the beginning.
+        """
+        cut = text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"…{text[-MAX_TRACEBACK_CHARACTERS:]}"
+        return "\n".join(f"  {self._text(line)}" for line in cut.split("\n"))
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return a secret as it is, as URLs have it, and as errors quote it."""
+    return {secret, quote(secret, safe=""), repr(secret)[1:-1]}
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _REFUSED_CATEGORIES:
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def _renderer(format: Literal["json", "console"]) -> Processor:

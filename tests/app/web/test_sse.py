@@ -22,7 +22,8 @@ class FakeWriter:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.is_ended = self.is_full = self.is_gone = False
+        self.is_ended = self.is_full = self.is_gone = self.is_aborted = False
+        self.taken = 0
         self.reads = asyncio.Event()
         self.reads.set()
 
@@ -30,10 +31,22 @@ class FakeWriter:
     def is_writable(self) -> bool:
         return self.reads.is_set() or not self.is_full
 
+    @property
+    def waiting_bytes(self) -> int:
+        return 0 if self.is_writable else 1
+
+    @property
+    def taken_bytes(self) -> int:
+        return self.taken
+
     def write(self, data: bytes) -> None:
         assert not self.is_ended
         self.written.append(data)
         self.is_full = True
+
+    def abort(self) -> None:
+        self.is_gone = self.is_aborted = True
+        self.reads.set()
 
     async def drain(self) -> None:
         await self.reads.wait()
