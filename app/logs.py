@@ -21,6 +21,7 @@ MAX_VALUE_CHARACTERS = 2000
 MAX_TRACEBACK_CHARACTERS = 16_000
 _MAX_ITEMS = 50
 _MAX_DEPTH = 4
+_MAX_BITS = 64
 _TRACEBACK = "exception"
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
@@ -68,30 +69,42 @@ class _Cleaner:
         return {name: self._clean(value, name) for name, value in event.items()}
 
     def _clean(self, value: Any, name: str, depth: int = _MAX_DEPTH) -> Any:
-        if value is None or isinstance(value, bool | int | float) or name.startswith("_"):
+        if value is None or isinstance(value, bool | float) or name.startswith("_"):
             return value  # a name with `_` is structlog's own, and is removed before the line is written
+        if isinstance(value, int) and value.bit_length() <= _MAX_BITS:
+            return value
         if isinstance(value, dict) and depth:
             items = list(value.items())[:_MAX_ITEMS]
             return {self._text(str(key)): self._clean(item, name, depth - 1) for key, item in items}
         if isinstance(value, list | tuple | set | frozenset) and depth:
             return [self._clean(item, name, depth - 1) for item in list(value)[:_MAX_ITEMS]]
-        return self._traceback(str(value)) if name == _TRACEBACK else self._text(str(value))
+        # Masked before anything is cut: a part of a secret would not be recognised.
+        text = self._masked(hex(value) if isinstance(value, int) else str(value))
+        return _traceback(text) if name == _TRACEBACK else _line(text)
 
-    def _text(self, text: str, limit: int = MAX_VALUE_CHARACTERS) -> str:
-        """Return the text on one line. Secrets are masked first, so that none is cut and then not recognised."""
+    def _text(self, text: str) -> str:
+        return _line(self._masked(text))
+
+    def _masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        text = _TOKEN.sub("***", text)
-        kept = text if len(text) <= limit else f"{text[:limit]}…[{len(text)} characters]"
-        return kept if kept.isascii() and kept.isprintable() else "".join(map(_escaped, kept))
+        return _TOKEN.sub("***", text)
 
-    def _traceback(self, text: str) -> str:
-        """Return a stack trace: its lines are indented, so that none of them looks like a line of the log.
 
-        Its end says what went wrong, so a long one is cut at the beginning.
-        """
-        cut = text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"…{text[-MAX_TRACEBACK_CHARACTERS:]}"
-        return "\n".join(f"  {self._text(line)}" for line in cut.split("\n"))
+def _line(text: str) -> str:
+    """Return the text on one line, with every character that is more than a letter escaped, and not too long."""
+    kept = text[:MAX_VALUE_CHARACTERS]
+    line = kept if kept.isascii() and kept.isprintable() else "".join(map(_escaped, kept))
+    return line if len(text) == len(kept) else f"{line}…[{len(text)} characters]"
+
+
+def _traceback(text: str) -> str:
+    """Return a stack trace: its lines are indented, so that none of them looks like a line of the log.
+
+    Its end says what went wrong, so a long one is cut at the beginning.
+    """
+    kept = text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"…{text[-MAX_TRACEBACK_CHARACTERS:]}"
+    return "\n".join(f"  {_line(line)}" for line in kept.split("\n"))
 
 
 def _spellings(secret: str) -> set[str]:

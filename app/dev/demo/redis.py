@@ -131,7 +131,7 @@ class RedisServer:
         self._terminate(signal.SIGTERM)
         if not keep_data and self._directory is not None:
             shutil.rmtree(self._directory)
-            self._directory.mkdir()
+            self._directory.mkdir(mode=0o700)
         self.start()
 
     def pause(self) -> None:
@@ -162,6 +162,7 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
+                umask=0o077,  # its files hold the texts of mails
                 start_new_session=True,  # Ctrl-C must stop the service first and its storage last
                 preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )
