@@ -85,6 +85,13 @@ class RedisServer:
         return self._process.pid
 
     @property
+    def directory(self) -> Path:
+        """The directory of the server's files. Raises `RedisNotStarted` where the server has not been started."""
+        if self._directory is None:
+            raise RedisNotStarted("the server has not been started")
+        return self._directory
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
