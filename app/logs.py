@@ -26,6 +26,10 @@ _TRACEBACK = "exception"
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
 """A signed token (JWT), whose holder acts as its user."""
+_IN_URL = re.compile(
+    r"(?<=://)[^/?#@\s]+(?=@)|(?<=[?&])[\w.-]*(?:key|token|secret|password|signature)[\w.-]*=[^&\s'\"]+", re.IGNORECASE
+)
+"""The user and the password of any URL, and parameters that are keys."""
 
 
 def configure(level: str, format: Literal["json", "console"], secrets: Sequence[str]) -> None:
@@ -88,7 +92,7 @@ class _Cleaner:
     def _masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return _TOKEN.sub("***", text)
+        return _IN_URL.sub("***", _TOKEN.sub("***", text))
 
 
 def _line(text: str) -> str:

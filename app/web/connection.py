@@ -168,13 +168,16 @@ class _MessageWriter:
     """The `ClientWriter` for a server that offers none: every write is an ASGI message, sent by `drain`."""
 
     is_gone = False
-    """ASGI gives no way to know."""
-    waiting_bytes = taken_bytes = 0
-    """Nor this: the one message that waits is the only one, whatever the client does."""
+    """ASGI gives no way to know before `abort`."""
 
     def __init__(self, send: ASGISendCallable) -> None:
         self._send = send
         self._unsent: list[bytes] = []
+        self.taken_bytes = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(map(len, self._unsent))
 
     @property
     def is_writable(self) -> bool:
@@ -184,10 +187,11 @@ class _MessageWriter:
         self._unsent.append(data)
 
     def abort(self) -> None:
-        """Send nothing more; the server ends the connection when the exchange ends."""
-        self._unsent.clear()
+        """Write nothing more; ASGI gives no way to end the connection."""
+        self.is_gone = True
 
     async def drain(self) -> None:
         while self._unsent:
             await self._send({"type": "http.response.body", "body": self._unsent[0], "more_body": True})
+            self.taken_bytes += len(self._unsent[0])
             del self._unsent[0]

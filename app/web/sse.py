@@ -55,12 +55,12 @@ class ClientWriter(Protocol):
 
     @property
     def waiting_bytes(self) -> int:
-        """The bytes in the send buffer, which the client has not taken yet."""
+        """The bytes that were written and that the client's machine has not acknowledged."""
         ...
 
     @property
     def taken_bytes(self) -> int:
-        """A number that changes whenever the client takes bytes from the send buffer."""
+        """A number that changes whenever the client's machine acknowledges some of them."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -182,29 +182,27 @@ class EventStream:
         self._flush()
 
     def send_heartbeat(self) -> None:
-        """Send a heartbeat, unless the send buffer of the client has no room.
+        """Send a heartbeat, unless the client has not taken what was sent before.
 
         A disconnected client is detected here: a server that has already received the client's next request stops
-        reading from the connection, so it does not notice the disconnect. So is one that reads nothing any more: its
+        reading from the connection, so it does not notice the disconnect. So is one that takes nothing any more: its
         connection ends, and the run goes on.
         """
         if self._is_ended:
             return
-        if self._has_stalled():
-            log.info("stream.stalled", sessionId=self._session_id, waitingBytes=self._writer.waiting_bytes)
-            self._writer.abort()
         if self._writer.is_gone:
             if self._flush_task is None:
                 self._flush_task = asyncio.create_task(self._wait_and_flush(self._end))
-        elif self._writer.is_writable:
+        elif not self._writer.waiting_bytes:
+            self._stall = None
             self._write(HEARTBEAT)
             self._flush()
+        elif self._has_stalled():
+            log.info("stream.stalled", sessionId=self._session_id, waitingBytes=self._writer.waiting_bytes)
+            self._writer.abort()
 
     def _has_stalled(self) -> bool:
-        """Whether bytes wait for the client, and it has taken none of them for `STALL_SECONDS`."""
-        if not self._writer.waiting_bytes:
-            self._stall = None
-            return False
+        """Whether the client has taken none of the bytes that wait for it for `STALL_SECONDS`."""
         taken, now = self._writer.taken_bytes, asyncio.get_running_loop().time()
         if self._stall is None or self._stall[0] != taken:
             self._stall = (taken, now)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import structlog
@@ -15,24 +13,11 @@ from app import logs
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from tests.harness.clients import token
+from tests.harness.logged import Written, entries
 from tests.harness.raw import MakeSettings, read_stream
 from tests.harness.service import headers, running
 
 FORGED = 'x\n2026-01-01 [info] approval.decided decidedBy=ceo\r\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u2028{"event":"y"}'
-Written = Callable[[], str]
-
-
-@pytest.fixture
-def written(request: pytest.FixtureRequest) -> Iterator[Written]:
-    """Everything that is logged during the test, in the format of its parameter, at the level DEBUG."""
-    format: Literal["json", "console"] = getattr(request, "param", "json")
-    logs.configure("DEBUG", format, secrets=["s3cret/of&the service", "s3cret", "it's\\quoted"])
-    buffer = io.StringIO()
-    (handler,) = logging.getLogger().handlers
-    assert isinstance(handler, logging.StreamHandler)
-    handler.setStream(buffer)
-    yield buffer.getvalue
-    logs.configure("INFO", "json", secrets=())
 
 
 def _log(value: Any, by: str) -> None:
@@ -94,6 +79,14 @@ def test_secrets_and_tokens_are_masked_in_every_spelling_and_before_a_value_is_c
     assert "***" in text
 
 
+@BY
+def test_passwords_in_urls_are_masked_also_those_of_others(written: Written, by: str) -> None:
+    _log("cannot reach http://kim:pa55w@host:1/x?token=abc123def&a=1 nor redis://:pa55w@host/0", by)
+    assert "pa55w" not in written()
+    assert "abc123def" not in written()
+    assert "host:1/x" in written()
+
+
 async def test_tenant_is_in_the_log_only_after_authentication(
     settings: MakeSettings, model: ScriptedModelServer, written: Written
 ) -> None:
@@ -104,8 +97,7 @@ async def test_tenant_is_in_the_log_only_after_authentication(
             await aura.client.post("/aura/test/stream", json={"prompt": "x"}, headers=claimed)
         await read_stream(aura, "질문")
         assert "claimed-tenant" not in written()
-        ended = [json.loads(line) for line in written().splitlines() if '"run.ended"' in line]
-        assert [line["tenantId"] for line in ended] == ["tenant1"]
+        assert [line["tenantId"] for line in entries(written, "run.ended")] == ["tenant1"]
 
 
 async def test_headers_that_anybody_sends_are_short_in_the_log(
@@ -118,6 +110,6 @@ async def test_headers_that_anybody_sends_are_short_in_the_log(
             assert (await aura.client.get("/aura/runs", headers=sent)).status_code == 503
         finally:
             redis_server.resume()
-        (line,) = [json.loads(line) for line in written().splitlines() if '"request.failed"' in line]
+        (line,) = entries(written, "request.failed")
         assert len(line["source"]) == 64
         assert line["tenantId"] == "tenant1"

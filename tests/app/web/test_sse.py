@@ -172,6 +172,22 @@ async def test_disconnected_client_is_detected_when_a_heartbeat_is_due() -> None
     assert len(streams) == 0
 
 
+async def test_client_that_takes_nothing_for_a_minute_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.sse.STALL_SECONDS", 0.3)
+    stream, tail, writer, streams = open_stream(heartbeat_seconds=0.05)
+    writer.reads.clear()
+    tail.append([HELLO])
+    for _ in range(5):  # it takes a little from time to time
+        await asyncio.sleep(0.15)
+        writer.taken += 1
+        assert not writer.is_aborted
+    assert HEARTBEAT not in writer.written, "it has enough to take"
+    await eventually(lambda: writer.is_aborted)
+    await eventually(lambda: not stream.is_waiting)
+    stream.close()
+    assert len(streams) == 0
+
+
 async def test_error_while_writing_ends_the_stream_and_does_not_reach_the_commit() -> None:
     """The stream is woken by a run's commit."""
     _, tail, writer, _ = open_stream()
