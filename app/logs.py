@@ -58,7 +58,7 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai", "psycopg"):
+    for noisy in ("transitions", "httpx", "httpx2", "httpcore2", "hypercorn.access", "asyncio", "openai", "psycopg"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
