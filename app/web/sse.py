@@ -60,7 +60,10 @@ class ClientWriter(Protocol):
 
     @property
     def taken_bytes(self) -> int:
-        """A number that changes whenever the client's machine acknowledges some of them."""
+        """A number that grows with the bytes that the client's machine has acknowledged.
+
+        Each write with TLS lowers it a little: what is sent is longer than what is written.
+        """
         ...
 
     def write(self, data: bytes) -> None:
@@ -182,7 +185,7 @@ class EventStream:
         self._flush()
 
     def send_heartbeat(self) -> None:
-        """Send a heartbeat, unless the client has not taken what was sent before.
+        """Send a heartbeat, unless the send buffer of the client has no room.
 
         A disconnected client is detected here: a server that has already received the client's next request stops
         reading from the connection, so it does not notice the disconnect. So is one that takes nothing any more: its
@@ -193,18 +196,20 @@ class EventStream:
         if self._writer.is_gone:
             if self._flush_task is None:
                 self._flush_task = asyncio.create_task(self._wait_and_flush(self._end))
-        elif not self._writer.waiting_bytes:
-            self._stall = None
-            self._write(HEARTBEAT)
-            self._flush()
         elif self._has_stalled():
             log.info("stream.stalled", sessionId=self._session_id, waitingBytes=self._writer.waiting_bytes)
             self._writer.abort()
+        elif self._writer.is_writable:
+            self._write(HEARTBEAT)
+            self._flush()
 
     def _has_stalled(self) -> bool:
-        """Whether the client has taken none of the bytes that wait for it for `STALL_SECONDS`."""
+        """Whether bytes wait for the client, and it has taken none of them for `STALL_SECONDS`."""
+        if not self._writer.waiting_bytes:
+            self._stall = None
+            return False
         taken, now = self._writer.taken_bytes, asyncio.get_running_loop().time()
-        if self._stall is None or self._stall[0] != taken:
+        if self._stall is None or self._stall[0] < taken:
             self._stall = (taken, now)
         return now - self._stall[1] >= STALL_SECONDS
 
