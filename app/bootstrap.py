@@ -47,8 +47,10 @@ from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
 from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
+from app.web.identifiers import check_path_ids
 from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
+from app.web.requests import BodyBudget
 from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
@@ -156,9 +158,14 @@ def create_app(
     responses = ResponseBuilder(clock, settings.aura_event_shape)
     app = Quart("app", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
-    app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(service.admission, responses))  # type: ignore[assignment]
+    app.asgi_http_class = partial(  # type: ignore[assignment]
+        HttpConnection,
+        shed_load=shed_load(service.admission, responses),
+        bodies=BodyBudget(int(settings.aura_body_megabytes * 1024 * 1024)),
+    )
     _register_routes(app, service, settings, clock, responses, one_time_codes)
     responses.install(app)
+    app.before_request(check_path_ids)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)

@@ -32,7 +32,6 @@ from app.setting_types import (
     FilePath,
     HeaderKey,
     Host,
-    HttpUrl,
     ModelOptions,
     ModelServer,
     NameList,
@@ -138,6 +137,10 @@ class Settings(BaseModel):
         default=0, ge=0, description="active runs of one user; more get 429; 0: no limit"
     )
 
+    aura_body_megabytes: float = Field(
+        default=64, ge=0, description="memory of all request bodies in progress; the largest gets 503; 0: no limit"
+    )
+
     # the stream
     aura_event_shape: Shape = Field(default="both", description="fields flat, nested under `data`, or both (§2.1)")
     aura_heartbeat_seconds: float = Field(default=15, gt=0, le=240, description="seconds of silence before a heartbeat")
@@ -162,7 +165,7 @@ class Settings(BaseModel):
     smtp_from: str | None = Field(default=None, description="sender address; without it `send_email` is not offered")
     smtp_tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="encryption")
     github_token: HeaderKey | None = Field(default=None, description="without it the GitHub tools are not offered")
-    github_api_url: HttpUrl = Field(
+    github_api_url: PlainUrl = Field(
         default="https://api.github.com", description="REST base URL (GitHub Enterprise too)"
     )
 

@@ -17,7 +17,7 @@ import openai
 import structlog
 from openai import AsyncOpenAI
 
-from app.errors import ModelError
+from app.errors import ModelError, without_addresses
 from app.http.transport import AiohttpTransport, PreparedRequest, StreamedResponse
 from app.model.failures import error_of_connection, error_of_status
 from app.model.reader import TurnReader
@@ -169,7 +169,8 @@ class OpenAIModel:
         except httpx2.HTTPError as error:
             raise error_of_connection(error, str(client.base_url), has_response=False) from error
         except openai.OpenAIError as error:
-            raise ModelError("refused", f"{type(error).__name__}: {error}") from error
+            cause = without_addresses(f"{type(error).__name__}: {error}")
+            raise ModelError("refused", cause, detail=str(error)) from error
 
     def _redirect_target(self, response: StreamedResponse) -> httpx2.Request | None:
         """Return the request for the address that the response names, None if it does not redirect.

@@ -241,7 +241,7 @@ class RunService:
         try:
             await task.run_loop(start, wait)
         except RunLost as error:
-            log.warning("run.lost", cause=error.cause)
+            log.warning("run.lost", cause=error.log_cause)
         except (CheckpointTooNew, CheckpointUnreadable) as error:
             self._skip(session_id, error)
             with suppress(StorageUnavailable):
