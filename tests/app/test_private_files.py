@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from app.dev.ask.keys import edit
 from app.dev.demo.redis import RedisServer
 from app.knowledge.sqlite.index import SqliteIndex
 
@@ -29,16 +28,6 @@ def _generous_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
-
-
-async def test_editor_of_aura_ask_gets_a_private_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor = tmp_path / "editor.sh"
-    editor.write_text(f'#!/bin/sh\nstat -c %a "$1" > {tmp_path}/mode\n')
-    editor.chmod(0o700)
-    monkeypatch.setenv("VISUAL", str(editor))
-    monkeypatch.setenv("EDITOR", str(editor))
-    await edit({"body": "비밀"})
-    assert (tmp_path / "mode").read_text().strip() == "600"
 
 
 async def test_search_index_is_a_private_file(tmp_path: Path) -> None:
