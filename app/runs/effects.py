@@ -16,6 +16,7 @@ from app.ports.tools import Toolbox, ToolContext
 from statemachine.call_pieces import RawCall
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalIgnored
+from statemachine.masking import NO_PATHS
 from statemachine.messages import (
     AnswerFinished,
     ApprovalGranted,
@@ -239,7 +240,7 @@ class Effects:
                 decision.skip,
                 decision.via,
             )
-        arguments, secret_fields = decision.arguments, ()
+        arguments, secret_fields = decision.arguments, NO_PATHS
         if arguments is not None:
             original = _arguments(checkpoint, approval)
             arguments, secret_fields = self._tools.validate_edit(approval.action_type, arguments, original)

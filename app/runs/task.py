@@ -317,11 +317,10 @@ class RunTask:
             raise
         except RecordChanged as error:
             fact = end_of_changed(self.session_id, error)
-            return await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
         except Exception as error:  # the run must end, whatever the error is
             log.exception("run.failed_unexpectedly")
             fact = InternalErrorOccurred(f"내부 서버 오류가 발생했습니다. ({type(error).__name__})")
-            return await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
+        return await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
 
     async def _apply_decision(self, effect: AwaitDecision, decision: Decision | None) -> Effect:
         """Apply the decision, or the deadline where it has passed; else the same effect is performed again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import sys
 from collections.abc import AsyncGenerator
@@ -162,7 +163,7 @@ class Conversation:
         """Send a decision; return False where the service refuses the edited arguments."""
         try:
             if verdict == "approve":
-                outcome = await self._client.approve(request.request_id, arguments)
+                outcome = await self._client.approve(request.request_id, request.arguments_digest, arguments)
             else:
                 outcome = await self._client.reject(request.request_id, self._policy.reason)
         except ApiError as error:
@@ -188,11 +189,10 @@ def _decision_commands(client: AuraClient, request: Hitl) -> list[str]:
         shlex.join(["-H", f"{name}: {value}"])
         for name, value in (("X-Tenant-ID", caller.tenant_id), ("X-User-ID", caller.user_id))
     )
-    return [
-        f'curl -X POST -H "Authorization: Bearer $TOKEN" {identity} '
-        + shlex.quote(f"{client.url}/aura/hitl/{verdict}/{request.request_id}")
-        for verdict in ("approve", "reject")
-    ]
+    curl = f'curl -X POST -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" {identity} '
+    digest = json.dumps({"argumentsDigest": request.arguments_digest})
+    path = f"{client.url}/aura/approvals/{request.request_id}"
+    return [curl + shlex.join([f"{path}/approve", "-d", digest]), curl + shlex.quote(f"{path}/reject")]
 
 
 def run_in_terminal(

@@ -14,7 +14,7 @@ from app.runs.approvals import ApprovalService
 from app.web.auth import Authenticator
 from app.web.openapi.operations import operation
 from app.web.responses import ResponseBuilder
-from app.web.validation import ApproveBody, DecisionBody, RejectBody, read
+from app.web.validation import ApproveBody, DecisionBody, RejectBody, read, validate
 from statemachine.decisions import Verdict
 from statemachine.frames import compact_json
 
@@ -78,7 +78,7 @@ async def decide(
 ) -> Response:
     """Decide a request as its caller, with a body of this type, and answer as the Main Service does."""
     principal = auth.authenticate(request.headers, user_required=True)
-    body = await read(request, body_type, may_be_empty=body_type is not ApproveBody) or DecisionBody()
+    body = await read(request, body_type, may_be_empty=True) or validate(body_type, {})
     if body.user_id is not None and body.user_id != principal.user_id:
         raise PermissionDenied("userId differs from the token's sub")
     is_approval = verdict == "approved"

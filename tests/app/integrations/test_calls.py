@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.crypto.purpose_keys import PurposeKeys
 from app.dev.demo.http import HttpServer, Request, Response
 from app.integrations.agent_task import CompleteTask, CreateTask, FailTask, ReportProgress, StartTask
 from app.integrations.circuit_breaker import CircuitBreaker
@@ -147,12 +148,15 @@ def test_open_time_has_a_maximum() -> None:
 
 
 def test_token_is_decrypted_only_for_its_run_and_with_the_secret() -> None:
-    cipher = TokenCipher("a secret of at least thirty-two bytes!!")
+    cipher = TokenCipher(PurposeKeys(["a secret of at least thirty-two bytes!!"]))
     encrypted_token = cipher.encrypt("session_1", CALLER)
     assert CALLER.token not in encrypted_token
     assert cipher.decrypt("session_1", encrypted_token) == CALLER
     assert cipher.decrypt("session_2", encrypted_token) is None
     assert cipher.decrypt("session_1", encrypted_token[:-2]) is None
     assert cipher.decrypt("session_1", "no.t.a.t.oken") is None
-    assert TokenCipher("another secret of at least thirty-two").decrypt("session_1", encrypted_token) is None
+    assert (
+        TokenCipher(PurposeKeys(["another secret of at least thirty-two"])).decrypt("session_1", encrypted_token)
+        is None
+    )
     assert "the-token" not in repr(CALLER)

@@ -273,7 +273,7 @@ async def test_second_decision_returns_the_first(mailing: Settings, model: Scrip
     async with running(mailing) as aura, client(aura.url) as aura_client:
         async for item in aura_client.run("메일을 보내주세요").items():
             if isinstance(item, ReceivedEvent) and isinstance(item.event, Hitl):
-                first = await aura_client.approve(item.event.request_id)
+                first = await aura_client.approve(item.event.request_id, item.event.arguments_digest)
                 second = await aura_client.reject(item.event.request_id, "늦음")
     assert (first.status, first.accepted) == ("approved", True)
     assert (second.status, second.accepted) == ("approved", False)
