@@ -61,11 +61,11 @@ class SignalForOtherRequest(SignalIgnored):
 
 
 def is_only_request(checkpoint: Checkpoint) -> bool:
-    """Whether the open request is the first of its session and no other is queued.
+    """Whether the open request is the first and so far the only one of its session.
 
     Only then a signal that names no request counts: it cannot be a late or repeated one for an earlier request.
     """
-    return len(checkpoint.reviews) == 1 and len(checkpoint.pending_approvals) == 1
+    return len(checkpoint.reviews) == 1
 
 
 def parse_signal(

@@ -171,7 +171,7 @@ class RedisDecisions:
         if checkpoint is None or approval is None or approval.request_id != watch.request_id:
             return Taken(checkpoint)
         request = self._requests.parse(watch.request_id, raw_request)
-        if raw_request is not None and (request is None or not request.is_intact):
+        if request is not None and not request.is_intact:
             return Taken(checkpoint, is_changed=True)
         judged = len(watch.messages)
         decision = await self._find_decision(watch, request, signal, checkpoint, accept)

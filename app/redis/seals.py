@@ -64,7 +64,11 @@ class CheckpointSeal:
 
     def seal(self, checkpoint: Checkpoint) -> bytes:
         """Return the checkpoint as it is stored."""
-        content = checkpoint.to_json()[:-1]
+        return self.seal_text(checkpoint.to_json())
+
+    def seal_text(self, text: bytes) -> bytes:
+        """Return the JSON object of a checkpoint with its MAC."""
+        content = text[:-1]
         return b"".join((content, _MAC_FIELD, self._mac.tag(content), b'"}'))
 
     def open(self, session_id: str, stored: bytes) -> Checkpoint:

@@ -7,6 +7,10 @@ from typing import Any
 
 import redis
 
+from app.crypto.purpose_keys import PurposeKeys
+from app.redis.seals import CheckpointSeal, RequestSeal, Seals
+from tests.harness.service import SECRET
+
 
 def read_json(client: redis.Redis, key: Any) -> Any:
     """The parsed JSON of a string key, which must exist."""
@@ -25,3 +29,18 @@ def checkpoint(client: redis.Redis, session_id: str = "") -> dict[str, Any]:
 def read_checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
     """All checkpoints in Redis."""
     return [read_json(client, key) for key in client.keys("checkpoint:*")]
+
+
+def seals(decision_key: str | None = None, *, secret: str = SECRET) -> Seals:
+    """The seals of a service with this secret."""
+    keys = PurposeKeys([secret])
+    return Seals(
+        CheckpointSeal(keys, accept_unsigned=False),
+        RequestSeal(keys, accept_unsigned=False, decision_key=decision_key),
+    )
+
+
+def sealed(checkpoint: dict[str, Any]) -> bytes:
+    """A checkpoint as the service stores it, with its MAC."""
+    unsigned = {name: value for name, value in checkpoint.items() if name != "mac"}
+    return seals().checkpoints.seal_text(json.dumps(unsigned).encode())

@@ -127,7 +127,7 @@ def test_signal_without_a_request_id_counts_only_where_it_cannot_be_for_another_
     assert parse({"action": "approve", "requestId": REQUEST}, may_lack_id=False).verdict == "approved"
 
 
-def test_only_request_of_a_run_is_its_first_with_no_other_in_the_queue() -> None:
+def test_only_request_of_a_run_is_the_first_that_was_sent() -> None:
     run = Run()
     run.request_tools(risky("a"))
     assert is_only_request(run.checkpoint)
@@ -137,6 +137,8 @@ def test_only_request_of_a_run_is_its_first_with_no_other_in_the_queue() -> None
     assert not is_only_request(run.checkpoint)
     queued = Run()
     queued.request_tools(risky("a"), risky("b"))
+    assert is_only_request(queued.checkpoint)
+    queued.reject(skip=True)
     assert not is_only_request(queued.checkpoint)
 
 
