@@ -107,6 +107,7 @@ async def test_a_signal_that_was_stored_before_the_first_request_does_not_decide
     async with running(settings(), tools=[tool]) as aura, aura.stream("메모") as stream:
         session_id = (await stream.until("start"))["sessionId"]
         redis_client.set(f"hitl:signal:{session_id}", json.dumps({"type": "approval"}), ex=300)
+        await eventually(lambda: model.requests)
         model.release()
         run = WaitingRun(aura, stream, await stream.until("hitl"), tool, redis_client)
         run.publish_signal({"type": "wake up"})
