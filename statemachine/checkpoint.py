@@ -178,7 +178,7 @@ class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
         return mask_values(self.arguments, self.secret_fields)
 
 
-class ToolCall(ResolvedCall, frozen=True, kw_only=True):
+class ToolCall(ResolvedCall, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of the tool ledger. If an approver edited the arguments, `arguments` are the edited ones."""
 
     confidence: Confidence = Confidence.UNKNOWN
@@ -255,7 +255,7 @@ ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
 """The result of a review. `withdrawn`: the run ended for another reason while it waited."""
 
 
-class Review(StoredStruct, frozen=True):
+class Review(StoredStruct, frozen=True, omit_defaults=True):
     """The record of one approval request: when it was sent, and the decision. It is open until it has a verdict."""
 
     request_id: str

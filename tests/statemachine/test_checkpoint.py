@@ -251,7 +251,7 @@ def test_saved_confidence_must_be_between_0_and_1(value: float) -> None:
     run = Run()
     run.request_tools(safe())
     raw = json.loads(run.checkpoint.to_json())
-    raw["calls"][0]["confidence"]["value"] = value
+    raw["calls"][0]["confidence"] = {"value": value}
     with pytest.raises(CheckpointUnreadable, match="confidence"):
         Checkpoint.from_json(json.dumps(raw))
 
