@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from app.crypto.purpose_keys import PurposeKeys
@@ -46,7 +48,12 @@ class Answering(HttpServer):
         (201, [], RequestRejected),
         (201, {"data": {"taskId": ""}}, RequestRejected),
         (201, {"data": {"taskId": True}}, RequestRejected),
-        (201, {"data": {"taskId": 5, "rest": "x" * 100_000}}, RequestRejected),
+        (201, {"data": {"taskId": 5, "rest": "x" * 1_000_000}}, RequestRejected),
+        (201, {"data": [5]}, RequestRejected),
+        (201, {"data": {"taskId": {"a": 1}}}, RequestRejected),
+        (201, {"data": {"taskId": 5.5}}, RequestRejected),
+        (201, json.loads("[" * 200 + "]" * 200), RequestRejected),
+        (500, "x" * 1_000_000, ServiceUnavailable),
     ],
 )
 async def test_response_is_mapped_to_an_error(status: int, body: object, error: type[Exception]) -> None:
@@ -55,6 +62,14 @@ async def test_response_is_mapped_to_an_error(status: int, body: object, error: 
         with pytest.raises(error):
             await service.send(CreateTask({}), None, request(), CALLER)
         await service.close()
+
+
+async def test_odd_task_id_can_be_stored() -> None:
+    for sent, stored in ((10**400, "1" + "0" * 199), ("a\ud83d", "a\ufffd"), ("x" * 900, "x" * 200)):
+        async with Answering(201, {"data": {"taskId": sent}}) as server:
+            service = MainService(server.origin, timeout_seconds=5)
+            assert await service.send(CreateTask({}), None, request(), CALLER) == stored
+            await service.close()
 
 
 async def test_task_id_may_be_a_number_and_is_quoted_in_the_path() -> None:

@@ -95,8 +95,9 @@ async def test_commands_that_decide_are_printed_without_a_terminal(
 ) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME) as command:
-        await command.wait_for_output("/aura/hitl/reject/req-")
-        request_id = command.output.rpartition("/aura/hitl/reject/")[2].split()[0]
+        await command.wait_for_output("/reject")
+        request_id = command.output.rpartition("/aura/approvals/")[2].partition("/")[0]
+        assert "argumentsDigest" in command.output
         assert 'curl -X POST -H "Authorization: Bearer $TOKEN"' in command.output
         assert (await aura.decide("approve", request_id)).status_code == 200
         assert await command.wait_for_exit() == 0
