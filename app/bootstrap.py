@@ -12,6 +12,7 @@ import structlog
 from quart import Quart
 
 from app.clock import SystemClock
+from app.crypto.purpose_keys import PurposeKeys
 from app.integrations.main_service import MainService
 from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
@@ -29,6 +30,7 @@ from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.seals import CheckpointSeal, RequestSeal, Seals
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
@@ -52,6 +54,7 @@ from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
 from app.web.requests import BodyBudget
 from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
+from app.web.routes.approvals import approval_routes
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
 from app.web.routes.documents import document_routes
@@ -186,6 +189,7 @@ def _register_routes(
     queries = RunQueries(journal, clock, access)
     approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
+    app.register_blueprint(approval_routes(auth, approvals, responses))
     app.register_blueprint(hitl_routes(auth, approvals, responses))
     app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
     app.register_blueprint(diagram_routes(auth, queries, locator))
@@ -199,14 +203,14 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     node_id = new_node_id()
     connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
     pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
-    diagnostics = SenderDiagnostics(connection, clock)
-    requests = RedisApprovalRequests(connection, diagnostics, clock)
-    decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
+    seals, diagnostics = _seals(settings), SenderDiagnostics(connection, clock)
+    requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock)
+    decisions = RedisDecisions(connection, pubsub, requests, seals, diagnostics, clock)
     nodes = _nodes(settings, connection, pubsub, node_id)
-    journal = _journal(settings, connection, pubsub, nodes)
+    journal = _journal(settings, connection, pubsub, nodes, seals)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
-    task_reporter = _task_reporter(settings, connection, nodes, clock)
+    task_reporter = _task_reporter(settings, connection, nodes, seals, clock)
     ports = RunPorts(
         journal=journal,
         decisions=decisions,
@@ -246,11 +250,27 @@ def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: 
     )
 
 
-def _journal(settings: Settings, connection: Connection, pubsub: PubSub, nodes: RedisNodes) -> RedisJournal:
+def _purpose_keys(settings: Settings) -> PurposeKeys:
+    return PurposeKeys((settings.jwt_secret.get_secret_value(),))
+
+
+def _seals(settings: Settings) -> Seals:
+    keys, key, accept = _purpose_keys(settings), settings.aura_decision_key, settings.aura_accept_unsigned
+    decision_key = None if key is None else key.get_secret_value()
+    return Seals(
+        CheckpointSeal(keys, accept_unsigned=accept),
+        RequestSeal(keys, accept_unsigned=accept, decision_key=decision_key),
+    )
+
+
+def _journal(
+    settings: Settings, connection: Connection, pubsub: PubSub, nodes: RedisNodes, seals: Seals
+) -> RedisJournal:
     return RedisJournal(
         connection,
         pubsub,
         nodes,
+        seals.checkpoints,
         retention_seconds=settings.aura_retention_seconds,
         max_runs_per_user=settings.aura_max_runs_per_user,
     )
@@ -351,15 +371,15 @@ async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
 
 
 def _task_reporter(
-    settings: Settings, connection: Connection, nodes: RedisNodes, clock: Clock
+    settings: Settings, connection: Connection, nodes: RedisNodes, seals: Seals, clock: Clock
 ) -> MainServiceReporter | None:
     """Return None where no Main Service is configured: then nothing is stored or sent for it."""
     if settings.main_service_url is None:
         return None
     return MainServiceReporter(
         MainService(settings.main_service_url, timeout_seconds=settings.aura_main_service_timeout_seconds),
-        RedisTaskOutbox(connection),
-        TokenCipher(settings.jwt_secret.get_secret_value()),
+        RedisTaskOutbox(connection, seals.checkpoints),
+        TokenCipher(_purpose_keys(settings)),
         clock,
         is_owner=lambda: nodes.has_lease,
         reservation_seconds=2 * settings.aura_lease_seconds,

@@ -200,6 +200,13 @@ class RunDamaged(AuraError):
         super().__init__(f"the last writes of run {session_id} are gone from Redis; send the request again")
 
 
+class RecordChanged(AuraError):
+    """What this service stored was changed by another program, so nothing of it may run (CONTRACT §5)."""
+
+    status, code, error_type = 403, "E2001", "PermissionError"
+    prefix = "저장된 기록이 다른 프로그램에 의해 변경되어 작업을 중단했습니다."
+
+
 class RunExists(AuraError):
     """The session id is taken; the caller creates another one."""
 

@@ -112,6 +112,13 @@ class Settings(BaseModel):
     aura_on_reject: Literal["stop", "replan"] = Field(
         default="stop", description="a rejection ends the run (`stop`), or the model gets the reason (`replan`)"
     )
+    aura_decision_key: SecretStr | None = Field(
+        default=None,
+        description="key shared with the Main Service, at least 32 bytes; decisions through Redis then need its MAC",
+    )
+    aura_accept_unsigned: bool = Field(
+        default=False, description="read runs and requests without a MAC, while an older release is replaced"
+    )
     aura_approval_required: NameList = Field(
         default=frozenset(), description="comma-separated names of further tools that need approval"
     )
@@ -207,10 +214,10 @@ class Settings(BaseModel):
     )
     aura_log_content: bool = Field(default=False, description="also log prompts and arguments, which are private")
 
-    @field_validator("jwt_secret")
+    @field_validator("jwt_secret", "aura_decision_key")
     @classmethod
-    def _long_enough(cls, secret: SecretStr) -> SecretStr:
-        size = len(secret.get_secret_value().encode())
+    def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        size = SECRET_BYTES if secret is None else len(secret.get_secret_value().encode())
         if size < SECRET_BYTES:
             raise ValueError(f"it has {size} bytes, HS256 needs at least {SECRET_BYTES}")
         return secret
@@ -266,7 +273,7 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Return the values that no event, result or log line may contain."""
-        held = (self.jwt_secret, self.redis_password, self.smtp_password, self.github_token)
+        held = (self.jwt_secret, self.aura_decision_key, self.redis_password, self.smtp_password, self.github_token)
         keys = [server.api_key for server in self.model_servers if not server.has_placeholder_key]
         urls = [url.get_secret_value() for url in (self.redis_url, self.aura_knowledge_url) if url is not None]
         urls += [server.base_url for server in self.model_servers]

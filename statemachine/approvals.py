@@ -18,7 +18,7 @@ def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
     """Start the approved call, with the edited arguments if there are any."""
     builder.transition(Trigger.APPROVE, request_id=fact.request_id, decided_at=fact.decided_at)
     edited = fact.arguments is not None
-    builder.end_review("approved", decided_at=fact.decided_at, decided_by=fact.decided_by, edited=edited)
+    builder.end_review("approved", fact, edited=edited)
     approved = builder.checkpoint.pending_approvals[0]
     call = _close_open_approval(builder)
     arguments = call.arguments if fact.arguments is None else fact.arguments
@@ -29,9 +29,11 @@ def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
         decided_by=fact.decided_by,
         decided_at=fact.decided_at,
         edited=edited,
+        via=fact.via,
+        decider_told=fact.via == "redis",
     )
-    shown = call.shown_arguments if fact.shown_arguments is None else fact.shown_arguments
-    start_call(builder, replace(call, arguments=arguments, shown_arguments=shown, grant=grant, outcome_unknown=False))
+    secrets = list(fact.secret_fields) if edited else call.secret_fields
+    start_call(builder, replace(call, arguments=arguments, secret_fields=secrets, grant=grant, outcome_unknown=False))
     return next_tool_effect(builder)
 
 
@@ -40,14 +42,14 @@ def approval_rejected(builder: StepBuilder, fact: ApprovalRejected) -> Effect:
     reason = fact.reason or "사용자가 요청을 거절했습니다."
     if fact.skip or builder.checkpoint.limits.on_reject == "replan":
         builder.transition(Trigger.DECLINE, request_id=fact.request_id, decided_at=fact.decided_at)
-        _end_rejected_review(builder, fact)
+        builder.end_review("rejected", fact, reason=fact.reason or None)
         call = _close_open_approval(builder)
         execution = "It may have run before" if call.outcome_unknown else "It was not run"
         answer = f"A person refused this call: {reason} {execution}; do not try it again unchanged."
         end_call(builder, call, CallStatus.REJECTED, answer=answer, error=reason)
         return next_tool_effect(builder)
     builder.transition(Trigger.REJECT, request_id=fact.request_id, decided_at=fact.decided_at)
-    _end_rejected_review(builder, fact)
+    builder.end_review("rejected", fact, reason=fact.reason or None)
     return endings.reject(builder, reason)
 
 
@@ -70,8 +72,3 @@ def _close_open_approval(builder: StepBuilder) -> ToolCall:
     approval, *queue = builder.checkpoint.pending_approvals
     builder.update(pending_approvals=queue, deadline_at=None)
     return get_call(builder, approval.call_id)
-
-
-def _end_rejected_review(builder: StepBuilder, fact: ApprovalRejected) -> None:
-    reason = fact.reason or None
-    builder.end_review("rejected", decided_at=fact.decided_at, decided_by=fact.decided_by, reason=reason)

@@ -14,9 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
+from statemachine.masking import Path, mask_values
+from statemachine.older_checkpoints import upgrade, version_of
 from statemachine.states import INITIAL_STATE, State, Trigger
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 JsonObject = dict[str, Any]
 """JSON whose shape this project does not define: tool arguments, chat messages, the context of the user's screen."""
@@ -135,34 +137,48 @@ class CallStatus(StrEnum):
     REJECTED = "rejected"
 
 
+Via = Literal["http", "redis"]
+"""The way by which a decision came: Aura's own HTTP, where the caller has a token, or another service's writes."""
+
+
 class Grant(StoredStruct, frozen=True, kw_only=True):
-    """A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once."""
+    """A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once.
+
+    `decider_told`: another service told who decided; else the name is from a token that Aura has verified.
+    """
 
     request_id: str
     arguments_digest: str
     decided_by: str | None = None
     decided_at: float
     edited: bool = False
+    via: Via | None = None
+    decider_told: bool = False
 
 
 class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
     """A tool call with the properties of its tool.
 
-    `arguments` are passed to the tool; `shown_arguments` are the same without secrets, as events show them. `question`
-    is the text that an approver reads; if it is empty, the core makes one from the title.
+    `arguments` are passed to the tool; `secret_fields` are the paths of the secrets in them. `question` is the text
+    that an approver reads; if it is empty, the core makes one from the title.
     """
 
     id: str
     name: str
     title: str = ""
     arguments: JsonObject
-    shown_arguments: JsonObject = {}
+    secret_fields: list[Path] = []
     needs_approval: bool = False
     idempotent: bool = False
     question: str = ""
 
+    @property
+    def shown_arguments(self) -> JsonObject:
+        """The arguments as events and people see them: the same with secrets masked."""
+        return mask_values(self.arguments, self.secret_fields)
 
-class ToolCall(ResolvedCall, frozen=True, kw_only=True):
+
+class ToolCall(ResolvedCall, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of the tool ledger. If an approver edited the arguments, `arguments` are the edited ones."""
 
     confidence: Confidence = Confidence.UNKNOWN
@@ -239,7 +255,7 @@ ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
 """The result of a review. `withdrawn`: the run ended for another reason while it waited."""
 
 
-class Review(StoredStruct, frozen=True):
+class Review(StoredStruct, frozen=True, omit_defaults=True):
     """The record of one approval request: when it was sent, and the decision. It is open until it has a verdict."""
 
     request_id: str
@@ -252,6 +268,8 @@ class Review(StoredStruct, frozen=True):
     decided_by: str | None = None
     reason: str | None = None
     edited: bool = False
+    via: Via | None = None
+    decider_told: bool = False
 
 
 class TransitionRecord(StoredStruct, frozen=True):
@@ -277,10 +295,12 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     `history_messages` counts the messages after the system prompt that are from earlier runs of the thread.
     `omitted_turns` counts the earlier runs that were left out because they did not fit; `is_history_shortened` says
     whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`, and
-    `reserved_tokens` is the estimate for the model turn in progress.
+    `reserved_tokens` is the estimate for the model turn in progress. `seed` is random and makes the ids of the approval
+    requests unguessable; with it the same facts lead to the same ids.
     """
 
     schema_version: int = SCHEMA_VERSION
+    seed: str = ""
     request: RunRequest
     limits: Limits
     state: State = INITIAL_STATE
@@ -321,6 +341,15 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
         return self.pending_approvals[0] if self.deadline_at is not None and self.pending_approvals else None
 
     @property
+    def approval_place(self) -> tuple[int, int]:
+        """The position of the open approval among those of its turn, and their number; `(1, 1)` for a single one."""
+        turn = self.calls[-1].turn if self.calls else 0
+        queued = {approval.call_id for approval in self.pending_approvals}
+        asked = {call.id for call in self.calls if call.turn == turn} & {review.call_id for review in self.reviews}
+        position = len(asked - queued) + 1
+        return position, len(asked | queued)
+
+    @property
     def running(self) -> list[ToolCall]:
         """The calls that were started and have no outcome yet."""
         return [call for call in self.calls if call.status is CallStatus.STARTED]
@@ -343,10 +372,11 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
         Raises `CheckpointTooNew` if a newer release wrote it (a newer node can load it), else `CheckpointUnreadable`.
         """
         try:
-            checkpoint = _decode(text)
+            checkpoint = _load(text)
         except (ValueError, RecursionError) as error:
-            if _version(text) > SCHEMA_VERSION:
-                raise CheckpointTooNew(_version(text), SCHEMA_VERSION) from None
+            version = version_of(text)
+            if version > SCHEMA_VERSION:
+                raise CheckpointTooNew(version, SCHEMA_VERSION) from None
             raise CheckpointUnreadable(f"{type(error).__name__}: {error}") from error
         if checkpoint.schema_version > SCHEMA_VERSION:
             raise CheckpointTooNew(checkpoint.schema_version, SCHEMA_VERSION)
@@ -357,10 +387,11 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
 
-def _version(text: str | bytes) -> int:
-    """Return the schema version of a checkpoint that does not load, or 0 if it has none."""
+def _load(text: str | bytes) -> Checkpoint:
     try:
-        version = json.loads(text)["schema_version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return 0
-    return version if isinstance(version, int) else 0
+        return _decode(text)
+    except ValueError:
+        older = upgrade(text)
+        if older is None:
+            raise
+        return msgspec.convert(older, Checkpoint)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
-from statemachine.checkpoint import JsonObject
+from statemachine import foreign_json
+from statemachine.checkpoint import Checkpoint, JsonObject, Via
+from statemachine.foreign_json import ForeignJsonInvalid, read_number, read_text
 
 Verdict = Literal["approved", "rejected"]
 
@@ -30,15 +31,15 @@ JAVA_REMEDY = (
 _MAX_UNIX_SECONDS = 1e11
 """A larger number (after the year 5138) is in milliseconds."""
 _MAX_UNIX_MILLISECONDS = 1e14
-_MAX_TEXT_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A decision about one approval request.
 
-    `decided_at` is in Unix seconds. `arguments` are set if the person edited the arguments of the call. `skip`: the
-    run continues without the rejected call.
+    `decided_at` is in Unix seconds. `via` is the way by which it came. Only a decision by Aura's HTTP has `arguments`,
+    which the person edited, or `skip`: the run continues without the rejected call. By Redis, `decided_by` is what
+    another service told.
     """
 
     verdict: Verdict
@@ -48,6 +49,7 @@ class Decision:
     reason: str | None = None
     arguments: JsonObject | None = None
     skip: bool = False
+    via: Via = "http"
 
 
 class SignalIgnored(ValueError):
@@ -58,38 +60,67 @@ class SignalForOtherRequest(SignalIgnored):
     """A signal is for another request. If it was stored, it is left over from an earlier request."""
 
 
-def parse_signal(raw: str | bytes, *, request_id: str, received_at: float, is_live: bool = True) -> Decision:
-    """Parse the decision in a signal or in a stored request, in any of the forms that senders use.
+def is_only_request(checkpoint: Checkpoint) -> bool:
+    """Whether the open request is the first and so far the only one of its session.
 
-    `request_id` is the open request; a signal without a request id is for this one. `received_at` is in Unix seconds. A
-    live signal was decided when it was received. For a stored one the sender's time counts, unless it is in the future.
-    Raises `SignalIgnored`, or `SignalForOtherRequest` if the signal is for another request.
+    Only then a signal that names no request counts: it cannot be a late or repeated one for an earlier request.
+    """
+    return len(checkpoint.reviews) == 1
+
+
+def parse_signal(
+    raw: str | bytes, *, request_id: str, received_at: float, is_live: bool = True, may_lack_id: bool = False
+) -> Decision:
+    """Parse the verdict and the reason in a signal, in any of the forms that senders use. Nothing else in it counts.
+
+    `request_id` is the open request; with `may_lack_id` a signal that names none is for this one. `received_at` is in
+    Unix seconds. A live signal was decided when it was received. For a stored one the sender's time counts, unless it
+    is in the future. Raises `SignalIgnored`, or `SignalForOtherRequest` if the signal is for another request.
     """
     message = _parse_object(raw)
     signal_request_id = message.get("requestId")
+    if signal_request_id is None and not may_lack_id:
+        raise SignalForOtherRequest("it names no request, and the open one is not the first and only one of its run")
     if signal_request_id is not None and signal_request_id != request_id:
         raise SignalForOtherRequest(f"it is for request {signal_request_id!r:.80}, {request_id} is open")
     return Decision(
         verdict=_read_verdict(message),
         request_id=request_id,
-        decided_at=received_at if is_live else _read_time(message, received_at),
-        decided_by=_read_text(message, "approvedBy", "rejectedBy", "userId" if is_live else "decidedBy"),
-        reason=_read_text(message, "reason"),
-        arguments=_read_arguments(message),
-        skip=message.get("skip") is True,
+        decided_at=received_at if is_live else _read_time(message, 0.0, received_at),
+        reason=read_text(message, "reason"),
+        via="redis",
     )
 
 
-def _read_time(message: JsonObject, latest: float) -> float:
-    """Return the sender's time in Unix seconds, or `latest` if there is no valid time before it.
+def parse_stored_decision(stored: JsonObject, *, request_id: str, asked_at: float, now: float) -> Decision | None:
+    """Return the decision that another service wrote into a stored request, or None while there is none.
+
+    It has its own time, unless that lies before the request was made or in the future. All times are Unix seconds.
+    """
+    status = stored.get("status")
+    verdict = _VERDICTS.get(status.lower()) if isinstance(status, str) else None
+    if verdict is None:
+        return None
+    return Decision(
+        verdict=verdict,
+        request_id=request_id,
+        decided_at=_read_time(stored, asked_at, now),
+        decided_by=read_text(stored, "approvedBy" if verdict == "approved" else "rejectedBy"),
+        reason=read_text(stored, "reason"),
+        via="redis",
+    )
+
+
+def _read_time(message: JsonObject, earliest: float, latest: float) -> float:
+    """Return the sender's time in Unix seconds, or `latest` if there is no valid time in this interval.
 
     Senders write seconds or milliseconds.
     """
     for name in ("approvedAt", "rejectedAt", "timestamp"):
-        value = message.get(name)
-        if isinstance(value, (int, float)) and 0 < value < _MAX_UNIX_MILLISECONDS and not isinstance(value, bool):
-            seconds = value / 1000 if value > _MAX_UNIX_SECONDS else float(value)
-            if seconds <= latest:
+        value = read_number(message, name)
+        if value is not None and 0 < value < _MAX_UNIX_MILLISECONDS:
+            seconds = value / 1000 if value > _MAX_UNIX_SECONDS else value
+            if earliest <= seconds <= latest:
                 return seconds
     return latest
 
@@ -106,14 +137,9 @@ def _parse_object(raw: str | bytes) -> JsonObject:
     if raw[:2] in (b"\xac\xed", "\xac\xed"):
         raise SignalIgnored(f"its bytes begin with a Java serialisation header. {JAVA_REMEDY}")
     try:
-        message = json.loads(raw)
-        if isinstance(message, str):  # some senders serialise twice
-            message = json.loads(message)
-    except (ValueError, RecursionError) as error:
-        raise SignalIgnored(f"it is not JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise SignalIgnored("it is not a JSON object")
-    return message
+        return foreign_json.parse_object(raw)
+    except ForeignJsonInvalid as error:
+        raise SignalIgnored(str(error)) from error
 
 
 def _read_verdict(message: JsonObject) -> Verdict:
@@ -142,19 +168,3 @@ def _read_verdict(message: JsonObject) -> Verdict:
     if len(verdicts) != 1:
         raise SignalIgnored("its fields contradict each other" if verdicts else "it contains no decision")
     return verdicts.pop()
-
-
-def _read_text(message: JsonObject, *names: str) -> str | None:
-    """Return the first of these fields that is a non-empty text, or None.
-
-    The sender is unknown, so the text is cut, and single surrogates, which a checkpoint cannot store, are replaced.
-    """
-    text = next((value for name in names if isinstance(value := message.get(name), str) and value), None)
-    return None if text is None else text[:_MAX_TEXT_CHARACTERS].encode("utf-8", "replace").decode()
-
-
-def _read_arguments(message: JsonObject) -> JsonObject | None:
-    value = message.get("params")
-    if value is not None and not isinstance(value, dict):
-        raise SignalIgnored("params is not an object")
-    return value

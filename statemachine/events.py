@@ -135,7 +135,11 @@ class ToolExecution(Event, frozen=True, kw_only=True):
 
 
 class Hitl(Event, frozen=True, kw_only=True):
-    """A person is asked for an approval. The arguments are never shortened: what is shown is what would run."""
+    """A person is asked for an approval. The arguments are never shortened: what is shown is what would run.
+
+    `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which
+    of the approvals of this turn it is.
+    """
 
     TYPE: ClassVar[str] = "hitl"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"actionType": ("action",), "context": ("params",)}
@@ -153,6 +157,9 @@ class Hitl(Event, frozen=True, kw_only=True):
     expires_at: int
     timeout_seconds: int
     outcome_unknown: bool | None = None
+    arguments_digest: str = ""
+    position: int = 1
+    total: int = 1
 
 
 class Content(Event, frozen=True, kw_only=True):

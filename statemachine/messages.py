@@ -16,8 +16,10 @@ from statemachine.checkpoint import (
     ResolvedCall,
     ToolCall,
     Usage,
+    Via,
 )
 from statemachine.events import ErrorType, Event, ThoughtType
+from statemachine.masking import Path
 
 # --- facts ------------------------------------------------------------------------------------------------------------
 
@@ -133,13 +135,18 @@ class ToolFinished(Struct, frozen=True):
 
 
 class ApprovalGranted(Struct, frozen=True):
-    """A person approved the open request. `arguments` (validated) are set if the person edited those of the call."""
+    """A person approved the open request.
+
+    `arguments` (validated) are set if the person edited those of the call; `secret_fields` are the secrets in them.
+    `via`: the way by which the decision came. By Redis, another service told who decided.
+    """
 
     request_id: str
     decided_at: float
     decided_by: str | None = None
     arguments: JsonObject | None = None
-    shown_arguments: JsonObject | None = None
+    secret_fields: tuple[Path, ...] = ()
+    via: Via = "http"
 
 
 class ApprovalRejected(Struct, frozen=True):
@@ -150,6 +157,7 @@ class ApprovalRejected(Struct, frozen=True):
     decided_by: str | None = None
     reason: str = ""
     skip: bool = False
+    via: Via = "http"
 
 
 class DeadlinePassed(Struct, frozen=True):

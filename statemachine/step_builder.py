@@ -23,7 +23,7 @@ from statemachine.checkpoint import (
 from statemachine.errors import FactRefused
 from statemachine.events import Event, TimelineStepUpdated
 from statemachine.machine import Situation, describe_refusal, fire
-from statemachine.messages import Effect, ModelSource, Step
+from statemachine.messages import ApprovalGranted, ApprovalRejected, Effect, ModelSource, Step
 from statemachine.states import STATE_TITLES, State, Trigger
 from statemachine.tokens import turn_cost
 
@@ -131,26 +131,25 @@ class StepBuilder:
     def end_review(
         self,
         verdict: ReviewVerdict,
+        decision: ApprovalGranted | ApprovalRejected | None = None,
         *,
-        decided_at: float | None = None,
-        decided_by: str | None = None,
         reason: str | None = None,
         edited: bool = False,
     ) -> None:
-        """Record the result of the open review, if there is one."""
+        """Record the result of the open review, if there is one, and the decision that led to it, where one did."""
         reviews = self.checkpoint.reviews
         if not reviews or reviews[-1].verdict is not None:
             return
         *earlier, last = reviews
-        ended = replace(
-            last,
-            verdict=verdict,
-            ended_at=self.now,
-            decided_at=decided_at,
-            decided_by=decided_by,
-            reason=reason,
-            edited=edited,
-        )
+        ended = replace(last, verdict=verdict, ended_at=self.now, reason=reason, edited=edited)
+        if decision is not None:
+            ended = replace(
+                ended,
+                decided_at=decision.decided_at,
+                decided_by=decision.decided_by,
+                via=decision.via,
+                decider_told=decision.via == "redis",
+            )
         self.update(reviews=[*earlier, ended])
 
 

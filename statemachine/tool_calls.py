@@ -174,8 +174,10 @@ def queue_approval(builder: StepBuilder, call: ToolCall, *, first: bool) -> None
     question = call.question or f"{call.title or call.name}: 실행하시겠습니까?"
     if call.outcome_unknown:
         question = f"이 작업은 이미 실행되었을 수 있습니다. 다시 실행하시겠습니까? ({question})"
-    # The length of the path makes the id of a second request for the same call another one.
-    seed = f"{builder.checkpoint.session_id}:{call.id}:{len(builder.checkpoint.path)}"
+    # The random seed of the run makes an id that nobody can guess, and the length of the path makes that of a second
+    # request for the same call another one.
+    checkpoint = builder.checkpoint
+    seed = f"{checkpoint.seed}:{checkpoint.session_id}:{call.id}:{len(checkpoint.path)}"
     approval = Approval(
         request_id=f"req-{digest(seed)[:12]}",
         call_id=call.id,
@@ -198,6 +200,7 @@ def _request_approval(builder: StepBuilder) -> Effect:
     deadline_at = min(builder.now + builder.checkpoint.limits.approval_seconds, builder.checkpoint.run_deadline_at)
     builder.update(deadline_at=deadline_at)
     builder.begin_review(approval, deadline_at)
+    position, total = builder.checkpoint.approval_place
     builder.add_event(
         Hitl(
             request_id=approval.request_id,
@@ -211,6 +214,9 @@ def _request_approval(builder: StepBuilder) -> Effect:
             expires_at=int(deadline_at),
             timeout_seconds=max(1, round(deadline_at - builder.now)),
             outcome_unknown=True if approval.outcome_unknown else None,
+            arguments_digest=approval.arguments_digest,
+            position=position,
+            total=total,
         )
     )
     return AwaitDecision(approval, deadline_at)

@@ -68,15 +68,23 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
 
 
 def begin(
-    request: RunRequest, messages: list[JsonObject], limits: Limits, now: float, history: History = NO_HISTORY
+    request: RunRequest,
+    messages: list[JsonObject],
+    limits: Limits,
+    now: float,
+    history: History = NO_HISTORY,
+    *,
+    seed: str = "",
 ) -> Step:
     """Return the first step of a run. Its events are published before the model is requested (§4).
 
-    `messages` is the conversation: the system prompt, the messages of `history`, the user's prompt. The effect is
+    `messages` is the conversation: the system prompt, the messages of `history`, the user's prompt. `seed` is random
+    text, from which the ids of the run's approval requests are made. The effect is
     `CallModel`, or `Continue` if the first turn is more than the run's token budget: then the fact `RunRecovered` ends
     the run.
     """
     checkpoint = Checkpoint(
+        seed=seed,
         request=request,
         limits=limits,
         created_at=now,

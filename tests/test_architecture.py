@@ -17,16 +17,18 @@ ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 
 # room of `app` → the other rooms it may import; every room may import itself and the core. A room that is missing here
 # has no place in the design yet.
-ADAPTER = {"ports", "errors", "http", "retry"}
+ADAPTER = {"ports", "errors", "http", "retry", "crypto"}
 MAY_IMPORT: dict[str, set[str]] = {
-    **{room: set() for room in ("errors", "logs", "ports", "http", "console", "prompt_file", "setting_types")},
+    **{
+        room: set() for room in ("errors", "logs", "ports", "http", "console", "crypto", "prompt_file", "setting_types")
+    },
     "clock": {"ports"},
     "retry": {"errors"},
     "settings": {"errors", "prompt_file", "setting_types"},
     "runs": {"ports", "errors", "retry"},
     "tools": {"ports", "errors"},
     **dict.fromkeys(("redis", "model", "integrations", "knowledge"), ADAPTER),
-    "web": {"runs", "ports", "errors", "console"},
+    "web": {"runs", "ports", "errors", "console", "crypto"},
     "server": {"bootstrap", "web", "settings", "logs", "errors"},
     "client": {"ports"},
     "__main__": {"cli"},
@@ -42,6 +44,7 @@ ONLY_IN = {
     "apsw": {"knowledge"},
     "sqlite_vec": {"knowledge"},
     "psycopg": {"knowledge"},
+    "cryptography": {"crypto"},
     "aiohttp": {"http"},
     "msgspec": {"model", "web", "ports"},
     "quart": {"web", "bootstrap"},

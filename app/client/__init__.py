@@ -6,7 +6,7 @@ sources in `src/`. They use HTTP only and know nothing of the service's internal
             async for received in aura.run("메일을 보내주세요").events():
                 match received.event:
                     case Content(content=text): print(text, end="")
-                    case Hitl(request_id=request_id): await aura.approve(request_id)
+                    case Hitl() as asked: await aura.approve(asked.request_id, asked.arguments_digest)
 
 The client restores broken connections by itself. No event is lost or repeated, and the prompt is executed once.
 """

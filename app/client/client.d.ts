@@ -81,7 +81,7 @@ export interface ToolExecutionEvent extends EventBase {
     toolCallId: string;
     truncated?: boolean;
 }
-/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which of the approvals of this turn it is. */
 export interface HitlEvent extends EventBase {
     type: "hitl";
     requestId: string;
@@ -96,6 +96,9 @@ export interface HitlEvent extends EventBase {
     expiresAt: number;
     timeoutSeconds: number;
     outcomeUnknown?: boolean;
+    argumentsDigest: string;
+    position: number;
+    total: number;
 }
 /** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
@@ -120,6 +123,28 @@ export interface EndEvent extends EventBase {
 }
 /** Any event; `type` is the name of its kind. */
 export type AuraEvent = StartEvent | ThoughtEvent | PlanStepDeclaredEvent | PlanStepUpdatedEvent | TimelineStepUpdatedEvent | ToolExecutionEvent | HitlEvent | ContentEvent | ErrorRaisedEvent | EndEvent;
+/** An approval request with what it shows, and its decision, if there is one. `context` holds the arguments of the tool call, and an approval sends `argumentsDigest` back. `createdAt` is in milliseconds. `via` is the way by which the decision came; `deciderTold`: another service told who decided. */
+export interface ApprovalDetails {
+    requestId: string;
+    sessionId: string;
+    userId: string;
+    tenantId: string;
+    actionType: string;
+    message: string;
+    context: Record<string, unknown>;
+    argumentsDigest: string;
+    position: number;
+    total: number;
+    status: RequestStatus;
+    createdAt: number;
+    expiresAt: number;
+    taskId?: string;
+    reason?: string;
+    decidedAt?: number;
+    decidedBy?: string;
+    via?: "http" | "redis";
+    deciderTold?: boolean;
+}
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
 /** How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2). */
@@ -140,13 +165,15 @@ export interface Ending {
     error_code: string;
     message: string;
 }
-/** A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once. */
+/** A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once. `decider_told`: another service told who decided; else the name is from a token that Aura has verified. */
 export interface Grant {
     request_id: string;
     arguments_digest: string;
     decided_by?: string | null;
     decided_at: number;
     edited: boolean;
+    via?: "http" | "redis" | null;
+    decider_told: boolean;
 }
 /** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the number that the model may write in one turn, where that is configured; it is reserved with the prompt. */
 export interface Limits {
@@ -168,7 +195,7 @@ export interface ModelTurnRecord {
     startedAt: number;
     endedAt: number | null;
 }
-/** The approval request that a run waits for. `context` holds the arguments of the tool call. */
+/** The approval request that a run waits for. `context` holds the arguments of the tool call. An approval sends `argumentsDigest` back. `position` of `total`: which of the approvals of this turn it is. */
 export interface PendingApproval {
     requestId: string;
     actionType: string;
@@ -178,6 +205,9 @@ export interface PendingApproval {
     secondsLeft: number;
     outcomeUnknown: boolean;
     queued: number;
+    argumentsDigest: string;
+    position: number;
+    total: number;
 }
 /** An open approval request, with the session id of the run that waits for it. */
 export interface PendingRequest {
@@ -189,6 +219,9 @@ export interface PendingRequest {
     secondsLeft: number;
     outcomeUnknown: boolean;
     queued: number;
+    argumentsDigest: string;
+    position: number;
+    total: number;
     sessionId: string;
 }
 /** One step of the plan: declared by the model (`update_plan`) or, without such a plan, made from a tool call. */
@@ -284,7 +317,7 @@ export interface Span {
     tokens?: Tokens | null;
     decision?: SpanDecision | null;
 }
-/** The result of a wait for a person's decision. */
+/** The result of a wait for a person's decision. `via` is the way by which the decision came. `decider_told`: another service told who decided. */
 export interface SpanDecision {
     requestId: string;
     verdict?: string | null;
@@ -292,21 +325,11 @@ export interface SpanDecision {
     decidedAt?: number | null;
     reason?: string | null;
     edited: boolean;
+    via?: "http" | "redis" | null;
+    deciderTold: boolean;
 }
 /** The state of a run. */
 export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
-/** An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds. */
-export interface StoredApprovalRequest {
-    requestId: string;
-    sessionId: string;
-    userId: string;
-    tenantId: string;
-    actionType: string;
-    context: Record<string, unknown>;
-    status: string;
-    createdAt: number;
-    expiresAt?: number;
-}
 /** What the model got of the earlier turns of the thread. `messages` counts their messages, `omittedTurns` the turns that were left out because they did not fit. `isShortened`: the newest earlier turn is in the messages, but was cut in its middle. */
 export interface ThreadHistory {
     messages: number;
@@ -498,8 +521,9 @@ export declare class AuraClient {
     run(prompt: string, options?: RunOptions): RunStream;
     /** The stream of an existing run. */
     attach(sessionId: string, options?: AttachOptions): RunStream;
-    /** Approve a request; `params` replace the arguments of the tool call. */
-    approve(requestId: string, params?: Record<string, unknown>): Promise<DecisionReply>;
+    /** Approve a request, with the `argumentsDigest` of what the person saw; `params` replace the arguments of the tool
+     * call. */
+    approve(requestId: string, argumentsDigest: string, params?: Record<string, unknown>): Promise<DecisionReply>;
     /** Reject a request; with `skip` the run continues without this call. */
     reject(requestId: string, options?: {
         reason?: string;
@@ -515,8 +539,8 @@ export declare class AuraClient {
     timeline(sessionId: string): Promise<Timeline>;
     /** List open approval requests: the caller's own, or for approvers those of the tenant. */
     pending({ signal, ...query }?: PageOptions): Promise<RequestPage>;
-    /** An approval request as it is stored. */
-    request(requestId: string): Promise<StoredApprovalRequest>;
+    /** An approval request: what it shows, and its decision. */
+    request(requestId: string): Promise<ApprovalDetails>;
     /** The name, version, model and states of the service. */
     info(): Promise<ServiceInfo>;
     /** Send a decision. It may be repeated: the service answers a second one with the status of the first. */
@@ -527,4 +551,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).
+// Generated from client.ts (SHA-256 4cdb25a14e69b3ef14b1c18b8be3c73bbe25c2ea2933c4a8eb9cf97d4ffb2399).

@@ -423,9 +423,10 @@ export class AuraClient {
     attach(sessionId, options = {}) {
         return new RunStream(this.sendRequest, this.options, options.signal, null, sessionId, options.lastEventId ?? null);
     }
-    /** Approve a request; `params` replace the arguments of the tool call. */
-    approve(requestId, params) {
-        return this.decide("approve", requestId, params === undefined ? {} : { params });
+    /** Approve a request, with the `argumentsDigest` of what the person saw; `params` replace the arguments of the tool
+     * call. */
+    approve(requestId, argumentsDigest, params) {
+        return this.decide("approve", requestId, { argumentsDigest, ...(params && { params }) });
     }
     /** Reject a request; with `skip` the run continues without this call. */
     reject(requestId, options = {}) {
@@ -452,12 +453,11 @@ export class AuraClient {
     }
     /** List open approval requests: the caller's own, or for approvers those of the tenant. */
     async pending({ signal, ...query } = {}) {
-        return (await this.sendWithRetries("GET", "/aura/hitl/pending", { query, signal })).data;
+        return (await this.sendWithRetries("GET", "/aura/approvals", { query, signal })).data;
     }
-    /** An approval request as it is stored. */
+    /** An approval request: what it shows, and its decision. */
     async request(requestId) {
-        const response = await this.sendWithRetries("GET", `/aura/hitl/requests/${encodeURIComponent(requestId)}`);
-        return JSON.parse(response.data);
+        return (await this.sendWithRetries("GET", `/aura/approvals/${encodeURIComponent(requestId)}`)).data;
     }
     /** The name, version, model and states of the service. */
     async info() {
@@ -466,7 +466,7 @@ export class AuraClient {
     /** Send a decision. It may be repeated: the service answers a second one with the status of the first. */
     async decide(verdict, requestId, fields) {
         const { userId } = await this.credentials();
-        const path = `/aura/hitl/${verdict}/${encodeURIComponent(requestId)}`;
+        const path = `/aura/approvals/${encodeURIComponent(requestId)}/${verdict}`;
         const response = await this.sendWithRetries("POST", path, { body: { userId, ...fields }, acceptedStatus: 409 });
         return { ...response.data, accepted: response.status !== 409 };
     }
@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).
+// Generated from client.ts (SHA-256 4cdb25a14e69b3ef14b1c18b8be3c73bbe25c2ea2933c4a8eb9cf97d4ffb2399).

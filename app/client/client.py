@@ -144,9 +144,11 @@ class AuraClient:
 
     # Each of the following methods raises `ApiError`, or `ConnectionLost` where no response arrived in time.
 
-    async def approve(self, request_id: str, arguments: JsonObject | None = None) -> DecisionReply:
-        """Approve a request; `arguments` replace those of the tool call."""
-        return await self._decide("approve", request_id, {"params": arguments})
+    async def approve(
+        self, request_id: str, arguments_digest: str, arguments: JsonObject | None = None
+    ) -> DecisionReply:
+        """Approve a request, with the digest of the arguments that the person saw; `arguments` replace those."""
+        return await self._decide("approve", request_id, {"argumentsDigest": arguments_digest, "params": arguments})
 
     async def reject(self, request_id: str, reason: str | None = None, *, skip: bool = False) -> DecisionReply:
         """Reject a request; with `skip` the run continues without this call."""
@@ -180,13 +182,13 @@ class AuraClient:
     async def pending(self, *, offset: int = 0, limit: int = 20) -> RequestPage:
         """List open approval requests: the caller's own, or for approvers those of the tenant."""
         query = {"offset": offset, "limit": limit}
-        return cast("RequestPage", (await self._send_with_retries("GET", "/aura/hitl/pending", params=query))[1])
+        return cast("RequestPage", (await self._send_with_retries("GET", "/aura/approvals", params=query))[1])
 
     async def _decide(self, verdict: str, request_id: str, fields: JsonObject) -> DecisionReply:
         """Send a decision. It may be repeated: the service answers a second one with the status of the first."""
         present = {name: value for name, value in fields.items() if value is not None}
         body = {"userId": self.credentials.user_id, **present}
-        path = f"/aura/hitl/{verdict}/{quote(request_id, safe='')}"
+        path = f"/aura/approvals/{quote(request_id, safe='')}/{verdict}"
         status, data = await self._send_with_retries("POST", path, json=body, accepted_status=409)
         if "status" not in data:
             raise ApiError(status, "", _UNKNOWN_RESPONSE)

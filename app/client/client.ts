@@ -86,7 +86,7 @@ export interface ToolExecutionEvent extends EventBase {
   toolCallId: string;
   truncated?: boolean;
 }
-/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which of the approvals of this turn it is. */
 export interface HitlEvent extends EventBase {
   type: "hitl";
   requestId: string;
@@ -101,6 +101,9 @@ export interface HitlEvent extends EventBase {
   expiresAt: number;
   timeoutSeconds: number;
   outcomeUnknown?: boolean;
+  argumentsDigest: string;
+  position: number;
+  total: number;
 }
 /** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
@@ -137,6 +140,28 @@ export type AuraEvent =
   | EndEvent;
 /** @internal The event types that this client knows. */
 const EVENT_TYPES: ReadonlySet<string> = new Set(["start", "thought", "plan_step", "plan_step_update", "timeline_step_update", "tool_execution", "hitl", "content", "error", "end"]);
+/** An approval request with what it shows, and its decision, if there is one. `context` holds the arguments of the tool call, and an approval sends `argumentsDigest` back. `createdAt` is in milliseconds. `via` is the way by which the decision came; `deciderTold`: another service told who decided. */
+export interface ApprovalDetails {
+  requestId: string;
+  sessionId: string;
+  userId: string;
+  tenantId: string;
+  actionType: string;
+  message: string;
+  context: Record<string, unknown>;
+  argumentsDigest: string;
+  position: number;
+  total: number;
+  status: RequestStatus;
+  createdAt: number;
+  expiresAt: number;
+  taskId?: string;
+  reason?: string;
+  decidedAt?: number;
+  decidedBy?: string;
+  via?: "http" | "redis";
+  deciderTold?: boolean;
+}
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
 /** How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2). */
@@ -157,13 +182,15 @@ export interface Ending {
   error_code: string;
   message: string;
 }
-/** A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once. */
+/** A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once. `decider_told`: another service told who decided; else the name is from a token that Aura has verified. */
 export interface Grant {
   request_id: string;
   arguments_digest: string;
   decided_by?: string | null;
   decided_at: number;
   edited: boolean;
+  via?: "http" | "redis" | null;
+  decider_told: boolean;
 }
 /** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the number that the model may write in one turn, where that is configured; it is reserved with the prompt. */
 export interface Limits {
@@ -185,7 +212,7 @@ export interface ModelTurnRecord {
   startedAt: number;
   endedAt: number | null;
 }
-/** The approval request that a run waits for. `context` holds the arguments of the tool call. */
+/** The approval request that a run waits for. `context` holds the arguments of the tool call. An approval sends `argumentsDigest` back. `position` of `total`: which of the approvals of this turn it is. */
 export interface PendingApproval {
   requestId: string;
   actionType: string;
@@ -195,6 +222,9 @@ export interface PendingApproval {
   secondsLeft: number;
   outcomeUnknown: boolean;
   queued: number;
+  argumentsDigest: string;
+  position: number;
+  total: number;
 }
 /** An open approval request, with the session id of the run that waits for it. */
 export interface PendingRequest {
@@ -206,6 +236,9 @@ export interface PendingRequest {
   secondsLeft: number;
   outcomeUnknown: boolean;
   queued: number;
+  argumentsDigest: string;
+  position: number;
+  total: number;
   sessionId: string;
 }
 /** One step of the plan: declared by the model (`update_plan`) or, without such a plan, made from a tool call. */
@@ -301,7 +334,7 @@ export interface Span {
   tokens?: Tokens | null;
   decision?: SpanDecision | null;
 }
-/** The result of a wait for a person's decision. */
+/** The result of a wait for a person's decision. `via` is the way by which the decision came. `decider_told`: another service told who decided. */
 export interface SpanDecision {
   requestId: string;
   verdict?: string | null;
@@ -309,21 +342,11 @@ export interface SpanDecision {
   decidedAt?: number | null;
   reason?: string | null;
   edited: boolean;
+  via?: "http" | "redis" | null;
+  deciderTold: boolean;
 }
 /** The state of a run. */
 export type State = "planning" | "tool" | "awaiting_approval" | "content" | "done" | "failed" | "rejected" | "timed_out" | "cancelled";
-/** An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds. */
-export interface StoredApprovalRequest {
-  requestId: string;
-  sessionId: string;
-  userId: string;
-  tenantId: string;
-  actionType: string;
-  context: Record<string, unknown>;
-  status: string;
-  createdAt: number;
-  expiresAt?: number;
-}
 /** What the model got of the earlier turns of the thread. `messages` counts their messages, `omittedTurns` the turns that were left out because they did not fit. `isShortened`: the newest earlier turn is in the messages, but was cut in its middle. */
 export interface ThreadHistory {
   messages: number;
@@ -852,9 +875,10 @@ export class AuraClient {
     return new RunStream(this.sendRequest, this.options, options.signal, null, sessionId, options.lastEventId ?? null);
   }
 
-  /** Approve a request; `params` replace the arguments of the tool call. */
-  approve(requestId: string, params?: Record<string, unknown>): Promise<DecisionReply> {
-    return this.decide("approve", requestId, params === undefined ? {} : { params });
+  /** Approve a request, with the `argumentsDigest` of what the person saw; `params` replace the arguments of the tool
+   * call. */
+  approve(requestId: string, argumentsDigest: string, params?: Record<string, unknown>): Promise<DecisionReply> {
+    return this.decide("approve", requestId, { argumentsDigest, ...(params && { params }) });
   }
 
   /** Reject a request; with `skip` the run continues without this call. */
@@ -887,13 +911,12 @@ export class AuraClient {
 
   /** List open approval requests: the caller's own, or for approvers those of the tenant. */
   async pending({ signal, ...query }: PageOptions = {}): Promise<RequestPage> {
-    return (await this.sendWithRetries("GET", "/aura/hitl/pending", { query, signal })).data as RequestPage;
+    return (await this.sendWithRetries("GET", "/aura/approvals", { query, signal })).data as RequestPage;
   }
 
-  /** An approval request as it is stored. */
-  async request(requestId: string): Promise<StoredApprovalRequest> {
-    const response = await this.sendWithRetries("GET", `/aura/hitl/requests/${encodeURIComponent(requestId)}`);
-    return JSON.parse(response.data as string) as StoredApprovalRequest;
+  /** An approval request: what it shows, and its decision. */
+  async request(requestId: string): Promise<ApprovalDetails> {
+    return (await this.sendWithRetries("GET", `/aura/approvals/${encodeURIComponent(requestId)}`)).data as ApprovalDetails;
   }
 
   /** The name, version, model and states of the service. */
@@ -904,7 +927,7 @@ export class AuraClient {
   /** Send a decision. It may be repeated: the service answers a second one with the status of the first. */
   private async decide(verdict: string, requestId: string, fields: object): Promise<DecisionReply> {
     const { userId } = await this.credentials();
-    const path = `/aura/hitl/${verdict}/${encodeURIComponent(requestId)}`;
+    const path = `/aura/approvals/${encodeURIComponent(requestId)}/${verdict}`;
     const response = await this.sendWithRetries("POST", path, { body: { userId, ...fields }, acceptedStatus: 409 });
     return { ...(response.data as DecisionResult), accepted: response.status !== 409 };
   }

@@ -20,6 +20,7 @@ from app.integrations.agent_task import (
     TaskRequest,
 )
 from statemachine.checkpoint import RunRequest
+from statemachine.foreign_json import ForeignJsonInvalid, parse_object
 
 _TASKS_PATH = "/main/agent/tasks"
 _TRANSIENT_STATUSES = (408, 425, 429)
@@ -77,11 +78,15 @@ class MainService:
         try:
             # The timeout of the client is for each step of a request; this one is for the whole request.
             async with asyncio.timeout(self._timeout_seconds):
-                response = await self._client.send(outgoing)
+                response = await self._client.send(outgoing, stream=True)
+                try:
+                    body = await _read(response)
+                finally:
+                    await response.aclose()
         except (httpx2.HTTPError, TimeoutError) as error:
             raise ServiceUnavailable(type(error).__name__) from error
         _check(response)
-        return _task_id(response) if isinstance(request, CreateTask) else None
+        return _task_id(body) if isinstance(request, CreateTask) else None
 
     def _build(self, request: TaskRequest, task: str, headers: dict[bytes, bytes]) -> httpx2.Request:
         build, path = self._client.build_request, f"{_TASKS_PATH}/{task}"
@@ -131,12 +136,23 @@ def _check(response: httpx2.Response) -> None:
     raise RequestRejected(f"HTTP {status}")
 
 
-def _task_id(response: httpx2.Response) -> str:
-    """Return `data.taskId` of the response, which is a text or a number."""
+async def _read(response: httpx2.Response) -> bytes:
+    """Return the body, or the beginning of one that is longer than any that is expected."""
+    body = b""
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_RESPONSE_BYTES:
+            break
+    return body
+
+
+def _task_id(body: bytes) -> str:
+    """Return `data.taskId` of the response, which is a text or a number. Raises `RequestRejected`."""
     try:
-        task_id = response.json()["data"]["taskId"] if len(response.content) <= _MAX_RESPONSE_BYTES else None
-    except (ValueError, KeyError, TypeError):
-        task_id = None
+        data = parse_object(body).get("data")
+    except ForeignJsonInvalid:
+        data = None
+    task_id = data.get("taskId") if isinstance(data, dict) else None
     if isinstance(task_id, bool) or not isinstance(task_id, str | int) or task_id == "":
         raise RequestRejected("the response has no data.taskId")
     return str(task_id)[:200]

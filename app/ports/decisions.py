@@ -25,7 +25,9 @@ class RequestStatus(StrEnum):
 class ApprovalRequest:
     """One approval request, parsed from `hitl:request:{requestId}` (CONTRACT §5).
 
-    `expires_at` is Unix seconds, infinity where the stored value has none. `raw` is the stored JSON text.
+    `expires_at` is Unix seconds, infinity where the stored value has none. `is_intact`: what the request shows is what
+    this service wrote; another program has changed any other one, and nobody can decide it. `decision` is the decision
+    that counts. `stored` are the stored fields, without a decision that does not count; `raw` is the stored text.
     """
 
     request_id: str
@@ -34,15 +36,31 @@ class ApprovalRequest:
     tenant_id: str
     action_type: str
     arguments: JsonObject
+    arguments_digest: str
     status: RequestStatus
     expires_at: float
     reason: str | None
+    is_intact: bool
+    decision: Decision | None
+    stored: JsonObject
     raw: str
 
     @property
     def is_decided(self) -> bool:
         """Whether a person has approved or rejected the request; False if it has expired or was cancelled."""
         return self.status in (RequestStatus.APPROVED, RequestStatus.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What storage holds of a watched run: its checkpoint, None if it is gone, and the decision, if one counts.
+
+    `is_changed`: another program has changed what the open request shows, so nothing may run.
+    """
+
+    checkpoint: Checkpoint | None
+    decision: Decision | None = None
+    is_changed: bool = False
 
 
 class ApprovalRequests(Protocol):
@@ -67,10 +85,6 @@ class ApprovalRequests(Protocol):
 
     async def get_signal(self, session_id: str) -> str | None:
         """Return the last signal of a session as stored, or None."""
-        ...
-
-    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
-        """Return `(tenant_id, user_id)` of a session that has requested an approval, or None."""
         ...
 
 
@@ -104,15 +118,14 @@ class DecisionBus(Protocol):
         """Subscribe to the session's channel, acknowledged, and check its keys every few seconds, until `unwatch`."""
         ...
 
-    async def take(
-        self, session_id: str, accept: Callable[[Checkpoint, Decision], None]
-    ) -> tuple[Checkpoint | None, Decision | None]:
+    async def take(self, session_id: str, accept: Callable[[Checkpoint, Decision], None]) -> Taken:
         """Return the saved checkpoint of a watched run and the decision about its open request, if one counts.
 
         The checkpoint, the request and the signal are read in one round trip; messages that were received since the
         last call are judged too. A decision counts if it was made before the deadline in the checkpoint and `accept`
-        does not raise `SignalIgnored`. The watch ends with a decision. The checkpoint is None if it has expired.
-        Raises `CheckpointTooNew`, `CheckpointUnreadable`.
+        does not raise `SignalIgnored`. The watch ends with a decision.
+        Raises `RecordChanged` where another program has changed the checkpoint, `CheckpointTooNew`,
+        `CheckpointUnreadable`.
         """
         ...
 

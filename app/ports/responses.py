@@ -48,7 +48,10 @@ class ServiceInfo(TypedDict):
 
 
 class PendingApproval(TypedDict):
-    """The approval request that a run waits for. `context` holds the arguments of the tool call."""
+    """The approval request that a run waits for. `context` holds the arguments of the tool call.
+
+    An approval sends `argumentsDigest` back. `position` of `total`: which of the approvals of this turn it is.
+    """
 
     requestId: str
     actionType: str
@@ -58,6 +61,9 @@ class PendingApproval(TypedDict):
     secondsLeft: float
     outcomeUnknown: bool
     queued: int
+    argumentsDigest: str
+    position: int
+    total: int
 
 
 class PendingRequest(PendingApproval):
@@ -196,6 +202,34 @@ class DecisionResult(TypedDict):
     reason: NotRequired[str]
 
 
+class ApprovalDetails(TypedDict):
+    """An approval request with what it shows, and its decision, if there is one.
+
+    `context` holds the arguments of the tool call, and an approval sends `argumentsDigest` back. `createdAt` is in
+    milliseconds. `via` is the way by which the decision came; `deciderTold`: another service told who decided.
+    """
+
+    requestId: str
+    sessionId: str
+    userId: str
+    tenantId: str
+    actionType: str
+    message: str
+    context: JsonObject
+    argumentsDigest: str
+    position: int
+    total: int
+    status: RequestStatus
+    createdAt: int
+    expiresAt: int
+    taskId: NotRequired[str]
+    reason: NotRequired[str]
+    decidedAt: NotRequired[float]
+    decidedBy: NotRequired[str]
+    via: NotRequired[Literal["http", "redis"]]
+    deciderTold: NotRequired[bool]
+
+
 class StoredApprovalRequest(TypedDict):
     """An approval request as stored in Redis (§5). Other systems may add fields. `createdAt` is in milliseconds."""
 
@@ -208,6 +242,9 @@ class StoredApprovalRequest(TypedDict):
     status: str
     createdAt: int
     expiresAt: NotRequired[int]
+    argumentsDigest: NotRequired[str]
+    position: NotRequired[int]
+    total: NotRequired[int]
 
 
 class Signal(TypedDict):

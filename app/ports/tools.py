@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from statemachine.checkpoint import JsonObject, ToolCall
+from statemachine.masking import Path
 from statemachine.messages import RequestedCall, ToolFinished
 
 
@@ -66,10 +67,12 @@ class Toolbox(Protocol):
         """Validates a call that the language model requested. Never raises: a call that cannot run has a `refusal`."""
         ...
 
-    def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
+    def validate_edit(
+        self, name: str, arguments: JsonObject, original: JsonObject
+    ) -> tuple[JsonObject, tuple[Path, ...]]:
         """Validates the arguments that an approver sent instead of the `original` ones.
 
-        Returns the arguments to run with and the same with secrets masked. Raises `FieldInvalid`, which names the
+        Returns the arguments to run with and the paths of the secrets in them. Raises `FieldInvalid`, which names the
         field.
         """
         ...

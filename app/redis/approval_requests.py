@@ -2,46 +2,89 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from dataclasses import replace
-from typing import Any
 
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, RequestStatus
 from app.redis import keys, scripts
+from app.redis.seals import DECISION_FIELDS, RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.wire.connection import Connection
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
-from statemachine.decisions import Decision, SignalIgnored, parse_signal
+from statemachine.decisions import Decision, parse_stored_decision
+from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_number, read_text
 from statemachine.frames import compact_json
 
 REQUEST_TTL_SECONDS = 30 * 60
 SESSION_TTL_SECONDS = 60 * 60
 SIGNAL_TTL_SECONDS = 5 * 60
+_SWAP_ATTEMPTS = 20
+"""Another program may write a request again and again; nothing waits for it to stop."""
 _STATUSES = {status.value: status for status in RequestStatus}
+_DECIDED = (RequestStatus.APPROVED, RequestStatus.REJECTED)
 
 
 class RedisApprovalRequests:
-    """The keys `hitl:request:*`, `hitl:session:*` and `hitl:signal:*`. Methods raise `StorageUnavailable`."""
+    """The keys `hitl:request:*` and `hitl:signal:*`. Methods raise `StorageUnavailable`."""
 
-    def __init__(self, connection: Connection, diagnostics: SenderDiagnostics, clock: Clock) -> None:
+    def __init__(self, connection: Connection, seal: RequestSeal, diagnostics: SenderDiagnostics, clock: Clock) -> None:
         self._connection = connection
+        self._seal = seal
         self._diagnostics = diagnostics
         self._clock = clock
         self._swap = connection.register(scripts.SWAP)
+
+    @property
+    def signals_decide(self) -> bool:
+        """Whether a signal alone decides. It does not where decisions need a MAC, which only a request can hold."""
+        return not self._seal.needs_decision_mac
 
     async def get(self, request_id: str) -> ApprovalRequest | None:
         (raw,) = await self._connection.get_many([keys.hitl_request(request_id)])
         return self.parse(request_id, raw)
 
     def parse(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
-        """Parse a stored request. Unreadable JSON counts as no request; the run's deadline still holds."""
+        """Parse a stored request, within bounds; None where there is none, or what is stored is none."""
         if raw is None:
             return None
         self._diagnostics.notice(raw, "An approval request")
-        stored = json_object(raw)
-        return _parsed(request_id, raw, stored) if stored else None
+        try:
+            stored = parse_object(raw)
+        except ForeignJsonInvalid:
+            return None
+        status = _STATUSES.get(str(stored.get("status")).lower(), RequestStatus.PENDING)
+        decision = self._decision(request_id, stored) if status in _DECIDED else None
+        if status in _DECIDED and decision is None:  # it is as if it were absent
+            stored, status = _without_decision(stored), RequestStatus.PENDING
+        context = stored.get("context")
+        return ApprovalRequest(
+            request_id=request_id,
+            session_id=_text(stored, "sessionId"),
+            user_id=_text(stored, "userId"),
+            tenant_id=_text(stored, "tenantId"),
+            action_type=_text(stored, "actionType"),
+            arguments=context if isinstance(context, dict) else {},
+            arguments_digest=_text(stored, "argumentsDigest"),
+            status=status,
+            expires_at=_expires_at(stored),
+            reason=read_text(stored, "reason"),
+            is_intact=self._seal.is_intact(request_id, stored),
+            decision=decision,
+            stored=stored,
+            raw=raw.decode(),
+        )
+
+    def _decision(self, request_id: str, stored: JsonObject) -> Decision | None:
+        """Return the decision in a stored request, or None where it does not count.
+
+        Only a decision that this service has recorded can change the arguments or skip the call.
+        """
+        asked_at = (read_number(stored, "createdAt") or 0.0) / 1000
+        decision = parse_stored_decision(stored, request_id=request_id, asked_at=asked_at, now=self._clock.now())
+        if decision is not None and self._seal.is_own_decision(stored):
+            return replace(decision, via="http", arguments=stored.get("params"), skip=stored.get("skip") is True)
+        return decision if self._seal.is_authentic(stored) else None
 
     async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
         decided, is_first = await self.record(request, decision)
@@ -58,26 +101,30 @@ class RedisApprovalRequests:
         Two decisions may be equal to the millisecond, so each gets an id of its own.
         """
         decision_id = secrets.token_hex(8)
-        while request.status is RequestStatus.PENDING:
+        for _ in range(_SWAP_ATTEMPTS):
+            if request.status is not RequestStatus.PENDING or not request.is_intact:
+                return request, False
             if decision.decided_at >= request.expires_at:
-                return replace(request, status=RequestStatus.EXPIRED), False
-            wanted = _with_decision(request.raw, decision, decision_id)
+                break
+            wanted = self._with_decision(request.stored, decision, decision_id)
             current = await self._compare_and_set(request, wanted)
             if current is None:
-                return replace(request, status=RequestStatus.EXPIRED), False
+                break
             if current.raw == wanted:
                 return current, True
             request = current
-        return request, False
+        return replace(request, status=RequestStatus.EXPIRED), False
 
     async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
         request = await self.get(request_id)
-        while request is not None and request.status is RequestStatus.PENDING:
-            wanted = compact_json({**json_object(request.raw), "status": status.value})
+        for _ in range(_SWAP_ATTEMPTS):
+            if request is None or request.status is not RequestStatus.PENDING:
+                break
+            wanted = _json({**request.stored, "status": status.value})
             request = await self._compare_and_set(request, wanted)
             if request is None or request.raw == wanted:
                 return None
-        decision = self._recorded_decision(request) if request is not None else None
+        decision = request.decision if request is not None and request.is_intact else None
         in_time = decision is not None and (deadline_at is None or decision.decided_at < deadline_at)
         return decision if in_time else None
 
@@ -87,13 +134,6 @@ class RedisApprovalRequests:
             return None
         self._diagnostics.notice(raw, "A stored signal")
         return raw.decode("utf-8", "replace")
-
-    async def get_session_owner(self, session_id: str) -> tuple[str, str] | None:
-        (raw,) = await self._connection.get_many([keys.hitl_session(session_id)])
-        if raw is None:
-            return None
-        stored = json_object(raw)
-        return str(stored.get("tenantId")), str(stored.get("userId"))
 
     async def _publish(self, request: ApprovalRequest, decision: Decision) -> None:
         """Store the signal of a decision and publish it on the session's channel."""
@@ -106,7 +146,7 @@ class RedisApprovalRequests:
         }
         if decision.reason is not None:
             signal["reason"] = decision.reason
-        raw = compact_json(signal)
+        raw = _json(signal)
         await self._connection.pipeline(
             [
                 ("SET", keys.hitl_signal(request.session_id), raw, "EX", SIGNAL_TTL_SECONDS),
@@ -120,18 +160,28 @@ class RedisApprovalRequests:
         raw = await self._connection.run_script(self._swap, value_key=key, expected=request.raw, wanted=wanted)
         return self.parse(request.request_id, raw)
 
-    def _recorded_decision(self, request: ApprovalRequest) -> Decision | None:
-        now = self._clock.now()
-        try:
-            return parse_signal(request.raw, request_id=request.request_id, received_at=now, is_live=False)
-        except SignalIgnored:
-            return None
+    def _with_decision(self, request: JsonObject, decision: Decision, decision_id: str) -> str:
+        """Return the stored request with the fields that the decider sets (CONTRACT §5).
+
+        A decision by HTTP carries a MAC; without one, nothing counts but its verdict, its reason and what it tells of
+        its decider.
+        """
+        by, at = ("approvedBy", "approvedAt") if decision.verdict == "approved" else ("rejectedBy", "rejectedAt")
+        stored = _without_decision(request)
+        stored |= {"status": decision.verdict, at: int(decision.decided_at * 1000), "decisionId": decision_id}
+        for name, value in ((by, decision.decided_by), ("reason", decision.reason), ("params", decision.arguments)):
+            if value is not None:
+                stored[name] = value
+        if decision.skip:
+            stored["skip"] = True
+        return _json(self._seal.seal_decision(stored) if decision.via == "http" else stored)
 
 
 def new_request(checkpoint: Checkpoint, approval: Approval, deadline_at: float, task_id: str | None) -> JsonObject:
-    """Build the JSON of a new request (CONTRACT §5). `deadline_at` is Unix seconds."""
+    """Build the JSON of a new request (CONTRACT §5), without its MAC. `deadline_at` is Unix seconds."""
     request = checkpoint.request
     call = checkpoint.call(approval.call_id)
+    position, total = checkpoint.approval_place
     stored: JsonObject = {
         "requestId": approval.request_id,
         "sessionId": checkpoint.session_id,
@@ -140,6 +190,9 @@ def new_request(checkpoint: Checkpoint, approval: Approval, deadline_at: float, 
         "actionType": approval.action_type,
         "message": approval.message,
         "context": call.shown_arguments if call else {},
+        "argumentsDigest": approval.arguments_digest,
+        "position": position,
+        "total": total,
         "status": RequestStatus.PENDING.value,
         "createdAt": int(checkpoint.updated_at * 1000),
         "expiresAt": int(deadline_at),
@@ -148,50 +201,26 @@ def new_request(checkpoint: Checkpoint, approval: Approval, deadline_at: float, 
     return stored if task_id is None else {**stored, "taskId": task_id}
 
 
-def json_object(raw: bytes | str) -> dict[str, Any]:
-    """Parse a JSON object, also one that was encoded twice; empty where it is none."""
-    try:
-        stored = json.loads(raw)
-        if isinstance(stored, str):
-            stored = json.loads(stored)
-    except (ValueError, RecursionError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
+def _without_decision(stored: JsonObject) -> JsonObject:
+    """Return a request as it was before anybody decided it."""
+    dropped = (*DECISION_FIELDS, "auraMac", "decisionMac")
+    kept = {name: value for name, value in stored.items() if name not in dropped}
+    return {**kept, "status": RequestStatus.PENDING.value}
 
 
-def _with_decision(raw: str, decision: Decision, decision_id: str) -> str:
-    """Return the stored request with the fields that the decider sets (CONTRACT §5)."""
-    by, at = ("approvedBy", "approvedAt") if decision.verdict == "approved" else ("rejectedBy", "rejectedAt")
-    stored = json_object(raw)
-    stored |= {"status": decision.verdict, at: int(decision.decided_at * 1000), "decisionId": decision_id}
-    for name, value in ((by, decision.decided_by), ("reason", decision.reason), ("params", decision.arguments)):
-        if value is not None:
-            stored[name] = value
-    if decision.skip:
-        stored["skip"] = True
-    return compact_json(stored)
+def _json(value: JsonObject) -> str:
+    """Return JSON that can be stored: half a character, which UTF-8 does not have, is replaced."""
+    return compact_json(value).encode("utf-8", "replace").decode()
 
 
-def _parsed(request_id: str, raw: bytes | str, stored: JsonObject) -> ApprovalRequest:
-    status = str(stored.get("status")).lower()
-    context = stored.get("context")
-    return ApprovalRequest(
-        request_id=request_id,
-        session_id=str(stored.get("sessionId", "")),
-        user_id=str(stored.get("userId", "")),
-        tenant_id=str(stored.get("tenantId", "")),
-        action_type=str(stored.get("actionType", "")),
-        arguments=context if isinstance(context, dict) else {},
-        status=_STATUSES.get(status, RequestStatus.PENDING),
-        expires_at=_expires_at(stored),
-        reason=stored["reason"] if isinstance(stored.get("reason"), str) else None,
-        raw=raw if isinstance(raw, str) else raw.decode("utf-8", "replace"),
-    )
+def _text(stored: JsonObject, name: str) -> str:
+    """Return an identifier, which another system may have written as a number; empty where there is none."""
+    value = stored.get(name)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def _expires_at(stored: JsonObject) -> float:
-    """Return Unix seconds; infinity where another system wrote the request without a deadline."""
-    precise, seconds = stored.get("expiresAtMillis"), stored.get("expiresAt")
-    if isinstance(precise, int):
-        return precise / 1000
-    return float(seconds) if isinstance(seconds, (int, float)) else float("inf")
+    """Return Unix seconds; infinity where another system wrote the request without a readable deadline."""
+    precise = read_number(stored, "expiresAtMillis")
+    seconds = read_number(stored, "expiresAt") if precise is None else precise / 1000
+    return float("inf") if seconds is None else seconds

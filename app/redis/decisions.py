@@ -17,20 +17,22 @@ import structlog
 
 from app.errors import StorageUnavailable
 from app.ports.clock import Clock
-from app.ports.decisions import RequestStatus
+from app.ports.decisions import ApprovalRequest, RequestStatus, Taken
 from app.redis import keys, tasks
-from app.redis.approval_requests import (
-    REQUEST_TTL_SECONDS,
-    SESSION_TTL_SECONDS,
-    RedisApprovalRequests,
-    json_object,
-    new_request,
-)
+from app.redis.approval_requests import REQUEST_TTL_SECONDS, SESSION_TTL_SECONDS, RedisApprovalRequests, new_request
+from app.redis.seals import Seals
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from statemachine.checkpoint import Approval, Checkpoint
-from statemachine.decisions import Decision, SignalForOtherRequest, SignalIgnored, has_request_id, parse_signal
+from statemachine.decisions import (
+    Decision,
+    SignalForOtherRequest,
+    SignalIgnored,
+    has_request_id,
+    is_only_request,
+    parse_signal,
+)
 from statemachine.frames import compact_json
 
 _POLL_SECONDS = 2.0
@@ -44,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """Bytes that may hold a decision. `received_at` (Unix s) is that of a live message, None for a stored value."""
+    """A signal that may hold a decision. `received_at` (Unix s) is that of a live message, None for the stored one."""
 
     raw: bytes
     received_at: float | None = None
@@ -65,14 +67,8 @@ class _Watch:
         self.seen_request_hash = self.seen_signal_hash = hash(None)
 
     def already_seen(self, request: bytes | None, signal: bytes | None) -> bool:
-        """Whether these stored values have been judged before; a pending request decides nothing by itself."""
-        if hash(signal) != self.seen_signal_hash:
-            return False
-        if hash(request) != self.seen_request_hash:
-            if request is None or json_object(request).get("status") != RequestStatus.PENDING:
-                return False
-            self.seen_request_hash = hash(request)
-        return True
+        """Whether these stored values have been judged before."""
+        return hash(signal) == self.seen_signal_hash and hash(request) == self.seen_request_hash
 
 
 class RedisDecisions:
@@ -83,6 +79,7 @@ class RedisDecisions:
         connection: Connection,
         pubsub: PubSub,
         requests: RedisApprovalRequests,
+        seals: Seals,
         diagnostics: SenderDiagnostics,
         clock: Clock,
     ) -> None:
@@ -90,6 +87,7 @@ class RedisDecisions:
         self._pubsub = pubsub
         self._clock = clock
         self._requests = requests
+        self._seals = seals
         self._diagnostics = diagnostics
         self._watches: dict[str, _Watch] = {}
         self._resubscribed: list[str] = []
@@ -122,20 +120,22 @@ class RedisDecisions:
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
         session_id = checkpoint.session_id
-        stored = new_request(checkpoint, approval, deadline_at, task_id)
-        owner = {name: stored[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
-        stale, *_ = await self._connection.pipeline(
+        request = self._seals.requests.seal(new_request(checkpoint, approval, deadline_at, task_id))
+        owner = {name: request[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
+        raw = compact_json(request).encode("utf-8", "replace")
+        (stale,), *_ = await self._connection.pipeline(
             [
-                ("GET", keys.hitl_signal(session_id)),
-                ("SET", keys.hitl_request(approval.request_id), compact_json(stored), "EX", REQUEST_TTL_SECONDS),
+                ("MGET", keys.hitl_signal(session_id)),  # unlike GET it is no error where others stored another type
+                ("SET", keys.hitl_request(approval.request_id), raw, "EX", REQUEST_TTL_SECONDS),
                 ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
                 *([] if task_id is None else [tasks.link_command(task_id, approval.request_id)]),
             ]
         )
-        # A signal without a `requestId` was for an earlier request; it must not decide this one.
+        # A signal without a `requestId` is older than this request; it must not decide it.
         if stale is not None and not has_request_id(stale):
             await self._connection.execute("DEL", keys.hitl_signal(session_id))
         await self.watch(session_id, approval.request_id)
+        self._watches[session_id].seen_request_hash = hash(raw)
 
     async def watch(self, session_id: str, request_id: str) -> None:
         watch = self._watches.get(session_id)
@@ -161,77 +161,99 @@ class RedisDecisions:
 
     # --- taking a decision --------------------------------------------------------------------------------------------
 
-    async def take(
-        self, session_id: str, accept: Callable[[Checkpoint, Decision], None]
-    ) -> tuple[Checkpoint | None, Decision | None]:
+    async def take(self, session_id: str, accept: Callable[[Checkpoint, Decision], None]) -> Taken:
         watch = self._watches[session_id]
-        request, signal, raw = await self._connection.get_many(
+        raw_request, signal, stored = await self._connection.get_many(
             [keys.hitl_request(watch.request_id), keys.hitl_signal(session_id), keys.checkpoint(session_id)]
         )
-        checkpoint = None if raw is None else Checkpoint.from_json(raw)
+        checkpoint = None if stored is None else self._seals.checkpoints.open(session_id, stored)
         approval = checkpoint.open_approval if checkpoint is not None else None
         if checkpoint is None or approval is None or approval.request_id != watch.request_id:
-            return checkpoint, None
+            return Taken(checkpoint)
+        request = self._requests.parse(watch.request_id, raw_request)
+        if request is not None and not request.is_intact:
+            return Taken(checkpoint, is_changed=True)
         judged = len(watch.messages)
         decision = await self._find_decision(watch, request, signal, checkpoint, accept)
+        if decision is None:
+            watch.seen_request_hash, watch.seen_signal_hash = hash(raw_request), hash(signal)
         watch.messages = watch.messages[judged:]  # only now: Redis may have been unavailable in between
         if decision is not None:
             self.unwatch(session_id)
-        return checkpoint, decision
+        return Taken(checkpoint, decision)
 
     async def _find_decision(
         self,
         watch: _Watch,
-        raw: bytes | None,
+        request: ApprovalRequest | None,
         signal: bytes | None,
         checkpoint: Checkpoint,
         accept: Callable[[Checkpoint, Decision], None],
     ) -> Decision | None:
         """Return the decision in the stored request, a received message or the stored signal, if one counts."""
 
-        def judge(candidate: _Candidate) -> Decision | None:
-            return self._judge(watch.request_id, candidate, checkpoint, accept)
+        def judge(decision: Decision | None) -> Decision | None:
+            return decision if self._is_accepted(watch.request_id, decision, checkpoint, accept) else None
 
-        request = self._requests.parse(watch.request_id, raw)
+        if request is not None and request.is_decided:
+            return None if hash(request.raw.encode()) == watch.seen_request_hash else judge(request.decision)
         candidates = list(watch.messages)
         if signal is not None and hash(signal) != watch.seen_signal_hash:
             candidates.append(_Candidate(signal))
-        if request is not None and request.is_decided:
-            candidates = [] if hash(raw) == watch.seen_request_hash else [_Candidate(request.raw.encode())]
         for candidate in candidates:
-            decision = judge(candidate)
+            decision = judge(self._parse(watch.request_id, candidate, checkpoint))
             if decision is None:
                 continue
-            if request is not None and not request.is_decided:
+            if request is not None:
                 recorded, is_ours = await self._requests.record(request, decision)
                 if recorded.is_decided and not is_ours:  # the earlier decision counts, even if it is not accepted
-                    return judge(_Candidate(recorded.raw.encode()))
+                    return judge(recorded.decision)
             return decision
-        watch.seen_request_hash, watch.seen_signal_hash = hash(raw), hash(signal)
         return None
 
-    def _judge(
-        self,
-        request_id: str,
-        candidate: _Candidate,
-        checkpoint: Checkpoint,
-        accept: Callable[[Checkpoint, Decision], None],
-    ) -> Decision | None:
-        """Return the decision of a candidate if it was made in time and is accepted; else count and log the signal."""
+    def _parse(self, request_id: str, candidate: _Candidate, checkpoint: Checkpoint) -> Decision | None:
+        """Return what a signal decides; a signal that decides nothing is counted and logged."""
         is_live = candidate.received_at is not None
         received_at = self._clock.now() if candidate.received_at is None else candidate.received_at
         self._diagnostics.notice(candidate.raw, "A signal" if is_live else "A stored signal")
         try:
-            decision = parse_signal(candidate.raw, request_id=request_id, received_at=received_at, is_live=is_live)
+            decision = parse_signal(
+                candidate.raw,
+                request_id=request_id,
+                received_at=received_at,
+                is_live=is_live,
+                may_lack_id=is_only_request(checkpoint),
+            )
+        except SignalIgnored as error:
+            if is_live or not isinstance(error, SignalForOtherRequest):
+                self._ignore(request_id, str(error))
+            return None
+        if self._requests.signals_decide:
+            return decision
+        return None  # a wake-up: the decision is in the request, with its MAC, or there is none
+
+    def _is_accepted(
+        self,
+        request_id: str,
+        decision: Decision | None,
+        checkpoint: Checkpoint,
+        accept: Callable[[Checkpoint, Decision], None],
+    ) -> bool:
+        """Whether there is a decision that was made in time and is accepted; one that is not is counted and logged."""
+        if decision is None:
+            return False
+        try:
             if checkpoint.deadline_at is None or decision.decided_at >= checkpoint.deadline_at:
                 raise SignalIgnored("it came after the deadline")
             accept(checkpoint, decision)
         except SignalIgnored as error:
-            if is_live or not isinstance(error, SignalForOtherRequest):
-                self.ignored_signals += 1
-                log.warning("signal.ignored", requestId=request_id, reason=str(error))
-            return None
-        return decision
+            self._ignore(request_id, str(error))
+            return False
+        return True
+
+    def _ignore(self, request_id: str, reason: str) -> None:
+        self.ignored_signals += 1
+        log.warning("signal.ignored", requestId=request_id, reason=reason)
 
     # --- polling the keys ---------------------------------------------------------------------------------------------
 
@@ -273,4 +295,14 @@ class RedisDecisions:
         requests, signals = values[: len(polled)], values[len(polled) :]
         for (session_id, watch), request, signal in zip(polled, requests, signals, strict=True):
             if self._watches.get(session_id) is watch and not watch.already_seen(request, signal):
-                self._on_news(session_id)
+                if self._decides_nothing(watch, request, signal):
+                    watch.seen_request_hash = hash(request)
+                else:
+                    self._on_news(session_id)
+
+    def _decides_nothing(self, watch: _Watch, raw: bytes | None, signal: bytes | None) -> bool:
+        """Whether the only news is a request that is pending and shows what it showed when it was opened."""
+        if raw is None or hash(signal) != watch.seen_signal_hash:
+            return False
+        request = self._requests.parse(watch.request_id, raw)
+        return request is not None and request.is_intact and request.status is RequestStatus.PENDING

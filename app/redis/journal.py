@@ -16,6 +16,7 @@ from app.redis.commit_queue import CommitQueue
 from app.redis.feeds import Feeds, stream_entries
 from app.redis.nodes import RedisNodes
 from app.redis.run_index import RedisRunIndex, idempotent_session
+from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
@@ -35,11 +36,12 @@ class RedisJournal(RedisRunIndex):
         connection: Connection,
         pubsub: PubSub,
         nodes: RedisNodes,
+        seal: CheckpointSeal,
         *,
         retention_seconds: int,
         max_runs_per_user: int = 0,
     ) -> None:
-        super().__init__(connection, retention_seconds=retention_seconds)
+        super().__init__(connection, seal, retention_seconds=retention_seconds)
         self._nodes = nodes
         self._max_runs_per_user = max_runs_per_user
         self._create = connection.register(scripts.CREATE)
@@ -136,7 +138,7 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             now_ms=now_ms,
             ttl=self._retention_seconds,
-            checkpoint=checkpoint.to_json(),
+            checkpoint=self._seal.seal(checkpoint),
             owner=self._nodes.node_id,
             user_id=request.user_id,
             tenant_id=request.tenant_id,
@@ -166,7 +168,7 @@ class RedisJournal(RedisRunIndex):
             sequence=lock.sequence + 1,
             now_ms=int(now * 1000),
             ttl=self._retention_seconds,
-            checkpoint=checkpoint.to_json() if checkpoint is not None else "",
+            checkpoint=self._seal.seal(checkpoint) if checkpoint is not None else "",
             is_final=int(is_final),
             session_id=session_id,
             wake_channel=keys.wake(session_id),

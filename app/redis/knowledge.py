@@ -53,7 +53,8 @@ class RedisKnowledgeLog:
         self, on_message: Callable[[bytes | None], None], on_log_grown: Callable[[str | None], None]
     ) -> None:
         def notify(message: bytes | None) -> None:
-            on_log_grown(message.decode() if message else None)  # empty: a new generation, which concerns all tenants
+            # empty: a new generation, which concerns all tenants
+            on_log_grown(message.decode("utf-8", "replace") if message else None)
 
         listeners = [(channel, on_message) for channel in keys.DOMAIN_CHANNELS] + [(keys.KNOWLEDGE_CHANNEL, notify)]
         # A subscription that is not acknowledged in time is made after a reconnect, and its listener is notified then.

@@ -24,6 +24,8 @@ from app.redis.takeover import Takeover, list_run
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
+from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_text
+from statemachine.sessions import is_session_id
 
 _BATCH_RUNS = 500
 _BATCH_RELEASES = 50
@@ -57,6 +59,7 @@ class RedisNodes:
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
         self._cancel_check: asyncio.Task[None] | None = None
+        self._cancellations: set[asyncio.Task[None]] = set()
         self._owner: RunOwner
 
     def subscribe(self, owner: RunOwner) -> None:
@@ -74,7 +77,8 @@ class RedisNodes:
     async def stop(self) -> None:
         """End the lease at once, so that other nodes need not wait for its end."""
         if self._renewal is not None:
-            tasks = [task for task in (self._renewal, self._takeover_task, self._cancel_check) if task is not None]
+            started = (self._renewal, self._takeover_task, self._cancel_check, *self._cancellations)
+            tasks = [task for task in started if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -118,14 +122,25 @@ class RedisNodes:
         return True
 
     def _on_message(self, message: bytes | None) -> None:
-        """Cancel the run that a message names. A new subscription checks all runs, since a message may be lost."""
+        """Check the run that a message names. A new subscription checks all runs, since a message may be lost."""
         if message is None:
             if self._cancel_check is None or self._cancel_check.done():
                 self._cancel_check = asyncio.create_task(self._check_cancel_requests())
-        else:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                request = json.loads(message)
-                self._owner.cancel_local(request["sessionId"], request["cancelledBy"])
+            return
+        with contextlib.suppress(ForeignJsonInvalid):
+            session_id = read_text(parse_object(message), "sessionId")
+            if session_id is not None and is_session_id(session_id):
+                check = asyncio.create_task(self._cancel_if_requested(session_id))
+                self._cancellations.add(check)
+                check.add_done_callback(self._cancellations.discard)
+
+    async def _cancel_if_requested(self, session_id: str) -> None:
+        """Cancel a run if its record says so: a message is only a wake-up, and whoever sends one may name anybody."""
+        while True:
+            try:
+                return await self._cancel_requested([session_id])
+            except StorageUnavailable:
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _check_cancel_requests(self) -> None:
         while True:

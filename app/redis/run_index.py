@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.errors import FieldInvalid
+import structlog
+
+from app.errors import FieldInvalid, RecordChanged
 from app.ports.journal import CheckpointPage, RunRecord, Thread
 from app.redis import keys
+from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.sessions import is_session_id
+
+log = structlog.get_logger(__name__)
 
 _NEWEST_RUNS = 100
 """How many of the newest runs of a user are searched."""
@@ -21,13 +26,14 @@ _RECORD_FIELDS = ("user", "tenant", "prompt", "owner", "epoch", "final", "task")
 class RedisRunIndex:
     """Reads checkpoints, run records and the sorted sets that list runs."""
 
-    def __init__(self, connection: Connection, *, retention_seconds: int) -> None:
+    def __init__(self, connection: Connection, seal: CheckpointSeal, *, retention_seconds: int) -> None:
         self._connection = connection
+        self._seal = seal
         self._retention_seconds = retention_seconds
 
     async def load(self, session_id: str) -> Checkpoint | None:
-        raw = await self._connection.execute("GET", keys.checkpoint(session_id))
-        return None if raw is None else Checkpoint.from_json(raw)
+        (raw,) = await self._connection.get_many([keys.checkpoint(session_id)])
+        return None if raw is None else self._seal.open(session_id, raw)
 
     async def get_record(self, session_id: str) -> RunRecord | None:
         if not is_session_id(session_id):
@@ -81,13 +87,16 @@ class RedisRunIndex:
         return CheckpointPage(checkpoints, has_more=len(sessions) > limit)
 
     async def _checkpoints(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
-        """Return the checkpoints in order, None for one that has expired or cannot be read."""
-        found = await self._connection.pipeline([("GET", keys.checkpoint(id)) for id in session_ids])
+        """Return the checkpoints in order, None for one that has expired, cannot be read or was changed by others."""
+        found = await self._connection.get_many([keys.checkpoint(id) for id in session_ids])
         checkpoints: list[Checkpoint | None] = []
-        for raw in found:
+        for session_id, raw in zip(session_ids, found, strict=True):
             try:
-                checkpoints.append(None if raw is None else Checkpoint.from_json(raw))
+                checkpoints.append(None if raw is None else self._seal.open(session_id, raw))
             except (CheckpointTooNew, CheckpointUnreadable):
+                checkpoints.append(None)
+            except RecordChanged as error:
+                log.warning("record.changed", sessionId=session_id, cause=error.cause)
                 checkpoints.append(None)
         return checkpoints
 

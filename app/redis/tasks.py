@@ -6,15 +6,15 @@ end of its task has been reported; so another node reports what this node does n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from app.ports.tasks import TaskRecord, TaskTicket
 from app.redis import keys, scripts
+from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
-from statemachine.checkpoint import Checkpoint
+from statemachine.foreign_json import ForeignJsonInvalid, parse_object
 from statemachine.frames import compact_json
 
 TASK_TTL_SECONDS = 60 * 60
@@ -40,16 +40,17 @@ def link_command(task_id: str, request_id: str) -> Command:
 class RedisTaskOutbox:
     """The sorted set of listed runs, and the task fields of the runs. No run waits for it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, seal: CheckpointSeal) -> None:
         self._connection = connection
+        self._seal = seal
         self._set_once = connection.register(scripts.SET_ONCE)
         self._claim_due = connection.register(scripts.CLAIM_DUE)
         self._swap = connection.register(scripts.SWAP)
 
     async def load(self, session_id: str) -> TaskRecord | None:
-        checkpoint, run, encrypted_token, score = await self._connection.pipeline(
+        (checkpoint,), run, encrypted_token, score = await self._connection.pipeline(
             [
-                ("GET", keys.checkpoint(session_id)),
+                ("MGET", keys.checkpoint(session_id)),  # unlike GET it is no error where another type is stored
                 ("HMGET", keys.run(session_id), "final", "task", "task_started"),
                 ("GET", keys.ticket(session_id)),
                 ("ZSCORE", keys.TASKS, session_id),
@@ -58,7 +59,7 @@ class RedisTaskOutbox:
         if checkpoint is None or run[0] is None:
             return None
         return TaskRecord(
-            checkpoint=Checkpoint.from_json(checkpoint),
+            checkpoint=self._seal.open(session_id, checkpoint),
             is_final=run[0] == b"1",
             task_id=run[1].decode() if run[1] is not None else None,
             is_started=run[2] is not None,
@@ -84,11 +85,11 @@ class RedisTaskOutbox:
         await self._connection.execute(*link_command(task_id, request_id))
         key = keys.hitl_request(request_id)
         for _ in range(_ATTEMPTS):
-            raw = await self._connection.execute("GET", key)
+            (raw,) = await self._connection.get_many([key])
             stored = _object(raw)
             if stored is None or stored.get("status") != "pending" or stored.get("taskId") == task_id:
                 return
-            wanted = compact_json({**stored, "taskId": task_id}).encode()
+            wanted = compact_json({**stored, "taskId": task_id}).encode("utf-8", "replace")
             if await self._connection.run_script(self._swap, value_key=key, expected=raw, wanted=wanted) == wanted:
                 return
 
@@ -113,7 +114,6 @@ class RedisTaskOutbox:
 
 def _object(raw: bytes | None) -> dict[str, Any] | None:
     try:
-        stored = json.loads(raw or b"null")
-    except ValueError:
+        return None if raw is None else parse_object(raw)
+    except ForeignJsonInvalid:
         return None
-    return stored if isinstance(stored, dict) else None

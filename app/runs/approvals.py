@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from app.errors import NotFound
+import structlog
+
+from app.errors import FieldInvalid, NotFound, RecordChanged
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, ApprovalRequests, RequestStatus
 from app.ports.identity import Principal
 from app.ports.journal import Journal
 from app.ports.tools import Toolbox
-from app.runs.access import AccessPolicy, Owner
+from app.runs.access import AccessPolicy
 from statemachine.checkpoint import JsonObject
 from statemachine.decisions import Decision, Verdict
+
+_DEFAULT_REASON = "User rejected"
+"""What the Main Service writes where the person gives no reason."""
+
+log = structlog.get_logger(__name__)
 
 
 class ApprovalService:
@@ -26,11 +33,18 @@ class ApprovalService:
         self._access = access
 
     async def request(self, principal: Principal, request_id: str) -> ApprovalRequest:
-        """Return an approval request. Raises `NotFound`, `PermissionDenied`."""
+        """Return an approval request.
+
+        Raises `NotFound`, also for what belongs to another tenant, `PermissionDenied`, and `RecordChanged` where
+        another program has changed what the request shows: such a request cannot be decided.
+        """
         request, unknown = await self._requests.get(request_id), f"there is no approval request {request_id[:80]}"
         if request is None:
             raise NotFound(unknown)
         self._access.check(principal, (request.tenant_id, request.user_id), unknown)
+        if not request.is_intact:
+            log.warning("record.changed", requestId=request_id[:80], sessionId=request.session_id[:120])
+            raise RecordChanged(f"the approval request {request_id[:80]} does not show what would run")
         return request
 
     async def decide(
@@ -39,39 +53,42 @@ class ApprovalService:
         request_id: str,
         verdict: Verdict,
         *,
+        arguments_digest: str | None = None,
         reason: str | None = None,
         arguments: JsonObject | None = None,
         skip: bool = False,
     ) -> tuple[ApprovalRequest, bool]:
         """Decide a request. Returns it as decided, and whether by this call: an earlier decision stays valid.
 
-        `arguments` replace those of the tool. `skip`, with a rejection, continues the run without this call.
-        Raises `NotFound`, `PermissionDenied`, and for an open request `FieldInvalid` where edited arguments do not fit.
+        `arguments_digest` is that of the arguments which the person saw. `arguments` replace those of the tool. `skip`,
+        with a rejection, continues the run without this call. Raises what `request` raises, and for an open request
+        `FieldInvalid` where the digest is another one or edited arguments do not fit: then it stays open.
         """
         request = await self.request(principal, request_id)
         now = self._clock.now()
-        if arguments is not None and request.status is RequestStatus.PENDING and now < request.expires_at:
-            self._tools.validate_edit(request.action_type, arguments, request.arguments)
+        if request.status is RequestStatus.PENDING and now < request.expires_at:
+            if arguments_digest is not None and arguments_digest != request.arguments_digest:
+                raise FieldInvalid("argumentsDigest: it is not that of this request; show the request again")
+            if arguments is not None:
+                self._tools.validate_edit(request.action_type, arguments, request.arguments)
         decision = Decision(
             verdict=verdict,
             request_id=request_id,
             decided_at=now,
             decided_by=principal.user_id,
-            reason=reason,
+            reason=reason or (_DEFAULT_REASON if verdict == "rejected" else None),
             arguments=arguments,
             skip=skip,
         )
         return await self._requests.decide(request, decision)
 
     async def signal(self, principal: Principal, session_id: str) -> str | None:
-        """Return the last signal of a session as stored. None where there is none, also for a session that does not
-        exist for the caller (§5). Raises `PermissionDenied`."""
+        """Return the last signal of a session as stored; None where there is none, or no such session in this tenant.
+
+        Raises `PermissionDenied`. The owner is known from the run's record: other programs write `hitl:session:`.
+        """
         record = await self._journal.get_record(session_id)
-        if record is not None:
-            owner: Owner | None = (record.tenant_id, record.user_id)
-        else:  # a session of another service; what it writes about one of ours does not count
-            owner = await self._requests.get_session_owner(session_id)
-        if owner is None or not self._access.exists(principal, owner):
+        if record is None or not self._access.exists(principal, owner := (record.tenant_id, record.user_id)):
             return None
         self._access.check(principal, owner)
         return await self._requests.get_signal(session_id)

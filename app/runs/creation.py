@@ -16,6 +16,8 @@ from statemachine.sessions import new_session_id
 from statemachine.workflow import begin
 
 _SESSION_ID_ATTEMPTS = 8
+_SEED_BYTES = 8
+"""More than the six bytes that an approval request's id has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ class RunFactory:
                 raise
             return existing
         messages = conversation(start.prompt, start.context, earlier, self._instructions)
-        return begin(request, messages, self._limits, now, earlier)
+        return begin(request, messages, self._limits, now, earlier, seed=secrets.token_hex(_SEED_BYTES))
 
     async def _history(self, principal: Principal, thread_id: str | None) -> History:
         """Return what the run gets of its thread's earlier runs; nothing without a `thread_id`.

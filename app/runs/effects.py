@@ -16,6 +16,7 @@ from app.ports.tools import Toolbox, ToolContext
 from statemachine.call_pieces import RawCall
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalIgnored
+from statemachine.masking import NO_PATHS
 from statemachine.messages import (
     AnswerFinished,
     ApprovalGranted,
@@ -232,13 +233,20 @@ class Effects:
     def _decided(self, checkpoint: Checkpoint, approval: Approval, decision: Decision) -> Fact:
         if decision.verdict == "rejected":
             return ApprovalRejected(
-                decision.request_id, decision.decided_at, decision.decided_by, decision.reason or "", decision.skip
+                decision.request_id,
+                decision.decided_at,
+                decision.decided_by,
+                decision.reason or "",
+                decision.skip,
+                decision.via,
             )
-        if decision.arguments is None:
-            return ApprovalGranted(decision.request_id, decision.decided_at, decision.decided_by)
-        original = _arguments(checkpoint, approval)
-        edited = self._tools.validate_edit(approval.action_type, decision.arguments, original)
-        return ApprovalGranted(decision.request_id, decision.decided_at, decision.decided_by, *edited)
+        arguments, secret_fields = decision.arguments, NO_PATHS
+        if arguments is not None:
+            original = _arguments(checkpoint, approval)
+            arguments, secret_fields = self._tools.validate_edit(approval.action_type, arguments, original)
+        return ApprovalGranted(
+            decision.request_id, decision.decided_at, decision.decided_by, arguments, secret_fields, decision.via
+        )
 
 
 def _arguments(checkpoint: Checkpoint, approval: Approval) -> JsonObject:

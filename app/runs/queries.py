@@ -120,6 +120,7 @@ class RunQueries:
             summary["agentId"] = request.agent_id
         if approval is not None and checkpoint.deadline_at is not None:
             call = checkpoint.call(approval.call_id)
+            position, total = checkpoint.approval_place
             summary["pendingApproval"] = {
                 "requestId": approval.request_id,
                 "actionType": approval.action_type,
@@ -129,6 +130,9 @@ class RunQueries:
                 "secondsLeft": round(max(0.0, checkpoint.deadline_at - self._clock.now()), 3),
                 "outcomeUnknown": approval.outcome_unknown,
                 "queued": len(checkpoint.pending_approvals) - 1,
+                "argumentsDigest": approval.arguments_digest,
+                "position": position,
+                "total": total,
             }
         return summary
 

@@ -17,12 +17,11 @@ from app.ports.journal import RunLock
 from app.ports.nodes import Claim
 from app.runs.admission import AdmissionQueue
 from app.runs.creation import CreationUncertain, RunFactory, StartRun
+from app.runs.takeover import claim_run
 from app.runs.task import RunPorts, RunTask, Start
 from app.runs.waiting import WaitingRun, WaitingRuns
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
-from statemachine.messages import CancelRequested, RunRecovered
-from statemachine.states import State
-from statemachine.streamed_text import streamed_text
+from statemachine.messages import CancelRequested
 
 _IS_DRAINING = "this replica is shutting down; send the request again"
 
@@ -161,26 +160,20 @@ class RunService:
         """Continue a run whose node has ended. A checkpoint of a newer release is skipped; only newer nodes read it."""
         if self.is_draining or self._is_full or self.owns(session_id):
             return  # it is offered again
-        journal = self._ports.journal
         self._takeovers[session_id] = None
         try:
-            await journal.load(session_id)
-            lock = await claim()
-            checkpoint = await journal.load(session_id) if lock is not None else None
-            if lock is None or checkpoint is None:
-                return
-            streamed = ""
-            if checkpoint.state is State.CONTENT:
-                streamed = streamed_text([body async for body in journal.read_bodies(session_id)])
-            lock.cancelled_by = lock.cancelled_by or self._takeovers.get(session_id)
+            adopted = await claim_run(self._ports, session_id, claim)
         except (CheckpointTooNew, CheckpointUnreadable) as error:
             self._skip(session_id, error)
             return
         finally:
-            self._takeovers.pop(session_id, None)
-        journal.adopt(session_id)
-        task = RunTask(self._ports, lock, checkpoint)
-        self._spawn(task, Start(fact=RunRecovered(streamed), log_event="run.recovered"))
+            cancelled_by = self._takeovers.pop(session_id, None)
+        if adopted is None:
+            return
+        task, start = adopted
+        task.lock.cancelled_by = task.lock.cancelled_by or cancelled_by
+        self._ports.journal.adopt(session_id)
+        self._spawn(task, start)
 
     def _skip(self, session_id: str, error: Exception) -> None:
         if session_id not in self._skipped:  # it is offered again and again

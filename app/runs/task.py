@@ -17,16 +17,17 @@ from typing import TypeVar
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from app.errors import RunDamaged, RunLost, StorageUnavailable
+from app.errors import RecordChanged, RunDamaged, RunLost, StorageUnavailable
 from app.ports.clock import Clock
-from app.ports.decisions import ApprovalRequests, DecisionBus, RequestStatus
+from app.ports.decisions import ApprovalRequests, DecisionBus, RequestStatus, Taken
 from app.ports.journal import Journal, RunLock
 from app.ports.nodes import Nodes
 from app.ports.tasks import TaskReporter
 from app.retry import retry_until_available
+from app.runs.changed_records import changed_request, checkpoint_gone, empty_checkpoint, end_of_changed
 from app.runs.effects import Effects
 from app.runs.waiting import WaitingRun
-from statemachine.checkpoint import Checkpoint
+from statemachine.checkpoint import Checkpoint, RunRequest
 from statemachine.decisions import Decision
 from statemachine.frames import DONE_BODY, Shape, encode
 from statemachine.messages import (
@@ -199,7 +200,9 @@ class RunTask:
         effect, fact, decision = start.effect, start.fact, None
         if self._saved is None:
             fact, decision = await self._reload()
-        self._introduce(start.log_event)
+        _introduce(self.checkpoint.request, start.log_event, log_content=self._ports.log_content)
+        if not isinstance(fact, InternalErrorOccurred):  # the end that this leads to is reported with its commit
+            self._ports.report(self.checkpoint)
         if start.must_confirm:
             await self._confirm()
         self._check_interrupted()
@@ -216,19 +219,6 @@ class RunTask:
             effect = await self._perform_effect(effect, decision)
             decision = None
         log.info("run.ended", state=self.checkpoint.state.value)
-
-    def _introduce(self, log_event: str | None) -> None:
-        """Bind the run's identity to every log line of this task, log its begin, and report the run as a task."""
-        request = self.checkpoint.request
-        bind_contextvars(
-            traceId=request.trace_id,
-            tenantId=request.tenant_id,
-            source=request.source,
-            callerType=request.caller_type,
-        )
-        if log_event is not None:
-            log.info(log_event, **({"prompt": request.prompt} if self._ports.log_content else {}))
-        self._ports.report(self.checkpoint)
 
     async def _confirm(self) -> None:
         """Find out whether a run exists whose creation was not answered; where it does not, prevent it for ever.
@@ -256,19 +246,28 @@ class RunTask:
             return None
         return WaitingRun(self.lock, request_id, until)
 
-    async def _take(self) -> tuple[Checkpoint | None, Decision | None]:
+    async def _take(self) -> Taken:
         self._has_news = False
         return await _retry(lambda: self._ports.decisions.take(self.session_id, self._ports.effects.accept))
 
     async def _reload(self) -> tuple[Fact, Decision | None]:
-        """Load a run that has waited, and its decision. Raises `RunLost` if it has expired or has a new owner."""
-        async with self._ports.reload_slots:
-            self._saved, decision = await self._take()
-        if self._saved is None:
-            raise RunLost(self.session_id, "its data is gone from Redis")
+        """Load a run that has waited, and its decision; or the end of a run whose record others have changed.
+
+        Raises `RunLost` if it has expired or has a new owner.
+        """
+        try:
+            async with self._ports.reload_slots:
+                taken = await self._take()
+            if taken.checkpoint is None:
+                raise checkpoint_gone(self.session_id)
+        except RecordChanged as error:
+            return await self._end_without_checkpoint(error), None
+        self._saved = taken.checkpoint
         approval = self._saved.open_approval
         if approval is not None and approval.request_id == self._waits_for:
-            return RunResumed(), decision
+            if taken.is_changed:
+                return end_of_changed(self.session_id, changed_request(approval.request_id)), None
+            return RunResumed(), taken.decision
         # Another node has continued the run, or storage has lost its last writes: a write finds out which.
         try:
             with self.control.uninterruptible():
@@ -276,6 +275,14 @@ class RunTask:
         except RunDamaged as error:
             return _internal_error(error), None
         return _internal_error(RunDamaged(self.session_id)), None
+
+    async def _end_without_checkpoint(self, error: RecordChanged) -> Fact:
+        """Continue with an empty checkpoint, and return the fact that ends it. Raises `RunLost` if it has expired."""
+        self._saved = await _retry(lambda: empty_checkpoint(self._ports.journal, self.lock))
+        if self._waits_for is not None:
+            request_id = self._waits_for
+            await _retry(lambda: self._ports.requests.close(request_id, RequestStatus.CANCELLED))
+        return end_of_changed(self.session_id, error)
 
     # --- effects and steps --------------------------------------------------------------------------------------------
 
@@ -296,15 +303,20 @@ class RunTask:
             return effect
         except RunLost:
             raise
+        except RecordChanged as error:
+            fact = end_of_changed(self.session_id, error)
         except Exception as error:  # the run must end, whatever the error is
             log.exception("run.failed_unexpectedly")
             fact = InternalErrorOccurred(f"내부 서버 오류가 발생했습니다. ({type(error).__name__})")
-            return await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
+        return await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
 
     async def _apply_decision(self, effect: AwaitDecision, decision: Decision | None) -> Effect:
         """Apply the decision, or the deadline where it has passed; else the same effect is performed again."""
         if decision is None:
-            _, decision = await self._take()
+            taken = await self._take()
+            if taken.is_changed:
+                raise changed_request(effect.approval.request_id)
+            decision = taken.decision
         fact = await self._ports.effects.decision_fact(self.checkpoint, effect, decision)
         return effect if fact is None else await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
 
@@ -349,6 +361,18 @@ class RunTask:
             case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
                 request_id = before.open_approval.request_id
                 await _retry(lambda: self._ports.requests.close(request_id, RequestStatus.CANCELLED))
+
+
+def _introduce(request: RunRequest, log_event: str | None, *, log_content: bool) -> None:
+    """Bind the run's identity to every log line of this task, and log its begin."""
+    bind_contextvars(
+        traceId=request.trace_id,
+        tenantId=request.tenant_id,
+        source=request.source,
+        callerType=request.caller_type,
+    )
+    if log_event is not None:
+        log.info(log_event, **({"prompt": request.prompt} if log_content else {}))
 
 
 async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:

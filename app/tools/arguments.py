@@ -14,8 +14,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from statemachine import strict_json
 from statemachine.checkpoint import JsonObject
+from statemachine.masking import MASK
 
-MASK = "***"
 LIMIT_BYTES = 64 * 1024
 LIMIT_DEPTH = 32
 _MAX_ERRORS_SHOWN = 5

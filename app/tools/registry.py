@@ -22,6 +22,7 @@ from app.tools import plan
 from app.tools.arguments import ArgumentsInvalid
 from app.tools.results import SecretMask, answer_text, to_json, truncate
 from statemachine.checkpoint import CallStatus, JsonObject, ToolCall, canonical_json, digest
+from statemachine.masking import MASK, Path, find_masked, mask_values
 from statemachine.messages import RequestedCall, ToolFinished
 
 _log = logging.getLogger(__name__)
@@ -104,13 +105,13 @@ class ToolRegistry:
             return self._refuse_unknown(call_id, name, raw_arguments)
         checked = args.validate(tool.arguments, given)
         needs_approval = self.needs_approval(name)
-        arguments, shown = self._dump(checked)
+        arguments, secret_fields = self._dump(checked)
         return RequestedCall(
             id=call_id,
             name=name,
             arguments=arguments,
             raw_arguments=raw_arguments,
-            shown_arguments=shown,
+            secret_fields=secret_fields,
             title=tool.title,
             question=self._question(tool, checked) if needs_approval else "",
             needs_approval=needs_approval,
@@ -144,15 +145,15 @@ class ToolRegistry:
             plan=() if name == plan.NAME else None,
         )
 
-    def _dump(self, checked: BaseModel) -> tuple[JsonObject, JsonObject]:
-        """Returns the arguments as the tool gets them, and as people see them."""
+    def _dump(self, checked: BaseModel) -> tuple[JsonObject, list[Path]]:
+        """Returns the arguments as the tool gets them, and the paths of the secrets in them."""
         arguments, shown = args.dump(checked)
-        return arguments, self._mask.json(shown)
+        return arguments, find_masked(arguments, self._mask.json(shown))
 
     # --- arguments that an approver changes ---------------------------------------------------------------------------
 
-    def validate_edit(self, name: str, edited: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
-        """Validates the arguments that an approver has edited; returns `(arguments, shown_arguments)`.
+    def validate_edit(self, name: str, edited: JsonObject, original: JsonObject) -> tuple[JsonObject, tuple[Path, ...]]:
+        """Validates the arguments that an approver has edited; returns them and the paths of the secrets in them.
 
         The approver saw masks instead of secrets, so a value that is unchanged from what was shown is replaced by the
         `original` one. Raises `FieldInvalid`, which names the field.
@@ -162,16 +163,16 @@ class ToolRegistry:
             raise FieldInvalid(f"params: the tool {name!r} is not available")
         try:
             args.check_size(_json_text(edited))
-            plain, shown = self._dump(args.validate(tool.arguments, original))
-            merged = args.restore_unchanged(edited, shown, plain)
+            plain, hidden = self._dump(args.validate(tool.arguments, original))
+            merged = args.restore_unchanged(edited, mask_values(plain, hidden), plain)
             checked = args.validate(tool.arguments, merged)
-            dumped = self._dump(checked)
+            arguments, secret_fields = self._dump(checked)
         except ArgumentsInvalid as error:
             raise FieldInvalid(f"params: {error}") from error
         masked = args.find_masked_field(checked)
         if masked is not None:
-            raise FieldInvalid(f"params: {masked}: {args.MASK} is a mask, not a value")
-        return dumped
+            raise FieldInvalid(f"params: {masked}: {MASK} is a mask, not a value")
+        return arguments, tuple(secret_fields)
 
     # --- execution ----------------------------------------------------------------------------------------------------
 

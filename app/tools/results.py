@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from app.tools.arguments import MASK
+from statemachine.masking import MASK
 
 _SECRET_MINIMUM_CHARACTERS = 6  # masking shorter secrets would mask ordinary words
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time

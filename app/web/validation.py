@@ -31,6 +31,7 @@ from statemachine.states import State
 CONTEXT_LIMIT_BYTES = 256 * 1024
 PROMPT_LIMIT_CHARACTERS = 32_000
 _REASON_LIMIT_CHARACTERS = 2000
+_DIGEST_CHARACTERS = 64
 _DEPTH_LIMIT = 64  # a checkpoint cannot be written with what is nested much deeper
 
 T = TypeVar("T", bound=BaseModel)
@@ -75,8 +76,14 @@ class StreamBody(BaseModel):
         return context
 
 
-class DecisionBody(BaseModel):
-    """The body of `POST /aura/hitl/approve/{requestId}` and `POST /aura/hitl/reject/{requestId}`."""
+_Digest = Annotated[str, Field(max_length=_DIGEST_CHARACTERS)]
+_DIGEST = "The request's `argumentsDigest` that the person saw. A different one is refused."
+_PARAMS = "Arguments that replace those of the tool call."
+_SKIP = "Continue the run without this call."
+
+
+class _DecisionFields(BaseModel):
+    """The fields of every decision."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
@@ -84,10 +91,29 @@ class DecisionBody(BaseModel):
         str | None, Field(coerce_numbers_to_str=True), WithJsonSchema({"type": ["string", "number", "null"]})
     ] = Field(default=None, alias="userId", description="The token's `sub`.")
     reason: Annotated[str, Field(max_length=_REASON_LIMIT_CHARACTERS)] | None = None
-    params: JsonObject | None = Field(
-        default=None, description="On approve: arguments that replace those of the tool call."
+
+
+class ApproveBody(_DecisionFields):
+    """The body of `POST /aura/approvals/{requestId}/approve`."""
+
+    arguments_digest: _Digest = Field(alias="argumentsDigest", description=_DIGEST)
+    params: JsonObject | None = Field(default=None, description=_PARAMS)
+
+
+class RejectBody(_DecisionFields):
+    """The body of `POST /aura/approvals/{requestId}/reject`."""
+
+    skip: StrictBool = Field(default=False, description=_SKIP)
+
+
+class DecisionBody(_DecisionFields):
+    """The body of `POST /aura/hitl/approve/{requestId}` and `POST /aura/hitl/reject/{requestId}`."""
+
+    arguments_digest: _Digest | None = Field(
+        default=None, alias="argumentsDigest", description=f"On approve: {_DIGEST}"
     )
-    skip: StrictBool = Field(default=False, description="On reject: continue the run without this call.")
+    params: JsonObject | None = Field(default=None, description=f"On approve: {_PARAMS}")
+    skip: StrictBool = Field(default=False, description=f"On reject: {_SKIP}")
 
 
 def _require_digits(value: Any) -> Any:

@@ -67,7 +67,7 @@ def _decisions(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]
     late = now if run.deadline_at is None else max(now, run.deadline_at)
     edit: dict[str, object] = {"edited": True}
     yield "a person approves", ApprovalGranted(request, now, "u"), now
-    yield "a person edits and approves", ApprovalGranted(request, now, "u", edit, edit), now
+    yield "a person edits and approves", ApprovalGranted(request, now, "u", edit), now
     yield "a person approves in time, and it is received late", ApprovalGranted(request, now, "u"), late
     yield "a person approves too late", ApprovalGranted(request, late, "u"), late
     yield "a person approves another request", ApprovalGranted("req-other", now, "u"), now

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, ModelTurn, Review, ToolCall, Usage
+from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, ModelTurn, Review, ToolCall, Usage, Via
 from statemachine.states import INITIAL_STATE, State
 
 SpanKind = Literal["state", "model", "tool", "wait"]
@@ -35,7 +35,10 @@ class Tokens(_ApiModel):
 
 
 class SpanDecision(_ApiModel):
-    """The result of a wait for a person's decision."""
+    """The result of a wait for a person's decision.
+
+    `via` is the way by which the decision came. `decider_told`: another service told who decided.
+    """
 
     request_id: str
     verdict: str | None = None
@@ -43,6 +46,8 @@ class SpanDecision(_ApiModel):
     decided_at: float | None = None
     reason: str | None = None
     edited: bool = False
+    via: Via | None = None
+    decider_told: bool = False
 
 
 class Span(_ApiModel):
@@ -177,6 +182,8 @@ def _wait_span(review: Review, run: Checkpoint, until: float) -> Span:
             decided_at=review.decided_at,
             reason=review.reason,
             edited=review.edited,
+            via=review.via,
+            decider_told=review.decider_told,
         ),
     )
 

@@ -91,6 +91,8 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
     [
         ("JWT_SECRET", "too short"),
         ("JWT_SECRET", "x" * 31),
+        ("AURA_DECISION_KEY", "x" * 31),
+        ("AURA_ACCEPT_UNSIGNED", "perhaps"),
         ("REDIS_PORT", "many"),
         ("REDIS_PORT", "65536"),
         ("HITL_TIMEOUT_SECONDS", "0"),
@@ -152,6 +154,13 @@ def test_an_unknown_aura_name_is_named_with_the_nearest_that_exists() -> None:
     assert "AURA_MAX_TURN:" in (message := refused(JWT_SECRET=SECRET, AURA_MAX_TURN="3"))
     assert "did you mean AURA_MAX_TURNS?" in message
     assert "AURA_ZZZZ: there is no such setting" in refused(JWT_SECRET=SECRET, AURA_ZZZZ="")
+
+
+def test_the_decision_key_is_a_secret_that_is_optional() -> None:
+    assert read().aura_decision_key is None
+    settings = read(AURA_DECISION_KEY="k" * 32)
+    assert "k" * 32 in settings.secrets
+    assert "kkk" not in repr(settings)
 
 
 def test_the_secret_is_counted_in_bytes() -> None:

@@ -102,7 +102,7 @@ async def test_next_user_sees_nothing_of_the_previous_one(demo: Demo) -> None:
 async def test_rejected_token_returns_to_the_sign_in(demo: Demo) -> None:
     async with demo.console() as console:
         rejected = {"status": "ERROR", "success": False, "errorCode": "E2002", "message": "토큰이 만료되었습니다."}
-        await console.page.route("**/aura/hitl/pending*", lambda route: route.fulfill(status=401, json=rejected))
+        await console.page.route("**/aura/approvals?*", lambda route: route.fulfill(status=401, json=rejected))
         await expect(console.page.locator("#sign-in")).to_be_visible()
         await expect(console.page.locator("#sign-in-error")).to_contain_text("토큰이 만료되었습니다.")
         await expect(console.page.locator("#workspace")).to_be_hidden()

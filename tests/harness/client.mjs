@@ -16,7 +16,7 @@ const commands = {
     const stream = sessionId ? client.attach(sessionId) : client.run(prompt, options.run);
     for await (const item of stream) {
       print(item);
-      if (item.kind === "event" && item.event.type === "hitl") print(await client.approve(item.event.requestId));
+      if (item.kind === "event" && item.event.type === "hitl") print(await client.approve(item.event.requestId, item.event.argumentsDigest));
     }
   },
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import redis
 
+from app.crypto.purpose_keys import PurposeKeys
+from app.redis.seals import CheckpointSeal, RequestSeal, Seals
+from tests.harness.service import SECRET
+
 
 def read_json(client: redis.Redis, key: Any) -> Any:
     """The parsed JSON of a string key, which must exist."""
@@ -48,3 +52,18 @@ def everything_stored(client: redis.Redis) -> bytes:
                 raise AssertionError(f"{key!r} has the type {kind!r}, which nothing here reads")
         found.append(key + b" " + (value if isinstance(value, bytes) else repr(value).encode()))
     return b"\n".join(found)
+
+
+def seals(decision_key: str | None = None, *, secret: str = SECRET) -> Seals:
+    """The seals of a service with this secret."""
+    keys = PurposeKeys([secret])
+    return Seals(
+        CheckpointSeal(keys, accept_unsigned=False),
+        RequestSeal(keys, accept_unsigned=False, decision_key=decision_key),
+    )
+
+
+def sealed(checkpoint: dict[str, Any]) -> bytes:
+    """A checkpoint as the service stores it, with its MAC."""
+    unsigned = {name: value for name, value in checkpoint.items() if name != "mac"}
+    return seals().checkpoints.seal_text(json.dumps(unsigned).encode())

@@ -59,7 +59,6 @@ def risky(id: str = "c1", *, name: str = "send_email", **changes: Any) -> Reques
     values: dict[str, Any] = {
         "arguments": {"to": "a@example.com", "subject": "회의"},
         "raw_arguments": '{"to":"a@example.com","subject":"회의"}',
-        "shown_arguments": {"to": "a@example.com", "subject": "회의"},
         "title": "이메일 발송",
         "question": "이메일을 발송하시겠습니까?",
         "needs_approval": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from statemachine.checkpoint import CallStatus, Confidence, PlanStep, digest
+from statemachine.checkpoint import CallStatus, Confidence, Limits, PlanStep, digest
 from statemachine.errors import FactRefused
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated, ToolExecution
 from statemachine.messages import (
@@ -19,10 +19,12 @@ from statemachine.messages import (
     RunTools,
     Stop,
     ToolFinished,
+    ToolsRequested,
 )
+from statemachine.prompt import conversation
 from statemachine.states import State
-from statemachine.workflow import advance
-from tests.statemachine.runs import NOW, SESSION, Run, in_state, of_type, risky, safe
+from statemachine.workflow import advance, begin
+from tests.statemachine.runs import NOW, SESSION, Run, in_state, of_type, request, risky, safe
 
 
 def waiting(**limits: object) -> Run:
@@ -49,6 +51,7 @@ def test_risky_call_requests_an_approval_and_hitl_is_the_last_event() -> None:
         step_id="c1",
         expires_at=int(NOW) + 300,
         timeout_seconds=300,
+        arguments_digest=digest({"to": "a@example.com", "subject": "회의"}),
     )
     assert approval.request_id.startswith("req-")
     assert len(approval.request_id) == len("req-") + 12
@@ -91,6 +94,8 @@ def test_approved_call_starts_with_a_grant_for_its_arguments() -> None:
         "decided_by": "boss",
         "decided_at": NOW + 10,
         "edited": False,
+        "via": "http",
+        "decider_told": False,
     }
     run.finish_call()
     assert run.outcomes() == ["pending", "executing", "completed"]
@@ -100,7 +105,7 @@ def test_approved_call_starts_with_a_grant_for_its_arguments() -> None:
 def test_edited_arguments_run_are_shown_and_are_recorded() -> None:
     run = waiting()
     edited = {"to": "b@example.com", "subject": "새 회의", "password": "x"}
-    effect = run.approve(arguments=edited, shown_arguments={**edited, "password": "***"})
+    effect = run.approve(arguments=edited, secret_fields=(["password"],))
     assert isinstance(effect, RunTools)
     (call,) = effect.calls
     assert call.arguments == edited
@@ -269,3 +274,58 @@ def test_approved_repetition_clears_the_unknown_outcome() -> None:
     run.finish_call()
     (call,) = run.checkpoint.calls
     assert (call.status, call.outcome_unknown) == (CallStatus.COMPLETED, False)
+
+
+# --- who may find and decide a request --------------------------------------------------------------------------------
+
+
+def test_request_ids_are_made_from_the_runs_random_seed() -> None:
+    ids = set()
+    for seed in ("", "5eed", "5eed2"):
+        step = begin(request(), conversation("보내주세요", {}), Limits(), NOW, seed=seed)
+        for _ in range(2):  # the same facts lead to the same id
+            asked = advance(step.checkpoint, ToolsRequested((risky(),)), NOW)
+            assert asked.checkpoint.open_approval is not None
+            ids.add(asked.checkpoint.open_approval.request_id)
+    assert len(ids) == 3
+
+
+def test_decision_records_the_way_it_came_and_who_told_of_its_decider() -> None:
+    run = waiting()
+    run.approve(via="redis")
+    (review,), (call,) = run.checkpoint.reviews, run.checkpoint.calls
+    assert call.grant is not None
+    assert (review.via, review.decider_told) == (call.grant.via, call.grant.decider_told) == ("redis", True)
+    by_http = waiting()
+    by_http.reject()
+    (review,) = by_http.checkpoint.reviews
+    assert (review.verdict, review.via, review.decider_told) == ("rejected", "http", False)
+    expired = waiting()
+    expired.apply(DeadlinePassed(), at=300)
+    (review,) = expired.checkpoint.reviews
+    assert (review.verdict, review.via, review.decider_told) == ("expired", None, False)
+
+
+def test_request_shows_its_digest_and_its_place_among_the_approvals_of_the_turn() -> None:
+    run = Run()
+    run.request_tools(safe("s"))
+    run.finish_call("s")
+    run.request_tools(risky("a"), safe("b"), risky("c", arguments={"to": "c@example.com"}))
+    run.finish_call("b")
+    (first,) = of_type(Hitl, run.last_events)
+    run.approve()
+    run.apply(RunRecovered())  # the mail may have been sent: it is asked again, and is the same of the two
+    (again,) = of_type(Hitl, run.last_events)
+    run.approve()
+    run.finish_call("a")
+    (second,) = of_type(Hitl, run.last_events)
+    assert [(asked.position, asked.total) for asked in (first, again, second)] == [(1, 2), (1, 2), (2, 2)]
+    assert [asked.arguments_digest for asked in (first, second)] == [
+        digest({"to": "a@example.com", "subject": "회의"}),
+        digest({"to": "c@example.com"}),
+    ]
+    run.approve()
+    run.finish_call("c")
+    run.request_tools(risky("d"))
+    (alone,) = of_type(Hitl, run.last_events)
+    assert (alone.position, alone.total) == (1, 1)

@@ -115,7 +115,7 @@ def test_saved_run_whose_budget_was_spent_has_ended() -> None:
     assert (checkpoint.ending.error_type, checkpoint.reserved_tokens) == ("LimitExceeded", 0)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_saved_wait_can_be_approved_and_the_mail_is_sent(version: int) -> None:
     checkpoint = load(f"v{version}_awaiting_approval.json")
     assert checkpoint.open_approval is not None
@@ -169,6 +169,32 @@ def test_broken_checkpoint_is_distinguished_from_a_newer_one(text: str | bytes) 
     with pytest.raises(CheckpointUnreadable, match="checkpoint cannot be read") as broken:
         Checkpoint.from_json(text)
     assert isinstance(broken.value, WorkflowError)
+
+
+def test_what_people_see_of_a_call_is_made_from_its_arguments() -> None:
+    raw = json.loads(in_state(State.AWAITING_APPROVAL).checkpoint.to_json())
+    assert "shown_arguments" not in raw["calls"][0]
+    raw["calls"][0] |= {"arguments": {"to": "thief@example.com", "password": "1234"}, "secret_fields": [["password"]]}
+    (call,) = Checkpoint.from_json(json.dumps(raw)).calls
+    assert call.shown_arguments == {"to": "thief@example.com", "password": "***"}
+
+
+def test_secrets_of_a_call_that_an_older_release_saved_stay_hidden() -> None:
+    raw = json.loads((SAVED / "v2_awaiting_approval.json").read_bytes())
+    raw["calls"][0] |= {
+        "arguments": {"to": "a", "login": {"password": "1234"}, "list": [1, "geheim"]},
+        "shown_arguments": {"to": "a", "login": {"password": "***"}, "list": [1, "***"]},
+    }
+    call = Checkpoint.from_json(json.dumps(raw)).calls[0]
+    assert call.secret_fields == [["login", "password"], ["list", 1]]
+    assert call.shown_arguments == raw["calls"][0]["shown_arguments"]
+
+
+@pytest.mark.parametrize("calls", [5, [5], [{"arguments": 5}], [{"shown_arguments": {}}]])
+def test_older_checkpoint_with_malformed_calls_is_unreadable(calls: object) -> None:
+    raw = json.loads((SAVED / "v2_awaiting_approval.json").read_bytes()) | {"calls": calls}
+    with pytest.raises(CheckpointUnreadable):
+        Checkpoint.from_json(json.dumps(raw))
 
 
 def test_unknown_field_of_the_same_version_is_refused() -> None:
@@ -225,7 +251,7 @@ def test_saved_confidence_must_be_between_0_and_1(value: float) -> None:
     run = Run()
     run.request_tools(safe())
     raw = json.loads(run.checkpoint.to_json())
-    raw["calls"][0]["confidence"]["value"] = value
+    raw["calls"][0]["confidence"] = {"value": value}
     with pytest.raises(CheckpointUnreadable, match="confidence"):
         Checkpoint.from_json(json.dumps(raw))
 
@@ -250,7 +276,7 @@ def test_digest_depends_on_the_value_and_not_on_its_formatting(value: dict[str, 
 @given(JSON)
 def test_arguments_and_results_round_trip_through_json(value: object) -> None:
     run = Run()
-    run.request_tools(safe(arguments={"value": value}, shown_arguments={"value": value}))
+    run.request_tools(safe(arguments={"value": value}))
     run.finish_call(result=value)
     loaded = Checkpoint.from_json(run.checkpoint.to_json())
     assert digest(loaded.calls[0].arguments) == digest({"value": value})

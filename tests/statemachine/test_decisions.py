@@ -9,15 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statemachine.decisions import Decision, SignalIgnored, has_request_id, parse_signal
-from tests.statemachine.runs import NOW
+from statemachine.decisions import (
+    Decision,
+    SignalForOtherRequest,
+    SignalIgnored,
+    has_request_id,
+    is_only_request,
+    parse_signal,
+    parse_stored_decision,
+)
+from tests.statemachine.runs import NOW, Run, risky
 
 REQUEST = "req-0123456789ab"
 
 
-def parse(signal: Any, *, is_live: bool = True) -> Decision:
+def parse(signal: Any, *, is_live: bool = True, may_lack_id: bool = True) -> Decision:
     raw = signal if isinstance(signal, str | bytes) else json.dumps(signal)
-    return parse_signal(raw, request_id=REQUEST, received_at=NOW, is_live=is_live)
+    return parse_signal(raw, request_id=REQUEST, received_at=NOW, is_live=is_live, may_lack_id=may_lack_id)
+
+
+def stored(**fields: Any) -> Decision | None:
+    return parse_stored_decision(fields, request_id=REQUEST, asked_at=NOW - 60, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +77,12 @@ def test_every_form_of_a_signal_is_parsed(signal: dict[str, Any], verdict: str) 
         ({"type": "rejection", "status": "approved"}, "contradict each other"),
         ({"type": "rejection", "approved": True}, "contradict each other"),
         ({"status": "approved", "action": "reject"}, "contradict each other"),
-        ({"status": "approved", "params": [1]}, "params is not an object"),
-        ({"status": "approved", "params": "{}"}, "params is not an object"),
+        ('{"status": "approved", "status": "rejected"}', "occurs more than once"),
+        ('{"status": "approved", "timestamp": NaN}', "NaN is not a JSON number"),
+        ('{"status": "approved", "timestamp": 1e999}', "too large a number"),
+        ('{"status": "approved", "timestamp": ' + "9" * 5000 + "}", "too many digits"),
+        ('{"a": ' + "[" * 60 + "]" * 60 + "}", "nested more than"),
+        (json.dumps({"status": "approved", "reason": "x" * 600_000}), "more than 524288 bytes"),
         ([{"status": "approved"}], "it is not a JSON object"),
         ("null", "it is not a JSON object"),
         ("1", "it is not a JSON object"),
@@ -87,16 +103,43 @@ def test_signal_without_a_valid_decision_is_ignored_with_a_short_cause(signal: A
     assert len(str(ignored.value)) < 300
 
 
-def test_live_decision_has_the_time_it_was_received() -> None:
-    signal = {"status": "approved", "timestamp": 5, "userId": "boss", "reason": "ok", "params": {"to": "b"}}
-    assert parse(signal) == Decision(
-        verdict="approved",
-        request_id=REQUEST,
-        decided_at=NOW,
-        decided_by="boss",
-        reason="ok",
-        arguments={"to": "b"},
-    )
+def test_signal_carries_a_verdict_and_a_reason_and_nothing_else() -> None:
+    signal = {
+        "status": "approved",
+        "timestamp": 5,
+        "reason": "ok",
+        "params": {"to": "thief@example.com"},
+        "skip": True,
+        "userId": "boss",
+        "approvedBy": "ceo",
+        "rejectedBy": "ceo",
+        "decidedBy": "ceo",
+    }
+    assert parse(signal) == Decision("approved", REQUEST, NOW, reason="ok", via="redis")
+    assert parse(signal, is_live=False) == Decision("approved", REQUEST, 5, reason="ok", via="redis")
+
+
+def test_signal_without_a_request_id_counts_only_where_it_cannot_be_for_another_request() -> None:
+    assert parse({"action": "approve"}, may_lack_id=True).verdict == "approved"
+    for nameless in ({"action": "approve"}, {"action": "approve", "requestId": None}):
+        with pytest.raises(SignalForOtherRequest, match="names no request"):
+            parse(nameless, may_lack_id=False)
+    assert parse({"action": "approve", "requestId": REQUEST}, may_lack_id=False).verdict == "approved"
+
+
+def test_only_request_of_a_run_is_the_first_that_was_sent() -> None:
+    run = Run()
+    run.request_tools(risky("a"))
+    assert is_only_request(run.checkpoint)
+    run.approve()
+    run.finish_call("a")
+    run.request_tools(risky("b"))
+    assert not is_only_request(run.checkpoint)
+    queued = Run()
+    queued.request_tools(risky("a"), risky("b"))
+    assert is_only_request(queued.checkpoint)
+    queued.reject(skip=True)
+    assert not is_only_request(queued.checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +156,6 @@ def test_live_decision_has_the_time_it_was_received() -> None:
         ({"timestamp": "yesterday"}, NOW),
         ({"timestamp": 10**400}, NOW),
         ({"timestamp": 1e300}, NOW),
-        ({"timestamp": float("nan")}, NOW),
-        ({"timestamp": float("inf")}, NOW),
         ({"approvedAt": "?", "timestamp": int(NOW) - 3}, NOW - 3),
         ({}, NOW),
     ],
@@ -123,23 +164,44 @@ def test_stored_decision_has_the_senders_time_if_that_is_valid(times: dict[str, 
     assert parse({"status": "approved", **times}, is_live=False).decided_at == decided_at
 
 
-def test_owner_of_a_stored_request_is_not_its_decider() -> None:
-    stored = {"requestId": REQUEST, "userId": "owner", "status": "approved"}
-    assert parse(stored, is_live=False).decided_by is None
-    assert parse({**stored, "approvedBy": "boss"}, is_live=False).decided_by == "boss"
-    assert parse({"status": "rejected", "rejectedBy": "boss", "userId": "x"}).decided_by == "boss"
+def test_stored_decision_is_by_whom_the_request_says() -> None:
+    assert stored(userId="owner", status="approved") == Decision("approved", REQUEST, NOW, via="redis")
+    approved = stored(userId="owner", status="APPROVED", approvedBy="boss", rejectedBy="x", reason="ok", params={})
+    assert approved == Decision("approved", REQUEST, NOW, "boss", "ok", via="redis")
+    assert stored(status="rejected", rejectedBy="boss", approvedBy="x", skip=True) == Decision(
+        "rejected", REQUEST, NOW, "boss", via="redis"
+    )
 
 
-def test_skip_is_only_the_json_value_true() -> None:
-    assert parse({"status": "rejected", "skip": True}).skip
-    assert not parse({"status": "rejected", "skip": "yes"}).skip
+@pytest.mark.parametrize("status", ["pending", "expired", "cancelled", "", None, 5, ["approved"]])
+def test_request_with_another_status_is_not_decided(status: Any) -> None:
+    assert stored(status=status, approvedBy="boss") is None
+
+
+@pytest.mark.parametrize(
+    ("at", "decided_at"),
+    [
+        (int((NOW - 30) * 1000), NOW - 30),
+        (int((NOW - 61) * 1000), NOW),  # before the request was made
+        (int((NOW + 1) * 1000), NOW),
+        (10**400, NOW),
+        (-1, NOW),
+        (True, NOW),
+        ("soon", NOW),
+    ],
+)
+def test_stored_decision_is_neither_older_than_its_request_nor_in_the_future(at: Any, decided_at: float) -> None:
+    decision = stored(status="approved", approvedAt=at)
+    assert decision is not None
+    assert decision.decided_at == decided_at
 
 
 def test_texts_of_senders_are_cut_and_single_surrogates_replaced() -> None:
-    decision = parse({"status": "rejected", "reason": "x" * 9000, "userId": "a\ud83d"})
-    assert decision.reason == "x" * 2000
-    assert decision.decided_by == "a?"
-    assert parse({"status": "rejected", "reason": 5, "userId": ""}) == Decision("rejected", REQUEST, NOW)
+    assert parse({"status": "rejected", "reason": "x" * 9000}).reason == "x" * 2000
+    assert parse({"status": "rejected", "reason": "a\ud83d"}).reason == "a\ufffd"
+    assert parse('{"status": "rejected", "reason": "a\ud83d"}').reason == "a\ufffd"
+    assert parse(json.dumps({"status": "rejected", "reason": "a\ud83d"}).encode()).reason == "a\ufffd"
+    assert parse({"status": "rejected", "reason": 5}) == Decision("rejected", REQUEST, NOW, via="redis")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ FIELDS = {
     "tool_execution": "toolName /tool toolArgs /params /parameters status result error requiresApproval toolCallId"
     " ?truncated",
     "hitl": "requestId sessionId actionType /action message context /params requiresApproval ?confidence"
-    " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown",
+    " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown argumentsDigest position total",
     "content": "content format chunk",
     "error": "message /error errorType errorCode retryable",
     "end": "message status ?usage",

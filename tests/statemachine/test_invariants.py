@@ -59,7 +59,7 @@ def make_fact(kind: str, pick: int, calls: list[RequestedCall], run: Run) -> Fac
         "finish": ToolFinished(call_id, "ok"),
         "finish badly": ToolFinished(call_id, "The tool failed", error="broken"),
         "grant": ApprovalGranted(request_id, decided_at),
-        "grant edited": ApprovalGranted(request_id, decided_at, "boss", {"to": "b"}, {"to": "b"}),
+        "grant edited": ApprovalGranted(request_id, decided_at, "boss", {"to": "b"}, (["to"],)),
         "reject": ApprovalRejected(request_id, decided_at),
         "skip": ApprovalRejected(request_id, decided_at, skip=True),
         "recover": RunRecovered(),

@@ -45,7 +45,7 @@ import {
   type RunPage,
   type ServiceInfo,
   type State,
-  type StoredApprovalRequest,
+  type ApprovalDetails,
   type Timeline,
 } from "./types.js";
 
@@ -113,9 +113,10 @@ export class AuraClient {
     return new RunStream(this.sendRequest, this.options, options.signal, null, sessionId, options.lastEventId ?? null);
   }
 
-  /** Approve a request; `params` replace the arguments of the tool call. */
-  approve(requestId: string, params?: Record<string, unknown>): Promise<DecisionReply> {
-    return this.decide("approve", requestId, params === undefined ? {} : { params });
+  /** Approve a request, with the `argumentsDigest` of what the person saw; `params` replace the arguments of the tool
+   * call. */
+  approve(requestId: string, argumentsDigest: string, params?: Record<string, unknown>): Promise<DecisionReply> {
+    return this.decide("approve", requestId, { argumentsDigest, ...(params && { params }) });
   }
 
   /** Reject a request; with `skip` the run continues without this call. */
@@ -148,13 +149,12 @@ export class AuraClient {
 
   /** List open approval requests: the caller's own, or for approvers those of the tenant. */
   async pending({ signal, ...query }: PageOptions = {}): Promise<RequestPage> {
-    return (await this.sendWithRetries("GET", "/aura/hitl/pending", { query, signal })).data as RequestPage;
+    return (await this.sendWithRetries("GET", "/aura/approvals", { query, signal })).data as RequestPage;
   }
 
-  /** An approval request as it is stored. */
-  async request(requestId: string): Promise<StoredApprovalRequest> {
-    const response = await this.sendWithRetries("GET", `/aura/hitl/requests/${encodeURIComponent(requestId)}`);
-    return JSON.parse(response.data as string) as StoredApprovalRequest;
+  /** An approval request: what it shows, and its decision. */
+  async request(requestId: string): Promise<ApprovalDetails> {
+    return (await this.sendWithRetries("GET", `/aura/approvals/${encodeURIComponent(requestId)}`)).data as ApprovalDetails;
   }
 
   /** The name, version, model and states of the service. */
@@ -165,7 +165,7 @@ export class AuraClient {
   /** Send a decision. It may be repeated: the service answers a second one with the status of the first. */
   private async decide(verdict: string, requestId: string, fields: object): Promise<DecisionReply> {
     const { userId } = await this.credentials();
-    const path = `/aura/hitl/${verdict}/${encodeURIComponent(requestId)}`;
+    const path = `/aura/approvals/${encodeURIComponent(requestId)}/${verdict}`;
     const response = await this.sendWithRetries("POST", path, { body: { userId, ...fields }, acceptedStatus: 409 });
     return { ...(response.data as DecisionResult), accepted: response.status !== 409 };
   }

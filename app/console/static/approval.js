@@ -9,7 +9,7 @@ const URGENT_MS = 30_000;
 let cardCount = 0;
 
 export class ApprovalCard {
-  /** `decide(verdict, requestId, {params, reason, skip})` resolves to a `DecisionReply`, or throws an `ApiError`. */
+  /** `decide(verdict, entry, {params, reason, skip})` resolves to a `DecisionReply`, or throws an `ApiError`. */
   constructor(entry, decide) {
     this.decide = decide;
     this.entry = entry;
@@ -69,7 +69,7 @@ export class ApprovalCard {
 
   verdict() {
     const { decision, entry } = this;
-    const details = [decision?.decided_by && t("verdict.by", { who: decision.decided_by }), decision?.edited && t("verdict.edited")];
+    const details = [decision?.decided_by && t(decision.decider_told ? "verdict.told" : "verdict.by", { who: decision.decided_by }), decision?.edited && t("verdict.edited")];
     const parts = [t(`verdict.${entry.verdict}`), ...details.filter(Boolean), clockTime(entry.decidedAt)];
     return h("span", { class: "verdict" }, parts.join(" · "));
   }
@@ -164,7 +164,7 @@ export class ApprovalCard {
     this.disableButtons(true);
     const form = this.form;
     try {
-      const reply = await this.decide(verdict, this.entry.requestId, fields);
+      const reply = await this.decide(verdict, this.entry, fields);
       if (form !== this.form) return; // the stream has closed the request meanwhile
       if (!reply.accepted) this.showError(t("approval.already_decided", { status: reply.status }));
       else form.querySelector(".buttons").replaceChildren(h("span", { class: "muted", role: "status" }, t("approval.sending")));

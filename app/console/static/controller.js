@@ -21,7 +21,7 @@ export class Controller {
     this.page = page;
     this.closed = new AbortController();
     const actions = {
-      decide: (verdict, requestId, fields) => this.decide(verdict, requestId, fields),
+      decide: (verdict, request, fields) => this.decide(verdict, request, fields),
       cancel: () => this.cancel(),
       loadDetails: () => this.loadDetails(),
     };
@@ -171,9 +171,9 @@ export class Controller {
     if (!isEnded(this.run)) this.timers.schedule("timeline", TIMELINE_INTERVAL_MS, () => this.loadTimeline());
   }
 
-  async decide(verdict, requestId, { params, reason, skip }) {
+  async decide(verdict, { requestId, argumentsDigest }, { params, reason, skip }) {
     const client = this.service.singleTryClient;
-    const reply = await (verdict === "approve" ? client.approve(requestId, params) : client.reject(requestId, { reason, skip }));
+    const reply = await (verdict === "approve" ? client.approve(requestId, argumentsDigest, params) : client.reject(requestId, { reason, skip }));
     this.timers.schedule("inbox", REFRESH_DELAY_MS, () => this.lists.loadInbox());
     this.timers.schedule("details", REFRESH_DELAY_MS, () => this.loadDetails());
     return reply;

@@ -113,6 +113,7 @@ function approvalEntry(event, step, at) {
     at,
     step,
     requestId: event.requestId,
+    argumentsDigest: event.argumentsDigest,
     sessionId: event.sessionId,
     action: event.actionType,
     message: event.message,

@@ -105,6 +105,7 @@ const TEXTS = {
   "verdict.cancelled": ["Withdrawn: the run ended", "철회됨: 실행이 종료됨"],
   "verdict.edited": ["arguments edited", "인자 수정됨"],
   "verdict.by": ["by {who}", "{who}"],
+  "verdict.told": ["by {who}, as another service told", "{who} (다른 서비스가 알림)"],
 
   "machine": ["Machine", "상태 머신"],
   "machine.label": ["The state machine. Transitions that were taken can be focused.", "상태 머신. 지나온 전이에 초점을 둘 수 있습니다."],

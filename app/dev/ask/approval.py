@@ -35,7 +35,7 @@ async def send_decision(
     """Send a decision and show the answer; return False where the service refused it and the request is still open."""
     try:
         if verdict == "approve":
-            reply = await client.approve(request.request_id, arguments)
+            reply = await client.approve(request.request_id, request.arguments_digest, arguments)
         else:
             reply = await client.reject(request.request_id, reason)
     except ApiError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shlex
 import signal
@@ -165,11 +166,10 @@ def _decision_commands(client: AuraClient, request: Hitl) -> list[str]:
         shlex.join(["-H", f"{name}: {value}"])
         for name, value in (("X-Tenant-ID", caller.tenant_id), ("X-User-ID", caller.user_id))
     )
-    return [
-        f'curl -X POST -H "Authorization: Bearer $TOKEN" {identity} '
-        + shlex.quote(f"{client.url}/aura/hitl/{verdict}/{request.request_id}")
-        for verdict in ("approve", "reject")
-    ]
+    curl = f'curl -X POST -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" {identity} '
+    digest = json.dumps({"argumentsDigest": request.arguments_digest})
+    path = f"{client.url}/aura/approvals/{request.request_id}"
+    return [curl + shlex.join([f"{path}/approve", "-d", digest]), curl + shlex.quote(f"{path}/reject")]
 
 
 def run_in_terminal(

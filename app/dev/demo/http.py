@@ -43,7 +43,8 @@ class Response:
         """Whether the whole response was sent, so that the connection can be used for the next request."""
 
     async def json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
-        body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        body = text.encode(errors="backslashreplace")  # half a surrogate pair is sent as JSON's escape of it
         fields = {"Content-Type": "application/json; charset=utf-8", **(headers or {}), "Content-Length": len(body)}
         self._writer.write(_head(status, fields) + body)
         await self._writer.drain()

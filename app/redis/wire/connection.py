@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from app.errors import StorageUnavailable
 from app.redis.wire.cluster import Cluster
 from app.redis.wire.driver_protocol import attach
-from app.redis.wire.errors import raise_error_reply, translate_reply, unavailable
+from app.redis.wire.errors import is_wrong_type, raise_error_reply, translate_reply, unavailable
 from app.redis.wire.pipeline import Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
@@ -136,9 +136,13 @@ class Connection:
         return replies
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the strings at these keys in order, None where a key does not exist."""
+        """Return the strings at these keys in order, None where a key does not exist or holds something else."""
         if self._cluster is not None:  # each node holds some of them
-            return await self.pipeline([("GET", key) for key in keys])
+            replies = await self.pipeline_results([("GET", key) for key in keys])
+            found = [None if is_wrong_type(reply) else reply for reply in replies]
+            for reply in found:
+                raise_error_reply(reply)
+            return found
         return list(await self.execute("MGET", *keys)) if keys else []
 
     def _submit(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:

@@ -71,6 +71,11 @@ def raise_error_reply(reply: Any) -> None:
         raise reply if isinstance(reply, StorageUnavailable) else unavailable(reply) from reply
 
 
+def is_wrong_type(reply: Any) -> bool:
+    """Return whether a reply is the refusal of a command because the key holds another type of value."""
+    return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
+
+
 def is_read_only(reply: Any) -> bool:
     """Return whether a reply is the refusal of a write by a server that was demoted to a replica."""
     return isinstance(reply, ReadOnlyError) or (isinstance(reply, ResponseError) and " -READONLY " in str(reply))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.ports.responses import DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo, StoredApprovalRequest
+from app.ports.responses import ApprovalDetails, DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo
 from app.web.openapi.events import event_fields_schema
 from app.web.openapi.schemas import generate_schemas
 from statemachine.checkpoint import JsonObject
@@ -23,7 +23,7 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _INTERNAL_EXPORT = re.compile(r"^(/\*\* @internal .*\*/\n)export ", re.MULTILINE)
 _USAGE = re.compile(r"\A/\*\*.*?\*/\n", re.DOTALL)
 _PREFIX = "#/"
-_RESPONSE_TYPES = (RunPage, RequestPage, RunDetails, DecisionResult, StoredApprovalRequest, ServiceInfo, Timeline)
+_RESPONSE_TYPES = (RunPage, RequestPage, RunDetails, DecisionResult, ApprovalDetails, ServiceInfo, Timeline)
 _TYPE_NAMES = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 

@@ -1,4 +1,4 @@
-"""`/aura/runs…`: list runs, read one and its timeline, cancel one. `/aura/hitl/pending`: open approval requests."""
+"""`/aura/runs…`: list runs, read one and its timeline, cancel one. `/aura/approvals`: open approval requests."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def _add_lists(routes: Blueprint, auth: Authenticator, queries: RunQueries, resp
         )
         return responses.success(page)
 
+    @routes.get("/approvals")
     @routes.get("/hitl/pending")
     @operation(
         "List open approval requests: the caller's own, or for approvers those of the tenant.",

@@ -71,7 +71,10 @@ for await (const item of stream) {
   if (item.kind !== "event") continue;
   const { event } = item;
   if (event.type === "content") answer += event.content;
-  if (event.type === "hitl") { const hitl: HitlEvent = event; await aura.approve(hitl.requestId, hitl.context); }
+  if (event.type === "hitl") {
+    const hitl: HitlEvent = event;
+    await aura.approve(hitl.requestId, hitl.argumentsDigest, hitl.context);
+  }
   if (event.type === "end" && event.status === "timed_out") break;
   // @ts-expect-error there is no event of this type
   if (event.type === "weather") break;

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from app.crypto.purpose_keys import PurposeKeys
 from app.dev.demo.http import HttpServer, Request, Response
 from app.integrations.agent_task import CompleteTask, CreateTask, FailTask, ReportProgress, StartTask
 from app.integrations.circuit_breaker import CircuitBreaker
@@ -45,7 +48,12 @@ class Answering(HttpServer):
         (201, [], RequestRejected),
         (201, {"data": {"taskId": ""}}, RequestRejected),
         (201, {"data": {"taskId": True}}, RequestRejected),
-        (201, {"data": {"taskId": 5, "rest": "x" * 100_000}}, RequestRejected),
+        (201, {"data": {"taskId": 5, "rest": "x" * 1_000_000}}, RequestRejected),
+        (201, {"data": [5]}, RequestRejected),
+        (201, {"data": {"taskId": {"a": 1}}}, RequestRejected),
+        (201, {"data": {"taskId": 5.5}}, RequestRejected),
+        (201, json.loads("[" * 200 + "]" * 200), RequestRejected),
+        (500, "x" * 1_000_000, ServiceUnavailable),
     ],
 )
 async def test_response_is_mapped_to_an_error(status: int, body: object, error: type[Exception]) -> None:
@@ -54,6 +62,14 @@ async def test_response_is_mapped_to_an_error(status: int, body: object, error: 
         with pytest.raises(error):
             await service.send(CreateTask({}), None, request(), CALLER)
         await service.close()
+
+
+async def test_odd_task_id_can_be_stored() -> None:
+    for sent, stored in ((10**400, "1" + "0" * 199), ("a\ud83d", "a\ufffd"), ("x" * 900, "x" * 200)):
+        async with Answering(201, {"data": {"taskId": sent}}) as server:
+            service = MainService(server.origin, timeout_seconds=5)
+            assert await service.send(CreateTask({}), None, request(), CALLER) == stored
+            await service.close()
 
 
 async def test_task_id_may_be_a_number_and_is_quoted_in_the_path() -> None:
@@ -147,12 +163,15 @@ def test_open_time_has_a_maximum() -> None:
 
 
 def test_token_is_decrypted_only_for_its_run_and_with_the_secret() -> None:
-    cipher = TokenCipher("a secret of at least thirty-two bytes!!")
+    cipher = TokenCipher(PurposeKeys(["a secret of at least thirty-two bytes!!"]))
     encrypted_token = cipher.encrypt("session_1", CALLER)
     assert CALLER.token not in encrypted_token
     assert cipher.decrypt("session_1", encrypted_token) == CALLER
     assert cipher.decrypt("session_2", encrypted_token) is None
     assert cipher.decrypt("session_1", encrypted_token[:-2]) is None
     assert cipher.decrypt("session_1", "no.t.a.t.oken") is None
-    assert TokenCipher("another secret of at least thirty-two").decrypt("session_1", encrypted_token) is None
+    assert (
+        TokenCipher(PurposeKeys(["another secret of at least thirty-two"])).decrypt("session_1", encrypted_token)
+        is None
+    )
     assert "the-token" not in repr(CALLER)

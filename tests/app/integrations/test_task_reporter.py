@@ -24,6 +24,7 @@ from app.settings import Settings
 from app.web.auth import issue_token
 from tests.harness.frames import Frame, check, types
 from tests.harness.service import SECRET, Aura, headers, running
+from tests.harness.stored import sealed, seals
 from tests.harness.tools import NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
@@ -226,15 +227,18 @@ async def test_approval_request_has_the_task_id_if_it_is_known(
 
 async def test_linking_does_not_change_a_decision(redis_client: redis.Redis, redis_server: Any) -> None:
     connection = Connection(redis_server.url, timeout_seconds=3)
-    outbox = RedisTaskOutbox(connection)
+    outbox = RedisTaskOutbox(connection, seals().checkpoints)
     decided = '{"requestId": "req-1", "status": "approved", "approvedBy": "boss"}'
     redis_client.set("hitl:request:req-1", decided, ex=60)
     redis_client.set("hitl:request:req-2", "not json", ex=60)
-    for request_id in ("req-1", "req-2", "req-3"):
+    redis_client.lpush("hitl:request:req-4", "another type")
+    redis_client.set("hitl:request:req-5", '{"status": "pending", "text": "\\ud800"}', ex=60)
+    for request_id in ("req-1", "req-2", "req-3", "req-4", "req-5"):
         await outbox.link_request("task-1", request_id)
     assert redis_client.get("hitl:request:req-1") == decided
     assert redis_client.get("hitl:request:req-2") == "not json"
     assert redis_client.get("hitl:request:req-3") is None
+    assert json.loads(str(redis_client.get("hitl:request:req-5")))["taskId"] == "task-1"
     await connection.close()
 
 
@@ -259,7 +263,7 @@ async def test_deleted_run_is_removed_and_run_of_a_newer_release_is_kept(
     gone, newer = "session_user1_1700000000_aaaa", "session_user1_1700000000_bbbb"
     redis_client.zadd("aura:tasks", {gone: 0, newer: 0})
     redis_client.hset(f"aura:{{user1}}:run:{newer}", "final", 1)
-    redis_client.set(f"checkpoint:{{user1}}:{newer}", '{"schema_version": 99}')
+    redis_client.set(f"checkpoint:{{user1}}:{newer}", sealed({"schema_version": 99}))
     redis_client.set(f"aura:{{user1}}:ticket:{newer}", "sealed")
     async with running(made(), tools=tools()):
         await eventually(lambda: redis_client.zrange("aura:tasks", 0, -1) == [newer])

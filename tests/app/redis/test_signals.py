@@ -144,7 +144,7 @@ async def test_ignored_signals_are_counted_and_hurt_nobody(waiting_run: StartWai
             {"type": "approval", "status": "rejected", "action": "approve"},
             {"type": "rejection", "status": "approved"},
             {"type": "approval", "approved": "yes"},
-            {"type": "approval", "status": "approved", "params": []},
+            '{"status": "approved", "status": "rejected"}',
         ]
         for count, signal in enumerate(bad, start=1):
             assert run.publish_signal(signal) == 1
@@ -168,7 +168,7 @@ async def test_a_stored_signal_for_another_request_decides_nothing(waiting_run: 
 STORED_IN_VAIN = [
     (b'\xac\xed\x00\x05t\x00\x10{"status":"approved"}', "StringRedisSerializer"),
     (b"not json", "not JSON"),
-    (b'{"type":"approval","status":"approved","params":{"to":5}}', "to"),
+    (b'{"type":"approval","status":"approved","timestamp":1e999}', "too large a number"),
 ]
 
 

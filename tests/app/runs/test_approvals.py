@@ -238,6 +238,12 @@ async def test_only_the_owner_and_approvers_of_the_tenant_may_decide(waiting_run
         for other in (headers("colleague"), headers("colleague", role="viewer")):
             refused = await run.aura.decide("approve", run.request_id, as_=other)
             assert (refused.status_code, refused.json()["errorCode"]) == (403, "E2001")
+        unknown = await run.aura.decide("approve", "req-000000000000")
+        for other in (headers("user1", "tenant2"), headers("boss", "tenant2", role="admin")):
+            refused = await run.aura.decide("approve", run.request_id, as_=other)
+            assert (refused.status_code, refused.json()["errorCode"]) == (404, "E1004")
+            same = unknown.json()["message"].replace("req-000000000000", run.request_id)
+            assert refused.json()["message"] == same
         mismatch = await run.aura.client.post(
             f"/aura/hitl/approve/{run.request_id}", json={"userId": "user2"}, headers=headers()
         )
@@ -327,13 +333,26 @@ async def test_params_on_a_rejection_run_nothing(waiting_run: StartWaitingRun) -
         await run.expect_rejected("아니요")
 
 
-async def test_a_published_edit_counts_and_an_invalid_one_is_ignored(waiting_run: StartWaitingRun) -> None:
+async def test_the_answers_have_the_messages_of_the_platform(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
-        decisions = run.aura.service.decisions
-        signal = {"type": "approval", "requestId": run.request_id, "status": "approved"}
-        run.publish_signal({**signal, "params": {"to": ""}})
-        await eventually(lambda: decisions.ignored_signals == 1)
-        assert run.stored_request()["status"] == "pending"
-        run.publish_signal({**signal, "params": {"to": "이"}})
+        client, sent = run.aura.client, headers()
+
+        async def message(path: str) -> str:
+            return str((await client.get(f"/aura/hitl/{path}", headers=sent)).json()["message"])
+
+        assert await message(f"signals/{run.session_id}") == "No signal found for session"
+        assert await message("signals/session_user1_1_abcd") == "No signal found for session"
+        assert await message(f"requests/{run.request_id}") == "Approval request retrieved"
+        approved = await run.aura.decide("approve", run.request_id)
+        assert approved.json()["message"] == "Request approved successfully"
+        again = await run.aura.decide("reject", run.request_id)
+        assert again.json()["message"] == "Request was already processed (idempotent)"
+        assert await message(f"signals/{run.session_id}") == "Signal retrieved"
         await run.expect_completed()
-        assert run.tool.ran == [{"to": "이", "text": "", "copies": 1}]
+
+
+async def test_a_rejection_without_a_reason_has_that_of_the_platform(waiting_run: StartWaitingRun) -> None:
+    async with waiting_run() as run:
+        rejected = await run.aura.decide("reject", run.request_id)
+        assert (rejected.json()["message"], rejected.json()["data"]["reason"]) == ("Request rejected", "User rejected")
+        await run.expect_rejected("User rejected")

@@ -18,6 +18,7 @@ from tests.harness.clock import START
 from tests.harness.frames import StreamReader, answer, check
 from tests.harness.raw import MakeSettings
 from tests.harness.service import STREAM, Aura, headers, running
+from tests.harness.stored import sealed
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
 
@@ -95,7 +96,7 @@ async def test_a_waiting_run_with_an_unreadable_checkpoint_is_handed_over(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     async with waiting_run(settings, model) as (aura, _, session_id):
-        redis_client.set(keys.checkpoint(session_id), "what somebody wrote there")
+        redis_client.set(keys.checkpoint(session_id), sealed({"what": "an earlier release wrote there"}))
         aura.service.runs.wake(session_id)
         await eventually(lambda: not aura.service.runs.owns(session_id))
         assert redis_client.hget(keys.run(session_id), "owner") == keys.released_by(aura.service.nodes.node_id)

@@ -26,6 +26,7 @@ from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
 from tests.harness.frames import answer, check, types
 from tests.harness.redis_proxy import RedisProxy
 from tests.harness.service import headers, running
+from tests.harness.stored import sealed
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 from tests.harness.waiting import eventually
 
@@ -85,7 +86,7 @@ async def test_runs_of_a_newer_release_do_not_hide_the_others(
         newer, older = sessions
         (key,) = redis_client.keys(f"checkpoint:*{newer}")
         checkpoint = json.loads(str(redis_client.get(key)))
-        redis_client.set(key, json.dumps({**checkpoint, "schema_version": 999}))
+        redis_client.set(key, sealed({**checkpoint, "schema_version": 999}))
         async with running(settings(aura_takeover_limit=1), tools=[risky()]) as heir:
             await eventually(lambda: heir.service.runs.owns(older))
             await eventually(lambda: [line for line in logs if line.get("sessionId") == newer])
@@ -214,7 +215,7 @@ async def test_a_run_that_another_node_has_continued_is_not_written(waiting_run:
         async with waiting_run() as run:
             (key,) = run.redis.keys(f"checkpoint:*{run.session_id}")
             written = {**run.checkpoint(), "state": state, "deadline_at": None, "pending_approvals": []}
-            run.redis.set(key, json.dumps(written))
+            run.redis.set(key, sealed(written))
             run.redis.hincrby(keys.run(run.session_id), "epoch", 1)
             run.publish_signal({"type": "approval", "requestId": run.request_id, "status": "approved"})
             await eventually(lambda: not run.aura.service.runs.owns(run.session_id))

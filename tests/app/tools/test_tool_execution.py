@@ -56,7 +56,7 @@ def granted(arguments: Any, **changes: Any) -> Grant:
 
 def started(arguments: Any = None, **changes: Any) -> ToolCall:
     given = {"text": "a"} if arguments is None else arguments
-    fields: dict[str, Any] = {"status": CallStatus.STARTED, "name": "note", "shown_arguments": given} | changes
+    fields: dict[str, Any] = {"status": CallStatus.STARTED, "name": "note"} | changes
     return ToolCall(id="c1", arguments=given, **fields)
 
 
@@ -132,16 +132,17 @@ async def test_call_of_a_removed_tool_ends_with_an_error(context: ToolContext) -
 
 
 async def test_model_reads_that_a_person_changed_the_arguments(context: ToolContext) -> None:
-    call = started(grant=granted({"text": "a"}, edited=True), shown_arguments={"text": "shown"})
+    call = started(grant=granted({"text": "a"}, edited=True), secret_fields=[["text"]])
     finished = await ToolRegistry([Note()]).execute(call, context)
     first, second = finished.answer.split("\n")
-    assert first == 'A person changed the arguments before approving. What ran: note({"text":"shown"})'
+    assert first == 'A person changed the arguments before approving. What ran: note({"text":"***"})'
     assert second == '{"written":"a"}'
 
 
 async def test_model_reads_of_the_change_even_if_the_tool_failed(context: ToolContext) -> None:
     registry = ToolRegistry([tool_raising(ToolError("no paper"))], result_limit_bytes=512)
-    call = started(grant=granted({"text": "a"}, edited=True), shown_arguments={"text": "가" * 5000})
+    long = {"text": "가" * 5000}
+    call = started(long, grant=granted(long, edited=True))
     finished = await registry.execute(call, context)
     assert "A person changed the arguments" in finished.answer
     assert finished.answer.endswith("The tool failed: no paper")

@@ -216,6 +216,7 @@ STREAM_REJECTIONS = {
 }
 
 APPROVE, REQUEST, SIGNAL = "/aura/hitl/approve/req-1", "/aura/hitl/requests/req-1", "/aura/hitl/signals/session_u_1_a"
+OWN_PATH, DIGEST = "/aura/approvals/req-1", {"argumentsDigest": "0" * 64}
 JSON_REJECTIONS = {
     "unknown path": Rejection(404, "E1004", "찾을 수 없습니다", method="GET", body=None, path="/nowhere"),
     "approve by GET": Rejection(405, "E1002", "GET", method="GET", body=None, path=APPROVE),
@@ -234,6 +235,18 @@ JSON_REJECTIONS = {
     "approve an unknown request": Rejection(404, "E1004", "req-1", body={}, path=APPROVE),
     "reject an unknown request, no body": Rejection(404, "E1004", "req-1", body=None, path="/aura/hitl/reject/req-1"),
     "an unknown request": Rejection(404, "E1004", "req-1", method="GET", body=None, path=REQUEST),
+    "approve without a digest": invalid({}, "argumentsDigest", path=f"{OWN_PATH}/approve"),
+    "approve with a digest that is a number": invalid(
+        {"argumentsDigest": 5}, "argumentsDigest", path=f"{OWN_PATH}/approve"
+    ),
+    "approve an unknown request with a digest": Rejection(
+        404, "E1004", "req-1", body=DIGEST, path=f"{OWN_PATH}/approve"
+    ),
+    "approve with a digest and no X-User-ID": Rejection(
+        400, "E4000", "X-User-ID", without("X-User-ID"), DIGEST, path=f"{OWN_PATH}/approve"
+    ),
+    "reject an unknown request on our path": Rejection(404, "E1004", "req-1", body=None, path=f"{OWN_PATH}/reject"),
+    "an unknown request on our path": Rejection(404, "E1004", "req-1", method="GET", body=None, path=OWN_PATH),
     "an unknown request without a token": unauthenticated(
         "E2000", NEEDED, without("Authorization"), method="GET", body=None, path=REQUEST
     ),

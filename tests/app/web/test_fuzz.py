@@ -21,6 +21,9 @@ FITTING = (  # a schema cannot say that `params` must match the tool and `userId
     "[[operations]]",
     'include-name = "POST /aura/hitl/approve/{requestId}"',
     'checks.positive_data_acceptance.expected-statuses = ["200", "400", "403", "409"]',
+    "[[operations]]",  # nor that `argumentsDigest` must be that of the request
+    'include-name = "POST /aura/approvals/{requestId}/approve"',
+    'checks.positive_data_acceptance.expected-statuses = ["200", "400", "403", "409"]',
 )
 
 

@@ -37,7 +37,7 @@ def an_approved_mail() -> Run:
     run.request_tools(safe("a"), safe("b"), risky("m"), usage=used, source=ModelSource("small-model", "origin-1"))
     run.apply(ToolFinished("a", "ok"), at=3)
     run.apply(ToolFinished("b", "ok"), at=5)
-    run.approve(at=65, arguments={"to": "b"}, shown_arguments={"to": "b"})
+    run.approve(at=65, arguments={"to": "b"})
     run.apply(ToolFinished("m", "ok"), at=66)
     run.apply(AnswerFinished("끝", "끝", Usage(total_tokens=20)), at=70)
     return run

@@ -69,8 +69,9 @@ async def test_commands_that_decide_are_printed_without_a_terminal(
 ) -> None:
     model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
     async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME) as command:
-        await command.wait_for_output("/aura/hitl/reject/req-")
-        request_id = command.output.rpartition("/aura/hitl/reject/")[2].split()[0]
+        await command.wait_for_output("/reject")
+        request_id = command.output.rpartition("/aura/approvals/")[2].partition("/")[0]
+        assert "argumentsDigest" in command.output
         assert 'curl -X POST -H "Authorization: Bearer $TOKEN"' in command.output
         assert (await aura.decide("approve", request_id)).status_code == 200
         assert await command.wait_for_exit() == 0
@@ -161,7 +162,7 @@ async def test_second_decision_returns_the_first(mailing: Settings, model: Scrip
     async with running(mailing) as aura, client(aura.url) as aura_client:
         async for item in aura_client.run("메일을 보내주세요").items():
             if isinstance(item, ReceivedEvent) and isinstance(item.event, Hitl):
-                first = await aura_client.approve(item.event.request_id)
+                first = await aura_client.approve(item.event.request_id, item.event.arguments_digest)
                 second = await aura_client.reject(item.event.request_id, "늦음")
     assert (first.status, first.accepted) == ("approved", True)
     assert (second.status, second.accepted) == ("approved", False)

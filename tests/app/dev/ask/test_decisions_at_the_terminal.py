@@ -220,10 +220,10 @@ async def test_answers_from_a_pipe_decide_nothing(
         process.stdin.close()
         shown = b""
         async with asyncio.timeout(30):
-            while b"/aura/hitl/reject/req-" not in shown:
+            while b"/reject" not in shown:
                 shown += await process.stdout.readline()
             assert mail.messages == []
-            request_id = shown.decode().rpartition("/aura/hitl/reject/")[2].split()[0]
+            request_id = shown.decode().rpartition("/aura/approvals/")[2].partition("/")[0]
             assert (await aura.decide("reject", request_id)).status_code == 200
             await process.communicate()
     assert (process.returncode, mail.messages) == (1, [])
