@@ -31,7 +31,9 @@ def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
         edited=edited,
     )
     shown = call.shown_arguments if fact.shown_arguments is None else fact.shown_arguments
-    start_call(builder, replace(call, arguments=arguments, shown_arguments=shown, grant=grant, outcome_unknown=False))
+    warnings = fact.warnings if edited else call.warnings
+    changed = replace(call, arguments=arguments, shown_arguments=shown, warnings=warnings)
+    start_call(builder, replace(changed, grant=grant, outcome_unknown=False))
     return next_tool_effect(builder)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
-from statemachine.checkpoint import ConfidenceSource, JsonObject, StepStatus
+from statemachine.checkpoint import ArgumentWarning, ConfidenceSource, JsonObject, StepStatus
 
 VERSION = "1.0"
 
@@ -135,7 +135,9 @@ class ToolExecution(Event, frozen=True, kw_only=True):
 
 
 class Hitl(Event, frozen=True, kw_only=True):
-    """A person is asked for an approval. The arguments are never shortened: what is shown is what would run."""
+    """A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `warnings`
+    say what in them may deceive a person, such as characters that are not seen.
+    """
 
     TYPE: ClassVar[str] = "hitl"
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"actionType": ("action",), "context": ("params",)}
@@ -153,6 +155,7 @@ class Hitl(Event, frozen=True, kw_only=True):
     expires_at: int
     timeout_seconds: int
     outcome_unknown: bool | None = None
+    warnings: tuple[ArgumentWarning, ...] = ()
 
 
 class Content(Event, frozen=True, kw_only=True):

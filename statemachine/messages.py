@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from statemachine.checkpoint import (
     Approval,
+    ArgumentWarning,
     Checkpoint,
     Confidence,
     JsonObject,
@@ -133,13 +134,17 @@ class ToolFinished(Struct, frozen=True):
 
 
 class ApprovalGranted(Struct, frozen=True):
-    """A person approved the open request. `arguments` (validated) are set if the person edited those of the call."""
+    """A person approved the open request.
+
+    `arguments` (validated) are set if the person edited those of the call, with the `warnings` about them.
+    """
 
     request_id: str
     decided_at: float
     decided_by: str | None = None
     arguments: JsonObject | None = None
     shown_arguments: JsonObject | None = None
+    warnings: tuple[ArgumentWarning, ...] = ()
 
 
 class ApprovalRejected(Struct, frozen=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-from statemachine.checkpoint import JsonObject, ToolCall
+from statemachine.checkpoint import ArgumentWarning, JsonObject, ToolCall
 from statemachine.messages import RequestedCall, ToolFinished
 
 
@@ -27,6 +27,14 @@ class CitedResult:
 
     result: Any
     sources: tuple[JsonObject, ...]
+
+
+class CheckedArguments(NamedTuple):
+    """The validated arguments of a call, defaults included: as the tool gets them, as people see them, and warnings."""
+
+    arguments: JsonObject
+    shown_arguments: JsonObject
+    warnings: tuple[ArgumentWarning, ...]
 
 
 class Tool(Protocol):
@@ -66,11 +74,10 @@ class Toolbox(Protocol):
         """Validates a call that the language model requested. Never raises: a call that cannot run has a `refusal`."""
         ...
 
-    def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> tuple[JsonObject, JsonObject]:
+    def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> CheckedArguments:
         """Validates the arguments that an approver sent instead of the `original` ones.
 
-        Returns the arguments to run with and the same with secrets masked. Raises `FieldInvalid`, which names the
-        field.
+        Raises `FieldInvalid`, which names the field.
         """
         ...
 
