@@ -17,6 +17,7 @@
  *   executed once. Leaving the loop or aborting `options.signal` ends the reading, not the run.
  * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request` and `info` send one request each.
  *   It is repeated while the network or the service is unavailable.
+ * - `visibleParts(text)` and `visibleJson(value)` show hidden characters in the arguments of an approval request.
  * - Errors are an `ApiError` (the service answered with an error: `status`, `code`, `message`) or a `ConnectionLost`
  *   (the connection was not restored in time).
  *
@@ -81,7 +82,7 @@ export interface ToolExecutionEvent extends EventBase {
     toolCallId: string;
     truncated?: boolean;
 }
-/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `warnings` say what in them may deceive a person, such as characters that are not seen. */
 export interface HitlEvent extends EventBase {
     type: "hitl";
     requestId: string;
@@ -96,6 +97,7 @@ export interface HitlEvent extends EventBase {
     expiresAt: number;
     timeoutSeconds: number;
     outcomeUnknown?: boolean;
+    warnings: ArgumentWarning[];
 }
 /** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
@@ -120,6 +122,12 @@ export interface EndEvent extends EventBase {
 }
 /** Any event; `type` is the name of its kind. */
 export type AuraEvent = StartEvent | ThoughtEvent | PlanStepDeclaredEvent | PlanStepUpdatedEvent | TimelineStepUpdatedEvent | ToolExecutionEvent | HitlEvent | ContentEvent | ErrorRaisedEvent | EndEvent;
+/** What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the path of the argument, such as `to[1]`; `message` is for people. It is a part of events too, so fields that a later version adds are ignored. */
+export interface ArgumentWarning {
+    code: string;
+    field: string;
+    message: string;
+}
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
 /** How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2). */
@@ -174,6 +182,7 @@ export interface PendingApproval {
     actionType: string;
     message: string;
     context: Record<string, unknown>;
+    warnings: ArgumentWarning[];
     expiresAt: number;
     secondsLeft: number;
     outcomeUnknown: boolean;
@@ -185,6 +194,7 @@ export interface PendingRequest {
     actionType: string;
     message: string;
     context: Record<string, unknown>;
+    warnings: ArgumentWarning[];
     expiresAt: number;
     secondsLeft: number;
     outcomeUnknown: boolean;
@@ -303,6 +313,7 @@ export interface StoredApprovalRequest {
     tenantId: string;
     actionType: string;
     context: Record<string, unknown>;
+    warnings?: ArgumentWarning[];
     status: string;
     createdAt: number;
     expiresAt?: number;
@@ -343,6 +354,7 @@ export interface ToolCallRecord {
     toolCallId: string;
     toolName: string;
     toolArgs: Record<string, unknown>;
+    warnings: ArgumentWarning[];
     turn: number;
     status: CallStatus;
     requiresApproval: boolean;
@@ -450,6 +462,23 @@ export declare class RunStream implements AsyncIterable<Item> {
     private interruptionAfter;
     private interruption;
 }
+export interface VisibleText {
+    text: string;
+}
+/** A hidden character (`U+200B`), or a long run of empty lines or blanks with its length. */
+export interface HiddenText {
+    hidden: "character" | "lines" | "blanks";
+    codePoint?: string;
+    count?: number;
+}
+export type TextPart = VisibleText | HiddenText;
+/**
+ * The parts of a text as an approver must see them: hidden characters, such as those that change the writing direction,
+ * and long runs of empty lines or blanks, behind which more text may stand, become marks.
+ */
+export declare function visibleParts(text: string): TextPart[];
+/** JSON text with hidden characters as `\u` escapes, so that a person sees them in an editor. */
+export declare function visibleJson(value: unknown): string;
 export interface ClientOptions extends RetryOptions {
     /** The JWT, or a function that returns a valid one; it is called before every request. */
     token: string | (() => string | Promise<string>);
@@ -527,4 +556,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).
+// Generated from client.ts (SHA-256 7f14199a4a15f3637a724c67f6bac853ee1e6188f68ca88f52ea5f08b9ac6409).

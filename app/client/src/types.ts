@@ -59,7 +59,7 @@ export interface ToolExecutionEvent extends EventBase {
   toolCallId: string;
   truncated?: boolean;
 }
-/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `warnings` say what in them may deceive a person, such as characters that are not seen. */
 export interface HitlEvent extends EventBase {
   type: "hitl";
   requestId: string;
@@ -74,6 +74,7 @@ export interface HitlEvent extends EventBase {
   expiresAt: number;
   timeoutSeconds: number;
   outcomeUnknown?: boolean;
+  warnings: ArgumentWarning[];
 }
 /** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
@@ -110,6 +111,12 @@ export type AuraEvent =
   | EndEvent;
 /** @internal The event types that this client knows. */
 export const EVENT_TYPES: ReadonlySet<string> = new Set(["start", "thought", "plan_step", "plan_step_update", "timeline_step_update", "tool_execution", "hitl", "content", "error", "end"]);
+/** What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the path of the argument, such as `to[1]`; `message` is for people. It is a part of events too, so fields that a later version adds are ignored. */
+export interface ArgumentWarning {
+  code: string;
+  field: string;
+  message: string;
+}
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
 /** How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2). */
@@ -164,6 +171,7 @@ export interface PendingApproval {
   actionType: string;
   message: string;
   context: Record<string, unknown>;
+  warnings: ArgumentWarning[];
   expiresAt: number;
   secondsLeft: number;
   outcomeUnknown: boolean;
@@ -175,6 +183,7 @@ export interface PendingRequest {
   actionType: string;
   message: string;
   context: Record<string, unknown>;
+  warnings: ArgumentWarning[];
   expiresAt: number;
   secondsLeft: number;
   outcomeUnknown: boolean;
@@ -293,6 +302,7 @@ export interface StoredApprovalRequest {
   tenantId: string;
   actionType: string;
   context: Record<string, unknown>;
+  warnings?: ArgumentWarning[];
   status: string;
   createdAt: number;
   expiresAt?: number;
@@ -333,6 +343,7 @@ export interface ToolCallRecord {
   toolCallId: string;
   toolName: string;
   toolArgs: Record<string, unknown>;
+  warnings: ArgumentWarning[];
   turn: number;
   status: CallStatus;
   requiresApproval: boolean;

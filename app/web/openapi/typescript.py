@@ -17,7 +17,7 @@ from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.views.timeline import Timeline
 
-MODULES = ("types", "errors", "frames", "connection", "stream", "client")
+MODULES = ("types", "errors", "frames", "connection", "stream", "visible", "client")
 """The modules in `app/client/src`, in the order of their bundle: each imports only from those before it."""
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _INTERNAL_EXPORT = re.compile(r"^(/\*\* @internal .*\*/\n)export ", re.MULTILINE)
