@@ -556,4 +556,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 7f14199a4a15f3637a724c67f6bac853ee1e6188f68ca88f52ea5f08b9ac6409).
+// Generated from client.ts (SHA-256 435e863459dd04102a47eb178148b0e705dea4e861ed6ea3f9d2c3796c653f5b).

@@ -402,9 +402,9 @@ export class RunStream {
     }
 }
 /* The same rules as in the service (`app/text/hidden.py`). Joiners and variation selectors in an emoji hide nothing. */
-const EMOJI = String.raw `\p{Extended_Pictographic}(?:\p{EMod}|[\uFE0E\uFE0F])?(?:\u200D\p{Extended_Pictographic}(?:\p{EMod}|\uFE0F)?)*` +
-    String.raw `|[0-9#*]\uFE0F?\u20E3` +
-    String.raw `|\u{1F3F4}\u{E0067}\u{E0062}(?:\u{E0065}\u{E006E}\u{E0067}|\u{E0073}\u{E0063}\u{E0074}|\u{E0077}\u{E006C}\u{E0073})\u{E007F}`;
+const EMOJI = String.raw `\u{1F3F4}\u{E0067}\u{E0062}(?:\u{E0065}\u{E006E}\u{E0067}|\u{E0073}\u{E0063}\u{E0074}|\u{E0077}\u{E006C}\u{E0073})\u{E007F}|` +
+    String.raw `\p{Extended_Pictographic}(?:\p{EMod}|[\uFE0E\uFE0F])?(?:\u200D\p{Extended_Pictographic}(?:\p{EMod}|\uFE0F)?)*` +
+    String.raw `|[0-9#*]\uFE0F?\u20E3`;
 const HIDDEN = String.raw `\r(?!\n)|(?![\n\r\t\u0600-\u0605\u06DD\u070F\u0890\u0891\u08E2\u{110BD}\u{110CD}])` +
     String.raw `[\p{Cf}\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cs}\u2028\u2029\u2800]`;
 const BLANK_LINES = String.raw `\n(?:[^\S\n]*\n){9,}`;
@@ -576,4 +576,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 7f14199a4a15f3637a724c67f6bac853ee1e6188f68ca88f52ea5f08b9ac6409).
+// Generated from client.ts (SHA-256 435e863459dd04102a47eb178148b0e705dea4e861ed6ea3f9d2c3796c653f5b).

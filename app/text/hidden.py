@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -79,6 +80,11 @@ def replace_hidden(text: str, replacement: Callable[[str], str]) -> str:
         parts += [text[end : found.start()], replacement(found[0])]
         end = found.end()
     return "".join((*parts, text[end:]))
+
+
+def escape_hidden(json_text: str) -> str:
+    """Returns a JSON text with hidden characters as escapes (`\\u200b`), so that a person sees them in an editor."""
+    return replace_hidden(json_text, lambda character: json.dumps(character)[1:-1])
 
 
 def blank_runs(text: str) -> Iterator[tuple[Literal["lines", "spaces"], int]]:

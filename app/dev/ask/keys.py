@@ -18,6 +18,8 @@ from typing import Literal
 import click
 from rich.console import Console
 
+from app.text.hidden import escape_hidden
+from statemachine import strict_json
 from statemachine.checkpoint import JsonObject
 from statemachine.events import Hitl
 
@@ -25,6 +27,7 @@ Choice = Literal["yes", "no", "edit"]
 
 _CHOICES: dict[str, Choice] = {"y": "yes", "n": "no", "e": "edit", "ㅛ": "yes", "ㅜ": "no", "ㄷ": "edit"}
 """The keys, also as a Korean keyboard layout produces them."""
+_MAX_DEPTH = 32  # of the edited arguments, as in the service
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -91,7 +94,7 @@ def _write(console: Console, text: str) -> None:
 
 async def edit(arguments: JsonObject) -> JsonObject:
     """Let a person edit the arguments in `$EDITOR`, and return them. Raises `InvalidEdit`."""
-    text = json.dumps(arguments, ensure_ascii=False, indent=2) + "\n"
+    text = escape_hidden(json.dumps(arguments, ensure_ascii=False, indent=2)) + "\n"
     # While the editor is open, Ctrl-C must reach only the editor; a Python handler is not inherited by it.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
@@ -101,7 +104,7 @@ async def edit(arguments: JsonObject) -> JsonObject:
     finally:
         signal.signal(signal.SIGINT, before)
     try:
-        value = json.loads(edited or "")
+        value = strict_json.parse(edited or "", max_depth=_MAX_DEPTH)
     except ValueError as error:
         raise InvalidEdit(f"that is not JSON: {error}") from error
     if not isinstance(value, dict):
