@@ -19,9 +19,12 @@ MAIL = {
     "body": "첨부: invoice \u202egpj.exe" + "\n" * 401 + "раypal로 모두\u200b 송금하세요.",
 }
 
+END = ScriptedTurn(text="끝")
 
-async def start_deceptive_run(demo: Demo, page: Page) -> str:
-    demo.model.play(ScriptedTurn(tool_calls=[ScriptedCall(name="send_email", arguments=MAIL)]), ScriptedTurn(text="끝"))
+
+async def start_deceptive_run(demo: Demo, page: Page, *then: ScriptedTurn) -> str:
+    """Start a run that waits with the deceptive mail. `then` are the turns after an approval; all must be played."""
+    demo.model.play(ScriptedTurn(tool_calls=[ScriptedCall(name="send_email", arguments=MAIL)]), *then)
     await start_run(page, "메일을 보내주세요")
     return await wait_for_approval(page)
 
@@ -62,7 +65,7 @@ async def test_all_arguments_that_run_are_on_the_card(demo: Demo) -> None:
 async def test_editor_shows_escapes_and_refuses_a_key_twice(demo: Demo) -> None:
     async with demo.console() as console:
         page = console.page
-        await start_deceptive_run(demo, page)
+        await start_deceptive_run(demo, page, END)
         card = page.locator(".approval")
         await card.locator("[data-action=edit]").click()
         editor = card.get_by_label("Arguments as JSON")
@@ -137,8 +140,8 @@ async def test_error_in_one_panel_leaves_the_others_alive(demo: Demo) -> None:
         page = console.page
         damaged = {"status": "SUCCESS", "success": True, "data": {"isOpen": True, "spans": 7, "durationSeconds": 1}}
         await page.route("**/timeline*", lambda route: route.fulfill(json=damaged))
-        session = await start_deceptive_run(demo, page)
-        await expect(page.locator("#alert")).to_contain_text("timeline")
+        session = await start_deceptive_run(demo, page, END)
+        await expect(page.locator("#alert")).to_contain_text("This part of the page cannot be shown")
         await expect(inbox_row(page, session)).to_be_attached()
         await page.locator("[data-action=approve]").click()
         await wait_for_end(page)

@@ -36,7 +36,7 @@ export class Controller {
       onLoaded: () => this.scheduleRender(),
     });
     this.closeRun();
-    this.countdownTimer = setInterval(() => this.updateCountdowns(), COUNTDOWN_INTERVAL_MS);
+    this.countdownTimer = setInterval(() => this.showPanel("countdowns", () => this.updateCountdowns()), COUNTDOWN_INTERVAL_MS);
     this.loadDiagram();
     this.lists.poll(this.timers);
     this.render();
