@@ -43,6 +43,8 @@ def find_hidden(text: str) -> Iterator[tuple[HiddenKind, str]]:
         for found in _ASCII_HIDDEN.finditer(text):
             yield "invisible", found[0]
         return
+    if not _HIDDEN.search(text):
+        return
     for found in _HIDDEN.finditer(_without_emoji(text)):
         yield "bidirectional" if _BIDIRECTIONAL.match(found[0]) else "invisible", found[0]
 

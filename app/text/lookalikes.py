@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 import regex
 from confusable_homoglyphs.categories import alias
@@ -16,6 +16,8 @@ _WRITTEN_TOGETHER = (
     frozenset({"LATIN", "HAN", "BOPOMOFO"}),
 )
 """Scripts that the writing of one language mixes: the level "highly restrictive" of UTS 39."""
+_ORDINARY = regex.compile(r"[\x00-\x7F\p{Hangul}“”‘’…·–—、。「」『』]*")
+"""Most texts here: Korean and English, in which nothing looks like ASCII."""
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _IDENTIFIER = regex.compile(r"@|://|\w\.\w")
 _SEPARATORS = frozenset("/.@:\\?#%")
@@ -34,9 +36,12 @@ def _ascii_of() -> dict[str, str]:
     }
 
 
+_script = lru_cache(4096)(alias)
+
+
 def scripts(text: str) -> frozenset[str]:
     """Returns the names of the scripts of a text, without what all scripts share, such as digits."""
-    return frozenset(alias(character) for character in set(text)) - _UNIVERSAL
+    return frozenset(map(_script, set(text))) - _UNIVERSAL
 
 
 def mixes_scripts(text: str) -> bool:
@@ -60,7 +65,7 @@ def find_lookalikes(text: str) -> list[tuple[str, str]]:
     In a sentence these are letters of a word that mixes scripts. In an address, a link or a file name, and in a text of
     one word, a word of one script can deceive too (`раура.test`), and so can a mark that looks like a separator.
     """
-    if text.isascii():
+    if _ORDINARY.fullmatch(text):
         return []
     found: dict[str, str] = {}
     tokens = text.split()
