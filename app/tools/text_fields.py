@@ -48,8 +48,8 @@ def check_address(text: str) -> str:
     for character in text:
         if hidden.is_format_character(character):  # in an address also those of an emoji
             raise ValueError(_hidden_cause(character))
-        if character.isspace() or unicodedata.category(character) == "Cc":
-            raise invalid
+    if not text.isprintable() or " " in text:
+        raise invalid
     if '"' in text:
         raise ValueError('an address with quotes ("…"@example.com) is not allowed; give it like name@example.com')
     try:
