@@ -33,7 +33,9 @@ def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
         decider_told=fact.via == "redis",
     )
     secrets = list(fact.secret_fields) if edited else call.secret_fields
-    start_call(builder, replace(call, arguments=arguments, secret_fields=secrets, grant=grant, outcome_unknown=False))
+    warnings = fact.warnings if edited else call.warnings
+    changed = replace(call, arguments=arguments, secret_fields=secrets, warnings=warnings)
+    start_call(builder, replace(changed, grant=grant, outcome_unknown=False))
     return next_tool_effect(builder)
 
 

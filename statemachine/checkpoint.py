@@ -156,11 +156,24 @@ class Grant(StoredStruct, frozen=True, kw_only=True):
     decider_told: bool = False
 
 
+class ArgumentWarning(msgspec.Struct, frozen=True):
+    """What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the
+    path of the argument, such as `to[1]`; `message` is for people.
+
+    It is a part of events too, so fields that a later version adds are ignored.
+    """
+
+    code: str
+    field: str
+    message: str
+
+
 class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
     """A tool call with the properties of its tool.
 
-    `arguments` are passed to the tool; `secret_fields` are the paths of the secrets in them. `question` is the text
-    that an approver reads; if it is empty, the core makes one from the title.
+    `arguments` are passed to the tool; `secret_fields` are the paths of the secrets in them, and `warnings` are about
+    what people see of them. `question` is the text that an approver reads; if it is empty, the core makes one from the
+    title.
     """
 
     id: str
@@ -171,6 +184,10 @@ class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
     needs_approval: bool = False
     idempotent: bool = False
     question: str = ""
+    warnings: tuple[ArgumentWarning, ...] = ()
+
+    def warnings_as_json(self) -> list[JsonObject]:
+        return [msgspec.to_builtins(warning) for warning in self.warnings]
 
     @property
     def shown_arguments(self) -> JsonObject:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
-from statemachine.checkpoint import ConfidenceSource, JsonObject, StepStatus
+from statemachine.checkpoint import ArgumentWarning, ConfidenceSource, JsonObject, StepStatus
 
 VERSION = "1.0"
 
@@ -138,7 +138,8 @@ class Hitl(Event, frozen=True, kw_only=True):
     """A person is asked for an approval. The arguments are never shortened: what is shown is what would run.
 
     `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which
-    of the approvals of this turn it is.
+    of the approvals of this turn it is. `warnings` say what in the arguments may deceive a person, such as characters
+    that are not seen.
     """
 
     TYPE: ClassVar[str] = "hitl"
@@ -160,6 +161,7 @@ class Hitl(Event, frozen=True, kw_only=True):
     arguments_digest: str = ""
     position: int = 1
     total: int = 1
+    warnings: tuple[ArgumentWarning, ...] = ()
 
 
 class Content(Event, frozen=True, kw_only=True):

@@ -14,8 +14,6 @@ MASK = "***"
 Path = list[str | int]
 """The place of a value: the keys and positions that lead to it."""
 
-NO_PATHS: tuple[Path, ...] = ()
-
 
 def mask_values(arguments: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
     """Return the arguments with a mask in place of each value at one of the paths. A path without a value is ignored.

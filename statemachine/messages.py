@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from statemachine.checkpoint import (
     Approval,
+    ArgumentWarning,
     Checkpoint,
     Confidence,
     JsonObject,
@@ -137,8 +138,8 @@ class ToolFinished(Struct, frozen=True):
 class ApprovalGranted(Struct, frozen=True):
     """A person approved the open request.
 
-    `arguments` (validated) are set if the person edited those of the call; `secret_fields` are the secrets in them.
-    `via`: the way by which the decision came. By Redis, another service told who decided.
+    `arguments` (validated) are set if the person edited those of the call; `secret_fields` are the secrets in them, and
+    `warnings` are about them. `via`: the way by which the decision came. By Redis, another service told who decided.
     """
 
     request_id: str
@@ -146,7 +147,14 @@ class ApprovalGranted(Struct, frozen=True):
     decided_by: str | None = None
     arguments: JsonObject | None = None
     secret_fields: tuple[Path, ...] = ()
+    warnings: tuple[ArgumentWarning, ...] = ()
     via: Via = "http"
+
+    def edited(
+        self, arguments: JsonObject, secret_fields: tuple[Path, ...], warnings: tuple[ArgumentWarning, ...]
+    ) -> ApprovalGranted:
+        """Return the same approval of other arguments."""
+        return replace(self, arguments=arguments, secret_fields=secret_fields, warnings=warnings)
 
 
 class ApprovalRejected(Struct, frozen=True):

@@ -208,6 +208,7 @@ def _request_approval(builder: StepBuilder) -> Effect:
             action_type=approval.action_type,
             message=approval.message,
             context=call.shown_arguments,
+            warnings=call.warnings,
             confidence=call.confidence.value,
             confidence_source=call.confidence.source,
             step_id=step_id_for(builder.checkpoint, call),

@@ -20,13 +20,14 @@ ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 ADAPTER = {"ports", "errors", "http", "retry", "crypto"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{
-        room: set() for room in ("errors", "logs", "ports", "http", "console", "crypto", "prompt_file", "setting_types")
+        room: set()
+        for room in ("errors", "logs", "ports", "http", "text", "console", "crypto", "prompt_file", "setting_types")
     },
     "clock": {"ports"},
     "retry": {"errors"},
     "settings": {"errors", "prompt_file", "setting_types"},
     "runs": {"ports", "errors", "retry"},
-    "tools": {"ports", "errors"},
+    "tools": {"ports", "errors", "text"},
     **dict.fromkeys(("redis", "model", "integrations", "knowledge"), ADAPTER),
     "web": {"runs", "ports", "errors", "console", "crypto"},
     "server": {"bootstrap", "web", "settings", "logs", "errors"},
@@ -50,6 +51,9 @@ ONLY_IN = {
     "quart": {"web", "bootstrap"},
     "hypercorn": {"server", "web"},  # there only the types of its ASGI
     "resvg_py": {"web"},
+    "regex": {"text", "tools"},
+    "idna": {"text"},
+    "confusable_homoglyphs": {"text"},
 }
 
 

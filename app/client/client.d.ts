@@ -17,6 +17,7 @@
  *   executed once. Leaving the loop or aborting `options.signal` ends the reading, not the run.
  * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request` and `info` send one request each.
  *   It is repeated while the network or the service is unavailable.
+ * - `visibleParts(text)` and `visibleJson(value)` show hidden characters in the arguments of an approval request.
  * - Errors are an `ApiError` (the service answered with an error: `status`, `code`, `message`) or a `ConnectionLost`
  *   (the connection was not restored in time).
  *
@@ -81,7 +82,7 @@ export interface ToolExecutionEvent extends EventBase {
     toolCallId: string;
     truncated?: boolean;
 }
-/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which of the approvals of this turn it is. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which of the approvals of this turn it is. `warnings` say what in the arguments may deceive a person, such as characters that are not seen. */
 export interface HitlEvent extends EventBase {
     type: "hitl";
     requestId: string;
@@ -99,6 +100,7 @@ export interface HitlEvent extends EventBase {
     argumentsDigest: string;
     position: number;
     total: number;
+    warnings: ArgumentWarning[];
 }
 /** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
@@ -133,6 +135,7 @@ export interface ApprovalDetails {
     message: string;
     context: Record<string, unknown>;
     argumentsDigest: string;
+    warnings: ArgumentWarning[];
     position: number;
     total: number;
     status: RequestStatus;
@@ -144,6 +147,12 @@ export interface ApprovalDetails {
     decidedBy?: string;
     via?: "http" | "redis";
     deciderTold?: boolean;
+}
+/** What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the path of the argument, such as `to[1]`; `message` is for people. It is a part of events too, so fields that a later version adds are ignored. */
+export interface ArgumentWarning {
+    code: string;
+    field: string;
+    message: string;
 }
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
@@ -201,6 +210,7 @@ export interface PendingApproval {
     actionType: string;
     message: string;
     context: Record<string, unknown>;
+    warnings: ArgumentWarning[];
     expiresAt: number;
     secondsLeft: number;
     outcomeUnknown: boolean;
@@ -215,6 +225,7 @@ export interface PendingRequest {
     actionType: string;
     message: string;
     context: Record<string, unknown>;
+    warnings: ArgumentWarning[];
     expiresAt: number;
     secondsLeft: number;
     outcomeUnknown: boolean;
@@ -366,6 +377,7 @@ export interface ToolCallRecord {
     toolCallId: string;
     toolName: string;
     toolArgs: Record<string, unknown>;
+    warnings: ArgumentWarning[];
     turn: number;
     status: CallStatus;
     requiresApproval: boolean;
@@ -473,6 +485,23 @@ export declare class RunStream implements AsyncIterable<Item> {
     private interruptionAfter;
     private interruption;
 }
+export interface VisibleText {
+    text: string;
+}
+/** A hidden character (`U+200B`), or a long run of empty lines or blanks with its length. */
+export interface HiddenText {
+    hidden: "character" | "lines" | "blanks";
+    codePoint?: string;
+    count?: number;
+}
+export type TextPart = VisibleText | HiddenText;
+/**
+ * The parts of a text as an approver must see them: hidden characters, such as those that change the writing direction,
+ * and long runs of empty lines or blanks, behind which more text may stand, become marks.
+ */
+export declare function visibleParts(text: string): TextPart[];
+/** JSON text with hidden characters as `\u` escapes, so that a person sees them in an editor. */
+export declare function visibleJson(value: unknown): string;
 export interface ClientOptions extends RetryOptions {
     /** The JWT, or a function that returns a valid one; it is called before every request. */
     token: string | (() => string | Promise<string>);
@@ -551,4 +580,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 4cdb25a14e69b3ef14b1c18b8be3c73bbe25c2ea2933c4a8eb9cf97d4ffb2399).
+// Generated from client.ts (SHA-256 88d5543e364b12849a63ffd3d70f906f8c191066c80d14e70dc034199582fe61).

@@ -17,6 +17,7 @@
  *   executed once. Leaving the loop or aborting `options.signal` ends the reading, not the run.
  * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request` and `info` send one request each.
  *   It is repeated while the network or the service is unavailable.
+ * - `visibleParts(text)` and `visibleJson(value)` show hidden characters in the arguments of an approval request.
  * - Errors are an `ApiError` (the service answered with an error: `status`, `code`, `message`) or a `ConnectionLost`
  *   (the connection was not restored in time).
  *
@@ -400,6 +401,52 @@ export class RunStream {
         return { kind: "interrupted", cause, retryDelayMs: Math.max(delayMs, minDelayMs) };
     }
 }
+/* The same rules as in the service (`app/text/hidden.py`). Joiners and variation selectors in an emoji hide nothing. */
+const EMOJI = String.raw `\u{1F3F4}\u{E0067}\u{E0062}(?:\u{E0065}\u{E006E}\u{E0067}|\u{E0073}\u{E0063}\u{E0074}|\u{E0077}\u{E006C}\u{E0073})\u{E007F}|` +
+    String.raw `\p{Extended_Pictographic}(?:\p{EMod}|[\uFE0E\uFE0F])?(?:\u200D\p{Extended_Pictographic}(?:\p{EMod}|\uFE0F)?)*` +
+    String.raw `|[0-9#*]\uFE0F?\u20E3`;
+const HIDDEN = String.raw `\r(?!\n)|(?![\n\r\t\u0600-\u0605\u06DD\u070F\u0890\u0891\u08E2\u{110BD}\u{110CD}])` +
+    String.raw `[\p{Cf}\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cs}\u2028\u2029\u2800]`;
+const BLANK_LINES = String.raw `\n(?:[^\S\n]*\n){9,}`;
+const BLANKS = String.raw `[^\S\n]{40,}`;
+const PARTS = new RegExp(`(?<emoji>${EMOJI})|(?<hidden>${HIDDEN})|(?<lines>${BLANK_LINES})|(?<blanks>${BLANKS})`, "gu");
+const ALL_HIDDEN = new RegExp(`(?<emoji>${EMOJI})|(?:${HIDDEN})`, "gu");
+/**
+ * The parts of a text as an approver must see them: hidden characters, such as those that change the writing direction,
+ * and long runs of empty lines or blanks, behind which more text may stand, become marks.
+ */
+export function visibleParts(text) {
+    const parts = [];
+    let end = 0;
+    for (const found of text.matchAll(PARTS)) {
+        const { hidden, lines, blanks } = found.groups;
+        if (hidden === undefined && lines === undefined && blanks === undefined)
+            continue; // an emoji
+        if (found.index > end)
+            parts.push({ text: text.slice(end, found.index) });
+        end = found.index + found[0].length;
+        if (hidden !== undefined)
+            parts.push({ hidden: "character", codePoint: codePoint(hidden) });
+        else if (lines !== undefined)
+            parts.push({ hidden: "lines", count: lines.split("\n").length - 2 });
+        else
+            parts.push({ hidden: "blanks", count: found[0].length });
+    }
+    if (end < text.length)
+        parts.push({ text: text.slice(end) });
+    return parts;
+}
+/** JSON text with hidden characters as `\u` escapes, so that a person sees them in an editor. */
+export function visibleJson(value) {
+    const escape = (found, emoji) => emoji ?? found.split("").map(unicodeEscape).join("");
+    return JSON.stringify(value, null, 2).replace(ALL_HIDDEN, escape);
+}
+function codePoint(character) {
+    return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+}
+function unicodeEscape(unit) {
+    return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
 export class AuraClient {
     baseUrl;
     options;
@@ -529,4 +576,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 4cdb25a14e69b3ef14b1c18b8be3c73bbe25c2ea2933c4a8eb9cf97d4ffb2399).
+// Generated from client.ts (SHA-256 88d5543e364b12849a63ffd3d70f906f8c191066c80d14e70dc034199582fe61).

@@ -19,6 +19,7 @@ NAMES = (
     "mark.svg",
     *("page.css", "run.css", "machine.css"),
     *("app.js", "controller.js", "api.js", "timers.js", "run_state.js", "translations.js", "format.js", "dom.js"),
+    *("json.js", "markdown_limits.js"),
     *("run.js", "approval.js", "values.js", "markdown.js", "lists.js", "diagram.js", "timeline.js"),
     *("vendor/marked-18.2.1.js", "vendor/dompurify-3.4.18.js"),
 )

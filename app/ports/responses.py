@@ -14,6 +14,7 @@ from typing_extensions import TypedDict  # pydantic requires this one below Pyth
 from app.ports.decisions import RequestStatus
 from app.ports.typed_json import struct_as_typed_dict
 from statemachine.checkpoint import (
+    ArgumentWarning,
     CallStatus,
     Ending,
     Grant,
@@ -57,6 +58,7 @@ class PendingApproval(TypedDict):
     actionType: str
     message: str
     context: JsonObject
+    warnings: list[Annotated[JsonObject, _json_of(ArgumentWarning)]]
     expiresAt: int
     secondsLeft: float
     outcomeUnknown: bool
@@ -94,6 +96,7 @@ class ToolCallRecord(TypedDict):
     toolCallId: str
     toolName: str
     toolArgs: JsonObject
+    warnings: list[Annotated[JsonObject, _json_of(ArgumentWarning)]]
     turn: int
     status: CallStatus
     requiresApproval: bool
@@ -217,6 +220,7 @@ class ApprovalDetails(TypedDict):
     message: str
     context: JsonObject
     argumentsDigest: str
+    warnings: list[Annotated[JsonObject, _json_of(ArgumentWarning)]]
     position: int
     total: int
     status: RequestStatus
@@ -239,6 +243,7 @@ class StoredApprovalRequest(TypedDict):
     tenantId: str
     actionType: str
     context: JsonObject
+    warnings: NotRequired[list[Annotated[JsonObject, _json_of(ArgumentWarning)]]]
     status: str
     createdAt: int
     expiresAt: NotRequired[int]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-from statemachine.checkpoint import JsonObject, ToolCall
+from statemachine.checkpoint import ArgumentWarning, JsonObject, ToolCall
 from statemachine.masking import Path
 from statemachine.messages import RequestedCall, ToolFinished
 
@@ -28,6 +28,14 @@ class CitedResult:
 
     result: Any
     sources: tuple[JsonObject, ...]
+
+
+class CheckedArguments(NamedTuple):
+    """The validated arguments of a call, defaults included, the paths of the secrets in them, and warnings."""
+
+    arguments: JsonObject
+    secret_fields: tuple[Path, ...]
+    warnings: tuple[ArgumentWarning, ...]
 
 
 class Tool(Protocol):
@@ -67,13 +75,10 @@ class Toolbox(Protocol):
         """Validates a call that the language model requested. Never raises: a call that cannot run has a `refusal`."""
         ...
 
-    def validate_edit(
-        self, name: str, arguments: JsonObject, original: JsonObject
-    ) -> tuple[JsonObject, tuple[Path, ...]]:
+    def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> CheckedArguments:
         """Validates the arguments that an approver sent instead of the `original` ones.
 
-        Returns the arguments to run with and the paths of the secrets in them. Raises `FieldInvalid`, which names the
-        field.
+        Raises `FieldInvalid`, which names the field.
         """
         ...
 

@@ -22,6 +22,8 @@ def _field_type(field: structs.FieldInfo) -> Any:
     type_ = field.type
     if isinstance(type_, type) and issubclass(type_, Struct):
         type_ = struct_as_typed_dict(type_)
+    if get_origin(type_) is tuple and issubclass(get_args(type_)[0], Struct):
+        type_ = list[struct_as_typed_dict(get_args(type_)[0])]  # type: ignore[misc]
     if get_origin(type_) is Annotated:
         type_, bounds = get_args(type_)
         type_ = Annotated[type_, Field(ge=bounds.ge, le=bounds.le)]

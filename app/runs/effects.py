@@ -16,7 +16,6 @@ from app.ports.tools import Toolbox, ToolContext
 from statemachine.call_pieces import RawCall
 from statemachine.checkpoint import Approval, Checkpoint, JsonObject
 from statemachine.decisions import Decision, SignalIgnored
-from statemachine.masking import NO_PATHS
 from statemachine.messages import (
     AnswerFinished,
     ApprovalGranted,
@@ -240,13 +239,11 @@ class Effects:
                 decision.skip,
                 decision.via,
             )
-        arguments, secret_fields = decision.arguments, NO_PATHS
-        if arguments is not None:
-            original = _arguments(checkpoint, approval)
-            arguments, secret_fields = self._tools.validate_edit(approval.action_type, arguments, original)
-        return ApprovalGranted(
-            decision.request_id, decision.decided_at, decision.decided_by, arguments, secret_fields, decision.via
-        )
+        granted = ApprovalGranted(decision.request_id, decision.decided_at, decision.decided_by, via=decision.via)
+        if decision.arguments is None:
+            return granted
+        original = _arguments(checkpoint, approval)
+        return granted.edited(*self._tools.validate_edit(approval.action_type, decision.arguments, original))
 
 
 def _arguments(checkpoint: Checkpoint, approval: Approval) -> JsonObject:

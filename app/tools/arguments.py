@@ -71,16 +71,18 @@ def validate(model: type[ModelT], arguments: JsonObject) -> ModelT:
 
 
 def dump(arguments: BaseModel) -> tuple[JsonObject, JsonObject]:
-    """Returns the arguments as JSON twice, without defaults: with secrets in plain text, and with secrets masked.
+    """Returns the arguments as JSON twice, defaults included: with secrets in plain text, and with secrets masked.
+
+    What an approver sees is all that the tool gets: a default that another version of the tool has changes nothing.
 
     Raises `ArgumentsInvalid` for a number that is not finite: pydantic reads the text "NaN" as a number.
     """
-    dumped = arguments.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    dumped = arguments.model_dump(mode="json", by_alias=True)
     try:
         _encode(dumped)
     except ValueError:
         raise ArgumentsInvalid("the arguments contain a number that is not finite") from None
-    original = arguments.model_dump(exclude_unset=True, by_alias=True)
+    original = arguments.model_dump(by_alias=True)
     plain = _replace_secrets(dumped, original, lambda secret: secret.get_secret_value())
     return plain, _replace_secrets(dumped, original, lambda _: MASK)
 

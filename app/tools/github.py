@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.errors import ToolError, without_places
 from app.ports.tools import ToolContext
+from app.tools.text_fields import one_visible_line, without_hidden_characters
 from statemachine.checkpoint import JsonObject
 
 DEFAULT_API_URL = "https://api.github.com"
@@ -36,7 +37,7 @@ def _branch(name: str) -> str:
     forbidden = ("..", "//", "@{", "\\")
     if any(part in name for part in forbidden) or name.startswith(("/", "-")) or name.endswith(("/", ".", ".lock")):
         raise ValueError("not the name of a branch")
-    return name
+    return without_hidden_characters(name)
 
 
 Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="User or organisation")]
@@ -69,7 +70,7 @@ class CreatePullRequestArguments(BaseModel):
 
     owner: Owner
     repo: Repository
-    title: str = Field(min_length=1, max_length=256)
+    title: Annotated[str, AfterValidator(one_visible_line)] = Field(min_length=1, max_length=256)
     head: Head
     base: Branch = "main"
     body: str = Field(default="", max_length=40_000, description="Markdown")

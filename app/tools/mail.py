@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -19,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from app.errors import ConfigurationError, ToolError, without_places
 from app.ports.clock import Clock
 from app.ports.tools import ToolContext
+from app.tools.text_fields import check_address, one_visible_line, without_control_characters
 from statemachine.checkpoint import JsonObject
 
 Encryption = Literal["starttls", "tls", "none"]
@@ -26,37 +25,6 @@ Encryption = Literal["starttls", "tls", "none"]
 _STEP_TIMEOUT_SECONDS = 15  # for each of connect, greeting, login …; the tool's own timeout covers all of them
 _QUIT_TIMEOUT_SECONDS = 2
 _RECIPIENTS_LIMIT = 50
-_ADDRESS_CHARACTERS = 254
-_LINE_SEPARATORS = "\u2028\u2029"
-
-
-def _one_line(text: str) -> str:
-    """Raises `ValueError` for characters that could end a header line or be invisible in it; removes nothing."""
-    if any(unicodedata.category(character) == "Cc" or character in _LINE_SEPARATORS for character in text):
-        raise ValueError("line breaks and control characters are not allowed")
-    return text
-
-
-def _plain_text(text: str) -> str:
-    if any(unicodedata.category(character) == "Cc" and character not in "\n\r\t" for character in text):
-        raise ValueError("control characters are not allowed")
-    return text
-
-
-def _address(text: str) -> str:
-    """Checks one address without a display name, without network access. Raises `ValueError`."""
-    invalid = ValueError("not a mail address; give it like name@example.com, without a display name")
-    if len(text) > _ADDRESS_CHARACTERS or any(
-        character.isspace() or unicodedata.category(character) == "Cc" for character in text
-    ):
-        raise invalid
-    try:
-        address = Address(addr_spec=text)
-    except (ValueError, IndexError, MessageError):
-        raise invalid from None
-    if not address.username or not address.domain or address.addr_spec != text:
-        raise invalid
-    return text
 
 
 def _addresses(given: str | list[str]) -> list[str]:
@@ -68,7 +36,7 @@ def _recipients(given: str | list[str]) -> str | list[str]:
         if number > _RECIPIENTS_LIMIT:
             raise ValueError(f"more than {_RECIPIENTS_LIMIT} addresses")
         try:
-            _address(text)
+            check_address(text)
         except ValueError as error:
             raise ValueError(f"address {number}: {error}") from None
     return given
@@ -84,8 +52,10 @@ class SendEmailArguments(BaseModel):
     to: Recipients = Field(min_length=1)
     cc: Recipients = []
     bcc: Recipients = []
-    subject: Annotated[str, AfterValidator(_one_line)] = Field(min_length=1, max_length=255)
-    body: Annotated[str, AfterValidator(_plain_text)] = Field(min_length=1, max_length=50_000, description="Plain text")
+    subject: Annotated[str, AfterValidator(one_visible_line)] = Field(min_length=1, max_length=255)
+    body: Annotated[str, AfterValidator(without_control_characters)] = Field(
+        min_length=1, max_length=50_000, description="Plain text"
+    )
 
 
 class SendEmail:
@@ -230,7 +200,7 @@ async def _quit(client: aiosmtplib.SMTP) -> None:
 def _parse_sender(text: str) -> Address:
     display_name, address = parseaddr(text)
     try:
-        return Address(display_name=_one_line(display_name), addr_spec=_address(address))
+        return Address(display_name=one_visible_line(display_name), addr_spec=check_address(address))
     except ValueError:
         raise ConfigurationError("SMTP_FROM is not a mail address; give it like `Aura <aura@example.com>`") from None
 

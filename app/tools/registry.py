@@ -16,19 +16,21 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError, without_addresses
-from app.ports.tools import CitedResult, Tool, ToolContext
+from app.ports.tools import CheckedArguments, CitedResult, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
+from app.tools.argument_warnings import find_warnings
 from app.tools.arguments import ArgumentsInvalid
 from app.tools.results import SecretMask, answer_text, to_json, truncate
 from statemachine.checkpoint import CallStatus, JsonObject, ToolCall, canonical_json, digest
-from statemachine.masking import MASK, Path, find_masked, mask_values
+from statemachine.masking import MASK, find_masked
 from statemachine.messages import RequestedCall, ToolFinished
 
 _log = logging.getLogger(__name__)
 
 _RESULT_LIMIT_MINIMUM_BYTES = 256
 _ERROR_LIMIT_BYTES = 2048
+_REFUSED_TEXT = "the arguments hold a secret of this service, such as a password or a key; leave it out"
 
 
 class ApprovalMissing(AuraError):
@@ -105,13 +107,14 @@ class ToolRegistry:
             return self._refuse_unknown(call_id, name, raw_arguments)
         checked = args.validate(tool.arguments, given)
         needs_approval = self.needs_approval(name)
-        arguments, secret_fields = self._dump(checked)
+        resolved = self._check(checked)
         return RequestedCall(
             id=call_id,
             name=name,
-            arguments=arguments,
+            arguments=resolved.arguments,
             raw_arguments=raw_arguments,
-            secret_fields=secret_fields,
+            secret_fields=list(resolved.secret_fields),
+            warnings=resolved.warnings,
             title=tool.title,
             question=self._question(tool, checked) if needs_approval else "",
             needs_approval=needs_approval,
@@ -145,15 +148,21 @@ class ToolRegistry:
             plan=() if name == plan.NAME else None,
         )
 
-    def _dump(self, checked: BaseModel) -> tuple[JsonObject, list[Path]]:
-        """Returns the arguments as the tool gets them, and the paths of the secrets in them."""
+    def _check(self, checked: BaseModel) -> CheckedArguments:
+        """Returns validated arguments, the paths of the secrets in them, and the warnings about them.
+
+        Raises `ArgumentsInvalid` if a secret of the service is in them: people would see a mask, and the tool would
+        send the secret.
+        """
         arguments, shown = args.dump(checked)
-        return arguments, find_masked(arguments, self._mask.json(shown))
+        if self._mask.finds_secret(arguments):
+            raise ArgumentsInvalid(_REFUSED_TEXT)
+        return CheckedArguments(arguments, tuple(find_masked(arguments, shown)), find_warnings(shown, checked))
 
     # --- arguments that an approver changes ---------------------------------------------------------------------------
 
-    def validate_edit(self, name: str, edited: JsonObject, original: JsonObject) -> tuple[JsonObject, tuple[Path, ...]]:
-        """Validates the arguments that an approver has edited; returns them and the paths of the secrets in them.
+    def validate_edit(self, name: str, edited: JsonObject, original: JsonObject) -> CheckedArguments:
+        """Validates the arguments that an approver has edited, and computes the warnings about them.
 
         The approver saw masks instead of secrets, so a value that is unchanged from what was shown is replaced by the
         `original` one. Raises `FieldInvalid`, which names the field.
@@ -163,16 +172,16 @@ class ToolRegistry:
             raise FieldInvalid(f"params: the tool {name!r} is not available")
         try:
             args.check_size(_json_text(edited))
-            plain, hidden = self._dump(args.validate(tool.arguments, original))
-            merged = args.restore_unchanged(edited, mask_values(plain, hidden), plain)
+            plain, shown = args.dump(args.validate(tool.arguments, original))
+            merged = args.restore_unchanged(edited, shown, plain)
             checked = args.validate(tool.arguments, merged)
-            arguments, secret_fields = self._dump(checked)
+            result = self._check(checked)
         except ArgumentsInvalid as error:
             raise FieldInvalid(f"params: {error}") from error
         masked = args.find_masked_field(checked)
         if masked is not None:
             raise FieldInvalid(f"params: {masked}: {MASK} is a mask, not a value")
-        return arguments, tuple(secret_fields)
+        return result
 
     # --- execution ----------------------------------------------------------------------------------------------------
 
@@ -189,6 +198,8 @@ class ToolRegistry:
                 raise ToolError(f"the tool {call.name!r} is not available any more")
             # No await between the check of the digest and this line, so that the arguments cannot change.
             checked = _validate_stored(tool, call.arguments)
+            if self._mask.finds_secret(call.arguments):  # an earlier version has stored the call
+                raise ToolError(f"{tool.name} was not run: {_REFUSED_TEXT}")
             output = await self._run(tool, checked, call.id, context)
             cited = output if isinstance(output, CitedResult) else CitedResult(output, ())
             result = self._mask.json(_json_result(cited.result))

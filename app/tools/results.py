@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 from statemachine.masking import MASK
 
 _SECRET_MINIMUM_CHARACTERS = 6  # masking shorter secrets would mask ordinary words
+_REFUSED_MINIMUM_CHARACTERS = 8  # refusing calls with shorter ones would refuse ordinary words
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` makes an encoder each time
 _DEPTH_LIMIT = 64  # a checkpoint can hold some hundred levels, of which the result is a part
 
@@ -21,6 +22,19 @@ class SecretMask:
     def __init__(self, secrets: Sequence[str]) -> None:
         usable = {secret for secret in secrets if len(secret) >= _SECRET_MINIMUM_CHARACTERS}
         self._secrets = sorted(usable, key=len, reverse=True)  # longest first: a secret may be part of another
+        self._refused = [secret for secret in self._secrets if len(secret) >= _REFUSED_MINIMUM_CHARACTERS]
+
+    def finds_secret(self, value: Any) -> bool:
+        """Whether a JSON value contains a secret of the service, of eight characters or more, in a text or a name."""
+        match value:
+            case str():
+                return any(secret in value for secret in self._refused)
+            case dict():
+                return any(self.finds_secret(name) or self.finds_secret(item) for name, item in value.items())
+            case list():
+                return any(map(self.finds_secret, value))
+            case _:
+                return False
 
     def text(self, text: str) -> str:
         """Returns the text with secrets masked, and with lone surrogates replaced, which UTF-8 cannot encode."""

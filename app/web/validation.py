@@ -226,7 +226,16 @@ async def read(incoming: Request, model: type[T], *, may_be_empty: bool = False)
     value = _parse_json(raw)
     if not isinstance(value, dict):
         raise FieldInvalid(f"body: send a JSON object instead of {type(value).__name__}")
+    _check_names(model, value)
     return validate(model, value)
+
+
+def _check_names(model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    """Raises `FieldInvalid` where a field comes under two names with different values: only one of them would count."""
+    for name, field in model.model_fields.items():
+        first = values.get(name)
+        if field.alias is not None and {name, field.alias} <= values.keys() and values[field.alias] != first:
+            raise FieldInvalid(f"{field.alias}: it is sent again as {name}, with another value")
 
 
 def validate(model: type[T], values: Mapping[str, Any]) -> T:

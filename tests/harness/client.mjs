@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [path, command] = process.argv.slice(2);
-const { AuraClient, ApiError, FrameParser } = await import(pathToFileURL(path).href);
+const { AuraClient, ApiError, FrameParser, visibleJson, visibleParts } = await import(pathToFileURL(path).href);
 const options = JSON.parse(readFileSync(0));
 const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 const createClient = () => new AuraClient({ token: options.token, baseUrl: options.url, retryDelayMs: 10, ...options.client });
@@ -18,6 +18,12 @@ const commands = {
       print(item);
       if (item.kind === "event" && item.event.type === "hitl") print(await client.approve(item.event.requestId, item.event.argumentsDigest));
     }
+  },
+
+  // Print each text as a person sees it, and as JSON for an editor.
+  visible() {
+    const shown = (part) => part.text ?? (part.codePoint ? `⟨${part.codePoint}⟩` : part.hidden === "lines" ? `\n⟨${part.count} empty lines⟩\n` : `⟨${part.count} blanks⟩`);
+    for (const text of options.texts) print([visibleParts(text).map(shown).join(""), visibleJson({ text })]);
   },
 
   // Call one method after the other, and print what each returns.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from statemachine.checkpoint import CallStatus, Confidence, Limits, PlanStep, digest
+from statemachine.checkpoint import ArgumentWarning, CallStatus, Checkpoint, Confidence, Limits, PlanStep, digest
 from statemachine.errors import FactRefused
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated, ToolExecution
 from statemachine.messages import (
@@ -105,16 +105,30 @@ def test_approved_call_starts_with_a_grant_for_its_arguments() -> None:
 def test_edited_arguments_run_are_shown_and_are_recorded() -> None:
     run = waiting()
     edited = {"to": "b@example.com", "subject": "새 회의", "password": "x"}
-    effect = run.approve(arguments=edited, secret_fields=(["password"],))
+    warnings = (ArgumentWarning("invisible", "to", "message"),)
+    effect = run.approve(arguments=edited, secret_fields=(["password"],), warnings=warnings)
     assert isinstance(effect, RunTools)
     (call,) = effect.calls
-    assert call.arguments == edited
+    assert (call.arguments, call.warnings) == (edited, warnings)
     assert call.grant is not None
     assert call.grant.edited
     assert call.grant.arguments_digest == digest(edited)
     (executing,) = of_type(ToolExecution, run.last_events)
     assert executing.tool_args == {**edited, "password": "***"}
     assert run.checkpoint.messages[-1]["tool_calls"][0]["function"]["arguments"].find("a@example.com") > 0
+
+
+def test_warnings_about_the_arguments_are_in_the_request_and_stay_with_the_call() -> None:
+    warnings = (ArgumentWarning("confusable", "to[0]", "message"),)
+    run = Run()
+    run.request_tools(risky(warnings=warnings))
+    (request,) = of_type(Hitl, run.last_events)
+    assert request.warnings == warnings
+    assert list(request.fields()["warnings"]) == [{"code": "confusable", "field": "to[0]", "message": "message"}]
+    run.approve()
+    assert run.checkpoint.calls[0].warnings == warnings
+    assert run.checkpoint.calls[0].warnings_as_json() == list(request.fields()["warnings"])
+    assert Checkpoint.from_json(run.checkpoint.to_json()) == run.checkpoint
 
 
 def test_grant_is_for_the_arguments_that_the_approver_saw() -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from statemachine import events
-from statemachine.checkpoint import StepStatus
+from statemachine.checkpoint import ArgumentWarning, StepStatus
 from statemachine.events import (
     EVENT_TYPES,
     Content,
@@ -64,6 +64,7 @@ FULL: dict[str, Event] = {
         expires_at=1,
         timeout_seconds=300,
         outcome_unknown=True,
+        warnings=(ArgumentWarning("invisible", "to", "w"),),
     ),
     "content": Content(content="c", chunk=True),
     "error": ErrorRaised(message="m", error_type="ToolError", error_code="E5000", retryable=False),
@@ -80,7 +81,7 @@ FIELDS = {
     "tool_execution": "toolName /tool toolArgs /params /parameters status result error requiresApproval toolCallId"
     " ?truncated",
     "hitl": "requestId sessionId actionType /action message context /params requiresApproval ?confidence"
-    " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown argumentsDigest position total",
+    " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown argumentsDigest position total warnings",
     "content": "content format chunk",
     "error": "message /error errorType errorCode retryable",
     "end": "message status ?usage",

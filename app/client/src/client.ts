@@ -17,6 +17,7 @@
  *   executed once. Leaving the loop or aborting `options.signal` ends the reading, not the run.
  * - `approve`, `reject`, `cancel`, `runs`, `details`, `timeline`, `pending`, `request` and `info` send one request each.
  *   It is repeated while the network or the service is unavailable.
+ * - `visibleParts(text)` and `visibleJson(value)` show hidden characters in the arguments of an approval request.
  * - Errors are an `ApiError` (the service answered with an error: `status`, `code`, `message`) or a `ConnectionLost`
  *   (the connection was not restored in time).
  *

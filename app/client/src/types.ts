@@ -59,7 +59,7 @@ export interface ToolExecutionEvent extends EventBase {
   toolCallId: string;
   truncated?: boolean;
 }
-/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which of the approvals of this turn it is. */
+/** A person is asked for an approval. The arguments are never shortened: what is shown is what would run. `arguments_digest` is the digest of what would run, which an approval sends back. `position` and `total` say which of the approvals of this turn it is. `warnings` say what in the arguments may deceive a person, such as characters that are not seen. */
 export interface HitlEvent extends EventBase {
   type: "hitl";
   requestId: string;
@@ -77,6 +77,7 @@ export interface HitlEvent extends EventBase {
   argumentsDigest: string;
   position: number;
   total: number;
+  warnings: ArgumentWarning[];
 }
 /** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
 export interface ContentEvent extends EventBase {
@@ -123,6 +124,7 @@ export interface ApprovalDetails {
   message: string;
   context: Record<string, unknown>;
   argumentsDigest: string;
+  warnings: ArgumentWarning[];
   position: number;
   total: number;
   status: RequestStatus;
@@ -134,6 +136,12 @@ export interface ApprovalDetails {
   decidedBy?: string;
   via?: "http" | "redis";
   deciderTold?: boolean;
+}
+/** What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the path of the argument, such as `to[1]`; `message` is for people. It is a part of events too, so fields that a later version adds are ignored. */
+export interface ArgumentWarning {
+  code: string;
+  field: string;
+  message: string;
 }
 /** The status of a tool call: requested, started, then one outcome. Each is committed before the next. */
 export type CallStatus = "requested" | "started" | "completed" | "failed" | "rejected";
@@ -191,6 +199,7 @@ export interface PendingApproval {
   actionType: string;
   message: string;
   context: Record<string, unknown>;
+  warnings: ArgumentWarning[];
   expiresAt: number;
   secondsLeft: number;
   outcomeUnknown: boolean;
@@ -205,6 +214,7 @@ export interface PendingRequest {
   actionType: string;
   message: string;
   context: Record<string, unknown>;
+  warnings: ArgumentWarning[];
   expiresAt: number;
   secondsLeft: number;
   outcomeUnknown: boolean;
@@ -356,6 +366,7 @@ export interface ToolCallRecord {
   toolCallId: string;
   toolName: string;
   toolArgs: Record<string, unknown>;
+  warnings: ArgumentWarning[];
   turn: number;
   status: CallStatus;
   requiresApproval: boolean;

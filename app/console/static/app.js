@@ -1,9 +1,9 @@
 /** The page around the run: sign-in, language, colour scheme, views on small screens, connection, announcements. */
 
 import { Service, exchangeCode } from "./api.js";
-import { parseJsonObject } from "./approval.js";
 import { Controller } from "./controller.js";
 import { find, h } from "./dom.js";
+import { parseJsonObject } from "./json.js";
 import { isEnded } from "./run_state.js";
 import { language, setLanguage, t, translate } from "./translations.js";
 

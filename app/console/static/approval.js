@@ -2,8 +2,9 @@
 
 import { h, icon } from "./dom.js";
 import { clockTime, countdown } from "./format.js";
+import { parseJsonObject } from "./json.js";
 import { t } from "./translations.js";
-import { argumentList } from "./values.js";
+import { argumentList, visibleJson, visibleNodes } from "./values.js";
 
 const URGENT_MS = 30_000;
 let cardCount = 0;
@@ -45,7 +46,7 @@ export class ApprovalCard {
     const isOpen = entry.verdict === null;
     this.timeLeft = isOpen ? h("span", { class: "time-left", role: "timer", "aria-live": "off" }) : null;
     this.timeBar = isOpen ? h("div", { class: "time-bar", "aria-hidden": "true" }) : null;
-    this.title = h("h3", { id: `${this.id}-title`, tabindex: "-1" }, entry.message);
+    this.title = h("h3", { id: `${this.id}-title`, tabindex: "-1" }, ...visibleNodes(entry.message));
     this.element.dataset.verdict = entry.verdict ?? "open";
     this.element.replaceChildren(
       h("header", {}, icon(isOpen ? "hand" : entry.verdict === "approved" ? "check" : "close"), this.title, this.timeLeft ?? this.verdict()),
@@ -59,12 +60,12 @@ export class ApprovalCard {
   openArguments() {
     const { entry } = this;
     const action = h("p", { class: "action" }, h("code", {}, entry.action), ` · ${t("approval.arguments")}${confidenceText(entry)}`);
-    return [action, argumentList(entry.args)];
+    return [action, argumentList(entry.args), ...warningList(entry.warnings)];
   }
 
   collapsedArguments() {
     const summary = h("summary", { class: "action" }, h("code", {}, this.entry.action), ` · ${t("approval.original_arguments")}`);
-    return h("details", {}, summary, argumentList(this.entry.args));
+    return h("details", {}, summary, argumentList(this.entry.args), ...warningList(this.entry.warnings));
   }
 
   verdict() {
@@ -100,7 +101,7 @@ export class ApprovalCard {
 
   editForm() {
     const id = `${this.id}-json`;
-    const text = JSON.stringify(this.entry.args, null, 2);
+    const text = visibleJson(this.entry.args);
     const lines = Math.min(18, Math.max(6, text.split("\n").length + 1));
     const input = h("textarea", { id, class: "json", rows: lines, spellcheck: "false", "aria-describedby": `${this.id}-error` });
     input.value = text;
@@ -180,17 +181,15 @@ export class ApprovalCard {
   }
 }
 
-function confidenceText({ confidence }) {
-  return confidence === null ? "" : ` · ${t("plan.confidence", { percent: `${Math.round(confidence * 100)} %` })}`;
+/** What may deceive a person in the arguments: a list, or nothing where there are no warnings. */
+function warningList(warnings = []) {
+  if (warnings.length === 0) return [];
+  const items = warnings.map(({ code, field, message }) =>
+    h("li", { "data-code": code }, h("strong", {}, t(`warning.${code}`)), field && h("code", {}, field), " ", ...visibleNodes(message)),
+  );
+  return [h("ul", { class: "notice warnings", "aria-label": t("warnings") }, ...items)];
 }
 
-/** The JSON object in a text; an `Error` where it contains something else. */
-export function parseJsonObject(text) {
-  try {
-    const value = JSON.parse(text);
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-    return new TypeError(`${text.trim().slice(0, 20)} …`);
-  } catch (error) {
-    return error;
-  }
+function confidenceText({ confidence }) {
+  return confidence === null ? "" : ` · ${t("plan.confidence", { percent: `${Math.round(confidence * 100)} %` })}`;
 }

@@ -1,7 +1,7 @@
 /** Controls the page of a signed-in user: the open run and its stream, the lists, and the requests to the service. */
 
 import { Diagram } from "./diagram.js";
-import { find } from "./dom.js";
+import { find, isolate } from "./dom.js";
 import { Lists } from "./lists.js";
 import { RunView } from "./run.js";
 import { applyEvent, emptyRun, isEnded, openApproval } from "./run_state.js";
@@ -20,6 +20,7 @@ export class Controller {
     this.service = service;
     this.page = page;
     this.closed = new AbortController();
+    this.failedPanels = new Set();
     const actions = {
       decide: (verdict, request, fields) => this.decide(verdict, request, fields),
       cancel: () => this.cancel(),
@@ -35,7 +36,7 @@ export class Controller {
       onLoaded: () => this.scheduleRender(),
     });
     this.closeRun();
-    this.countdownTimer = setInterval(() => this.updateCountdowns(), COUNTDOWN_INTERVAL_MS);
+    this.countdownTimer = setInterval(() => this.showPanel("countdowns", () => this.updateCountdowns()), COUNTDOWN_INTERVAL_MS);
     this.loadDiagram();
     this.lists.poll(this.timers);
     this.render();
@@ -243,13 +244,21 @@ export class Controller {
     this.frame = null;
     const { run, ledger, errorMessage, isCancelling, isActive } = this;
     const now = this.service.now();
-    this.runView.update(run, { ledger, errorMessage, isCancelling, isActive });
-    this.diagram.update(run);
-    this.timelineView.update(this.timeline, this.timelineAgeSeconds());
-    this.lists.update(run, now);
-    this.updateCountdowns();
+    this.showPanel("run", () => this.runView.update(run, { ledger, errorMessage, isCancelling, isActive }));
+    this.showPanel("machine", () => this.diagram.update(run));
+    this.showPanel("timeline", () => this.timelineView.update(this.timeline, this.timelineAgeSeconds()));
+    this.showPanel("lists", () => this.lists.update(run, now));
+    this.showPanel("countdowns", () => this.updateCountdowns());
     if (this.requestToFocus && this.runView.focusApproval(this.requestToFocus)) this.requestToFocus = null;
     this.page.onRendered(run);
+  }
+
+  /** Show one panel. Where it fails the others are shown all the same, and a person is told once. */
+  showPanel(name, show) {
+    isolate(name, show, () => {
+      if (!this.failedPanels.has(name)) this.page.announce(t("panel.failed", { name }), true);
+      this.failedPanels.add(name);
+    });
   }
 
   timelineAgeSeconds() {

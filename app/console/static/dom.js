@@ -24,6 +24,16 @@ function setUp(element, attributes, children) {
 
 export const find = (id) => document.getElementById(id);
 
+/** Call `show`. An error in it is logged and given to `onError`, and the other parts of the page stay alive. */
+export function isolate(name, show, onError = () => {}) {
+  try {
+    show();
+  } catch (error) {
+    console.warn(`${name} cannot be shown: ${error.message}`);
+    onError(error);
+  }
+}
+
 /** Replace the children of `parent` by `elements`, and move only those whose position has changed. */
 export function arrange(parent, elements) {
   elements.forEach((element, index) => {

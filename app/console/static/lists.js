@@ -5,6 +5,7 @@ import { age, countdown } from "./format.js";
 import { stateBadge } from "./run.js";
 import { openApproval } from "./run_state.js";
 import { t } from "./translations.js";
+import { visibleNodes } from "./values.js";
 
 const INBOX_INTERVAL_MS = 2000;
 const RUNS_INTERVAL_MS = 6000;
@@ -118,8 +119,8 @@ class Inbox {
     const button = h(
       "button",
       { type: "button", class: "row", "data-session": request.sessionId, onclick: () => this.open(request) },
-      h("span", { class: "line" }, icon("hand"), h("strong", {}, request.message), timeLeft),
-      h("span", { class: "line muted" }, h("code", {}, request.actionType), h("span", { class: "ellipsis" }, firstText.slice(0, 80)), request.queued > 0 && h("span", {}, t("inbox.queued", { count: request.queued }))),
+      h("span", { class: "line" }, icon("hand"), h("strong", {}, ...visibleNodes(request.message)), timeLeft),
+      h("span", { class: "line muted" }, h("code", {}, request.actionType), h("span", { class: "ellipsis" }, ...visibleNodes(firstText.slice(0, 80))), request.queued > 0 && h("span", {}, t("inbox.queued", { count: request.queued }))),
     );
     return { button, timeLeft, element: h("li", {}, button) };
   }

@@ -4,6 +4,7 @@
  * sanitized by DOMPurify. The policy of the page (`trusted-types dompurify`) blocks every other way to parse HTML.
  */
 
+import { LimitedTokenizer, MAX_HTML_CHARACTERS, checkLength } from "./markdown_limits.js";
 import { Marked } from "./vendor/marked-18.2.1.js";
 import DOMPurify from "./vendor/dompurify-3.4.18.js";
 
@@ -36,9 +37,22 @@ const marked = new Marked({
   },
 });
 
-/** Render Markdown as a fragment of sanitized elements. */
+/** Render Markdown as sanitized elements; or the text itself, where it is too long or cannot be read as Markdown. */
 export function renderMarkdown(markdown) {
-  const fragment = DOMPurify.sanitize(marked.parse(markdown), {
+  try {
+    checkLength(markdown);
+    const html = marked.parse(markdown, { tokenizer: new LimitedTokenizer() });
+    if (html.length <= MAX_HTML_CHARACTERS) return elements(html);
+  } catch (error) {
+    console.warn(`the answer is shown as text: ${error.message.split("\n", 1)[0]}`);
+  }
+  const text = document.createElement("pre");
+  text.textContent = markdown;
+  return text;
+}
+
+function elements(html) {
+  const fragment = DOMPurify.sanitize(html, {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
     ALLOW_DATA_ATTR: false,

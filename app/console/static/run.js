@@ -1,7 +1,7 @@
 /** Shows the open run: its prompt, its plan, its events in order, and its answer. */
 
 import { ApprovalCard } from "./approval.js";
-import { arrange, find, h, icon } from "./dom.js";
+import { arrange, find, h, icon, isolate } from "./dom.js";
 import { clockTime, duration } from "./format.js";
 import { renderMarkdown } from "./markdown.js";
 import { isEnded } from "./run_state.js";
@@ -10,9 +10,8 @@ import { argumentList, resultElement } from "./values.js";
 
 /** The feed follows new entries while it is scrolled to within this many pixels of its end. */
 const FOLLOW_PIXELS = 120;
-/** A streamed answer with more characters is rendered at most once in `LONG_ANSWER_INTERVAL_MS`. */
-const LONG_ANSWER_LENGTH = 20_000;
-const LONG_ANSWER_INTERVAL_MS = 400;
+/** A streamed answer is rendered again only after this many times the time that it took, so that the page stays usable. */
+const RENDER_PAUSE = 5;
 
 export class RunView {
   /** `actions` has decide, cancel and loadDetails. The view ends with `signal`, when the user signs out. */
@@ -29,7 +28,7 @@ export class RunView {
   clear() {
     this.rendered = new Map();
     this.renderedAnswer = null;
-    this.answerRenderedAt = 0;
+    this.nextRenderAt = 0;
     this.entries.replaceChildren();
     this.answer.replaceChildren();
     find("plan-steps").replaceChildren();
@@ -41,12 +40,12 @@ export class RunView {
     find("empty").hidden = isActive;
     find("run-body").hidden = !isActive;
     if (!isActive) return;
-    this.showHeader(run, isCancelling);
-    this.showPlan(run.plan);
-    arrange(this.entries, run.entries.map((entry) => this.entryElement(entry, ledger)));
+    isolate("the header", () => this.showHeader(run, isCancelling));
+    isolate("the plan", () => this.showPlan(run.plan));
+    arrange(this.entries, run.entries.map((entry) => this.isolatedEntry(entry, ledger)));
     find("activity").hidden = run.entries.length === 0;
-    this.showAnswer(run);
-    this.showEnding(run, errorMessage);
+    isolate("the answer", () => this.showAnswer(run));
+    isolate("the ending", () => this.showEnding(run, errorMessage));
     if (follows) this.feed.scrollTop = this.feed.scrollHeight;
   }
 
@@ -80,6 +79,13 @@ export class RunView {
     bar.style.setProperty("--done", done);
     bar.setAttribute("aria-valuenow", Math.round(done * 100));
     find("plan-steps").replaceChildren(...plan.map(planStepElement));
+  }
+
+  /** The element of an entry, or a note in its place where it cannot be shown. */
+  isolatedEntry(entry, ledger) {
+    let element = null;
+    isolate(`the entry ${entry.key}`, () => (element = this.entryElement(entry, ledger)));
+    return element ?? h("p", { class: "entry notice", role: "note" }, t("panel.failed", { name: entry.key }));
   }
 
   entryElement(entry, ledger) {
@@ -127,11 +133,12 @@ export class RunView {
     find("answer").hidden = !hasAnswer;
     this.answer.setAttribute("aria-busy", String(run.isAnswering));
     if (!hasAnswer || run.answer === this.renderedAnswer) return;
-    const isRecent = performance.now() - this.answerRenderedAt < LONG_ANSWER_INTERVAL_MS;
-    if (run.answer.length > LONG_ANSWER_LENGTH && run.isAnswering && isRecent) return; // the next chunk renders it
-    this.answerRenderedAt = performance.now();
+    const startedAt = performance.now();
+    if (run.isAnswering && startedAt < this.nextRenderAt) return; // a later chunk renders it
     this.renderedAnswer = run.answer;
     this.answer.replaceChildren(renderMarkdown(run.answer));
+    const endedAt = performance.now();
+    this.nextRenderAt = endedAt + RENDER_PAUSE * (endedAt - startedAt);
   }
 
   showEnding(run, errorMessage) {

@@ -118,6 +118,7 @@ function approvalEntry(event, step, at) {
     action: event.actionType,
     message: event.message,
     args: event.context,
+    warnings: event.warnings ?? [],
     expiresAt: event.expiresAt * 1000,
     timeoutSeconds: event.timeoutSeconds,
     outcomeUnknown: event.outcomeUnknown ?? false,

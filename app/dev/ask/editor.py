@@ -10,21 +10,19 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
 import termios
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.dev.ask.keys import TerminalClosed
+from app.text.hidden import escape_hidden
 from app.tools.arguments import LIMIT_DEPTH
 from statemachine import strict_json
 from statemachine.checkpoint import JsonObject
 
-_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 _HANG_UP_SECONDS = 2.0
 _EDITOR_COMMAND = """\
 editor=${VISUAL:-$EDITOR}
@@ -34,7 +32,6 @@ fi
 eval "exec $editor \\"\\$1\\""
 """
 """As git and others do, by a shell: the value of the variables is a command with arguments."""
-_NOT_ASCII = re.compile(r"[\x7f-\U0010ffff]")
 
 
 class InvalidEdit(Exception):
@@ -54,12 +51,7 @@ class Edited:
 
 def to_text(arguments: JsonObject) -> str:
     """The arguments as JSON for an editor. Characters that an editor may hide are written as escapes."""
-    text = json.dumps(arguments, ensure_ascii=False, indent=2)
-    return _NOT_ASCII.sub(lambda found: _visible(found[0]), text) + "\n"
-
-
-def _visible(character: str) -> str:
-    return json.dumps(character)[1:-1] if unicodedata.category(character) in _HIDDEN_CATEGORIES else character
+    return escape_hidden(json.dumps(arguments, ensure_ascii=False, indent=2)) + "\n"
 
 
 def to_arguments(text: str) -> JsonObject:

@@ -16,6 +16,7 @@ from rich.text import Text
 from app.client.client import DecisionReply
 from app.client.frames import ReceivedEvent
 from app.client.stream import Interrupted, Item, Resumed
+from app.text.hidden import escape_hidden, make_visible
 from statemachine import events
 from statemachine.checkpoint import JsonObject
 
@@ -34,8 +35,8 @@ def strip_control_characters(text: str) -> str:
 
 
 def json_line(value: object) -> str:
-    """The value as one line of JSON with escaped control characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """The value as one line of JSON with escaped control characters and hidden ones."""
+    text = escape_hidden(json.dumps(value, ensure_ascii=False, default=str))
     return _CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -173,18 +174,21 @@ class View:
         return printed is not None and _is_part(call.tool_args, printed)
 
     def _show_approval(self, request: events.Hitl) -> None:
-        self.line(f"⚠ {request.message}", "bold yellow")
+        self.line(f"⚠ {make_visible(request.message)}", "bold yellow")
         doubt = "; it may have been done already" if request.outcome_unknown else ""
         self.line(f"  {request.action_type}  {request.request_id}{doubt}", "yellow")
         self.show_values(request.context)
+        for warning in request.warnings:
+            self._show_block(f"{warning.code}  {warning.field}  {warning.message}", "  ‼ ", "    ", "bold red")
         self._approval_arguments[request.action_type] = request.context
 
     def show_values(self, values: Mapping[str, Any]) -> None:
-        """Print names and values in two columns; a text may have several lines."""
-        width = max((len(strip_control_characters(name)) for name in values), default=0)
-        for name, value in values.items():
-            text = value if isinstance(value, str) else json_line(value)
-            self._show_block(text, f"{_GUTTER}{strip_control_characters(name):<{width}}  ", f"{_GUTTER}{'':<{width}}  ")
+        """Print names and values in two columns; a text may have several lines, and shows its hidden characters."""
+        shown = {make_visible(name): value for name, value in values.items()}
+        width = max(map(len, shown), default=0)
+        for name, value in shown.items():
+            text = make_visible(value) if isinstance(value, str) else json_line(value)
+            self._show_block(text, f"{_GUTTER}{name:<{width}}  ", f"{_GUTTER}{'':<{width}}  ")
 
     def _show_end(self, end: events.End) -> None:
         usage = end.usage or {}

@@ -64,12 +64,17 @@ def event_schema(event: type[Event], shape: Shape) -> JsonObject:
     }
 
 
-def event_fields_schema(event: type[Event], *, with_aliases: bool = True) -> JsonObject:
-    """Return the schema of the event's own fields, without those that all events have."""
+def event_fields_schema(event: type[Event], *, with_aliases: bool = True, prefix: str | None = None) -> JsonObject:
+    """Return the schema of the event's own fields, without those that all events have.
+
+    Structs inside of it are written out or, with a `prefix`, references that begin with it.
+    """
     model = TypeAdapter(struct_as_typed_dict(event)).json_schema(
-        mode="serialization", schema_generator=JsonSchemaGenerator
+        mode="serialization", schema_generator=JsonSchemaGenerator, ref_template=(prefix or "") + "{model}"
     )
     properties: JsonObject = dict(model["properties"])
+    if prefix is None:
+        properties = {name: _written_out(field, model.get("$defs", {})) for name, field in properties.items()}
     for name in event.OMITTED_WHEN_NONE:  # such a field is absent instead of null
         (properties[name],) = (type for type in properties[name]["anyOf"] if type != {"type": "null"})
     required = [name for name in properties if name not in event.OMITTED_WHEN_NONE]
@@ -78,3 +83,9 @@ def event_fields_schema(event: type[Event], *, with_aliases: bool = True) -> Jso
             properties[alias] = properties[name] | {"description": f"The same as `{name}`."}
             required.append(alias)
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _written_out(schema: JsonObject, definitions: dict[str, JsonObject]) -> JsonObject:
+    """Return the schema of a field with the definitions of the items of a list in it instead of references."""
+    items = schema.get("items")
+    return {**schema, "items": definitions[items["$ref"]]} if isinstance(items, dict) and "$ref" in items else schema

@@ -17,7 +17,7 @@ from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.views.timeline import Timeline
 
-MODULES = ("types", "errors", "frames", "connection", "stream", "client")
+MODULES = ("types", "errors", "frames", "connection", "stream", "visible", "client")
 """The modules in `app/client/src`, in the order of their bundle: each imports only from those before it."""
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _INTERNAL_EXPORT = re.compile(r"^(/\*\* @internal .*\*/\n)export ", re.MULTILINE)
@@ -33,7 +33,7 @@ def generate_types() -> str:
     parts = ["// The types of events and responses, generated from the service's own by `.ci/clients`.", ""]
     parts += ["/** The fields that all events have. */", "export interface EventBase {", *envelope, "}"]
     for type, event in EVENT_TYPES.items():
-        fields = event_fields_schema(event, with_aliases=False)
+        fields = event_fields_schema(event, with_aliases=False, prefix=_PREFIX)
         parts += _comment(event.__doc__ if event.__doc__ != Event.__doc__ else None)
         parts += [f"export interface {event.__name__}Event extends EventBase {{", f'  type: "{type}";']
         parts += [*_fields(fields), "}"]

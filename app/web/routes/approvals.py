@@ -61,7 +61,7 @@ def approval_routes(auth: Authenticator, approvals: ApprovalService, responses: 
 
 
 def _details(found: ApprovalRequest) -> ApprovalDetails:
-    shown = {name: value for name, value in found.stored.items() if name in _SHOWN}
+    shown = {"warnings": [], **{name: value for name, value in found.stored.items() if name in _SHOWN}}
     decision = found.decision
     if decision is not None:
         shown |= {"decidedAt": decision.decided_at, "via": decision.via, "deciderTold": decision.via == "redis"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
+from app.text.hidden import find_hidden
 from app.web.openapi.typescript import MODULES, bundle, generate_types
 from statemachine.events import EVENT_TYPES
 from tests.harness.approvals import StartWaitingRun
 from tests.harness.clients import ANSWER, MakeSettings, token
+from tests.harness.hidden_texts import VISIBLE_FORMS
 from tests.harness.javascript import CLIENT, needs_node, run_client
 from tests.harness.service import running
 from tests.harness.tools import calling, risky
@@ -46,7 +49,8 @@ def test_client_is_bundled_from_its_modules() -> None:
     """`.ci/clients` bundles them."""
     assert {path.stem for path in (CLIENT.parent / "src").iterdir()} == set(MODULES)
     assert source(".ts") == bundle(modules())
-    assert "export function" not in source(".ts"), "functions are internal"
+    public = re.findall(r"^export function (\w+)", source(".ts"), re.MULTILINE)
+    assert public == ["visibleParts", "visibleJson"], "other functions are internal"
 
 
 @pytest.mark.parametrize("suffix", [".js", ".d.ts"])
@@ -208,3 +212,12 @@ async def test_read_timeout_breaks_the_connection_and_the_retry_field_sets_the_d
     assert [request.method for request in requests] == ["POST", "POST", "GET"]
     assert len({request.headers["idempotency-key"] for request in requests[:2]}) == 1
     assert (requests[2].query, requests[2].headers["last-event-id"]) == ({"sessionId": "s-1"}, "1000")
+
+
+@needs_node
+async def test_hidden_characters_are_shown_as_the_service_shows_them() -> None:
+    shown = await run_client("visible", texts=list(VISIBLE_FORMS))
+    assert [text for text, _ in shown] == list(VISIBLE_FORMS.values())
+    for (text, _), (_, escaped) in zip(VISIBLE_FORMS.items(), shown, strict=True):
+        assert json.loads(escaped) == {"text": text}
+        assert list(find_hidden(escaped)) == []

@@ -149,3 +149,26 @@ def test_unchanged_parts_are_the_same_objects_and_unknown_events_change_nothing(
 def test_durations_and_countdowns_are_formatted() -> None:
     program = "return [40, 1234, 125000, 3720000].map(module.duration).concat([299001, 0, -5].map(module.countdown));"
     assert run_in_node("format.js", program) == ["40 ms", "1.2 s", "2 m 05 s", "1 h 02 m", "5:00", "0:00", "0:00"]
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ('{"to": "a", "body": "to: b", "more": [{"to": 1}, {"to": 2}]}', None),
+        ('{"to": "a", "to": "b"}', '"to" × 2'),
+        ('{"to": "a", "t\\u006f" : "b"}', '"to" × 2'),
+        ('{"a": {"b": "}\\"{", "b": 1}}', '"b" × 2'),
+        ("[1]", "[1] …"),
+        ("null", "null …"),
+    ],
+)
+def test_object_with_a_key_twice_is_refused(text: str, result: str | None) -> None:
+    program = "const value = module.parseJsonObject(TEXT); return value instanceof Error ? value.message : null;"
+    assert run_in_node("json.js", program, TEXT=text) == result
+
+
+def test_request_keeps_its_warnings() -> None:
+    warnings = [{"code": "invisible", "field": "to", "message": "m"}]
+    run = apply_events(*WAITING[:-1], {**HITL, "warnings": warnings})["run"]
+    assert run["entries"][-1]["warnings"] == warnings
+    assert apply_events(*WAITING)["run"]["entries"][-1]["warnings"] == []

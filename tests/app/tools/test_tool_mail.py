@@ -117,6 +117,58 @@ def test_invalid_address_is_refused(address: str) -> None:
         SendEmailArguments(to=[address], subject="s", body="b")
 
 
+@pytest.mark.parametrize(
+    ("address", "cause"),
+    [
+        ("boss@dwp\u200b.test", "it contains U\\+200B ZERO WIDTH SPACE, which a person cannot see"),
+        ("boss@dwp.test\U000e0041", "U\\+E0041 TAG LATIN CAPITAL LETTER A"),
+        ("bo\u202ess@dwp.test", "U\\+202E RIGHT-TO-LEFT OVERRIDE"),
+        ("bo\u00adss@dwp.test", "U\\+00AD SOFT HYPHEN"),
+        ("👨\u200d👩@dwp.test", "U\\+200D ZERO WIDTH JOINER"),
+        ("boss\u3164@dwp.test", "U\\+3164 HANGUL FILLER"),
+        ("boss@dw\u0440.test", r"mixes letters of several scripts \(Cyrillic, Latin\)"),
+        ("boss@xn--dw-emc.test", r"mixes letters of several scripts \(Cyrillic, Latin\)"),
+        ("boss@ｄｗｐ.test", "characters that stand for others"),
+        ("boss@dwp。test", "characters that no domain may have"),
+        ("boss@dwp⁄x.test", "domain"),
+        ("boss@xn--zzzzzz.test", "punycode that is not valid"),
+        ("boss@[127.0.0.1]", "letters, digits and hyphens"),
+        ('"boss@dwp.test"@evil.test', "an address with quotes"),
+        ("thief%evil.test@dwp.test", "may go to another domain"),
+        ("evil.test!thief@dwp.test", "may go to another domain"),
+    ],
+)
+def test_address_that_looks_like_another_is_refused_with_the_cause(address: str, cause: str) -> None:
+    for name in ("to", "cc", "bcc"):
+        given = {"to": "kim@dwp.test", "subject": "s", "body": "b", name: ["kim@dwp.test", address]}
+        with pytest.raises(ValidationError, match=f"address 2: .*{cause}"):
+            SendEmailArguments.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "address", ["kim@한국.test", "kim.lee+aura@dwp.co.kr", "o'neil@mail.dwp.test", "kim@삼성tv.test"]
+)
+def test_address_of_one_language_is_accepted(address: str) -> None:
+    assert SendEmailArguments(to=address, subject="s", body="b").to == address
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["invoice \u202egpj.exe", "보고서\u200b", "a\ufeffb", "x\U000e0041", "a\u2066b", "a\u200db", "a\u2800b\u3164"],
+)
+def test_subject_with_a_hidden_character_is_refused(subject: str) -> None:
+    with pytest.raises(ValidationError, match=r"which a person cannot see"):
+        SendEmailArguments(to="kim@dwp.test", subject=subject, body="b")
+
+
+@pytest.mark.parametrize(
+    "subject", ["축하합니다 👩\u200d👩\u200d👧 ❤\ufe0f\u200d🔥", "1\ufe0f\u20e3 안건", "🏴󠁧󠁢󠁥󠁮󠁧󠁿 출장", "👍🏽"]
+)
+def test_joiners_of_an_emoji_are_accepted_in_subject_and_body(subject: str) -> None:
+    mail = SendEmailArguments(to="kim@dwp.test", subject=subject, body=subject)
+    assert mail.subject == mail.body == subject
+
+
 @pytest.mark.parametrize("subject", ["a\r\nBcc: all@dwp.test", "a\nb", "a\rb", "a\x00b", "a\x85b", "a\u2028b", ""])
 def test_subject_with_several_lines_is_refused(subject: str) -> None:
     with pytest.raises(ValidationError):

@@ -129,13 +129,14 @@ def test_schemas_of_the_real_tools_are_json(clock: Any) -> None:
 
 
 @pytest.mark.parametrize("raw", ["", "  \n", "{}"])
-def test_no_arguments_are_an_empty_object(registry: ToolRegistry, raw: str) -> None:
+def test_no_arguments_are_the_defaults(registry: ToolRegistry, raw: str) -> None:
     call = registry.resolve("c1", "get_current_time", raw)
-    assert (call.refusal, call.arguments, call.shown_arguments) == (None, {}, {})
+    assert (call.refusal, call.arguments) == (None, {"timezone": "Asia/Seoul"})
+    assert call.shown_arguments == call.arguments
     assert (call.title, call.needs_approval, call.idempotent, call.question) == ("현재 시각 확인", False, True, "")
 
 
-def test_arguments_are_stored_as_given_and_shown_with_secrets_masked(registry: ToolRegistry) -> None:
+def test_all_arguments_that_run_are_stored_and_shown_with_secrets_masked(registry: ToolRegistry) -> None:
     raw = '{"title":"x","token":"s3cret","accounts":[{"user":"u","password":"pw"}],"count":"2"}'
     call = registry.resolve("c1", "login", raw)
     assert call.refusal is None
@@ -144,21 +145,42 @@ def test_arguments_are_stored_as_given_and_shown_with_secrets_masked(registry: T
         "token": "s3cret",
         "accounts": [{"user": "u", "password": "pw"}],
         "count": 2,
+        "ratio": 0.5,
+        "free": {},
     }
     assert call.shown_arguments == {
         "title": "x",
         "token": "***",
         "accounts": [{"user": "u", "password": "***"}],
         "count": 2,
+        "ratio": 0.5,
+        "free": {},
     }
     assert (call.question, call.needs_approval, call.raw_arguments) == ("x?", True, raw)
 
 
-def test_the_secrets_of_the_service_are_masked(registry: ToolRegistry) -> None:
-    call = registry.resolve("c1", "login", '{"title":"hunter2-hunter2"}')
-    assert call.arguments == {"title": "hunter2-hunter2"}
-    assert call.shown_arguments == {"title": "***"}
-    assert call.question == "***?"
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"title": "the key is hunter2-hunter2."},
+        {"title": "x", "token": "hunter2-hunter2"},
+        {"title": "x", "free": {"a": [{"hunter2-hunter2": 1}]}},
+    ],
+)
+def test_call_that_holds_a_secret_of_the_service_is_refused(registry: ToolRegistry, arguments: Any) -> None:
+    """A mask on the card would hide what is sent."""
+    call = registry.resolve("c1", "login", json.dumps(arguments))
+    assert "the arguments hold a secret of this service" in (call.refusal or "")
+    assert "hunter2" not in (call.refusal or "")
+    assert (call.arguments, call.shown_arguments) == ({}, {})
+    with pytest.raises(FieldInvalid, match="a secret of this service"):
+        registry.validate_edit("login", arguments, ORIGINAL)
+
+
+def test_word_that_is_a_short_secret_too_is_shown_as_it_runs(clock: Any) -> None:
+    registry = ToolRegistry([Login()], secrets=["report"])
+    call = registry.resolve("c1", "login", '{"title":"the report"}')
+    assert call.arguments["title"] == call.shown_arguments["title"] == "the report"
 
 
 def test_unknown_tool_is_refused_with_the_available_names(registry: ToolRegistry) -> None:
@@ -287,19 +309,23 @@ ORIGINAL = {
 
 def test_edit_keeps_masked_secrets(registry: ToolRegistry) -> None:
     shown = registry.resolve("c1", "login", json.dumps(ORIGINAL)).shown_arguments
-    arguments, secret_fields = registry.validate_edit("login", {**shown, "title": "y"}, ORIGINAL)
-    assert arguments == {**ORIGINAL, "title": "y"}
+    arguments, secret_fields, _ = registry.validate_edit("login", {**shown, "title": "y"}, ORIGINAL)
+    assert arguments == {**ORIGINAL, "title": "y", "count": 1, "ratio": 0.5, "free": {}}
     assert mask_values(arguments, secret_fields) == {**shown, "title": "y"}
 
 
 def test_edit_can_set_a_new_secret(registry: ToolRegistry) -> None:
-    arguments, secret_fields = registry.validate_edit("login", {"title": "x", "token": "fresh"}, ORIGINAL)
+    arguments, secret_fields, _ = registry.validate_edit("login", {"title": "x", "token": "fresh"}, ORIGINAL)
     assert (arguments["token"], secret_fields) == ("fresh", (["token"],))
 
 
-def test_edit_keeps_masked_text(registry: ToolRegistry) -> None:
-    arguments, _ = registry.validate_edit("login", {"title": "***", "count": 3}, {"title": "hunter2-hunter2"})
-    assert arguments == {"title": "hunter2-hunter2", "count": 3}
+def test_edit_gets_the_warnings_about_its_own_arguments(registry: ToolRegistry) -> None:
+    given = {"title": "pay\u200bload"}
+    shown = registry.resolve("c1", "login", json.dumps(given))
+    assert [warning.code for warning in shown.warnings] == ["invisible", "unseen_default", "unseen_default"]
+    edited = registry.validate_edit("login", {**shown.shown_arguments, "title": "a\u202eb"}, given)
+    assert [(warning.code, warning.field) for warning in edited.warnings] == [("bidirectional", "title")]
+    assert registry.validate_edit("login", {**shown.shown_arguments, "title": "clean"}, given).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ async def test_runs_are_filtered_by_state_and_invalid_filters_are_named(
                 assert (rejected["errorCode"], name in rejected["message"]) == ("E4000", True)
     assert [run["promptHead"] for run in waiting] == ["메모"]
     assert pending["requestId"] == waiting[0]["pendingApproval"]["requestId"] == hitl["requestId"]
-    assert pending["context"] == {"to": "kim"}
+    assert pending["context"] == {"to": "kim", "text": "", "copies": 1}
     assert 290 < pending["secondsLeft"] <= 300
 
 
