@@ -304,13 +304,14 @@ def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, n
         pubsub,
         node_id,
         clock,
+        channels=settings.aura_event_channels,
         retention_seconds=settings.aura_knowledge_retention_days * 86_400,
         max_events=settings.aura_knowledge_max_events,
         max_bytes=int(settings.aura_knowledge_max_megabytes * 1024 * 1024),
     )
     key, model = settings.openai_api_key, settings.openai_embedding_model
     if key is None or model is None:
-        return Knowledge(events, _index(settings, None))
+        return Knowledge(events, _index(settings, None), audience=settings.aura_knowledge_audience)
     embeddings = OpenAIEmbeddings(
         model,
         api_key=key.get_secret_value(),
@@ -318,7 +319,8 @@ def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, n
         dimensions=settings.aura_knowledge_dimensions,
     )
     index = _index(settings, embeddings.model)
-    return Knowledge(events, index, Vectors(embeddings, events, index, clock))
+    vectors = Vectors(embeddings, events, index, clock)
+    return Knowledge(events, index, vectors, audience=settings.aura_knowledge_audience)
 
 
 def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
@@ -326,7 +328,7 @@ def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
         return SqliteIndex(settings.aura_knowledge_path, model)
     from app.knowledge.postgres.index import PostgresIndex  # noqa: PLC0415 - a driver of 10 MB that others do without
 
-    return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model)
+    return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model, settings.aura_knowledge_audience)
 
 
 @asynccontextmanager

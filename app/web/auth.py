@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from joserfc import jwt
@@ -22,6 +23,7 @@ from app.ports.clock import Clock
 from app.ports.identity import Principal
 
 ALGORITHM = "HS256"
+_EMAIL_CHARACTERS = 320  # RFC 3696: 64 before the @ and 255 after it
 
 
 class Authenticator:
@@ -67,19 +69,26 @@ class Authenticator:
             raise TokenInvalid("iat: the token was issued in the future; check the clock of its issuer")
         if "nbf" in claims and _seconds(claims, "nbf") > now + self._leeway_seconds:
             raise TokenInvalid("nbf: the token is not valid yet")
-        role, email = claims.get("role"), claims.get("email")
+        role = claims.get("role")
         return Principal(
             user_id=_identifier(claims, "sub"),
             tenant_id=_identifier(claims, "tenant_id"),
             role=role if isinstance(role, str) else None,
-            email=email if isinstance(email, str) else None,
+            email=_email(claims),
             token=token,
             expires_at=expires_at,
         )
 
 
 def issue_token(
-    secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int
+    secret: str,
+    *,
+    user_id: str,
+    tenant_id: str,
+    role: str | None,
+    now: float,
+    lifetime_seconds: int,
+    email: str | None = None,
 ) -> str:
     """Return a signed token as the platform issues them, for development and tests. `now` is in Unix seconds."""
     claims: dict[str, Any] = {
@@ -90,6 +99,8 @@ def issue_token(
     }
     if role is not None:
         claims["role"] = role
+    if email is not None:
+        claims["email"] = email
     return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, OctKey.import_key(secret))
 
 
@@ -116,6 +127,19 @@ def _seconds(claims: dict[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TokenInvalid(f"{name}: the claim must be an integer of seconds")
     return value
+
+
+def _email(claims: dict[str, Any]) -> str | None:
+    """Return the claim `email`, None where it is absent or no text. It lets its owner find events (§7).
+
+    Raises `TokenInvalid` for control characters and for what cannot be stored: half a character, or a very long text.
+    """
+    value = claims.get("email")
+    if not isinstance(value, str) or not value.strip():
+        return None
+    if len(value) > _EMAIL_CHARACTERS or any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise TokenInvalid(f"email: at most {_EMAIL_CHARACTERS} characters without control characters are possible")
+    return value.strip()
 
 
 def _identifier(claims: dict[str, Any], name: str) -> str:

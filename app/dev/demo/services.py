@@ -32,7 +32,7 @@ from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
 
 HOST = "127.0.0.1"
-USER_ID, TENANT_ID = "demo", "tenant1"
+USER_ID, TENANT_ID, EMAIL = "demo", "tenant1", "demo@dwp.test"
 _TOKEN_SECONDS = 24 * 3600
 _USER_SETTING_PREFIXES = ("openai_", "aura_", "hitl_")
 
@@ -154,5 +154,11 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
 def _issue_token(settings: Settings, *, role: str | None) -> str:
     secret = settings.jwt_secret.get_secret_value()
     return issue_token(
-        secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+        secret,
+        user_id=USER_ID,
+        tenant_id=TENANT_ID,
+        role=role,
+        now=time.time(),
+        lifetime_seconds=_TOKEN_SECONDS,
+        email=EMAIL,
     )
