@@ -29,6 +29,7 @@ from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
@@ -80,6 +81,7 @@ class Service:
 
     admission: AdmissionQueue
     connection: Connection
+    rights: RedisRights
     pubsub: PubSub
     journal: RedisJournal
     requests: RedisApprovalRequests
@@ -93,7 +95,8 @@ class Service:
     task_reporter: MainServiceReporter | None
 
     async def start(self) -> None:
-        for advice in await self.connection.configuration_advice():
+        advices, _ = await asyncio.gather(self.connection.configuration_advice(), self.rights.report())
+        for advice in advices:
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()
         await self.journal.start()
@@ -182,7 +185,9 @@ def _register_routes(
     app.register_blueprint(hitl_routes(auth, approvals, responses))
     app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
     app.register_blueprint(diagram_routes(auth, queries, locator))
-    app.register_blueprint(health_routes(responses, runs, service.nodes, journal, service.decisions, service.model))
+    app.register_blueprint(
+        health_routes(responses, runs, service.nodes, journal, service.rights, service.decisions, service.model)
+    )
     app.register_blueprint(document_routes(settings.aura_event_shape))
     if settings.aura_console:
         app.register_blueprint(console_routes(responses, one_time_codes))
@@ -215,6 +220,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     return Service(
         admission=admission,
         connection=connection,
+        rights=RedisRights(connection, settings.aura_event_channels if settings.aura_knowledge else ()),
         pubsub=pubsub,
         journal=journal,
         requests=requests,
@@ -287,6 +293,9 @@ def make_models(settings: Settings) -> list[OpenAIModel]:
 def _toolbox(
     settings: Settings, clock: Clock, knowledge: Knowledge | None, tools: Sequence[Tool] | None
 ) -> ToolRegistry:
+    if settings.github_token is not None and settings.aura_github_repositories is None:
+        remedy = "all tenants may use all repositories of the token: list those of each in AURA_GITHUB_REPOSITORIES"
+        log.warning("github.unrestricted", remedy=remedy)
     return ToolRegistry(
         configured_tools(settings, clock, knowledge) if tools is None else tools,
         approval_required=settings.aura_approval_required,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from statemachine.events import ErrorType
 from statemachine.messages import ModelFailure
+
+_NAMED_RIGHTS = 8
 
 
 class AuraError(Exception):
@@ -137,6 +140,21 @@ class StorageUnavailable(AuraError):
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "저장소에 연결할 수 없습니다."
     retry_after_seconds = 2
+
+
+class StorageForbidden(AuraError):
+    """Redis answers, but its user has not all the rights that the service needs: no run could be carried out."""
+
+    status, code, error_type, retryable = 503, "E5004", "StorageUnavailable", True
+    prefix = "저장소 사용 권한이 부족합니다."
+    retry_after_seconds = 30
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        named, more = ", ".join(missing[:_NAMED_RIGHTS]), len(missing) - _NAMED_RIGHTS
+        super().__init__(
+            f"the Redis user of this service may not: {named}{f' and {more} more' if more > 0 else ''};"
+            " grant it (ACL SETUSER, see app/redis/README.md)"
+        )
 
 
 class RunLost(AuraError):

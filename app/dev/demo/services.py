@@ -131,6 +131,7 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
             "smtp_from": "aura@example.com",
             "github_token": SecretStr(github_token),
             "github_api_url": github.url,
+            "aura_github_repositories": {TENANT_ID: frozenset({"dwp-platform/*"})},
             "main_service_url": main_service.url,
             "aura_console": True,
         }

@@ -205,8 +205,8 @@ class Database:
         if names is not None:
             own = f"SELECT 1 FROM audience_{n} AS own WHERE own.name IN ({_marks(names)}) AND own.row = event.row"
             where, values = f"{where} AND EXISTS ({own})", [*values, *names]
-        # The chosen terms depend on the events of all. If only events of others have a rare one, all terms are searched:
-        # otherwise it would hide what this person may find, and so show that it exists.
+        # The chosen terms depend on the events of all. If only events of others have a rare one, all terms are
+        # searched: otherwise it would hide what this person may find, and so show that it exists.
         ranked: list[tuple[Any, ...]] = []
         for chosen in (self._discriminative(n, searched), searched):
             if not chosen or ranked:

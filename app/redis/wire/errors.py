@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
 from app.errors import StorageUnavailable
 
@@ -46,6 +46,11 @@ def raise_error_reply(reply: Any) -> None:
     """Raise `StorageUnavailable` where a reply is an error."""
     if isinstance(reply, Exception):
         raise reply if isinstance(reply, StorageUnavailable) else StorageUnavailable(cause_text(reply)) from reply
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether an error is the refusal of a command, a key or a channel by the access rights of the user."""
+    return isinstance(error, NoPermissionError) or "NoPermissionError" in str(error)
 
 
 def is_read_only(reply: Any) -> bool:
