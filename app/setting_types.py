@@ -73,6 +73,8 @@ def _channels(names: Any) -> Any:
     for name in names if isinstance(names, frozenset) else ():
         if name.startswith(("aura:", "hitl:")):
             raise ValueError(f"{name} is a channel of runs and decisions, not of domain events")
+        if ":" not in name:
+            raise ValueError(f"{name} is not the whole name of a channel, such as dwp:events:mail")
     return names
 
 
