@@ -233,8 +233,9 @@ class Database:
         where, values = _conditions(query)
         selection = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
         if names is not None:  # one list of rows, because only one is a filter of the search and not of its results
-            own = f"SELECT own.row FROM audience_{n} AS own JOIN event_{n} AS event USING (row)"
-            selection = f" AND rowid IN ({own} WHERE own.name IN ({_marks(names)}){where})"
+            joined = f" JOIN event_{n} AS event USING (row)" if where else ""
+            own = f"SELECT own.row FROM audience_{n} AS own{joined} WHERE own.name IN ({_marks(names)}){where}"
+            selection = f" AND rowid IN ({own})"
             values = [*names, *values]
         ranked = self._rows(
             f"SELECT rowid FROM vector_{m} WHERE embedding MATCH vec_int8(?) AND k = {CANDIDATES}{selection}"
