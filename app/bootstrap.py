@@ -29,6 +29,7 @@ from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
@@ -82,6 +83,7 @@ class Service:
 
     admission: AdmissionQueue
     connection: Connection
+    rights: RedisRights
     pubsub: PubSub
     journal: RedisJournal
     requests: RedisApprovalRequests
@@ -95,7 +97,8 @@ class Service:
     task_reporter: MainServiceReporter | None
 
     async def start(self) -> None:
-        for advice in await self.connection.configuration_advice():
+        advices, _ = await asyncio.gather(self.connection.configuration_advice(), self.rights.report())
+        for advice in advices:
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()
         await self.journal.start()
@@ -189,7 +192,9 @@ def _register_routes(
     app.register_blueprint(hitl_routes(auth, approvals, responses))
     app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
     app.register_blueprint(diagram_routes(auth, queries, locator))
-    app.register_blueprint(health_routes(responses, runs, service.nodes, journal, service.decisions, service.model))
+    app.register_blueprint(
+        health_routes(responses, runs, service.nodes, journal, service.rights, service.decisions, service.model)
+    )
     app.register_blueprint(document_routes(settings.aura_event_shape))
     if settings.aura_console:
         app.register_blueprint(console_routes(responses, one_time_codes))
@@ -222,6 +227,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     return Service(
         admission=admission,
         connection=connection,
+        rights=RedisRights(connection, settings.aura_event_channels if settings.aura_knowledge else ()),
         pubsub=pubsub,
         journal=journal,
         requests=requests,
@@ -294,6 +300,9 @@ def make_models(settings: Settings) -> list[OpenAIModel]:
 def _toolbox(
     settings: Settings, clock: Clock, knowledge: Knowledge | None, tools: Sequence[Tool] | None
 ) -> ToolRegistry:
+    if settings.github_token is not None and settings.aura_github_repositories is None:
+        remedy = "all tenants may use all repositories of the token: list those of each in AURA_GITHUB_REPOSITORIES"
+        log.warning("github.unrestricted", remedy=remedy)
     return ToolRegistry(
         configured_tools(settings, clock, knowledge) if tools is None else tools,
         approval_required=settings.aura_approval_required,
@@ -311,13 +320,14 @@ def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, n
         pubsub,
         node_id,
         clock,
+        channels=settings.aura_event_channels,
         retention_seconds=settings.aura_knowledge_retention_days * 86_400,
         max_events=settings.aura_knowledge_max_events,
         max_bytes=int(settings.aura_knowledge_max_megabytes * 1024 * 1024),
     )
     key, model = settings.openai_api_key, settings.openai_embedding_model
     if key is None or model is None:
-        return Knowledge(events, _index(settings, None))
+        return Knowledge(events, _index(settings, None), audience=settings.aura_knowledge_audience)
     embeddings = OpenAIEmbeddings(
         model,
         api_key=key.get_secret_value(),
@@ -325,7 +335,8 @@ def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, n
         dimensions=settings.aura_knowledge_dimensions,
     )
     index = _index(settings, embeddings.model)
-    return Knowledge(events, index, Vectors(embeddings, events, index, clock))
+    vectors = Vectors(embeddings, events, index, clock)
+    return Knowledge(events, index, vectors, audience=settings.aura_knowledge_audience)
 
 
 def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
@@ -333,7 +344,7 @@ def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
         return SqliteIndex(settings.aura_knowledge_path, model)
     from app.knowledge.postgres.index import PostgresIndex  # noqa: PLC0415 - a driver of 10 MB that others do without
 
-    return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model)
+    return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model, settings.aura_knowledge_audience)
 
 
 @asynccontextmanager

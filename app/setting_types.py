@@ -64,8 +64,50 @@ Names = frozenset[str]
 NameList = Annotated[Names, BeforeValidator(_split_names)]
 """Names, separated by commas."""
 
+EVENT_CHANNELS = frozenset(f"dwp:events:{name}" for name in ("all", "mail", "approval", "main", "chat", "agent-task"))
+"""The channels of the platform's domain events (CONTRACT §7)."""
+
+
+def _channels(names: Any) -> Any:
+    names = _split_names(names)
+    for name in names if isinstance(names, frozenset) else ():
+        if name.startswith(("aura:", "hitl:")):
+            raise ValueError(f"{name} is a channel of runs and decisions, not of domain events")
+        if ":" not in name:
+            raise ValueError(f"{name} is not the whole name of a channel, such as dwp:events:mail")
+    return names
+
+
+ChannelList = Annotated[Names, BeforeValidator(_channels)]
 FilePath = Annotated[str, AfterValidator(_in_a_folder)]
 HeaderKey = Annotated[SecretStr, AfterValidator(_fits_a_header)]
+
+# --- repositories -----------------------------------------------------------------------------------------------------
+
+_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9_-]*/([a-z0-9._-]+|\*)|\*/\*")
+
+
+def _repository_lists(text: Any) -> Any:
+    """Return the repositories of each tenant, in lower case. Raises `ValueError` with the number of the wrong entry."""
+    if not isinstance(text, str):
+        return text
+    lists: dict[str, frozenset[str]] = {}
+    for number, entry in enumerate(filter(str.strip, text.split(";")), start=1):
+        tenant, equals, names = (part.strip() for part in entry.partition("="))
+        repositories = _split_names(names.lower())
+        if not tenant or not equals or not repositories:
+            raise ValueError(f"entry {number}: tenant=owner/repository,… is required, such as tenant1=dwp/portal,dwp/*")
+        if tenant in lists:
+            raise ValueError(f"entry {number}: the tenant {tenant} has an entry already; join both with a comma")
+        for name in sorted(repositories):
+            if not _REPOSITORY.fullmatch(name):
+                raise ValueError(f"entry {number}: {name} is not owner/repository, owner/* or */* (all)")
+        lists[tenant] = repositories
+    return lists
+
+
+RepositoryLists = Annotated[dict[str, frozenset[str]], BeforeValidator(_repository_lists)]
+"""`tenant1=dwp/*,dwp/portal;*=public-org/docs`; the tenant `*` stands for every tenant."""
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 

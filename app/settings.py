@@ -27,8 +27,10 @@ from pydantic.fields import FieldInfo
 from app.errors import ConfigurationError
 from app.prompt_file import PromptFile
 from app.setting_types import (
+    EVENT_CHANNELS,
     OPENAI_URL,
     BaseUrl,
+    ChannelList,
     FilePath,
     HeaderKey,
     Host,
@@ -38,6 +40,7 @@ from app.setting_types import (
     Names,
     PlainUrl,
     RedisUrl,
+    RepositoryLists,
     SearchServerUrl,
     parse_fallbacks,
     secrets_in_url,
@@ -169,8 +172,16 @@ class Settings(BaseModel):
         default="https://api.github.com", description="REST base URL (GitHub Enterprise too)"
     )
 
+    aura_github_repositories: RepositoryLists | None = Field(
+        default=None, description="[repositories of each tenant](#github-repositories); without it all of the token's"
+    )
+
     # knowledge
     aura_knowledge: bool = Field(default=True, description="receive domain events (§7) and offer `search_workspace`")
+    aura_knowledge_audience: Literal["named", "tenant"] = Field(
+        default="named", description="find own events and those for all (`named`), or all of the tenant's (`tenant`)"
+    )
+    aura_event_channels: ChannelList = Field(default=EVENT_CHANNELS, description="Pub/Sub channels of domain events")
     aura_knowledge_path: FilePath | None = Field(
         default=None, description="file of the search index; without it each process has a temporary one"
     )

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.states import INITIAL_STATE, State, Trigger
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 JsonObject = dict[str, Any]
 """JSON whose shape this project does not define: tool arguments, chat messages, the context of the user's screen."""
@@ -83,7 +83,10 @@ class Limits(StoredStruct, frozen=True):
 
 
 class RunRequest(StoredStruct, frozen=True):
-    """The request that started a run: the user, the prompt and where it came from (§1.1, §1.2)."""
+    """The request that started a run: the user, the prompt and where it came from (§1.1, §1.2).
+
+    `email` is the address in the user's token, None if it has none.
+    """
 
     session_id: str
     thread_id: str
@@ -95,6 +98,7 @@ class RunRequest(StoredStruct, frozen=True):
     agent_id: str | None = None
     source: str | None = None
     caller_type: str | None = None
+    email: str | None = None
 
 
 class PlanStep(StoredStruct, frozen=True):

@@ -27,14 +27,22 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MAX_TOKEN_BYTES = 64 * 1024
 
 
-def issue_token_from_settings(user: str, tenant: str, role: str | None, hours: float) -> str:
+def issue_token_from_settings(user: str, tenant: str, role: str | None, hours: float, email: str | None = None) -> str:
     """Issue a token, signed with the `JWT_SECRET` of the environment. Raises `ConfigurationError` if it is not set."""
     from app.settings import Settings
     from app.web.auth import issue_token
 
     secret = Settings.from_environment().jwt_secret.get_secret_value()
     lifetime = int(hours * 3600)
-    return issue_token(secret, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=lifetime)
+    return issue_token(
+        secret,
+        user_id=user,
+        tenant_id=tenant,
+        role=role,
+        now=time.time(),
+        lifetime_seconds=lifetime,
+        email=email,
+    )
 
 
 @dataclass(frozen=True, slots=True)

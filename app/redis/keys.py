@@ -154,6 +154,3 @@ KNOWLEDGE_REFUSED = "aura:{knowledge}:refused"
 def knowledge_refusal(digest: str) -> str:
     """A mark that this malformed message has been counted, so that no other process counts it too."""
     return f"aura:{{knowledge}}:refusal:{digest}"
-
-
-DOMAIN_CHANNELS = ("dwp:events:all", "dwp:events:mail", "dwp:events:approval")

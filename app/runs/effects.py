@@ -172,6 +172,7 @@ class Effects:
                 tenant_id=request.tenant_id,
                 user_id=request.user_id,
                 idempotency_key=f"{request.session_id}:{call.id}",
+                email=request.email,
             )
             task = asyncio.create_task(self._tools.execute(call, context))
             task.add_done_callback(lambda _: ended.set())

@@ -76,14 +76,21 @@ class Authenticator:
             user_id=_identifier(claims, "sub"),
             tenant_id=_identifier(claims, "tenant_id"),
             role=_optional_text(claims, "role"),
-            email=_optional_text(claims, "email"),
+            email=_email(claims),
             token=token,
             expires_at=expires_at,
         )
 
 
 def issue_token(
-    secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int
+    secret: str,
+    *,
+    user_id: str,
+    tenant_id: str,
+    role: str | None,
+    now: float,
+    lifetime_seconds: int,
+    email: str | None = None,
 ) -> str:
     """Return a signed token as the platform issues them, for development and tests. `now` is in Unix seconds."""
     claims: dict[str, Any] = {
@@ -94,6 +101,8 @@ def issue_token(
     }
     if role is not None:
         claims["role"] = role
+    if email is not None:
+        claims["email"] = email
     return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, OctKey.import_key(secret))
 
 
@@ -120,6 +129,12 @@ def _seconds(claims: dict[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST_SECOND:
         raise TokenInvalid(f"{name}: the claim must be an integer of seconds")
     return value
+
+
+def _email(claims: dict[str, Any]) -> str | None:
+    """Return the claim `email`, None where it is absent, empty or no text. It lets its owner find events (§7)."""
+    email = _optional_text(claims, "email")
+    return (email or "").strip() or None
 
 
 def _identifier(claims: dict[str, Any], name: str) -> str:

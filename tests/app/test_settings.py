@@ -148,6 +148,24 @@ def test_knowledge_path_and_url_exclude_each_other() -> None:
     assert refused(JWT_SECRET=SECRET, **both).startswith("AURA_KNOWLEDGE_URL: AURA_KNOWLEDGE_PATH is set too")
 
 
+def test_all_channels_of_the_platform_are_received_by_default_and_others_can_be_named() -> None:
+    names = ("all", "mail", "approval", "main", "chat", "agent-task")
+    assert read().aura_event_channels == {f"dwp:events:{name}" for name in names}
+    assert read(AURA_EVENT_CHANNELS=" tenant:7, dwp:events:hr ").aura_event_channels == {"tenant:7", "dwp:events:hr"}
+
+
+@pytest.mark.parametrize("name", ["hitl:channel:s", "aura:knowledge:changed", "mail"])
+def test_a_channel_that_holds_no_domain_events_stops_the_start(name: str) -> None:
+    message = refused(JWT_SECRET=SECRET, AURA_EVENT_CHANNELS=f"dwp:events:all,{name}")
+    assert message.startswith(f"AURA_EVENT_CHANNELS: {name} is ")
+
+
+def test_who_finds_events_has_two_rules() -> None:
+    assert read().aura_knowledge_audience == "named"
+    assert read(AURA_KNOWLEDGE_AUDIENCE="tenant").aura_knowledge_audience == "tenant"
+    assert "AURA_KNOWLEDGE_AUDIENCE" in refused(JWT_SECRET=SECRET, AURA_KNOWLEDGE_AUDIENCE="all")
+
+
 def test_an_unknown_aura_name_is_named_with_the_nearest_that_exists() -> None:
     assert "AURA_MAX_TURN:" in (message := refused(JWT_SECRET=SECRET, AURA_MAX_TURN="3"))
     assert "did you mean AURA_MAX_TURNS?" in message

@@ -32,7 +32,7 @@ from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
 
 HOST = "127.0.0.1"
-USER_ID, TENANT_ID = "demo", "tenant1"
+USER_ID, TENANT_ID, EMAIL = "demo", "tenant1", "demo@dwp.test"
 _TOKEN_SECONDS = 24 * 3600
 _USER_SETTING_PREFIXES = ("openai_", "aura_", "hitl_")
 
@@ -131,6 +131,7 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
             "smtp_from": "aura@example.com",
             "github_token": SecretStr(github_token),
             "github_api_url": github.url,
+            "aura_github_repositories": {TENANT_ID: frozenset({"dwp-platform/*"})},
             "main_service_url": main_service.url,
             "aura_console": True,
         }
@@ -154,5 +155,11 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
 def _issue_token(settings: Settings, *, role: str | None) -> str:
     secret = settings.jwt_secret.get_secret_value()
     return issue_token(
-        secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+        secret,
+        user_id=USER_ID,
+        tenant_id=TENANT_ID,
+        role=role,
+        now=time.time(),
+        lifetime_seconds=_TOKEN_SECONDS,
+        email=EMAIL,
     )
