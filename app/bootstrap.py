@@ -203,9 +203,7 @@ def _register_routes(
 
 
 def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
-    node_id = new_node_id()
-    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    node_id, connection, pubsub = _new_node(settings)
     diagnostics = SenderDiagnostics(connection, clock)
     requests = RedisApprovalRequests(connection, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
@@ -244,6 +242,12 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         task_reporter=task_reporter,
         audit=audit,
     )
+
+
+def _new_node(settings: Settings) -> tuple[str, Connection, PubSub]:
+    node_id, timeout_seconds = new_node_id(), settings.aura_redis_timeout_seconds
+    connection = Connection(settings.redis_address, timeout_seconds=timeout_seconds)
+    return node_id, connection, PubSub(connection, node_id, timeout_seconds=timeout_seconds)
 
 
 def _audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
@@ -364,9 +368,8 @@ def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
 @asynccontextmanager
 async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
     """The same parts for a command that searches but does not receive events."""
-    clock, node_id = SystemClock(), new_node_id()
-    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    clock = SystemClock()
+    node_id, connection, pubsub = _new_node(settings)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock)
     try:
         yield knowledge

@@ -99,7 +99,7 @@ class DecisionMade(AuditEvent, frozen=True, tag="decision"):
     verdict: str
     user: str
     arguments_digest: str
-    via: Literal["http"] = "http"
+    via: Literal["http"]
     role: str | None = None
     caller_type: str | None = None
     address: str | None = None

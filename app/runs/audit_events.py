@@ -34,6 +34,7 @@ def decision_made(
         verdict=decision.verdict,
         user=principal.user_id,
         arguments_digest=request.arguments_digest if edited is None else digest(edited),
+        via="http",
         role=principal.role,
         caller_type=origin.caller_type,
         address=origin.address,
