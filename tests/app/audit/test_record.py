@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
-from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.redis import keys
 from tests.harness.approvals import ARGUMENTS, FINAL_ANSWER, MakeSettings, StartWaitingRun
@@ -19,12 +18,6 @@ from tests.harness.frames import types
 from tests.harness.service import headers, running
 from tests.harness.tools import NoteTool, calling
 from tests.harness.waiting import eventually
-
-
-@pytest.fixture
-def record(redis_server: RedisServer) -> StoredRecord:
-    return StoredRecord(redis_server.url)
-
 
 APPROVED = ["policy", "request.opened", "decision", "decision.applied", "tool.started", "tool.ended"]
 
