@@ -77,7 +77,15 @@ def _strong_secret(secret: SecretStr) -> SecretStr:
 
 
 def _split_secrets(secrets: Any) -> Any:
-    return tuple(part.strip() for part in secrets.split(",") if part.strip()) if isinstance(secrets, str) else secrets
+    """Return the secrets of a text: separated by commas, or a JSON list where one of them contains a comma."""
+    if not isinstance(secrets, str):
+        return secrets
+    if not secrets.startswith("["):
+        return tuple(part.strip() for part in secrets.split(",") if part.strip())
+    listed = _parse_json(secrets)
+    if not isinstance(listed, list) or not all(isinstance(secret, str) for secret in listed):
+        raise ValueError("a JSON list of texts is required, or texts separated by commas")
+    return tuple(listed)
 
 
 def _strong_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

@@ -57,7 +57,7 @@ class IdentitySettings(BaseModel):
 
     jwt_secret: TokenSecret = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
     jwt_secrets_accepted: TokenSecrets = Field(
-        default=(), description="comma-separated: further keys that are [accepted](#rotation-of-the-secret)"
+        default=(), description="further keys that are [accepted](#rotation-of-the-secret)"
     )
     aura_approver_roles: NameList = Field(
         default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
@@ -335,7 +335,7 @@ _WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
     Names: "names, separated by commas",
-    tuple[SecretStr, ...]: "texts, separated by commas",
+    tuple[SecretStr, ...]: "texts, separated by commas, or JSON list",
     dict[str, Any]: "JSON object",
     tuple[ModelServer, ...]: "JSON list",
 }

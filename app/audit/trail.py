@@ -217,8 +217,8 @@ class ChainedAuditTrail:
                 self.written.add(chain.name)
                 if not chain.pending:
                     self._dirty.pop(chain.name.tenant_id, None)
-                elif len(chain.pending) >= _BATCH_ENTRIES:
-                    self._has_entries.set()
+                elif self._collector is None or len(chain.pending) >= _BATCH_ENTRIES:
+                    self._has_entries.set()  # what was recorded while this batch was on its way
         return error
 
     # --- once in a while ----------------------------------------------------------------------------------------------

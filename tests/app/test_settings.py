@@ -162,6 +162,10 @@ def test_accepted_secrets_are_separated_by_commas_and_masked_in_logs() -> None:
     settings = read(JWT_SECRET=SECRET, JWT_SECRETS_ACCEPTED="the first of the other secrets; 32+ , " + others[1])
     assert settings.token_secrets == (SECRET, "the first of the other secrets; 32+", others[1])
     assert set(settings.token_secrets) <= set(settings.secrets)
+    with_comma = read(JWT_SECRET=others[1], JWT_SECRETS_ACCEPTED=f'["{SECRET}"]')
+    assert with_comma.token_secrets == (others[1], SECRET)
+    for text in ("[1]", "[", '["a" "b"]'):
+        assert refused(JWT_SECRET=SECRET, JWT_SECRETS_ACCEPTED=text).startswith("JWT_SECRETS_ACCEPTED: ")
     assert "secret 2: it has 5 bytes" in refused(JWT_SECRET=SECRET, JWT_SECRETS_ACCEPTED=f"{others[1]},short")
 
 

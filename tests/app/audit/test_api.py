@@ -14,7 +14,8 @@ AUDITOR = headers("eve", role="auditor")
 
 
 async def pages(aura: Aura, limit: int, **query: Any) -> list[list[dict[str, Any]]]:
-    found, cursor = [], {}
+    found: list[list[dict[str, Any]]] = []
+    cursor: dict[str, str] = {}
     while True:
         answer = await aura.client.get("/aura/audit", params={"limit": limit, **query, **cursor}, headers=AUDITOR)
         assert answer.status_code == 200, answer.text

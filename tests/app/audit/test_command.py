@@ -108,7 +108,7 @@ async def test_the_record_can_be_verified_after_a_rotation_of_the_secret(
     audit_command: AuditCommand, approved_run: Path
 ) -> None:
     assert "edited" in await verify(audit_command, JWT_SECRET=NEW_SECRET), "without the old secret it cannot"
-    while_both = await audit_command("verify", JWT_SECRET=NEW_SECRET, JWT_SECRETS_ACCEPTED=SECRET)
+    while_both = await audit_command("verify", JWT_SECRET=NEW_SECRET, JWT_SECRETS_ACCEPTED=json.dumps([SECRET]))
     assert while_both.exit_code == 0, while_both.output
     for_ever = await audit_command("verify", JWT_SECRET=NEW_SECRET, AURA_AUDIT_KEY=SECRET)
     assert for_ever.exit_code == 0, for_ever.output

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from app.audit.export import Exporter
-from app.audit.postgres import SCHEMA, PostgresArchive
+from app.audit.postgres import PostgresArchive
 from app.clock import SystemClock
 from app.errors import ConfigurationError, StorageUnavailable
 from tests.app.audit.conftest import AuditCommand
@@ -21,7 +21,7 @@ from tests.harness.waiting import eventually
 @pytest.fixture
 def archive(postgres: PostgresServer) -> Iterator[PostgresServer]:
     """A server without a record."""
-    drop = f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
+    drop = "DROP SCHEMA IF EXISTS aura_audit_1 CASCADE"
     postgres.execute(drop)
     yield postgres
     postgres.execute(drop)
@@ -29,7 +29,7 @@ def archive(postgres: PostgresServer) -> Iterator[PostgresServer]:
 
 def exported(archive: PostgresServer) -> list[str]:
     try:
-        rows = archive.rows(f"SELECT kind FROM {SCHEMA}.entry WHERE tenant = 'tenant1' ORDER BY sequence")
+        rows = archive.rows("SELECT kind FROM aura_audit_1.entry WHERE tenant = 'tenant1' ORDER BY sequence")
     except psycopg.errors.UndefinedTable:
         return []
     return [row[0] for row in rows]
@@ -54,7 +54,7 @@ async def test_entries_are_copied_while_the_service_runs_and_what_redis_lost_is_
     assert ", entries 5 to 6: truncated: " in cut_off.output
     assert "known from the database" in cut_off.output
 
-    archive.execute(f"UPDATE {SCHEMA}.entry SET body = 'x' WHERE tenant = 'tenant1' AND sequence = 2")
+    archive.execute("UPDATE aura_audit_1.entry SET body = 'x' WHERE tenant = 'tenant1' AND sequence = 2")
     edited = await audit_command("verify", **environment)
     assert ", entry 2: edited: " in edited.output
 
@@ -67,7 +67,7 @@ async def test_the_record_of_a_process_that_was_killed_is_copied_later(
         await run.expect_completed()
     record.redis.xadd(record.key(), {"b": '{"kind":"forged"}', "h": "", "m": ""}, id="99999999999999-7")
     copied = await audit_command("export", "--database", AURA_AUDIT_URL=archive.url)
-    assert copied.output == "7 entries copied\n", "and not the entry that is not ours"
+    assert copied.output.endswith("7 entries copied\n"), "and not the entry that is not ours"
     assert exported(archive) == record.kinds()[:6]
     again = await audit_command("export", "--database", AURA_AUDIT_URL=archive.url)
     assert again.exit_code == 0
@@ -78,18 +78,18 @@ async def test_old_entries_are_removed_from_the_database(archive: PostgresServer
     kept = PostgresArchive(archive.url)
     await kept.expire(0)
     archive.execute(
-        f"INSERT INTO {SCHEMA}.entry (tenant, chain, sequence, at_ms, event, header, body, mac, hash)"
+        "INSERT INTO aura_audit_1.entry (tenant, chain, sequence, at_ms, event, header, body, mac, hash)"
         " VALUES ('t', 'c', 1, 5, '', '', '', '', '')"
     )
     await kept.expire(6)
-    assert archive.rows(f"SELECT 1 FROM {SCHEMA}.entry") == []
+    assert archive.rows("SELECT 1 FROM aura_audit_1.entry") == []
     await kept.close()
 
 
 async def test_a_role_without_rights_is_told_what_it_needs(archive: PostgresServer) -> None:
     archive.execute("DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN PASSWORD 'x'")
     weak = PostgresArchive(archive.url.replace("aura:a%20secret", "reader:x"))
-    with pytest.raises(ConfigurationError, match="AURA_AUDIT_URL: .*GRANT"):
+    with pytest.raises(ConfigurationError, match=r"AURA_AUDIT_URL: .*GRANT"):
         await weak.last_places()
     await weak.close()
     archive.execute("DROP ROLE reader")

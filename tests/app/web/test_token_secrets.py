@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -16,11 +17,11 @@ from app.errors import TokenInvalid
 from app.ports.identity import Principal
 from app.web.auth import Authenticator
 from app.web.token_keys import TokenRules
+from tests.app.web.test_auth import FrozenClock
 from tests.harness.approvals import MakeSettings
-from tests.harness.clock import FrozenClock
 from tests.harness.service import SECRET, headers, running
 
-OLD, NEW, OTHER = SECRET, "the new secret of at least 32 bytes, for tests", "a foreign secret of at least 32 bytes, too"
+OLD, NEW, OTHER = SECRET, "the new secret of at least 32 bytes for tests", "a foreign secret of at least 32 bytes too"
 NOW = 1_706_156_400
 
 
@@ -54,7 +55,7 @@ def test_a_kid_that_is_a_thumbprint_selects_its_secret_alone() -> None:
         authenticate(token(OLD, kid=thumbprint(NEW)), NEW, OLD)
 
 
-@pytest.mark.parametrize("kid", ["2024-01", "", "../../dev/null", "x" * 5000])
+@pytest.mark.parametrize("kid", ["2024-01", "", "../../dev/null", "x" * 300])
 def test_any_other_kid_is_the_matter_of_the_issuer(kid: str) -> None:
     assert authenticate(token(OLD, kid=kid), NEW, OLD).user_id == "u"
 
@@ -105,7 +106,7 @@ async def test_a_rotation_refuses_no_request(settings: MakeSettings) -> None:
     )
     old, new = headers(), {**headers(), "Authorization": f"Bearer {of_new}"}
     first: dict[str, Any] = {"jwt_secret": OLD, "jwt_secrets_accepted": NEW}
-    second: dict[str, Any] = {"jwt_secret": NEW, "jwt_secrets_accepted": OLD}
+    second: dict[str, Any] = {"jwt_secret": NEW, "jwt_secrets_accepted": json.dumps([OLD])}
     third: dict[str, Any] = {"jwt_secret": NEW}
     assert [await status(old, **step) for step in (first, second, third)] == [200, 200, 401]
     assert [await status(new, **step) for step in (first, second, third)] == [200, 200, 200]
