@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from app.ports.audit import ChainName, SealedFailure, StoredEntry
@@ -86,8 +87,13 @@ def is_failure_sealed(keys: Iterable[bytes], failure: SealedFailure) -> bool:
 
 
 def _hash(chain: ChainName, header: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(_prefix(chain) + header + body).digest()
+
+
+@lru_cache(maxsize=1024)
+def _prefix(chain: ChainName) -> bytes:
     names = (part.encode("utf-8", "replace") for part in chain)
-    return hashlib.sha256(b"\0".join((_FORMAT, *names, header + body))).digest()
+    return b"\0".join((_FORMAT, *names, b""))
 
 
 def _mac(key: bytes, message: bytes) -> bytes:
