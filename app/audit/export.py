@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -18,6 +19,7 @@ from app.ports.clock import Clock
 _EXPORT_SECONDS = 2.0
 _ROUNDS_PER_SWEEP = 30
 _PAGE_ENTRIES = 500
+_STOP_SECONDS = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +56,9 @@ class Exporter:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            await self._try(self._export_written())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_SECONDS):  # another process copies what is left
+                    await self._try(self._export_written())
         await self._archive.close()
 
     async def _export_forever(self) -> None:
