@@ -122,6 +122,8 @@ class RedisAuditStore:
 
     async def read_back(self, chain: ChainName, until: tuple[int, int | None], limit: int) -> list[StoredEntry]:
         ms, sequence = until
+        if until == (0, 0):
+            return []  # nothing is before it, which Redis refuses to be asked
         end = str(ms) if sequence is None else f"({ms}-{sequence}"
         return _entries(await self._range("XREVRANGE", chain, end, "-", limit))
 

@@ -7,8 +7,10 @@ from typing import Any
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from tests.harness.approvals import FINAL_ANSWER, MakeSettings, StartWaitingRun
+from tests.harness.audit import StoredRecord
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling
+from tests.harness.waiting import eventually
 
 AUDITOR = headers("eve", role="auditor")
 
@@ -65,8 +67,11 @@ async def test_only_auditors_read_the_record_and_only_that_of_their_tenant(
         await run.expect_completed()
 
 
-async def test_a_cursor_that_is_none_is_refused(settings: MakeSettings) -> None:
+async def test_a_cursor_that_is_none_is_refused(settings: MakeSettings, record: StoredRecord) -> None:
     async with running(settings()) as aura:
         for cursor in ("x", "1-2", "1-2-", "-1-1-a", "9" * 50 + "-1-a"):
             answer = await aura.client.get("/aura/audit", params={"cursor": cursor}, headers=AUDITOR)
             assert (answer.status_code, answer.json()["errorCode"]) == (400, "E4000")
+        await eventually(lambda: record.chain_names() != [])  # the refusals
+        before_all = await aura.client.get("/aura/audit", params={"cursor": "0-0-0"}, headers=AUDITOR)
+        assert before_all.json()["data"] == {"entries": []}
