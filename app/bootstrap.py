@@ -11,6 +11,8 @@ from functools import partial
 import structlog
 from quart import Quart
 
+from app.audit.policy import load_policy
+from app.audit.service import Audit, open_archive
 from app.clock import SystemClock
 from app.integrations.main_service import MainService
 from app.integrations.task_reporter import MainServiceReporter
@@ -21,10 +23,12 @@ from app.knowledge.sqlite.index import SqliteIndex
 from app.knowledge.vectors import Vectors
 from app.model.chat import OpenAIModel
 from app.model.fallbacks import FallbackModel
+from app.ports.audit import AuditArchive
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeIndex
 from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
+from app.redis.audit import RedisAuditStore
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
@@ -51,16 +55,19 @@ from app.web.connection import HttpConnection
 from app.web.identifiers import check_path_ids
 from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
+from app.web.refusals import RefusalRecorder
 from app.web.requests import BodyBudget
 from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
+from app.web.routes.audit import audit_routes
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
 from app.web.routes.documents import document_routes
-from app.web.routes.health import health_routes
+from app.web.routes.health import VERSION, health_routes
 from app.web.routes.hitl import hitl_routes
 from app.web.routes.runs import run_routes
 from app.web.routes.stream import stream_routes
 from app.web.sse import EventStreams
+from app.web.token_keys import TokenRules
 from statemachine.prompt import INSTRUCTIONS
 
 log = structlog.get_logger(__name__)
@@ -95,12 +102,14 @@ class Service:
     streams: EventStreams
     knowledge: Knowledge | None
     task_reporter: MainServiceReporter | None
+    audit: Audit
 
     async def start(self) -> None:
         advices, _ = await asyncio.gather(self.connection.configuration_advice(), self.rights.report())
         for advice in advices:
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()
+        await self.audit.start()
         await self.journal.start()
         await self.decisions.start()
         self.runs.start_deadlines()
@@ -125,6 +134,7 @@ class Service:
         if self.task_reporter is not None:
             await self.task_reporter.stop()
         await self.decisions.stop()
+        await self.audit.stop()
         await self.journal.stop()
         await self.pubsub.stop()
         await self.model.close()
@@ -158,7 +168,8 @@ def create_app(
     settings = settings or Settings.from_environment()
     clock = clock or SystemClock()
     service = _build_service(settings, clock, tools)
-    responses = ResponseBuilder(clock, settings.aura_event_shape)
+    refusals = RefusalRecorder(service.audit.trail, clock)
+    responses = ResponseBuilder(clock, settings.aura_event_shape, refusals.record)
     app = Quart("app", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
     app.asgi_http_class = partial(  # type: ignore[assignment]
@@ -183,14 +194,17 @@ def _register_routes(
     responses: ResponseBuilder,
     one_time_codes: OneTimeCodes | None,
 ) -> None:
-    journal, runs, access = service.journal, service.runs, AccessPolicy(settings.aura_approver_roles)
-    auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
+    journal, runs = service.journal, service.runs
+    access = AccessPolicy(settings.aura_approver_roles, settings.aura_auditor_roles)
+    rules = TokenRules(*settings.token_rules)
+    auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
     locator = RunLocator(journal, access)
     queries = RunQueries(journal, clock, access)
-    approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access)
+    approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(hitl_routes(auth, approvals, responses))
     app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
+    app.register_blueprint(audit_routes(auth, access, service.audit.queries, responses))
     app.register_blueprint(diagram_routes(auth, queries, locator))
     app.register_blueprint(
         health_routes(responses, runs, service.nodes, journal, service.rights, service.decisions, service.model)
@@ -201,9 +215,7 @@ def _register_routes(
 
 
 def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
-    node_id = new_node_id()
-    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    node_id, connection, pubsub = _new_node(settings)
     diagnostics = SenderDiagnostics(connection, clock)
     requests = RedisApprovalRequests(connection, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
@@ -212,12 +224,14 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
     task_reporter = _task_reporter(settings, connection, nodes, clock)
+    audit = _audit(settings, connection, node_id, clock, toolbox)
     ports = RunPorts(
         journal=journal,
         decisions=decisions,
         requests=requests,
         nodes=nodes,
-        effects=Effects(model, toolbox, requests, clock),
+        effects=Effects(model, toolbox, requests, clock, audit.trail),
+        audit=audit.trail,
         clock=clock,
         shape=settings.aura_event_shape,
         task_reporter=task_reporter,
@@ -239,7 +253,29 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         streams=EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds),
         knowledge=knowledge,
         task_reporter=task_reporter,
+        audit=audit,
     )
+
+
+def _new_node(settings: Settings) -> tuple[str, Connection, PubSub]:
+    node_id, timeout_seconds = new_node_id(), settings.aura_redis_timeout_seconds
+    connection = Connection(settings.redis_address, timeout_seconds=timeout_seconds)
+    return node_id, connection, PubSub(connection, node_id, timeout_seconds=timeout_seconds)
+
+
+def _audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
+    secrets, days = settings.audit_secrets, settings.aura_audit_retention_days
+    risky = [name for name in toolbox.names if toolbox.needs_approval(name)]
+    policy = load_policy(settings.model_dump(), secrets[0], version=VERSION, approval_required=risky)
+    store, archive = make_audit_stores(settings, connection)
+    return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
+
+
+def make_audit_stores(settings: Settings, connection: Connection) -> tuple[RedisAuditStore, AuditArchive | None]:
+    """Build the store of the record, and its archive where one is configured. Nothing connects before it is used."""
+    url = settings.aura_audit_url
+    store = RedisAuditStore(connection, retention_days=settings.aura_audit_retention_days)
+    return store, open_archive(None if url is None else url.get_secret_value())
 
 
 def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str) -> RedisNodes:
@@ -350,9 +386,8 @@ def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
 @asynccontextmanager
 async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
     """The same parts for a command that searches but does not receive events."""
-    clock, node_id = SystemClock(), new_node_id()
-    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    clock = SystemClock()
+    node_id, connection, pubsub = _new_node(settings)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock)
     try:
         yield knowledge
@@ -370,7 +405,7 @@ def _task_reporter(
     return MainServiceReporter(
         MainService(settings.main_service_url, timeout_seconds=settings.aura_main_service_timeout_seconds),
         RedisTaskOutbox(connection),
-        TokenCipher(settings.jwt_secret.get_secret_value()),
+        TokenCipher(*settings.token_secrets),
         clock,
         is_owner=lambda: nodes.has_lease,
         reservation_seconds=2 * settings.aura_lease_seconds,

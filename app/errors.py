@@ -43,6 +43,8 @@ def without_places(text: str, hosts: Iterable[str] = ()) -> str:
     Mail addresses stay. Versions and file names that look like the name of a host are removed too.
     """
     return _PLACE.sub("…", without_addresses(text, hosts))
+
+
 _NAMED_RIGHTS = 8
 
 

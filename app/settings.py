@@ -42,6 +42,8 @@ from app.setting_types import (
     RedisUrl,
     RepositoryLists,
     SearchServerUrl,
+    TokenSecret,
+    TokenSecrets,
     parse_fallbacks,
     secrets_in_url,
     token_limit,
@@ -49,27 +51,62 @@ from app.setting_types import (
 from statemachine.checkpoint import Limits
 from statemachine.frames import Shape
 
-SECRET_BYTES = 32
-"""RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
-
-
 _NOT_SETTINGS = frozenset({"AURA_TOKEN"})
 """Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
 
 
-class Settings(BaseModel):
-    """Every setting under the name of its environment variable, in lower case."""
+class IdentitySettings(BaseModel):
+    """Who may do what, and the record of who did what. They come first in `Settings`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # identity
-    jwt_secret: SecretStr = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
+    jwt_secret: TokenSecret = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
+    jwt_secrets_accepted: TokenSecrets = Field(
+        default=(), description="further keys that are [accepted](#rotation-of-the-secret)"
+    )
     aura_approver_roles: NameList = Field(
         default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
     )
     aura_jwt_leeway_seconds: float = Field(
         default=60, ge=0, description="seconds that a token's `iat` may lie in the future"
     )
+    aura_jwt_audience: str | None = Field(default=None, description="a token's `aud` must be or contain this")
+    aura_jwt_issuer: str | None = Field(default=None, description="a token's `iss` must be this")
+    aura_jwt_max_lifetime_seconds: int = Field(
+        default=0, ge=0, description="seconds from a token's `iat` to its `exp`, at most; 0: no limit"
+    )
+
+    # the record of decisions
+    aura_auditor_roles: NameList = Field(
+        default=frozenset({"admin", "auditor"}), description="roles that may read the record of their tenant"
+    )
+    aura_audit_key: TokenSecret | None = Field(
+        default=None, description="secret of the record's MACs, at least 32 bytes; without it `JWT_SECRET`"
+    )
+    aura_audit_url: SearchServerUrl | None = Field(
+        default=None, description="`postgresql://user:password@host/database`: a copy of the record is kept there"
+    )
+    aura_audit_retention_days: float = Field(default=400, ge=1, description="days that an entry of it is kept")
+
+    @property
+    def token_secrets(self) -> tuple[str, ...]:
+        """Return the keys that a token may be signed with: the one that signs first."""
+        return tuple(secret.get_secret_value() for secret in (self.jwt_secret, *self.jwt_secrets_accepted))
+
+    @property
+    def token_rules(self) -> tuple[str | None, str | None, int]:
+        """Return the audience, the issuer and the longest lifetime that tokens must have."""
+        return self.aura_jwt_audience, self.aura_jwt_issuer, self.aura_jwt_max_lifetime_seconds
+
+    @property
+    def audit_secrets(self) -> tuple[str, ...]:
+        """Return the secrets that an entry of the record may be sealed with: the one that seals first."""
+        own = () if self.aura_audit_key is None else (self.aura_audit_key.get_secret_value(),)
+        return (*own, *self.token_secrets)
+
+
+class Settings(IdentitySettings):
+    """Every setting under the name of its environment variable, in lower case."""
 
     # Redis
     redis_url: RedisUrl | None = Field(
@@ -218,14 +255,6 @@ class Settings(BaseModel):
     )
     aura_log_content: bool = Field(default=False, description="also log prompts and arguments, which are private")
 
-    @field_validator("jwt_secret")
-    @classmethod
-    def _long_enough(cls, secret: SecretStr) -> SecretStr:
-        size = len(secret.get_secret_value().encode())
-        if size < SECRET_BYTES:
-            raise ValueError(f"it has {size} bytes, HS256 needs at least {SECRET_BYTES}")
-        return secret
-
     @field_validator("aura_model_fallbacks", mode="before")
     @classmethod
     def _fallbacks(cls, value: Any, info: ValidationInfo) -> Any:
@@ -277,9 +306,17 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Return the values that no event, result or log line may contain."""
-        held = (self.jwt_secret, self.redis_password, self.smtp_password, self.github_token)
+        held = (
+            self.jwt_secret,
+            *self.jwt_secrets_accepted,
+            self.aura_audit_key,
+            self.redis_password,
+            self.smtp_password,
+            self.github_token,
+        )
         keys = [server.api_key for server in self.model_servers if not server.has_placeholder_key]
-        urls = [url.get_secret_value() for url in (self.redis_url, self.aura_knowledge_url) if url is not None]
+        given = (self.redis_url, self.aura_knowledge_url, self.aura_audit_url)
+        urls = [url.get_secret_value() for url in given if url is not None]
         urls += [server.base_url for server in self.model_servers]
         in_urls = [secret for url in urls for secret in secrets_in_url(url)]
         shown = (secret.get_secret_value() for secret in (*held, *keys) if secret is not None)
@@ -315,6 +352,7 @@ _WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
     Names: "names, separated by commas",
+    tuple[SecretStr, ...]: "texts, separated by commas, or JSON list",
     dict[str, Any]: "JSON object",
     tuple[ModelServer, ...]: "JSON list",
 }

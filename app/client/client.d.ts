@@ -302,6 +302,7 @@ export interface StoredApprovalRequest {
     userId: string;
     tenantId: string;
     actionType: string;
+    argumentsDigest?: string;
     context: Record<string, unknown>;
     status: string;
     createdAt: number;
@@ -527,4 +528,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).
+// Generated from client.ts (SHA-256 3688ec412561bd747296723f36e3fc435ebe5728e95690af179306970e69ec96).

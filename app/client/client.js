@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).
+// Generated from client.ts (SHA-256 3688ec412561bd747296723f36e3fc435ebe5728e95690af179306970e69ec96).

@@ -319,6 +319,7 @@ export interface StoredApprovalRequest {
   userId: string;
   tenantId: string;
   actionType: string;
+  argumentsDigest?: string;
   context: Record<string, unknown>;
   status: string;
   createdAt: number;

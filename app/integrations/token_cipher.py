@@ -21,8 +21,12 @@ _KEY_PREFIX = b"aura: callers' tokens\0"
 class TokenCipher:
     """Encrypts and decrypts callers. What was encrypted for one run cannot be decrypted for another."""
 
-    def __init__(self, secret: str) -> None:
-        self._key = OctKey.import_key(hashlib.sha256(_KEY_PREFIX + secret.encode()).digest())
+    def __init__(self, secret: str, *accepted: str) -> None:
+        """`accepted` are further secrets with which it may have been encrypted (`JWT_SECRETS_ACCEPTED`)."""
+        self._key, *others = [
+            OctKey.import_key(hashlib.sha256(_KEY_PREFIX + each.encode()).digest()) for each in (secret, *accepted)
+        ]
+        self._keys = (self._key, *others)
 
     def encrypt(self, session_id: str, caller: Caller) -> str:
         """Return the encrypted caller as a JWE in compact form."""
@@ -31,9 +35,12 @@ class TokenCipher:
 
     def decrypt(self, session_id: str, encrypted_token: str) -> Caller | None:
         """Return the caller, or None if it was encrypted with another secret or for another run."""
-        try:
-            plaintext = json.loads(jwe.decrypt_compact(encrypted_token, self._key).plaintext or b"")
-            encrypted_for, token, expires_at = plaintext
-        except (JoseError, ValueError, TypeError):
-            return None
-        return Caller(token, expires_at) if encrypted_for == session_id else None
+        for key in self._keys:
+            try:
+                encrypted_for, token, expires_at = json.loads(
+                    jwe.decrypt_compact(encrypted_token, key).plaintext or b""
+                )
+            except (JoseError, ValueError, TypeError):
+                continue
+            return Caller(token, expires_at) if encrypted_for == session_id else None
+        return None

@@ -26,6 +26,7 @@ class ApprovalRequest:
     """One approval request, parsed from `hitl:request:{requestId}` (CONTRACT §5).
 
     `expires_at` is Unix seconds, infinity where the stored value has none. `raw` is the stored JSON text.
+    `arguments_digest` is that of the requested arguments; empty where another system wrote the request.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class ApprovalRequest:
     expires_at: float
     reason: str | None
     raw: str
+    arguments_digest: str = ""
 
     @property
     def is_decided(self) -> bool:
@@ -52,8 +54,10 @@ class ApprovalRequests(Protocol):
         """Return the request, or None where it does not exist or cannot be read."""
         ...
 
-    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
-        """Record the decision unless there is one already, and publish it.
+    async def decide(
+        self, request: ApprovalRequest, decision: Decision, on_recorded: Callable[[], None] = lambda: None
+    ) -> tuple[ApprovalRequest, bool]:
+        """Record the decision unless there is one already, call `on_recorded`, and publish it.
 
         Returns the request with the decision that counts, and whether it is this one. After the deadline nothing is
         recorded and the status is `expired`.

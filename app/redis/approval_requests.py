@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,9 +45,12 @@ class RedisApprovalRequests:
         stored = json_object(raw)
         return _parsed(request_id, raw, stored) if stored else None
 
-    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
+    async def decide(
+        self, request: ApprovalRequest, decision: Decision, on_recorded: Callable[[], None] = lambda: None
+    ) -> tuple[ApprovalRequest, bool]:
         decided, is_first = await self.record(request, decision)
         if is_first:
+            on_recorded()
             await self._publish(decided, decision)
         return decided, is_first
 
@@ -139,6 +144,7 @@ def new_request(checkpoint: Checkpoint, approval: Approval, deadline_at: float, 
         "tenantId": request.tenant_id,
         "actionType": approval.action_type,
         "message": approval.message,
+        "argumentsDigest": approval.arguments_digest,
         "context": call.shown_arguments if call else {},
         "status": RequestStatus.PENDING.value,
         "createdAt": int(checkpoint.updated_at * 1000),
@@ -186,7 +192,12 @@ def _parsed(request_id: str, raw: bytes | str, stored: JsonObject) -> ApprovalRe
         expires_at=_expires_at(stored),
         reason=stored["reason"] if isinstance(stored.get("reason"), str) else None,
         raw=raw if isinstance(raw, str) else raw.decode("utf-8", "replace"),
+        arguments_digest=_digest(stored.get("argumentsDigest")),
     )
+
+
+def _digest(value: object) -> str:
+    return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else ""
 
 
 def _expires_at(stored: JsonObject) -> float:

@@ -154,3 +154,20 @@ KNOWLEDGE_REFUSED = "aura:{knowledge}:refused"
 def knowledge_refusal(digest: str) -> str:
     """A mark that this malformed message has been counted, so that no other process counts it too."""
     return f"aura:{{knowledge}}:refusal:{digest}"
+
+
+def audit_chain(tenant_id: str, chain: str) -> str:
+    """Stream: one chain of the record of decisions; in the same slot as `audit_chains`."""
+    return f"aura:audit:{{audit-{_owner(tenant_id)}}}:{chain}"
+
+
+def audit_chains(tenant_id: str) -> str:
+    """Sorted set: the names of a tenant's chains, scored by their last write (ms)."""
+    return f"aura:audit:{{audit-{_owner(tenant_id)}}}:chains"
+
+
+AUDIT_TENANTS = "aura:audit:tenants"
+"""Sorted set: the tenants that have a chain, scored by its last write (ms)."""
+
+AUDIT_FAILURES = "aura:audit:failures"
+"""Stream of bounded length: failed authentications."""

@@ -19,10 +19,10 @@ from app.redis.wire.script import Command, Script
 
 _ANY = "*"
 _CALLS = re.compile(r"redis\.call\('(\w+)'")
-_DATA_COMMANDS = (
-    *("GET", "MGET", "SET", "DEL", "EXPIRE", "INCR", "HGET", "HMGET", "HGETALL"),
+DATA_COMMANDS = (
+    *("GET", "MGET", "SET", "DEL", "EXPIRE", "PEXPIRE", "INCR", "HGET", "HMGET", "HGETALL"),
     *("ZADD", "ZREM", "ZRANGE", "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD", "ZSCORE"),
-    *("XADD", "XLEN", "XRANGE", "XREVRANGE"),
+    *("XADD", "XLEN", "XRANGE", "XREVRANGE", "XTRIM"),
 )
 """Those that are sent outside scripts."""
 _WITHOUT_KEY: tuple[Command, ...] = (("TIME",), ("SCAN", "0"), ("SCRIPT", "LOAD", ""), ("UNSUBSCRIBE", "aura:*"))
@@ -92,7 +92,7 @@ class RedisRights:
     def _needed(self) -> Iterator[Command]:
         """Yields an example of each command that this process sends, for each kind of key and channel."""
         called = {name for script in self._connection.scripts for name in _CALLS.findall(script.text)}
-        for name in sorted({*_DATA_COMMANDS, *called} - _NOT_BY_NAME):
+        for name in sorted({*DATA_COMMANDS, *called} - _NOT_BY_NAME):
             yield (name, "aura:*")
         yield ("MEMORY", "USAGE", "aura:*")
         yield from _WITHOUT_KEY

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from app.errors import NotFound
+from app.ports.audit import AuditTrail
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, ApprovalRequests, RequestStatus
-from app.ports.identity import Principal
+from app.ports.identity import NO_ORIGIN, Origin, Principal
 from app.ports.journal import Journal
 from app.ports.tools import Toolbox
 from app.runs.access import AccessPolicy, Owner
+from app.runs.audit_events import decision_made
 from statemachine.checkpoint import JsonObject
 from statemachine.decisions import Decision, Verdict
 
@@ -17,8 +19,15 @@ class ApprovalService:
     """Gives the same answers as the Main Service does from the same Redis keys."""
 
     def __init__(
-        self, requests: ApprovalRequests, journal: Journal, tools: Toolbox, clock: Clock, access: AccessPolicy
+        self,
+        requests: ApprovalRequests,
+        journal: Journal,
+        tools: Toolbox,
+        clock: Clock,
+        access: AccessPolicy,
+        audit: AuditTrail,
     ) -> None:
+        self._audit = audit
         self._requests = requests
         self._journal = journal
         self._tools = tools
@@ -42,6 +51,7 @@ class ApprovalService:
         reason: str | None = None,
         arguments: JsonObject | None = None,
         skip: bool = False,
+        origin: Origin = NO_ORIGIN,
     ) -> tuple[ApprovalRequest, bool]:
         """Decide a request. Returns it as decided, and whether by this call: an earlier decision stays valid.
 
@@ -49,9 +59,9 @@ class ApprovalService:
         Raises `NotFound`, `PermissionDenied`, and for an open request `FieldInvalid` where edited arguments do not fit.
         """
         request = await self.request(principal, request_id)
-        now = self._clock.now()
+        now, edited = self._clock.now(), None
         if arguments is not None and request.status is RequestStatus.PENDING and now < request.expires_at:
-            self._tools.validate_edit(request.action_type, arguments, request.arguments)
+            edited, _ = self._tools.validate_edit(request.action_type, arguments, request.arguments)
         decision = Decision(
             verdict=verdict,
             request_id=request_id,
@@ -61,7 +71,11 @@ class ApprovalService:
             arguments=arguments,
             skip=skip,
         )
-        return await self._requests.decide(request, decision)
+        made = decision_made(principal, origin, request, decision, edited)
+        # Between the record of the decision and its message, so that it comes before what the run does then.
+        return await self._requests.decide(
+            request, decision, on_recorded=lambda: self._audit.record(request.tenant_id, made)
+        )
 
     async def signal(self, principal: Principal, session_id: str) -> str | None:
         """Return the last signal of a session as stored. None where there is none, also for a session that does not

@@ -292,6 +292,7 @@ export interface StoredApprovalRequest {
   userId: string;
   tenantId: string;
   actionType: string;
+  argumentsDigest?: string;
   context: Record<string, unknown>;
   status: string;
   createdAt: number;

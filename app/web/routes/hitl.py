@@ -13,6 +13,7 @@ from app.ports.responses import DecisionResult, Signal, StoredApprovalRequest
 from app.runs.approvals import ApprovalService
 from app.web.auth import Authenticator
 from app.web.openapi.operations import operation
+from app.web.refusals import origin_of
 from app.web.responses import ResponseBuilder
 from app.web.validation import DecisionBody, read
 from statemachine.decisions import Verdict
@@ -73,6 +74,7 @@ async def _decide(
         reason=body.reason,
         arguments=body.params if verdict == "approved" else None,
         skip=body.skip and verdict == "rejected",
+        origin=origin_of(request),
     )
     message = "결정이 기록되었습니다." if is_first else "이미 결정되었거나 만료된 요청입니다."
     return responses.success(_decision_result(decided), message=message, status=200 if is_first else 409)

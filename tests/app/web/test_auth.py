@@ -37,7 +37,7 @@ def token_headers(**changes: Any) -> Headers:
 
 
 def authenticate(headers: Headers, now: float = NOW, **kwargs: Any) -> Principal:
-    return Authenticator(SECRET, FrozenClock(now), leeway_seconds=60).authenticate(headers, **kwargs)
+    return Authenticator([SECRET], FrozenClock(now), leeway_seconds=60).authenticate(headers, **kwargs)
 
 
 def test_principal_is_read_from_the_claims() -> None:
@@ -78,7 +78,9 @@ def test_iat_may_be_ahead_by_the_leeway(ahead: int, valid: bool) -> None:
 
 
 def test_expired_token_with_a_wrong_signature_is_invalid() -> None:
-    token = issue_token("x" * 32, user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1)
+    token = issue_token(
+        "another secret of thirty-two bytes", user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1
+    )
     with pytest.raises(TokenInvalid):
         authenticate(Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t"}))
 
