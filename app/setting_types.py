@@ -23,9 +23,6 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MIN_KEY_CHARACTERS = 8
-SECRET_BYTES = 32
-"""RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
-_DIFFERENT_CHARACTERS = 10
 _SHOWABLE_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 """A name of an environment variable that no key looks like, so that an error may show it."""
 
@@ -62,43 +59,6 @@ def check_header_value(value: str) -> None:
         if not character.isprintable():
             raise ValueError(f"its character {place} is a control character, which no HTTP header can carry")
 
-
-def _strong_secret(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    size = len(text.encode())
-    if size < SECRET_BYTES:
-        raise ValueError(f"it has {size} bytes, HS256 needs at least {SECRET_BYTES}; `openssl rand -hex 32` makes one")
-    if len(set(text)) < _DIFFERENT_CHARACTERS:
-        raise ValueError(
-            f"it has fewer than {_DIFFERENT_CHARACTERS} different characters, so it can be guessed;"
-            " `openssl rand -hex 32` makes one"
-        )
-    return secret
-
-
-def _split_secrets(secrets: Any) -> Any:
-    """Return the secrets of a text: separated by commas, or a JSON list where one of them contains a comma."""
-    if not isinstance(secrets, str):
-        return secrets
-    if not secrets.startswith("["):
-        return tuple(part.strip() for part in secrets.split(",") if part.strip())
-    listed = _parse_json(secrets)
-    if not isinstance(listed, list) or not all(isinstance(secret, str) for secret in listed):
-        raise ValueError("a JSON list of texts is required, or texts separated by commas")
-    return tuple(listed)
-
-
-def _strong_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    for number, secret in enumerate(secrets, start=1):
-        try:
-            _strong_secret(secret)
-        except ValueError as error:
-            raise ValueError(f"secret {number}: {error}") from None
-    return secrets
-
-
-TokenSecret = Annotated[SecretStr, AfterValidator(_strong_secret)]
-TokenSecrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split_secrets), AfterValidator(_strong_secrets)]
 
 Names = frozenset[str]
 NameList = Annotated[Names, BeforeValidator(_split_names)]
@@ -257,7 +217,7 @@ def _options(text: Any) -> Any:
     """Return the options of a JSON text. Raises `ValueError` with the name of an option that cannot work."""
     if not isinstance(text, str):
         return text
-    options = _parse_json(text)
+    options = parse_json(text)
     if not isinstance(options, dict):
         raise ValueError('a JSON object is required, such as {"temperature": 0.2}')
     for name, reason in _SET_BY_THE_SERVICE.items():
@@ -278,7 +238,7 @@ def token_limit(options: Mapping[str, Any]) -> int:
     return max((options[name] for name in _TOKEN_LIMITS if name in options), default=0)
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Parse JSON that can be sent as it is. Raises `ValueError` for repeated names and for what no JSON can hold."""
     try:
         value = json.loads(
@@ -348,7 +308,7 @@ def parse_fallbacks(text: str, environment: Mapping[str, str], main: ModelServer
     An entry without `base_url` is another model of the `main` server. The key of `main` is used on its own origin only,
     so that no other server gets it by mistake. Raises `ValueError` with the number and the model of the wrong entry.
     """
-    entries = _parse_json(text)
+    entries = parse_json(text)
     if not isinstance(entries, list):
         raise ValueError('a JSON list is required, such as [{"model": "gpt-4o-mini"}]')
     servers = []

@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import quote
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -25,6 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
+from app.identity_settings import IdentitySettings
 from app.prompt_file import PromptFile
 from app.setting_types import (
     EVENT_CHANNELS,
@@ -42,8 +41,6 @@ from app.setting_types import (
     RedisUrl,
     RepositoryLists,
     SearchServerUrl,
-    TokenSecret,
-    TokenSecrets,
     parse_fallbacks,
     secrets_in_url,
     token_limit,
@@ -53,56 +50,6 @@ from statemachine.frames import Shape
 
 _NOT_SETTINGS = frozenset({"AURA_TOKEN"})
 """Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
-
-
-class IdentitySettings(BaseModel):
-    """Who may do what, and the record of who did what. They come first in `Settings`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    jwt_secret: TokenSecret = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
-    jwt_secrets_accepted: TokenSecrets = Field(
-        default=(), description="further keys that are [accepted](#rotation-of-the-secret)"
-    )
-    aura_approver_roles: NameList = Field(
-        default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
-    )
-    aura_jwt_leeway_seconds: float = Field(
-        default=60, ge=0, description="seconds that a token's `iat` may lie in the future"
-    )
-    aura_jwt_audience: str | None = Field(default=None, description="a token's `aud` must be or contain this")
-    aura_jwt_issuer: str | None = Field(default=None, description="a token's `iss` must be this")
-    aura_jwt_max_lifetime_seconds: int = Field(
-        default=0, ge=0, description="seconds from a token's `iat` to its `exp`, at most; 0: no limit"
-    )
-
-    # the record of decisions
-    aura_auditor_roles: NameList = Field(
-        default=frozenset({"admin", "auditor"}), description="roles that may read the record of their tenant"
-    )
-    aura_audit_key: TokenSecret | None = Field(
-        default=None, description="secret of the record's MACs, at least 32 bytes; without it `JWT_SECRET`"
-    )
-    aura_audit_url: SearchServerUrl | None = Field(
-        default=None, description="`postgresql://user:password@host/database`: a copy of the record is kept there"
-    )
-    aura_audit_retention_days: float = Field(default=400, ge=1, description="days that an entry of it is kept")
-
-    @property
-    def token_secrets(self) -> tuple[str, ...]:
-        """Return the keys that a token may be signed with: the one that signs first."""
-        return tuple(secret.get_secret_value() for secret in (self.jwt_secret, *self.jwt_secrets_accepted))
-
-    @property
-    def token_rules(self) -> tuple[str | None, str | None, int]:
-        """Return the audience, the issuer and the longest lifetime that tokens must have."""
-        return self.aura_jwt_audience, self.aura_jwt_issuer, self.aura_jwt_max_lifetime_seconds
-
-    @property
-    def audit_secrets(self) -> tuple[str, ...]:
-        """Return the secrets that an entry of the record may be sealed with: the one that seals first."""
-        own = () if self.aura_audit_key is None else (self.aura_audit_key.get_secret_value(),)
-        return (*own, *self.token_secrets)
 
 
 class Settings(IdentitySettings):

@@ -202,7 +202,7 @@ def _with_record(work: Callable[[_Record], Awaitable[ResultT]]) -> ResultT:
 async def _open_record() -> AsyncIterator[_Record]:
     from app import logs
     from app.audit.service import audit_keys
-    from app.bootstrap import make_audit_stores
+    from app.bootstrap.audit import make_audit_stores
     from app.redis.wire.connection import Connection
     from app.settings import Settings
 

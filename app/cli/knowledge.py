@@ -104,7 +104,7 @@ def rebuild() -> None:
 def _with_knowledge(work: Callable[[Knowledge], Awaitable[ResultT]]) -> ResultT:
     """Run `work` with a `Knowledge` that is opened for this command from the settings of the environment."""
     from app import logs
-    from app.bootstrap import own_knowledge
+    from app.bootstrap.knowledge import own_knowledge
     from app.settings import Settings
 
     settings = Settings.from_environment()

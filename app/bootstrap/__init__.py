@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,27 +11,24 @@ import structlog
 from quart import Quart
 
 from app.audit.policy import load_policy
-from app.audit.service import Audit, open_archive
+from app.audit.service import Audit
+from app.bootstrap.audit import make_audit_stores
+from app.bootstrap.connection import connect
+from app.bootstrap.knowledge import make_knowledge
+from app.bootstrap.model import make_model
 from app.clock import SystemClock
 from app.integrations.main_service import MainService
 from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
-from app.knowledge.embeddings import OpenAIEmbeddings
 from app.knowledge.service import Knowledge
-from app.knowledge.sqlite.index import SqliteIndex
-from app.knowledge.vectors import Vectors
 from app.model.chat import OpenAIModel
 from app.model.fallbacks import FallbackModel
-from app.ports.audit import AuditArchive
 from app.ports.clock import Clock
-from app.ports.knowledge import KnowledgeIndex
 from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
-from app.redis.audit import RedisAuditStore
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
-from app.redis.knowledge import RedisKnowledgeLog
-from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.nodes import RedisNodes
 from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
@@ -215,28 +211,18 @@ def _register_routes(
 
 
 def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
-    node_id, connection, pubsub = _new_node(settings)
+    node_id, connection, pubsub = connect(settings)
     diagnostics = SenderDiagnostics(connection, clock)
     requests = RedisApprovalRequests(connection, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
     nodes = _nodes(settings, connection, pubsub, node_id)
     journal = _journal(settings, connection, pubsub, nodes)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
-    model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
+    model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
     task_reporter = _task_reporter(settings, connection, nodes, clock)
     audit = _audit(settings, connection, node_id, clock, toolbox)
-    ports = RunPorts(
-        journal=journal,
-        decisions=decisions,
-        requests=requests,
-        nodes=nodes,
-        effects=Effects(model, toolbox, requests, clock, audit.trail),
-        audit=audit.trail,
-        clock=clock,
-        shape=settings.aura_event_shape,
-        task_reporter=task_reporter,
-        log_content=settings.aura_log_content,
-    )
+    effects = Effects(model, toolbox, requests, clock, audit.trail)
+    ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
     admission = AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds)
     return Service(
         admission=admission,
@@ -257,25 +243,12 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     )
 
 
-def _new_node(settings: Settings) -> tuple[str, Connection, PubSub]:
-    node_id, timeout_seconds = new_node_id(), settings.aura_redis_timeout_seconds
-    connection = Connection(settings.redis_address, timeout_seconds=timeout_seconds)
-    return node_id, connection, PubSub(connection, node_id, timeout_seconds=timeout_seconds)
-
-
 def _audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
     secrets, days = settings.audit_secrets, settings.aura_audit_retention_days
     risky = [name for name in toolbox.names if toolbox.needs_approval(name)]
     policy = load_policy(settings.model_dump(), secrets[0], version=VERSION, approval_required=risky)
     store, archive = make_audit_stores(settings, connection)
     return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
-
-
-def make_audit_stores(settings: Settings, connection: Connection) -> tuple[RedisAuditStore, AuditArchive | None]:
-    """Build the store of the record, and its archive where one is configured. Nothing connects before it is used."""
-    url = settings.aura_audit_url
-    store = RedisAuditStore(connection, retention_days=settings.aura_audit_retention_days)
-    return store, open_archive(None if url is None else url.get_secret_value())
 
 
 def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str) -> RedisNodes:
@@ -298,6 +271,31 @@ def _journal(settings: Settings, connection: Connection, pubsub: PubSub, nodes: 
     )
 
 
+def _run_ports(
+    settings: Settings,
+    journal: RedisJournal,
+    decisions: RedisDecisions,
+    requests: RedisApprovalRequests,
+    nodes: RedisNodes,
+    effects: Effects,
+    audit: Audit,
+    task_reporter: MainServiceReporter | None,
+    clock: Clock,
+) -> RunPorts:
+    return RunPorts(
+        journal=journal,
+        decisions=decisions,
+        requests=requests,
+        nodes=nodes,
+        effects=effects,
+        audit=audit.trail,
+        clock=clock,
+        shape=settings.aura_event_shape,
+        task_reporter=task_reporter,
+        log_content=settings.aura_log_content,
+    )
+
+
 def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue) -> RunService:
     prompt_file = settings.aura_system_prompt_file
     instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
@@ -308,29 +306,6 @@ def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue)
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
     )
-
-
-def _model(settings: Settings) -> OpenAIModel | FallbackModel:
-    models = make_models(settings)
-    return models[0] if len(models) == 1 else FallbackModel(models)
-
-
-def make_models(settings: Settings) -> list[OpenAIModel]:
-    """Build a client for each model server of the settings, in their order. The caller closes them."""
-    return [
-        OpenAIModel(
-            server.model,
-            api_key=server.api_key.get_secret_value() if server.api_key else None,
-            base_url=server.base_url,
-            timeout_seconds=settings.aura_model_timeout_seconds,
-            logprobs=settings.aura_model_logprobs,
-            options=settings.aura_model_options,
-            done_is_whole=settings.aura_model_done_is_whole,
-            secrets=settings.secrets,
-            is_main=server.base_url == settings.model_servers[0].base_url,
-        )
-        for server in settings.model_servers
-    ]
 
 
 def _toolbox(
@@ -347,53 +322,6 @@ def _toolbox(
         result_limit_bytes=settings.aura_tool_result_bytes,
         secrets=settings.secrets,
     )
-
-
-def make_knowledge(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str, clock: Clock) -> Knowledge:
-    """Build the workspace's knowledge. Nothing connects and no file is opened before it is started or searched."""
-    events = RedisKnowledgeLog(
-        connection,
-        pubsub,
-        node_id,
-        clock,
-        channels=settings.aura_event_channels,
-        retention_seconds=settings.aura_knowledge_retention_days * 86_400,
-        max_events=settings.aura_knowledge_max_events,
-        max_bytes=int(settings.aura_knowledge_max_megabytes * 1024 * 1024),
-    )
-    key, model = settings.openai_api_key, settings.openai_embedding_model
-    if key is None or model is None:
-        return Knowledge(events, _index(settings, None), audience=settings.aura_knowledge_audience)
-    embeddings = OpenAIEmbeddings(
-        model,
-        api_key=key.get_secret_value(),
-        base_url=settings.model_servers[0].base_url,
-        dimensions=settings.aura_knowledge_dimensions,
-    )
-    index = _index(settings, embeddings.model)
-    vectors = Vectors(embeddings, events, index, clock)
-    return Knowledge(events, index, vectors, audience=settings.aura_knowledge_audience)
-
-
-def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
-    if settings.aura_knowledge_url is None:
-        return SqliteIndex(settings.aura_knowledge_path, model)
-    from app.knowledge.postgres.index import PostgresIndex  # noqa: PLC0415 - a driver of 10 MB that others do without
-
-    return PostgresIndex(settings.aura_knowledge_url.get_secret_value(), model, settings.aura_knowledge_audience)
-
-
-@asynccontextmanager
-async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
-    """The same parts for a command that searches but does not receive events."""
-    clock = SystemClock()
-    node_id, connection, pubsub = _new_node(settings)
-    knowledge = make_knowledge(settings, connection, pubsub, node_id, clock)
-    try:
-        yield knowledge
-    finally:
-        await knowledge.stop()
-        await connection.close()
 
 
 def _task_reporter(
