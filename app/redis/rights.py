@@ -25,7 +25,13 @@ DATA_COMMANDS = (
     *("XADD", "XLEN", "XRANGE", "XREVRANGE", "XTRIM"),
 )
 """Those that are sent outside scripts."""
-_WITHOUT_KEY: tuple[Command, ...] = (("TIME",), ("SCAN", "0"), ("SCRIPT", "LOAD", ""), ("UNSUBSCRIBE", "aura:*"))
+_WITHOUT_KEY: tuple[Command, ...] = (
+    ("PING",),
+    ("TIME",),
+    ("SCAN", "0"),
+    ("SCRIPT", "LOAD", ""),
+    ("UNSUBSCRIBE", "aura:*"),
+)
 _NOT_BY_NAME = frozenset({"PUBLISH", "TIME", "MEMORY"})
 """Commands of scripts whose first argument is no key; they are checked on their own."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from quart import Request, g, request
 
@@ -12,15 +13,19 @@ from app.ports.clock import Clock
 from app.ports.identity import Origin, Principal
 
 _MAX_CHARACTERS = 200
+_MAX_CALLER_TYPE_CHARACTERS = 16
+_ADDRESSES = re.compile(r"[0-9a-f.:,\[\] ]+", re.IGNORECASE)
 _TOKEN_DIGEST_CHARACTERS = 16
 
 
 def origin_of(incoming: Request) -> Origin:
-    """Return where a request came from. Texts of the caller are cut."""
+    """Return where a request came from. Of the headers, in which anybody may send a token by mistake or on purpose,
+    only what looks like addresses and the beginning of a kind of caller is kept."""
+    forwarded_for = incoming.headers.get("X-Forwarded-For", "")
     return Origin(
-        address=_cut(incoming.remote_addr),
-        forwarded_for=_cut(incoming.headers.get("X-Forwarded-For")),
-        caller_type=_cut(incoming.headers.get("X-DWP-Caller-Type")),
+        address=incoming.remote_addr,
+        forwarded_for=forwarded_for[:_MAX_CHARACTERS] if _ADDRESSES.fullmatch(forwarded_for) else None,
+        caller_type=incoming.headers.get("X-DWP-Caller-Type", "")[:_MAX_CALLER_TYPE_CHARACTERS] or None,
     )
 
 
@@ -76,7 +81,3 @@ def _token_digest(header: str | None) -> str | None:
     if not header:
         return None
     return hashlib.sha256(header.encode("utf-8", "replace")).hexdigest()[:_TOKEN_DIGEST_CHARACTERS]
-
-
-def _cut(text: str | None) -> str | None:
-    return text[:_MAX_CHARACTERS] if text else None

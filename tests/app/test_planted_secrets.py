@@ -248,7 +248,7 @@ async def _send_bad_requests(world: World) -> None:
         {**HEADERS, "Authorization": f"Bearer {USER_TOKEN[:-4]}AAAA"},
         {**HEADERS, "Authorization": f"Basic {USER_TOKEN}"},
         {**HEADERS, "X-Tenant-ID": "tenant2", "X-DWP-Source": USER_TOKEN},
-        {**HEADERS, "Idempotency-Key": USER_TOKEN * 2},
+        {**HEADERS, "Idempotency-Key": USER_TOKEN * 2, "X-DWP-Caller-Type": USER_TOKEN, "X-Forwarded-For": USER_TOKEN},
     ):
         response = await client.post(STREAM, json={"prompt": "x"}, headers=sent)
         assert response.status_code in (400, 401, 403)
