@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from statemachine.events import ErrorType
@@ -43,6 +43,9 @@ def without_places(text: str, hosts: Iterable[str] = ()) -> str:
     Mail addresses stay. Versions and file names that look like the name of a host are removed too.
     """
     return _PLACE.sub("…", without_addresses(text, hosts))
+
+
+_NAMED_RIGHTS = 8
 
 
 class AuraError(Exception):
@@ -181,6 +184,21 @@ class StorageUnavailable(AuraError):
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "저장소에 연결할 수 없습니다."
     retry_after_seconds = 2
+
+
+class StorageForbidden(AuraError):
+    """Redis answers, but its user has not all the rights that the service needs: no run could be carried out."""
+
+    status, code, error_type, retryable = 503, "E5004", "StorageUnavailable", True
+    prefix = "저장소 사용 권한이 부족합니다."
+    retry_after_seconds = 30
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        named, more = ", ".join(missing[:_NAMED_RIGHTS]), len(missing) - _NAMED_RIGHTS
+        super().__init__(
+            f"the Redis user of this service may not: {named}{f' and {more} more' if more > 0 else ''};"
+            " grant it (ACL SETUSER, see app/redis/README.md)"
+        )
 
 
 class RunLost(AuraError):

@@ -64,8 +64,50 @@ Names = frozenset[str]
 NameList = Annotated[Names, BeforeValidator(_split_names)]
 """Names, separated by commas."""
 
+EVENT_CHANNELS = frozenset(f"dwp:events:{name}" for name in ("all", "mail", "approval", "main", "chat", "agent-task"))
+"""The channels of the platform's domain events (CONTRACT §7)."""
+
+
+def _channels(names: Any) -> Any:
+    names = _split_names(names)
+    for name in names if isinstance(names, frozenset) else ():
+        if name.startswith(("aura:", "hitl:")):
+            raise ValueError(f"{name} is a channel of runs and decisions, not of domain events")
+        if ":" not in name:
+            raise ValueError(f"{name} is not the whole name of a channel, such as dwp:events:mail")
+    return names
+
+
+ChannelList = Annotated[Names, BeforeValidator(_channels)]
 FilePath = Annotated[str, AfterValidator(_in_a_folder)]
 HeaderKey = Annotated[SecretStr, AfterValidator(_fits_a_header)]
+
+# --- repositories -----------------------------------------------------------------------------------------------------
+
+_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9_-]*/([a-z0-9._-]+|\*)|\*/\*")
+
+
+def _repository_lists(text: Any) -> Any:
+    """Return the repositories of each tenant, in lower case. Raises `ValueError` with the number of the wrong entry."""
+    if not isinstance(text, str):
+        return text
+    lists: dict[str, frozenset[str]] = {}
+    for number, entry in enumerate(filter(str.strip, text.split(";")), start=1):
+        tenant, equals, names = (part.strip() for part in entry.partition("="))
+        repositories = _split_names(names.lower())
+        if not tenant or not equals or not repositories:
+            raise ValueError(f"entry {number}: tenant=owner/repository,… is required, such as tenant1=dwp/portal,dwp/*")
+        if tenant in lists:
+            raise ValueError(f"entry {number}: the tenant {tenant} has an entry already; join both with a comma")
+        for name in sorted(repositories):
+            if not _REPOSITORY.fullmatch(name):
+                raise ValueError(f"entry {number}: {name} is not owner/repository, owner/* or */* (all)")
+        lists[tenant] = repositories
+    return lists
+
+
+RepositoryLists = Annotated[dict[str, frozenset[str]], BeforeValidator(_repository_lists)]
+"""`tenant1=dwp/*,dwp/portal;*=public-org/docs`; the tenant `*` stands for every tenant."""
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
@@ -175,7 +217,7 @@ def _options(text: Any) -> Any:
     """Return the options of a JSON text. Raises `ValueError` with the name of an option that cannot work."""
     if not isinstance(text, str):
         return text
-    options = _parse_json(text)
+    options = parse_json(text)
     if not isinstance(options, dict):
         raise ValueError('a JSON object is required, such as {"temperature": 0.2}')
     for name, reason in _SET_BY_THE_SERVICE.items():
@@ -196,7 +238,7 @@ def token_limit(options: Mapping[str, Any]) -> int:
     return max((options[name] for name in _TOKEN_LIMITS if name in options), default=0)
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Parse JSON that can be sent as it is. Raises `ValueError` for repeated names and for what no JSON can hold."""
     try:
         value = json.loads(
@@ -266,7 +308,7 @@ def parse_fallbacks(text: str, environment: Mapping[str, str], main: ModelServer
     An entry without `base_url` is another model of the `main` server. The key of `main` is used on its own origin only,
     so that no other server gets it by mistake. Raises `ValueError` with the number and the model of the wrong entry.
     """
-    entries = _parse_json(text)
+    entries = parse_json(text)
     if not isinstance(entries, list):
         raise ValueError('a JSON list is required, such as [{"model": "gpt-4o-mini"}]')
     servers = []

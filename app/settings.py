@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import quote
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -25,10 +23,13 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
+from app.identity_settings import IdentitySettings
 from app.prompt_file import PromptFile
 from app.setting_types import (
+    EVENT_CHANNELS,
     OPENAI_URL,
     BaseUrl,
+    ChannelList,
     FilePath,
     HeaderKey,
     Host,
@@ -38,6 +39,7 @@ from app.setting_types import (
     Names,
     PlainUrl,
     RedisUrl,
+    RepositoryLists,
     SearchServerUrl,
     parse_fallbacks,
     secrets_in_url,
@@ -46,27 +48,12 @@ from app.setting_types import (
 from statemachine.checkpoint import Limits
 from statemachine.frames import Shape
 
-SECRET_BYTES = 32
-"""RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
-
-
 _NOT_SETTINGS = frozenset({"AURA_TOKEN"})
 """Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
 
 
-class Settings(BaseModel):
+class Settings(IdentitySettings):
     """Every setting under the name of its environment variable, in lower case."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # identity
-    jwt_secret: SecretStr = Field(description="HS256 key of the platform's tokens, at least 32 bytes")
-    aura_approver_roles: NameList = Field(
-        default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
-    )
-    aura_jwt_leeway_seconds: float = Field(
-        default=60, ge=0, description="seconds that a token's `iat` may lie in the future"
-    )
 
     # Redis
     redis_url: RedisUrl | None = Field(
@@ -111,13 +98,6 @@ class Settings(BaseModel):
     hitl_timeout_seconds: float = Field(default=300, gt=0, le=1700, description="seconds for a person's decision")
     aura_on_reject: Literal["stop", "replan"] = Field(
         default="stop", description="a rejection ends the run (`stop`), or the model gets the reason (`replan`)"
-    )
-    aura_decision_key: SecretStr | None = Field(
-        default=None,
-        description="key shared with the Main Service, at least 32 bytes; decisions through Redis then need its MAC",
-    )
-    aura_accept_unsigned: bool = Field(
-        default=False, description="read runs and requests without a MAC, while an older release is replaced"
     )
     aura_approval_required: NameList = Field(
         default=frozenset(), description="comma-separated names of further tools that need approval"
@@ -176,8 +156,16 @@ class Settings(BaseModel):
         default="https://api.github.com", description="REST base URL (GitHub Enterprise too)"
     )
 
+    aura_github_repositories: RepositoryLists | None = Field(
+        default=None, description="[repositories of each tenant](#github-repositories); without it all of the token's"
+    )
+
     # knowledge
     aura_knowledge: bool = Field(default=True, description="receive domain events (§7) and offer `search_workspace`")
+    aura_knowledge_audience: Literal["named", "tenant"] = Field(
+        default="named", description="find own events and those for all (`named`), or all of the tenant's (`tenant`)"
+    )
+    aura_event_channels: ChannelList = Field(default=EVENT_CHANNELS, description="Pub/Sub channels of domain events")
     aura_knowledge_path: FilePath | None = Field(
         default=None, description="file of the search index; without it each process has a temporary one"
     )
@@ -213,14 +201,6 @@ class Settings(BaseModel):
         default="json", description="`json` for machines, `console` for people"
     )
     aura_log_content: bool = Field(default=False, description="also log prompts and arguments, which are private")
-
-    @field_validator("jwt_secret", "aura_decision_key")
-    @classmethod
-    def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
-        size = SECRET_BYTES if secret is None else len(secret.get_secret_value().encode())
-        if size < SECRET_BYTES:
-            raise ValueError(f"it has {size} bytes, HS256 needs at least {SECRET_BYTES}")
-        return secret
 
     @field_validator("aura_model_fallbacks", mode="before")
     @classmethod
@@ -273,9 +253,18 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Return the values that no event, result or log line may contain."""
-        held = (self.jwt_secret, self.aura_decision_key, self.redis_password, self.smtp_password, self.github_token)
+        held = (
+            self.jwt_secret,
+            *self.jwt_secrets_accepted,
+            self.aura_decision_key,
+            self.aura_audit_key,
+            self.redis_password,
+            self.smtp_password,
+            self.github_token,
+        )
         keys = [server.api_key for server in self.model_servers if not server.has_placeholder_key]
-        urls = [url.get_secret_value() for url in (self.redis_url, self.aura_knowledge_url) if url is not None]
+        given = (self.redis_url, self.aura_knowledge_url, self.aura_audit_url)
+        urls = [url.get_secret_value() for url in given if url is not None]
         urls += [server.base_url for server in self.model_servers]
         in_urls = [secret for url in urls for secret in secrets_in_url(url)]
         shown = (secret.get_secret_value() for secret in (*held, *keys) if secret is not None)
@@ -311,6 +300,7 @@ _WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
     Names: "names, separated by commas",
+    tuple[SecretStr, ...]: "texts, separated by commas, or JSON list",
     dict[str, Any]: "JSON object",
     tuple[ModelServer, ...]: "JSON list",
 }

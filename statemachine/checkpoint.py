@@ -85,7 +85,10 @@ class Limits(StoredStruct, frozen=True):
 
 
 class RunRequest(StoredStruct, frozen=True):
-    """The request that started a run: the user, the prompt and where it came from (§1.1, §1.2)."""
+    """The request that started a run: the user, the prompt and where it came from (§1.1, §1.2).
+
+    `email` is the address in the user's token, None if it has none.
+    """
 
     session_id: str
     thread_id: str
@@ -97,6 +100,7 @@ class RunRequest(StoredStruct, frozen=True):
     agent_id: str | None = None
     source: str | None = None
     caller_type: str | None = None
+    email: str | None = None
 
 
 class PlanStep(StoredStruct, frozen=True):

@@ -7,6 +7,7 @@ import sys
 import click
 
 from app.cli.ask import ask
+from app.cli.audit import audit
 from app.cli.chaos import chaos
 from app.cli.demo import demo
 from app.cli.diagram import diagram
@@ -35,5 +36,5 @@ def main() -> None:
     """Aura is the AI-agent service of the DWP platform."""
 
 
-for _command in (serve, token, ask, timeline, diagram, knowledge, model, demo, chaos):
+for _command in (serve, token, ask, timeline, diagram, audit, knowledge, model, demo, chaos):
     main.add_command(_command)

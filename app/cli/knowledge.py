@@ -43,6 +43,8 @@ def stats() -> None:
 @knowledge.command()
 @click.argument("query")
 @click.option("--tenant", required=True, help="Search the workspace of this tenant.")
+@click.option("--user", required=True, help="Search as this user: find what they may find.")
+@click.option("--email", help="The address in this user's token, if it has one.")
 @click.option(
     "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Find only events from this time on (UTC)."
 )
@@ -50,18 +52,28 @@ def stats() -> None:
     "--type", "types", multiple=True, help="Find only events of this type, e.g. mail or approval; may be repeated."
 )
 @click.option("--limit", type=click.IntRange(1, 50), default=5, show_default=True, help="Show at most this many.")
-def search(*, query: str, tenant: str, since: datetime | None, types: tuple[str, ...], limit: int) -> None:
-    """Find what the agent would find for QUERY.
+def search(
+    *,
+    query: str,
+    tenant: str,
+    user: str,
+    email: str | None,
+    since: datetime | None,
+    types: tuple[str, ...],
+    limit: int,
+) -> None:
+    """Find what the agent would find for QUERY in a run of this user.
 
     If neither AURA_KNOWLEDGE_PATH nor AURA_KNOWLEDGE_URL is set, the index is built for this search alone.
     """
-    from app.ports.knowledge import Query
+    from app.ports.knowledge import Query, Searcher
 
+    searcher = Searcher(tenant, user, email)
     request = Query(query, since.replace(tzinfo=UTC).timestamp() if since else None, types, limit)
 
     async def find(knowledge: Knowledge) -> SearchResult:
         await knowledge.catch_up(tenant)
-        return await knowledge.search(tenant, request)
+        return await knowledge.search(searcher, request)
 
     found = _with_knowledge(find)
     for hit in found.hits:
@@ -92,7 +104,7 @@ def rebuild() -> None:
 def _with_knowledge(work: Callable[[Knowledge], Awaitable[ResultT]]) -> ResultT:
     """Run `work` with a `Knowledge` that is opened for this command from the settings of the environment."""
     from app import logs
-    from app.bootstrap import own_knowledge
+    from app.bootstrap.knowledge import own_knowledge
     from app.settings import Settings
 
     settings = Settings.from_environment()

@@ -38,7 +38,7 @@ def check(*, as_json: bool) -> None:
 
 async def _check_all(settings: Settings, *, as_json: bool) -> bool:
     """Print the report of each server as soon as there is one. Return whether the first server is usable."""
-    from app.bootstrap import make_models
+    from app.bootstrap.model import make_models
     from app.model.check import check_server
 
     usable: list[bool] = []

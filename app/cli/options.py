@@ -27,14 +27,31 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MAX_TOKEN_BYTES = 64 * 1024
 
 
-def issue_token_from_settings(user: str, tenant: str, role: str | None, hours: float) -> str:
+def issue_token_from_settings(user: str, tenant: str, role: str | None, hours: float, email: str | None = None) -> str:
     """Issue a token, signed with the `JWT_SECRET` of the environment. Raises `ConfigurationError` if it is not set."""
+    from app.errors import ConfigurationError
     from app.settings import Settings
     from app.web.auth import issue_token
+    from app.web.token_keys import TokenRules
 
-    secret = Settings.from_environment().jwt_secret.get_secret_value()
+    settings = Settings.from_environment()
+    secret, rules = settings.jwt_secret.get_secret_value(), TokenRules(*settings.token_rules)
     lifetime = int(hours * 3600)
-    return issue_token(secret, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=lifetime)
+    if 0 < rules.max_lifetime_seconds < lifetime:
+        raise ConfigurationError(
+            f"AURA_JWT_MAX_LIFETIME_SECONDS: the service would refuse a token of {lifetime} s,"
+            f" at most {rules.max_lifetime_seconds} s are allowed"
+        )
+    return issue_token(
+        secret,
+        user_id=user,
+        tenant_id=tenant,
+        role=role,
+        now=time.time(),
+        lifetime_seconds=lifetime,
+        email=email,
+        rules=rules,
+    )
 
 
 @dataclass(frozen=True, slots=True)

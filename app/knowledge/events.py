@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from app.knowledge.audience import BLIND_COPY, audience_of
 from app.ports.knowledge import WorkspaceEvent
 from statemachine.decisions import JAVA_HEADER
 
@@ -16,7 +17,9 @@ TITLE_CHARACTERS = 200
 TEXT_CHARACTERS = 8000
 _ID_CHARACTERS = 128
 _MAX_DEPTH = 8
-_ENVELOPE_FIELDS = frozenset({"eventid", "timestamp", "userid", "tenantid", "eventtype", "@class"})
+_ENVELOPE_FIELDS = frozenset(
+    {"eventid", "timestamp", "userid", "tenantid", "eventtype", "source", "metadata", "visibility", "@class"}
+)
 _TITLE_FIELDS = ("subject", "title", "name", "summary")
 _CASE_BOUNDARIES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORDS = re.compile(r"[^\W_]+")
@@ -33,8 +36,13 @@ class MalformedMessage(ValueError):
 
 def parse(message: bytes) -> WorkspaceEvent:
     """Parses one message, whose fields are flat or under `data`. Raises `MalformedMessage`."""
-    fields = _fields(message)
+    envelope = _object(message)
+    nested = envelope.get("data")
+    fields = envelope
+    if isinstance(nested, dict):
+        fields = {**nested, **{key: item for key, item in envelope.items() if key != "data" and item is not None}}
     own = {key: value for key, value in fields.items() if key.lower() not in _ENVELOPE_FIELDS}
+    user_id = _identifier(fields, "userId") if fields.get("userId") is not None else ""
     event_type = _identifier(fields, "eventType")
     title = next(
         (_line(str(own[key])) for key in _TITLE_FIELDS if isinstance(own.get(key), str) and own[key].strip()), ""
@@ -45,10 +53,12 @@ def parse(message: bytes) -> WorkspaceEvent:
         tenant_id=_identifier(fields, "tenantId"),
         type=event_type,
         topics=topics(event_type),
-        user_id=_identifier(fields, "userId") if fields.get("userId") is not None else "",
+        user_id=user_id,
         at=_parse_timestamp(fields.get("timestamp")),
         title=title[:TITLE_CHARACTERS],
         text=text[:TEXT_CHARACTERS],
+        # Both places count: an empty list in one of them does not take back the people that the other one names.
+        audience=audience_of(user_id, envelope, nested if isinstance(nested, dict) else {}),
     )
 
 
@@ -61,7 +71,7 @@ def topics(event_type: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*words, event_type.lower()]))
 
 
-def _fields(message: bytes) -> dict[str, Any]:
+def _object(message: bytes) -> dict[str, Any]:
     if len(message) > MESSAGE_LIMIT_BYTES:
         raise MalformedMessage("too_large")
     if message.startswith(JAVA_HEADER):
@@ -74,9 +84,6 @@ def _fields(message: bytes) -> dict[str, Any]:
         raise MalformedMessage("not_json") from None
     if not isinstance(value, dict):
         raise MalformedMessage("not_an_object")
-    nested = value.get("data")
-    if isinstance(nested, dict):
-        value = {**nested, **{key: item for key, item in value.items() if key != "data" and item is not None}}
     return value
 
 
@@ -114,7 +121,7 @@ def _lines(value: Any, depth: int) -> Iterator[str]:
             yield str(value)
         case dict() if depth:
             for key, item in value.items():
-                if key != "@class":
+                if key.lower() not in ("@class", BLIND_COPY):
                     yield from _lines(item, depth - 1)
         case list() if depth:
             for item in value:

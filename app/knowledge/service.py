@@ -15,7 +15,15 @@ import structlog
 from app.errors import AuraError, StorageUnavailable
 from app.knowledge.events import MalformedMessage, parse
 from app.knowledge.vectors import Vectors
-from app.ports.knowledge import KnowledgeIndex, KnowledgeLog, Query, SearchResult, WorkspaceEvent
+from app.ports.knowledge import (
+    AudienceRule,
+    KnowledgeIndex,
+    KnowledgeLog,
+    Query,
+    Searcher,
+    SearchResult,
+    WorkspaceEvent,
+)
 
 INBOX_BYTES = 32 * 1024 * 1024
 RETRY_SECONDS = 1.0
@@ -33,11 +41,19 @@ class Knowledge:
     and `malformed:<reason>`.
     """
 
-    def __init__(self, events: KnowledgeLog, index: KnowledgeIndex, vectors: Vectors | None = None) -> None:
+    def __init__(
+        self,
+        events: KnowledgeLog,
+        index: KnowledgeIndex,
+        vectors: Vectors | None = None,
+        *,
+        audience: AudienceRule = "named",
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.events = events
         self._index = index
         self._vectors = vectors
+        self._audience = audience
         self._inbox: deque[bytes] = deque()
         self._inbox_bytes = 0
         self._grown_tenants: set[str] = set()
@@ -70,13 +86,15 @@ class Knowledge:
 
     # --- searching ----------------------------------------------------------------------------------------------------
 
-    async def search(self, tenant_id: str, query: Query) -> SearchResult:
-        """Finds every event that any replica accepted before the call, unless the index cannot catch up in time.
+    async def search(self, searcher: Searcher, query: Query) -> SearchResult:
+        """Finds every event of this person that any replica accepted before the call, unless the index cannot catch up
+        in time.
 
         Then `is_complete` is false. Raises `StorageUnavailable`.
         """
+        tenant_id, names = searcher.tenant_id, searcher.names if self._audience == "named" else None
         is_complete, vector = await asyncio.gather(self._try_catch_up(tenant_id), self._embed_query(query.text))
-        hits = await self._index.search(tenant_id, query, vector)
+        hits = await self._index.search(tenant_id, query, vector, names)
         return SearchResult(tuple(hits), is_complete, used_vectors=vector is not None)
 
     async def catch_up(self, tenant_id: str, *, in_background: bool = False) -> int:

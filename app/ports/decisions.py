@@ -70,8 +70,10 @@ class ApprovalRequests(Protocol):
         """Return the request, or None where it does not exist or cannot be read."""
         ...
 
-    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
-        """Record the decision unless there is one already, and publish it.
+    async def decide(
+        self, request: ApprovalRequest, decision: Decision, on_recorded: Callable[[], None] = lambda: None
+    ) -> tuple[ApprovalRequest, bool]:
+        """Record the decision unless there is one already, call `on_recorded`, and publish it.
 
         Returns the request with the decision that counts, and whether it is this one. After the deadline nothing is
         recorded and the status is `expired`.

@@ -15,3 +15,18 @@ class Principal:
     email: str | None = None
     token: str = field(default="", repr=False, compare=False)
     expires_at: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from, for the record: the peer's address, and what the caller says of itself.
+
+    `forwarded_for` is what a proxy has written, or the caller himself. Nothing is decided by these.
+    """
+
+    address: str | None = None
+    forwarded_for: str | None = None
+    caller_type: str | None = None
+
+
+NO_ORIGIN = Origin()

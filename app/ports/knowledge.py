@@ -5,14 +5,50 @@ The log is the source of truth and is shared by all processes. An index is built
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+AudienceRule = Literal["named", "tenant"]
+"""Who finds an event: only its audience, or everybody of its tenant, as before there were audiences."""
+
+EVERYBODY = ""
+"""In an audience, the whole tenant. No person has an empty name."""
+
+
+def person_name(text: str) -> str:
+    """Returns the form in which names of people are compared: without regard to case and to spaces around them.
+
+    Nothing else is folded, so that no two people get the same name (`straße` is not `strasse`). Returns an empty text,
+    which names nobody, for a text with control characters or halves of characters (surrogates).
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text.strip()):
+        return ""
+    return unicodedata.normalize("NFC", text.strip()).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """The person for whom a search is made: what their token says. `email` is None if it says nothing."""
+
+    tenant_id: str
+    user_id: str
+    email: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names in an audience that let this person find the event."""
+        own = {person_name(name) for name in (self.user_id, self.email or "")}
+        return frozenset({*own, EVERYBODY})
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceEvent:
-    """One accepted domain event. `at` is when it happened (Unix s); `topics` are the words that its type matches."""
+    """One accepted domain event. `at` is when it happened (Unix s); `topics` are the words that its type matches.
+
+    `audience` are the names (`person_name`) of those who may find it, or `EVERYBODY` among them.
+    """
 
     id: str
     tenant_id: str
@@ -22,6 +58,7 @@ class WorkspaceEvent:
     at: float
     title: str
     text: str
+    audience: tuple[str, ...] = ()
 
     @property
     def embedding_text(self) -> str:
@@ -85,8 +122,8 @@ class SearchResult:
 class WorkspaceSearch(Protocol):
     """The search that a tool may use."""
 
-    async def search(self, tenant_id: str, query: Query) -> SearchResult:
-        """Searches the events of one tenant. Raises `StorageUnavailable`."""
+    async def search(self, searcher: Searcher, query: Query) -> SearchResult:
+        """Searches the events that this person may find. Raises `StorageUnavailable`."""
         ...
 
 
@@ -202,8 +239,13 @@ class KnowledgeIndex(Protocol):
         """Deletes the events that are older than the log's first entry; all of them if `first` is None."""
         ...
 
-    async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
-        """Returns the best hits first, by text and, if `vector` is the query's embedding, also by meaning."""
+    async def search(
+        self, tenant_id: str, query: Query, vector: bytes | None, names: frozenset[str] | None
+    ) -> list[Hit]:
+        """Returns the best hits first, by text and, if `vector` is the query's embedding, also by meaning.
+
+        Only events whose audience has one of these names are found; events of any audience if `names` is None.
+        """
         ...
 
     async def list_missing_vectors(self, limit: int) -> list[MissingVector]:

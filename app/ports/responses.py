@@ -242,12 +242,12 @@ class StoredApprovalRequest(TypedDict):
     userId: str
     tenantId: str
     actionType: str
+    argumentsDigest: NotRequired[str]
     context: JsonObject
     warnings: NotRequired[list[Annotated[JsonObject, _json_of(ArgumentWarning)]]]
     status: str
     createdAt: int
     expiresAt: NotRequired[int]
-    argumentsDigest: NotRequired[str]
     position: NotRequired[int]
     total: NotRequired[int]
 
@@ -260,6 +260,26 @@ class Signal(TypedDict):
     status: NotRequired[str]
     timestamp: NotRequired[int]
     reason: NotRequired[str]
+
+
+class AuditEntry(TypedDict):
+    """One entry of the record of decisions. `sequence` counts the entries of its `chain`, `hash` is what the next one
+    refers to. `details` are the fields of its kind: names, digests and outcomes, no content.
+    """
+
+    chain: str
+    sequence: int
+    at: float
+    kind: str
+    details: JsonObject
+    hash: str
+
+
+class AuditPage(TypedDict):
+    """Entries of the tenant, newest first. `nextCursor` leads to the next page; it is absent on the last one."""
+
+    entries: list[AuditEntry]
+    nextCursor: NotRequired[str]
 
 
 class ConsoleToken(TypedDict):

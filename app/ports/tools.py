@@ -14,12 +14,16 @@ from statemachine.messages import RequestedCall, ToolFinished
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """The run and the user that a tool runs for. `idempotency_key` is the same in each attempt of one call."""
+    """The run and the user that a tool runs for. `idempotency_key` is the same in each attempt of one call.
+
+    `email` is the address in the user's token, None if it has none.
+    """
 
     session_id: str
     tenant_id: str
     user_id: str
     idempotency_key: str
+    email: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 
 from app.ports.clock import Clock
@@ -86,9 +87,12 @@ class RedisApprovalRequests:
             return replace(decision, via="http", arguments=stored.get("params"), skip=stored.get("skip") is True)
         return decision if self._seal.is_authentic(stored) else None
 
-    async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:
+    async def decide(
+        self, request: ApprovalRequest, decision: Decision, on_recorded: Callable[[], None] = lambda: None
+    ) -> tuple[ApprovalRequest, bool]:
         decided, is_first = await self.record(request, decision)
         if is_first:
+            on_recorded()
             await self._publish(decided, decision)
         return decided, is_first
 

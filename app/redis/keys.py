@@ -156,4 +156,18 @@ def knowledge_refusal(digest: str) -> str:
     return f"aura:{{knowledge}}:refusal:{digest}"
 
 
-DOMAIN_CHANNELS = ("dwp:events:all", "dwp:events:mail", "dwp:events:approval")
+def audit_chain(tenant_id: str, chain: str) -> str:
+    """Stream: one chain of the record of decisions; in the same slot as `audit_chains`."""
+    return f"aura:audit:{{audit-{_owner(tenant_id)}}}:{chain}"
+
+
+def audit_chains(tenant_id: str) -> str:
+    """Sorted set: the names of a tenant's chains, scored by their last write (ms)."""
+    return f"aura:audit:{{audit-{_owner(tenant_id)}}}:chains"
+
+
+AUDIT_TENANTS = "aura:audit:tenants"
+"""Sorted set: the tenants that have a chain, scored by its last write (ms)."""
+
+AUDIT_FAILURES = "aura:audit:failures"
+"""Stream of bounded length: failed authentications."""

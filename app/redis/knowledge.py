@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from app.ports.clock import Clock
-from app.ports.knowledge import KnowledgeEntry, LogPosition, LogSummary, Vector, WorkspaceEvent
+from app.ports.knowledge import KnowledgeEntry, LogPosition, LogSummary, Vector, WorkspaceEvent, person_name
 from app.redis import keys, knowledge_scripts
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -32,15 +32,18 @@ class RedisKnowledgeLog:
         node_id: str,
         clock: Clock,
         *,
+        channels: Collection[str],
         retention_seconds: float,
         max_events: int,
         max_bytes: int,
     ) -> None:
-        """The retention time and the limits apply to each tenant; the oldest events are deleted first."""
+        """`channels` are those of the domain events. The retention time and the limits apply to each tenant; the oldest
+        events are deleted first."""
         self._connection = connection
         self._pubsub = pubsub
         self._node_id = node_id
         self._clock = clock
+        self._channels = channels
         self._retention_ms = int(retention_seconds * 1000)
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -56,7 +59,7 @@ class RedisKnowledgeLog:
             # empty: a new generation, which concerns all tenants
             on_log_grown(message.decode("utf-8", "replace") if message else None)
 
-        listeners = [(channel, on_message) for channel in keys.DOMAIN_CHANNELS] + [(keys.KNOWLEDGE_CHANNEL, notify)]
+        listeners = [(channel, on_message) for channel in self._channels] + [(keys.KNOWLEDGE_CHANNEL, notify)]
         # A subscription that is not acknowledged in time is made after a reconnect, and its listener is notified then.
         await asyncio.gather(
             *(self._pubsub.subscribe(channel, listener) for channel, listener in listeners), return_exceptions=True
@@ -76,6 +79,7 @@ class RedisKnowledgeLog:
                 seen_key=keys.knowledge_seen(tenant_id),
                 event_id=event.id,
                 event=_encode(event),
+                audience=json.dumps(event.audience, ensure_ascii=False, separators=(",", ":")),
                 max_events=self._max_events,
                 retention_ms=self._retention_ms,
                 channel=keys.KNOWLEDGE_CHANNEL,
@@ -176,7 +180,9 @@ def _decode(tenant_id: str, pairs: Any) -> WorkspaceEvent | Vector:
     if b"v" in fields:
         return Vector(fields[b"v"].decode(), fields[b"m"].decode(), fields[b"b"])
     id, event_type, topics, user_id, at, title, text = json.loads(fields[b"e"])
-    return WorkspaceEvent(id, tenant_id, event_type, tuple(topics), user_id, at, title, text)
+    # An entry without an audience is from a release that had none: it belongs to the user of the event (§7).
+    audience = tuple(json.loads(fields[b"a"])) if b"a" in fields else tuple(filter(None, [person_name(user_id)]))
+    return WorkspaceEvent(id, tenant_id, event_type, tuple(topics), user_id, at, title, text, audience)
 
 
 def _parse_position(id: bytes | str) -> LogPosition:

@@ -11,7 +11,7 @@ from app.redis.wire.script import Script
 ACCEPT = Script(
     """
 if redis.call('ZSCORE', seen_key, event_id) then return 0 end
-local ms, sequence = string.match(redis.call('XADD', log_key, '*', 'e', event), '(%d+)-(%d+)')
+local ms, sequence = string.match(redis.call('XADD', log_key, '*', 'e', event, 'a', audience), '(%d+)-(%d+)')
 redis.call('ZADD', seen_key, string.format('%.17g', ms + math.min(sequence, 1023) / 1024), event_id)
 redis.call('ZREMRANGEBYSCORE', seen_key, '-inf', string.format('(%.0f', tonumber(ms) - tonumber(retention_ms)))
 local count, bytes = redis.call('ZCARD', seen_key), redis.call('MEMORY', 'USAGE', log_key)
@@ -25,7 +25,7 @@ redis.call('PUBLISH', channel, tenant_id)
 return 1
 """,
     keys=("log_key", "seen_key"),
-    args=("event_id", "event", "max_events", "retention_ms", "channel", "tenant_id", "max_bytes"),
+    args=("event_id", "event", "audience", "max_events", "retention_ms", "channel", "tenant_id", "max_bytes"),
 )
 
 # Appends the vectors of events that the log still has. The rest are pairs of an event id and a vector.

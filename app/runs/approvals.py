@@ -5,12 +5,14 @@ from __future__ import annotations
 import structlog
 
 from app.errors import FieldInvalid, NotFound, RecordChanged
+from app.ports.audit import AuditTrail
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, ApprovalRequests, RequestStatus
-from app.ports.identity import Principal
+from app.ports.identity import NO_ORIGIN, Origin, Principal
 from app.ports.journal import Journal
 from app.ports.tools import Toolbox
 from app.runs.access import AccessPolicy
+from app.runs.audit_events import decision_made
 from statemachine.checkpoint import JsonObject
 from statemachine.decisions import Decision, Verdict
 
@@ -24,8 +26,15 @@ class ApprovalService:
     """Gives the same answers as the Main Service does from the same Redis keys."""
 
     def __init__(
-        self, requests: ApprovalRequests, journal: Journal, tools: Toolbox, clock: Clock, access: AccessPolicy
+        self,
+        requests: ApprovalRequests,
+        journal: Journal,
+        tools: Toolbox,
+        clock: Clock,
+        access: AccessPolicy,
+        audit: AuditTrail,
     ) -> None:
+        self._audit = audit
         self._requests = requests
         self._journal = journal
         self._tools = tools
@@ -57,6 +66,7 @@ class ApprovalService:
         reason: str | None = None,
         arguments: JsonObject | None = None,
         skip: bool = False,
+        origin: Origin = NO_ORIGIN,
     ) -> tuple[ApprovalRequest, bool]:
         """Decide a request. Returns it as decided, and whether by this call: an earlier decision stays valid.
 
@@ -65,12 +75,12 @@ class ApprovalService:
         `FieldInvalid` where the digest is another one or edited arguments do not fit: then it stays open.
         """
         request = await self.request(principal, request_id)
-        now = self._clock.now()
+        now, edited = self._clock.now(), None
         if request.status is RequestStatus.PENDING and now < request.expires_at:
             if arguments_digest is not None and arguments_digest != request.arguments_digest:
                 raise FieldInvalid("argumentsDigest: it is not that of this request; show the request again")
             if arguments is not None:
-                self._tools.validate_edit(request.action_type, arguments, request.arguments)
+                edited = self._tools.validate_edit(request.action_type, arguments, request.arguments).arguments
         decision = Decision(
             verdict=verdict,
             request_id=request_id,
@@ -80,7 +90,11 @@ class ApprovalService:
             arguments=arguments,
             skip=skip,
         )
-        return await self._requests.decide(request, decision)
+        made = decision_made(principal, origin, request, decision, edited)
+        # Between the record of the decision and its message, so that it comes before what the run does then.
+        return await self._requests.decide(
+            request, decision, on_recorded=lambda: self._audit.record(request.tenant_id, made)
+        )
 
     async def signal(self, principal: Principal, session_id: str) -> str | None:
         """Return the last signal of a session as stored; None where there is none, or no such session in this tenant.

@@ -116,6 +116,7 @@ class RunFactory:
             agent_id=start.agent_id,
             source=start.source,
             caller_type=start.caller_type,
+            email=principal.email,
         )
         try:
             earlier = await self._history(principal, start.thread_id)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import assert_never
+from functools import partial
+from typing import Literal, assert_never
 
 import structlog
 
-from app.errors import FieldInvalid, ModelError
+from app.errors import AuraError, FieldInvalid, ModelError
+from app.ports.audit import AuditTrail, ToolEnded
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, RequestStatus
 from app.ports.model import Model
 from app.ports.tools import Toolbox, ToolContext
+from app.runs.audit_events import tool_started
 from statemachine.call_pieces import RawCall
-from statemachine.checkpoint import Approval, Checkpoint, JsonObject
+from statemachine.checkpoint import Approval, Checkpoint, JsonObject, ToolCall
 from statemachine.decisions import Decision, SignalIgnored
 from statemachine.messages import (
     AnswerFinished,
@@ -65,7 +68,10 @@ class _Ticker:
 class Effects:
     """The only code that calls the model and the tools for a run."""
 
-    def __init__(self, model: Model, tools: Toolbox, requests: ApprovalRequests, clock: Clock) -> None:
+    def __init__(
+        self, model: Model, tools: Toolbox, requests: ApprovalRequests, clock: Clock, audit: AuditTrail
+    ) -> None:
+        self._audit = audit
         self._model = model
         self._tools = tools
         self._requests = requests
@@ -172,8 +178,9 @@ class Effects:
                 tenant_id=request.tenant_id,
                 user_id=request.user_id,
                 idempotency_key=f"{request.session_id}:{call.id}",
+                email=request.email,
             )
-            task = asyncio.create_task(self._tools.execute(call, context))
+            task = asyncio.create_task(self._run_tool(checkpoint, call, context))
             task.add_done_callback(lambda _: ended.set())
             running.add(task)
         try:
@@ -192,6 +199,24 @@ class Effects:
                 task.cancel()
             if running:
                 await asyncio.wait(running)
+
+    async def _run_tool(self, checkpoint: Checkpoint, call: ToolCall, context: ToolContext) -> ToolFinished:
+        """Run one tool, with its entries in the record. A call that needs an approval waits until its entry is stored:
+        without it, it does not run."""
+        tenant_id, started = context.tenant_id, tool_started(checkpoint, call)
+        ended = partial(ToolEnded, session=context.session_id, call=call.id, tool=call.name)
+        try:
+            if call.needs_approval or call.grant is not None:
+                await self._audit.write(tenant_id, started)
+            else:
+                self._audit.record(tenant_id, started)
+            finished = await self._tools.execute(call, context)
+        except BaseException as error:
+            outcome: Literal["refused", "cancelled"] = "refused" if isinstance(error, AuraError) else "cancelled"
+            self._audit.record(tenant_id, ended(outcome=outcome))
+            raise
+        self._audit.record(tenant_id, ended(outcome="completed" if finished.error is None else "failed"))
+        return finished
 
     # --- decisions of people ------------------------------------------------------------------------------------------
 

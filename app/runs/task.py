@@ -18,12 +18,14 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from app.errors import RecordChanged, RunDamaged, RunLost, StorageUnavailable
+from app.ports.audit import AuditTrail
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, DecisionBus, RequestStatus, Taken
 from app.ports.journal import Journal, RunLock
 from app.ports.nodes import Nodes
 from app.ports.tasks import TaskReporter
 from app.retry import retry_until_available
+from app.runs.audit_events import decision_applied, request_opened
 from app.runs.changed_records import changed_request, checkpoint_gone, empty_checkpoint, end_of_changed
 from app.runs.effects import Effects
 from app.runs.waiting import WaitingRun
@@ -64,6 +66,7 @@ class RunPorts:
     requests: ApprovalRequests
     nodes: Nodes
     effects: Effects
+    audit: AuditTrail
     clock: Clock
     shape: Shape
     task_reporter: TaskReporter | None = None
@@ -318,7 +321,12 @@ class RunTask:
                 raise changed_request(effect.approval.request_id)
             decision = taken.decision
         fact = await self._ports.effects.decision_fact(self.checkpoint, effect, decision)
-        return effect if fact is None else await self._step(advance(self.checkpoint, fact, self._ports.clock.now()))
+        if fact is None:
+            return effect
+        step = advance(self.checkpoint, fact, self._ports.clock.now())
+        applied = decision_applied(step.checkpoint, effect.approval, fact)
+        self._ports.audit.record(self.checkpoint.request.tenant_id, applied)
+        return await self._step(step)
 
     async def _step(self, step: Step) -> Effect:
         """Commit a step; from then on it counts. Returns the effect to perform next.
@@ -358,6 +366,8 @@ class RunTask:
                 task_id = reporter.task_id(self.session_id) if reporter is not None else None
                 opened = step.checkpoint
                 await _retry(lambda: decisions.open_request(opened, approval, deadline_at, task_id=task_id))
+                event = request_opened(opened, approval, deadline_at)
+                self._ports.audit.record(opened.request.tenant_id, event)
             case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
                 request_id = before.open_approval.request_id
                 await _retry(lambda: self._ports.requests.close(request_id, RequestStatus.CANCELLED))

@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 from hypercorn.config import Config
 
-from app.bootstrap import Service, create_app
+from app.bootstrap import create_app
+from app.bootstrap.service import Service
 from app.server.config import bind_socket
 from app.server.event_loop import create_event_loop
 from app.server.hypercorn_internals import serve_app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -12,6 +13,7 @@ from app.ports.tools import Tool
 from app.tools.clock import GetCurrentTime
 from app.tools.github import CreatePullRequest, GetPullRequest
 from app.tools.mail import Encryption, SendEmail
+from app.tools.repositories import AllowedRepositories
 from app.tools.workspace import SearchWorkspace
 
 KNOWN_TOOL_NAMES = frozenset(
@@ -38,6 +40,8 @@ class ToolSettings(Protocol):
     def github_token(self) -> SecretStr | None: ...
     @property
     def github_api_url(self) -> str: ...
+    @property
+    def aura_github_repositories(self) -> Mapping[str, Collection[str]] | None: ...
 
 
 def configured_tools(settings: ToolSettings, clock: Clock, workspace: WorkspaceSearch | None = None) -> list[Tool]:
@@ -56,8 +60,9 @@ def configured_tools(settings: ToolSettings, clock: Clock, workspace: WorkspaceS
             )
         )
     if settings.github_token:
-        tools.append(GetPullRequest(settings.github_token, settings.github_api_url))
-        tools.append(CreatePullRequest(settings.github_token, settings.github_api_url))
+        repositories = AllowedRepositories(settings.aura_github_repositories)
+        tools.append(GetPullRequest(settings.github_token, settings.github_api_url, repositories))
+        tools.append(CreatePullRequest(settings.github_token, settings.github_api_url, repositories))
     if workspace is not None:
         tools.append(SearchWorkspace(workspace))
     return tools

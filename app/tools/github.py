@@ -1,4 +1,8 @@
-"""`github_get_pr` and `github_create_pr`, by the REST API of GitHub or of GitHub Enterprise at its own base URL."""
+"""`github_get_pr` and `github_create_pr`, by the REST API of GitHub or of GitHub Enterprise at its own base URL.
+
+The tenant comes from the run and limits the repositories. What a pull request says may be written by anybody, so a
+result presents it as data.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.errors import ToolError, without_places
 from app.ports.tools import ToolContext
+from app.tools.repositories import AllowedRepositories
+from app.tools.results import DATA_NOTICE
 from app.tools.text_fields import one_visible_line, without_hidden_characters
 from statemachine.checkpoint import JsonObject
 
@@ -24,6 +30,8 @@ _ACCEPT = "application/vnd.github+json"
 _STEP_TIMEOUT_SECONDS = 20
 _FILES_LIMIT = 50
 _BODY_LIMIT_CHARACTERS = 4000
+_NOTICE = f"A pull request on GitHub. {DATA_NOTICE}"
+_ANY_REPOSITORY = AllowedRepositories(None)
 
 
 def _not_a_path(name: str) -> str:
@@ -93,7 +101,10 @@ class _GitHub:
         token = self._token.get_secret_value() if self._token else None
         try:
             async with httpx2.AsyncClient(
-                headers=headers, timeout=_STEP_TIMEOUT_SECONDS, follow_redirects=follow_redirects
+                headers=headers,
+                timeout=_STEP_TIMEOUT_SECONDS,
+                follow_redirects=follow_redirects,
+                event_hooks={"response": [_stay_on_the_origin]},
             ) as client:
                 yield GitHubAPI(client, "Aura-Platform", oauth_token=token, base_url=self._api_url)
         except gidgethub.HTTPException as error:
@@ -117,18 +128,27 @@ class GetPullRequest:
     idempotent: bool = True
     timeout_seconds: float | None = None
 
-    def __init__(self, token: SecretStr | None = None, api_url: str = DEFAULT_API_URL) -> None:
+    def __init__(
+        self,
+        token: SecretStr | None = None,
+        api_url: str = DEFAULT_API_URL,
+        repositories: AllowedRepositories = _ANY_REPOSITORY,
+    ) -> None:
         self._github = _GitHub(token, api_url)
+        self._repositories = repositories
 
     def question(self, arguments: GetPullRequestArguments) -> str:
         return f"GitHub PR {arguments.owner}/{arguments.repo}#{arguments.number}을(를) 조회하시겠습니까?"
 
-    async def run(self, arguments: GetPullRequestArguments, context: ToolContext) -> JsonObject:  # noqa: ARG002
+    async def run(self, arguments: GetPullRequestArguments, context: ToolContext) -> JsonObject:
+        self._repositories.check(context.tenant_id, f"{arguments.owner}/{arguments.repo}")
         subject = f"{arguments.owner}/{arguments.repo}#{arguments.number}"
         where = {"owner": arguments.owner, "repo": arguments.repo, "number": str(arguments.number)}
-        # A renamed repository responds with a redirect; the token is not sent to another host.
+        # A renamed repository responds with a redirect, which stays on the server. It may have another owner now.
         async with self._github.session(subject, follow_redirects=True) as github:
             pull = await github.getitem("/repos/{owner}/{repo}/pulls/{number}", where, accept=_ACCEPT)
+            if self._repositories.is_restricted:
+                self._repositories.check(context.tenant_id, pull["base"]["repo"]["full_name"])
             files = await github.getitem(
                 "/repos/{owner}/{repo}/pulls/{number}/files{?per_page}",
                 {**where, "per_page": str(_FILES_LIMIT)},
@@ -159,14 +179,23 @@ class CreatePullRequest:
     idempotent: bool = True
     timeout_seconds: float | None = None
 
-    def __init__(self, token: SecretStr, api_url: str = DEFAULT_API_URL) -> None:
+    def __init__(
+        self,
+        token: SecretStr,
+        api_url: str = DEFAULT_API_URL,
+        repositories: AllowedRepositories = _ANY_REPOSITORY,
+    ) -> None:
         self._github = _GitHub(token, api_url)
+        self._repositories = repositories
 
     def question(self, arguments: CreatePullRequestArguments) -> str:  # noqa: ARG002 - the signature is the port's
         return "GitHub PR을 생성하시겠습니까?"
 
     async def run(self, arguments: CreatePullRequestArguments, context: ToolContext) -> JsonObject:
         subject = f"{arguments.owner}/{arguments.repo}"
+        self._repositories.check(context.tenant_id, subject)
+        if ":" in arguments.head:  # a pull request shows the changes of the fork to all readers of the repository
+            self._repositories.check(context.tenant_id, f"{arguments.head.partition(':')[0]}/{arguments.repo}")
         # No redirects: an approval for one repository is not valid for another.
         session = self._github.session(subject, follow_redirects=False, idempotency_key=context.idempotency_key)
         async with session as github:
@@ -213,6 +242,7 @@ async def _find_open_pull(github: GitHubAPI, arguments: CreatePullRequestArgumen
 def _pull_request(pull: Any) -> JsonObject:
     body = pull.get("body") or ""
     return {
+        "notice": _NOTICE,
         "number": pull["number"],
         "title": pull["title"],
         "state": "merged" if pull.get("merged") else pull["state"],
@@ -223,6 +253,15 @@ def _pull_request(pull: Any) -> JsonObject:
         "body": body if len(body) <= _BODY_LIMIT_CHARACTERS else body[:_BODY_LIMIT_CHARACTERS] + "…",
         "url": pull["html_url"],
     }
+
+
+async def _stay_on_the_origin(response: httpx2.Response) -> None:
+    """Raises `ToolError` for a redirect to another scheme, host or port: what answers there is not GitHub's API."""
+    if not response.has_redirect_location:
+        return
+    target = response.url.join(response.headers["location"])
+    if (target.scheme, target.host, target.port) != (response.url.scheme, response.url.host, response.url.port):
+        raise ToolError("GitHub redirects to another server, which is not followed", detail=str(target)[:200])
 
 
 def _describe(error: gidgethub.HTTPException, subject: str) -> str:

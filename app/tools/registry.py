@@ -77,6 +77,11 @@ class ToolRegistry:
         """Returns the `tools` array of a chat completion request: always the same object, which must not be changed."""
         return self._schemas
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all tools that the model can call."""
+        return list(self._tools)
+
     def needs_approval(self, name: str) -> bool:
         """Whether a tool needs approval: because it declares so, or because the settings require it in addition."""
         tool = self._tools.get(name)

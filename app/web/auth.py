@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
+from quart import g, has_request_context
 from structlog.contextvars import bind_contextvars
 from werkzeug.datastructures import Headers
 
@@ -22,17 +23,22 @@ from app.errors import (
 from app.ports.clock import Clock
 from app.ports.identity import Principal
 from app.web.identifiers import identifier_problem
+from app.web.token_keys import ALGORITHM, TokenKeys, TokenRules
 
-ALGORITHM = "HS256"
 _LAST_SECOND = 253_402_300_799
 """The end of the year 9999: no later time can be computed with."""
+_NO_RULES = TokenRules()
 
 
 class Authenticator:
     """Verifies the token of a request once, on arrival. An open stream continues when its token expires (§1.3)."""
 
-    def __init__(self, secret: str, clock: Clock, *, leeway_seconds: float) -> None:
-        self._key = OctKey.import_key(secret)
+    def __init__(
+        self, secrets: Sequence[str], clock: Clock, *, leeway_seconds: float, rules: TokenRules = _NO_RULES
+    ) -> None:
+        """`secrets` are the keys that a token may be signed with."""
+        self._keys = TokenKeys(secrets)
+        self._rules = rules
         self._clock = clock
         self._leeway_seconds = leeway_seconds
 
@@ -43,7 +49,9 @@ class Authenticator:
         contradicts the token), or `FieldInvalid` (`user_required`, and `X-User-ID` is missing).
         """
         token = _bearer(_single_value(headers, "Authorization", TokenInvalid))
-        principal = self._principal(self._claims(token), token)
+        principal = self._principal(self._keys.claims(token), token)
+        if has_request_context():
+            g.principal = principal  # who is refused, if the request is refused from here on
         tenant_id = _single_value(headers, "X-Tenant-ID", PermissionDenied)
         user_id = _single_value(headers, "X-User-ID", PermissionDenied)
         if not tenant_id:
@@ -57,12 +65,6 @@ class Authenticator:
         bind_contextvars(tenantId=principal.tenant_id)  # in the log only now: before this it is what anybody may claim
         return principal
 
-    def _claims(self, token: str) -> dict[str, Any]:
-        try:
-            return dict(jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims)
-        except (JoseError, ValueError, TypeError, RecursionError) as error:
-            raise TokenInvalid(f"the token cannot be verified ({type(error).__name__})") from error
-
     def _principal(self, claims: dict[str, Any], token: str) -> Principal:
         now = self._clock.now()
         issued_at, expires_at = _seconds(claims, "iat"), _seconds(claims, "exp")
@@ -72,21 +74,31 @@ class Authenticator:
             raise TokenInvalid("iat: the token was issued in the future; check the clock of its issuer")
         if "nbf" in claims and _seconds(claims, "nbf") > now + self._leeway_seconds:
             raise TokenInvalid("nbf: the token is not valid yet")
+        self._rules.check(claims, expires_at - issued_at)
         return Principal(
             user_id=_identifier(claims, "sub"),
             tenant_id=_identifier(claims, "tenant_id"),
             role=_optional_text(claims, "role"),
-            email=_optional_text(claims, "email"),
+            email=_email(claims),
             token=token,
             expires_at=expires_at,
         )
 
 
 def issue_token(
-    secret: str, *, user_id: str, tenant_id: str, role: str | None, now: float, lifetime_seconds: int
+    secret: str,
+    *,
+    user_id: str,
+    tenant_id: str,
+    role: str | None,
+    now: float,
+    lifetime_seconds: int,
+    email: str | None = None,
+    rules: TokenRules = _NO_RULES,
 ) -> str:
     """Return a signed token as the platform issues them, for development and tests. `now` is in Unix seconds."""
     claims: dict[str, Any] = {
+        **rules.claims,
         "sub": user_id,
         "tenant_id": tenant_id,
         "iat": int(now),
@@ -94,6 +106,8 @@ def issue_token(
     }
     if role is not None:
         claims["role"] = role
+    if email is not None:
+        claims["email"] = email
     return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, OctKey.import_key(secret))
 
 
@@ -120,6 +134,12 @@ def _seconds(claims: dict[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST_SECOND:
         raise TokenInvalid(f"{name}: the claim must be an integer of seconds")
     return value
+
+
+def _email(claims: dict[str, Any]) -> str | None:
+    """Return the claim `email`, None where it is absent, empty or no text. It lets its owner find events (§7)."""
+    email = _optional_text(claims, "email")
+    return (email or "").strip() or None
 
 
 def _identifier(claims: dict[str, Any], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -55,9 +55,11 @@ class PreparedResponse(NamedTuple):
 class ResponseBuilder:
     """Builds responses; `install` makes an app turn every error into one of them."""
 
-    def __init__(self, clock: Clock, shape: Shape) -> None:
+    def __init__(self, clock: Clock, shape: Shape, on_refused: Callable[[AuraError], None] = lambda _: None) -> None:
+        """`on_refused` is called with each error of the current request, within its context."""
         self._clock = clock
         self._shape = shape
+        self._on_refused = on_refused
 
     def install(self, app: Quart) -> None:
         """Register the hooks and error handlers. All are coroutines, because Quart runs other functions in a thread."""
@@ -76,6 +78,7 @@ class ResponseBuilder:
         """Return an error response: an event stream on the stream path, unless the client prefers JSON; else JSON."""
         if error.status >= 500 and not isinstance(error, ServiceBusy):  # overload would log thousands of lines
             log.warning("request.failed", code=error.code, cause=error.log_cause)
+        self._on_refused(error)
         as_stream = _is_stream_path(request.path) and not _prefers_json(request.headers)
         headers, chunks = self._encode_error(
             error, g.get("trace_id"), request.http_version, request.path, as_stream=as_stream

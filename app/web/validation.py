@@ -142,6 +142,26 @@ class RunQuery(PageQuery):
     )
 
 
+class AuditQuery(BaseModel):
+    """The query of `GET /aura/audit`."""
+
+    limit: Count = Field(default=20, ge=1, le=MAX_PER_PAGE)
+    cursor: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[0-9]{1,18}-[0-9]{1,18}-[A-Za-z0-9.-]{1,80}$",
+                description="The `nextCursor` of the page before.",
+            ),
+        ]
+        | None
+    ) = None
+    kind: Annotated[str, Field(max_length=40, description="Only entries of this kind.")] | None = None
+    session_id: Annotated[str, Field(max_length=200, description="Only entries of this run.")] | None = Field(
+        default=None, alias="sessionId"
+    )
+
+
 class RunSelector(BaseModel):
     """The query that selects a run."""
 

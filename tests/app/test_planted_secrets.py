@@ -47,6 +47,8 @@ FALLBACK_KEY = "sk-planted-fallback-key-4712"
 SMTP_PASSWORD = "planted-smtp'pass\\word"
 GITHUB_TOKEN = "ghp_plantedgithubtoken4713"
 POSTGRES_PASSWORD = "planted-postgres/pass&word"
+AUDIT_KEY = "planted-audit-key/of at least 32 bytes"
+OLDER_JWT_SECRET = "planted-older-jwt/secret & of at least 32 bytes"
 
 USER_TOKEN = issue_token(
     JWT_SECRET, user_id="user1", tenant_id="tenant1", role=None, now=time.time(), lifetime_seconds=3600
@@ -59,6 +61,8 @@ PLANTED = {
     "SMTP password": SMTP_PASSWORD,
     "GitHub token": GITHUB_TOKEN,
     "PostgreSQL password": POSTGRES_PASSWORD,
+    "key of the audit record": AUDIT_KEY,
+    "accepted JWT secret": OLDER_JWT_SECRET,
     "user's token": USER_TOKEN,
     "signature of the user's token": USER_TOKEN.rpartition(".")[2],
 }
@@ -141,9 +145,12 @@ async def world(
         if postgres is not None:
             password = quote(POSTGRES_PASSWORD, safe="")
             folder = quote(str(postgres.url.partition("host=")[2]), safe="/")
-            index = {"aura_knowledge_url": f"postgresql://aura:{password}@/postgres?host={folder}"}
+            url = f"postgresql://aura:{password}@/postgres?host={folder}"
+            index = {"aura_knowledge_url": url, "aura_audit_url": url}
         made = settings(
             jwt_secret=JWT_SECRET,
+            jwt_secrets_accepted=(OLDER_JWT_SECRET,),
+            aura_audit_key=AUDIT_KEY,
             redis_url=f"redis://:{quote(REDIS_PASSWORD, safe='')}@127.0.0.1:{server.port}/0",
             aura_redis_timeout_seconds=1,
             openai_api_key=OPENAI_KEY,
@@ -241,7 +248,7 @@ async def _send_bad_requests(world: World) -> None:
         {**HEADERS, "Authorization": f"Bearer {USER_TOKEN[:-4]}AAAA"},
         {**HEADERS, "Authorization": f"Basic {USER_TOKEN}"},
         {**HEADERS, "X-Tenant-ID": "tenant2", "X-DWP-Source": USER_TOKEN},
-        {**HEADERS, "Idempotency-Key": USER_TOKEN * 2},
+        {**HEADERS, "Idempotency-Key": USER_TOKEN * 2, "X-DWP-Caller-Type": USER_TOKEN, "X-Forwarded-For": USER_TOKEN},
     ):
         response = await client.post(STREAM, json={"prompt": "x"}, headers=sent)
         assert response.status_code in (400, 401, 403)

@@ -150,6 +150,24 @@ def test_knowledge_path_and_url_exclude_each_other() -> None:
     assert refused(JWT_SECRET=SECRET, **both).startswith("AURA_KNOWLEDGE_URL: AURA_KNOWLEDGE_PATH is set too")
 
 
+def test_all_channels_of_the_platform_are_received_by_default_and_others_can_be_named() -> None:
+    names = ("all", "mail", "approval", "main", "chat", "agent-task")
+    assert read().aura_event_channels == {f"dwp:events:{name}" for name in names}
+    assert read(AURA_EVENT_CHANNELS=" tenant:7, dwp:events:hr ").aura_event_channels == {"tenant:7", "dwp:events:hr"}
+
+
+@pytest.mark.parametrize("name", ["hitl:channel:s", "aura:knowledge:changed", "mail"])
+def test_a_channel_that_holds_no_domain_events_stops_the_start(name: str) -> None:
+    message = refused(JWT_SECRET=SECRET, AURA_EVENT_CHANNELS=f"dwp:events:all,{name}")
+    assert message.startswith(f"AURA_EVENT_CHANNELS: {name} is ")
+
+
+def test_who_finds_events_has_two_rules() -> None:
+    assert read().aura_knowledge_audience == "named"
+    assert read(AURA_KNOWLEDGE_AUDIENCE="tenant").aura_knowledge_audience == "tenant"
+    assert "AURA_KNOWLEDGE_AUDIENCE" in refused(JWT_SECRET=SECRET, AURA_KNOWLEDGE_AUDIENCE="all")
+
+
 def test_an_unknown_aura_name_is_named_with_the_nearest_that_exists() -> None:
     assert "AURA_MAX_TURN:" in (message := refused(JWT_SECRET=SECRET, AURA_MAX_TURN="3"))
     assert "did you mean AURA_MAX_TURNS?" in message
@@ -164,7 +182,29 @@ def test_the_decision_key_is_a_secret_that_is_optional() -> None:
 
 
 def test_the_secret_is_counted_in_bytes() -> None:
-    assert read(JWT_SECRET="가" * 11).jwt_secret.get_secret_value() == "가" * 11
+    secret = "가나다라마바사아자차카"
+    assert read(JWT_SECRET=secret).jwt_secret.get_secret_value() == secret
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "JWT_SECRETS_ACCEPTED", "AURA_AUDIT_KEY"])
+def test_a_secret_that_can_be_guessed_stops_the_start(name: str) -> None:
+    guessable = "abcdefghi" * 5
+    message = refused(**{"JWT_SECRET": SECRET, name: guessable})
+    assert message.startswith(f"{name}: ")
+    assert "fewer than 10 different characters" in message
+    assert guessable not in message
+
+
+def test_accepted_secrets_are_separated_by_commas_and_masked_in_logs() -> None:
+    others = ("the first of the other secrets, 32+", "the second of the other secrets 32+")
+    settings = read(JWT_SECRET=SECRET, JWT_SECRETS_ACCEPTED="the first of the other secrets; 32+ , " + others[1])
+    assert settings.token_secrets == (SECRET, "the first of the other secrets; 32+", others[1])
+    assert set(settings.token_secrets) <= set(settings.secrets)
+    with_comma = read(JWT_SECRET=others[1], JWT_SECRETS_ACCEPTED=f'["{SECRET}"]')
+    assert with_comma.token_secrets == (others[1], SECRET)
+    for text in ("[1]", "[", '["a" "b"]'):
+        assert refused(JWT_SECRET=SECRET, JWT_SECRETS_ACCEPTED=text).startswith("JWT_SECRETS_ACCEPTED: ")
+    assert "secret 2: it has 5 bytes" in refused(JWT_SECRET=SECRET, JWT_SECRETS_ACCEPTED=f"{others[1]},short")
 
 
 @pytest.mark.parametrize(

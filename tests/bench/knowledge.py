@@ -22,12 +22,13 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from app.dev.demo.embeddings import DIMENSIONS, embedding
 from app.knowledge.events import parse
-from app.ports.knowledge import WorkspaceEvent
+from app.ports.knowledge import EVERYBODY, WorkspaceEvent
 from tests.bench.search_engines import ENGINES, LIMIT, SearchEngine, SearchServer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "knowledge"
@@ -46,12 +47,16 @@ def make_events(count: int) -> list[WorkspaceEvent]:
     titles = [" ".join(text[a : a + 6]) for a in starts]
     bodies = [" ".join(text[a + 6 : a + 46]) for a in starts]
     texts = enumerate(zip(titles, bodies, strict=True))
-    return [WorkspaceEvent(f"f{n}", "t", "mail.received", ("mail",), "u", 0, title, body) for n, (title, body) in texts]
+    return [
+        WorkspaceEvent(f"f{n}", "t", "mail.received", ("mail",), "u", 0, title, body, (EVERYBODY,))
+        for n, (title, body) in texts
+    ]
 
 
 def measure(name: str, count: int) -> dict[str, Any]:
     """Builds the index of one search engine, searches it, and returns its row of the table."""
-    labelled = [parse(line.encode()) for line in (FIXTURES / "events.jsonl").read_text("utf-8").splitlines()]
+    parsed = [parse(line.encode()) for line in (FIXTURES / "events.jsonl").read_text("utf-8").splitlines()]
+    labelled = [replace(event, audience=(EVERYBODY,)) for event in parsed]
     queries = [json.loads(line) for line in (FIXTURES / "queries.jsonl").read_text("utf-8").splitlines()]
     events = make_events(count - len(labelled))
     chance = random.Random(2)  # noqa: S311

@@ -17,6 +17,7 @@ from app.dev.demo.redis import RedisServer
 from tests.e2e.conftest import Nodes
 from tests.harness.fork_server import ROOT
 from tests.harness.process import free_port
+from tests.harness.service import SECRET
 from tests.harness.waiting import eventually
 
 
@@ -90,7 +91,7 @@ async def test_command_runs_without_the_fork_server(redis_server: RedisServer) -
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
-        "JWT_SECRET": "x" * 32,
+        "JWT_SECRET": SECRET,
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis_server.port),
     }

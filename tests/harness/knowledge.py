@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import redis
 from click.testing import Result
 
 from app.ports.knowledge import KnowledgeIndex
-from app.redis.keys import DOMAIN_CHANNELS
+from app.setting_types import EVENT_CHANNELS
 from tests.harness.service import Aura
 from tests.harness.waiting import eventually
 
@@ -25,7 +25,7 @@ def mail(number: int = 1, **changes: Any) -> dict[str, Any]:
     fields = {
         "eventId": f"evt-{number}",
         "timestamp": "2024-01-16T12:00:00Z",
-        "userId": "user9",
+        "userId": "user1",
         "tenantId": "tenant1",
         "eventType": "mail.received",
         "subject": f"서버 견적서 {number}호",
@@ -34,9 +34,9 @@ def mail(number: int = 1, **changes: Any) -> dict[str, Any]:
     return {**fields, **changes}
 
 
-async def until_subscribed(client: redis.Redis, nodes: int = 1) -> None:
+async def until_subscribed(client: redis.Redis, nodes: int = 1, channels: Collection[str] = EVENT_CHANNELS) -> None:
     """Waits until that many processes are subscribed to the platform's channels."""
-    await eventually(lambda: all(count == nodes for _, count in client.pubsub_numsub(*DOMAIN_CHANNELS)))
+    await eventually(lambda: all(count == nodes for _, count in client.pubsub_numsub(*channels)))
 
 
 async def until_counted(aura: Aura, **counts: int) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import httpx2
 from quart import Quart
 
-from app.bootstrap import Service, create_app
+from app.bootstrap import create_app
+from app.bootstrap.service import Service
 from app.ports.clock import Clock
 from app.ports.tools import Tool
 from app.server.config import load_config
@@ -30,8 +31,12 @@ STREAM = "/aura/test/stream"
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
-def headers(user: str = "user1", tenant: str = "tenant1", role: str | None = None, **more: str) -> dict[str, str]:
-    token = issue_token(SECRET, user_id=user, tenant_id=tenant, role=role, now=time.time(), lifetime_seconds=3600)
+def headers(
+    user: str = "user1", tenant: str = "tenant1", role: str | None = None, email: str | None = None, **more: str
+) -> dict[str, str]:
+    token = issue_token(
+        SECRET, user_id=user, tenant_id=tenant, role=role, email=email, now=time.time(), lifetime_seconds=3600
+    )
     return {"Authorization": f"Bearer {token}", "X-Tenant-ID": tenant, "X-User-ID": user, **more}
 
 

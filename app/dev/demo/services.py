@@ -30,9 +30,10 @@ from app.server.config import load_config
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
+from app.web.token_keys import TokenRules
 
 HOST = "127.0.0.1"
-USER_ID, TENANT_ID = "demo", "tenant1"
+USER_ID, TENANT_ID, EMAIL = "demo", "tenant1", "demo@dwp.test"
 _TOKEN_SECONDS = 24 * 3600
 _USER_SETTING_PREFIXES = ("openai_", "aura_", "hitl_")
 
@@ -131,6 +132,7 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
             "smtp_from": "aura@example.com",
             "github_token": SecretStr(github_token),
             "github_api_url": github.url,
+            "aura_github_repositories": {TENANT_ID: frozenset({"dwp-platform/*"})},
             "main_service_url": main_service.url,
             "aura_console": True,
         }
@@ -153,6 +155,15 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
 
 def _issue_token(settings: Settings, *, role: str | None) -> str:
     secret = settings.jwt_secret.get_secret_value()
+    rules = TokenRules(*settings.token_rules)
+    lifetime = min(_TOKEN_SECONDS, rules.max_lifetime_seconds or _TOKEN_SECONDS)
     return issue_token(
-        secret, user_id=USER_ID, tenant_id=TENANT_ID, role=role, now=time.time(), lifetime_seconds=_TOKEN_SECONDS
+        secret,
+        user_id=USER_ID,
+        tenant_id=TENANT_ID,
+        role=role,
+        now=time.time(),
+        lifetime_seconds=lifetime,
+        email=EMAIL,
+        rules=rules,
     )

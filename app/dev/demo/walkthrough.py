@@ -49,9 +49,10 @@ redis-cli -p {redis_port} PUBLISH hitl:channel:$SESSION_ID \\
 LAST_ID=$(grep '^id:' run.sse | sed -n 3p | cut -d' ' -f2)
 aura_curl "{url}/aura/test/stream?sessionId=$SESSION_ID" -H "Last-Event-ID: $LAST_ID"
 
-# 6. Publish an event as another service would, then ask about it; only its own tenant finds it
+# 6. Publish an event as another service would, then ask about it; only those whom it names find it
 redis-cli -p {redis_port} PUBLISH dwp:events:mail '{{"eventId":"e1","timestamp":"2024-01-25T09:00:00Z","userId":"u9",
-  "tenantId":"{tenant}","eventType":"mail.received","subject":"사무실 이전 안내","body":"3월 4일 판교로 이전합니다."}}'
+  "to":"{user}","tenantId":"{tenant}","eventType":"mail.received","subject":"사무실 이전 안내",
+  "body":"3월 4일 판교로 이전합니다."}}'
 aura_curl {url}/aura/test/stream -d '{{"prompt":"사무실 이전 메일 찾아줘"}}'
 
 # or all of it in one

@@ -17,7 +17,7 @@ from app.errors import ConfigurationError, StorageUnavailable
 from app.knowledge.postgres.search import PostgresSearch
 from app.knowledge.postgres.tables import PreparedEvent, Tables
 from app.knowledge.postgres.tsvector import build_document
-from app.ports.knowledge import START, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector
+from app.ports.knowledge import START, AudienceRule, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector
 
 ResultT = TypeVar("ResultT")
 
@@ -37,11 +37,12 @@ _DEFAULT_PARAMETERS: dict[str, str | int] = {
 class PostgresIndex:
     """An index in one database for any number of processes, each with at most four connections, opened when needed.
 
-    `model` is the label of the embedding model, None without one; only with a model is pgvector needed. The
+    `model` is the label of the embedding model, None without one; only with a model is pgvector needed. A vector index
+    is made only if everybody of a tenant finds the same events: it cannot be searched for those of one person. The
     constructor raises `ConfigurationError` if the URL is not valid, the methods if the database cannot be used.
     """
 
-    def __init__(self, url: str, model: str | None) -> None:
+    def __init__(self, url: str, model: str | None, audience: AudienceRule = "named") -> None:
         try:
             given = conninfo_to_dict(url)
             defaults = {name: value for name, value in _DEFAULT_PARAMETERS.items() if name not in given}
@@ -52,6 +53,7 @@ class PostgresIndex:
                 " password, and check the parameter names after the question mark"
             ) from None
         self._model = model
+        self._has_vector_index = audience == "tenant"
         self._generation = 0
         self._idle: list[AsyncConnection] = []
         self._free = asyncio.Semaphore(_MAX_CONNECTIONS)
@@ -60,6 +62,8 @@ class PostgresIndex:
         self._generation = generation
         await self._run(self._begin_edition)
         while await self._run(lambda connection: Tables(connection).drop_one_old_tenant()):
+            pass
+        while await self._run(lambda connection: Tables(connection).drop_older_format()):
             pass
 
     async def close(self) -> None:
@@ -73,7 +77,7 @@ class PostgresIndex:
     async def apply(self, tenant_id: str, after: LogPosition, entries: Sequence[KnowledgeEntry]) -> None:
         await self._run(lambda connection: _apply(Tables(connection), tenant_id, after, entries))
         tenant = await self._run(lambda connection: Tables(connection).tenant(tenant_id))
-        if tenant is not None and tenant.needs_vector_index:
+        if tenant is not None and tenant.needs_vector_index and self._has_vector_index:
             await self._run(lambda connection: Tables(connection).index_vectors(tenant_id), _MAINTENANCE_SECONDS)
 
     async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
@@ -90,9 +94,11 @@ class PostgresIndex:
 
         await self._run(delete)
 
-    async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
+    async def search(
+        self, tenant_id: str, query: Query, vector: bytes | None, names: frozenset[str] | None
+    ) -> list[Hit]:
         return await self._run(
-            lambda connection: PostgresSearch(connection, self._model).search(tenant_id, query, vector)
+            lambda connection: PostgresSearch(connection, self._model).search(tenant_id, query, vector, names)
         )
 
     async def list_missing_vectors(self, limit: int) -> list[MissingVector]:

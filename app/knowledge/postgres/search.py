@@ -28,15 +28,17 @@ class PostgresSearch:
         self._connection = connection
         self._model = model
 
-    async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
+    async def search(
+        self, tenant_id: str, query: Query, vector: bytes | None, names: frozenset[str] | None
+    ) -> list[Hit]:
         await self._begin_reading()
         tenant = await Tables(self._connection).tenant(tenant_id)
         if tenant is None:
             return []
-        by_text = await self._by_text(tenant, query)
+        by_text = await self._by_text(tenant, query, names)
         # Vectors of different models cannot be compared: during a deployment only words may count.
         is_comparable = tenant.model == self._model and vector is not None and tenant.dimensions == len(vector)
-        by_vector = await self._by_vector(tenant, query, vector) if vector and is_comparable else []
+        by_vector = await self._by_vector(tenant, query, vector, names) if vector and is_comparable else []
         best = fuse(by_text, by_vector)[: query.limit]
         events, terms = await self._events(tenant.n, tenant_id, best), query_terms(query.text)
         return [Hit(events[row], excerpt(events[row].text, terms)) for row in best]
@@ -59,29 +61,46 @@ class PostgresSearch:
         """Makes the transaction read one snapshot, without JIT compilation, which takes longer than these queries."""
         await self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off")
 
-    async def _by_text(self, tenant: Tenant, query: Query) -> list[int]:
+    async def _by_text(self, tenant: Tenant, query: Query, names: frozenset[str] | None) -> list[int]:
         lexemes = query_lexemes(query.text)
         known = await self._rows(f"SELECT term, documents FROM {SCHEMA}.term_{tenant.n} WHERE term = ANY(%s)", lexemes)
         documents: dict[str, int] = dict(known)
         chosen = discriminative_terms(lexemes, documents, tenant.documents)
+        matched = _rarest(chosen, documents)
+        conditions = _conditions(query, names)
+        found = await self._ranked(tenant, chosen, matched, documents, conditions)
+        if found or len(matched) == len(lexemes):
+            return found
+        # The terms were chosen by the events of all. A rare one that only events of others have would hide what this
+        # person may find, and so show that it exists.
+        return await self._ranked(tenant, lexemes, lexemes, documents, conditions)
+
+    async def _ranked(
+        self,
+        tenant: Tenant,
+        chosen: Sequence[str],
+        matched: Sequence[str],
+        documents: Mapping[str, int],
+        conditions: tuple[str, list[Any]],
+    ) -> list[int]:
+        """Returns the events that have at least one `matched` term, ranked by the `chosen` ones."""
         if not chosen:
             return []
         # BM25 with one difference: repetitions of a term count as in ts_rank (1 + 1/4 + 1/9 …).
         score = " + ".join(["%s * ts_rank('{0.5, 0, 0, 1}', terms, %s::tsquery)"] * len(chosen))
         weights = [_rarity(documents.get(term, 0), tenant.documents) for term in chosen]
-        matched = " | ".join(map(tsquery, _rarest(chosen, documents)))
-        where, values = _conditions(query)
+        where, values = conditions
         ranked = await self._rows(
             f"SELECT row, ({score}) / ({1 - _LENGTH_SHARE} + {_LENGTH_SHARE} * length / %s::float8) AS score"
             f" FROM {SCHEMA}.event_{tenant.n} AS event WHERE terms @@ %s::tsquery{where}"
             f" ORDER BY score DESC, row LIMIT {CANDIDATES}",
             *(part for pair in zip(weights, map(tsquery, chosen), strict=True) for part in pair),
-            *(tenant.length / max(tenant.documents, 1) or 1, matched, *values),
+            *(tenant.length / max(tenant.documents, 1) or 1, " | ".join(map(tsquery, matched)), *values),
         )
         return [row for row, score in ranked if score >= ranked[0][1] * MIN_RELEVANCE]
 
-    async def _by_vector(self, tenant: Tenant, query: Query, vector: bytes) -> list[int]:
-        where, values = _conditions(query)
+    async def _by_vector(self, tenant: Tenant, query: Query, vector: bytes, names: frozenset[str] | None) -> list[int]:
+        where, values = _conditions(query, names)
         own = f"{SCHEMA}.vector_{tenant.n}"
         if tenant.is_indexed:
             await self._rows("SELECT set_config('hnsw.ef_search', %s, true)", str(_HNSW_CANDIDATES))
@@ -97,11 +116,13 @@ class PostgresSearch:
 
     async def _events(self, n: int, tenant_id: str, rows: Sequence[int]) -> dict[int, WorkspaceEvent]:
         found = await self._rows(
-            f"SELECT row, id, type, topics, user_id, at, title, body FROM {SCHEMA}.event_{n} WHERE row = ANY(%s)",
+            "SELECT row, id, type, topics, user_id, at, title, body, audience"
+            f" FROM {SCHEMA}.event_{n} WHERE row = ANY(%s)",
             list(rows),
         )
         return {
-            row: WorkspaceEvent(id, tenant_id, type, tuple(topics), *rest) for row, id, type, topics, *rest in found
+            row: WorkspaceEvent(id, tenant_id, type, tuple(topics), user_id, at, title, body, tuple(audience))
+            for row, id, type, topics, user_id, at, title, body, audience in found
         }
 
     async def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -126,7 +147,7 @@ def _rarest(chosen: Sequence[str], documents: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _conditions(query: Query) -> tuple[str, list[Any]]:
+def _conditions(query: Query, names: frozenset[str] | None) -> tuple[str, list[Any]]:
     """Returns SQL conditions on `event` that follow others, and their values."""
     conditions, values = "", list[Any]()
     if query.since is not None:
@@ -135,4 +156,7 @@ def _conditions(query: Query) -> tuple[str, list[Any]]:
     if query.types:
         conditions += " AND event.topics && %s::text[]"
         values.append([kind.replace("\0", "").strip().lower() for kind in query.types])
+    if names is not None:
+        conditions += " AND event.audience && %s::text[]"
+        values.append(sorted(names))
     return conditions, values

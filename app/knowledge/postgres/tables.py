@@ -18,8 +18,12 @@ from app.errors import ConfigurationError
 from app.knowledge.postgres.tsvector import Document, count_documents, halfvec_literal
 from app.ports.knowledge import START, LogPosition, Vector, WorkspaceEvent
 
-SCHEMA = "aura_knowledge_1"
+SCHEMA = "aura_knowledge_2"
 """Ends with the number of the format: processes with another format use another schema."""
+_OLDER_SCHEMA = "aura_knowledge_1"
+_RETIRED_SCHEMA = f"{_OLDER_SCHEMA}_retired"
+_DROPPED_TABLES = 100
+"""Tables that one transaction drops: each needs a lock, of which a server has a limited number."""
 MAX_SCANNED_VECTORS = 20_000
 """A tenant with no more vectors has no vector index: comparing all of them is exact and fast enough."""
 _MAX_HNSW_DIMENSIONS = 4000  # pgvector's limit
@@ -38,10 +42,11 @@ CREATE TABLE {SCHEMA}.waiting (n int NOT NULL, event bigint NOT NULL, PRIMARY KE
 _TABLES = """
 CREATE TABLE {schema}.event_{n} (row bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text UNIQUE NOT NULL,
   ms bigint NOT NULL, at float8 NOT NULL, type text NOT NULL, topics text[] NOT NULL, user_id text NOT NULL,
-  title text NOT NULL, body text NOT NULL, terms tsvector NOT NULL, length int NOT NULL)
+  title text NOT NULL, body text NOT NULL, terms tsvector NOT NULL, length int NOT NULL, audience text[] NOT NULL)
   WITH (toast_tuple_target = 8160);
 CREATE INDEX ON {schema}.event_{n} (ms);
 CREATE INDEX ON {schema}.event_{n} USING gin (terms) WITH (gin_pending_list_limit = 512);
+CREATE INDEX ON {schema}.event_{n} USING gin (audience) WITH (gin_pending_list_limit = 512);
 CREATE TABLE {schema}.term_{n} (term text PRIMARY KEY, documents int NOT NULL) WITH (fillfactor = 70);
 """
 _VECTORS = """
@@ -120,6 +125,27 @@ class Tables:
                 await self._execute(f"DROP TABLE IF EXISTS {SCHEMA}.{kind}_{n}")
         return bool(found)
 
+    async def drop_older_format(self) -> bool:
+        """Drops some tables of the format before this one, which has no audiences. Returns False if nothing is left.
+
+        The schema is renamed first, so that processes that still use the older format get an empty one and not half of
+        their tables.
+        """
+        await self._rows("SELECT pg_advisory_xact_lock(hashtext(%s))", SCHEMA)
+        schemas = {name for (name,) in await self._rows("SELECT nspname FROM pg_namespace")}
+        if _RETIRED_SCHEMA not in schemas:
+            if _OLDER_SCHEMA not in schemas:
+                return False
+            await self._execute(f"ALTER SCHEMA {_OLDER_SCHEMA} RENAME TO {_RETIRED_SCHEMA}")
+        tables = await self._rows(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s LIMIT %s", _RETIRED_SCHEMA, _DROPPED_TABLES
+        )
+        for (table,) in tables:
+            await self._execute(f"DROP TABLE {_RETIRED_SCHEMA}.{table}")
+        if len(tables) < _DROPPED_TABLES:
+            await self._execute(f"DROP SCHEMA {_RETIRED_SCHEMA}")
+        return True
+
     async def _require_pgvector(self) -> None:
         for create in (True, False):
             if await self._rows("SELECT to_regtype('halfvec')::text") != [(None,)]:
@@ -164,9 +190,9 @@ class Tables:
     async def put_events(self, tenant: Tenant, entries: Sequence[PreparedEvent]) -> None:
         n, table = tenant.n, f"{SCHEMA}.event_{tenant.n}"
         rows = await self._rows(
-            f"INSERT INTO {table} (id, ms, at, type, topics, user_id, title, body, terms, length)"
+            f"INSERT INTO {table} (id, ms, at, type, topics, user_id, title, body, terms, length, audience)"
             " SELECT * FROM json_to_recordset(%s) AS given (id text, ms bigint, at float8, type text, topics text[],"
-            " user_id text, title text, body text, terms tsvector, length int)"
+            " user_id text, title text, body text, terms tsvector, length int, audience text[])"
             " ON CONFLICT (id) DO NOTHING RETURNING id, row",
             json.dumps([_columns(entry) for entry in entries], ensure_ascii=False),
         )
@@ -264,4 +290,5 @@ def _columns(entry: PreparedEvent) -> dict[str, Any]:
         "body": event.text,
         "terms": document.literal,
         "length": document.length,
+        "audience": event.audience,
     }

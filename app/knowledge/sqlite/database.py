@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.knowledge.ranking import CANDIDATES, MIN_RELEVANCE, discriminative_term
 from app.knowledge.text import excerpt, query_terms, terms
 from app.ports.knowledge import START, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector, WorkspaceEvent
 
-_FORMAT = 2
+_FORMAT = 3
 _BUSY_MS = 5000
 _END_OF_TIME = 1 << 62
 
@@ -28,8 +28,8 @@ _COLUMNS = "id, at, topics, body"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stamp (stamp TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS tenant (n INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, at_ms INTEGER NOT NULL,
-  at_sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS tenant (n INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, position_ms INTEGER NOT NULL,
+  position_sequence INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS space (m INTEGER PRIMARY KEY, n INTEGER NOT NULL, model TEXT NOT NULL,
   dimensions INTEGER NOT NULL DEFAULT 0, UNIQUE (n, model));
 CREATE TABLE IF NOT EXISTS waiting (m INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (m, row)) WITHOUT ROWID;
@@ -38,6 +38,8 @@ _TABLES = """
 CREATE TABLE event_{n} (row INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, ms INTEGER NOT NULL, at REAL NOT NULL,
   topics TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX event_{n}_ms ON event_{n} (ms);
+CREATE TABLE audience_{n} (name TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (name, row)) WITHOUT ROWID;
+CREATE INDEX audience_{n}_row ON audience_{n} (row);
 CREATE VIRTUAL TABLE text_{n} USING fts5 (title, body, content='', contentless_delete=1,
   tokenize='porter unicode61 remove_diacritics 2');
 CREATE VIRTUAL TABLE terms_{n} USING fts5vocab (text_{n}, row);
@@ -74,13 +76,14 @@ class Database:
                 self._db.execute(f"DROP TABLE IF EXISTS vector_{m}")
             for (n,) in self._rows("SELECT n FROM tenant"):
                 self._db.execute(f"DROP TABLE terms_{n}; DROP TABLE text_{n}; DROP TABLE event_{n}")
+                self._db.execute(f"DROP TABLE IF EXISTS audience_{n}")  # older formats have none
             # Dropped, not emptied: a process of another format then fails on a missing column and cannot write here.
             self._db.execute("DROP TABLE tenant; DROP TABLE space; DROP TABLE waiting; DROP TABLE stamp")
             self._db.execute(_SCHEMA)
             self._db.execute("INSERT INTO stamp VALUES (?)", (stamp,))
 
     def position(self, tenant_id: str) -> LogPosition:
-        rows = self._rows("SELECT at_ms, at_sequence FROM tenant WHERE id = ?", tenant_id)
+        rows = self._rows("SELECT position_ms, position_sequence FROM tenant WHERE id = ?", tenant_id)
         return (rows[0][0], rows[0][1]) if rows else START
 
     # --- indexing -----------------------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Database:
                     self._put_vector(n, logged.entry)
                 else:
                     self._put_event(n, logged.entry, position[0], columns)
-            self._db.execute("UPDATE tenant SET at_ms = ?, at_sequence = ? WHERE n = ?", (*position, n))
+            self._db.execute("UPDATE tenant SET position_ms = ?, position_sequence = ? WHERE n = ?", (*position, n))
 
     def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         ms = first[0] if first else _END_OF_TIME
@@ -114,6 +117,7 @@ class Database:
                 return
             old = self._rows(f"SELECT row FROM event_{n} WHERE ms < ?", ms)
             self._db.executemany(f"DELETE FROM text_{n} WHERE rowid = ?", old)
+            self._db.executemany(f"DELETE FROM audience_{n} WHERE row = ?", old)
             for m, dimensions in self._rows("SELECT m, dimensions FROM space WHERE n = ?", n):
                 self._db.executemany(f"DELETE FROM waiting WHERE m = {m} AND row = ?", old)
                 if dimensions:
@@ -124,7 +128,9 @@ class Database:
         n = self._tenant_number(tenant_id)
         if n is not None:
             return n, self.position(tenant_id)
-        self._db.execute("INSERT INTO tenant (id, at_ms, at_sequence) VALUES (?, ?, ?)", (tenant_id, *START))
+        self._db.execute(
+            "INSERT INTO tenant (id, position_ms, position_sequence) VALUES (?, ?, ?)", (tenant_id, *START)
+        )
         n = self._db.last_insert_rowid()
         self._db.execute(_TABLES.format(n=n))
         return n, START
@@ -138,6 +144,8 @@ class Database:
             *(event.id, ms, event.at, topics, body),
         )
         if row:
+            readers = [(name, row[0][0]) for name in {*event.audience}]
+            self._db.executemany(f"INSERT INTO audience_{n} VALUES (?, ?)", readers)
             self._db.execute(f"INSERT INTO text_{n} (rowid, title, body) VALUES (?, ?, ?)", (row[0][0], *columns))
             self._db.execute("INSERT INTO waiting SELECT m, ? FROM space WHERE n = ?", (row[0][0], n))
 
@@ -167,14 +175,14 @@ class Database:
 
     # --- searching ----------------------------------------------------------------------------------------------------
 
-    def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
+    def search(self, tenant_id: str, query: Query, vector: bytes | None, names: frozenset[str] | None) -> list[Hit]:
         with self._read():
             n = self._tenant_number(tenant_id)
             if n is None:
                 return []
             searched = query_terms(query.text)
-            by_text = self._by_text(n, query, searched)
-            by_vector = self._by_vector(n, query, vector) if vector else []
+            by_text = self._by_text(n, query, searched, names)
+            by_vector = self._by_vector(n, query, vector, names) if vector else []
             best = fuse(by_text, by_vector)[: query.limit]
             rows = [self._rows(f"SELECT {_COLUMNS} FROM event_{n} WHERE row = ?", row)[0] for row in best]
         events = [_event(tenant_id, columns) for columns in rows]
@@ -196,33 +204,43 @@ class Database:
                     break
         return found
 
-    def _by_text(self, n: int, query: Query, searched: Sequence[str]) -> list[int]:
-        chosen = self._discriminative(n, searched)
-        if not chosen:
-            return []
-        # A single syllable is searched as a prefix: it is the start of a pair or a term of its own.
-        match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in chosen)
+    def _by_text(self, n: int, query: Query, searched: Sequence[str], names: frozenset[str] | None) -> list[int]:
         where, values = _conditions(query)
-        ranked = self._rows(
-            f"SELECT text_{n}.rowid, bm25(text_{n}, 2.0, 1.0) AS score FROM text_{n}"
-            f" JOIN event_{n} AS event ON event.row = text_{n}.rowid"
-            f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {CANDIDATES}",
-            *(match, *values),
-        )
+        if names is not None:
+            own = f"SELECT 1 FROM audience_{n} AS own WHERE own.name IN ({_marks(names)}) AND own.row = event.row"
+            where, values = f"{where} AND EXISTS ({own})", [*values, *names]
+        # The chosen terms depend on the events of all. If only events of others have a rare one, all terms are
+        # searched: otherwise it would hide what this person may find, and so show that it exists.
+        ranked: list[tuple[Any, ...]] = []
+        for chosen in (self._discriminative(n, searched), searched):
+            if not chosen or ranked:
+                break
+            # A single syllable is searched as a prefix: it is the start of a pair or a term of its own.
+            match = " OR ".join(f'"{term}"{"*" if len(term) == 1 and not term.isascii() else ""}' for term in chosen)
+            ranked = self._rows(
+                f"SELECT text_{n}.rowid, bm25(text_{n}, 2.0, 1.0) AS score FROM text_{n}"
+                f" JOIN event_{n} AS event ON event.row = text_{n}.rowid"
+                f" WHERE text_{n} MATCH ?{where} ORDER BY score LIMIT {CANDIDATES}",
+                *(match, *values),
+            )
         # bm25() is negative: the best score is the smallest.
         return [row for row, score in ranked if score <= ranked[0][1] * MIN_RELEVANCE]
 
     def _discriminative(self, n: int, searched: Sequence[str]) -> list[str]:
-        marks = ", ".join("?" * len(searched))
-        found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({marks})", *searched))
+        found = dict(self._rows(f"SELECT term, doc FROM terms_{n} WHERE term IN ({_marks(searched)})", *searched))
         return discriminative_terms(searched, found, self._rows(f"SELECT count(*) FROM event_{n}")[0][0])
 
-    def _by_vector(self, n: int, query: Query, vector: bytes) -> list[int]:
+    def _by_vector(self, n: int, query: Query, vector: bytes, names: frozenset[str] | None) -> list[int]:
         m, dimensions = self._find_space(n, self._model) or (0, 0)
         if dimensions != len(vector):
             return []
         where, values = _conditions(query)
         selection = f" AND rowid IN (SELECT row FROM event_{n} AS event WHERE 1{where})" if where else ""
+        if names is not None:  # one list of rows, because only one is a filter of the search and not of its results
+            joined = f" JOIN event_{n} AS event USING (row)" if where else ""
+            own = f"SELECT own.row FROM audience_{n} AS own{joined} WHERE own.name IN ({_marks(names)}){where}"
+            selection = f" AND rowid IN ({own})"
+            values = [*names, *values]
         ranked = self._rows(
             f"SELECT rowid FROM vector_{m} WHERE embedding MATCH vec_int8(?) AND k = {CANDIDATES}{selection}"
             " ORDER BY distance",
@@ -286,6 +304,10 @@ def _event(tenant_id: str, columns: tuple[Any, ...]) -> WorkspaceEvent:
     id, at, topics, body = columns
     event_type, user_id, title, text = json.loads(body)
     return WorkspaceEvent(id, tenant_id, event_type, tuple(topics.split()), user_id, at, title, text)
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _conditions(query: Query) -> tuple[str, list[Any]]:

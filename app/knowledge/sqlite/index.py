@@ -48,8 +48,10 @@ class SqliteIndex:
     async def delete_before(self, tenant_id: str, first: LogPosition | None) -> None:
         await self._run(lambda database: database.delete_before(tenant_id, first))
 
-    async def search(self, tenant_id: str, query: Query, vector: bytes | None) -> list[Hit]:
-        return await self._run(lambda database: database.search(tenant_id, query, vector))
+    async def search(
+        self, tenant_id: str, query: Query, vector: bytes | None, names: frozenset[str] | None
+    ) -> list[Hit]:
+        return await self._run(lambda database: database.search(tenant_id, query, vector, names))
 
     async def list_missing_vectors(self, limit: int) -> list[MissingVector]:
         return await self._run(lambda database: database.list_missing_vectors(limit))

@@ -63,6 +63,11 @@ class Connection:
         self._scripts[script.sha] = script
         return script
 
+    @property
+    def scripts(self) -> list[Script]:
+        """The registered scripts."""
+        return list(self._scripts.values())
+
     async def configuration_advice(self) -> list[str]:
         """Return which settings of the server can lose runs; empty if none can, or the server does not allow the
         query."""

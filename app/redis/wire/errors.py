@@ -76,6 +76,13 @@ def is_wrong_type(reply: Any) -> bool:
     return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether an error is the refusal of a command, a key or a channel by the access rights of the user."""
+    if isinstance(error, StorageUnavailable):
+        return error.detail.startswith(NoPermissionError.__name__)
+    return isinstance(error, NoPermissionError)
+
+
 def is_read_only(reply: Any) -> bool:
     """Return whether a reply is the refusal of a write by a server that was demoted to a replica."""
     return isinstance(reply, ReadOnlyError) or (isinstance(reply, ResponseError) and " -READONLY " in str(reply))

@@ -18,7 +18,7 @@ from hiredis import pack_command
 from app.errors import StorageUnavailable
 from app.redis import keys
 from app.redis.wire.connection import Connection
-from app.redis.wire.errors import DRIVER_ERRORS
+from app.redis.wire.errors import DRIVER_ERRORS, is_forbidden, unavailable
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command
 
@@ -27,6 +27,8 @@ Listener = Callable[[bytes | None], None]
 
 _PING_SECONDS = 2.0
 _RECONNECT_SECONDS = 0.2
+_FORBIDDEN_SECONDS = 1.0
+"""An administrator has to grant the right first, so there is no hurry."""
 _BATCH_CHANNELS = 500
 _UNSUBSCRIBE_DELAY_SECONDS = 0.05
 """How long channels are collected for one UNSUBSCRIBE: no caller waits for it."""
@@ -47,6 +49,7 @@ class PubSub:
         self._acknowledgements: dict[str, asyncio.Event] = {}
         self._to_subscribe: list[str] = []
         self._to_unsubscribe: dict[str, None] = {}
+        self._refusal: StorageUnavailable | None = None
         self._has_received = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -88,7 +91,10 @@ class PubSub:
             async with asyncio.timeout(self._timeout_seconds):
                 await acknowledgement.wait()
         except TimeoutError:
-            raise StorageUnavailable("Redis did not acknowledge the subscription in time") from None
+            cause, detail = "Redis did not acknowledge the subscription in time", ""
+            if self._refusal is not None:
+                cause, detail = f"{cause} ({self._refusal.cause})", self._refusal.detail
+            raise StorageUnavailable(cause, detail=detail) from None
 
     def unsubscribe(self, channel: str) -> None:
         """Remove the listener; the server gets the command a little later."""
@@ -133,12 +139,15 @@ class PubSub:
                 cause = type(error).__name__
             self._protocol = None
             self._acknowledged.clear()
-            log.warning("pubsub.lost", cause=cause)
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            log.warning("pubsub.lost", cause=self._refusal.log_cause if self._refusal else cause)
+            await asyncio.sleep(
+                _FORBIDDEN_SECONDS if self._refusal is not None and is_forbidden(self._refusal) else _RECONNECT_SECONDS
+            )
 
     def _on_message(self, message: Any) -> None:
         self._has_received.set()
         if isinstance(message, Exception) and self._protocol is not None:
+            self._refusal = unavailable(message)
             self._protocol.abort()  # this server refuses the subscription; another one may accept it
         if not isinstance(message, list) or message[0] not in (b"subscribe", b"message"):
             return  # the reply to a PING or to an UNSUBSCRIBE
@@ -150,6 +159,7 @@ class PubSub:
         if kind == b"message":
             listener(data)
             return
+        self._refusal = None
         self._acknowledged.add(channel)
         self._end_wait(channel)
         listener(None)

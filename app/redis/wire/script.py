@@ -61,6 +61,8 @@ class Script:
 
 def _getter(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
     """Return a function that returns the values of these names in order. Raises `KeyError` for a missing name."""
+    if not names:
+        return lambda _: ()
     if len(names) == 1:
         (name,) = names
         return lambda named: (named[name],)

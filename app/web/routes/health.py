@@ -6,12 +6,13 @@ import importlib.metadata
 
 from quart import Blueprint, Response
 
-from app.errors import ServiceBusy, StorageUnavailable
+from app.errors import ServiceBusy, StorageForbidden, StorageUnavailable
 from app.ports.decisions import DecisionBus
 from app.ports.journal import Journal
 from app.ports.model import Model
 from app.ports.nodes import Nodes
 from app.ports.responses import HealthStatus, ServiceInfo
+from app.ports.storage import StorageRights
 from app.runs.service import RunService
 from app.web.openapi.operations import operation
 from app.web.responses import ResponseBuilder
@@ -25,6 +26,7 @@ def health_routes(
     runs: RunService,
     nodes: Nodes,
     journal: Journal,
+    rights: StorageRights,
     decisions: DecisionBus,
     model: Model,
 ) -> Blueprint:
@@ -38,13 +40,13 @@ def health_routes(
 
     @routes.get("/ready")
     @operation(
-        "Return whether this replica is ready: Redis is available and the replica is not shutting down.",
+        "Return whether this replica is ready: it can use Redis and is not shutting down.",
         data=HealthStatus,
         access="public",
-        errors=(ServiceBusy, StorageUnavailable),
+        errors=(ServiceBusy, StorageForbidden, StorageUnavailable),
     )
     async def ready() -> Response:
-        await _check_ready(runs, nodes, journal)
+        await _check_ready(runs, nodes, journal, rights)
         # The replica is ready in spite of hints: decisions of correctly configured senders arrive.
         hints = {"hints": decisions.sender_hints} if decisions.sender_hints else {}
         return responses.success({"status": "UP", **hints}, message="준비되었습니다.")
@@ -58,10 +60,12 @@ def health_routes(
     return routes
 
 
-async def _check_ready(runs: RunService, nodes: Nodes, journal: Journal) -> None:
-    """Raise `ServiceBusy` while the replica drains, `StorageUnavailable` without Redis or a lease."""
+async def _check_ready(runs: RunService, nodes: Nodes, journal: Journal, rights: StorageRights) -> None:
+    """Raise `ServiceBusy` while the replica drains, `StorageUnavailable` without Redis or a lease, and
+    `StorageForbidden` where Redis does not allow what runs need."""
     if runs.is_draining:
         raise ServiceBusy("this replica is shutting down; send the request to another one")
     await journal.ping()
+    await rights.check()
     if not nodes.has_lease:
         raise StorageUnavailable("this node has lost its lease in Redis and is acquiring a new one")

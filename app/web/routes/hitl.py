@@ -13,6 +13,7 @@ from app.ports.responses import DecisionResult, Signal, StoredApprovalRequest
 from app.runs.approvals import ApprovalService
 from app.web.auth import Authenticator
 from app.web.openapi.operations import operation
+from app.web.refusals import origin_of
 from app.web.responses import ResponseBuilder
 from app.web.validation import ApproveBody, DecisionBody, RejectBody, read, validate
 from statemachine.decisions import Verdict
@@ -90,6 +91,7 @@ async def decide(
         reason=body.reason,
         arguments=getattr(body, "params", None) if is_approval else None,
         skip=not is_approval and getattr(body, "skip", False),
+        origin=origin_of(request),
     )
     message = _DECIDED[verdict] if is_first else _CLOSED.get(decided.status, _ALREADY_DECIDED)
     return responses.success(_decision_result(decided), message=message, status=200 if is_first else 409)

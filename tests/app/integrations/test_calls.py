@@ -170,8 +170,7 @@ def test_token_is_decrypted_only_for_its_run_and_with_the_secret() -> None:
     assert cipher.decrypt("session_2", encrypted_token) is None
     assert cipher.decrypt("session_1", encrypted_token[:-2]) is None
     assert cipher.decrypt("session_1", "no.t.a.t.oken") is None
-    assert (
-        TokenCipher(PurposeKeys(["another secret of at least thirty-two"])).decrypt("session_1", encrypted_token)
-        is None
-    )
+    other, secret = "another secret of at least thirty-two", "a secret of at least thirty-two bytes!!"
+    assert TokenCipher(PurposeKeys([other])).decrypt("session_1", encrypted_token) is None
+    assert TokenCipher(PurposeKeys([other, secret])).decrypt("session_1", encrypted_token) == CALLER
     assert "the-token" not in repr(CALLER)

@@ -15,6 +15,7 @@ from tests.harness.service import running
 from tests.harness.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
+AS_USER1 = ("--tenant", "tenant1", "--user", "user1")
 
 
 async def test_stats_and_search_print_received_events(
@@ -35,13 +36,12 @@ async def test_stats_and_search_print_received_events(
         ["7", "1", "0"],
         ["malformed:", "1", "not_json"],
     ]
-    found = await run_in_thread(knowledge_command, "search", "견적서 2호", "--tenant", "tenant1", "--type", "mail")
+    found = await run_in_thread(knowledge_command, "search", "견적서 2호", *AS_USER1, "--type", "mail")
     assert found.startswith("evt-2  mail.received  2024-01-16 12:00Z  견적서 2호 [31m\n  한빛정보")
     assert found.endswith("2 found by words\n")
-    assert "0 found" in await run_in_thread(
-        knowledge_command, "search", "견적서", "--tenant", "tenant1", "--since", "2024-01-17"
-    )
-    assert "0 found" in await run_in_thread(knowledge_command, "search", "견적서", "--tenant", "tenant2")
+    assert "0 found" in await run_in_thread(knowledge_command, "search", "견적서", *AS_USER1, "--since", "2024-01-17")
+    for other in (("--tenant", "tenant2", "--user", "user1"), ("--tenant", "tenant1", "--user", "user2")):
+        assert "0 found" in await run_in_thread(knowledge_command, "search", "견적서", *other)
 
 
 async def test_rebuild_reaches_running_processes_and_the_file(
@@ -69,7 +69,7 @@ async def test_search_uses_vectors_if_a_model_is_configured(
 ) -> None:
     embedding = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": model.base_url, "OPENAI_EMBEDDING_MODEL": "aura-hashing"}
     assert "0 found by words and meaning" in await run_in_thread(
-        knowledge_command, "search", "x", "--tenant", "t", **embedding
+        knowledge_command, "search", "x", *AS_USER1, **embedding
     )
 
 

@@ -36,8 +36,10 @@ async def put(index: KnowledgeIndex, *entries: WorkspaceEvent | Vector, tenant: 
 async def ids(
     index: KnowledgeIndex, text: str, vector: bytes | None = None, tenant: str = "t1", **more: object
 ) -> list[str]:
+    """Returns what is found with these names, or with those of everybody."""
+    names = more.pop("names", None)
     query = Query(text, **more)  # type: ignore[arg-type]
-    return [hit.event.id for hit in await index.search(tenant, query, vector)]
+    return [hit.event.id for hit in await index.search(tenant, query, vector, names)]  # type: ignore[arg-type]
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -84,7 +86,8 @@ async def test_a_tenant_finds_only_its_own_events(index: KnowledgeIndex) -> None
     await put(index, event(1, "견적서"), Vector("e1", MODEL, vector))
     await put(index, event(1, "회의록"), Vector("e1", MODEL, vector), tenant="t2")
     for tenant in ("t2", "t3", "T1", "t1 OR 1=1", ""):
-        assert [hit.event.title for hit in await index.search(tenant, Query("견적서"), vector)] in ([], ["회의록"])
+        found = await index.search(tenant, Query("견적서"), vector, None)
+        assert [hit.event.title for hit in found] in ([], ["회의록"])
     assert await ids(index, "견적서", tenant="t2") == []
 
 
@@ -138,7 +141,7 @@ async def test_entries_that_are_indexed_already_change_nothing(index: KnowledgeI
     await index.apply("t1", START, entries)
     assert await index.position("t1") == (5, 1)
     await index.apply("t1", (5, 1), [KnowledgeEntry((6, 0), event(1, "견적서 again"))])
-    assert [hit.event.title for hit in await index.search("t1", Query("견적"), None)] == ["견적서"]
+    assert [hit.event.title for hit in await index.search("t1", Query("견적"), None, None)] == ["견적서"]
 
 
 async def test_events_that_the_log_has_deleted_are_deleted(index: KnowledgeIndex) -> None:
@@ -190,6 +193,6 @@ async def test_entries_that_several_processes_index_are_indexed_once(open_index:
             await index.apply("t1", after, batches[after[0] // 5])
 
     await asyncio.gather(*map(catch_up, processes), *(process.open(3) for process in processes))
-    found = await processes[0].search("t1", Query("견적", limit=50), None)
+    found = await processes[0].search("t1", Query("견적", limit=50), None, None)
     assert sorted(hit.event.at for hit in found) == list(range(1, 41))
     assert len(await processes[1].list_missing_vectors(100)) == 40

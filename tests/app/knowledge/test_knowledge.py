@@ -15,7 +15,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.knowledge import service
-from app.ports.knowledge import Query, SearchResult, WorkspaceEvent
+from app.ports.knowledge import Query, Searcher, SearchResult, WorkspaceEvent
 from app.redis import keys
 from app.redis.knowledge import RedisKnowledgeLog
 from app.settings import Settings
@@ -33,9 +33,16 @@ def of_type(frames: Sequence[Frame], type: str) -> list[Frame]:
     return [frame for frame in frames if frame.type == type]
 
 
-async def search(aura: Aura, text: str = "견적서", tenant: str = "tenant1", **more: Any) -> SearchResult:
+async def search(
+    aura: Aura,
+    text: str = "견적서",
+    tenant: str = "tenant1",
+    user: str = "user1",
+    email: str | None = None,
+    **more: Any,
+) -> SearchResult:
     assert aura.service.knowledge is not None
-    return await aura.service.knowledge.search(tenant, Query(text, **more))
+    return await aura.service.knowledge.search(Searcher(tenant, user, email), Query(text, **more))
 
 
 def ids(found: SearchResult) -> list[str]:

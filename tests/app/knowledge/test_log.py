@@ -31,8 +31,8 @@ async def make(redis_server: RedisServer, redis_client: redis.Redis) -> AsyncIte
     pubsub = PubSub(connection, "node-x", timeout_seconds=3)
 
     def log(max_events: int = 1000, max_bytes: int = MEGABYTE) -> RedisKnowledgeLog:
-        limits = {"max_events": max_events, "max_bytes": max_bytes}
-        return RedisKnowledgeLog(connection, pubsub, "node-x", SystemClock(), retention_seconds=DAY_SECONDS, **limits)
+        limits: dict[str, Any] = {"max_events": max_events, "max_bytes": max_bytes, "retention_seconds": DAY_SECONDS}
+        return RedisKnowledgeLog(connection, pubsub, "node-x", SystemClock(), channels=(), **limits)
 
     yield log
     await connection.close()

@@ -16,7 +16,7 @@ from app.dev.demo.model import ScriptedModelServer
 from app.errors import ModelError
 from app.knowledge import vectors
 from app.knowledge.embeddings import OpenAIEmbeddings, quantise
-from app.ports.knowledge import Query
+from app.ports.knowledge import Query, Searcher
 from app.settings import Settings
 from tests.harness.knowledge import Publish, mail, until_counted, until_subscribed
 from tests.harness.service import Aura, running
@@ -49,7 +49,7 @@ def raw_client(redis_client: redis.Redis, redis_server: Any) -> redis.Redis:
 
 async def search(aura: Aura, text: str) -> tuple[list[str], bool]:
     assert aura.service.knowledge is not None
-    found = await aura.service.knowledge.search("tenant1", Query(text))
+    found = await aura.service.knowledge.search(Searcher("tenant1", "user1"), Query(text))
     return [hit.event.id for hit in found.hits], found.used_vectors
 
 

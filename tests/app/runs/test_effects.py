@@ -26,6 +26,7 @@ from statemachine.messages import (
 )
 from statemachine.turn import MAX_HOLD_CHUNKS, ModelDelta
 from statemachine.workflow import advance, begin
+from tests.harness.audit import KeptTrail
 from tests.harness.tools import NoteTool
 from tests.statemachine.runs import request
 
@@ -59,7 +60,7 @@ async def moments(effect: Effect | None = None, *deltas: ModelDelta, failure: Mo
     """Return the batches of facts of an effect, by default of the first model turn."""
     clock = SystemClock()
     model = ReadyModel(*deltas, failure=failure)
-    effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock)
+    effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock, KeptTrail())
     opened = begin(request(), [{"role": "user", "content": "?"}], Limits(), clock.now())
     async with aclosing(cast("Any", effects.perform(opened.checkpoint, effect or opened.effect))) as found:
         return [list(facts) async for facts in found]

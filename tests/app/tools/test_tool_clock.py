@@ -23,6 +23,7 @@ class Settings:
     smtp_from: str | None = None
     smtp_tls: Encryption = "starttls"
     github_token: SecretStr | None = None
+    aura_github_repositories: dict[str, frozenset[str]] | None = None
     github_api_url: str = "https://api.github.com"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -36,13 +37,25 @@ def token_headers(**changes: Any) -> Headers:
 
 
 def authenticate(headers: Headers, now: float = NOW, **kwargs: Any) -> Principal:
-    return Authenticator(SECRET, FrozenClock(now), leeway_seconds=60).authenticate(headers, **kwargs)
+    return Authenticator([SECRET], FrozenClock(now), leeway_seconds=60).authenticate(headers, **kwargs)
 
 
 def test_principal_is_read_from_the_claims() -> None:
     assert authenticate(token_headers(role="admin", email="a@b.c")) == Principal("user1", "tenant1", "admin", "a@b.c")
     assert authenticate(token_headers(role=["admin"], email=5)) == Principal("user1", "tenant1")
     assert authenticate(token_headers(sub=7, tenant_id=8)) == Principal("7", "8")
+    for email, known in ((" Kim@dwp.test ", "Kim@dwp.test"), (" ", None), ("", None), (None, None), (["a@b.c"], None)):
+        assert authenticate(token_headers(email=email)).email == known
+
+
+@pytest.mark.parametrize("email", ["a@b.c\x00", "a@b.c\nceo@b.c", "a\ud800@b.c", "a" * 321])
+def test_email_that_cannot_be_an_address_makes_the_token_invalid(email: str) -> None:
+    headers = token_headers()
+    claims = {"sub": "u", "tenant_id": "tenant1", "iat": int(NOW), "exp": int(NOW) + 10, "email": email}
+    token = jws.serialize_compact({"alg": "HS256"}, json.dumps(claims), OctKey.import_key(SECRET))
+    headers["Authorization"] = f"Bearer {token}"
+    with pytest.raises(TokenInvalid, match="email"):
+        authenticate(headers)
 
 
 @pytest.mark.parametrize(("elapsed", "valid"), [(9.999, True), (10.0, False), (10.001, False)])
@@ -65,7 +78,9 @@ def test_iat_may_be_ahead_by_the_leeway(ahead: int, valid: bool) -> None:
 
 
 def test_expired_token_with_a_wrong_signature_is_invalid() -> None:
-    token = issue_token("x" * 32, user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1)
+    token = issue_token(
+        "another secret of thirty-two bytes", user_id="u", tenant_id="t", role=None, now=0, lifetime_seconds=1
+    )
     with pytest.raises(TokenInvalid):
         authenticate(Headers({"Authorization": f"Bearer {token}", "X-Tenant-ID": "t"}))
 

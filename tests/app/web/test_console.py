@@ -13,7 +13,7 @@ from app.console import files
 from app.settings import Settings
 from app.web.one_time_codes import OneTimeCodes
 from tests.harness.clock import frozen_clock
-from tests.harness.service import running
+from tests.harness.service import SECRET, running
 
 MakeSettings = Callable[..., Settings]
 STATIC = Path(files.__file__).with_name("static")
@@ -28,7 +28,7 @@ async def test_console_is_disabled_by_default(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
         for path in ("/aura/console", "/aura/console/app.js", "/aura/console/token"):
             assert (await aura.client.get(path)).status_code == 404
-    assert Settings.from_environment({"AURA_CONSOLE": "1", "JWT_SECRET": "x" * 32}).aura_console
+    assert Settings.from_environment({"AURA_CONSOLE": "1", "JWT_SECRET": SECRET}).aura_console
 
 
 async def test_files_have_a_strict_content_security_policy_and_are_revalidated(settings: MakeSettings) -> None:

@@ -96,7 +96,7 @@ async def test_addresses_in_a_tools_error_reach_neither_the_user_nor_the_model(
 async def test_search_servers_address_is_not_in_its_error() -> None:
     index = PostgresIndex("postgresql://aura:pg-pa55word@127.0.0.1:1/dwp", None)
     with pytest.raises(StorageUnavailable) as caught:
-        await index.search("tenant1", Query("견적", None, ()), None)
+        await index.search("tenant1", Query("견적", None, ()), None, None)
     assert "127.0.0.1" not in caught.value.message
     assert "127.0.0.1" in caught.value.log_cause
     assert "pg-pa55word" not in caught.value.log_cause

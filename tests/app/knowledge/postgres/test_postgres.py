@@ -19,7 +19,7 @@ from app.knowledge.postgres import index as postgres
 from app.knowledge.postgres import tables
 from app.knowledge.postgres.index import PostgresIndex
 from app.knowledge.postgres.tables import SCHEMA
-from app.ports.knowledge import START, KnowledgeEntry, Query, Vector, WorkspaceEvent
+from app.ports.knowledge import START, KnowledgeEntry, Query, Searcher, Vector, WorkspaceEvent
 from app.settings import Settings
 from tests.harness.frames import Frame
 from tests.harness.knowledge import (
@@ -37,6 +37,7 @@ from tests.harness.tools import calling
 from tests.harness.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
+AS_USER1 = ("--tenant", "tenant1", "--user", "user1")
 SEARCH = ("search_workspace", {"query": "김철수가 보낸 견적서"})
 
 
@@ -57,7 +58,7 @@ def entries(count: int, *, at: int = 0, vectors: bool = False) -> list[Knowledge
 
 
 async def ids(index: PostgresIndex, text: str, vector: bytes | None = None, since: float | None = None) -> list[str]:
-    return [hit.event.id for hit in await index.search("t1", Query(text, since), vector)]
+    return [hit.event.id for hit in await index.search("t1", Query(text, since), vector, None)]
 
 
 def sources(frames: list[Frame]) -> list[str]:
@@ -100,18 +101,16 @@ async def test_the_commands_use_the_server(
         publish(mail())
         await until_counted(aura, accepted=1)
         assert "1 found by words" in await run_in_thread(
-            knowledge_command, "search", "견적서", "--tenant", "tenant1", **environment
+            knowledge_command, "search", "견적서", *AS_USER1, **environment
         )
         output = await run_in_thread(knowledge_command, "rebuild", **environment)
         assert output.startswith("1 running process(es) were notified; ")
         await eventually(lambda: aura.service.knowledge and aura.service.knowledge.generation == 1)
-    assert "1 found by words" in await run_in_thread(
-        knowledge_command, "search", "견적서", "--tenant", "tenant1", **environment
-    )
+    assert "1 found by words" in await run_in_thread(knowledge_command, "search", "견적서", *AS_USER1, **environment)
     assert "tenant1" in await run_in_thread(knowledge_command, "stats", **environment)
     assert database.rows("SELECT number, generation FROM edition") == [(2, 1)]
     refused = await asyncio.to_thread(
-        knowledge_command, "search", "x", "--tenant", "t", AURA_KNOWLEDGE_URL=f"{database.url}&x=1"
+        knowledge_command, "search", "x", *AS_USER1, AURA_KNOWLEDGE_URL=f"{database.url}&x=1"
     )
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     assert refused.output.startswith("aura: AURA_KNOWLEDGE_URL: ")
@@ -142,14 +141,14 @@ async def test_runs_continue_during_an_outage_and_no_event_is_lost(
         knowledge = aura.service.knowledge
         assert knowledge is not None
         await eventually(lambda: own_server.rows("SELECT to_regclass('event_1')") != [(None,)])
-        found = await knowledge.search("tenant1", Query("견적서"))
+        found = await knowledge.search(Searcher("tenant1", "user1"), Query("견적서"))
         assert ([hit.event.id for hit in found.hits], found.is_complete) == (["evt-1"], True)
 
         own_server.kill()
         publish(mail(2))
         await until_counted(aura, accepted=2)
         own_server.start()
-        found = await knowledge.search("tenant1", Query("견적서"))
+        found = await knowledge.search(Searcher("tenant1", "user1"), Query("견적서"))
         assert {hit.event.id for hit in found.hits} == {"evt-1", "evt-2"}
 
 
@@ -257,7 +256,7 @@ async def test_many_vectors_are_indexed_and_filters_still_find_all_of_them(
     database: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "MAX_SCANNED_VECTORS", 59)
-    index = PostgresIndex(database.url, MODEL)
+    index = PostgresIndex(database.url, MODEL, "tenant")
     await index.open(0)
     vector, before = bytes([1, 99, 7, 1]), list[str]()
     for at in (0, 30):
@@ -266,6 +265,17 @@ async def test_many_vectors_are_indexed_and_filters_still_find_all_of_them(
     assert database.rows("SELECT is_indexed FROM tenant") == [(True,)]
     assert await ids(index, "없는말", vector) == before == [f"e{n}" for n in range(1, 6)]
     assert await ids(index, "없는말", vector, since=58) == ["e58", "e59", "e60"]
+    await index.close()
+
+
+async def test_no_vector_index_is_made_that_a_search_for_one_person_could_not_use(
+    database: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_SCANNED_VECTORS", 3)
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(0)
+    await index.apply("t1", START, entries(5, vectors=True))
+    assert database.rows("SELECT is_indexed, vectors FROM tenant") == [(False, 5)]
     await index.close()
 
 
@@ -282,7 +292,7 @@ async def test_a_transaction_leaves_no_state_in_its_session(
 
     monkeypatch.setattr(AsyncConnection, "connect", record)
     monkeypatch.setattr(tables, "MAX_SCANNED_VECTORS", 3)
-    index = PostgresIndex(database.url, MODEL)
+    index = PostgresIndex(database.url, MODEL, "tenant")
     await index.open(0)
     await index.apply("t1", START, entries(5, vectors=True)[:-1])
     assert database.rows("SELECT is_indexed FROM tenant") == [(True,)]

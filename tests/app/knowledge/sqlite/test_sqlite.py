@@ -44,7 +44,7 @@ def logged(*entries: WorkspaceEvent | Vector, after: int = 0) -> list[KnowledgeE
 
 
 def found(index: Database, text: str = "견적", vector: bytes | None = None) -> list[str]:
-    return [hit.event.id for hit in index.search("t1", Query(text), vector)]
+    return [hit.event.id for hit in index.search("t1", Query(text), vector, None)]
 
 
 # --- sharing the file -------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_a_search_reads_one_snapshot_while_another_process_writes(
         return fuse(*rankings)
 
     monkeypatch.setattr(database, "fuse", write_and_fuse)
-    hits: list[Hit] = one.search("t1", Query("견적"), None)
+    hits: list[Hit] = one.search("t1", Query("견적"), None, None)
     assert [(hit.event.id, hit.event.title) for hit in hits] == [(f"e{n}", "견적서 t1") for n in (1, 2, 3)]
     assert found(one) == []
 
@@ -106,7 +106,8 @@ def test_a_file_of_an_older_format_is_rebuilt_and_older_processes_cannot_write(
     assert one.position("t1") == START
     one.apply("t1", START, logged(event(1), Vector("e1", MODEL, NEAR)))
     assert found(one, "없는말", NEAR) == ["e1"]
-    for statement in ("SELECT ms, sequence FROM tenant", "SELECT n FROM tenant WHERE dimensions"):
+    unknown = ("SELECT ms, sequence FROM tenant", "SELECT n FROM tenant WHERE dimensions", "SELECT at_ms FROM tenant")
+    for statement in unknown:
         with pytest.raises(apsw.SQLError, match="no such column"):
             older.execute(statement)
 

@@ -1,0 +1,265 @@
+"""The only wiring: it builds the parts of the service and connects them. Tests pass parts of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+from quart import Quart
+
+from app.audit.policy import load_policy
+from app.audit.service import Audit, audit_keys
+from app.bootstrap.audit import make_audit_stores
+from app.bootstrap.connection import connect
+from app.bootstrap.keys import make_purpose_keys, make_seals
+from app.bootstrap.knowledge import make_knowledge
+from app.bootstrap.model import make_model
+from app.bootstrap.service import Service
+from app.clock import SystemClock
+from app.crypto.purpose_keys import PurposeKeys
+from app.integrations.main_service import MainService
+from app.integrations.task_reporter import MainServiceReporter
+from app.integrations.token_cipher import TokenCipher
+from app.knowledge.service import Knowledge
+from app.ports.clock import Clock
+from app.ports.tools import Tool
+from app.redis.approval_requests import RedisApprovalRequests
+from app.redis.decisions import RedisDecisions
+from app.redis.journal import RedisJournal
+from app.redis.nodes import RedisNodes
+from app.redis.rights import RedisRights
+from app.redis.seals import Seals
+from app.redis.sender_diagnostics import SenderDiagnostics
+from app.redis.tasks import RedisTaskOutbox
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import PubSub
+from app.runs.access import AccessPolicy
+from app.runs.admission import AdmissionQueue
+from app.runs.approvals import ApprovalService
+from app.runs.creation import RunFactory
+from app.runs.effects import Effects
+from app.runs.queries import RunQueries
+from app.runs.resume import RunLocator
+from app.runs.service import RunService
+from app.runs.task import RunPorts
+from app.settings import Settings
+from app.tools import KNOWN_TOOL_NAMES, configured_tools
+from app.tools.registry import ToolRegistry
+from app.web.auth import Authenticator
+from app.web.connection import HttpConnection
+from app.web.identifiers import check_path_ids
+from app.web.load_shedding import shed_load
+from app.web.one_time_codes import OneTimeCodes
+from app.web.refusals import RefusalRecorder
+from app.web.requests import BodyBudget
+from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
+from app.web.routes.approvals import approval_routes
+from app.web.routes.audit import audit_routes
+from app.web.routes.console import console_routes
+from app.web.routes.diagram import diagram_routes
+from app.web.routes.documents import document_routes
+from app.web.routes.health import VERSION, health_routes
+from app.web.routes.hitl import hitl_routes
+from app.web.routes.runs import run_routes
+from app.web.routes.stream import stream_routes
+from app.web.sse import EventStreams
+from app.web.token_keys import TokenRules
+from statemachine.prompt import INSTRUCTIONS
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    tools: Sequence[Tool] | None = None,
+    one_time_codes: OneTimeCodes | None = None,
+) -> Quart:
+    """Build the service as an ASGI app. Nothing connects before it serves; `app.extensions["aura"]` is its `Service`.
+
+    `one_time_codes` are the codes of the links that open the console, where there are any.
+    """
+    settings = settings or Settings.from_environment()
+    clock = clock or SystemClock()
+    service = _build_service(settings, clock, tools)
+    refusals = RefusalRecorder(service.audit.trail, clock)
+    responses = ResponseBuilder(clock, settings.aura_event_shape, refusals.record)
+    app = Quart("app", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
+    app.asgi_http_class = partial(  # type: ignore[assignment]
+        HttpConnection,
+        shed_load=shed_load(service.admission, responses),
+        bodies=BodyBudget(int(settings.aura_body_megabytes * 1024 * 1024)),
+    )
+    _register_routes(app, service, settings, clock, responses, one_time_codes)
+    responses.install(app)
+    app.before_request(check_path_ids)
+    app.extensions["aura"] = service
+    app.before_serving(service.start)
+    app.after_serving(service.stop)
+    return app
+
+
+def _register_routes(
+    app: Quart,
+    service: Service,
+    settings: Settings,
+    clock: Clock,
+    responses: ResponseBuilder,
+    one_time_codes: OneTimeCodes | None,
+) -> None:
+    journal, runs = service.journal, service.runs
+    access = AccessPolicy(settings.aura_approver_roles, settings.aura_auditor_roles)
+    rules = TokenRules(*settings.token_rules)
+    auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
+    locator = RunLocator(journal, access)
+    queries = RunQueries(journal, clock, access)
+    approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
+    app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
+    app.register_blueprint(approval_routes(auth, approvals, responses))
+    app.register_blueprint(hitl_routes(auth, approvals, responses))
+    app.register_blueprint(run_routes(auth, runs, queries, locator, responses))
+    app.register_blueprint(audit_routes(auth, access, service.audit.queries, responses))
+    app.register_blueprint(diagram_routes(auth, queries, locator))
+    app.register_blueprint(
+        health_routes(responses, runs, service.nodes, journal, service.rights, service.decisions, service.model)
+    )
+    app.register_blueprint(document_routes(settings.aura_event_shape))
+    if settings.aura_console:
+        app.register_blueprint(console_routes(responses, one_time_codes))
+
+
+def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
+    node_id, connection, pubsub = connect(settings)
+    keys, diagnostics = make_purpose_keys(settings), SenderDiagnostics(connection, clock)
+    seals = make_seals(settings, keys)
+    requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock)
+    decisions = RedisDecisions(connection, pubsub, requests, seals, diagnostics, clock)
+    nodes = _nodes(settings, connection, pubsub, node_id)
+    journal = _journal(settings, connection, pubsub, nodes, seals)
+    knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
+    model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
+    task_reporter = _task_reporter(settings, connection, nodes, seals, keys, clock)
+    audit = _audit(settings, connection, node_id, clock, toolbox)
+    effects = Effects(model, toolbox, requests, clock, audit.trail)
+    ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
+    admission = AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds)
+    return Service(
+        admission=admission,
+        connection=connection,
+        rights=RedisRights(connection, settings.aura_event_channels if settings.aura_knowledge else ()),
+        pubsub=pubsub,
+        journal=journal,
+        requests=requests,
+        decisions=decisions,
+        nodes=nodes,
+        model=model,
+        toolbox=toolbox,
+        runs=_run_service(settings, ports, admission),
+        streams=EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds),
+        knowledge=knowledge,
+        task_reporter=task_reporter,
+        audit=audit,
+    )
+
+
+def _audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
+    secrets, days = settings.audit_secrets, settings.aura_audit_retention_days
+    risky = [name for name in toolbox.names if toolbox.needs_approval(name)]
+    policy = load_policy(settings.model_dump(), audit_keys(secrets)[0], version=VERSION, approval_required=risky)
+    store, archive = make_audit_stores(settings, connection)
+    return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
+
+
+def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str) -> RedisNodes:
+    return RedisNodes(
+        connection,
+        pubsub,
+        node_id=node_id,
+        lease_seconds=settings.aura_lease_seconds,
+        takeover_limit=settings.aura_takeover_limit,
+    )
+
+
+def _journal(
+    settings: Settings, connection: Connection, pubsub: PubSub, nodes: RedisNodes, seals: Seals
+) -> RedisJournal:
+    return RedisJournal(
+        connection,
+        pubsub,
+        nodes,
+        seals.checkpoints,
+        retention_seconds=settings.aura_retention_seconds,
+        max_runs_per_user=settings.aura_max_runs_per_user,
+    )
+
+
+def _run_ports(
+    settings: Settings,
+    journal: RedisJournal,
+    decisions: RedisDecisions,
+    requests: RedisApprovalRequests,
+    nodes: RedisNodes,
+    effects: Effects,
+    audit: Audit,
+    task_reporter: MainServiceReporter | None,
+    clock: Clock,
+) -> RunPorts:
+    return RunPorts(
+        journal=journal,
+        decisions=decisions,
+        requests=requests,
+        nodes=nodes,
+        effects=effects,
+        audit=audit.trail,
+        clock=clock,
+        shape=settings.aura_event_shape,
+        task_reporter=task_reporter,
+        log_content=settings.aura_log_content,
+    )
+
+
+def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue) -> RunService:
+    prompt_file = settings.aura_system_prompt_file
+    instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
+    return RunService(
+        ports,
+        RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens, instructions=instructions),
+        admission,
+        max_runs=settings.aura_max_runs,
+        drain_seconds=settings.aura_drain_seconds,
+    )
+
+
+def _toolbox(
+    settings: Settings, clock: Clock, knowledge: Knowledge | None, tools: Sequence[Tool] | None
+) -> ToolRegistry:
+    if settings.github_token is not None and settings.aura_github_repositories is None:
+        remedy = "all tenants may use all repositories of the token: list those of each in AURA_GITHUB_REPOSITORIES"
+        log.warning("github.unrestricted", remedy=remedy)
+    return ToolRegistry(
+        configured_tools(settings, clock, knowledge) if tools is None else tools,
+        approval_required=settings.aura_approval_required,
+        known_names=KNOWN_TOOL_NAMES,
+        default_timeout_seconds=settings.aura_tool_timeout_seconds,
+        result_limit_bytes=settings.aura_tool_result_bytes,
+        secrets=settings.secrets,
+    )
+
+
+def _task_reporter(
+    settings: Settings, connection: Connection, nodes: RedisNodes, seals: Seals, keys: PurposeKeys, clock: Clock
+) -> MainServiceReporter | None:
+    """Return None where no Main Service is configured: then nothing is stored or sent for it."""
+    if settings.main_service_url is None:
+        return None
+    return MainServiceReporter(
+        MainService(settings.main_service_url, timeout_seconds=settings.aura_main_service_timeout_seconds),
+        RedisTaskOutbox(connection, seals.checkpoints),
+        TokenCipher(keys),
+        clock,
+        is_owner=lambda: nodes.has_lease,
+        reservation_seconds=2 * settings.aura_lease_seconds,
+    )

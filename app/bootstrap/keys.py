@@ -1,0 +1,22 @@
+"""The keys of the service, and what authenticates its records in Redis with them."""
+
+from __future__ import annotations
+
+from app.crypto.purpose_keys import PurposeKeys
+from app.redis.seals import CheckpointSeal, RequestSeal, Seals
+from app.settings import Settings
+
+
+def make_purpose_keys(settings: Settings) -> PurposeKeys:
+    """Return the keys that are derived from `JWT_SECRET`, and from the further secrets that are accepted."""
+    return PurposeKeys(settings.token_secrets)
+
+
+def make_seals(settings: Settings, keys: PurposeKeys) -> Seals:
+    """Return what adds and checks the MACs of checkpoints, requests and decisions."""
+    key, accept = settings.aura_decision_key, settings.aura_accept_unsigned
+    decision_key = None if key is None else key.get_secret_value()
+    return Seals(
+        CheckpointSeal(keys, accept_unsigned=accept),
+        RequestSeal(keys, accept_unsigned=accept, decision_key=decision_key),
+    )
