@@ -114,8 +114,8 @@ AppliedVerdict = Literal["approved", "rejected", "expired"]
 class DecisionApplied(AuditEvent, frozen=True, tag="decision.applied"):
     """A run continues with a decision, or because nobody decided in time.
 
-    `user` is the decider as the stored request names him. A decision that came by HTTP has a `decision` entry too; one
-    without it was made through Redis.
+    `user` is the decider as the stored request names them, and `via` is the way by which the decision came; both are
+    None where nobody decided. A decision that came by HTTP has a `decision` entry too.
     """
 
     session: str
@@ -124,6 +124,7 @@ class DecisionApplied(AuditEvent, frozen=True, tag="decision.applied"):
     verdict: AppliedVerdict
     arguments_digest: str
     user: str | None = None
+    via: Literal["http", "redis"] | None = None
     edited: bool = False
     skip: bool = False
 

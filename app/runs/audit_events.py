@@ -48,7 +48,8 @@ def decision_applied(checkpoint: Checkpoint, approval: Approval, fact: Fact) -> 
     """`checkpoint` is the run after `fact`, a decision or the end of the wait: its grant is for what will run."""
     call = checkpoint.call(approval.call_id)
     grant = call.grant if call is not None and isinstance(fact, ApprovalGranted) else None
-    is_rejected = isinstance(fact, ApprovalRejected)
+    decided = fact if isinstance(fact, ApprovalGranted | ApprovalRejected) else None
+    is_rejected = isinstance(decided, ApprovalRejected)
     verdict: AppliedVerdict = "rejected" if is_rejected else "expired" if grant is None else "approved"
     return DecisionApplied(
         session=checkpoint.session_id,
@@ -56,9 +57,10 @@ def decision_applied(checkpoint: Checkpoint, approval: Approval, fact: Fact) -> 
         tool=approval.action_type,
         verdict=verdict,
         arguments_digest=approval.arguments_digest if grant is None else grant.arguments_digest,
-        user=fact.decided_by if isinstance(fact, ApprovalGranted | ApprovalRejected) else None,
+        user=None if decided is None else decided.decided_by,
+        via=None if decided is None else decided.via,
         edited=grant is not None and grant.edited,
-        skip=isinstance(fact, ApprovalRejected) and fact.skip,
+        skip=isinstance(decided, ApprovalRejected) and decided.skip,
     )
 
 

@@ -100,19 +100,20 @@ class PostgresSearch:
         return [row for row, score in ranked if score >= ranked[0][1] * MIN_RELEVANCE]
 
     async def _by_vector(self, tenant: Tenant, query: Query, vector: bytes, names: frozenset[str] | None) -> list[int]:
-        where, values = _conditions(query, names)
         own = f"{SCHEMA}.vector_{tenant.n}"
         if tenant.is_indexed:
             await self._rows("SELECT set_config('hnsw.ef_search', %s, true)", str(_HNSW_CANDIDATES))
-        if not where:
-            nearest = f"SELECT event FROM {own} ORDER BY embedding <=> %s::halfvec LIMIT {CANDIDATES}"
-        else:
-            # The vector index is not used here: of the nearest vectors that it returns, few may fulfil the conditions.
-            nearest = (
-                f"SELECT event.row FROM {own} AS own JOIN {SCHEMA}.event_{tenant.n} AS event ON own.event = event.row"
-                f" WHERE true{where} ORDER BY (embedding <=> %s::halfvec) + 0 LIMIT {CANDIDATES}"
-            )
-        return [row for (row,) in await self._rows(nearest, *values, halfvec_literal(vector))]
+        own_where, own_values = _audience_condition("own", names)
+        where, values = _conditions(query, None)
+        joined = f" JOIN {SCHEMA}.event_{tenant.n} AS event ON own.event = event.row" if where else ""
+        # The vector index is not used with conditions: of the nearest vectors that it returns, few may fulfil them.
+        exhaustive = " + 0" if where or own_where else ""
+        found = await self._rows(
+            f"SELECT own.event FROM {own} AS own{joined} WHERE true{own_where}{where}"
+            f" ORDER BY (own.embedding <=> %s::halfvec){exhaustive} LIMIT {CANDIDATES}",
+            *(*own_values, *values, halfvec_literal(vector)),
+        )
+        return [row for (row,) in found]
 
     async def _events(self, n: int, tenant_id: str, rows: Sequence[int]) -> dict[int, WorkspaceEvent]:
         found = await self._rows(
@@ -156,7 +157,10 @@ def _conditions(query: Query, names: frozenset[str] | None) -> tuple[str, list[A
     if query.types:
         conditions += " AND event.topics && %s::text[]"
         values.append([kind.replace("\0", "").strip().lower() for kind in query.types])
-    if names is not None:
-        conditions += " AND event.audience && %s::text[]"
-        values.append(sorted(names))
-    return conditions, values
+    audience, audience_values = _audience_condition("event", names)
+    return conditions + audience, values + audience_values
+
+
+def _audience_condition(table: str, names: frozenset[str] | None) -> tuple[str, list[Any]]:
+    """Returns the SQL condition that one of these names is in the audience of `table`, and its values."""
+    return ("", []) if names is None else (f" AND {table}.audience && %s::text[]", [sorted(names)])

@@ -49,9 +49,12 @@ CREATE INDEX ON {schema}.event_{n} USING gin (terms) WITH (gin_pending_list_limi
 CREATE INDEX ON {schema}.event_{n} USING gin (audience) WITH (gin_pending_list_limit = 512);
 CREATE TABLE {schema}.term_{n} (term text PRIMARY KEY, documents int NOT NULL) WITH (fillfactor = 70);
 """
+# The audience stands beside the vector, too: a search reads all vectors, and joining all events would take longer than
+# that. An event's audience never changes.
 _VECTORS = """
-CREATE TABLE {schema}.vector_{n} (event bigint PRIMARY KEY, embedding halfvec({size}) NOT NULL)
-  WITH (toast_tuple_target = 8160);
+CREATE TABLE {schema}.vector_{n} (event bigint PRIMARY KEY, audience text[] NOT NULL,
+  embedding halfvec({size}) NOT NULL) WITH (toast_tuple_target = 8160);
+CREATE INDEX ON {schema}.vector_{n} USING gin (audience) WITH (gin_pending_list_limit = 512);
 UPDATE {schema}.tenant SET dimensions = {size} WHERE n = {n};
 """
 
@@ -232,7 +235,8 @@ class Tables:
         # Vectors of another size are skipped: the server may have replaced the model under the same name.
         fitting = [(row, halfvec_literal(one)) for row, one in given if len(one) == size]
         await self._execute(
-            f"INSERT INTO {SCHEMA}.vector_{n} SELECT * FROM unnest(%s::bigint[], %s::text[]::halfvec[])",
+            f"INSERT INTO {SCHEMA}.vector_{n} SELECT row, audience, embedding FROM {SCHEMA}.event_{n}"
+            " JOIN unnest(%s::bigint[], %s::text[]::halfvec[]) AS given (row, embedding) USING (row)",
             *([row for row, _ in fitting], [one for _, one in fitting]),
         )
         await self._execute(f"UPDATE {SCHEMA}.tenant SET vectors = vectors + %s WHERE n = %s", len(fitting), n)

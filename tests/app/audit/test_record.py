@@ -30,9 +30,10 @@ async def test_an_approved_call_leaves_its_entries_in_order(waiting_run: StartWa
     assert record.kinds() == APPROVED
     _, opened, decision, applied, started, ended = record.events()
     assert (opened["tool"], opened["user"], opened["request"]) == ("send_note", "user1", run.request_id)
-    assert (decision["user"], decision["role"], decision["via"]) == ("boss", "approver", "http")
+    assert (decision["user"], decision["role"]) == ("boss", "approver")
     assert (decision["callerType"], decision["address"], decision["forwardedFor"]) == ("USER", "127.0.0.1", "10.0.0.9")
     assert decision["verdict"] == applied["verdict"] == "approved"
+    assert decision["via"] == applied["via"] == "http"
     assert applied["user"] == started["decidedBy"] == "boss"
     assert ended["outcome"] == "completed"
     digests = {event["argumentsDigest"] for event in (opened, decision, applied, started)}
@@ -61,7 +62,8 @@ async def test_a_decision_through_redis_has_no_entry_of_an_authenticated_caller(
         run.publish_signal({"type": "rejection", "requestId": run.request_id, "rejectedBy": "ceo"})
         await run.stream.rest()
     assert record.kinds() == ["policy", "request.opened", "decision.applied"]
-    assert record.events()[-1]["verdict"] == "rejected"
+    applied = record.events()[-1]
+    assert (applied["verdict"], applied["via"]) == ("rejected", "redis")
 
 
 async def test_a_chat_without_tools_leaves_no_entry(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from app.knowledge.postgres import index as postgres
 from app.knowledge.postgres import tables
 from app.knowledge.postgres.index import PostgresIndex
 from app.knowledge.postgres.tables import SCHEMA
-from app.ports.knowledge import START, KnowledgeEntry, Query, Searcher, Vector, WorkspaceEvent
+from app.ports.knowledge import EVERYBODY, START, KnowledgeEntry, Query, Searcher, Vector, WorkspaceEvent
 from app.settings import Settings
 from tests.harness.frames import Frame
 from tests.harness.knowledge import (
@@ -277,6 +278,35 @@ async def test_no_vector_index_is_made_that_a_search_for_one_person_could_not_us
     await index.apply("t1", START, entries(5, vectors=True))
     assert database.rows("SELECT is_indexed, vectors FROM tenant") == [(False, 5)]
     await index.close()
+
+
+async def test_vectors_are_searched_for_one_person_without_reading_the_events(
+    database: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joining the events takes longer than comparing the vectors."""
+    statements: list[bytes] = []
+    execute = AsyncConnection.execute
+
+    async def record(connection: AsyncConnection, statement: Any, *rest: Any) -> Any:
+        statements.append(statement.encode() if isinstance(statement, str) else statement)
+        return await execute(connection, statement, *rest)
+
+    monkeypatch.setattr(AsyncConnection, "execute", record)
+    index = PostgresIndex(database.url, MODEL)
+    await index.open(0)
+    readers = {"e1": "lee", "e2": EVERYBODY, "e3": "kim", "e4": "lee", "e5": "kim"}
+    await index.apply("t1", START, [_named(logged, readers) for logged in entries(6, vectors=True)])
+    hits = await index.search("t1", Query("없는말"), bytes([1, 99, 7, 1]), frozenset({EVERYBODY, "kim"}))
+    assert [hit.event.id for hit in hits] == ["e2", "e3", "e5"]
+    (nearest,) = [statement for statement in statements if b"<=>" in statement]
+    assert b"event_1" not in nearest
+    await index.close()
+
+
+def _named(logged: KnowledgeEntry, readers: dict[str, str]) -> KnowledgeEntry:
+    if isinstance(logged.entry, Vector):
+        return logged
+    return replace(logged, entry=replace(logged.entry, audience=("park", readers.get(logged.entry.id, "lee"))))
 
 
 async def test_a_transaction_leaves_no_state_in_its_session(
