@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+from msgspec import field
 from msgspec.structs import replace
 
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
@@ -46,12 +47,20 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class StoredStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything that is saved. Loading checks the types and rejects unknown fields."""
+class StoredStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of everything that is saved. Loading checks the types and rejects unknown fields.
+
+    A field that has its default is not written, which is a fifth of a checkpoint. So a default is a part of the schema
+    and never changes. A field that other systems read (CONTRACT §5) has a `default_factory`: it is always written.
+    """
 
     def to_json_object(self) -> JsonObject:
-        fields: JsonObject = msgspec.to_builtins(self)
-        return fields
+        """Return every field as JSON, also those that have their default."""
+        return {name: _as_json(getattr(self, name)) for name in self.__struct_fields__}
+
+
+def _as_json(value: Any) -> Any:
+    return value.to_json_object() if isinstance(value, StoredStruct) else msgspec.to_builtins(value)
 
 
 class Confidence(StoredStruct, frozen=True):
@@ -71,6 +80,8 @@ class Limits(StoredStruct, frozen=True):
 
     `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the
     number that the model may write in one turn, where that is configured; it is reserved with the prompt.
+    `calls_per_turn` tool calls of one turn are considered, and `open_approvals` of them may ask a person; the model
+    reads that further ones were not run.
     """
 
     turns: int = 12
@@ -80,6 +91,8 @@ class Limits(StoredStruct, frozen=True):
     on_reject: Literal["stop", "replan"] = "stop"
     tokens: int = 0
     completion_tokens: int = 0
+    calls_per_turn: int = 32
+    open_approvals: int = 5
 
 
 class RunRequest(StoredStruct, frozen=True):
@@ -167,7 +180,7 @@ class ToolCall(ResolvedCall, frozen=True, kw_only=True):
 
     confidence: Confidence = Confidence.UNKNOWN
     turn: int = 0
-    status: CallStatus = CallStatus.REQUESTED
+    status: CallStatus = field(default_factory=lambda: CallStatus.REQUESTED)
     grant: Grant | None = None
     outcome_unknown: bool = False
     result: Any = None
@@ -271,6 +284,11 @@ class Ending(StoredStruct, frozen=True):
     message: str
 
 
+def _empty_list() -> list[Any]:
+    """Return an empty list that is written: msgspec leaves out the default of `list` itself."""
+    return []
+
+
 class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     """Everything that any node needs to continue a run.
 
@@ -280,10 +298,10 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     `reserved_tokens` is the estimate for the model turn in progress.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default_factory=lambda: SCHEMA_VERSION)
     request: RunRequest
     limits: Limits
-    state: State = INITIAL_STATE
+    state: State = field(default_factory=lambda: INITIAL_STATE)
     created_at: float
     updated_at: float
     messages: list[JsonObject]
@@ -295,9 +313,9 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     retry_at: float | None = None
     plan: list[PlanStep] = []
     plan_declared: bool = False
-    calls: list[ToolCall] = []
-    pending_approvals: list[Approval] = []
-    deadline_at: float | None = None
+    calls: list[ToolCall] = field(default_factory=_empty_list)
+    pending_approvals: list[Approval] = field(default_factory=_empty_list)
+    deadline_at: float | None = field(default_factory=lambda: None)
     usage: Usage = Usage()
     spent_tokens: int = 0
     reserved_tokens: int = 0

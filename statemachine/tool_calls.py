@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from statemachine import endings
 from statemachine.checkpoint import (
@@ -39,12 +39,13 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
     """Record all calls of the turn and start the safe ones.
 
     The request and the start of a safe call are one commit. After a crash before it, the model is requested again;
-    after a crash behind it, recovery finds the call started.
+    after a crash behind it, recovery finds the call started. Calls beyond `limits.calls_per_turn` are not considered.
     """
     if not fact.calls:
         raise FactRefused("ToolsRequested", builder.checkpoint.state, "it contains no call")
     builder.transition(Trigger.REQUEST_TOOLS)
-    calls = _with_unique_ids(builder, fact.calls)
+    limit = builder.checkpoint.limits.calls_per_turn
+    calls = _with_unique_ids(builder, fact.calls[: limit + _MAX_SURPLUS_CALLS])
     message: JsonObject = {
         "role": "assistant",
         "content": fact.text or None,
@@ -52,19 +53,43 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
             {
                 "id": id,
                 "type": "function",
-                "function": {"name": _name_text(call), "arguments": _arguments_text(call)},
+                "function": {
+                    "name": _name_text(call),
+                    "arguments": _arguments_text(call) if place < limit else "{}",
+                },
             }
-            for id, call in calls
+            for place, (id, call) in enumerate(calls)
         ],
     }
     builder.add_message(with_provider_fields(message, fact.source, fact.extras, [call.extras for _, call in calls]))
     builder.end_turn("tools", fact.usage, fact.source, wrote=builder.checkpoint.messages[-1])
-    for _, call in calls:
+    for _, call in calls[:limit]:
         if call.plan:
             update_plan(builder, call.plan)
-    for id, call in calls:
+    for id, call in calls[:limit]:
         _record_call(builder, id, call, fact.confidence)
+    _refuse_surplus(builder, [id for id, _ in calls[limit:]], len(fact.calls))
     return next_tool_effect(builder)
+
+
+_MAX_SURPLUS_CALLS = 96
+"""How many calls beyond the limit stay in the conversation, each with its refusal. A model that asks for thousands gets
+the rest removed from its message: they would fill every later request."""
+
+
+def _refuse_surplus(builder: StepBuilder, ids: Sequence[str], requested: int) -> None:
+    """Answer the calls of a turn that are beyond its limit: in the conversation, and to the user as one thought."""
+    if not ids:
+        return
+    limit = builder.checkpoint.limits.calls_per_turn
+    refusal = (
+        f"Not run: one turn may ask for {limit} tool calls, and this one asked for {requested}."
+        " Read the results of the others, then ask again for what is still needed."
+    )
+    for id in ids:
+        add_tool_message(builder, id, refusal)
+    explanation = f"모델이 한 번에 도구 호출 {requested}개를 요청하여, 한도인 처음 {limit}개만 처리합니다."
+    builder.add_event(Thought(thought_type="decision", content=explanation))
 
 
 _MAX_ID_CHARACTERS = 128
@@ -110,21 +135,34 @@ def _record_call(builder: StepBuilder, id: str, requested: RequestedCall, confid
         add_tool_message(builder, id, requested.refusal or "The plan is recorded and shown to the user.")
         return
     call = ToolCall.of(requested, id=id, confidence=confidence, turn=builder.checkpoint.turn)
-    builder.update(calls=[*builder.checkpoint.calls, call])
+    builder.put_call(call)
     if not builder.checkpoint.plan_declared:
         title = requested.title or requested.name
         add_step(builder, PlanStep(id=id, title=title, description=requested.question, confidence=confidence))
     if requested.refusal is not None:
         end_call(builder, call, CallStatus.FAILED, answer=requested.refusal, error=requested.refusal)
     elif requested.needs_approval:
-        queue_approval(builder, call, first=False)
+        _queue_within_limit(builder, call)
     else:
         start_call(builder, call)
 
 
+def _queue_within_limit(builder: StepBuilder, call: ToolCall) -> None:
+    """Queue the approval of a call, or refuse the call if the run has as many as it may have."""
+    limit = builder.checkpoint.limits.open_approvals
+    if len(builder.checkpoint.pending_approvals) < limit:
+        queue_approval(builder, call, first=False)
+        return
+    refusal = (
+        f"Not run: at most {limit} calls of a run may wait for a person's approval at a time."
+        " Ask for this one again when the others have been decided."
+    )
+    end_call(builder, call, CallStatus.FAILED, answer=refusal, error=refusal)
+
+
 def tool_finished(builder: StepBuilder, fact: ToolFinished) -> Effect:
     """Record the outcome of a running call."""
-    call = builder.checkpoint.call(fact.call_id)
+    call = builder.find_call(fact.call_id)
     if call is None or call.status is not CallStatus.STARTED:
         raise FactRefused("ToolFinished", builder.checkpoint.state, f"call {fact.call_id} is not running")
     status = CallStatus.COMPLETED if fact.error is None else CallStatus.FAILED
@@ -189,7 +227,7 @@ def _request_approval(builder: StepBuilder) -> Effect:
             context=call.shown_arguments,
             confidence=call.confidence.value,
             confidence_source=call.confidence.source,
-            step_id=step_id_for(builder.checkpoint, call),
+            step_id=step_id_for(builder, call),
             expires_at=int(deadline_at),
             timeout_seconds=max(1, round(deadline_at - builder.now)),
             outcome_unknown=True if approval.outcome_unknown else None,

@@ -17,7 +17,6 @@ from statemachine.approvals import approval_granted, approval_rejected, deadline
 from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, Limits, RunRequest
 from statemachine.errors import FactRefused
 from statemachine.events import Content, Start, Thought
-from statemachine.ledger import replace_call
 from statemachine.messages import (
     REFUSALS,
     AnswerArrived,
@@ -254,7 +253,7 @@ def _run_recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
     if checkpoint.state is State.TOOL:
         for call in reversed([call for call in checkpoint.running if not call.idempotent]):
             unknown = replace(call, status=CallStatus.REQUESTED, needs_approval=True, outcome_unknown=True, grant=None)
-            replace_call(builder, unknown)
+            builder.put_call(unknown)
             queue_approval(builder, unknown, first=True)
         return next_tool_effect(builder)
     if checkpoint.state is State.AWAITING_APPROVAL:
