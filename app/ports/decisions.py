@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -50,6 +50,10 @@ class ApprovalRequests(Protocol):
 
     async def get(self, request_id: str) -> ApprovalRequest | None:
         """Return the request, or None where it does not exist or cannot be read."""
+        ...
+
+    async def get_many(self, request_ids: Sequence[str]) -> list[ApprovalRequest | None]:
+        """Return several requests in order, as `get` returns one."""
         ...
 
     async def decide(self, request: ApprovalRequest, decision: Decision) -> tuple[ApprovalRequest, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,8 +33,12 @@ class RedisApprovalRequests:
         self._swap = connection.register(scripts.SWAP)
 
     async def get(self, request_id: str) -> ApprovalRequest | None:
-        (raw,) = await self._connection.get_many([keys.hitl_request(request_id)])
-        return self.parse(request_id, raw)
+        (request,) = await self.get_many([request_id])
+        return request
+
+    async def get_many(self, request_ids: Sequence[str]) -> list[ApprovalRequest | None]:
+        found = await self._connection.get_many([keys.hitl_request(id) for id in request_ids])
+        return [self.parse(id, raw) for id, raw in zip(request_ids, found, strict=True)]
 
     def parse(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
         """Parse a stored request. Unreadable JSON counts as no request; the run's deadline still holds."""

@@ -1,12 +1,17 @@
-"""Read-only views of runs for operators and clients: lists, one run in detail, open approval requests. No secrets."""
+"""Read-only views of runs for operators and clients: lists, one run in detail, open approval requests. No secrets.
+
+A list is made of summaries and never loads a checkpoint.
+"""
 
 from __future__ import annotations
 
 from app.ports.clock import Clock
+from app.ports.decisions import ApprovalRequests
 from app.ports.identity import Principal
-from app.ports.journal import Journal
+from app.ports.journal import Journal, ListedRun
 from app.ports.responses import (
     ModelTurnRecord,
+    PendingApproval,
     PendingRequest,
     RequestPage,
     RunDetails,
@@ -16,21 +21,25 @@ from app.ports.responses import (
     ToolCallRecord,
 )
 from app.runs.access import AccessPolicy
-from statemachine.checkpoint import Checkpoint, ModelTurn, ToolCall, Usage
+from statemachine.checkpoint import Checkpoint, JsonObject, ModelTurn, ToolCall, Usage
 from statemachine.states import State
 from statemachine.views.snapshot import RunSnapshot
+from statemachine.views.summary import Summary, WaitingSummary
 from statemachine.views.timeline import Timeline, timeline
 
-_PROMPT_HEAD_CHARACTERS = 120
 _MAX_SCANNED = 1000
 MAX_PER_PAGE = 100
+_ARGUMENTS_BYTES = 1024 * 1024
+"""A page ends when the arguments of its approval requests have this size: each may have 64 KiB."""
+_REQUESTS_AT_ONCE = 10
 
 
 class RunQueries:
-    """Builds the answers of the runs API from checkpoints."""
+    """Builds the answers of the runs API: lists from summaries, a run in detail from its checkpoint."""
 
-    def __init__(self, journal: Journal, clock: Clock, access: AccessPolicy) -> None:
+    def __init__(self, journal: Journal, requests: ApprovalRequests, clock: Clock, access: AccessPolicy) -> None:
         self._journal = journal
+        self._requests = requests
         self._clock = clock
         self._access = access
 
@@ -43,17 +52,38 @@ class RunQueries:
         """
         sees_all = self._access.sees_whole_tenant(principal) and not only_own
         user_id = None if sees_all else principal.user_id
+        found: list[tuple[int, str, Summary]] = []
+        position, has_more = offset, True
+        while has_more and len(found) < limit and position < offset + _MAX_SCANNED:
+            count = MAX_PER_PAGE if state is not None else limit - len(found)
+            listed = await self._journal.list_runs(principal.tenant_id, user_id, position, count)
+            found += _in_state(listed.runs, position, state)
+            position, has_more = position + len(listed.runs), listed.has_more
+        if len(found) > limit:
+            position, has_more = found[limit - 1][0] + 1, True
+        runs, left_at = await self._with_arguments(found[:limit])
+        if left_at is not None:
+            position, has_more = left_at, True
+        return {"runs": runs, "nextOffset": position} if has_more else {"runs": runs}
+
+    async def _with_arguments(self, found: list[tuple[int, str, Summary]]) -> tuple[list[RunSummary], int | None]:
+        """Return the runs as they are listed, with the arguments of their approval requests.
+
+        If these are too large together, the position of the first run that is left out is returned too.
+        """
         runs: list[RunSummary] = []
-        next_offset: int | None = offset
-        while next_offset is not None and len(runs) < limit and next_offset < offset + _MAX_SCANNED:
-            found = await self._journal.list_runs(principal.tenant_id, user_id, next_offset, MAX_PER_PAGE)
-            for position, checkpoint in enumerate(found.checkpoints):
-                if checkpoint is not None and state in (None, checkpoint.state):
-                    runs.append(self._summary(checkpoint))
-                    if len(runs) == limit:
-                        return {"runs": runs, "nextOffset": next_offset + position + 1}
-            next_offset = next_offset + MAX_PER_PAGE if found.has_more else None
-        return {"runs": runs} if next_offset is None else {"runs": runs, "nextOffset": next_offset}
+        size = 0
+        for start in range(0, len(found), _REQUESTS_AT_ONCE):
+            part = found[start : start + _REQUESTS_AT_ONCE]
+            waiting = [it.waiting.request_id for _, _, it in part if it.waiting is not None]
+            requests = dict(zip(waiting, await self._requests.get_many(waiting), strict=True))
+            for position, session_id, summary in part:
+                request = requests.get(summary.waiting.request_id) if summary.waiting is not None else None
+                size += len(request.raw) if request is not None else 0
+                if size > _ARGUMENTS_BYTES and runs:
+                    return runs, position
+                runs.append(self._listed(session_id, summary, {} if request is None else request.arguments))
+        return runs, None
 
     async def pending(self, principal: Principal, *, offset: int, limit: int) -> RequestPage:
         """List open approval requests: the caller's own, or for approver roles the whole tenant's."""
@@ -69,8 +99,11 @@ class RunQueries:
 
     def details(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
         """Describe one run: checkpoint without secrets, tool calls, timings, usage, its task in the Main Service."""
+        approval = checkpoint.open_approval
+        call = checkpoint.call(approval.call_id) if approval is not None else None
+        arguments = call.shown_arguments if call is not None else {}
         return {
-            **self._summary(checkpoint),
+            **self._listed(checkpoint.session_id, Summary.of(checkpoint), arguments),
             "taskId": task_id,
             "schemaVersion": checkpoint.schema_version,
             "prompt": checkpoint.request.prompt,
@@ -103,34 +136,45 @@ class RunQueries:
         """Return the snapshot of the run that diagrams show."""
         return RunSnapshot.of(checkpoint, self._clock.now())
 
-    def _summary(self, checkpoint: Checkpoint) -> RunSummary:
-        request, approval = checkpoint.request, checkpoint.open_approval
-        summary: RunSummary = {
-            "sessionId": request.session_id,
-            "threadId": request.thread_id,
-            "userId": request.user_id,
-            "traceId": request.trace_id,
-            "state": checkpoint.state,
-            "createdAt": checkpoint.created_at,
-            "updatedAt": checkpoint.updated_at,
-            "ageSeconds": round(self._clock.now() - checkpoint.created_at, 3),
-            "promptHead": request.prompt[:_PROMPT_HEAD_CHARACTERS],
+    def _listed(self, session_id: str, summary: Summary, arguments: JsonObject) -> RunSummary:
+        """Return a run as it is listed. `arguments` are those of the call that waits for an approval, if one does."""
+        run: RunSummary = {
+            "sessionId": session_id,
+            "threadId": summary.thread_id or session_id,
+            "userId": summary.user_id,
+            "traceId": summary.trace_id,
+            "state": summary.state,
+            "createdAt": summary.created_at,
+            "updatedAt": summary.updated_at,
+            "ageSeconds": round(self._clock.now() - summary.created_at, 3),
+            "promptHead": summary.prompt_head,
         }
-        if request.agent_id is not None:
-            summary["agentId"] = request.agent_id
-        if approval is not None and checkpoint.deadline_at is not None:
-            call = checkpoint.call(approval.call_id)
-            summary["pendingApproval"] = {
-                "requestId": approval.request_id,
-                "actionType": approval.action_type,
-                "message": approval.message,
-                "context": call.shown_arguments if call else {},
-                "expiresAt": int(checkpoint.deadline_at),
-                "secondsLeft": round(max(0.0, checkpoint.deadline_at - self._clock.now()), 3),
-                "outcomeUnknown": approval.outcome_unknown,
-                "queued": len(checkpoint.pending_approvals) - 1,
-            }
-        return summary
+        if summary.agent_id is not None:
+            run["agentId"] = summary.agent_id
+        if summary.waiting is not None:
+            run["pendingApproval"] = self._pending(summary.waiting, arguments)
+        return run
+
+    def _pending(self, waiting: WaitingSummary, arguments: JsonObject) -> PendingApproval:
+        return {
+            "requestId": waiting.request_id,
+            "actionType": waiting.action_type,
+            "message": waiting.message,
+            "context": arguments,
+            "expiresAt": int(waiting.deadline_at),
+            "secondsLeft": round(max(0.0, waiting.deadline_at - self._clock.now()), 3),
+            "outcomeUnknown": waiting.outcome_unknown,
+            "queued": waiting.queued,
+        }
+
+
+def _in_state(runs: list[ListedRun], offset: int, state: State | None) -> list[tuple[int, str, Summary]]:
+    """Return the runs in that state, or in any, each with its position in the whole list."""
+    return [
+        (position, run.session_id, run.summary)
+        for position, run in enumerate(runs, offset)
+        if run.summary is not None and state in (None, run.summary.state)
+    ]
 
 
 def _tool_call_record(call: ToolCall) -> ToolCallRecord:

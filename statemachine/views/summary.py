@@ -1,0 +1,86 @@
+"""The summary of a run: what a list shows of it, kept beside the checkpoint so that a list never loads one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from statemachine.checkpoint import Checkpoint
+from statemachine.states import State
+
+_PROMPT_HEAD_CHARACTERS = 120
+_MAX_MESSAGE_CHARACTERS = 500
+
+
+class WaitingSummary(msgspec.Struct, frozen=True, array_like=True):
+    """The approval that a run waits for, until `deadline_at` (Unix s). Its arguments are in the approval request.
+
+    `queued` counts the approvals that wait behind it.
+    """
+
+    request_id: str
+    action_type: str
+    message: str
+    deadline_at: float
+    outcome_unknown: bool
+    queued: int
+
+
+class Summary(msgspec.Struct, frozen=True, array_like=True):
+    """A run in a few hundred bytes, as a JSON array: a newer release may append fields, which an older one ignores.
+
+    `thread_id` is empty if it is the session id. `prompt_head` is the beginning of the prompt.
+    """
+
+    state: State
+    created_at: float
+    updated_at: float
+    user_id: str
+    trace_id: str
+    thread_id: str
+    prompt_head: str
+    agent_id: str | None = None
+    waiting: WaitingSummary | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Summary:
+        """Return the summary of a run."""
+        request = checkpoint.request
+        return cls(
+            state=checkpoint.state,
+            created_at=checkpoint.created_at,
+            updated_at=checkpoint.updated_at,
+            user_id=request.user_id,
+            trace_id=request.trace_id,
+            thread_id="" if request.thread_id == request.session_id else request.thread_id,
+            prompt_head=request.prompt[:_PROMPT_HEAD_CHARACTERS],
+            agent_id=request.agent_id,
+            waiting=_waiting(checkpoint),
+        )
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Summary | None:
+        """Return a stored summary, or None if it cannot be read."""
+        try:
+            return _decode(text)
+        except (ValueError, RecursionError):
+            return None
+
+
+def _waiting(checkpoint: Checkpoint) -> WaitingSummary | None:
+    approval, deadline_at = checkpoint.open_approval, checkpoint.deadline_at
+    if approval is None or deadline_at is None:
+        return None
+    return WaitingSummary(
+        request_id=approval.request_id,
+        action_type=approval.action_type,
+        message=approval.message[:_MAX_MESSAGE_CHARACTERS],
+        deadline_at=deadline_at,
+        outcome_unknown=approval.outcome_unknown,
+        queued=len(checkpoint.pending_approvals) - 1,
+    )
+
+
+_decode = msgspec.json.Decoder(Summary).decode
