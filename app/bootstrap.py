@@ -23,12 +23,15 @@ from app.model.chat import OpenAIModel
 from app.model.fallbacks import FallbackModel
 from app.ports.clock import Clock
 from app.ports.knowledge import KnowledgeIndex
+from app.ports.quotas import Quotas
 from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.knowledge import RedisKnowledgeLog
 from app.redis.nodes import RedisNodes, new_node_id
+from app.redis.open_streams import RedisStreamQuota
+from app.redis.quotas import MEGABYTE, RedisTenants, RedisWaitingQuota
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
@@ -82,6 +85,8 @@ class Service:
     connection: Connection
     pubsub: PubSub
     journal: RedisJournal
+    tenants: RedisTenants
+    open_streams: RedisStreamQuota
     requests: RedisApprovalRequests
     decisions: RedisDecisions
     nodes: RedisNodes
@@ -97,6 +102,8 @@ class Service:
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()
         await self.journal.start()
+        await self.tenants.start()
+        await self.open_streams.start()
         await self.decisions.start()
         self.runs.start_deadlines()
         await self.nodes.start()
@@ -121,6 +128,8 @@ class Service:
             await self.task_reporter.stop()
         await self.decisions.stop()
         await self.journal.stop()
+        await self.open_streams.stop()
+        await self.tenants.stop()
         await self.pubsub.stop()
         await self.model.close()
         await self.connection.close()
@@ -176,7 +185,7 @@ def _register_routes(
     journal, runs, access = service.journal, service.runs, AccessPolicy(settings.aura_approver_roles)
     auth = Authenticator(settings.jwt_secret.get_secret_value(), clock, leeway_seconds=settings.aura_jwt_leeway_seconds)
     locator = RunLocator(journal, access)
-    queries = RunQueries(journal, clock, access)
+    queries = RunQueries(journal, service.requests, clock, access)
     approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(hitl_routes(auth, approvals, responses))
@@ -196,7 +205,13 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     requests = RedisApprovalRequests(connection, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
     nodes = _nodes(settings, connection, pubsub, node_id)
-    journal = _journal(settings, connection, pubsub, nodes)
+    quotas = _quotas(settings)
+    tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
+    journal = RedisJournal(
+        connection, pubsub, nodes, tenants, quotas, retention_seconds=settings.aura_retention_seconds
+    )
+    waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
+    open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
     task_reporter = _task_reporter(settings, connection, nodes, clock)
@@ -205,7 +220,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         decisions=decisions,
         requests=requests,
         nodes=nodes,
-        effects=Effects(model, toolbox, requests, clock),
+        effects=Effects(model, toolbox, requests, clock, waiting),
         clock=clock,
         shape=settings.aura_event_shape,
         task_reporter=task_reporter,
@@ -217,13 +232,20 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         connection=connection,
         pubsub=pubsub,
         journal=journal,
+        tenants=tenants,
+        open_streams=open_streams,
         requests=requests,
         decisions=decisions,
         nodes=nodes,
         model=model,
         toolbox=toolbox,
         runs=_run_service(settings, ports, admission),
-        streams=EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds),
+        streams=EventStreams(
+            journal,
+            settings.aura_event_shape,
+            heartbeat_seconds=settings.aura_heartbeat_seconds,
+            quota=open_streams,
+        ),
         knowledge=knowledge,
         task_reporter=task_reporter,
     )
@@ -239,13 +261,15 @@ def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: 
     )
 
 
-def _journal(settings: Settings, connection: Connection, pubsub: PubSub, nodes: RedisNodes) -> RedisJournal:
-    return RedisJournal(
-        connection,
-        pubsub,
-        nodes,
-        retention_seconds=settings.aura_retention_seconds,
-        max_runs_per_user=settings.aura_max_runs_per_user,
+def _quotas(settings: Settings) -> Quotas:
+    return Quotas(
+        runs_per_minute_user=settings.aura_runs_per_minute_user,
+        runs_per_minute_tenant=settings.aura_runs_per_minute_tenant,
+        runs_per_user=settings.aura_max_runs_per_user,
+        waiting_per_user=settings.aura_max_waiting_per_user,
+        stored_bytes_user=int(settings.aura_stored_megabytes_user * MEGABYTE),
+        stored_bytes_tenant=int(settings.aura_stored_megabytes_tenant * MEGABYTE),
+        streams_per_user=settings.aura_max_streams_per_user,
     )
 
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import quote
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -38,6 +37,7 @@ from app.setting_types import (
     NameList,
     Names,
     PlainUrl,
+    QuotaSettings,
     RedisUrl,
     SearchServerUrl,
     parse_fallbacks,
@@ -51,7 +51,7 @@ SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
 
 
-class Settings(BaseModel):
+class Settings(QuotaSettings):
     """Every setting under the name of its environment variable, in lower case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -115,6 +115,8 @@ class Settings(BaseModel):
 
     # limits
     aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
+    aura_max_calls_per_turn: int = Field(default=32, ge=1, le=1000, description="tool calls of a turn that are run")
+    aura_max_open_approvals: int = Field(default=5, ge=1, le=100, description="approvals of a run that may be open")
     aura_run_tokens: int = Field(
         default=0, ge=0, description="tokens that a run may use, those of its prompts included; 0: no limit"
     )
@@ -129,9 +131,6 @@ class Settings(BaseModel):
     aura_max_runs: int = Field(default=20_000, ge=1, description="active and waiting runs of one process; more get 503")
     aura_max_wait_seconds: float = Field(
         default=2.5, ge=0, description="processor seconds that a new run may have to wait; more get 503; 0: no limit"
-    )
-    aura_max_runs_per_user: int = Field(
-        default=0, ge=0, description="active runs of one user; more get 429; 0: no limit"
     )
 
     # the stream
@@ -254,6 +253,8 @@ class Settings(BaseModel):
             on_reject=self.aura_on_reject,
             completion_tokens=self.completion_tokens,
             tokens=self.aura_run_tokens,
+            calls_per_turn=self.aura_max_calls_per_turn,
+            open_approvals=self.aura_max_open_approvals,
         )
 
     @property

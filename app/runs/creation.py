@@ -68,7 +68,7 @@ class RunFactory:
     async def create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
         """Create a run with a unique session id. A `str` is the session that the idempotency key created before.
 
-        Raises `ServiceBusy`, `ThreadBusy`, `TooManyRuns`, `FieldInvalid`, `CreationUncertain`, `StorageUnavailable`.
+        Raises `ServiceBusy`, `ThreadBusy`, `QuotaExceeded`, `FieldInvalid`, `CreationUncertain`, `StorageUnavailable`.
         """
         for _ in range(_SESSION_ID_ATTEMPTS):
             try:

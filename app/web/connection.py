@@ -56,7 +56,10 @@ class HttpConnection:
             await _reject(rejection, receive, send)
             return
         stream = await self._respond(receive, send)
-        if stream is None or self._is_disconnected:
+        if stream is None:
+            return
+        if self._is_disconnected:
+            stream.discard()
             return
         writer = self._scope.get("state", {}).get(CLIENT_WRITER)
         stream.begin(
@@ -96,7 +99,11 @@ class HttpConnection:
 
     async def _send_response(self, response: ResponseTypes, send: ASGISendCallable) -> EventStream | None:
         if isinstance(response, StreamResponse):
-            await _send_head(response.status_code, response.headers, send)
+            try:
+                await _send_head(response.status_code, response.headers, send)
+            except BaseException:
+                response.stream.discard()
+                raise
             return response.stream
         limit = getattr(response, "timeout", ...)
         seconds = self._app.config["RESPONSE_TIMEOUT"] if limit is ... else limit

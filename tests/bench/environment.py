@@ -19,6 +19,7 @@ import redis
 
 from app.dev.demo.redis import RedisServer
 from app.server.parent import exit_with_parent
+from app.setting_types import NO_QUOTAS
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 
@@ -72,6 +73,7 @@ class Environment:
                 "OPENAI_API_KEY": "key-of-the-stub-0123456789",
                 "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
                 "AURA_LEASE_SECONDS": "30",
+                **NO_QUOTAS,
                 **self._variables,
             }
             arguments = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))

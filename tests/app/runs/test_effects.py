@@ -9,6 +9,7 @@ from typing import Any, cast
 from app.clock import SystemClock
 from app.errors import ModelError
 from app.ports.decisions import ApprovalRequests
+from app.ports.quotas import WaitingQuota
 from app.runs.effects import Effects
 from app.tools.registry import ToolRegistry
 from statemachine.call_pieces import CallPiece
@@ -59,7 +60,7 @@ async def moments(effect: Effect | None = None, *deltas: ModelDelta, failure: Mo
     """Return the batches of facts of an effect, by default of the first model turn."""
     clock = SystemClock()
     model = ReadyModel(*deltas, failure=failure)
-    effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock)
+    effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock, cast("WaitingQuota", None))
     opened = begin(request(), [{"role": "user", "content": "?"}], Limits(), clock.now())
     async with aclosing(cast("Any", effects.perform(opened.checkpoint, effect or opened.effect))) as found:
         return [list(facts) async for facts in found]
