@@ -19,12 +19,13 @@ import redis
 
 from app.dev.demo.redis import RedisServer
 from app.server.parent import exit_with_parent
-from app.setting_types import NO_QUOTAS
+from app.setting_types import NO_QUOTAS, QuotaSettings
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 30.0
+DEFAULT_QUOTAS = {name: str(QuotaSettings.model_fields[name.lower()].default) for name in NO_QUOTAS}
 
 
 @dataclass(frozen=True, slots=True)
