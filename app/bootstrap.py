@@ -50,8 +50,10 @@ from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
 from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
+from app.web.identifiers import check_path_ids
 from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
+from app.web.requests import BodyBudget
 from app.web.responses import BODY_LIMIT_BYTES, ResponseBuilder
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
@@ -81,11 +83,9 @@ class ServiceStats:
 class Service:
     """The parts of one process that are started and stopped, in the order in which they start."""
 
-    admission: AdmissionQueue
     connection: Connection
     pubsub: PubSub
     journal: RedisJournal
-    tenants: RedisTenants
     open_streams: RedisStreamQuota
     requests: RedisApprovalRequests
     decisions: RedisDecisions
@@ -97,12 +97,15 @@ class Service:
     knowledge: Knowledge | None
     task_reporter: MainServiceReporter | None
 
+    @property
+    def admission(self) -> AdmissionQueue:
+        return self.runs.admission
+
     async def start(self) -> None:
         for advice in await self.connection.configuration_advice():
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()
         await self.journal.start()
-        await self.tenants.start()
         await self.open_streams.start()
         await self.decisions.start()
         self.runs.start_deadlines()
@@ -129,7 +132,6 @@ class Service:
         await self.decisions.stop()
         await self.journal.stop()
         await self.open_streams.stop()
-        await self.tenants.stop()
         await self.pubsub.stop()
         await self.model.close()
         await self.connection.close()
@@ -165,9 +167,14 @@ def create_app(
     responses = ResponseBuilder(clock, settings.aura_event_shape)
     app = Quart("app", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
-    app.asgi_http_class = partial(HttpConnection, shed_load=shed_load(service.admission, responses))  # type: ignore[assignment]
+    app.asgi_http_class = partial(  # type: ignore[assignment]
+        HttpConnection,
+        shed_load=shed_load(service.admission, responses),
+        bodies=BodyBudget(int(settings.aura_body_megabytes * 1024 * 1024)),
+    )
     _register_routes(app, service, settings, clock, responses, one_time_codes)
     responses.install(app)
+    app.before_request(check_path_ids)
     app.extensions["aura"] = service
     app.before_serving(service.start)
     app.after_serving(service.stop)
@@ -199,18 +206,14 @@ def _register_routes(
 
 def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
     node_id = new_node_id()
-    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    connection, pubsub = _connect(settings, node_id)
     diagnostics = SenderDiagnostics(connection, clock)
     requests = RedisApprovalRequests(connection, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, diagnostics, clock)
     nodes = _nodes(settings, connection, pubsub, node_id)
     quotas = _quotas(settings)
     tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
-    journal = RedisJournal(
-        connection, pubsub, nodes, tenants, quotas, retention_seconds=settings.aura_retention_seconds
-    )
-    waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
+    journal = RedisJournal(connection, pubsub, nodes, tenants, quotas)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = _model(settings), _toolbox(settings, clock, knowledge, tools)
@@ -220,35 +223,32 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         decisions=decisions,
         requests=requests,
         nodes=nodes,
-        effects=Effects(model, toolbox, requests, clock, waiting),
+        effects=Effects(model, toolbox, requests, clock, RedisWaitingQuota(connection, clock, quotas.waiting_per_user)),
         clock=clock,
         shape=settings.aura_event_shape,
         task_reporter=task_reporter,
         log_content=settings.aura_log_content,
     )
-    admission = AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds)
     return Service(
-        admission=admission,
         connection=connection,
         pubsub=pubsub,
         journal=journal,
-        tenants=tenants,
         open_streams=open_streams,
         requests=requests,
         decisions=decisions,
         nodes=nodes,
         model=model,
         toolbox=toolbox,
-        runs=_run_service(settings, ports, admission),
-        streams=EventStreams(
-            journal,
-            settings.aura_event_shape,
-            heartbeat_seconds=settings.aura_heartbeat_seconds,
-            quota=open_streams,
-        ),
+        runs=_run_service(settings, ports),
+        streams=_streams(settings, journal, open_streams),
         knowledge=knowledge,
         task_reporter=task_reporter,
     )
+
+
+def _connect(settings: Settings, node_id: str) -> tuple[Connection, PubSub]:
+    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
+    return connection, PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
 
 
 def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str) -> RedisNodes:
@@ -273,13 +273,19 @@ def _quotas(settings: Settings) -> Quotas:
     )
 
 
-def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue) -> RunService:
+def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota) -> EventStreams:
+    return EventStreams(
+        journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds, quota=quota
+    )
+
+
+def _run_service(settings: Settings, ports: RunPorts) -> RunService:
     prompt_file = settings.aura_system_prompt_file
     instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
     return RunService(
         ports,
         RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens, instructions=instructions),
-        admission,
+        AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds),
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
     )
@@ -357,8 +363,7 @@ def _index(settings: Settings, model: str | None) -> KnowledgeIndex:
 async def own_knowledge(settings: Settings) -> AsyncIterator[Knowledge]:
     """The same parts for a command that searches but does not receive events."""
     clock, node_id = SystemClock(), new_node_id()
-    connection = Connection(settings.redis_address, timeout_seconds=settings.aura_redis_timeout_seconds)
-    pubsub = PubSub(connection, node_id, timeout_seconds=settings.aura_redis_timeout_seconds)
+    connection, pubsub = _connect(settings, node_id)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock)
     try:
         yield knowledge

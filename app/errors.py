@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 from statemachine.events import ErrorType
 from statemachine.messages import ModelFailure
 
+_ADDRESS = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>)\]]+"  # a URL
+    r"|\[[0-9a-f:]{3,}\](:\d+)?|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])(:\d+)?"  # an IP address
+    r"|(host='?|host )[\w.-]+'?(,? ?port=?\d+)?|\blocalhost(:\d+)?|\b[a-z]\w*([.-]\w+)+:\d{2,5}\b"  # host and port
+    r"|(?<=\b(to|at|on) )[a-z]\w*:\d{4,5}\b",
+    re.IGNORECASE,
+)
+
+_MAX_TEXT_CHARACTERS = 4000
+
+_PLACE = re.compile(
+    r"(?<![@\w.-])[\w-]+(\.[\w-]+)*\.[a-z]{2,}\b(?![\w.-]*@)"  # the name of a host, not the end of a mail address
+    r"|(?<![\w./])/[\w.+-]+(/[\w.+-]*)+",  # the path of a file
+    re.IGNORECASE,
+)
+
+
+def without_addresses(text: str, hosts: Iterable[str] = ()) -> str:
+    """Return the text with every address replaced by `…`, those of `hosts` also where they stand alone.
+
+    A longer text is cut: a client reads a line, and the search takes the square of the length.
+    """
+    text = _ADDRESS.sub("…", text[:_MAX_TEXT_CHARACTERS])
+    for host in hosts:
+        text = text.replace(host, "…")
+    return text
+
+
+def without_places(text: str, hosts: Iterable[str] = ()) -> str:
+    """Return the text also without names of hosts and paths of files, for what servers and libraries say.
+
+    Mail addresses stay. Versions and file names that look like the name of a host are removed too.
+    """
+    return _PLACE.sub("…", without_addresses(text, hosts))
+
 
 class AuraError(Exception):
     """The base class of the service's errors.
 
-    `message` is what a client receives: the platform's Korean text (`prefix`), then the precise `cause`.
+    `message` is what a client receives: the platform's Korean text (`prefix`), then the precise `cause`. It has no
+    address, host, path or URL of ours: those belong to `detail`, which is for the log alone (CONTRACT §1.4).
     """
 
     status: ClassVar[int] = 500
@@ -21,10 +59,16 @@ class AuraError(Exception):
     prefix: ClassVar[str] = "내부 서버 오류가 발생했습니다."
     retry_after_seconds: int | None = None
 
-    def __init__(self, cause: str = "") -> None:
+    def __init__(self, cause: str = "", *, detail: str = "") -> None:
         self.cause = cause
+        self.detail = detail
         self.message = f"{self.prefix} {cause}".strip()
         super().__init__(self.message)
+
+    @property
+    def log_cause(self) -> str:
+        """The cause as the log names it: with its details where there are any."""
+        return f"{self.cause} [{self.detail}]" if self.detail else self.cause
 
 
 class AuthenticationRequired(AuraError):
@@ -203,15 +247,14 @@ class ModelError(AuraError):
         detail: str = "",
         server_status: int | None = None,
     ) -> None:
-        super().__init__(cause)
+        super().__init__(cause, detail=detail)
         self.kind = kind
         self.model_retry_after_seconds = retry_after_seconds
-        self.detail = detail
         self.server_status = server_status
 
 
 class ToolError(AuraError):
-    """A tool failed; the cause is sent to the model and holds no secret."""
+    """A tool failed; the cause is sent to the model and to the user, and holds no secret and no address."""
 
     status, code, error_type = 502, "E5000", "ToolError"
     prefix = "도구 실행에 실패했습니다."

@@ -1,34 +1,46 @@
-"""Structured logs: JSON for machines, lines for people. They hold no token, prompt or argument."""
+"""Structured logs: JSON for machines, lines for people. They hold no token, prompt or argument.
+
+What a log line says may come from anybody: from a header, a model's server, a library that quotes either. So every
+value is bounded, and no character in it can begin a line of its own or change a terminal.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+MAX_VALUE_CHARACTERS = 2000
+MAX_TRACEBACK_CHARACTERS = 16_000
+_MAX_ITEMS = 50
+_MAX_DEPTH = 4
+_MAX_BITS = 64
+_TRACEBACK = "exception"
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
+"""A signed token (JWT), whose holder acts as its user."""
+_IN_URL = re.compile(
+    r"(?<=://)[^/?#@\s]+(?=@)|(?<=[?&])[\w.-]*(?:key|token|secret|password|signature)[\w.-]*=[^&\s'\"]+", re.IGNORECASE
+)
+"""The user and the password of any URL, and parameters that are keys."""
+
 
 def configure(level: str, format: Literal["json", "console"], secrets: Sequence[str]) -> None:
     """Configure logging, once at the start of a process. The logs of libraries get the same format."""
-
-    def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """Mask secrets, which exceptions of libraries may quote."""
-        for secret in secrets:
-            for name, value in event.items():
-                if isinstance(value, str):
-                    event[name] = value.replace(secret, "***")
-        return event
-
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         structlog.processors.format_exc_info,
-        scrub,
+        _Cleaner(secrets),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -46,8 +58,68 @@ def configure(level: str, format: Literal["json", "console"], secrets: Sequence[
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for noisy in ("transitions", "httpx", "httpx2", "hypercorn.access", "asyncio", "openai", "psycopg"):
+    for noisy in ("transitions", "httpx", "httpx2", "httpcore2", "hypercorn.access", "asyncio", "openai", "psycopg"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Cleaner:
+    """Masks secrets and tokens, which exceptions of libraries may quote, and bounds and escapes every value."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+        self._secrets = sorted(spellings, key=len, reverse=True)  # the longest first: one may be a part of another
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: self._clean(value, name) for name, value in event.items()}
+
+    def _clean(self, value: Any, name: str, depth: int = _MAX_DEPTH) -> Any:
+        if value is None or isinstance(value, bool | float) or name.startswith("_"):
+            return value  # a name with `_` is structlog's own, and is removed before the line is written
+        if isinstance(value, int) and value.bit_length() <= _MAX_BITS:
+            return value
+        if isinstance(value, dict) and depth:
+            items = list(value.items())[:_MAX_ITEMS]
+            return {self._text(str(key)): self._clean(item, name, depth - 1) for key, item in items}
+        if isinstance(value, list | tuple | set | frozenset) and depth:
+            return [self._clean(item, name, depth - 1) for item in list(value)[:_MAX_ITEMS]]
+        # Masked before anything is cut: a part of a secret would not be recognised.
+        text = self._masked(hex(value) if isinstance(value, int) else str(value))
+        return _traceback(text) if name == _TRACEBACK else _line(text)
+
+    def _text(self, text: str) -> str:
+        return _line(self._masked(text))
+
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _IN_URL.sub("***", _TOKEN.sub("***", text))
+
+
+def _line(text: str) -> str:
+    """Return the text on one line, with every character that is more than a letter escaped, and not too long."""
+    kept = text[:MAX_VALUE_CHARACTERS]
+    line = kept if kept.isascii() and kept.isprintable() else "".join(map(_escaped, kept))
+    return line if len(text) == len(kept) else f"{line}…[{len(text)} characters]"
+
+
+def _traceback(text: str) -> str:
+    """Return a stack trace: its lines are indented, so that none of them looks like a line of the log.
+
+    Its end says what went wrong, so a long one is cut at the beginning.
+    """
+    kept = text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"…{text[-MAX_TRACEBACK_CHARACTERS:]}"
+    return "\n".join(f"  {_line(line)}" for line in kept.split("\n"))
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return a secret as it is, as URLs have it, and as errors quote it."""
+    return {secret, quote(secret, safe=""), repr(secret)[1:-1]}
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _REFUSED_CATEGORIES:
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def _renderer(format: Literal["json", "console"]) -> Processor:

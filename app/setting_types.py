@@ -99,17 +99,21 @@ def _host(host: str) -> str:
         raise ValueError("a name or an address is required; the port goes into REDIS_PORT") from None
 
 
-def _http_url(url: str) -> str:
-    if not re.match(r"https?://[^/\s]", url):
-        raise ValueError("http(s)://host[:port][/path] is required")
-    return url
-
-
 def _plain_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-        raise ValueError("http(s)://host[:port][/path] is required, without a user or a query")
+    """Return a base URL without the slash at its end."""
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ValueError("it has white space or a control character inside")
+    parts = _split_url(url)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "?" in url or "#" in url:
+        raise ValueError("http(s)://host[:port][/path] is required, without a query or a fragment")
+    _refuse_user(parts)
     return url.rstrip("/")
+
+
+def _refuse_user(parts: SplitResult) -> None:
+    """Raise `ValueError` where a URL has a user or a password: logs and errors of libraries quote it."""
+    if "@" in parts.netloc:
+        raise ValueError("it has a user or a password, which are not sent; the key has a setting of its own")
 
 
 def check_base_url(url: str) -> str:
@@ -119,8 +123,7 @@ def check_base_url(url: str) -> str:
     parts = _split_url(url)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError("http(s)://host[:port][/path][?query] is required")
-    if "@" in parts.netloc:
-        raise ValueError("it has a user or a password, which are not sent; the key has a setting of its own")
+    _refuse_user(parts)
     if "#" in url:
         raise ValueError("it has a fragment (#…), which is never sent; remove it")
     if parts.path.rstrip("/").endswith("/chat/completions"):
@@ -152,7 +155,6 @@ def secrets_in_url(url: str) -> list[str]:
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 SearchServerUrl = Annotated[SecretStr, AfterValidator(_search_server_url)]
 Host = Annotated[str, AfterValidator(_host)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
 PlainUrl = Annotated[str, AfterValidator(_plain_url)]
 BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 

@@ -31,7 +31,6 @@ from app.setting_types import (
     FilePath,
     HeaderKey,
     Host,
-    HttpUrl,
     ModelOptions,
     ModelServer,
     NameList,
@@ -49,6 +48,10 @@ from statemachine.frames import Shape
 
 SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
+
+
+_NOT_SETTINGS = frozenset({"AURA_TOKEN"})
+"""Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
 
 
 class Settings(QuotaSettings):
@@ -115,7 +118,7 @@ class Settings(QuotaSettings):
 
     # limits
     aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
-    aura_max_calls_per_turn: int = Field(default=32, ge=1, le=1000, description="tool calls of a turn that are run")
+    aura_max_calls_per_turn: int = Field(default=32, ge=1, le=127, description="tool calls of a turn that are run")
     aura_max_open_approvals: int = Field(default=5, ge=1, le=100, description="approvals of a run that may be open")
     aura_run_tokens: int = Field(
         default=0, ge=0, description="tokens that a run may use, those of its prompts included; 0: no limit"
@@ -131,6 +134,10 @@ class Settings(QuotaSettings):
     aura_max_runs: int = Field(default=20_000, ge=1, description="active and waiting runs of one process; more get 503")
     aura_max_wait_seconds: float = Field(
         default=2.5, ge=0, description="processor seconds that a new run may have to wait; more get 503; 0: no limit"
+    )
+
+    aura_body_megabytes: float = Field(
+        default=64, ge=0, description="memory of all request bodies in progress; the largest gets 503; 0: no limit"
     )
 
     # the stream
@@ -157,7 +164,7 @@ class Settings(QuotaSettings):
     smtp_from: str | None = Field(default=None, description="sender address; without it `send_email` is not offered")
     smtp_tls: Literal["starttls", "tls", "none"] = Field(default="starttls", description="encryption")
     github_token: HeaderKey | None = Field(default=None, description="without it the GitHub tools are not offered")
-    github_api_url: HttpUrl = Field(
+    github_api_url: PlainUrl = Field(
         default="https://api.github.com", description="REST base URL (GitHub Enterprise too)"
     )
 
@@ -275,7 +282,7 @@ class Settings(QuotaSettings):
         values = {name.upper(): value.strip() for name, value in given.items()}
         known = {name.upper() for name in cls.model_fields}
         for name in values:
-            if name.startswith("AURA_") and name not in known:
+            if name.startswith("AURA_") and name not in known | _NOT_SETTINGS:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigurationError(f"{name}: there is no such setting{hint}")

@@ -44,8 +44,8 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
     if not fact.calls:
         raise FactRefused("ToolsRequested", builder.checkpoint.state, "it contains no call")
     builder.transition(Trigger.REQUEST_TOOLS)
-    limit = builder.checkpoint.limits.calls_per_turn
-    calls = _with_unique_ids(builder, fact.calls[: limit + _MAX_SURPLUS_CALLS])
+    limit = _calls_per_turn(builder)
+    calls = _with_unique_ids(builder, fact.calls[:_MAX_CALLS_IN_MESSAGE])
     message: JsonObject = {
         "role": "assistant",
         "content": fact.text or None,
@@ -72,16 +72,21 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
     return next_tool_effect(builder)
 
 
-_MAX_SURPLUS_CALLS = 96
-"""How many calls beyond the limit stay in the conversation, each with its refusal. A model that asks for thousands gets
-the rest removed from its message: they would fill every later request."""
+_MAX_CALLS_IN_MESSAGE = 128
+"""OpenAI refuses a message with more. The calls beyond the limit of a turn stay in the conversation up to this number,
+each with its refusal. The rest is removed from the message: it would fill every later request."""
+
+
+def _calls_per_turn(builder: StepBuilder) -> int:
+    """Return how many calls of the turn are considered, so that at least one of the others can tell of its refusal."""
+    return min(builder.checkpoint.limits.calls_per_turn, _MAX_CALLS_IN_MESSAGE - 1)
 
 
 def _refuse_surplus(builder: StepBuilder, ids: Sequence[str], requested: int) -> None:
     """Answer the calls of a turn that are beyond its limit: in the conversation, and to the user as one thought."""
     if not ids:
         return
-    limit = builder.checkpoint.limits.calls_per_turn
+    limit = _calls_per_turn(builder)
     refusal = (
         f"Not run: one turn may ask for {limit} tool calls, and this one asked for {requested}."
         " Read the results of the others, then ask again for what is still needed."

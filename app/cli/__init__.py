@@ -25,7 +25,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AuraError as error:
-            click.echo(f"aura: {error.message}", err=True)
+            click.echo(f"aura: {error.prefix} {error.log_cause}".replace(":  ", ": "), err=True)
             sys.exit(2)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from app.cli.options import ServiceAccess, access_options, approve_option, context_option, reason_option, reject_option
+from app.cli.options import ServiceAccess, access_options, context_option, decision_options
 
 
 @click.command()
@@ -15,9 +15,7 @@ from app.cli.options import ServiceAccess, access_options, approve_option, conte
 @click.option("--attach", "session_id", metavar="SESSION", help="Show an existing run instead of starting one.")
 @access_options
 @context_option
-@approve_option
-@reject_option
-@reason_option
+@decision_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 def ask(
     *,
@@ -32,14 +30,14 @@ def ask(
     """Send PROMPT to a running service and show the run as it proceeds. You decide its approvals here.
 
     The exit code is 0 if the run completed, 1 if it did not complete, 2 if the service refused it, and 130 after
-    Ctrl-C (the run continues).
+    Ctrl-C (the run continues). It is 129 if the terminal was closed, and 143 after SIGTERM; neither decides anything.
     """
     from app.dev.ask import conversation
 
     if (prompt is None) == (session_id is None):
         raise click.UsageError("give a PROMPT, or --attach SESSION")
-    if reason is not None and verdict != "reject":
-        raise click.UsageError("--reason needs --reject")
+    if session_id is not None and context:
+        raise click.UsageError("--context needs a PROMPT: the context of an existing run is fixed")
     client = access.client()
     is_interactive = conversation.is_at_terminal() and not as_json
     policy = conversation.ApprovalPolicy(verdict, reason, is_interactive=is_interactive)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from app.cli.options import approve_option, context_option, reason_option, reject_option
+from app.cli.options import context_option, decision_options
 
 
 @click.command()
@@ -16,9 +16,7 @@ from app.cli.options import approve_option, context_option, reason_option, rejec
 )
 @click.option("--prompt", help="Execute this prompt and exit, instead of serving.")
 @context_option
-@approve_option
-@reject_option
-@reason_option
+@decision_options
 def demo(
     *,
     port: int | None,
@@ -35,8 +33,6 @@ def demo(
 
     if prompt is None and (context or verdict or reason):
         raise click.UsageError("--context, --approve and --reject need --prompt")
-    if reason is not None and verdict != "reject":
-        raise click.UsageError("--reason needs --reject")
     sys.exit(
         walkthrough.serve(port or 9000)
         if prompt is None

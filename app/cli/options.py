@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from app.client.client import AuraClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Parsed = TypeVar("Parsed")
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_MAX_TOKEN_BYTES = 64 * 1024
 
 
 def issue_token_from_settings(user: str, tenant: str, role: str | None, hours: float) -> str:
@@ -53,7 +59,8 @@ class ServiceAccess:
         if token is None:
             if not self.user or not self.tenant:
                 raise click.UsageError(
-                    "no user is given: pass --token JWT, or pass --user and --tenant and set JWT_SECRET"
+                    "no user is given: set AURA_TOKEN or pass --token-file FILE,"
+                    " or pass --user and --tenant and set JWT_SECRET"
                 )
             token = issue_token_from_settings(self.user, self.tenant, self.role, hours=1)
         try:
@@ -82,6 +89,7 @@ class ServiceAccess:
             sys.exit(2)
 
 
+_TOKEN_FILE = click.Path(dir_okay=False, path_type=Path)
 _ACCESS_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--url",
@@ -89,7 +97,20 @@ _ACCESS_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Call the service at this address, or the gateway at its /api.",
     ),
-    click.option("--token", metavar="JWT", help="Use this token. Without it, one is issued from --user and --tenant."),
+    click.option(
+        "--token-file",
+        type=_TOKEN_FILE,
+        metavar="FILE",
+        help="Use the token in this file, which only you may be able to read. Without a token, one is issued from"
+        " --user and --tenant.",
+    ),
+    click.option(
+        "--token",
+        metavar="JWT",
+        envvar="AURA_TOKEN",
+        show_envvar=True,
+        help="Use this token. Other users of this machine can read it on a command line, but not in the environment.",
+    ),
     click.option("--user", help="Set `sub` of the issued token, which JWT_SECRET signs."),
     click.option("--tenant", help="Set `tenant_id` of the issued token."),
     click.option("--role", help="Set `role` of the issued token."),
@@ -97,18 +118,81 @@ _ACCESS_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 def access_options(command: Command) -> Command:
-    """Adds `--url --token --user --tenant --role`; the command receives them as its argument `access`."""
+    """Adds `--url --token-file --token --user --tenant --role`; the command receives them as its argument `access`."""
 
     @wraps(command)
     def with_access(
-        *, url: str, token: str | None, user: str | None, tenant: str | None, role: str | None, **others: Any
+        *,
+        url: str,
+        token_file: Path | None,
+        token: str | None,
+        user: str | None,
+        tenant: str | None,
+        role: str | None,
+        **others: Any,
     ) -> Any:
-        return command(access=ServiceAccess(url, token, user, tenant, role), **others)
+        chosen = _choose_token(token_file, token, is_issued=bool(user or tenant or role))
+        return command(access=ServiceAccess(url, chosen, user, tenant, role), **others)
 
     decorated: Any = with_access
     for option in reversed(_ACCESS_OPTIONS):
         decorated = option(decorated)
     return cast("Command", decorated)
+
+
+def _choose_token(file: Path | None, token: str | None, *, is_issued: bool) -> str | None:
+    """Return the token that the caller means; None where it is to be issued. The command line overrules AURA_TOKEN.
+
+    Raises `click.UsageError` where the command line names more than one identity.
+    """
+    if click.get_current_context().get_parameter_source("token") is ParameterSource.ENVIRONMENT:
+        token = None if file is not None or is_issued else token
+    given = {"--token": token is not None, "--token-file": file is not None, "--user, --tenant and --role": is_issued}
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} contradict each other: give one of them")
+    text = _read_token(file) if file is not None else token
+    if text is None:
+        return None
+    text = text.strip()
+    if not text.isascii() or len(text.split()) != 1:
+        raise click.UsageError("the token is not a JWT: it is empty, or has spaces or other characters in it")
+    return text
+
+
+def _read_token(file: Path) -> str:
+    """Read a file that holds a token. Raises `click.UsageError` where others have any right to it.
+
+    This is an error and no warning, as for the private keys of ssh: whoever can read the file can approve in its
+    owner's name, and whoever can write to it can make its owner act as somebody else.
+    """
+    try:
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode  # of the file that is read: a path may lead to another one by now
+            if mode & _OTHERS:
+                raise click.UsageError(f"{file}: others may use this token (mode {mode & 0o777:04o}): chmod 600 {file}")
+            raw = opened.read(_MAX_TOKEN_BYTES)
+    except OSError as error:
+        raise click.UsageError(f"{file}: {error.strerror}") from error
+    return raw.decode("utf-8", "replace")
+
+
+def decision_options(command: Command) -> Command:
+    """Adds `--approve --reject --reason`; the command receives its arguments `verdict` and `reason`."""
+
+    @click.option("--approve", is_flag=True, help="Approve every request.")
+    @click.option("--reject", is_flag=True, help="Reject every request.")
+    @click.option("--reason", help="Give this reason; needs --reject.")
+    @wraps(command)
+    def with_decision(*, approve: bool, reject: bool, reason: str | None, **others: Any) -> Any:
+        if approve and reject:
+            raise click.UsageError("--approve and --reject contradict each other: give one of them")
+        if reason is not None and not reject:
+            raise click.UsageError("--reason needs --reject")
+        verdict: Literal["approve", "reject"] | None = "approve" if approve else "reject" if reject else None
+        return command(verdict=verdict, reason=reason, **others)
+
+    return cast("Command", with_decision)
 
 
 def _parse_context(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, Any]:
@@ -129,10 +213,6 @@ def _parse_context(_: click.Context, __: click.Parameter, text: str | None) -> d
 context_option = click.option(
     "--context", metavar="JSON|@FILE", callback=_parse_context, help="Send this JSON object as the screen's context."
 )
-approve_option = click.option("--approve", "verdict", flag_value="approve", help="Approve every request.")
-reject_option = click.option("--reject", "verdict", flag_value="reject", help="Reject every request.")
-reason_option = click.option("--reason", help="Give this reason; needs --reject.")
-
 output_option = click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. [default: the terminal]"
 )

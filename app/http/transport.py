@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import cache, partial
+from types import SimpleNamespace
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -25,15 +26,19 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         return (await self.prepare(request).send(await request.aread())).as_response()
 
-    def prepare(self, request: httpx2.Request) -> PreparedRequest:
-        """Prepare a request that can be sent any number of times. Needs a running event loop."""
+    def prepare(self, request: httpx2.Request, *, may_repeat: bool = False) -> PreparedRequest:
+        """Prepare a request that can be sent any number of times. Needs a running event loop.
+
+        With `may_repeat`, it is sent again on another connection where the server has closed one that it had kept open.
+        """
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=create_connector(httpx2.create_ssl_context()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                trace_configs=[_trace_reuse()],
             )
-        return PreparedRequest(self._session, request)
+        return PreparedRequest(self._session, request, may_repeat=may_repeat)
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -43,10 +48,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 class PreparedRequest:
     """A request without its body. All that is the same for each body is computed once."""
 
-    def __init__(self, session: aiohttp.ClientSession, request: httpx2.Request) -> None:
+    def __init__(self, session: aiohttp.ClientSession, request: httpx2.Request, *, may_repeat: bool = False) -> None:
         seconds = request.extensions.get("timeout", {})
         headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() != "content-length"]
         self._request = request
+        self._may_repeat = may_repeat
         self._send = partial(
             session.request,
             request.method,
@@ -59,10 +65,34 @@ class PreparedRequest:
 
     async def send(self, body: bytes) -> StreamedResponse:
         """Send the request with `body`; return the response when its head has arrived. Raises `httpx2.HTTPError`."""
-        try:
-            return StreamedResponse(await self._send(data=body), self._request)
-        except _AIOHTTP_ERRORS as error:
-            raise _translated(error, self._request) from error
+        while True:
+            connection = _Connection()
+            try:
+                return StreamedResponse(await self._send(data=body, trace_request_ctx=connection), self._request)
+            except _AIOHTTP_ERRORS as error:
+                is_closed = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+                if not (is_closed and connection.is_reused and self._may_repeat):
+                    raise _translated(error, self._request) from error
+
+
+class _Connection:
+    """The connection of one request. `is_reused`: it has served another request before.
+
+    A server may close such a connection at any time, also while the next request is on its way (RFC 9112 §9.3.1).
+    llama.cpp closes it after each stream, although it promises to keep it open.
+    """
+
+    is_reused = False
+
+
+def _trace_reuse() -> aiohttp.TraceConfig:
+    async def on_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.is_reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(on_reuse)
+    return trace
 
 
 class StreamedResponse(httpx2.AsyncByteStream):

@@ -59,7 +59,7 @@ class OutboxPoller:
                 while await self._adopt_due():
                     pass
             except StorageUnavailable as error:
-                log.info("task.poll_failed", cause=error.cause)
+                log.info("task.poll_failed", cause=error.log_cause)
 
     async def _adopt_due(self) -> bool:
         """Adopt one page of due runs. Return whether there may be more.

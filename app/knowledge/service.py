@@ -155,7 +155,7 @@ class Knowledge:
                     self._is_delayed = False
             except AuraError as error:
                 if not self._is_delayed:
-                    log.warning("knowledge.delayed", cause=error.cause)
+                    log.warning("knowledge.delayed", cause=error.log_cause)
                     self._is_delayed = True
                 self._woken.set()
                 await asyncio.sleep(RETRY_SECONDS)

@@ -71,7 +71,7 @@ class Vectors:
                     pause = 0.0
             except AuraError as error:
                 pause = min(max(MIN_PAUSE_SECONDS, pause * 2), MAX_PAUSE_SECONDS)
-                log.warning("knowledge.embedding_failed", cause=error.cause, retryInSeconds=pause)
+                log.warning("knowledge.embedding_failed", cause=error.log_cause, retryInSeconds=pause)
                 await self._retry_after(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
             except Exception as error:  # noqa: BLE001 - no error may stop the task that makes all vectors
                 log.warning("knowledge.embedding_failed", cause=type(error).__name__, retryInSeconds=MAX_PAUSE_SECONDS)

@@ -17,7 +17,7 @@ import openai
 import structlog
 from openai import AsyncOpenAI
 
-from app.errors import ModelError
+from app.errors import ModelError, without_addresses
 from app.http.transport import AiohttpTransport, PreparedRequest, StreamedResponse
 from app.model.failures import error_of_connection, error_of_status
 from app.model.reader import TurnReader
@@ -152,14 +152,14 @@ class OpenAIModel:
             if self._prepared is None:
                 template = await _request_template(client)
                 self._template = template if self._is_main else _without_foreign_headers(template)
-                self._prepared = self._transport.prepare(self._template)
+                self._prepared = self._transport.prepare(self._template, may_repeat=True)
             response = await self._prepared.send(body)
             for _ in range(_MAX_REDIRECTS):
                 target = self._redirect_target(response)
                 if target is None:
                     break
                 await response.aclose()
-                redirected = self._transport.prepare(target)
+                redirected = self._transport.prepare(target, may_repeat=True)
                 if response.status in (301, 308):
                     self._prepared, self._template = redirected, target
                 response = await redirected.send(body)
@@ -169,7 +169,8 @@ class OpenAIModel:
         except httpx2.HTTPError as error:
             raise error_of_connection(error, str(client.base_url), has_response=False) from error
         except openai.OpenAIError as error:
-            raise ModelError("refused", f"{type(error).__name__}: {error}") from error
+            cause = without_addresses(f"{type(error).__name__}: {error}")
+            raise ModelError("refused", cause, detail=str(error)) from error
 
     def _redirect_target(self, response: StreamedResponse) -> httpx2.Request | None:
         """Return the request for the address that the response names, None if it does not redirect.

@@ -45,6 +45,45 @@ class Chunk(msgspec.Struct, gc=False):
 _decode_strictly = msgspec.json.Decoder(Chunk).decode
 
 
+class _TextDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str | None = None
+    role: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+
+
+class _TextChoice(msgspec.Struct, gc=False):
+    delta: _TextDelta
+    index: int = 0
+    finish_reason: None = None
+    logprobs: None = None
+    error: None = None
+
+
+class _TextChunk(msgspec.Struct, gc=False):
+    choices: tuple[_TextChoice]
+    usage: None = None
+    error: None = None
+
+
+_decode_text_chunk = msgspec.json.Decoder(_TextChunk).decode
+
+
+def text_of_chunk(data: bytes) -> str | None:
+    """Return the text of a chunk of the first choice that has nothing else in it, or None if the chunk has more.
+
+    Most chunks are such, and this takes a third of the time of `decode_chunk` and `DeltaBuilder`.
+    """
+    try:
+        (choice,) = _decode_text_chunk(data).choices
+    except ValueError:
+        return None
+    return None if choice.index else choice.delta.content or ""
+
+
 def decode_chunk(data: bytes) -> Chunk | None:
     """Return the chunk, or None if the data is JSON of another kind. Raises `ValueError` if it is not JSON."""
     try:
@@ -126,11 +165,11 @@ class DeltaBuilder:
                 continue
             if name == "content":
                 if isinstance(value, str):
-                    self._add_text(value)
+                    self.add_text(value)
                 else:
                     self._add_parts(value)
             elif name == "refusal":
-                self._add_text(value)
+                self.add_text(value)
             elif name == "tool_calls":
                 self._add_calls(value)
             elif name == "function_call":
@@ -142,7 +181,7 @@ class DeltaBuilder:
         if thought:
             self._thoughts.append(thought)
 
-    def _add_text(self, text: Any) -> None:
+    def add_text(self, text: Any) -> None:
         if text and isinstance(text, str):
             self._texts.append(text)
 
@@ -153,7 +192,7 @@ class DeltaBuilder:
                 self._thoughts += _texts_in(part)
             else:
                 for text in _texts_in(part):
-                    self._add_text(text)
+                    self.add_text(text)
         self._add_extras({"content": [part for part in parts if isinstance(part, dict)]})
 
     def _add_extras(self, extras: JsonObject) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 from pydantic_core import from_json
 
-from app.errors import ModelError
+from app.errors import ModelError, without_addresses
 from app.http.failures import describe_failure
 from app.http.retry_after import retry_after_seconds
 from statemachine.messages import ModelFailure
@@ -46,21 +46,6 @@ _QUOTA = re.compile(
     r"(exceeded|exhausted)|billing|credit balance|out of credits|payment required",
     re.IGNORECASE,
 )
-_ADDRESS = re.compile(
-    r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>)\]]+"  # a URL
-    r"|\[[0-9a-f:]{3,}\](:\d+)?|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])(:\d+)?"  # an IP address
-    r"|(host='?|host )[\w.-]+'?(,? ?port=?\d+)?|\blocalhost(:\d+)?|\b[a-z]\w*([.-]\w+)+:\d{2,5}\b"  # host and port
-    r"|(?<=\b(to|at|on) )[a-z]\w*:\d{4,5}\b",
-    re.IGNORECASE,
-)
-
-
-def without_addresses(text: str, hosts: Iterable[str] = ()) -> str:
-    """Return the text with every address replaced by `…`, those of `hosts` also where they stand alone."""
-    text = _ADDRESS.sub("…", text)
-    for host in hosts:
-        text = text.replace(host, "…")
-    return text
 
 
 def error_of_status(status: int, body: bytes, headers: Mapping[str, str]) -> ModelError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.errors import ModelError
-from app.model.chunks import Chunk, DeltaBuilder, decode_chunk
+from app.model.chunks import Chunk, DeltaBuilder, decode_chunk, text_of_chunk
 from app.model.failures import error_in_response, not_a_completion
 from app.model.sse import EventParser, EventTooLong, ServerEvent
 from statemachine.messages import ModelSource
@@ -83,11 +83,15 @@ class TurnReader:
             return None
         self._has_events = True
         builder = DeltaBuilder()
-        for event in events:
-            if event.data.lstrip()[:6].upper() == b"[DONE]":
+        for name, data in events:
+            if not (name or self._choice) and (text := text_of_chunk(data)) is not None:
+                builder.add_text(text)
+                self._has_deltas = True
+                continue
+            if data.lstrip()[:6].upper() == b"[DONE]":
                 self._end_by_done(builder)
                 break
-            self._add_event(builder, event, is_last=is_last)
+            self._add_event(builder, name, data, is_last=is_last)
             if self.failure is not None:
                 break
         return self._built(builder)
@@ -97,18 +101,18 @@ class TurnReader:
         if self._done_is_whole and (self._has_content or builder.has_content) and not self.has_ended:
             builder.add_finish_reason("stop")
 
-    def _add_event(self, builder: DeltaBuilder, event: ServerEvent, *, is_last: bool) -> None:
+    def _add_event(self, builder: DeltaBuilder, name: bytes, data: bytes, *, is_last: bool) -> None:
         try:
-            chunk = decode_chunk(event.data)
+            chunk = decode_chunk(data)
         except ValueError:
             # A named event may have any data (`event: ping`), and the end of the connection may cut the last one.
-            if event.name == b"error":
-                self.failure = self.failure or error_in_response(_shown(event.data))
-            elif event.name in (b"", b"message") and not (is_last or self.has_ended or builder.has_ended):
-                self.failure = ModelError("interrupted", "a malformed chunk in its stream", detail=_shown(event.data))
+            if name == b"error":
+                self.failure = self.failure or error_in_response(_shown(data))
+            elif name in (b"", b"message") and not (is_last or self.has_ended or builder.has_ended):
+                self.failure = ModelError("interrupted", "a malformed chunk in its stream", detail=_shown(data))
             return
         if chunk is not None:
-            self._add_chunk(builder, chunk, is_error=event.name == b"error")
+            self._add_chunk(builder, chunk, is_error=name == b"error")
 
     def _add_chunk(self, builder: DeltaBuilder, chunk: Chunk, *, is_error: bool = False) -> None:
         has_ended = self.has_ended or builder.has_ended

@@ -40,13 +40,16 @@ class RedisJournal(RedisRunIndex):
         nodes: RedisNodes,
         tenants: RedisTenants,
         quotas: Quotas,
-        *,
-        retention_seconds: int,
     ) -> None:
-        super().__init__(connection, retention_seconds=retention_seconds)
+        super().__init__(connection, retention_seconds=tenants.retention_seconds)
         self._nodes = nodes
         self._tenants = tenants
         self._quotas = quotas
+        self._user_limits = {
+            "max_runs": quotas.runs_per_user,
+            "max_per_minute": quotas.runs_per_minute_user,
+            "max_stored": quotas.stored_bytes_user,
+        }
         self._create = connection.register(scripts.CREATE)
         self._commit = connection.register(scripts.COMMIT)
         self._prevent = connection.register(scripts.PREVENT)
@@ -55,9 +58,11 @@ class RedisJournal(RedisRunIndex):
 
     async def start(self) -> None:
         await self._queue.start()
+        await self._tenants.start()
 
     async def stop(self) -> None:
         await self._queue.stop()
+        await self._tenants.stop()
 
     def drain(self) -> None:
         """End every reader without the end marker (CONTRACT §2.3)."""
@@ -105,17 +110,20 @@ class RedisJournal(RedisRunIndex):
         )
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
-        if reply[0] != b"OK":
-            # The results do not matter: a run that is listed and does not exist is removed by a takeover.
-            await self._connection.pipeline_results(
-                [self._nodes.unlist_run(session_id), self._tenants.unlist_run(tenant_id, session_id)]
-            )
+        if reply[0] == b"OK":
+            self._feeds.create(session_id, _entries(int(reply[1]), bodies))
+            size = len(saved) + sum(map(len, bodies))
+            self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
+            return RunLock(session_id, 1, created_at)
+        # The results do not matter: a run that is listed and does not exist is removed by a takeover.
+        await self._connection.pipeline_results(
+            [self._nodes.unlist_run(session_id), self._tenants.unlist_run(tenant_id, session_id)]
+        )
+        return self._not_created(session_id, reply, prompt_digest)
+
+    def _not_created(self, session_id: str, reply: list[bytes], prompt_digest: str) -> str:
+        """Return the run that the idempotency key created before, or raise why there is none."""
         match reply[0]:
-            case b"OK":
-                self._feeds.create(session_id, _entries(int(reply[1]), bodies))
-                size = len(saved) + sum(map(len, bodies))
-                self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
-                return RunLock(session_id, 1, created_at)
             case b"SAME":
                 return idempotent_session(reply[1], prompt_digest)
             case b"FULL":
@@ -147,14 +155,8 @@ class RedisJournal(RedisRunIndex):
         encrypted_token, ticket_ttl_ms = tasks.ticket_arguments(ticket, checkpoint.created_at)
         return self._create.command(
             bodies,
-            run_key=keys.run(session_id),
-            events_key=keys.events(session_id),
-            checkpoint_key=keys.checkpoint(session_id),
-            summary_key=keys.summary(session_id),
-            ids_key=keys.event_ids(session_id),
-            runs_key=keys.runs_of(*user),
-            active_key=keys.active_of(*user),
-            stored_key=keys.stored_of(*user),
+            **_run_keys(session_id),
+            **_user_keys(checkpoint),
             idempotency_key=keys.idempotency(*user, idempotency_key or ""),
             thread_key=keys.thread(*user, thread_id or ""),
             ticket_key=keys.ticket(session_id),
@@ -170,9 +172,7 @@ class RedisJournal(RedisRunIndex):
             tenant_id=request.tenant_id,
             prompt_digest=prompt_digest,
             has_idempotency_key=int(idempotency_key is not None),
-            max_runs=self._quotas.runs_per_user,
-            max_per_minute=self._quotas.runs_per_minute_user,
-            max_stored=self._quotas.stored_bytes_user,
+            **self._user_limits,
             oldest_ms=now_ms - 2000 * self._retention_seconds,
             wake_channel=keys.wake(session_id),
             is_in_thread=int(thread_id is not None),
@@ -187,18 +187,11 @@ class RedisJournal(RedisRunIndex):
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         session_id = lock.session_id
         is_final = bool(bodies) and bodies[-1] == DONE_BODY
-        runs_key, active_key, stored_key = _user_keys(checkpoint)
         stored_until = self._stored_until(now)
         command = self._commit.command(
             bodies,
-            run_key=keys.run(session_id),
-            events_key=keys.events(session_id),
-            checkpoint_key=keys.checkpoint(session_id),
-            summary_key=keys.summary(session_id),
-            ids_key=keys.event_ids(session_id),
-            runs_key=runs_key,
-            active_key=active_key,
-            stored_key=stored_key,
+            **_run_keys(session_id),
+            **_user_keys(checkpoint),
             epoch=lock.epoch,
             sequence=lock.sequence + 1,
             now_ms=int(now * 1000),
@@ -259,12 +252,27 @@ class RedisJournal(RedisRunIndex):
         await self._connection.execute("PING")
 
 
-def _user_keys(checkpoint: Checkpoint | None) -> tuple[str | None, str | None, str | None]:
-    """Return the optional keys of a commit: streamed text (no checkpoint) does not change the indexes of the user."""
+def _run_keys(session_id: str) -> dict[str, str]:
+    """Return the keys of a run that the scripts write."""
+    return {
+        "run_key": keys.run(session_id),
+        "events_key": keys.events(session_id),
+        "checkpoint_key": keys.checkpoint(session_id),
+        "summary_key": keys.summary(session_id),
+        "ids_key": keys.event_ids(session_id),
+    }
+
+
+def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:
+    """Return the keys of the user that the scripts write: none for streamed text (no checkpoint)."""
     if checkpoint is None:
-        return None, None, None
+        return {"runs_key": None, "active_key": None, "stored_key": None}
     user = (checkpoint.request.tenant_id, checkpoint.request.user_id)
-    return keys.runs_of(*user), keys.active_of(*user), keys.stored_of(*user)
+    return {
+        "runs_key": keys.runs_of(*user),
+        "active_key": keys.active_of(*user),
+        "stored_key": keys.stored_of(*user),
+    }
 
 
 def _waits_until_ms(checkpoint: Checkpoint | None) -> int:

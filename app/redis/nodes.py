@@ -156,7 +156,8 @@ class RedisNodes:
                 async with asyncio.timeout(min(2.0, self._lease_seconds / 2)):
                     await self._renew()
             except (StorageUnavailable, TimeoutError) as error:
-                log.warning("node.unreachable", cause=str(error) or "no answer in time")
+                cause = error.log_cause if isinstance(error, StorageUnavailable) else "no answer in time"
+                log.warning("node.unreachable", cause=cause)
             self._check_lease()
             if self.has_lease and (self._takeover_task is None or self._takeover_task.done()):
                 self._takeover_task = asyncio.create_task(self._takeover.run(self._owner))

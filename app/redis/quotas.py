@@ -99,7 +99,7 @@ class RedisTenants:
         self._connection = connection
         self._clock = clock
         self._quotas = quotas
-        self._retention_seconds = retention_seconds
+        self.retention_seconds = retention_seconds
         self._list = connection.register(quota_scripts.LIST_OF_TENANT)
         self._count = connection.register(quota_scripts.COUNT_STORED)
         self._known: OrderedDict[str, _Usage] = OrderedDict()
@@ -160,8 +160,8 @@ class RedisTenants:
             tenant_key=keys.tenant_runs(tenant_id),
             session_id=session_id,
             now_ms=now_ms,
-            oldest_ms=now_ms - 2000 * self._retention_seconds,
-            ttl=self._retention_seconds,
+            oldest_ms=now_ms - 2000 * self.retention_seconds,
+            ttl=self.retention_seconds,
             max_per_minute=max_per_minute,
         )
 
@@ -216,7 +216,7 @@ class RedisTenants:
             changes,
             stored_key=keys.tenant_stored(tenant_id),
             now_s=int(self._clock.now()),
-            ttl=self._retention_seconds,
+            ttl=self.retention_seconds,
         )
 
     def _note_stored(self, tenant_id: str, reply: list[int]) -> _Usage:

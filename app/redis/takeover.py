@@ -52,7 +52,7 @@ class Takeover:
                 if raw.decode() != self._node_id():
                     await self._adopt_runs_of(raw.decode(), owner)
         except StorageUnavailable as error:
-            log.warning("takeover.paused", cause=error.cause)
+            log.warning("takeover.paused", cause=error.log_cause)
 
     async def _adopt_runs_of(self, dead: str, owner: RunOwner) -> None:
         """Adopt the runs of a dead node, the oldest first, some at a time.

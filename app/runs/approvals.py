@@ -8,7 +8,7 @@ from app.ports.decisions import ApprovalRequest, ApprovalRequests, RequestStatus
 from app.ports.identity import Principal
 from app.ports.journal import Journal
 from app.ports.tools import Toolbox
-from app.runs.access import AccessPolicy
+from app.runs.access import AccessPolicy, Owner
 from statemachine.checkpoint import JsonObject
 from statemachine.decisions import Decision, Verdict
 
@@ -27,10 +27,10 @@ class ApprovalService:
 
     async def request(self, principal: Principal, request_id: str) -> ApprovalRequest:
         """Return an approval request. Raises `NotFound`, `PermissionDenied`."""
-        request = await self._requests.get(request_id)
+        request, unknown = await self._requests.get(request_id), f"there is no approval request {request_id[:80]}"
         if request is None:
-            raise NotFound(f"there is no approval request {request_id[:80]}")
-        self._access.check(principal, request.tenant_id, request.user_id)
+            raise NotFound(unknown)
+        self._access.check(principal, (request.tenant_id, request.user_id), unknown)
         return request
 
     async def decide(
@@ -64,12 +64,14 @@ class ApprovalService:
         return await self._requests.decide(request, decision)
 
     async def signal(self, principal: Principal, session_id: str) -> str | None:
-        """Return the last signal of a session as stored, or None. Raises `NotFound`, `PermissionDenied`."""
-        owner = await self._requests.get_session_owner(session_id)
-        if owner is None:
-            record = await self._journal.get_record(session_id)
-            if record is None:
-                raise NotFound(f"there is no session {session_id[:120]}")
-            owner = record.tenant_id, record.user_id
-        self._access.check(principal, *owner)
+        """Return the last signal of a session as stored. None where there is none, also for a session that does not
+        exist for the caller (§5). Raises `PermissionDenied`."""
+        record = await self._journal.get_record(session_id)
+        if record is not None:
+            owner: Owner | None = (record.tenant_id, record.user_id)
+        else:  # a session of another service; what it writes about one of ours does not count
+            owner = await self._requests.get_session_owner(session_id)
+        if owner is None or not self._access.exists(principal, owner):
+            return None
+        self._access.check(principal, owner)
         return await self._requests.get_signal(session_id)

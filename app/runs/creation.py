@@ -48,8 +48,8 @@ class CreatedRun:
 class CreationUncertain(StorageUnavailable):
     """Redis did not answer the creation of `run`: it may exist all the same."""
 
-    def __init__(self, run: CreatedRun, cause: str) -> None:
-        super().__init__(cause)
+    def __init__(self, run: CreatedRun, error: StorageUnavailable) -> None:
+        super().__init__(error.cause, detail=error.detail)
         self.run = run
 
 
@@ -93,7 +93,7 @@ class RunFactory:
                 ticket=reporter.create_ticket(session_id, principal) if reporter is not None else None,
             )
         except StorageUnavailable as error:
-            raise CreationUncertain(CreatedRun(RunLock(session_id, 1, now), step), error.cause) from error
+            raise CreationUncertain(CreatedRun(RunLock(session_id, 1, now), step), error) from error
         return created if isinstance(created, str) else CreatedRun(created, step)
 
     async def _first_step(self, principal: Principal, start: StartRun) -> Step | str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.errors import NotFound
 from app.ports.identity import Principal
 from app.ports.journal import Journal, RunRecord
-from app.runs.access import AccessPolicy
+from app.runs.access import AccessPolicy, Owner
 from statemachine.checkpoint import Checkpoint
 
 _MAX_MILLISECONDS = 10**14
@@ -37,7 +37,7 @@ class RunLocator:
         last_event_id: str | None,
         prompt_digest: str | None = None,
     ) -> StreamPosition | None:
-        """Return where the reader continues, or None where there is no such run.
+        """Return where the reader continues, or None where there is no such run in the caller's tenant.
 
         If `session_id` is given, the run is that session. Otherwise it is the caller's run whose log contains the event
         `last_event_id`. If no run contains it, because the gateway has made the id, the run is the caller's newest one,
@@ -47,9 +47,9 @@ class RunLocator:
         event_id = _as_milliseconds(last_event_id)
         if session_id:
             record = await self._journal.get_record(session_id)
-            if record is None:
+            if record is None or not self._access.exists(principal, _owner(record)):
                 return None
-            self._check(principal, record)
+            self._access.check(principal, _owner(record))
             return StreamPosition(session_id, event_id)
         if last_event_id and last_event_id.strip() == str(event_id):
             held = await self._journal.find_by_event_id(principal.tenant_id, principal.user_id, event_id)
@@ -60,10 +60,10 @@ class RunLocator:
 
     async def get_record(self, principal: Principal, session_id: str) -> RunRecord:
         """Return the record of a run that the caller may see. Raises `NotFound`, `PermissionDenied`."""
-        record = await self._journal.get_record(session_id)
+        record, unknown = await self._journal.get_record(session_id), f"there is no run {session_id[:120]}"
         if record is None:
-            raise NotFound(f"there is no run {session_id[:120]}")
-        self._check(principal, record)
+            raise NotFound(unknown)
+        self._access.check(principal, _owner(record), unknown)
         return record
 
     async def load(self, principal: Principal, session_id: str) -> tuple[RunRecord, Checkpoint]:
@@ -74,8 +74,9 @@ class RunLocator:
             raise NotFound(f"the run {session_id} is no longer kept")
         return record, checkpoint
 
-    def _check(self, principal: Principal, record: RunRecord) -> None:
-        self._access.check(principal, record.tenant_id, record.user_id)
+
+def _owner(record: RunRecord) -> Owner:
+    return record.tenant_id, record.user_id
 
 
 def _as_milliseconds(last_event_id: str | None) -> int:

@@ -53,7 +53,7 @@ class RunService:
     ) -> None:
         self._ports = ports
         self._factory = factory
-        self._admission = admission
+        self.admission = admission
         self._max_runs = max_runs
         self._drain_seconds = drain_seconds
         self._refusals = Refusals(ports.clock)
@@ -104,7 +104,7 @@ class RunService:
             creation.exception()  # its caller may have disconnected
 
     async def _create(self, principal: Principal, start: StartRun) -> str:
-        await self._admission.acquire(principal.tenant_id, principal.user_id)
+        await self.admission.acquire(principal.tenant_id, principal.user_id)
         if self.is_draining:
             raise ServiceBusy(_IS_DRAINING)
         try:
@@ -249,7 +249,7 @@ class RunService:
         try:
             await task.run_loop(start, wait)
         except RunLost as error:
-            log.warning("run.lost", cause=error.cause)
+            log.warning("run.lost", cause=error.log_cause)
         except (CheckpointTooNew, CheckpointUnreadable) as error:
             self._skip(session_id, error)
             with suppress(StorageUnavailable):

@@ -291,7 +291,7 @@ class RunTask:
                         return following
             raise RuntimeError(f"{type(effect).__name__} did not lead to another effect")
         except StorageUnavailable as error:
-            log.warning("run.paused", cause=error.cause)
+            log.warning("run.paused", cause=error.log_cause)
             await asyncio.sleep(_PAUSE_SECONDS)
             return effect
         except RunLost:
@@ -322,7 +322,7 @@ class RunTask:
                     bodies = self._ports.encode(step, self.session_id, now)
                     await self._ports.journal.commit(self.lock, bodies, None if is_unchanged else step.checkpoint, now)
             except RunDamaged as error:
-                log.warning("run.damaged", cause=error.cause)
+                log.warning("run.damaged", cause=error.log_cause)
                 return await self._step(advance(self.checkpoint, _internal_error(error), self._ports.clock.now()))
             if not is_unchanged:
                 self._saved = step.checkpoint
@@ -354,7 +354,7 @@ class RunTask:
 async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:
     """Retry while Redis is unavailable: the run pauses where it is."""
     return await retry_until_available(
-        attempt, on_unavailable=lambda error: log.warning("run.paused", cause=error.cause)
+        attempt, on_unavailable=lambda error: log.warning("run.paused", cause=error.log_cause)
     )
 
 

@@ -15,8 +15,12 @@ which has no back-pressure; a client that does not read may delay the exit of th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import inspect
+import sys
+import termios
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,7 +38,7 @@ from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ConnectionState
 
-from app.web.sse import CLIENT_WRITER
+from app.web.sse import CLIENT_WRITER, STALL_SECONDS
 
 if TYPE_CHECKING:
     from hypercorn.typing import Framework
@@ -88,6 +92,7 @@ class Http1Protocol(H11Protocol):
     """
 
     _accepts_chunks = _is_chunked = False
+    _written_bytes = 0
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -99,9 +104,12 @@ class Http1Protocol(H11Protocol):
     async def handle(self, event: ServerEvent) -> None:
         """Close the connection when the client has closed it between two requests.
 
-        Hypercorn alone would keep it until its keep-alive timeout.
+        Hypercorn alone would keep it until its keep-alive timeout. A closed connection waits for a client that takes
+        what is left in the send buffer, but not for ever.
         """
         if isinstance(event, Closed) and self.stream is None:
+            if self._transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(STALL_SECONDS, self._transport.abort)
             await self.send(event)
         else:
             await super().handle(event)
@@ -141,14 +149,38 @@ class Http1Protocol(H11Protocol):
     def is_gone(self) -> bool:
         return bool(self._transport.is_closing())
 
+    @property
+    def waiting_bytes(self) -> int:
+        return int(self._transport.get_write_buffer_size()) + _unacknowledged_bytes(self._transport)
+
+    @property
+    def taken_bytes(self) -> int:
+        return self._written_bytes - self.waiting_bytes
+
+    def abort(self) -> None:
+        self._transport.abort()
+
     def write(self, data: bytes) -> None:
         """Write a part of the body, as one chunk where the length of the body is not known (RFC 9112 §7.1)."""
         if not self.is_gone:
+            self._written_bytes += len(data)
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     async def drain(self) -> None:
         with contextlib.suppress(OSError):  # such as a `TimeoutError` for a client that vanished
             await self._writer.drain()
+
+
+def _unacknowledged_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how much the kernel holds of what was sent (Linux; 0 elsewhere).
+
+    The kernel takes further bytes only when a third of its buffer of megabytes is free. A slow client would look as if
+    it took nothing.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = transport.get_extra_info("socket").fileno()
+        return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+    return 0
 
 
 class _Http1Only:

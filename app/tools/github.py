@@ -11,7 +11,7 @@ import httpx2
 from gidgethub.httpx import GitHubAPI
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from app.errors import ToolError
+from app.errors import ToolError, without_places
 from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
 
@@ -101,7 +101,7 @@ class _GitHub:
             raise ToolError(f"GitHub did not respond in time ({subject})") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             # The message may contain a header, so only the class is named.
-            raise ToolError(f"GitHub cannot be reached at {self._api_url} ({type(error).__name__})") from error
+            raise ToolError("GitHub cannot be reached", detail=f"{type(error).__name__} at {self._api_url}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # the response is not the expected JSON
             raise ToolError(f"GitHub sent a response that cannot be understood ({subject})") from error
 
@@ -225,7 +225,7 @@ def _pull_request(pull: Any) -> JsonObject:
 
 
 def _describe(error: gidgethub.HTTPException, subject: str) -> str:
-    message = " ".join(str(error).split())[:300]
+    message = without_places(" ".join(str(error).split())[:300])
     status = int(error.status_code)
     match error:
         case gidgethub.RateLimitExceeded():

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from app.errors import ConfigurationError, ToolError
+from app.errors import ConfigurationError, ToolError, without_places
 from app.ports.clock import Clock
 from app.ports.tools import ToolContext
 from statemachine.checkpoint import JsonObject
@@ -176,20 +176,21 @@ class SendEmail:
 
     async def _connect(self, client: aiosmtplib.SMTP) -> None:
         """Connects, encrypts and logs in. Raises `ToolError`; no mail is sent then."""
-        server = f"the mail server {self._host}:{self._port}"
+        server = "nothing was sent: the mail server"
+        place = f"{self._host}:{self._port}"
         try:
             await client.connect()
         except aiosmtplib.SMTPAuthenticationError as error:
-            raise ToolError(f"nothing was sent: {server} refused the login ({_reply(error)})") from error
+            raise ToolError(f"{server} refused the login ({_reply(error)})", detail=place) from error
         except aiosmtplib.SMTPResponseException as error:
-            raise ToolError(f"nothing was sent: {server} refused the connection ({_reply(error)})") from error
+            raise ToolError(f"{server} refused the connection ({_reply(error)})", detail=place) from error
         except aiosmtplib.SMTPTimeoutError as error:
-            raise ToolError(f"nothing was sent: {server} did not respond in time") from error
+            raise ToolError(f"{server} did not respond in time", detail=place) from error
         except (aiosmtplib.SMTPConnectError, OSError) as error:
             cause = _encryption_problem(error) or "cannot be reached"
-            raise ToolError(f"nothing was sent: {server} {cause}") from error
+            raise ToolError(f"{server} {cause}", detail=f"{place} {error}") from error
         except aiosmtplib.SMTPException as error:
-            raise ToolError(f"nothing was sent: {server}: {_line(error.message)}") from error
+            raise ToolError(f"{server} failed: {_line(error.message)}", detail=place) from error
 
     async def _send(self, client: aiosmtplib.SMTP, message: EmailMessage, recipients: list[str]) -> Mapping[str, str]:
         """Sends the message. Returns the refused recipients with the reason, if at least one was accepted.
@@ -249,5 +250,5 @@ def _reply(error: aiosmtplib.SMTPResponseException) -> str:
 
 
 def _line(text: str) -> str:
-    """Returns a server's text as one line of at most 200 characters."""
-    return " ".join(text.split())[:200]
+    """Returns a server's text as one line of at most 200 characters, without addresses and hosts."""
+    return without_places(" ".join(text.split())[:200])

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError
+from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError, without_addresses
 from app.ports.tools import CitedResult, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
@@ -193,8 +193,9 @@ class ToolRegistry:
             result = self._mask.json(_json_result(cited.result))
             sources = tuple(self._mask.json(_json_result(source)) for source in cited.sources)
         except ToolError as error:
-            cause = self._mask.text(error.cause)
-            message = truncate(self._mask.text(error.message), _ERROR_LIMIT_BYTES)
+            _log.warning("tool %s failed in call %s: %s", call.name, call.id, error.log_cause)
+            cause = self._mask.text(without_addresses(error.cause))  # a tool may quote what a library says
+            message = truncate(self._mask.text(without_addresses(error.message)), _ERROR_LIMIT_BYTES)
             return ToolFinished(call.id, answer=self._answer(call, f"The tool failed: {cause}"), error=message)
         return ToolFinished(call.id, answer=self._answer(call, answer_text(result)), result=result, sources=sources)
 

@@ -7,6 +7,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
+from structlog.contextvars import bind_contextvars
 from werkzeug.datastructures import Headers
 
 from app.errors import (
@@ -20,8 +21,11 @@ from app.errors import (
 )
 from app.ports.clock import Clock
 from app.ports.identity import Principal
+from app.web.identifiers import identifier_problem
 
 ALGORITHM = "HS256"
+_LAST_SECOND = 253_402_300_799
+"""The end of the year 9999: no later time can be computed with."""
 
 
 class Authenticator:
@@ -50,6 +54,7 @@ class Authenticator:
             raise FieldInvalid("X-User-ID: this path requires the header with the token's sub")
         if user_id and user_id != principal.user_id:
             raise PermissionDenied("X-User-ID differs from the token's sub")
+        bind_contextvars(tenantId=principal.tenant_id)  # in the log only now: before this it is what anybody may claim
         return principal
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -67,12 +72,11 @@ class Authenticator:
             raise TokenInvalid("iat: the token was issued in the future; check the clock of its issuer")
         if "nbf" in claims and _seconds(claims, "nbf") > now + self._leeway_seconds:
             raise TokenInvalid("nbf: the token is not valid yet")
-        role, email = claims.get("role"), claims.get("email")
         return Principal(
             user_id=_identifier(claims, "sub"),
             tenant_id=_identifier(claims, "tenant_id"),
-            role=role if isinstance(role, str) else None,
-            email=email if isinstance(email, str) else None,
+            role=_optional_text(claims, "role"),
+            email=_optional_text(claims, "email"),
             token=token,
             expires_at=expires_at,
         )
@@ -113,7 +117,7 @@ def _bearer(header: str | None) -> str:
 
 def _seconds(claims: dict[str, Any], name: str) -> int:
     value = claims.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST_SECOND:
         raise TokenInvalid(f"{name}: the claim must be an integer of seconds")
     return value
 
@@ -122,7 +126,19 @@ def _identifier(claims: dict[str, Any], name: str) -> str:
     """Return a claim that is text, or a JSON number as text (§1.2). Raises `TokenInvalid`."""
     value = claims.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        value = str(value)
     if not isinstance(value, str) or not value:
         raise TokenInvalid(f"{name}: the claim is required")
+    return _checked(value, name)
+
+
+def _optional_text(claims: dict[str, Any], name: str) -> str | None:
+    value = claims.get(name)
+    return _checked(value, name) if isinstance(value, str) else None
+
+
+def _checked(value: str, name: str) -> str:
+    problem = identifier_problem(value)
+    if problem is not None:
+        raise TokenInvalid(f"{name}: {problem}")
     return value

@@ -19,7 +19,7 @@ from quart.utils import encode_headers
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from app.web.requests import IncomingRequest, RequestBody
+from app.web.requests import BodyBudget, IncomingRequest, RequestBody
 from app.web.responses import REST_SECONDS, PreparedResponse
 from app.web.sse import CLIENT_WRITER, ClientWriter, EventStream
 
@@ -41,13 +41,21 @@ class StreamResponse(Response):
 class HttpConnection:
     """An ASGI application for one HTTP request, as `Quart.asgi_http_class` takes it.
 
-    A request for which `shed_load` returns a response is rejected with it before anything of it is parsed.
+    A request for which `shed_load` returns a response is rejected with it before anything of it is parsed. Its body
+    counts in `bodies`.
     """
 
-    def __init__(self, app: Quart, scope: HTTPScope, shed_load: Callable[[HTTPScope], PreparedResponse | None]) -> None:
+    def __init__(
+        self,
+        app: Quart,
+        scope: HTTPScope,
+        shed_load: Callable[[HTTPScope], PreparedResponse | None],
+        bodies: BodyBudget,
+    ) -> None:
         self._app = app
         self._scope = scope
         self._shed_load = shed_load
+        self._bodies = bodies
         self._is_disconnected = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -77,6 +85,7 @@ class HttpConnection:
         Returns the stream that is to be the body of the response, if it is to be one; its head is sent then.
         """
         request, task = IncomingRequest.from_scope(self._app, self._scope), _current_task()
+        request.body.share(self._bodies)
         receiver, is_responding = asyncio.create_task(_receive_body(request.body, receive)), True
 
         def on_receiver_done(receiver: asyncio.Task[None]) -> None:
@@ -86,7 +95,7 @@ class HttpConnection:
 
         receiver.add_done_callback(on_receiver_done)
         try:
-            return await self._send_response(await self._app.handle_request(request), send)
+            return await self._send_response(await self._app.handle_request(request), request.body, send)
         except asyncio.CancelledError:
             if not self._is_disconnected:
                 raise
@@ -94,10 +103,14 @@ class HttpConnection:
             return None
         finally:
             is_responding = False
+            self._bodies.release(request.body)
             receiver.cancel()
             await asyncio.wait([receiver])
 
-    async def _send_response(self, response: ResponseTypes, send: ASGISendCallable) -> EventStream | None:
+    async def _send_response(
+        self, response: ResponseTypes, body: RequestBody, send: ASGISendCallable
+    ) -> EventStream | None:
+        """Send a response. Only its end, which has no bytes, waits for the rest of a body that nobody has read."""
         if isinstance(response, StreamResponse):
             try:
                 await _send_head(response.status_code, response.headers, send)
@@ -111,6 +124,8 @@ class HttpConnection:
             async with asyncio.timeout(seconds):
                 await _send_head(response.status_code, response.headers, send)
                 await _send_body(response, send)
+                await body.discard_rest(REST_SECONDS)
+                await send(_END_OF_BODY)
         return None
 
 
@@ -132,7 +147,7 @@ async def _send_head(status: int, headers: Headers, send: ASGISendCallable) -> N
 
 
 async def _send_body(response: ResponseTypes, send: ASGISendCallable) -> None:
-    """Send each piece of the body as a message of its own, then its end."""
+    """Send each piece of the body as a message of its own."""
     if isinstance(response, WerkzeugResponse):
         for piece in response.iter_encoded():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -141,19 +156,18 @@ async def _send_body(response: ResponseTypes, send: ASGISendCallable) -> None:
             async for data in pieces:
                 piece = data.encode() if isinstance(data, str) else data
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send(_END_OF_BODY)
 
 
 async def _reject(rejection: PreparedResponse, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Discard the body of the request, then send the response: in the other order the client may be reset first."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(REST_SECONDS):
-            while (message := await receive())["type"] == "http.request" and message["more_body"]:
-                pass
+    """Send the response at once, and end it when the client has sent the body: its connection may be reset before."""
     headers = [(name.lower().encode(), value.encode()) for name, value in rejection.headers.items()]
     await send({"type": "http.response.start", "status": rejection.status, "headers": headers})
     for piece in rejection.chunks:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_SECONDS):
+            while (message := await receive())["type"] == "http.request" and message["more_body"]:
+                pass
     await send(_END_OF_BODY)
 
 
@@ -161,11 +175,16 @@ class _MessageWriter:
     """The `ClientWriter` for a server that offers none: every write is an ASGI message, sent by `drain`."""
 
     is_gone = False
-    """ASGI gives no way to know."""
+    """ASGI gives no way to know before `abort`."""
 
     def __init__(self, send: ASGISendCallable) -> None:
         self._send = send
         self._unsent: list[bytes] = []
+        self.taken_bytes = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(map(len, self._unsent))
 
     @property
     def is_writable(self) -> bool:
@@ -174,7 +193,12 @@ class _MessageWriter:
     def write(self, data: bytes) -> None:
         self._unsent.append(data)
 
+    def abort(self) -> None:
+        """Write nothing more; ASGI gives no way to end the connection."""
+        self.is_gone = True
+
     async def drain(self) -> None:
         while self._unsent:
             await self._send({"type": "http.response.body", "body": self._unsent[0], "more_body": True})
+            self.taken_bytes += len(self._unsent[0])
             del self._unsent[0]

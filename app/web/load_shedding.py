@@ -1,4 +1,4 @@
-"""Rejects new runs before parsing and authentication while admission is closed.
+"""Rejects requests before parsing and authentication: new runs while admission is closed, and ambiguous requests.
 
 Under overload, the time that rejections cost is taken from the runs that are in progress.
 """
@@ -9,15 +9,19 @@ from collections.abc import Callable
 
 from hypercorn.typing import HTTPScope
 
-from app.errors import ServiceBusy
+from app.errors import RequestMalformed, ServiceBusy
 from app.runs.admission import AdmissionQueue
+from app.web.requests import has_ambiguous_length
 from app.web.responses import STREAM_PATH, PreparedResponse, ResponseBuilder
 
 
 def shed_load(admission: AdmissionQueue, responses: ResponseBuilder) -> Callable[[HTTPScope], PreparedResponse | None]:
     """Return the check that `HttpConnection` makes first: a response that rejects the request, or None to handle it."""
 
-    def reject_if_full(scope: HTTPScope) -> PreparedResponse | None:
+    def reject(scope: HTTPScope) -> PreparedResponse | None:
+        if has_ambiguous_length(scope):
+            cause = "the request has both Content-Length and Transfer-Encoding; send one of them"
+            return responses.prepare_error(RequestMalformed(cause), scope, closes=True)
         if _starts_run(scope):
             try:
                 # Not verified yet: who names a tenant falsely is rejected with the token, and starts no run.
@@ -26,7 +30,7 @@ def shed_load(admission: AdmissionQueue, responses: ResponseBuilder) -> Callable
                 return responses.prepare_error(error, scope)
         return None
 
-    return reject_if_full
+    return reject
 
 
 def _tenant(scope: HTTPScope) -> str:

@@ -1,6 +1,7 @@
 """The incoming request and its body, on Quart's public `Request` alone.
 
-Headers are decoded as UTF-8, and the unread rest of a refused body can be discarded. Knows nothing of routes.
+Headers are decoded as UTF-8, all bodies together have a budget, and the unread rest of a body can be discarded. Knows
+nothing of routes.
 """
 
 from __future__ import annotations
@@ -17,30 +18,78 @@ from quart.wrappers import Request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from app.errors import ServiceBusy
+
+
+class BodyBudget:
+    """The memory that the bodies of all requests in progress may take together, in bytes; 0: no limit.
+
+    When it is used up, the largest body gives way. So whoever sends many large bodies slowly keeps out no small one.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._sizes: dict[RequestBody, int] = {}
+        self._total = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """The size of all bodies that are held at the moment."""
+        return self._total
+
+    def add(self, body: RequestBody, size: int) -> None:
+        """Count further bytes of a body; refuse the largest body where they are too many."""
+        self._sizes[body] = self._sizes.get(body, 0) + size
+        self._total += size
+        while self._limit_bytes and self._total > self._limit_bytes:
+            largest = max(self._sizes, key=self._sizes.__getitem__)
+            largest.refuse(
+                ServiceBusy("the request bodies in progress take all the memory for them; send it again later")
+            )
+
+    def release(self, body: RequestBody) -> None:
+        """Count a body no longer: it was read or dropped."""
+        self._total -= self._sizes.pop(body, 0)
+
 
 class RequestBody:
     """The body of a request: awaiting it returns all of its bytes.
 
     It replaces Quart's `Body`, whose interface differs from version to version. Awaiting it raises
     `RequestEntityTooLarge` where the body, or the length that its headers announce, exceeds `max_content_length` bytes
-    (None: no limit).
+    (None: no limit), and `ServiceBusy` where it was refused for the sake of the others.
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         self._data = bytearray()
+        self._whole: bytes | None = None
         self._max_content_length = max_content_length
+        self._budget = BodyBudget(0)
         self._is_readable = asyncio.Event()
         self._is_complete = asyncio.Event()
-        self._is_too_large = _exceeds(expected_content_length, max_content_length)
+        self._refusal: Exception | None = None
+        if _exceeds(expected_content_length, max_content_length):
+            self.refuse(RequestEntityTooLarge())
+
+    def share(self, budget: BodyBudget) -> None:
+        """Count what arrives in this budget."""
+        self._budget = budget
 
     def append(self, data: bytes) -> None:
-        """Add a part in order of arrival. A body that is too large keeps nothing more."""
-        if self._is_too_large:
+        """Add a part in order of arrival. A body that is refused keeps nothing more."""
+        if self._refusal is not None:
             return
         self._data += data
         if _exceeds(len(self._data), self._max_content_length):
-            self._is_too_large = True
-            self._is_readable.set()
+            self.refuse(RequestEntityTooLarge())
+        else:
+            self._budget.add(self, len(data))
+
+    def refuse(self, refusal: Exception) -> None:
+        """Drop what has arrived and what follows; whoever reads the body gets `refusal`."""
+        self._refusal, self._data = refusal, bytearray()
+        self._budget.release(self)
+        self._is_readable.set()
 
     def set_complete(self) -> None:
         """The last part has arrived."""
@@ -48,21 +97,33 @@ class RequestBody:
         self._is_readable.set()
 
     def __await__(self) -> Generator[Any, None, bytes]:
-        if not self._is_too_large:
+        if self._whole is None:
             yield from self._is_readable.wait().__await__()
-        if self._is_too_large:
-            raise RequestEntityTooLarge
-        return bytes(self._data)
+            if self._refusal is not None:
+                raise self._refusal
+            self._whole, self._data = bytes(self._data), bytearray()
+            self._budget.release(self)
+        return self._whole
 
     async def discard_rest(self, timeout_seconds: float) -> None:
-        """Wait until the client has sent all of its body, `timeout_seconds` at most.
+        """Wait until the client has sent all of its body, `timeout_seconds` at most, and keep nothing of it.
 
-        A server that responds and closes while the client is still sending resets the connection; many clients then
-        report a broken pipe instead of the response.
+        A server that closes while the client is still sending resets the connection; many clients then report a broken
+        pipe instead of the response.
         """
+        self.refuse(RequestEntityTooLarge())
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._is_complete.wait()
+
+
+def has_ambiguous_length(scope: HTTPScope) -> bool:
+    """Whether another server could see the end of this request elsewhere than this one does (RFC 9112 §6.1).
+
+    A proxy that disagrees would take a part of the body for the next request, which may be another user's.
+    """
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] < "1.1")
 
 
 class IncomingRequest(Request):

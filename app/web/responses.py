@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import structlog
 from hypercorn.typing import HTTPScope
@@ -26,7 +26,6 @@ from app.errors import (
     ServiceBusy,
 )
 from app.ports.clock import Clock
-from app.web.requests import IncomingRequest
 from app.web.sse import MEDIA_TYPE, error_frames
 from statemachine.checkpoint import JsonObject
 from statemachine.frames import Shape, compact_json
@@ -34,10 +33,13 @@ from statemachine.frames import Shape, compact_json
 STREAM_PATH = "/aura/test/stream"
 BODY_LIMIT_BYTES = 1024 * 1024
 REST_SECONDS = 2.0
-"""How long an error response waits for the rest of a request body that is discarded."""
+"""How long the end of a response waits for the rest of a request body that is discarded."""
 _JSON = "application/json"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_JSON_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Answers are of one user and of one moment, and no browser may take them for a page."""
+_MAX_LOGGED_CHARACTERS = 64
 
 log = structlog.get_logger(__name__)
 
@@ -73,34 +75,46 @@ class ResponseBuilder:
     async def error(self, error: AuraError) -> Response:
         """Return an error response: an event stream on the stream path, unless the client prefers JSON; else JSON."""
         if error.status >= 500 and not isinstance(error, ServiceBusy):  # overload would log thousands of lines
-            log.warning("request.failed", code=error.code, cause=error.cause)
-        as_stream = request.path.rstrip("/") == STREAM_PATH and not _prefers_json(request.headers)
-        headers, chunks = self._encode_error(error, g.get("trace_id"), request.http_version, as_stream=as_stream)
+            log.warning("request.failed", code=error.code, cause=error.log_cause)
+        as_stream = _is_stream_path(request.path) and not _prefers_json(request.headers)
+        headers, chunks = self._encode_error(
+            error, g.get("trace_id"), request.http_version, request.path, as_stream=as_stream
+        )
         response = Response(_in_chunks(chunks) if as_stream else chunks[0], error.status)
         response.headers.update(headers)
         return response
 
-    def prepare_error(self, error: AuraError, scope: HTTPScope) -> PreparedResponse:
-        """Return the same error response for the stream path, built from an ASGI scope before Quart has the request."""
+    def prepare_error(self, error: AuraError, scope: HTTPScope, *, closes: bool = False) -> PreparedResponse:
+        """Return the same error response, built from an ASGI scope before Quart has the request.
+
+        With `closes` the connection ends with the response.
+        """
         received = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
-        trace_id, as_stream = _trace_id(received), not _prefers_json(received)
-        headers, chunks = self._encode_error(error, trace_id, scope["http_version"], as_stream=as_stream)
+        trace_id, path = _trace_id(received), scope["path"]
+        as_stream = _is_stream_path(path) and not _prefers_json(received)
+        headers, chunks = self._encode_error(error, trace_id, scope["http_version"], path, as_stream=as_stream)
         headers["X-Correlation-ID"] = trace_id
+        if closes:
+            headers["Connection"] = "close"
         if not as_stream:
             headers["Content-Length"] = str(len(chunks[0]))
         return PreparedResponse(error.status, headers, chunks)
 
     def _encode_error(
-        self, error: AuraError, trace_id: str | None, http_version: str, *, as_stream: bool
+        self, error: AuraError, trace_id: str | None, http_version: str, path: str, *, as_stream: bool
     ) -> tuple[dict[str, str], list[bytes]]:
         """Return the headers and the chunks of the body; each chunk is one write."""
         if as_stream:
             headers = stream_headers(http_version)
             chunks = error_frames(error, "", int(self._clock.now() * 1000), self._shape)
         else:
-            headers = {"Content-Type": _JSON}
-            body = {"status": "ERROR", "message": error.message, "errorCode": error.code, "success": False}
-            chunks = [self._envelope(body, trace_id)]
+            headers = {"Content-Type": _JSON, **_JSON_HEADERS}
+            body: JsonObject = {"status": "ERROR", "message": error.message, "errorCode": error.code, "success": False}
+            encoded = self._envelope(body, trace_id)
+            if _is_stream_path(path) and b"id:" not in encoded:  # else the gateway puts a line with an id before it
+                body["message"] = f"{error.message} (trace id: {trace_id})"
+                encoded = self._envelope(body, trace_id)
+            chunks = [encoded]
         if error.retry_after_seconds is not None:
             headers["Retry-After"] = str(error.retry_after_seconds)
         if error.status == 401:
@@ -129,17 +143,17 @@ class ResponseBuilder:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             traceId=g.trace_id,
-            tenantId=request.headers.get("X-Tenant-ID"),
-            source=request.headers.get("X-DWP-Source"),
-            callerType=request.headers.get("X-DWP-Caller-Type"),
+            source=_short(request.headers.get("X-DWP-Source")),
+            callerType=_short(request.headers.get("X-DWP-Caller-Type")),
         )
 
     async def _finish_response(self, response: Response) -> Response:
-        if response.status_code >= 400:
-            await cast("IncomingRequest", request).body.discard_rest(REST_SECONDS)
         if request.method == "OPTIONS" and response.status_code == 200:  # the allowed methods are in `Allow`
             response.status_code = 204
             response.headers.pop("Content-Type", None)
+        if response.mimetype == _JSON:
+            for name, value in _JSON_HEADERS.items():
+                response.headers.setdefault(name, value)
         response.headers["X-Correlation-ID"] = g.get("trace_id") or _trace_id(request.headers)
         return response
 
@@ -156,6 +170,15 @@ def stream_headers(http_version: str) -> dict[str, str]:
     if http_version.startswith("1."):
         headers["Connection"] = "keep-alive"
     return headers
+
+
+def _is_stream_path(path: str) -> bool:
+    return path.rstrip("/") == STREAM_PATH
+
+
+def _short(value: str | None) -> str | None:
+    """Return what a log line keeps of a header that anybody may send."""
+    return None if value is None else value[:_MAX_LOGGED_CHARACTERS]
 
 
 def _prefers_json(headers: Headers) -> bool:

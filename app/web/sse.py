@@ -23,6 +23,8 @@ from statemachine.frames import DONE_BODY, Shape, encode
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT = b": keep-alive id:\n\n"
 RECONNECT_NOTICE = b": shutting down id:\nretry: 1000\n\n"
+STALL_SECONDS = 60.0
+"""For how long a client may take nothing of what waits for it."""
 _MAX_TICK_SECONDS = 0.25
 """The longest interval of the heartbeat timer."""
 _MIN_TICKS_PER_HEARTBEAT = 10
@@ -53,8 +55,25 @@ class ClientWriter(Protocol):
         """Whether the client is known to have disconnected."""
         ...
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that were written and that the client's machine has not acknowledged."""
+        ...
+
+    @property
+    def taken_bytes(self) -> int:
+        """A number that grows with the bytes that the client's machine has acknowledged.
+
+        Each write with TLS lowers it a little: what is sent is longer than what is written.
+        """
+        ...
+
     def write(self, data: bytes) -> None:
         """Write all bytes without blocking. Does nothing after the client has disconnected."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection at once, and drop what waits in the send buffer."""
         ...
 
     async def drain(self) -> None:
@@ -156,6 +175,7 @@ class EventStream:
         "_session_id",
         "_shape",
         "_slot",
+        "_stall",
         "_streams",
         "_tail",
         "_writer",
@@ -179,6 +199,7 @@ class EventStream:
         self._pending_entries: list[LogEntry] = []  # in reverse: the next one is the last
         self._flush_task: asyncio.Task[None] | None = None
         self._may_have_more = self._is_ended = False
+        self._stall: tuple[int, float] | None = None  # `taken_bytes`, and since when it has been that
         self._tail: Tail
         self._writer: ClientWriter
         self._end_body: Callable[[], Awaitable[None]]
@@ -215,19 +236,33 @@ class EventStream:
         self._flush()
 
     def send_heartbeat(self) -> None:
-        """Send a heartbeat, unless the client has unread bytes in its send buffer.
+        """Send a heartbeat, unless the send buffer of the client has no room.
 
         A disconnected client is detected here: a server that has already received the client's next request stops
-        reading from the connection, so it does not notice the disconnect.
+        reading from the connection, so it does not notice the disconnect. So is one that takes nothing any more: its
+        connection ends, and the run goes on.
         """
         if self._is_ended:
             return
         if self._writer.is_gone:
             if self._flush_task is None:
                 self._flush_task = asyncio.create_task(self._wait_and_flush(self._end))
+        elif self._has_stalled():
+            log.info("stream.stalled", sessionId=self._session_id, waitingBytes=self._writer.waiting_bytes)
+            self._writer.abort()
         elif self._writer.is_writable:
             self._write(HEARTBEAT)
             self._flush()
+
+    def _has_stalled(self) -> bool:
+        """Whether bytes wait for the client, and it has taken none of them for `STALL_SECONDS`."""
+        if not self._writer.waiting_bytes:
+            self._stall = None
+            return False
+        taken, now = self._writer.taken_bytes, asyncio.get_running_loop().time()
+        if self._stall is None or self._stall[0] < taken:
+            self._stall = (taken, now)
+        return now - self._stall[1] >= STALL_SECONDS
 
     def _flush(self) -> None:
         """Write what is available and start a task for the rest. Raises nothing: the caller may be a run's commit."""
@@ -275,7 +310,7 @@ class EventStream:
                 await wait()
                 wait = None if self._is_ended else self._write_available()
         except RunLost as error:
-            log.warning("stream.log_lost", sessionId=self._session_id, cause=error.cause)
+            log.warning("stream.log_lost", sessionId=self._session_id, cause=error.log_cause)
             lost = EventLogLost("the run's data is gone from Redis")
             for data in error_frames(lost, self._session_id, self._last_id + 1, self._shape):
                 self._write(data)

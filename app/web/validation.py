@@ -21,6 +21,7 @@ from quart import Request
 from app.errors import FieldInvalid, RequestMalformed
 from app.runs.queries import MAX_PER_PAGE
 from app.web.diagrams import DiagramFormat
+from app.web.identifiers import Identifier, printable
 from app.web.requests import IncomingRequest
 from statemachine import strict_json
 from statemachine.checkpoint import JsonObject
@@ -46,7 +47,7 @@ class StreamBody(BaseModel):
         Field(description=f"The context of the user's screen, with at most {CONTEXT_LIMIT_BYTES} bytes as JSON."),
         WithJsonSchema({"type": ["object", "null"]}),
     ] = Field(default_factory=dict)
-    thread_id: Annotated[str, Field(max_length=200)] | None = None
+    thread_id: Annotated[Identifier, Field(max_length=200)] | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -118,7 +119,7 @@ class RunQuery(PageQuery):
 class RunSelector(BaseModel):
     """The query that selects a run."""
 
-    session_id: str | None = Field(default=None, alias="sessionId")
+    session_id: Identifier | None = Field(default=None, alias="sessionId")
 
 
 class TimelineQuery(BaseModel):
@@ -141,15 +142,15 @@ class ResumeHeaders(BaseModel):
         alias="Last-Event-ID",
         description="Send only the events after this one. A request with it never starts a run.",
     )
-    session_id: str | None = Field(
+    session_id: Identifier | None = Field(
         default=None, alias="X-Session-ID", description="The same as the query parameter `sessionId`."
     )
 
 
 _HEADER_LIMIT_CHARACTERS = 200
-HeaderValue = Annotated[str, Field(max_length=_HEADER_LIMIT_CHARACTERS)]
-TruncatedHeaderValue = Annotated[str, AfterValidator(lambda text: text[:_HEADER_LIMIT_CHARACTERS])]
-"""A header whose unknown or long values are not an error (§1.2); it is truncated."""
+HeaderValue = Annotated[Identifier, Field(max_length=_HEADER_LIMIT_CHARACTERS)]
+TruncatedHeaderValue = Annotated[str, AfterValidator(lambda text: printable(text)[:_HEADER_LIMIT_CHARACTERS])]
+"""A header whose unknown or long values are not an error (§1.2); it is truncated, and loses what no log can show."""
 
 
 class StartHeaders(ResumeHeaders):

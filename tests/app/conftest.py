@@ -4,9 +4,10 @@ import pytest
 
 from app import logs
 from tests.harness.approvals import waiting_run
-from tests.harness.clients import mail, mailing
+from tests.harness.clients import mail, mailing, start_ask
+from tests.harness.logged import written
 
-__all__ = ["mail", "mailing", "waiting_run"]
+__all__ = ["mail", "mailing", "start_ask", "waiting_run", "written"]
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ async def test_a_chat_of_200_tokens_takes_few_round_trips_and_frames(
         await read_stream(aura)  # the scripts are loaded
         with (
             counted(monkeypatch, RedisProtocol, "send") as round_trips,
-            counted(monkeypatch, completion, "decode_chunk") as parses,
+            counted(monkeypatch, completion, "text_of_chunk") as parses,
         ):
             _, frames = await read_stream(aura)
         check(frames)

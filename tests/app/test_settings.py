@@ -119,6 +119,16 @@ def test_names_are_not_case_sensitive_and_others_are_left_alone() -> None:
         ("OPENAI_BASE_URL", "http://host/v 1"),
         ("OPENAI_BASE_URL", "http://host/v1/chat/completions"),
         ("GITHUB_API_URL", "https://"),
+        ("GITHUB_API_URL", "https://user:pa55word@github.test"),
+        ("GITHUB_API_URL", "https://token@github.test"),
+        ("GITHUB_API_URL", "https://github.test?token=x"),
+        ("OPENAI_BASE_URL", "https://user:pa55word@host/v1"),
+        ("MAIN_SERVICE_URL", "http://user:pa55word@main:8081"),
+        ("MAIN_SERVICE_URL", "http://:pa55word@main:8081"),  # without a user
+        ("MAIN_SERVICE_URL", "http://@main:8081"),
+        ("MAIN_SERVICE_URL", "http://main:port"),
+        ("MAIN_SERVICE_URL", "http://main:8081/#x"),
+        ("AURA_BODY_MEGABYTES", "-1"),
         ("AURA_KNOWLEDGE_PATH", "/nowhere/index.db"),
         ("AURA_KNOWLEDGE_PATH", "/"),
         ("AURA_KNOWLEDGE_URL", "mysql://localhost/aura"),
@@ -130,6 +140,7 @@ def test_an_invalid_value_stops_the_start_with_its_name(name: str, value: str) -
     assert message.startswith(f"{name}: ")
     assert SECRET not in message
     assert value not in message or name != "JWT_SECRET"
+    assert "pa55word" not in message
 
 
 def test_knowledge_path_and_url_exclude_each_other() -> None:

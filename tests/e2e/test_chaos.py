@@ -274,6 +274,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_short_experiment_finds_nothing() -> None:
     process = chaos("--runs", "12", "--kill-every", "2.0", "--lease", "2", "--seed", "4")
     output, errors = process.communicate(timeout=120)

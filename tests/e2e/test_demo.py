@@ -125,6 +125,7 @@ async def test_openai_api_key_selects_the_real_model(demo: Demo) -> None:
     [
         (("--approve",), "--approve and --reject need --prompt"),
         (("--prompt", "x", "--reason", "y"), "--reason needs --reject"),
+        (("--prompt", "x", "--reject", "--approve"), "--approve and --reject contradict each other"),
     ],
 )
 async def test_invalid_options_exit_with_2(demo: Demo, arguments: tuple[str, ...], expected: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
@@ -26,6 +27,7 @@ def connection_ids(client: redis.Redis) -> set[str]:
     return {str(connection["id"]) for connection in client.client_list()}
 
 
+@pytest.mark.slow
 async def test_200_waiting_runs_are_approved_at_once(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
@@ -68,6 +70,7 @@ async def test_200_waiting_runs_are_approved_at_once(
         await eventually(lambda: not redis_client.pubsub_channels("hitl:channel:*"))
 
 
+@pytest.mark.slow
 async def test_200_waiting_runs_are_recovered_after_the_only_node_was_killed(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -1,4 +1,4 @@
-"""Clients and a configured mail tool, for the tests of `app.client` and `aura ask`."""
+"""Clients, the command `aura ask`, and a configured mail tool, for the tests of `app.client` and `aura ask`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from app.settings import Settings
 from app.web.auth import issue_token
+from tests.harness.fork_server import ForkServer
+from tests.harness.process import Command
 from tests.harness.service import SECRET
 
 MAIL = {"to": ["team@example.com"], "subject": "보고", "body": "첫 줄\n둘째 줄"}
 ANSWER = "안녕하세요! 무엇을 도와드릴까요? " * 3
 MakeSettings = Callable[..., Settings]
+StartAsk = Callable[..., Command]
+ME = ("--user", "user1", "--tenant", "tenant1")
 
 
 def token(user: str = "user1") -> str:
@@ -57,3 +61,14 @@ async def mail() -> AsyncIterator[SmtpSink]:
 @pytest.fixture
 def mailing(settings: MakeSettings, mail: SmtpSink) -> Settings:
     return settings(smtp_host=mail.host, smtp_port=mail.port, smtp_tls="none", smtp_from="aura@example.com")
+
+
+@pytest.fixture
+def start_ask(fork_server: ForkServer) -> StartAsk:
+    """A function that creates a process of `aura ask`, with or without a terminal."""
+
+    def start(url: str, *arguments: str, in_terminal: bool = False, **environment: str) -> Command:
+        environment = {"JWT_SECRET": SECRET, **environment}
+        return Command(fork_server, environment, "ask", *arguments, "--url", url, in_terminal=in_terminal)
+
+    return start

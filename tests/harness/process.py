@@ -12,6 +12,7 @@ import os
 import pty
 import signal
 import socket
+import termios
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -76,6 +77,19 @@ class Command:
     def type(self, text: str) -> None:
         assert self._terminal is not None
         os.write(self._terminal, text.encode())
+
+    def set_line_mode(self) -> None:
+        """Give the terminal the modes that a shell sets for itself: a line is sent when Enter is pressed."""
+        modes = termios.tcgetattr(self._child_terminal)
+        modes[3] |= termios.ICANON | termios.ECHO
+        termios.tcsetattr(self._child_terminal, termios.TCSANOW, modes)
+
+    def hang_up(self) -> None:
+        """Close the terminal, as closing its window does."""
+        assert self._terminal is not None
+        os.close(self._child_terminal)
+        os.close(self._terminal)
+        self._terminal = None
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -25,3 +25,26 @@ def checkpoint(client: redis.Redis, session_id: str = "") -> dict[str, Any]:
 def read_checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
     """All checkpoints in Redis."""
     return [read_json(client, key) for key in client.keys("checkpoint:*")]
+
+
+def everything_stored(client: redis.Redis) -> bytes:
+    """Return the names and values of all keys, of a client that does not decode."""
+    found = []
+    for key in client.scan_iter(count=1000):
+        match client.type(key):
+            case b"string":
+                value: Any = client.get(key)
+            case b"hash":
+                value = client.hgetall(key)
+            case b"zset":
+                value = client.zrange(key, 0, -1)
+            case b"stream":
+                value = client.xrange(key)
+            case b"set":
+                value = client.smembers(key)
+            case b"list":
+                value = client.lrange(key, 0, -1)
+            case kind:
+                raise AssertionError(f"{key!r} has the type {kind!r}, which nothing here reads")
+        found.append(key + b" " + (value if isinstance(value, bytes) else repr(value).encode()))
+    return b"\n".join(found)

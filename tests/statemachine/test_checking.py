@@ -39,6 +39,7 @@ def counterexample(claims: dict[str, str], words: str) -> str:
     return path
 
 
+@pytest.mark.slow
 def test_all_properties_of_the_machine_hold() -> None:
     proofs = check()
     assert [proof.counterexample for proof in proofs if not proof.holds] == []

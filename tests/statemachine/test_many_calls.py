@@ -39,6 +39,15 @@ def test_a_turn_with_4000_calls_leaves_a_small_conversation() -> None:
     assert len(run.last_events) < 5 * 32
 
 
+def test_a_message_holds_128_calls_whatever_the_limit_is_and_the_last_of_them_is_refused_in_words() -> None:
+    run = Run(calls_per_turn=1000)
+    run.request_tools(*(safe(f"c{n}") for n in range(130)))
+    asked = next(message for message in run.checkpoint.messages if "tool_calls" in message)["tool_calls"]
+    assert (len(asked), len(run.checkpoint.running)) == (128, 127)
+    assert list(run.model_answers) == ["c127"]
+    assert "may ask for 127 tool calls, and this one asked for 130" in run.model_answers["c127"]
+
+
 def test_a_plan_beyond_the_limit_is_not_followed() -> None:
     run = Run(calls_per_turn=1)
     plan = safe("p", name="update_plan", plan=(PlanStep(id="s1", title="하나"),))

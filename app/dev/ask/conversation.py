@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 from app.client.client import AuraClient
 from app.client.frames import ReceivedEvent
-from app.client.responses import ApiError, ClientError
+from app.client.responses import ClientError
 from app.client.stream import Item, RunStream
-from app.dev.ask.keys import InvalidEdit, clear_line, edit, read_choice
+from app.dev.ask.approval import ApprovalDialog, Verdict, send_decision
+from app.dev.ask.keys import TerminalClosed, clear_line
 from app.dev.ask.view import JsonView, View, terminal
-from statemachine.checkpoint import JsonObject
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated
 from statemachine.states import State
 
 COMPLETED, NOT_COMPLETED, REFUSED = 0, 1, 2
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED, TERMINAL_CLOSED = 128 + signal.SIGTERM, 128 + signal.SIGHUP
 _ANSWER_SECONDS = 2.0
-
-Verdict = Literal["approve", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Conversation:
     def __init__(self, client: AuraClient, view: View, policy: ApprovalPolicy) -> None:
         self._client, self._view, self._policy = client, view, policy
         self._approval_task: asyncio.Task[None] | None = None
-        self._is_choosing = False
+        self._dialog: ApprovalDialog | None = None
         self._screen_lock = asyncio.Lock()  # held while the editor is open
 
     async def follow(self, stream: RunStream) -> int:
@@ -57,18 +59,23 @@ class Conversation:
         try:
             return await self._follow(stream)
         except ClientError as error:
-            self._view.line(f"aura: {error}", "red")
-            if stream.last_event_id is None:
-                return REFUSED
-            self._view.line(f"the run continues: {attach_command(stream, self._client.url)}")
-            return NOT_COMPLETED
+            async with self._screen_lock:  # a person who is writing in the editor loses nothing
+                self._view.line(f"aura: {error}", "red")
+                if stream.last_event_id is None:
+                    return REFUSED
+                self._view.line(f"the run continues: {attach_command(stream, self._client.url)}")
+                return NOT_COMPLETED
         finally:
             await self._finish_approval_task()
+
+    @property
+    def _is_choosing(self) -> bool:
+        return self._dialog is not None and self._dialog.is_choosing
 
     async def _finish_approval_task(self) -> None:
         if self._approval_task is None:
             return
-        if not self._is_choosing:  # a decision is being sent
+        if not self._is_choosing and not self._screen_lock.locked():  # a decision is being sent
             await asyncio.wait({self._approval_task}, timeout=_ANSWER_SECONDS)
         self._approval_task.cancel()
         await asyncio.gather(self._approval_task, return_exceptions=True)
@@ -85,7 +92,7 @@ class Conversation:
                 if isinstance(item, ReceivedEvent):
                     match item.event:
                         case Hitl() as request:
-                            self._approval_task = asyncio.create_task(self._handle_approval(request))
+                            await self._start_approval_task(request)
                         case End(status="completed"):
                             code = COMPLETED
         return code
@@ -124,52 +131,22 @@ class Conversation:
         await asyncio.gather(self._approval_task, return_exceptions=True)
         self._view.line(f"  {note}", "yellow")
 
+    async def _start_approval_task(self, request: Hitl) -> None:
+        """Handle the request alone: an earlier one is settled, and no key that is pressed may count for both."""
+        if self._approval_task is not None:
+            self._approval_task.cancel()
+            await asyncio.gather(self._approval_task, return_exceptions=True)
+        self._approval_task = asyncio.create_task(self._handle_approval(request))
+
     async def _handle_approval(self, request: Hitl) -> None:
         if self._policy.verdict is not None:
-            await self._decide(request, self._policy.verdict)
+            verdict, reason = self._policy.verdict, self._policy.reason
+            await send_decision(self._client, self._view, request, verdict, reason=reason)
         elif not self._policy.is_interactive:
             self._view.show_waiting(request, _decision_commands(self._client, request))
         else:
-            while not await self._ask_person(request):
-                pass
-
-    async def _ask_person(self, request: Hitl) -> bool:
-        """Ask for a decision; return False where the question must be repeated."""
-        self._view.start_new_line()
-        self._is_choosing = True
-        try:
-            choice = await read_choice(self._view.console, request)
-        finally:
-            self._is_choosing = False
-        match choice:
-            case None:
-                self._view.line("  no decision in time", "yellow")
-                return True
-            case "yes":
-                return await self._decide(request, "approve")
-            case "no":
-                return await self._decide(request, "reject")
-            case "edit":
-                try:
-                    async with self._screen_lock:
-                        arguments = await edit(request.context)
-                except InvalidEdit as error:
-                    self._view.line(f"  {error}", "red")
-                    return False
-                return await self._decide(request, "approve", arguments)
-
-    async def _decide(self, request: Hitl, verdict: Verdict, arguments: JsonObject | None = None) -> bool:
-        """Send a decision; return False where the service refuses the edited arguments."""
-        try:
-            if verdict == "approve":
-                outcome = await self._client.approve(request.request_id, arguments)
-            else:
-                outcome = await self._client.reject(request.request_id, self._policy.reason)
-        except ApiError as error:
-            self._view.line(f"  {error}", "red")
-            return not (error.status == 400 and arguments is not None)
-        self._view.show_decision(outcome)
-        return True
+            self._dialog = ApprovalDialog(self._client, self._view, request, self._screen_lock)
+            await self._dialog.decide()
 
 
 async def _anext_or_none(items: AsyncGenerator[Item, None]) -> Item | None:
@@ -207,9 +184,48 @@ def run_in_terminal(
                 view.show_prompt(prompt)
             return await Conversation(client, view, policy).follow(stream)
 
+    code = run_to_exit_code(lambda: asyncio.run(until_signal(follow())), policy)
+    if code in (INTERRUPTED, TERMINATED) and stream.session_id is not None:
+        view.line(f"the run continues: {attach_command(stream, client.url)}")
+    return code
+
+
+async def until_signal(work: Coroutine[Any, Any, int]) -> int:
+    """Await the exit code of `work`, which SIGTERM and SIGHUP (the terminal was closed) cancel.
+
+    The exit code is then that of a shell for the signal. An ignored SIGHUP stays ignored, as `nohup` wants it.
+    """
+    received: list[int] = []
+    task = asyncio.ensure_future(work)
+
+    def stop(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
-        return asyncio.run(follow())
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        return 128 + received[0]
+
+
+def run_to_exit_code(run: Callable[[], int], policy: ApprovalPolicy) -> int:
+    """Run it and return its exit code, or that of a shell after Ctrl-C or where the terminal was closed."""
+    try:
+        return run()
     except KeyboardInterrupt:
-        if stream.session_id is not None:
-            view.line(f"the run continues: {attach_command(stream, client.url)}")
         return INTERRUPTED
+    except (TerminalClosed, OSError) as error:
+        if isinstance(error, OSError) and (not policy.is_interactive or is_at_terminal()):
+            raise
+        return TERMINAL_CLOSED
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is left cannot be written; the interpreter would fail at it, with its own exit code
+            with Path(os.devnull).open("wb") as null:
+                os.dup2(null.fileno(), sys.stdout.fileno())

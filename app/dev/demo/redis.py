@@ -85,6 +85,13 @@ class RedisServer:
         return self._process.pid
 
     @property
+    def directory(self) -> Path:
+        """The directory of the server's files. Raises `RedisNotStarted` where the server has not been started."""
+        if self._directory is None:
+            raise RedisNotStarted("the server has not been started")
+        return self._directory
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
@@ -131,7 +138,7 @@ class RedisServer:
         self._terminate(signal.SIGTERM)
         if not keep_data and self._directory is not None:
             shutil.rmtree(self._directory)
-            self._directory.mkdir()
+            self._directory.mkdir(mode=0o700)
         self.start()
 
     def pause(self) -> None:
@@ -162,6 +169,7 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
+                umask=0o077,  # its files hold the texts of mails
                 start_new_session=True,  # Ctrl-C must stop the service first and its storage last
                 preexec_fn=exit_with_parent(),  # noqa: PLW1509 - two system calls, no lock taken
             )

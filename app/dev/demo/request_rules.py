@@ -69,8 +69,8 @@ def problems(
 
     `allowed_extras` are the keys that this server adds to its own messages, calls and functions, so that it accepts
     them back in assistant messages; `content` among them means that it sends its content as a list of parts.
-    `known_ids` are the ids of the calls that this server sent; every other id must have the form that all servers
-    accept. Without it, the ids of other servers are accepted, too.
+    `known_ids` are the ids of the calls that this server sent, and accepts back whatever their form; every other id
+    must have the form that all servers accept. Without it, all ids are accepted that most servers accept.
     """
     if not isinstance(body, dict):
         return ["the body is not a JSON object"]
@@ -209,11 +209,12 @@ def _arguments_problem(arguments: object) -> str:
 def _id_problems(place: str, id: object, known_ids: Container[str] | None) -> Iterator[str]:
     if not isinstance(id, str) or not id:
         yield f'{place} is {_shown(id)} (Mistral: "Tool call id has to be defined")'
-    elif len(id) > MAX_ID_CHARACTERS:
-        yield f'{place} has {len(id)} characters (OpenAI: "string too long", the maximum is {MAX_ID_CHARACTERS})'
     elif not is_encodable(id):
         yield _half_pair(place)
-    elif known_ids is not None and id not in known_ids and not _PORTABLE_ID.fullmatch(id):
+    elif known_ids is None:
+        if len(id) > MAX_ID_CHARACTERS:
+            yield f'{place} has {len(id)} characters (OpenAI: "string too long", the maximum is {MAX_ID_CHARACTERS})'
+    elif id not in known_ids and not _PORTABLE_ID.fullmatch(id):
         refused_by = 'Mistral: "must be a-z, A-Z, 0-9, with a length of 9"'
         yield f"{place} {_shown(id)} was not sent by this server ({refused_by})"
 

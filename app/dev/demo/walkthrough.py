@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 
 from app import logs
 from app.client.client import AuraClient, Credentials
-from app.dev.ask.conversation import INTERRUPTED, ApprovalPolicy, Conversation, Verdict, is_at_terminal
+from app.dev.ask.approval import Verdict
+from app.dev.ask.conversation import (
+    NOT_COMPLETED,
+    ApprovalPolicy,
+    Conversation,
+    is_at_terminal,
+    run_to_exit_code,
+    until_signal,
+)
 from app.dev.ask.view import View, terminal
 from app.dev.demo.services import HOST, TENANT_ID, USER_ID, DemoServices, demo_settings, listen, start_services
 from app.dev.demo.smtp import ReceivedMail, SmtpSink
@@ -17,7 +24,6 @@ from app.settings import Settings
 from app.web.one_time_codes import LIFETIME_SECONDS
 from statemachine.checkpoint import JsonObject
 
-_TERMINATED = 143
 _SETTLE_SECONDS = 2.0
 _COMMANDS = """\
 # 1. A token for user {user} of tenant {tenant}, valid for 24 hours
@@ -49,7 +55,7 @@ redis-cli -p {redis_port} PUBLISH dwp:events:mail '{{"eventId":"e1","timestamp":
 aura_curl {url}/aura/test/stream -d '{{"prompt":"사무실 이전 메일 찾아줘"}}'
 
 # or all of it in one
-aura ask '메일을 보내주세요' --url {url} --token $TOKEN"""
+AURA_TOKEN=$TOKEN aura ask '메일을 보내주세요' --url {url}"""
 _PROMPTS = (
     "안녕하세요",
     "GitHub PR을 분석해주세요",
@@ -105,21 +111,17 @@ def run_prompt(prompt: str, context: JsonObject, verdict: Verdict | None, reason
     logs.configure("WARNING", "console", settings.secrets)
     policy = ApprovalPolicy(verdict, reason, is_interactive=is_at_terminal())
 
-    code = INTERRUPTED
+    code = NOT_COMPLETED
 
     async def main() -> None:
         nonlocal code
-        run_task = asyncio.create_task(_run_prompt(settings, prompt, context, policy, port))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run_task.cancel)
-        code = await run_task
+        code = await until_signal(_run_prompt(settings, prompt, context, policy, port))
 
-    try:
+    def run() -> int:
         process.run(main)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except asyncio.CancelledError:
-        return _TERMINATED
-    return code
+        return code
+
+    return run_to_exit_code(run, policy)
 
 
 async def _run_prompt(settings: Settings, prompt: str, context: JsonObject, policy: ApprovalPolicy, port: int) -> int:

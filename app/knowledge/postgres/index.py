@@ -131,9 +131,9 @@ class PostgresIndex:
                     await self.close()
                 return await self._in_transaction(work)
         except TimeoutError as error:
-            raise StorageUnavailable(f"knowledge index: no response within {seconds:g} s") from error
+            raise StorageUnavailable(f"the knowledge index did not answer within {seconds:g} s") from error
         except (psycopg.Error, OSError) as error:
-            raise StorageUnavailable(f"knowledge index: {_describe(error)}"[:300]) from error
+            raise StorageUnavailable("the knowledge index cannot be used", detail=_describe(error)[:300]) from error
 
     async def _in_transaction(self, work: Callable[[AsyncConnection], Awaitable[ResultT]]) -> ResultT:
         connection = self._idle.pop() if self._idle else await self._connect()

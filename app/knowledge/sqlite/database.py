@@ -8,7 +8,9 @@ for one tenant. The vectors of all models are indexed, because processes that sh
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import apsw
@@ -48,6 +50,8 @@ class Database:
     def __init__(self, path: str, model: str | None) -> None:
         """An empty `path` is a temporary file that is deleted with the connection."""
         self._model = model
+        if path:
+            _create_private(path)
         self._db = apsw.Connection(path)
         self._db.set_busy_timeout(_BUSY_MS)
         self._db.enable_load_extension(True)
@@ -261,6 +265,15 @@ class _Transaction:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _create_private(path: str) -> None:
+    """Create the file where it does not exist, for this user alone: it holds the texts of mails.
+
+    SQLite gives its further files the same permissions. What cannot be created here fails when it is opened.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _text_columns(entry: WorkspaceEvent | Vector) -> tuple[str, str]:

@@ -65,7 +65,9 @@ class SqliteIndex:
                 " content is rebuilt from Redis: a broken file may be deleted"
             ) from error
         except apsw.Error as error:
-            raise StorageUnavailable(f"knowledge index: {type(error).__name__}: {error}"[:200]) from error
+            raise StorageUnavailable(
+                "the knowledge index cannot be used", detail=f"{type(error).__name__}: {error}"[:200]
+            ) from error
 
     def _run_in_thread(self, work: Callable[[Database], ResultT]) -> ResultT:
         if self._database is None:  # opened here because a connection belongs to its thread

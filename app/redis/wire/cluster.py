@@ -12,7 +12,7 @@ from hiredis import pack_command
 from redis.asyncio.cluster import RedisCluster
 
 from app.errors import StorageUnavailable
-from app.redis.wire.errors import DRIVER_ERRORS, cause_text
+from app.redis.wire.errors import DRIVER_ERRORS, unavailable
 from app.redis.wire.pipeline import CLOSED, MAX_IN_FLIGHT
 from app.redis.wire.script import Command
 
@@ -26,9 +26,9 @@ class _Batch:
         self.commands = commands
         self.result: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
-    def fail(self, cause: str) -> None:
+    def fail(self, error: StorageUnavailable) -> None:
         if not self.result.done():
-            self.result.set_exception(StorageUnavailable(cause))
+            self.result.set_exception(error)
 
 
 class Cluster:
@@ -58,7 +58,9 @@ class Cluster:
         if not commands:
             batch.result.set_result([])
             return batch.result
-        timer = asyncio.get_running_loop().call_later(2 * self._timeout_seconds, batch.fail, cause_text(TimeoutError()))
+        timer = asyncio.get_running_loop().call_later(
+            2 * self._timeout_seconds, lambda: batch.fail(unavailable(TimeoutError()))
+        )
         batch.result.add_done_callback(lambda _: timer.cancel())
         self._queue.append(batch)
         self._send_queued()
@@ -69,12 +71,12 @@ class Cluster:
         try:
             await self._client.script_load(text)
         except DRIVER_ERRORS as error:
-            raise StorageUnavailable(cause_text(error)) from error
+            raise unavailable(error) from error
 
     async def close(self) -> None:
         """Fail every batch and disconnect from all nodes."""
         for batch in self._queue:
-            batch.fail(CLOSED)
+            batch.fail(StorageUnavailable(CLOSED))
         self._queue.clear()
         for task in self._tasks:
             task.cancel()
@@ -101,8 +103,8 @@ class Cluster:
             if not batch.result.done():
                 batch.result.set_result(replies)
         except TimeoutError as error:
-            batch.fail(cause_text(error))
+            batch.fail(unavailable(error))
         finally:
             self._in_flight -= len(batch.commands)
-            batch.fail(CLOSED)  # a no-op unless the task was cancelled
+            batch.fail(StorageUnavailable(CLOSED))  # a no-op unless the task was cancelled
         self._send_queued()

@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from app.errors import StorageUnavailable
 from app.redis.wire.cluster import Cluster
 from app.redis.wire.driver_protocol import attach
-from app.redis.wire.errors import cause_text, raise_error_reply, translate_reply
+from app.redis.wire.errors import raise_error_reply, translate_reply, unavailable
 from app.redis.wire.pipeline import Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
@@ -51,7 +51,7 @@ class Connection:
         self._listening: RedisProtocol | None = None
         self._cluster: Cluster | None = None
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
-        self._discovery: asyncio.Task[str | None] | None = None
+        self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
         self._scripts: dict[str, Script] = {}
 
     def stats(self) -> ConnectionStats:
@@ -177,12 +177,12 @@ class Connection:
                     self._discovery = asyncio.create_task(self._discover(), context=contextvars.Context())
                 failure = await asyncio.shield(self._discovery)
                 if failure is not None:
-                    raise StorageUnavailable(failure)
+                    raise failure
                 return await self._submit(commands)
         except TimeoutError as error:
-            raise StorageUnavailable(cause_text(error)) from error
+            raise unavailable(error) from error
 
-    async def _discover(self) -> str | None:
+    async def _discover(self) -> StorageUnavailable | None:
         """Query at the first contact whether the server is a cluster. Returns why it could not be queried, or None.
 
         Not done at the start of the process: Redis may be unavailable then.
@@ -190,9 +190,9 @@ class Connection:
         try:
             (info,) = await self._pipeline.submit([("INFO", "cluster")])
         except StorageUnavailable as error:
-            return error.cause
+            return error
         if isinstance(info, Exception) and not isinstance(info, ResponseError):
-            return cause_text(info)
+            return unavailable(info)
         if isinstance(info, bytes) and b"cluster_enabled:1" in info:  # a `ResponseError`: INFO is not allowed
             await self._pipeline.close()
             client = RedisCluster.from_url(

@@ -1,10 +1,20 @@
-"""Errors of the Redis driver and error replies of a server, translated to `StorageUnavailable`."""
+"""Errors of the Redis driver and error replies of a server, translated to `StorageUnavailable`.
+
+Clients read what kind of failure it is. What the driver says about it is for the log: it names the server's address.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from app.errors import StorageUnavailable
 
@@ -24,10 +34,23 @@ _TRANSIENT_CODES = (
 )
 """Error codes after which the same command can succeed later, on this server or on its successor."""
 
+_MAX_DETAIL_CHARACTERS = 300
 
-def cause_text(error: BaseException) -> str:
-    """Return what went wrong, in one line without the address: an address may contain a password."""
-    return f"Redis: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer in time'}"[:200]
+
+def unavailable(error: BaseException) -> StorageUnavailable:
+    """Return the error that clients get for one of the driver: its kind in words, and its text for the log."""
+    said = str(error).splitlines()[0] if str(error) else "no answer in time"
+    return StorageUnavailable(_kind(error), detail=f"{type(error).__name__}: {said}"[:_MAX_DETAIL_CHARACTERS])
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return "Redis does not allow it to this service"
+    if isinstance(error, ResponseError):
+        return "Redis refused a command"
+    if "timeout" in type(error).__name__.lower():  # of asyncio, the system and the driver
+        return "Redis did not answer in time"
+    return "Redis cannot be reached"
 
 
 def translate_reply(reply: Any) -> Any:
@@ -38,14 +61,14 @@ def translate_reply(reply: Any) -> Any:
     if isinstance(reply, ResponseError) and not _is_transient(reply):
         return reply
     if isinstance(reply, DRIVER_ERRORS):
-        return StorageUnavailable(cause_text(reply))
+        return unavailable(reply)
     return reply
 
 
 def raise_error_reply(reply: Any) -> None:
     """Raise `StorageUnavailable` where a reply is an error."""
     if isinstance(reply, Exception):
-        raise reply if isinstance(reply, StorageUnavailable) else StorageUnavailable(cause_text(reply)) from reply
+        raise reply if isinstance(reply, StorageUnavailable) else unavailable(reply) from reply
 
 
 def is_read_only(reply: Any) -> bool:

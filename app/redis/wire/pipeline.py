@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from app.errors import StorageUnavailable
 from app.redis.wire.driver_protocol import attach
-from app.redis.wire.errors import DRIVER_ERRORS, cause_text, is_read_only
+from app.redis.wire.errors import DRIVER_ERRORS, is_read_only, unavailable
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command
 
@@ -24,7 +24,7 @@ MAX_IN_FLIGHT = 512
 """Commands that are sent and not answered; further ones are queued. A reply can be a page of a log of 200 kB, so there
 must not be thousands of them. A busy event loop reads replies only some ten times a second, so there must be many."""
 
-CLOSED = "Redis: the connection is closed"
+CLOSED = "the connection to Redis is closed"
 
 _TICKS_PER_TIMEOUT = 8
 """Timeout checks per timeout interval."""
@@ -45,9 +45,9 @@ class _Batch:
         self.replies: list[Any] = []
         self.is_resent = False
 
-    def fail(self, cause: str) -> None:
+    def fail(self, error: StorageUnavailable) -> None:
         if not self.result.done():
-            self.result.set_exception(StorageUnavailable(cause))
+            self.result.set_exception(error)
 
 
 class Pipeline:
@@ -95,7 +95,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """Fail every batch and disconnect."""
-        self._fail_all(CLOSED)
+        self._fail_all(StorageUnavailable(CLOSED))
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -150,7 +150,7 @@ class Pipeline:
         self._protocol, self._in_flight = None, 0
         for batch in reversed(unanswered):
             if batch.is_resent:
-                batch.fail("Redis: ConnectionError: the connection broke again")
+                batch.fail(StorageUnavailable("the connection to Redis broke again"))
             else:
                 batch.is_resent, batch.replies = True, []
                 self._queue.appendleft(batch)
@@ -163,7 +163,7 @@ class Pipeline:
                 await self._driver.connect()  # type: ignore[no-untyped-call]
             self._protocol = attach(self._driver, self._on_reply, self._on_lost)
         except DRIVER_ERRORS as error:
-            self._fail_all(cause_text(error))
+            self._fail_all(error)
         finally:
             self._opening = None
         self._send_queued()
@@ -183,16 +183,16 @@ class Pipeline:
                 self._protocol.abort()
         for batches in (self._sent, self._queue):  # the oldest first
             for batch in takewhile(lambda each: each.queued_at + 2 * _TICKS_PER_TIMEOUT < self._ticks, batches):
-                batch.fail(cause_text(TimeoutError()))
+                batch.fail(unavailable(TimeoutError()))
         if self._sent or self._queue:
             interval_seconds = self._timeout_seconds / _TICKS_PER_TIMEOUT
             self._timeout_timer = asyncio.get_running_loop().call_later(interval_seconds, self._check_timeouts)
         else:
             self._timeout_timer = None
 
-    def _fail_all(self, cause: str) -> None:
+    def _fail_all(self, error: BaseException) -> None:
         for batch in (*self._sent, *self._queue):
-            batch.fail(cause)
+            batch.fail(error if isinstance(error, StorageUnavailable) else unavailable(error))
         self._queue.clear()
 
 

@@ -13,6 +13,7 @@ from app.errors import (
     PermissionDenied,
     RequestMalformed,
     RequestTimedOut,
+    ServiceBusy,
     StorageUnavailable,
     TenantMissing,
     TokenExpired,
@@ -37,7 +38,7 @@ _ERRORS_OF_AUTHENTICATION = (
     FieldInvalid,
     StorageUnavailable,
 )
-_ERRORS_OF_BODIES = (RequestMalformed, FieldInvalid, BodyTooLarge, RequestTimedOut)
+_ERRORS_OF_BODIES = (RequestMalformed, FieldInvalid, BodyTooLarge, RequestTimedOut, ServiceBusy)
 _STREAM = "text/event-stream"
 _JSON = "application/json"
 _DESCRIPTION = """\

@@ -51,7 +51,6 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, responses: Resp
         "Return the last signal of a session as JSON text (§5).",
         data=Json[Signal],
         may_lack_data=True,
-        errors=(NotFound,),
     )
     async def signal(session_id: str) -> Response:
         raw = await approvals.signal(auth.authenticate(request.headers), session_id)

@@ -53,12 +53,17 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         principal = auth.authenticate(request.headers)
         headers = read_headers(request, ResumeHeaders)
         with await streams.reserve(principal) as slot:
-            found = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
-            if found is None:
-                raise NotFound("there is no run to attach to; send a prompt by POST to start one")
-            return _stream_response(streams, slot, found)
+            return _stream_response(streams, slot, await _find_attached(locator, principal, headers))
 
     return routes
+
+
+async def _find_attached(locator: RunLocator, principal: Principal, headers: ResumeHeaders) -> StreamPosition:
+    """Return the position of a caller that names a run or not. Raises `NotFound`."""
+    found = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
+    if found is None:
+        raise NotFound("there is no run to attach to; send a prompt by POST to start one")
+    return found
 
 
 async def _find_resumed(

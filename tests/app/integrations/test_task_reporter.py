@@ -118,6 +118,7 @@ def check_task(task: AgentTask, prompt: str) -> None:
         assert str(task.error_message).startswith("RejectionError" if "거절" in prompt else "ModelError")
 
 
+@pytest.mark.slow
 async def test_two_hundred_runs_while_half_of_all_requests_fail(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

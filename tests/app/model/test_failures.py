@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.model.failures import error_in_response, error_of_status, not_a_completion, without_addresses
+from app.errors import without_addresses
+from app.model.failures import error_in_response, error_of_status, not_a_completion
 
 
 def of_status(status: int, body: Any, **headers: str) -> Any:

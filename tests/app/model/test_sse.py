@@ -16,7 +16,7 @@ def parsed(*pieces: bytes) -> list[ServerEvent]:
 
 
 def events(*data: bytes, name: bytes = b"") -> list[ServerEvent]:
-    return [ServerEvent(name, each) for each in data]
+    return [(name, each) for each in data]
 
 
 @pytest.mark.parametrize(

@@ -82,3 +82,36 @@ async def test_closing_the_model_during_a_response_leaves_no_connection() -> Non
         await model.close()
     gc.collect()
     assert reported == []
+
+
+async def test_request_on_a_connection_that_the_server_closes_is_sent_on_another_one() -> None:
+    """llama.cpp promises to keep its connections and closes them after each stream."""
+    connections = 0
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        lines = chunk(delta={"content": "네."}) + STOP + b"data: [DONE]\n\n"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(lines) + lines)
+        await reader.read(1)  # the first byte of the next request: the connection is closed then
+
+    async with model_on(respond) as model:
+        for _ in range(3):
+            async with model.stream(MESSAGES, []) as deltas:
+                assert "".join([delta.text async for delta in deltas]) == "네."
+    assert connections == 3
+
+
+async def test_request_on_a_new_connection_is_not_repeated() -> None:
+    connections = 0
+
+    async def respond(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+
+    async with model_on(respond) as model:
+        with pytest.raises(ModelError) as broken:
+            async with model.stream(MESSAGES, []) as deltas:
+                await anext(deltas)
+    assert broken.value.kind == "unavailable"
+    assert connections == 1

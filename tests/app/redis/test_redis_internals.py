@@ -54,8 +54,9 @@ async def test_without_the_names_commands_go_through_redis_py(
     connection = Connection(redis_server.url, timeout_seconds=3)
     numbers = [str(number).encode() for number in range(2000)]
     assert await asyncio.gather(*(connection.execute("ECHO", number) for number in numbers)) == numbers
-    with pytest.raises(StorageUnavailable, match="WRONGTYPE"):
+    with pytest.raises(StorageUnavailable, match="Redis refused a command") as caught:
         await connection.execute("SET", "key", "value"), await connection.execute("LLEN", "key")
+    assert "WRONGTYPE" in caught.value.log_cause
     redis_client.client_kill_filter(_type="normal", skipme=True)
     assert await connection.execute("GET", "key") == b"value"
     await connection.close()

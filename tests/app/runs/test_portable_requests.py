@@ -79,7 +79,7 @@ async def test_odd_calls_go_back_in_the_form_that_all_servers_accept(
     async with running(settings(), tools=[NoteTool(), PingTool("ping")]) as aura:
         completed(await whole(aura))
     request = model.requests[1]["messages"]
-    assert len(request) == 3 + len(TURNS[odd]), "each call has its result"
+    assert len(request) == 3 + min(128, len(TURNS[odd])), "each call that a message can hold has its result"
 
 
 @pytest.mark.parametrize("text", ["\n\n", " "])

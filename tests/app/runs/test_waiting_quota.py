@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
@@ -16,8 +18,8 @@ MAIL = calling(("send_note", {"to": "kim"}))
 
 def scores(client: redis.Redis) -> list[float]:
     """The scores of the active runs: a run that waits has a negative one."""
-    found = [client.zrange(key, 0, -1, withscores=True) for key in client.keys("aura:*:active:*")]
-    return [float(score) for runs in found for score in dict(runs).values()]
+    found: list[list[Any]] = [client.zrange(key, 0, -1, withscores=True) for key in client.keys("aura:*:active:*")]
+    return [float(score) for runs in found for _, score in runs]
 
 
 async def test_a_call_beyond_the_waiting_runs_of_its_user_is_refused_to_the_model_on_every_replica(

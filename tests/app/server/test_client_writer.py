@@ -14,8 +14,9 @@ import pytest
 from app.server.config import load_config
 from app.server.event_loop import AsyncioEventLoop, create_event_loop
 from app.server.hypercorn_internals import serve_app
-from app.web.sse import CLIENT_WRITER, ClientWriter
+from app.web.sse import CLIENT_WRITER, ClientWriter, EventStreams
 from tests.harness.certificate import Certificate
+from tests.harness.fake_tail import FakeJournal
 from tests.harness.raw import MakeSettings
 from tests.harness.service import running
 from tests.harness.waiting import eventually
@@ -35,7 +36,9 @@ def run_on(loop: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Awa
 
 
 @asynccontextmanager
-async def connected(certificate: Certificate | None) -> AsyncIterator[tuple[ClientWriter, asyncio.StreamWriter]]:
+async def connected(
+    certificate: Certificate | None,
+) -> AsyncIterator[tuple[ClientWriter, asyncio.StreamWriter, asyncio.StreamReader]]:
     """Yield the server's writer for a client that does not read, and the client's side; then stop the server.
 
     The server must stop within ten seconds.
@@ -61,9 +64,12 @@ async def connected(certificate: Certificate | None) -> AsyncIterator[tuple[Clie
         config.certfile = config.keyfile = str(certificate.path)
     serving = asyncio.create_task(serve_app(app, config, stop.wait))
     tls = None if certificate is None else certificate.client
-    _, client = await asyncio.open_connection(*address, limit=1024, ssl=tls)
+    connection = socket.create_connection(address)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)  # small, so that the server sees each reading
+    host = None if certificate is None else address[0]
+    reader, client = await asyncio.open_connection(sock=connection, limit=1024, ssl=tls, server_hostname=host)
     client.write(REQUEST)
-    yield await writers.get(), client
+    yield await writers.get(), client, reader
     stop.set()
     await asyncio.wait([serving], timeout=10)
     client.transport.abort()
@@ -85,7 +91,7 @@ def test_drain_waits_while_the_buffer_is_full(
     """Without the wait a stream would retry in a busy loop."""
 
     async def main() -> None:
-        async with connected(certificate) as (writer, client):
+        async with connected(certificate) as (writer, client, _):
             await fill(writer)
             waiting = asyncio.create_task(writer.drain())
             await asyncio.sleep(0)
@@ -107,8 +113,34 @@ def test_a_client_that_does_not_read_does_not_delay_the_exit(
     """`asyncio.Server.wait_closed` waits for all connections from Python 3.12.1 on."""
 
     async def main() -> None:
-        async with connected(certificate) as (writer, _):
+        async with connected(certificate) as (writer, _, _):
             await fill(writer)
+
+    certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
+    run_on(loop, main)
+
+
+@ON_EACH_LOOP
+@WITH_AND_WITHOUT_TLS
+def test_a_stream_ends_for_a_client_that_stops_reading_and_not_for_one_that_reads_slowly(
+    tmp_path: Path, is_encrypted: bool, loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.web.sse.STALL_SECONDS", 1.5)
+
+    async def main() -> None:
+        async with connected(certificate) as (writer, _, reader), asyncio.timeout(60):
+            journal = FakeJournal()
+            stream = EventStreams(journal, "both", heartbeat_seconds=0.1).open("session_u_1_abcd", 0)  # type: ignore[arg-type]
+            stream.begin(writer, asyncio.Event().wait)  # type: ignore[arg-type]
+            await fill(writer)
+            began = asyncio.get_running_loop().time()
+            while asyncio.get_running_loop().time() < began + 4:
+                await reader.read(1024)
+                await asyncio.sleep(0.01)
+            assert not writer.is_gone, "it reads a hundred kilobytes a second"
+            await eventually(lambda: writer.is_gone, seconds=20)
+            stream.close()
+            assert journal.tails[0].is_closed
 
     certificate = Certificate.create(tmp_path / "server.pem") if is_encrypted else None
     run_on(loop, main)

@@ -174,13 +174,15 @@ async def test_error_names_its_cause(
     assert "ghp_token" not in caught.value.cause
 
 
-async def test_unreachable_server_is_named(context: ToolContext) -> None:
+async def test_unreachable_server_is_named_in_the_log_and_not_to_the_user(context: ToolContext) -> None:
     free = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{free.sockets[0].getsockname()[1]}"
     free.close()
     await free.wait_closed()
-    with pytest.raises(ToolError, match=f"cannot be reached at {url}"):
+    with pytest.raises(ToolError, match="GitHub cannot be reached") as caught:
         await GetPullRequest(None, url).run(GET, context)
+    assert "127.0.0.1" not in caught.value.message
+    assert url in caught.value.log_cause
 
 
 @pytest.mark.parametrize("url", ["ftp://github.test", "github.test", "http://[::", "http://"])

@@ -121,6 +121,19 @@ STREAM_REJECTIONS = {
     "sub is an object": unauthenticated("E2003", "sub", claims(sub={"id": "user1"})),
     "tenant_id is a list": unauthenticated("E2003", "tenant_id", claims(tenant_id=["tenant1"])),
     "tenant_id is a bool": unauthenticated("E2003", "tenant_id", claims(tenant_id=True)),
+    "sub with a surrogate": unauthenticated("E2003", "sub: its character 2 (U+D800)", claims(sub="u\ud800")),
+    "sub with a line break": unauthenticated("E2003", "sub: its character 3", claims(sub='u1\n{"level":"x"}')),
+    "sub with a terminal's escape": unauthenticated("E2003", "sub: its character 3", claims(sub="u1\x1b[2J")),
+    "sub with an invisible space": unauthenticated("E2003", "sub: its character 3 (U+200B)", claims(sub="u1\u200b")),
+    "sub with a Hangul filler": unauthenticated("E2003", "sub: its character 3 (U+3164)", claims(sub="u1\u3164")),
+    "sub that turns the text around": unauthenticated("E2003", "sub", claims(sub="admin\u202e1u")),
+    "sub of 4,000 characters": unauthenticated("E2003", "sub: it has 4000 characters", claims(sub="u" * 4000)),
+    "tenant_id with a null": unauthenticated("E2003", "tenant_id: its character 8", claims(tenant_id="tenant1\0")),
+    "tenant_id of 400 digits": unauthenticated("E2003", "tenant_id: it has 400 characters", claims(tenant_id=10**399)),
+    "role with a format character": unauthenticated("E2003", "role: its character 6", claims(role="admin\u2060")),
+    "email with a tag character": unauthenticated("E2003", "email: its character 7", claims(email="kim@aa\U000e0041")),
+    "exp of 400 digits": unauthenticated("E2003", "exp", claims(exp=10**400)),
+    "iat before all times": unauthenticated("E2003", "iat", claims(iat=-(10**400))),
     "no X-Tenant-ID": Rejection(400, "E2006", "X-Tenant-ID", without("X-Tenant-ID")),
     "another tenant": forbidden("X-Tenant-ID", lambda: {**headers(), "X-Tenant-ID": "tenant2"}),
     "another user": forbidden("X-User-ID", lambda: {**headers(), "X-User-ID": "user2"}),
@@ -157,6 +170,33 @@ STREAM_REJECTIONS = {
     "context over 256 KiB": invalid(BIG, f"context: it has {BIG_BYTES} bytes as JSON, at most 262144"),
     "thread_id is a number": invalid({"prompt": "x", "thread_id": 5}, "thread_id"),
     "thread_id is too long": invalid({"prompt": "x", "thread_id": "t" * 201}, "thread_id"),
+    "thread_id with an escape": invalid(
+        {"prompt": "x", "thread_id": "t\x1b[0m"}, "thread_id: its character 2 (U+001B)"
+    ),
+    "thread_id with a surrogate": invalid('{"prompt": "x", "thread_id": "t\\ud800"}', "thread_id"),
+    "Idempotency-Key with an invisible space": Rejection(
+        400,
+        "E4000",
+        "Idempotency-Key: its character 2 (U+200B)",
+        lambda: headers(**{"Idempotency-Key": b"k\xe2\x80\x8b"}),  # type: ignore[arg-type]
+    ),
+    "X-Agent-ID with a control character": Rejection(
+        400,
+        "E4000",
+        "X-Agent-ID: its character 2 (U+0085)",
+        lambda: headers(**{"X-Agent-ID": b"a\xc2\x85"}),  # type: ignore[arg-type]
+    ),
+    "X-Tenant-ID with an invisible space": forbidden(
+        "X-Tenant-ID",
+        lambda: headers(**{"X-Tenant-ID": b"tenant1\xe2\x80\x8b"}),  # type: ignore[arg-type]
+    ),
+    "X-User-ID with an invisible space": forbidden(
+        "X-User-ID",
+        lambda: headers(**{"X-User-ID": b"user1\xe2\x80\x8b"}),  # type: ignore[arg-type]
+    ),
+    "session id with an invisible space": Rejection(
+        400, "E4000", "sessionId: its character 2", body=None, method="GET", path=f"{STREAM}?sessionId=s%E2%80%8B"
+    ),
     "header too long": Rejection(400, "E4000", "X-Agent-ID", lambda: headers(**{"X-Agent-ID": "a" * 201})),
     "body over 1 MiB": Rejection(413, "E4001", "1048576", body={"prompt": "x", "more": "x" * 1024 * 1024}),
     "nothing to attach to": Rejection(404, "E1004", "찾을 수 없습니다", lambda: headers("nobody"), None, method="GET"),
@@ -197,7 +237,20 @@ JSON_REJECTIONS = {
     "an unknown request without a token": unauthenticated(
         "E2000", NEEDED, without("Authorization"), method="GET", body=None, path=REQUEST
     ),
-    "an unknown session": Rejection(404, "E1004", "session_u_1_a", method="GET", body=None, path=SIGNAL),
+    "an invisible character in a path": Rejection(
+        400,
+        "E4000",
+        "requestId: its character 4 (U+200B)",
+        method="GET",
+        body=None,
+        path="/aura/hitl/requests/req\u200b-1",
+    ),
+    "a line break in a path": Rejection(
+        400, "E4000", "sessionId: its character 2 (U+000A)", method="GET", body=None, path="/aura/runs/a%0Ab"
+    ),
+    "an endless id in a path": Rejection(
+        400, "E4000", "sessionId: it has 4000 characters", method="GET", body=None, path=f"/aura/runs/{'a' * 4000}"
+    ),
     "a session without a token": unauthenticated(
         "E2000", NEEDED, without("Authorization"), method="GET", body=None, path=SIGNAL
     ),

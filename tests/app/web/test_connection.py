@@ -10,6 +10,7 @@ from quart import Quart, request
 
 from app.ports.journal import LogEntry
 from app.web.connection import HttpConnection, StreamResponse
+from app.web.requests import BodyBudget
 from app.web.sse import HEARTBEAT, EventStreams, encode_frame
 from statemachine.frames import DONE_BODY
 from tests.harness.fake_tail import FakeJournal
@@ -37,7 +38,7 @@ class Exchange:
     def __init__(self, app: Quart) -> None:
         self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.sent: list[dict[str, Any]] = []
-        connection = HttpConnection(app, SCOPE, lambda _: None)  # type: ignore[arg-type]
+        connection = HttpConnection(app, SCOPE, lambda _: None, BodyBudget(0))  # type: ignore[arg-type]
         self.task = asyncio.create_task(connection(self.received.get, self._send))  # type: ignore[arg-type]
 
     async def _send(self, message: dict[str, Any]) -> None:

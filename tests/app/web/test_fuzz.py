@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from app.dev.demo.model import ScriptedModelServer
 from app.settings import Settings
 from tests.harness.service import headers, running
@@ -22,6 +24,7 @@ FITTING = (  # a schema cannot say that `params` must match the tool and `userId
 )
 
 
+@pytest.mark.slow
 async def test_schemathesis_finds_no_failure(settings: Callable[..., Settings], tmp_path: Path) -> None:
     """The tested service has no model, so that runs end at once; a run of another service waits for a decision."""
     boss = headers(role="admin")

@@ -61,6 +61,10 @@ def check_no_secrets(response: httpx2.Response) -> None:
 def check_envelope(response: httpx2.Response, rejection: Rejection) -> None:
     assert response.status_code == rejection.status
     assert response.headers["content-type"] == JSON
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    if response.request.url.path == STREAM:
+        assert b"id:" in response.content
     body = response.json()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", body.pop("timestamp"))
     assert body.pop("traceId") == response.headers["x-correlation-id"]

@@ -22,7 +22,8 @@ class FakeWriter:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.is_ended = self.is_full = self.is_gone = False
+        self.is_ended = self.is_full = self.is_gone = self.is_aborted = False
+        self.taken = 0
         self.reads = asyncio.Event()
         self.reads.set()
 
@@ -30,10 +31,22 @@ class FakeWriter:
     def is_writable(self) -> bool:
         return self.reads.is_set() or not self.is_full
 
+    @property
+    def waiting_bytes(self) -> int:
+        return 0 if self.is_writable else 1
+
+    @property
+    def taken_bytes(self) -> int:
+        return self.taken
+
     def write(self, data: bytes) -> None:
         assert not self.is_ended
         self.written.append(data)
         self.is_full = True
+
+    def abort(self) -> None:
+        self.is_gone = self.is_aborted = True
+        self.reads.set()
 
     async def drain(self) -> None:
         await self.reads.wait()
@@ -156,6 +169,22 @@ async def test_disconnected_client_is_detected_when_a_heartbeat_is_due() -> None
     writer.is_gone = True
     await eventually(lambda: writer.is_ended)
     assert writer.written == [encode_frame(HELLO)]
+    assert len(streams) == 0
+
+
+async def test_client_that_takes_nothing_for_a_minute_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.sse.STALL_SECONDS", 0.3)
+    stream, tail, writer, streams = open_stream(heartbeat_seconds=0.05)
+    writer.reads.clear()
+    tail.append([HELLO])
+    for _ in range(5):  # it takes a little from time to time
+        await asyncio.sleep(0.15)
+        writer.taken += 1
+        assert not writer.is_aborted
+    assert HEARTBEAT not in writer.written, "it has enough to take"
+    await eventually(lambda: writer.is_aborted)
+    await eventually(lambda: not stream.is_waiting)
+    stream.close()
     assert len(streams) == 0
 
 

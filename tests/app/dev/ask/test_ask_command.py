@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,32 +14,9 @@ from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from app.settings import Settings
 from statemachine.events import Hitl
-from tests.harness.clients import (
-    ANSWER,
-    MakeSettings,
-    client,
-    mail_call,
-)
-from tests.harness.fork_server import ForkServer
-from tests.harness.process import Command
+from tests.harness.clients import ANSWER, ME, MakeSettings, StartAsk, client, mail_call
 from tests.harness.proxy import ConnectionFaults, CuttingProxy
-from tests.harness.service import SECRET, running
-
-StartAsk = Callable[..., Command]
-
-
-@pytest.fixture
-def start_ask(fork_server: ForkServer) -> StartAsk:
-    """A function that creates a process of `aura ask`, with or without a terminal."""
-
-    def start(url: str, *arguments: str, in_terminal: bool = False, **environment: str) -> Command:
-        environment = {"JWT_SECRET": SECRET, **environment}
-        return Command(fork_server, environment, "ask", *arguments, "--url", url, in_terminal=in_terminal)
-
-    return start
-
-
-ME = ("--user", "user1", "--tenant", "tenant1")
+from tests.harness.service import running
 
 
 async def test_model_text_is_not_interpreted_as_markup(
@@ -146,96 +120,6 @@ async def test_broken_connection_is_reported_and_resumed(
     assert [line.split()[0] for line in proxy.requests] == ["POST", "GET"]
 
 
-# --- decisions at the terminal ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("key", "code"), [("y", 0), ("ㅛ", 0), ("n", 1)])
-async def test_key_decides_the_approval(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, key: str, code: int, start_ask: StartAsk
-) -> None:
-    model.play(mail_call())
-    if code == 0:
-        model.play(ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
-        await command.wait_for_output("approve? [y]es [n]o [e]dit")
-        await command.wait_for_output("s left)")
-        command.type("x" + key)
-        assert await command.wait_for_exit() == code
-    assert len(mail.messages) == 1 - code
-
-
-async def test_editor_changes_the_arguments(
-    mailing: Settings, model: ScriptedModelServer, mail: SmtpSink, tmp_path: Path, start_ask: StartAsk
-) -> None:
-    """The first edit is not JSON, the second one has invalid arguments, the third one is valid."""
-    editor = tmp_path / "editor"
-    editor.write_text(
-        f"#!{sys.executable}\n"
-        "import json, pathlib, sys\n"
-        "count = pathlib.Path(__file__ + '.count')\n"
-        "turn = int(count.read_text()) if count.exists() else 0\n"
-        "count.write_text(str(turn + 1))\n"
-        "file = pathlib.Path(sys.argv[1])\n"
-        "value = json.loads(file.read_text())\n"
-        "value['to'] = ['nobody', 'boss@example.com'][turn == 2:]\n"
-        "file.write_text('{' if turn == 0 else json.dumps(value))\n"
-    )
-    editor.chmod(0o755)
-    model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
-    async with (
-        running(mailing) as aura,
-        start_ask(
-            aura.url, "메일을 보내주세요", *ME, in_terminal=True, EDITOR=str(editor), VISUAL=str(editor)
-        ) as command,
-    ):
-        question = "\x1b[Kapprove?"
-        await command.wait_for_output(question)
-        command.type("e")
-        await command.wait_for_output("that is not JSON")
-        seen = command.output.count(question)
-        await command.wait_for_output(question, times=seen + 1)
-        command.type("e")
-        await command.wait_for_output("E4000")
-        seen = command.output.count(question)
-        await command.wait_for_output(question, times=seen + 1)
-        command.type("e")
-        assert await command.wait_for_exit() == 0
-    assert [message.recipients for message in mail.messages] == [("boss@example.com",)]
-    assert "boss@example.com" in command.output
-
-
-async def test_decision_elsewhere_closes_the_question(
-    mailing: Settings, model: ScriptedModelServer, start_ask: StartAsk
-) -> None:
-    model.play(mail_call(), ScriptedTurn(text="보냈습니다."))
-    async with running(mailing) as aura, start_ask(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
-        await command.wait_for_output("approve?")
-        assert (await aura.decide("approve", request_of(command))).status_code == 200
-        assert await command.wait_for_exit() == 0
-    assert "decided elsewhere" in command.output
-
-
-async def test_deadline_closes_the_question(
-    settings: MakeSettings, model: ScriptedModelServer, mail: SmtpSink, start_ask: StartAsk
-) -> None:
-    model.play(mail_call())
-    short = settings(
-        smtp_host=mail.host,
-        smtp_port=mail.port,
-        smtp_tls="none",
-        smtp_from="aura@example.com",
-        hitl_timeout_seconds=1.5,
-    )
-    async with running(short) as aura, start_ask(aura.url, "메일을 보내주세요", *ME, in_terminal=True) as command:
-        assert await command.wait_for_exit() == 1
-    assert "no decision in time" in command.output
-    assert "timed_out" in command.output
-
-
-def request_of(command: Command) -> str:
-    return "req-" + command.output.partition("req-")[2][:12]
-
-
 # --- invalid usage ----------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +131,10 @@ def request_of(command: Command) -> str:
         (("안녕",), "no user is given"),
         (("안녕", "--token", "abc"), "not a JWT"),
         (("안녕", "--reason", "x", *ME), "--reason needs --reject"),
+        (("안녕", "--approve", "--reason", "x", *ME), "--reason needs --reject"),
+        (("안녕", "--approve", "--reject", *ME), "--approve and --reject contradict each other"),
+        (("안녕", "--reject", "--approve", *ME), "--approve and --reject contradict each other"),
+        (("--attach", "s", "--context", '{"a": 1}', *ME), "--context needs a PROMPT"),
         (("안녕", "--context", "[1]", *ME), "a JSON object is required"),
         (("안녕", "--context", "{", *ME), "it is not JSON"),
         (("안녕", "--context", "@/no/such", *ME), "No such file"),
