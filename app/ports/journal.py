@@ -61,10 +61,14 @@ class ListedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunList:
-    """A part of a list of runs, the newest first. It may be shorter than was asked for, though `has_more` is set."""
+    """A part of a list of runs, the newest first.
+
+    `is_cut`: it is shorter than was asked for, because the rest would take long; a later request gets it.
+    """
 
     runs: list[ListedRun]
     has_more: bool
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ class RedisStreamQuota:
             raise
         if total > self._max_streams:
             self._change(user, -1)
+            if count <= self._max_streams:  # Redis has been told of this stream
+                await self._send([user])
             cause = f"this user may have {self._max_streams} streams open"
             raise QuotaExceeded("AURA_MAX_STREAMS_PER_USER", cause, _RETRY_AFTER_SECONDS, is_timed=False)
 

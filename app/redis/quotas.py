@@ -40,9 +40,13 @@ def user_exceeded(kind: str, retry_after_seconds: int, quotas: Quotas) -> QuotaE
             cause = f"this user may have {quotas.runs_per_user} runs under way, waiting ones included"
             return QuotaExceeded("AURA_MAX_RUNS_PER_USER", cause, max(1, retry_after_seconds), is_timed=False)
         case _:
-            size = f"{quotas.stored_bytes_user / MEGABYTE:g} MB"
-            cause = f"{size} of this user's runs may be stored, until they expire"
+            size = f"{_megabytes(quotas.stored_bytes_user)} MB"
+            cause = f"this user's runs may have {size} in storage, until they expire"
             return QuotaExceeded("AURA_STORED_MEGABYTES_USER", cause, max(1, retry_after_seconds))
+
+
+def _megabytes(size: int) -> str:
+    return f"{round(size / MEGABYTE, 4):g}"
 
 
 def expiry_bucket(now: float, retention_seconds: int) -> int:
@@ -143,7 +147,7 @@ class RedisTenants:
         if max_stored and usage.stored >= max_stored:
             await self._connection.execute(*self.unlist_run(tenant_id, session_id))
             seconds = max(1, usage.first_expiry - int(self._clock.now()))
-            cause = f"{max_stored / MEGABYTE:g} MB of this tenant's runs may be stored, until they expire"
+            cause = f"this tenant's runs may have {_megabytes(max_stored)} MB in storage, until they expire"
             raise QuotaExceeded("AURA_STORED_MEGABYTES_TENANT", cause, seconds, is_of_tenant=True)
         return None
 

@@ -111,7 +111,11 @@ class RedisRunIndex:
         summaries = {id: Summary.from_json(text) for id, text in zip(sessions, found, strict=False) if text is not None}
         ended_at = await self._summarize([id for id in sessions[:limit] if id not in summaries], summaries)
         listed = sessions[:limit] if ended_at is None else sessions[: sessions.index(ended_at)]
-        return RunList([ListedRun(id, summaries.get(id)) for id in listed], has_more=len(sessions) > len(listed))
+        return RunList(
+            [ListedRun(id, summaries.get(id)) for id in listed],
+            has_more=len(sessions) > len(listed),
+            is_cut=ended_at is not None,
+        )
 
     async def _summarize(self, session_ids: Sequence[str], summaries: dict[str, Summary | None]) -> str | None:
         """Create the summaries of runs that an older release has written. One checkpoint is loaded at a time.

@@ -59,6 +59,8 @@ class RunQueries:
             listed = await self._journal.list_runs(principal.tenant_id, user_id, position, count)
             found += _in_state(listed.runs, position, state)
             position, has_more = position + len(listed.runs), listed.has_more
+            if listed.is_cut:
+                break
         if len(found) > limit:
             position, has_more = found[limit - 1][0] + 1, True
         runs, left_at = await self._with_arguments(found[:limit])

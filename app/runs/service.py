@@ -85,7 +85,11 @@ class RunService:
         Raises `ServiceBusy`, `ThreadBusy`, `QuotaExceeded`, `FieldInvalid`, `StorageUnavailable`: then no run exists.
         """
         if start.idempotency_key is None:  # else it may be the repetition of a request whose run exists
-            self._refusals.check(principal)
+            try:
+                self._refusals.check(principal)
+            except QuotaExceeded:
+                await self.admission.wait_to_refuse()
+                raise
         if self.is_draining:
             raise ServiceBusy(_IS_DRAINING)
         if self._is_full:

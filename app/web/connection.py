@@ -8,7 +8,7 @@ to version.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -49,7 +49,7 @@ class HttpConnection:
         self,
         app: Quart,
         scope: HTTPScope,
-        shed_load: Callable[[HTTPScope], PreparedResponse | None],
+        shed_load: Callable[[HTTPScope], Awaitable[PreparedResponse | None]],
         bodies: BodyBudget,
     ) -> None:
         self._app = app
@@ -59,7 +59,7 @@ class HttpConnection:
         self._is_disconnected = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        rejection = self._shed_load(self._scope)
+        rejection = await self._shed_load(self._scope)
         if rejection is not None:
             await _reject(rejection, receive, send)
             return

@@ -160,7 +160,7 @@ async def test_a_user_with_as_many_runs_under_way_as_are_allowed_is_refused_unti
         assert await refused(two, "AURA_MAX_RUNS_PER_USER") == 5
         model.release()
         await first.rest()
-        completed(await run(two))
+        completed(await run(two), "둘")
 
 
 # --- stored bytes -----------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ async def test_a_user_with_too_many_open_streams_is_refused_by_every_replica_unt
 async def test_requests_without_a_stream_take_no_place(settings: MakeSettings) -> None:
     async with running(settings(openai_api_key=None, aura_max_streams_per_user=1)) as aura:
         for _ in range(3):
-            assert (await aura.client.get(STREAM, headers=headers(**AS_JSON))).status_code == 404
+            assert (await aura.client.get(STREAM, headers=headers("user2", **AS_JSON))).status_code == 404
             assert (await aura.client.post(STREAM, json={}, headers=headers(**AS_JSON))).status_code == 400
             assert types(await run(aura))[0] == "start"
 
