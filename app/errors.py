@@ -138,12 +138,33 @@ class RequestTimedOut(AuraError):
     prefix = "요청 시간이 초과되었습니다."
 
 
-class TooManyRuns(AuraError):
-    """The user has as many active runs as `AURA_MAX_RUNS_PER_USER` allows."""
+class QuotaExceeded(AuraError):
+    """The user or the tenant has as much as a setting allows. `setting` is its name; the cause says whose limit it is
+    and how much it allows. `is_of_tenant`: other users of the tenant are refused too. `is_timed`: there is no room
+    before the time to wait has passed; else there is when a run or a stream ends."""
 
     status, code, error_type, retryable = 429, "E1005", "LimitExceeded", True
-    prefix = "동시에 실행할 수 있는 요청 수를 초과했습니다."
-    retry_after_seconds = 5
+    prefix = "사용 한도를 초과했습니다."
+
+    def __init__(
+        self,
+        setting: str,
+        cause: str,
+        retry_after_seconds: int,
+        *,
+        is_of_tenant: bool = False,
+        is_timed: bool = True,
+    ) -> None:
+        super().__init__(f"{setting}: {cause}; send the request again in {retry_after_seconds} s")
+        self.setting = setting
+        self.is_of_tenant = is_of_tenant
+        self.is_timed = is_timed
+        self.retry_after_seconds = retry_after_seconds
+        self._allowed = cause
+
+    def in_seconds(self, retry_after_seconds: int) -> QuotaExceeded:
+        """Return the same error with another time to wait."""
+        return QuotaExceeded(self.setting, self._allowed, retry_after_seconds, is_of_tenant=self.is_of_tenant)
 
 
 class ThreadBusy(AuraError):

@@ -38,6 +38,7 @@ from app.setting_types import (
     NameList,
     Names,
     PlainUrl,
+    QuotaSettings,
     RedisUrl,
     RepositoryLists,
     SearchServerUrl,
@@ -52,7 +53,7 @@ _NOT_SETTINGS = frozenset({"AURA_TOKEN"})
 """Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
 
 
-class Settings(IdentitySettings):
+class Settings(QuotaSettings, IdentitySettings):
     """Every setting under the name of its environment variable, in lower case."""
 
     # Redis
@@ -105,6 +106,8 @@ class Settings(IdentitySettings):
 
     # limits
     aura_max_turns: int = Field(default=12, ge=1, le=100, description="model turns per run")
+    aura_max_calls_per_turn: int = Field(default=32, ge=1, le=127, description="tool calls of a turn that are run")
+    aura_max_open_approvals: int = Field(default=5, ge=1, le=100, description="approvals of a run that may be open")
     aura_run_tokens: int = Field(
         default=0, ge=0, description="tokens that a run may use, those of its prompts included; 0: no limit"
     )
@@ -119,9 +122,6 @@ class Settings(IdentitySettings):
     aura_max_runs: int = Field(default=20_000, ge=1, description="active and waiting runs of one process; more get 503")
     aura_max_wait_seconds: float = Field(
         default=2.5, ge=0, description="processor seconds that a new run may have to wait; more get 503; 0: no limit"
-    )
-    aura_max_runs_per_user: int = Field(
-        default=0, ge=0, description="active runs of one user; more get 429; 0: no limit"
     )
 
     aura_body_megabytes: float = Field(
@@ -248,6 +248,8 @@ class Settings(IdentitySettings):
             on_reject=self.aura_on_reject,
             completion_tokens=self.completion_tokens,
             tokens=self.aura_run_tokens,
+            calls_per_turn=self.aura_max_calls_per_turn,
+            open_approvals=self.aura_max_open_approvals,
         )
 
     @property

@@ -5,12 +5,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from statemachine import endings
-from statemachine.checkpoint import CallStatus, Grant, ToolCall, digest
+from statemachine.call import CallStatus, Grant, ToolCall
 from statemachine.errors import FactRefused
 from statemachine.ledger import end_call, get_call, start_call
 from statemachine.messages import ApprovalGranted, ApprovalRejected, Effect
 from statemachine.states import Trigger
 from statemachine.step_builder import StepBuilder
+from statemachine.stored import digest
 from statemachine.tool_calls import next_tool_effect
 
 

@@ -9,13 +9,14 @@ earlier one was meant.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct, field
 
-from statemachine.checkpoint import JsonObject
 from statemachine.provider_fields import merge_fields
+from statemachine.stored import JsonObject
 from statemachine.surrogates import repair, repair_json
 
 _EMPTY_ARGUMENTS = "{}"
@@ -59,14 +60,15 @@ def join_calls(pieces: Iterable[CallPiece], tool_names: frozenset[str]) -> tuple
     A new id, or a new name after complete arguments, at a used index begins a new call. `tool_names` are the tools that
     were offered: they tell a name that is sent in pieces from a second call.
     """
-    calls: list[_OpenCall] = []
+    turn = _OpenTurn()
     for piece in pieces:
-        call = _continued_call(calls, piece)
+        call = turn.continued_by(piece)
         if call is None or _begins_another(call, piece, tool_names):
-            calls.append(_OpenCall(piece.index, piece.id, piece.name, [piece.arguments], piece.extras))
+            turn.begin(_OpenCall(piece.index, piece.id, piece.name, [piece.arguments], piece.extras))
         else:
             call.add(piece, tool_names)
-    return tuple(call.finished() for call in calls if not _is_repetition(call, calls))
+            turn.note_id(call)
+    return turn.finished()
 
 
 class _OpenCall(Struct, eq=False):
@@ -77,6 +79,7 @@ class _OpenCall(Struct, eq=False):
     name: str
     pieces: list[str] = field(default_factory=list)
     extras: JsonObject = {}
+    place: int = 0
 
     @property
     def text(self) -> str:
@@ -85,7 +88,13 @@ class _OpenCall(Struct, eq=False):
     @property
     def is_complete(self) -> bool:
         """Whether the arguments so far are one whole JSON object."""
-        return _is_object(self.text)
+        return self._may_be_complete and _is_object(self.text)
+
+    @property
+    def _may_be_complete(self) -> bool:
+        """Whether the arguments end as an object does: parsing them after each piece would take long."""
+        last = next((piece.rstrip() for piece in reversed(self.pieces) if piece.strip()), "")
+        return last.endswith("}")
 
     def add(self, piece: CallPiece, tool_names: frozenset[str]) -> None:
         if piece.name and piece.name != self.name:
@@ -108,14 +117,40 @@ class _OpenCall(Struct, eq=False):
         )
 
 
-def _continued_call(calls: list[_OpenCall], piece: CallPiece) -> _OpenCall | None:
-    """Return the call that the piece may continue, the latest one that fits it."""
-    latest_first = list(reversed(calls))
-    if not piece.is_numbered:
-        same_id = next((call for call in latest_first if piece.id and call.id == piece.id), None)
-        if same_id is not None or piece.index == NO_PLACE:
-            return same_id or next(iter(latest_first), None)
-    return next((call for call in latest_first if call.index == piece.index), None)
+class _OpenTurn:
+    """The calls of a turn so far, found by their index and by their id: a turn may have thousands of pieces."""
+
+    def __init__(self) -> None:
+        self._calls: list[_OpenCall] = []
+        self._by_index: dict[int, _OpenCall] = {}
+        self._by_id: dict[str, _OpenCall] = {}
+
+    def begin(self, call: _OpenCall) -> None:
+        call.place = len(self._calls)
+        self._calls.append(call)
+        self._by_index[call.index] = call
+        self.note_id(call)
+
+    def note_id(self, call: _OpenCall) -> None:
+        """Remember the call under the id that it has by now; of several calls with an id, the latest."""
+        known = self._by_id.get(call.id)
+        if call.id and (known is None or known.place <= call.place):
+            self._by_id[call.id] = call
+
+    def continued_by(self, piece: CallPiece) -> _OpenCall | None:
+        """Return the call that the piece may continue, the latest one that fits it."""
+        if not piece.is_numbered:
+            same_id = self._by_id.get(piece.id)
+            if same_id is not None or piece.index == NO_PLACE:
+                return same_id or (self._calls[-1] if self._calls else None)
+        return self._by_index.get(piece.index)
+
+    def finished(self) -> tuple[RawCall, ...]:
+        """Return the whole calls, without those that only repeat the name of another, as some servers' last piece."""
+        named = Counter((call.index, call.name) for call in self._calls)
+        return tuple(
+            call.finished() for call in self._calls if call.id or call.text.strip() or named[call.index, call.name] == 1
+        )
 
 
 def _begins_another(call: _OpenCall, piece: CallPiece, tool_names: frozenset[str]) -> bool:
@@ -136,13 +171,6 @@ def _are_same_arguments(text: str, other: str) -> bool:
     """Return whether both texts are the same JSON object, which may be encoded several times in the first one."""
     decoded = _decode_arguments(text)
     return decoded is not None and _parse(decoded) == _parse(other)
-
-
-def _is_repetition(call: _OpenCall, calls: list[_OpenCall]) -> bool:
-    """Return whether the call only repeats the name of an earlier one, as the last piece of some servers does."""
-    if call.text.strip() or call.id:
-        return False
-    return any(other is not call and other.index == call.index and other.name == call.name for other in calls)
 
 
 def _joined_arguments(pieces: list[str]) -> str:

@@ -5,25 +5,20 @@ The structs are frozen: a change makes a copy. All times are absolute Unix secon
 
 from __future__ import annotations
 
-import hashlib
-import json
-from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
+from msgspec import field
 from msgspec.structs import replace
 
+from statemachine.call import CallStatus, Confidence, ToolCall, Via
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
-from statemachine.masking import Path, mask_values
 from statemachine.older_checkpoints import upgrade, version_of
 from statemachine.states import INITIAL_STATE, State, Trigger
+from statemachine.stored import JsonObject, StoredStruct
 
 SCHEMA_VERSION = 3
 
-JsonObject = dict[str, Any]
-"""JSON whose shape this project does not define: tool arguments, chat messages, the context of the user's screen."""
-
-ConfidenceSource = Literal["logprobs", "model", "none"]
 StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
 
 _STEP_PROGRESS: dict[StepStatus, float] = {
@@ -34,45 +29,14 @@ _STEP_PROGRESS: dict[StepStatus, float] = {
     "skipped": 1.0,
 }
 
-# One encoder for all calls: `json.dumps` would build one for each.
-_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
-
-
-def canonical_json(value: object) -> str:
-    """Return the canonical JSON text of a value: sorted keys, no spaces. Digests are computed from it."""
-    return _encode_canonical(value)
-
-
-def digest(value: object) -> str:
-    """Return the SHA-256 (hex) of the canonical JSON of a value. An approval is bound to the digest of arguments."""
-    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-class StoredStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything that is saved. Loading checks the types and rejects unknown fields."""
-
-    def to_json_object(self) -> JsonObject:
-        fields: JsonObject = msgspec.to_builtins(self)
-        return fields
-
-
-class Confidence(StoredStruct, frozen=True):
-    """How sure the model is (0–1) and the source of that number; `none` means that the value is unknown (§2.2)."""
-
-    UNKNOWN: ClassVar[Confidence]
-
-    value: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    source: ConfidenceSource = "none"
-
-
-Confidence.UNKNOWN = Confidence()
-
 
 class Limits(StoredStruct, frozen=True):
     """The limits that a run started with. They do not change when another node takes the run over.
 
     `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the
     number that the model may write in one turn, where that is configured; it is reserved with the prompt.
+    `calls_per_turn` tool calls of one turn are considered, and `open_approvals` of them may ask a person; the model
+    reads that further ones were not run.
     """
 
     turns: int = 12
@@ -82,6 +46,8 @@ class Limits(StoredStruct, frozen=True):
     on_reject: Literal["stop", "replan"] = "stop"
     tokens: int = 0
     completion_tokens: int = 0
+    calls_per_turn: int = 32
+    open_approvals: int = 5
 
 
 class RunRequest(StoredStruct, frozen=True):
@@ -129,95 +95,6 @@ class PlanStep(StoredStruct, frozen=True):
         if self.status in ("completed", "failed", "skipped") and ended_at is None:
             ended_at = now
         return replace(self, started_at=started_at, ended_at=ended_at)
-
-
-class CallStatus(StrEnum):
-    """The status of a tool call: requested, started, then one outcome. Each is committed before the next."""
-
-    REQUESTED = "requested"
-    STARTED = "started"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REJECTED = "rejected"
-
-
-Via = Literal["http", "redis"]
-"""The way by which a decision came: Aura's own HTTP, where the caller has a token, or another service's writes."""
-
-
-class Grant(StoredStruct, frozen=True, kw_only=True):
-    """A person's approval of one call with exactly the arguments of `arguments_digest`. It is used at most once.
-
-    `decider_told`: another service told who decided; else the name is from a token that Aura has verified.
-    """
-
-    request_id: str
-    arguments_digest: str
-    decided_by: str | None = None
-    decided_at: float
-    edited: bool = False
-    via: Via | None = None
-    decider_told: bool = False
-
-
-class ArgumentWarning(msgspec.Struct, frozen=True):
-    """What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the
-    path of the argument, such as `to[1]`; `message` is for people.
-
-    It is a part of events too, so fields that a later version adds are ignored.
-    """
-
-    code: str
-    field: str
-    message: str
-
-
-class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
-    """A tool call with the properties of its tool.
-
-    `arguments` are passed to the tool; `secret_fields` are the paths of the secrets in them, and `warnings` are about
-    what people see of them. `question` is the text that an approver reads; if it is empty, the core makes one from the
-    title.
-    """
-
-    id: str
-    name: str
-    title: str = ""
-    arguments: JsonObject
-    secret_fields: list[Path] = []
-    needs_approval: bool = False
-    idempotent: bool = False
-    question: str = ""
-    warnings: tuple[ArgumentWarning, ...] = ()
-
-    def warnings_as_json(self) -> list[JsonObject]:
-        return [msgspec.to_builtins(warning) for warning in self.warnings]
-
-    @property
-    def shown_arguments(self) -> JsonObject:
-        """The arguments as events and people see them: the same with secrets masked."""
-        return mask_values(self.arguments, self.secret_fields)
-
-
-class ToolCall(ResolvedCall, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of the tool ledger. If an approver edited the arguments, `arguments` are the edited ones."""
-
-    confidence: Confidence = Confidence.UNKNOWN
-    turn: int = 0
-    status: CallStatus = CallStatus.REQUESTED
-    grant: Grant | None = None
-    outcome_unknown: bool = False
-    result: Any = None
-    error: str | None = None
-    answer: str = ""
-    started_at: float | None = None
-    ended_at: float | None = None
-
-    @classmethod
-    def of(cls, resolved: ResolvedCall, *, id: str, confidence: Confidence, turn: int) -> ToolCall:
-        """Make the ledger entry of a resolved call, under an id that is unique in the run."""
-        shared = {name: getattr(resolved, name) for name in ResolvedCall.__struct_fields__}
-        return cls(**shared | {"id": id}, confidence=confidence, turn=turn)
 
 
 class Approval(StoredStruct, frozen=True):
@@ -276,7 +153,7 @@ ReviewVerdict = Literal["approved", "rejected", "expired", "withdrawn"]
 """The result of a review. `withdrawn`: the run ended for another reason while it waited."""
 
 
-class Review(StoredStruct, frozen=True, omit_defaults=True):
+class Review(StoredStruct, frozen=True):
     """The record of one approval request: when it was sent, and the decision. It is open until it has a verdict."""
 
     request_id: str
@@ -310,6 +187,11 @@ class Ending(StoredStruct, frozen=True):
     message: str
 
 
+def _empty_list() -> list[Any]:
+    """Return an empty list that is written: msgspec leaves out the default of `list` itself."""
+    return []
+
+
 class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     """Everything that any node needs to continue a run.
 
@@ -320,11 +202,11 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     requests unguessable; with it the same facts lead to the same ids.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default_factory=lambda: SCHEMA_VERSION)
     seed: str = ""
     request: RunRequest
     limits: Limits
-    state: State = INITIAL_STATE
+    state: State = field(default_factory=lambda: INITIAL_STATE)
     created_at: float
     updated_at: float
     messages: list[JsonObject]
@@ -336,9 +218,9 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     retry_at: float | None = None
     plan: list[PlanStep] = []
     plan_declared: bool = False
-    calls: list[ToolCall] = []
-    pending_approvals: list[Approval] = []
-    deadline_at: float | None = None
+    calls: list[ToolCall] = field(default_factory=_empty_list)
+    pending_approvals: list[Approval] = field(default_factory=_empty_list)
+    deadline_at: float | None = field(default_factory=lambda: None)
     usage: Usage = Usage()
     spent_tokens: int = 0
     reserved_tokens: int = 0

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from statemachine import foreign_json
-from statemachine.checkpoint import Checkpoint, JsonObject, Via
+from statemachine.call import Via
+from statemachine.checkpoint import Checkpoint
 from statemachine.foreign_json import ForeignJsonInvalid, read_number, read_text
+from statemachine.stored import JsonObject
 
 Verdict = Literal["approved", "rejected"]
 

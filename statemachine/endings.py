@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from statemachine.checkpoint import Ending
 from statemachine.events import End as EndEvent
 from statemachine.events import EndStatus, ErrorRaised, ErrorType
 from statemachine.ledger import end_open_calls
 from statemachine.messages import Stop
 from statemachine.plan import close_plan
+from statemachine.prompt import used_context
 from statemachine.states import Trigger
 from statemachine.step_builder import StepBuilder
 
@@ -70,6 +73,9 @@ def _end_with_error(
 
 
 def _end(builder: StepBuilder, status: EndStatus, message: str) -> Stop:
+    """Publish the end. Of the screen's context only what the model got stays: the rest has no further use."""
+    request = builder.checkpoint.request
+    builder.update(request=replace(request, context=used_context(request.context)))
     usage = builder.checkpoint.usage
     tokens = {
         "promptTokens": usage.prompt_tokens,

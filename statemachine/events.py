@@ -6,7 +6,9 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
-from statemachine.checkpoint import ArgumentWarning, ConfidenceSource, JsonObject, StepStatus
+from statemachine.call import ArgumentWarning, ConfidenceSource
+from statemachine.checkpoint import StepStatus
+from statemachine.stored import JsonObject
 
 VERSION = "1.0"
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from statemachine.checkpoint import JsonObject
 from statemachine.events import (
     VERSION,
     Content,
@@ -24,6 +23,7 @@ from statemachine.events import (
     Thought,
     ToolExecution,
 )
+from statemachine.stored import JsonObject
 
 Shape = Literal["both", "flat", "nested"]
 

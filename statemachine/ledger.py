@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from statemachine.checkpoint import CallStatus, StepStatus, ToolCall
+from statemachine.call import CallStatus, ToolCall
+from statemachine.checkpoint import StepStatus
 from statemachine.events import ToolExecution, ToolStatus
 from statemachine.plan import set_step_status
 from statemachine.step_builder import StepBuilder
@@ -25,18 +26,16 @@ _EVENT_STATUS: dict[CallStatus, ToolStatus] = {
 
 def get_call(builder: StepBuilder, call_id: str) -> ToolCall:
     """Return a call that the ledger is known to contain."""
-    return next(call for call in builder.checkpoint.calls if call.id == call_id)
-
-
-def replace_call(builder: StepBuilder, call: ToolCall) -> None:
-    """Replace the entry that has the id of `call`."""
-    builder.update(calls=[call if old.id == call.id else old for old in builder.checkpoint.calls])
+    call = builder.find_call(call_id)
+    if call is None:
+        raise LookupError(f"the ledger has no call {call_id}")
+    return call
 
 
 def start_call(builder: StepBuilder, call: ToolCall) -> None:
     """Mark a call as started."""
     call = replace(call, status=CallStatus.STARTED, started_at=builder.now)
-    replace_call(builder, call)
+    builder.put_call(call)
     builder.add_event(tool_event(call, "executing"))
     set_step_status(builder, call.id, "in_progress")
 
@@ -52,7 +51,7 @@ def end_call(
 ) -> None:
     """Record the one outcome of a call. `answer` is the text that the model reads."""
     ended = replace(call, status=status, answer=answer, result=result, error=error, ended_at=builder.now)
-    replace_call(builder, ended)
+    builder.put_call(ended)
     add_tool_message(builder, call.id, answer)
     builder.add_event(tool_event(ended, _EVENT_STATUS[status]))
     set_step_status(builder, call.id, _STEP_STATUS[status])
@@ -63,7 +62,7 @@ def end_open_calls(builder: StepBuilder, reason: str) -> None:
 
     A call that was not started did not run. A started call is being stopped, and its outcome is unknown.
     """
-    for call in builder.checkpoint.calls:
+    for call in tuple(builder.checkpoint.calls):
         if call.status is CallStatus.REQUESTED and call.outcome_unknown:
             answer = f"Not run again, it may have run before: {reason}"
             end_call(builder, call, CallStatus.REJECTED, answer=answer, error=reason)

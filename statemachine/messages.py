@@ -7,20 +7,11 @@ from typing import Any, Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from statemachine.checkpoint import (
-    Approval,
-    ArgumentWarning,
-    Checkpoint,
-    Confidence,
-    JsonObject,
-    PlanStep,
-    ResolvedCall,
-    ToolCall,
-    Usage,
-    Via,
-)
+from statemachine.call import ArgumentWarning, Confidence, ResolvedCall, ToolCall, Via
+from statemachine.checkpoint import Approval, Checkpoint, PlanStep, Usage
 from statemachine.events import ErrorType, Event, ThoughtType
 from statemachine.masking import Path
+from statemachine.stored import JsonObject
 
 # --- facts ------------------------------------------------------------------------------------------------------------
 
@@ -37,6 +28,11 @@ class RequestedCall(ResolvedCall, frozen=True, kw_only=True):
     refusal: str | None = None
     plan: tuple[PlanStep, ...] | None = None
     extras: JsonObject = field(default_factory=dict)
+
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether the call would wait for an approval."""
+        return self.needs_approval and self.refusal is None
 
     def with_extras(self, extras: JsonObject) -> RequestedCall:
         return replace(self, extras=extras) if extras else self
@@ -78,6 +74,16 @@ class ToolsRequested(Struct, frozen=True):
     confidence: Confidence = Confidence.UNKNOWN
     extras: JsonObject = {}
     source: ModelSource | None = None
+
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether a call would wait for an approval."""
+        return any(call.asks_a_person for call in self.calls)
+
+    def without_approvals(self, refusal: str) -> ToolsRequested:
+        """Return the fact with the calls refused that would wait for an approval."""
+        calls = tuple(replace(call, refusal=refusal) if call.asks_a_person else call for call in self.calls)
+        return replace(self, calls=calls)
 
 
 class AnswerFinished(Struct, frozen=True):

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from statemachine.checkpoint import Checkpoint, PlanStep, StepStatus, ToolCall
+from statemachine.call import ToolCall
+from statemachine.checkpoint import PlanStep, StepStatus
 from statemachine.events import PlanStepDeclared, PlanStepUpdated
 from statemachine.step_builder import StepBuilder
 
@@ -14,7 +15,7 @@ from statemachine.step_builder import StepBuilder
 def update_plan(builder: StepBuilder, steps: Iterable[PlanStep]) -> None:
     """Apply the plan that the model declared or changed. From then on tool calls add no steps to it."""
     for step in steps:
-        known = _find_step(builder.checkpoint, step.id)
+        known = builder.find_plan_step(step.id)
         if known is None:
             add_step(builder, step)
             continue
@@ -29,7 +30,7 @@ def update_plan(builder: StepBuilder, steps: Iterable[PlanStep]) -> None:
 def add_step(builder: StepBuilder, step: PlanStep) -> None:
     """Append a step to the plan."""
     step = replace(step, order=len(builder.checkpoint.plan) + 1).with_times(None, builder.now)
-    builder.update(plan=[*builder.checkpoint.plan, step])
+    builder.put_plan_step(step)
     builder.add_event(
         PlanStepDeclared(
             step_id=step.id,
@@ -45,7 +46,7 @@ def add_step(builder: StepBuilder, step: PlanStep) -> None:
 
 def set_step_status(builder: StepBuilder, step_id: str, status: StepStatus) -> None:
     """Set the status of a step. Does nothing if the plan has no such step or the step has that status already."""
-    step = _find_step(builder.checkpoint, step_id)
+    step = builder.find_plan_step(step_id)
     if step is not None and step.status != status:
         _replace_step(builder, replace(step, status=status).with_times(step, builder.now))
 
@@ -55,27 +56,23 @@ def close_plan(builder: StepBuilder, in_progress: StepStatus) -> None:
 
     Steps in progress get the status `in_progress`; pending steps become `skipped`.
     """
-    for step in builder.checkpoint.plan:
+    for step in tuple(builder.checkpoint.plan):
         if step.status == "in_progress":
             set_step_status(builder, step.id, in_progress)
         elif step.status == "pending":
             set_step_status(builder, step.id, "skipped")
 
 
-def step_id_for(checkpoint: Checkpoint, call: ToolCall) -> str | None:
+def step_id_for(builder: StepBuilder, call: ToolCall) -> str | None:
     """Return the id of the step that a call belongs to: its own step, else the first one in progress, else None."""
-    own = _find_step(checkpoint, call.id)
+    own = builder.find_plan_step(call.id)
     if own is not None:
         return own.id
-    return next((step.id for step in checkpoint.plan if step.status == "in_progress"), None)
-
-
-def _find_step(checkpoint: Checkpoint, step_id: str) -> PlanStep | None:
-    return next((step for step in checkpoint.plan if step.id == step_id), None)
+    return next((step.id for step in builder.checkpoint.plan if step.status == "in_progress"), None)
 
 
 def _replace_step(builder: StepBuilder, step: PlanStep) -> None:
-    builder.update(plan=[step if old.id == step.id else old for old in builder.checkpoint.plan])
+    builder.put_plan_step(step)
     builder.add_event(
         PlanStepUpdated(
             step_id=step.id,

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from statemachine.checkpoint import Checkpoint, JsonObject, canonical_json
+from statemachine.checkpoint import Checkpoint
 from statemachine.shortening import shorten, size_in_bytes
+from statemachine.stored import JsonObject, canonical_json
 
 INSTRUCTIONS = """\
 당신은 디지털 워크플레이스(DWP)의 업무 도우미 Aura입니다.
@@ -28,6 +29,9 @@ _CONTEXT_WARNING = """\
 _MAX_VALUE_CHARACTERS = 500
 _MAX_LIST_ITEMS = 100
 _MAX_METADATA_ITEMS = 50
+_MAX_CONTEXT_CHARACTERS = 8000
+"""All values together: a context of 256 KiB must fill neither the model's memory nor the checkpoint."""
+_CONTEXT_KEYS = ("activeApp", "selectedItemIds", "url", "path", "pathname", "title", "itemId", "metadata")
 _CONTEXT_TAG = re.compile(r"<\s*/?\s*screen_context", re.IGNORECASE)
 _SPACES = re.compile(r"[\s\x00-\x1f\x7f\u0085\u2028\u2029]+")
 
@@ -80,10 +84,24 @@ def _context_lines(context: JsonObject) -> Iterable[str]:
         ("항목 ID", context.get("itemId")),
         ("추가 정보", context.get("metadata")),
     )
+    free = _MAX_CONTEXT_CHARACTERS
     for label, value in labelled_values:
-        text = _format_value(value)
+        text = _cut(_format_value(value), free)
+        free -= len(text)
         if text:
             yield f"{label}: {text}"
+
+
+def used_context(context: JsonObject) -> JsonObject:
+    """Return the part of a context that the model gets. Where it is long, its values are cut texts."""
+    used = {key: context[key] for key in _CONTEXT_KEYS if key in context}
+    if len(canonical_json(used)) <= _MAX_CONTEXT_CHARACTERS:
+        return used
+    cut, free = {}, _MAX_CONTEXT_CHARACTERS
+    for key, value in used.items():
+        cut[key] = _cut(_format_value(value), free)
+        free -= len(cut[key])
+    return cut
 
 
 def _format_value(value: object) -> str:
@@ -105,8 +123,11 @@ def _format_scalar(value: object) -> str:
 
 def _single_line(text: str) -> str:
     """Return the text in one line, cut, and without tags that would open or close the context block."""
-    text = _CONTEXT_TAG.sub("(screen_context", _SPACES.sub(" ", text).strip())
-    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[:_MAX_VALUE_CHARACTERS] + "…"
+    return _cut(_CONTEXT_TAG.sub("(screen_context", _SPACES.sub(" ", text).strip()), _MAX_VALUE_CHARACTERS)
+
+
+def _cut(text: str, max_characters: int) -> str:
+    return text if len(text) <= max_characters else text[: max(0, max_characters)] + "…"
 
 
 # --- the thread's earlier runs ----------------------------------------------------------------------------------------

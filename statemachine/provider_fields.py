@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from statemachine.checkpoint import JsonObject, digest
 from statemachine.messages import ModelSource
+from statemachine.stored import JsonObject, digest
 
 PROVIDER_FIELDS = "provider_fields"
 """The private name in a stored message. `conversation_for` removes it from what is sent."""

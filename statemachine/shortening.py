@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from statemachine.checkpoint import JsonObject, canonical_json
+from statemachine.stored import JsonObject, canonical_json
 
 _MIN_CHARACTERS_WITH_TOOLS = 200
 """If less would be left of the texts of a run, its tool calls and their results are left out instead."""

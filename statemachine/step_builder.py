@@ -6,13 +6,17 @@ It is the only module that fires transitions, so that each transition has its `t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
 from msgspec.structs import replace
 
+from statemachine.call import ToolCall
 from statemachine.checkpoint import (
     Approval,
     Checkpoint,
-    JsonObject,
     ModelTurn,
+    PlanStep,
     Review,
     ReviewVerdict,
     StepStatus,
@@ -25,11 +29,24 @@ from statemachine.events import Event, TimelineStepUpdated
 from statemachine.machine import Situation, describe_refusal, fire
 from statemachine.messages import ApprovalGranted, ApprovalRejected, Effect, ModelSource, Step
 from statemachine.states import STATE_TITLES, State, Trigger
+from statemachine.stored import JsonObject
 from statemachine.tokens import turn_cost
 
 
+class _Entry(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+EntryT = TypeVar("EntryT", bound=_Entry)
+
+
 class StepBuilder:
-    """A step under construction. `checkpoint` contains the changes made so far; `now` is the time of the step."""
+    """A step under construction. `checkpoint` contains the changes made so far; `now` is the time of the step.
+
+    Messages, calls and plan steps are copied once in a step and then changed in place, so that a turn with many calls
+    costs no more for each of them than a turn with few.
+    """
 
     def __init__(self, checkpoint: Checkpoint, fact_name: str, now: float) -> None:
         self.checkpoint = checkpoint
@@ -37,6 +54,8 @@ class StepBuilder:
         self._before = checkpoint
         self._fact_name = fact_name
         self._events: list[Event] = []
+        self._copies: dict[str, list[Any]] = {}
+        self._places: dict[str, dict[str, int]] = {}
 
     def build(self, effect: Effect) -> Step:
         """Return the finished step."""
@@ -53,7 +72,49 @@ class StepBuilder:
 
     def add_message(self, message: JsonObject) -> None:
         """Append a chat message to the conversation."""
-        self.update(messages=[*self.checkpoint.messages, message])
+        messages: list[JsonObject] = self._copy_of("messages", self.checkpoint.messages)
+        messages.append(message)
+
+    # --- entries with an id -------------------------------------------------------------------------------------------
+
+    def find_call(self, call_id: str) -> ToolCall | None:
+        """Return the ledger's entry of a call, or None."""
+        return self._find("calls", self.checkpoint.calls, call_id)
+
+    def put_call(self, call: ToolCall) -> None:
+        """Append a call to the ledger, or replace the entry with its id."""
+        self._put("calls", self.checkpoint.calls, call)
+
+    def find_plan_step(self, step_id: str) -> PlanStep | None:
+        """Return a step of the plan, or None."""
+        return self._find("plan", self.checkpoint.plan, step_id)
+
+    def put_plan_step(self, step: PlanStep) -> None:
+        """Append a step to the plan, or replace the one with its id."""
+        self._put("plan", self.checkpoint.plan, step)
+
+    def _find(self, name: str, entries: Sequence[EntryT], id: str) -> EntryT | None:
+        place = self._places_of(name, entries).get(id)
+        return None if place is None else entries[place]
+
+    def _put(self, name: str, entries: list[EntryT], entry: EntryT) -> None:
+        places = self._places_of(name, entries)
+        copy: list[EntryT] = self._copy_of(name, entries)
+        place = places.setdefault(entry.id, len(copy))
+        copy[place : place + 1] = [entry]
+
+    def _places_of(self, name: str, entries: Sequence[EntryT]) -> dict[str, int]:
+        """Return the place of each entry by its id; only `_put` changes these lists."""
+        if name not in self._places:
+            self._places[name] = {entry.id: place for place, entry in reversed(list(enumerate(entries)))}
+        return self._places[name]
+
+    def _copy_of(self, name: str, entries: list[Any]) -> list[Any]:
+        """Return a list of the checkpoint that this step may change: a copy, which is made once."""
+        if self._copies.get(name) is not entries:
+            self._copies[name] = list(entries)
+            self.update(**{name: self._copies[name]})
+        return self._copies[name]
 
     def transition(self, trigger: Trigger, *, request_id: str | None = None, decided_at: float | None = None) -> None:
         """Make the transition of `trigger` and publish it.

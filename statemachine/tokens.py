@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from statemachine.checkpoint import JsonObject, Limits, ModelTurn
+from statemachine.checkpoint import Limits, ModelTurn
+from statemachine.stored import JsonObject
 
 _BYTES_PER_TOKEN = 3
 """A cautious estimate for English and Korean, because the tokenizer of the model is not available."""

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-
-from msgspec.structs import replace
+from collections.abc import Iterable, Sequence
 
 from statemachine import endings
-from statemachine.checkpoint import (
-    Approval,
-    CallStatus,
-    Confidence,
-    JsonObject,
-    PlanStep,
-    ToolCall,
-    canonical_json,
-    digest,
-)
+from statemachine.call import CallStatus, Confidence, ToolCall
+from statemachine.checkpoint import Approval, PlanStep
 from statemachine.errors import FactRefused
 from statemachine.events import Hitl, Thought
 from statemachine.ledger import add_tool_message, end_call, get_call, start_call, tool_event
@@ -35,18 +25,20 @@ from statemachine.plan import add_step, step_id_for, update_plan
 from statemachine.provider_fields import portable_id, with_provider_fields
 from statemachine.states import Trigger
 from statemachine.step_builder import StepBuilder
+from statemachine.stored import JsonObject, canonical_json, digest
 
 
 def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
     """Record all calls of the turn and start the safe ones.
 
     The request and the start of a safe call are one commit. After a crash before it, the model is requested again;
-    after a crash behind it, recovery finds the call started.
+    after a crash behind it, recovery finds the call started. Calls beyond `limits.calls_per_turn` are not considered.
     """
     if not fact.calls:
         raise FactRefused("ToolsRequested", builder.checkpoint.state, "it contains no call")
     builder.transition(Trigger.REQUEST_TOOLS)
-    calls = _with_unique_ids(builder, _within_limit(fact.calls))
+    limit = _calls_per_turn(builder)
+    calls = _with_unique_ids(builder, fact.calls[:_MAX_CALLS_IN_MESSAGE])
     message: JsonObject = {
         "role": "assistant",
         "content": fact.text or None,
@@ -54,35 +46,48 @@ def tools_requested(builder: StepBuilder, fact: ToolsRequested) -> Effect:
             {
                 "id": id,
                 "type": "function",
-                "function": {"name": _name_text(call), "arguments": _arguments_text(call)},
+                "function": {
+                    "name": _name_text(call),
+                    "arguments": _arguments_text(call) if place < limit else "{}",
+                },
             }
-            for id, call in calls
+            for place, (id, call) in enumerate(calls)
         ],
     }
     builder.add_message(with_provider_fields(message, fact.source, fact.extras, [call.extras for _, call in calls]))
     builder.end_turn("tools", fact.usage, fact.source, wrote=builder.checkpoint.messages[-1])
-    for _, call in calls:
+    for _, call in calls[:limit]:
         if call.plan:
             update_plan(builder, call.plan)
-    for id, call in calls:
+    for id, call in calls[:limit]:
         _record_call(builder, id, call, fact.confidence)
+    _refuse_surplus(builder, [id for id, _ in calls[limit:]], len(fact.calls))
     return next_tool_effect(builder)
 
 
 _MAX_CALLS_IN_MESSAGE = 128
-"""OpenAI refuses a message with more."""
+"""OpenAI refuses a message with more. The calls beyond the limit of a turn stay in the conversation up to this number,
+each with its refusal. The rest is removed from the message: it would fill every later request."""
 
 
-def _within_limit(calls: tuple[RequestedCall, ...]) -> tuple[RequestedCall, ...]:
-    """Return the calls that one message can hold. The refusal of the last of them says that more were requested."""
-    if len(calls) <= _MAX_CALLS_IN_MESSAGE:
-        return calls
-    *kept, last = calls[:_MAX_CALLS_IN_MESSAGE]
+def _calls_per_turn(builder: StepBuilder) -> int:
+    """Return how many calls of the turn are considered, so that at least one of the others can tell of its refusal."""
+    return min(builder.checkpoint.limits.calls_per_turn, _MAX_CALLS_IN_MESSAGE - 1)
+
+
+def _refuse_surplus(builder: StepBuilder, ids: Sequence[str], requested: int) -> None:
+    """Answer the calls of a turn that are beyond its limit: in the conversation, and to the user as one thought."""
+    if not ids:
+        return
+    limit = _calls_per_turn(builder)
     refusal = (
-        f"Not run: a turn can have {_MAX_CALLS_IN_MESSAGE} calls, so this one and"
-        f" {len(calls) - _MAX_CALLS_IN_MESSAGE} after it were left out. Request them in the next turn."
+        f"Not run: one turn may ask for {limit} tool calls, and this one asked for {requested}."
+        " Read the results of the others, then ask again for what is still needed."
     )
-    return (*kept, replace(last, refusal=refusal, plan=None if last.plan is None else ()))
+    for id in ids:
+        add_tool_message(builder, id, refusal)
+    explanation = f"모델이 한 번에 도구 호출 {requested}개를 요청하여, 한도인 처음 {limit}개만 처리합니다."
+    builder.add_event(Thought(thought_type="decision", content=explanation))
 
 
 _MAX_ID_CHARACTERS = 128
@@ -128,21 +133,34 @@ def _record_call(builder: StepBuilder, id: str, requested: RequestedCall, confid
         add_tool_message(builder, id, requested.refusal or "The plan is recorded and shown to the user.")
         return
     call = ToolCall.of(requested, id=id, confidence=confidence, turn=builder.checkpoint.turn)
-    builder.update(calls=[*builder.checkpoint.calls, call])
+    builder.put_call(call)
     if not builder.checkpoint.plan_declared:
         title = requested.title or requested.name
         add_step(builder, PlanStep(id=id, title=title, description=requested.question, confidence=confidence))
     if requested.refusal is not None:
         end_call(builder, call, CallStatus.FAILED, answer=requested.refusal, error=requested.refusal)
     elif requested.needs_approval:
-        queue_approval(builder, call, first=False)
+        _queue_within_limit(builder, call)
     else:
         start_call(builder, call)
 
 
+def _queue_within_limit(builder: StepBuilder, call: ToolCall) -> None:
+    """Queue the approval of a call, or refuse the call if the run has as many as it may have."""
+    limit = builder.checkpoint.limits.open_approvals
+    if len(builder.checkpoint.pending_approvals) < limit:
+        queue_approval(builder, call, first=False)
+        return
+    refusal = (
+        f"Not run: at most {limit} calls of a run may wait for a person's approval at a time."
+        " Ask for this one again when the others have been decided."
+    )
+    end_call(builder, call, CallStatus.FAILED, answer=refusal, error=refusal)
+
+
 def tool_finished(builder: StepBuilder, fact: ToolFinished) -> Effect:
     """Record the outcome of a running call."""
-    call = builder.checkpoint.call(fact.call_id)
+    call = builder.find_call(fact.call_id)
     if call is None or call.status is not CallStatus.STARTED:
         raise FactRefused("ToolFinished", builder.checkpoint.state, f"call {fact.call_id} is not running")
     status = CallStatus.COMPLETED if fact.error is None else CallStatus.FAILED
@@ -211,7 +229,7 @@ def _request_approval(builder: StepBuilder) -> Effect:
             warnings=call.warnings,
             confidence=call.confidence.value,
             confidence_source=call.confidence.source,
-            step_id=step_id_for(builder.checkpoint, call),
+            step_id=step_id_for(builder, call),
             expires_at=int(deadline_at),
             timeout_seconds=max(1, round(deadline_at - builder.now)),
             outcome_unknown=True if approval.outcome_unknown else None,

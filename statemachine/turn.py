@@ -11,11 +11,13 @@ from typing import assert_never
 
 from msgspec import Struct
 
+from statemachine.call import Confidence
 from statemachine.call_pieces import CallPiece, RawCall, join_calls
-from statemachine.checkpoint import Confidence, JsonObject, Usage
+from statemachine.checkpoint import Usage
 from statemachine.finish_reasons import TurnEnd, turn_end
 from statemachine.messages import AnswerArrived, ModelFailed, ModelFailure, ModelSource, ThoughtArrived
 from statemachine.provider_fields import merge_fields
+from statemachine.stored import JsonObject
 from statemachine.surrogates import repair, repair_json, split_half_character
 from statemachine.think_tags import ThinkTags
 
@@ -26,6 +28,8 @@ MAX_HOLD_CHUNKS = 64
 _MAX_THOUGHT_CHARACTERS = 600
 _MAX_REASON_CHARACTERS = 60
 _MAX_TURN_CHARACTERS = 1_000_000
+_EMPTY_PIECE_CHARACTERS = 16
+"""What a piece of a call without arguments counts: a server that sends them for ever must not fill the memory."""
 _MIN_OVERLAP_CHARACTERS = 12
 _MAX_OVERLAP_CHARACTERS = 2000
 
@@ -120,7 +124,7 @@ class TurnBuffer:
             self._add_text(*self._tags.split(delta.text), delta.chunk_count, now)
         if delta.calls:
             self._calls += delta.calls
-            self._characters += sum(len(piece.arguments) for piece in delta.calls)
+            self._characters += sum(len(piece.arguments) or _EMPTY_PIECE_CHARACTERS for piece in delta.calls)
         if delta.extras:
             self._extras = merge_fields(self._extras, delta.extras)
         self._finish_reason = self._finish_reason or delta.finish_reason

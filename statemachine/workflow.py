@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from statemachine import endings
 from statemachine.approvals import approval_granted, approval_rejected, deadline_passed
-from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, Limits, RunRequest
+from statemachine.call import CallStatus
+from statemachine.checkpoint import Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
 from statemachine.events import Content, Start, Thought
-from statemachine.ledger import replace_call
 from statemachine.messages import (
     REFUSALS,
     AnswerArrived,
@@ -44,6 +44,7 @@ from statemachine.prompt import NO_HISTORY, History, without_history
 from statemachine.provider_fields import with_provider_fields
 from statemachine.states import OPEN_STATES, State, Trigger
 from statemachine.step_builder import StepBuilder
+from statemachine.stored import JsonObject
 from statemachine.tool_calls import next_tool_effect, queue_approval, tool_finished, tools_requested
 
 _MODEL_TURN = frozenset({State.PLANNING, State.CONTENT})
@@ -262,7 +263,7 @@ def _run_recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
     if checkpoint.state is State.TOOL:
         for call in reversed([call for call in checkpoint.running if not call.idempotent]):
             unknown = replace(call, status=CallStatus.REQUESTED, needs_approval=True, outcome_unknown=True, grant=None)
-            replace_call(builder, unknown)
+            builder.put_call(unknown)
             queue_approval(builder, unknown, first=True)
         return next_tool_effect(builder)
     if checkpoint.state is State.AWAITING_APPROVAL:

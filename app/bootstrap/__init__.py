@@ -23,13 +23,15 @@ from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
 from app.knowledge.service import Knowledge
 from app.ports.clock import Clock
+from app.ports.quotas import Quotas
 from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.nodes import RedisNodes
+from app.redis.open_streams import RedisStreamQuota
+from app.redis.quotas import MEGABYTE, RedisTenants, RedisWaitingQuota
 from app.redis.rights import RedisRights
-from app.redis.seals import Seals
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
@@ -115,7 +117,7 @@ def _register_routes(
     rules = TokenRules(*settings.token_rules)
     auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
     locator = RunLocator(journal, access)
-    queries = RunQueries(journal, clock, access)
+    queries = RunQueries(journal, service.requests, clock, access)
     approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(approval_routes(auth, approvals, responses))
@@ -138,27 +140,31 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock)
     decisions = RedisDecisions(connection, pubsub, requests, seals, diagnostics, clock)
     nodes = _nodes(settings, connection, pubsub, node_id)
-    journal = _journal(settings, connection, pubsub, nodes, seals)
+    quotas = _quotas(settings)
+    tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
+    journal = RedisJournal(connection, pubsub, nodes, seals.checkpoints, tenants, quotas)
+    open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
-    task_reporter = _task_reporter(settings, connection, nodes, seals, keys, clock)
+    outbox = RedisTaskOutbox(connection, seals.checkpoints)
+    task_reporter = _task_reporter(settings, nodes, outbox, keys, clock)
     audit = _audit(settings, connection, node_id, clock, toolbox)
-    effects = Effects(model, toolbox, requests, clock, audit.trail)
+    waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
+    effects = Effects(model, toolbox, requests, clock, audit.trail, waiting)
     ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
-    admission = AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds)
     return Service(
-        admission=admission,
         connection=connection,
         rights=RedisRights(connection, settings.aura_event_channels if settings.aura_knowledge else ()),
         pubsub=pubsub,
         journal=journal,
+        open_streams=open_streams,
         requests=requests,
         decisions=decisions,
         nodes=nodes,
         model=model,
         toolbox=toolbox,
-        runs=_run_service(settings, ports, admission),
-        streams=EventStreams(journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds),
+        runs=_run_service(settings, ports),
+        streams=_streams(settings, journal, open_streams),
         knowledge=knowledge,
         task_reporter=task_reporter,
         audit=audit,
@@ -183,16 +189,15 @@ def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: 
     )
 
 
-def _journal(
-    settings: Settings, connection: Connection, pubsub: PubSub, nodes: RedisNodes, seals: Seals
-) -> RedisJournal:
-    return RedisJournal(
-        connection,
-        pubsub,
-        nodes,
-        seals.checkpoints,
-        retention_seconds=settings.aura_retention_seconds,
-        max_runs_per_user=settings.aura_max_runs_per_user,
+def _quotas(settings: Settings) -> Quotas:
+    return Quotas(
+        runs_per_minute_user=settings.aura_runs_per_minute_user,
+        runs_per_minute_tenant=settings.aura_runs_per_minute_tenant,
+        runs_per_user=settings.aura_max_runs_per_user,
+        waiting_per_user=settings.aura_max_waiting_per_user,
+        stored_bytes_user=int(settings.aura_stored_megabytes_user * MEGABYTE),
+        stored_bytes_tenant=int(settings.aura_stored_megabytes_tenant * MEGABYTE),
+        streams_per_user=settings.aura_max_streams_per_user,
     )
 
 
@@ -221,13 +226,19 @@ def _run_ports(
     )
 
 
-def _run_service(settings: Settings, ports: RunPorts, admission: AdmissionQueue) -> RunService:
+def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota) -> EventStreams:
+    return EventStreams(
+        journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds, quota=quota
+    )
+
+
+def _run_service(settings: Settings, ports: RunPorts) -> RunService:
     prompt_file = settings.aura_system_prompt_file
     instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
     return RunService(
         ports,
         RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens, instructions=instructions),
-        admission,
+        AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds),
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
     )
@@ -250,14 +261,14 @@ def _toolbox(
 
 
 def _task_reporter(
-    settings: Settings, connection: Connection, nodes: RedisNodes, seals: Seals, keys: PurposeKeys, clock: Clock
+    settings: Settings, nodes: RedisNodes, outbox: RedisTaskOutbox, keys: PurposeKeys, clock: Clock
 ) -> MainServiceReporter | None:
     """Return None where no Main Service is configured: then nothing is stored or sent for it."""
     if settings.main_service_url is None:
         return None
     return MainServiceReporter(
         MainService(settings.main_service_url, timeout_seconds=settings.aura_main_service_timeout_seconds),
-        RedisTaskOutbox(connection, seals.checkpoints),
+        outbox,
         TokenCipher(keys),
         clock,
         is_owner=lambda: nodes.has_lease,

@@ -16,6 +16,7 @@ from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
 from app.redis.nodes import RedisNodes
+from app.redis.open_streams import RedisStreamQuota
 from app.redis.rights import RedisRights
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -42,11 +43,11 @@ class ServiceStats:
 class Service:
     """The parts of one process that are started and stopped, in the order in which they start."""
 
-    admission: AdmissionQueue
     connection: Connection
     rights: RedisRights
     pubsub: PubSub
     journal: RedisJournal
+    open_streams: RedisStreamQuota
     requests: RedisApprovalRequests
     decisions: RedisDecisions
     nodes: RedisNodes
@@ -58,6 +59,10 @@ class Service:
     task_reporter: MainServiceReporter | None
     audit: Audit
 
+    @property
+    def admission(self) -> AdmissionQueue:
+        return self.runs.admission
+
     async def start(self) -> None:
         advices, _ = await asyncio.gather(self.connection.configuration_advice(), self.rights.report())
         for advice in advices:
@@ -65,6 +70,7 @@ class Service:
         await self.pubsub.start()
         await self.audit.start()
         await self.journal.start()
+        await self.open_streams.start()
         await self.decisions.start()
         self.runs.start_deadlines()
         await self.nodes.start()
@@ -90,6 +96,7 @@ class Service:
         await self.decisions.stop()
         await self.audit.stop()
         await self.journal.stop()
+        await self.open_streams.stop()
         await self.pubsub.stop()
         await self.model.close()
         await self.connection.close()

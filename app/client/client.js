@@ -576,4 +576,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 88d5543e364b12849a63ffd3d70f906f8c191066c80d14e70dc034199582fe61).
+// Generated from client.ts (SHA-256 cad17e50a921489e818e0b5a5f950c29d0629f305c7b3ccb90763ee896ce587c).

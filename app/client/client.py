@@ -25,8 +25,8 @@ from app.client.responses import (
 )
 from app.client.stream import RunStream
 from app.ports.responses import RequestPage, RunDetails, RunPage
-from statemachine.checkpoint import JsonObject
 from statemachine.states import State
+from statemachine.stored import JsonObject
 
 _MAX_RETRY_DELAY_SECONDS = 5.0
 _UNKNOWN_RESPONSE = "the response is not one of Aura's; check the address"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, Event
+from statemachine.stored import JsonObject
 
 DONE = "[DONE]"
 _MAX_LINE_BYTES = 16 * 1024 * 1024

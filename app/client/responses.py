@@ -8,8 +8,8 @@ import json
 import httpx2
 
 from app.client.frames import FrameParser, StreamDamaged, parse_event
-from statemachine.checkpoint import JsonObject
 from statemachine.events import ErrorRaised
+from statemachine.stored import JsonObject
 
 RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 """HTTP statuses after which the same request may succeed."""

@@ -32,8 +32,8 @@ from app.client.responses import (
     is_stream,
     raise_for_status,
 )
-from statemachine.checkpoint import JsonObject
 from statemachine.events import Start
+from statemachine.stored import JsonObject
 
 STREAM_PATH = "/aura/test/stream"
 _MAX_RETRY_DELAY_SECONDS = 10.0

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, PlanStep, ToolCall
+from statemachine.call import CallStatus, ToolCall
+from statemachine.checkpoint import Checkpoint, PlanStep
 from statemachine.frames import compact_json
 from statemachine.states import STATE_TITLES, State
+from statemachine.stored import JsonObject
 
 TASK_TYPE = "AURA_RUN"
 _MAX_DESCRIPTION_CHARACTERS = 200

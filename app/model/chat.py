@@ -22,8 +22,8 @@ from app.http.transport import AiohttpTransport, PreparedRequest, StreamedRespon
 from app.model.failures import error_of_connection, error_of_status
 from app.model.reader import TurnReader
 from app.model.requests import encode_request, refused_feature
-from statemachine.checkpoint import JsonObject, digest
 from statemachine.messages import ModelSource
+from statemachine.stored import JsonObject, digest
 from statemachine.turn import ModelDelta
 
 log = structlog.get_logger(__name__)

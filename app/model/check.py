@@ -14,8 +14,8 @@ import msgspec
 
 from app.errors import ModelError
 from app.model.chat import OpenAIModel
-from statemachine.checkpoint import JsonObject
 from statemachine.messages import ModelFailed, ThoughtArrived
+from statemachine.stored import JsonObject
 from statemachine.turn import AnswerCompleted, ModelDelta, ToolCallsCompleted, TurnBuffer
 
 _SYSTEM = {"role": "system", "content": "You are a helpful assistant. Follow the instructions exactly."}

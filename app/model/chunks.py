@@ -14,9 +14,10 @@ import msgspec
 from msgspec.structs import replace
 
 from statemachine.call_pieces import NO_PLACE, CallPiece
-from statemachine.checkpoint import JsonObject, Usage
+from statemachine.checkpoint import Usage
 from statemachine.messages import ModelSource
 from statemachine.provider_fields import merge_fields
+from statemachine.stored import JsonObject
 from statemachine.turn import ModelDelta
 
 _THOUGHT_FIELDS = ("reasoning", "reasoning_content", "reasoning_text", "thinking", "reasoning_details")

@@ -15,7 +15,7 @@ import structlog
 
 from app.errors import ModelError
 from app.ports.model import Model
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 from statemachine.turn import ModelDelta
 
 log = structlog.get_logger(__name__)

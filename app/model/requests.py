@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from statemachine.checkpoint import JsonObject
 from statemachine.provider_fields import conversation_for
+from statemachine.stored import JsonObject
 
 OPTIONAL_FEATURES = ("stream_options", "parallel_tool_calls", "logprobs", "tools")
 """What a request can do without, in the order in which it is left out. Some servers refuse a request that has it."""

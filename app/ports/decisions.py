@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from statemachine.checkpoint import Approval, Checkpoint, JsonObject
+from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision
+from statemachine.foreign_json import read_number
+from statemachine.stored import JsonObject
 
 
 class RequestStatus(StrEnum):
@@ -50,6 +52,12 @@ class ApprovalRequest:
         """Whether a person has approved or rejected the request; False if it has expired or was cancelled."""
         return self.status in (RequestStatus.APPROVED, RequestStatus.REJECTED)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which of the approvals of its turn this is, from 1, and their number; `(1, 1)` where that is not stored."""
+        position, total = (int(read_number(self.stored, name) or 1) for name in ("position", "total"))
+        return position, max(position, total)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -68,6 +76,10 @@ class ApprovalRequests(Protocol):
 
     async def get(self, request_id: str) -> ApprovalRequest | None:
         """Return the request, or None where it does not exist or cannot be read."""
+        ...
+
+    async def get_many(self, request_ids: Sequence[str]) -> list[ApprovalRequest | None]:
+        """Return several requests in order, as `get` returns one."""
         ...
 
     async def decide(

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from app.ports.tasks import TaskTicket
 from statemachine.checkpoint import Checkpoint
+from statemachine.views.summary import Summary
 
 
 class LogEntry(NamedTuple):
@@ -51,12 +52,23 @@ class RunLock:
     cancelled_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointPage:
-    """A part of a list of runs; None stands for a run whose checkpoint has expired or cannot be read."""
+class ListedRun(NamedTuple):
+    """A run in a list. It has no summary if it has expired or cannot be read."""
 
-    checkpoints: list[Checkpoint | None]
+    session_id: str
+    summary: Summary | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """A part of a list of runs, the newest first.
+
+    `is_cut`: it is shorter than was asked for, because the rest would take long; a later request gets it.
+    """
+
+    runs: list[ListedRun]
     has_more: bool
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +144,11 @@ class RunIndex(Protocol):
         """Return the newest runs of a conversation. Their retention time begins again."""
         ...
 
-    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
-        """Return some runs of a user, or of the whole tenant where `user_id` is None, the newest first."""
+    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> RunList:
+        """Return some runs of a user, or of the whole tenant where `user_id` is None, the newest first.
+
+        It reads summaries and no checkpoints.
+        """
         ...
 
 
@@ -154,7 +169,7 @@ class Journal(RunIndex, Protocol):
 
         `thread_id` is set where the run belongs to a conversation whose earlier runs count. With a `ticket` the run is
         listed in the `TaskOutbox`.
-        Raises `RunExists`, `TooManyRuns`, `FieldInvalid` where the key was used for another prompt, and
+        Raises `RunExists`, `QuotaExceeded`, `FieldInvalid` where the key was used for another prompt, and
         `StorageUnavailable`: then the run may have been created all the same.
         """
         ...

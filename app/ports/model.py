@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 from statemachine.turn import ModelDelta
 
 

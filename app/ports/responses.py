@@ -13,18 +13,10 @@ from typing_extensions import TypedDict  # pydantic requires this one below Pyth
 
 from app.ports.decisions import RequestStatus
 from app.ports.typed_json import struct_as_typed_dict
-from statemachine.checkpoint import (
-    ArgumentWarning,
-    CallStatus,
-    Ending,
-    Grant,
-    JsonObject,
-    Limits,
-    PlanStep,
-    TransitionRecord,
-    TurnOutcome,
-)
+from statemachine.call import ArgumentWarning, CallStatus, Grant
+from statemachine.checkpoint import Ending, Limits, PlanStep, TransitionRecord, TurnOutcome
 from statemachine.states import State
+from statemachine.stored import JsonObject
 
 
 def _json_of(struct: type[Struct]) -> GetPydanticSchema:

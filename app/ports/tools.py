@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-from statemachine.checkpoint import ArgumentWarning, JsonObject, ToolCall
+from statemachine.call import ArgumentWarning, ToolCall
 from statemachine.masking import Path
 from statemachine.messages import RequestedCall, ToolFinished
+from statemachine.stored import JsonObject
 
 
 @dataclass(frozen=True, slots=True)

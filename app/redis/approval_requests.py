@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.ports.clock import Clock
@@ -12,10 +12,11 @@ from app.redis import keys, scripts
 from app.redis.seals import DECISION_FIELDS, RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.wire.connection import Connection
-from statemachine.checkpoint import Approval, Checkpoint, JsonObject
+from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision, parse_stored_decision
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_number, read_text
 from statemachine.frames import compact_json
+from statemachine.stored import JsonObject
 
 REQUEST_TTL_SECONDS = 30 * 60
 SESSION_TTL_SECONDS = 60 * 60
@@ -42,8 +43,12 @@ class RedisApprovalRequests:
         return not self._seal.needs_decision_mac
 
     async def get(self, request_id: str) -> ApprovalRequest | None:
-        (raw,) = await self._connection.get_many([keys.hitl_request(request_id)])
-        return self.parse(request_id, raw)
+        (request,) = await self.get_many([request_id])
+        return request
+
+    async def get_many(self, request_ids: Sequence[str]) -> list[ApprovalRequest | None]:
+        found = await self._connection.get_many([keys.hitl_request(id) for id in request_ids])
+        return [self.parse(id, raw) for id, raw in zip(request_ids, found, strict=True)]
 
     def parse(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
         """Parse a stored request, within bounds; None where there is none, or what is stored is none."""
@@ -198,6 +203,7 @@ def new_request(checkpoint: Checkpoint, approval: Approval, deadline_at: float, 
         "position": position,
         "total": total,
         "warnings": call.warnings_as_json() if call else [],
+        "outcomeUnknown": approval.outcome_unknown,
         "status": RequestStatus.PENDING.value,
         "createdAt": int(checkpoint.updated_at * 1000),
         "expiresAt": int(deadline_at),

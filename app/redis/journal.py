@@ -8,13 +8,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from app.errors import RunDamaged, RunExists, RunLost, TooManyRuns
+from app.errors import QuotaExceeded, RunDamaged, RunExists, RunLost
 from app.ports.journal import LogEntry, RunLock, Tail
+from app.ports.quotas import Quotas
 from app.ports.tasks import TaskTicket
 from app.redis import keys, scripts, tasks
 from app.redis.commit_queue import CommitQueue
 from app.redis.feeds import Feeds, stream_entries
 from app.redis.nodes import RedisNodes
+from app.redis.quotas import RedisTenants, expiry_bucket, user_exceeded
 from app.redis.run_index import RedisRunIndex, idempotent_session
 from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
@@ -22,6 +24,7 @@ from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
 from statemachine.checkpoint import Checkpoint
 from statemachine.frames import DONE_BODY
+from statemachine.views.summary import Summary
 
 _PAGE_ENTRIES = 200
 _PREVENTION_SECONDS = 600
@@ -37,13 +40,18 @@ class RedisJournal(RedisRunIndex):
         pubsub: PubSub,
         nodes: RedisNodes,
         seal: CheckpointSeal,
-        *,
-        retention_seconds: int,
-        max_runs_per_user: int = 0,
+        tenants: RedisTenants,
+        quotas: Quotas,
     ) -> None:
-        super().__init__(connection, seal, retention_seconds=retention_seconds)
+        super().__init__(connection, seal, retention_seconds=tenants.retention_seconds)
         self._nodes = nodes
-        self._max_runs_per_user = max_runs_per_user
+        self._tenants = tenants
+        self._quotas = quotas
+        self._user_limits = {
+            "max_runs": quotas.runs_per_user,
+            "max_per_minute": quotas.runs_per_minute_user,
+            "max_stored": quotas.stored_bytes_user,
+        }
         self._create = connection.register(scripts.CREATE)
         self._commit = connection.register(scripts.COMMIT)
         self._prevent = connection.register(scripts.PREVENT)
@@ -52,9 +60,11 @@ class RedisJournal(RedisRunIndex):
 
     async def start(self) -> None:
         await self._queue.start()
+        await self._tenants.start()
 
     async def stop(self) -> None:
         await self._queue.stop()
+        await self._tenants.stop()
 
     def drain(self) -> None:
         """End every reader without the end marker (CONTRACT §2.3)."""
@@ -83,37 +93,59 @@ class RedisJournal(RedisRunIndex):
         ticket: TaskTicket | None = None,
     ) -> RunLock | str:
         request, created_at = checkpoint.request, checkpoint.created_at
-        session_id, now_ms = request.session_id, int(created_at * 1000)
-        tenant = keys.tenant_runs(request.tenant_id)
-        oldest_ms = now_ms - 2000 * self._retention_seconds
-        create = self._create_command(checkpoint, bodies, prompt_digest, idempotency_key, thread_id, ticket)
-        *_, reply = await self._connection.pipeline(
+        session_id, tenant_id, saved = request.session_id, request.tenant_id, self._seal.seal(checkpoint)
+        try:
+            listing = await self._tenants.list_run(tenant_id, session_id, int(created_at * 1000))
+        except QuotaExceeded:
+            existing = await self._find_existing(checkpoint, idempotency_key, prompt_digest)
+            if existing is None:
+                raise
+            return existing
+        create = self._create_command(checkpoint, saved, bodies, prompt_digest, idempotency_key, thread_id, ticket)
+        *earlier, reply = await self._connection.pipeline(
             [
                 *self._nodes.list_run(session_id, created_at),
-                ("ZADD", tenant, now_ms, session_id),
-                ("ZREMRANGEBYSCORE", tenant, "-inf", oldest_ms),
-                ("EXPIRE", tenant, 2 * self._retention_seconds),
                 *([] if ticket is None else [tasks.list_run(session_id, ticket)]),
+                *([] if listing is None else [listing]),
                 create,
             ]
         )
-        if reply[0] != b"OK":
-            # The results do not matter: a run that is listed and does not exist is removed by a takeover.
-            await self._connection.pipeline_results([self._nodes.unlist_run(session_id), ("ZREM", tenant, session_id)])
+        if listing is not None:
+            self._tenants.note_listed(tenant_id, earlier[-1])
+        if reply[0] == b"OK":
+            self._feeds.create(session_id, _entries(int(reply[1]), bodies))
+            size = len(saved) + sum(map(len, bodies))
+            self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
+            return RunLock(session_id, 1, created_at)
+        # The results do not matter: a run that is listed and does not exist is removed by a takeover.
+        await self._connection.pipeline_results(
+            [self._nodes.unlist_run(session_id), self._tenants.unlist_run(tenant_id, session_id)]
+        )
+        return self._not_created(session_id, reply, prompt_digest)
+
+    def _not_created(self, session_id: str, reply: list[bytes], prompt_digest: str) -> str:
+        """Return the run that the idempotency key created before, or raise why there is none."""
         match reply[0]:
-            case b"OK":
-                self._feeds.create(session_id, _entries(int(reply[1]), bodies))
-                return RunLock(session_id, 1, created_at)
             case b"SAME":
                 return idempotent_session(reply[1], prompt_digest)
             case b"FULL":
-                raise TooManyRuns(f"at most {self._max_runs_per_user} runs of one user at a time")
+                raise user_exceeded(reply[1].decode(), int(reply[2]), self._quotas)
             case _:
                 raise RunExists(session_id)
+
+    async def _find_existing(
+        self, checkpoint: Checkpoint, idempotency_key: str | None, prompt_digest: str
+    ) -> str | None:
+        """Return the session that the idempotency key created before, or None: a repetition is no new run."""
+        if idempotency_key is None:
+            return None
+        request = checkpoint.request
+        return await self.find_by_idempotency_key(request.tenant_id, request.user_id, idempotency_key, prompt_digest)
 
     def _create_command(
         self,
         checkpoint: Checkpoint,
+        saved: bytes,
         bodies: Sequence[bytes],
         prompt_digest: str,
         idempotency_key: str | None,
@@ -125,12 +157,8 @@ class RedisJournal(RedisRunIndex):
         encrypted_token, ticket_ttl_ms = tasks.ticket_arguments(ticket, checkpoint.created_at)
         return self._create.command(
             bodies,
-            run_key=keys.run(session_id),
-            events_key=keys.events(session_id),
-            checkpoint_key=keys.checkpoint(session_id),
-            ids_key=keys.event_ids(session_id),
-            runs_key=keys.runs_of(*user),
-            active_key=keys.active_of(*user),
+            **_run_keys(session_id),
+            **_user_keys(checkpoint),
             idempotency_key=keys.idempotency(*user, idempotency_key or ""),
             thread_key=keys.thread(*user, thread_id or ""),
             ticket_key=keys.ticket(session_id),
@@ -138,13 +166,15 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             now_ms=now_ms,
             ttl=self._retention_seconds,
-            checkpoint=self._seal.seal(checkpoint),
+            checkpoint=saved,
+            summary=Summary.of(checkpoint).to_json(),
+            stored_until=self._stored_until(checkpoint.created_at),
             owner=self._nodes.node_id,
             user_id=request.user_id,
             tenant_id=request.tenant_id,
             prompt_digest=prompt_digest,
             has_idempotency_key=int(idempotency_key is not None),
-            max_runs=self._max_runs_per_user,
+            **self._user_limits,
             oldest_ms=now_ms - 2000 * self._retention_seconds,
             wake_channel=keys.wake(session_id),
             is_in_thread=int(thread_id is not None),
@@ -152,24 +182,27 @@ class RedisJournal(RedisRunIndex):
             ticket_ttl_ms=ticket_ttl_ms,
         )
 
+    def _stored_until(self, now: float) -> int | str:
+        """Return the argument of the scripts: when bytes that are written now expire, '' if they are not counted."""
+        return expiry_bucket(now, self._retention_seconds) if self._quotas.counts_bytes else ""
+
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         session_id = lock.session_id
         is_final = bool(bodies) and bodies[-1] == DONE_BODY
-        runs_key, active_key = _user_keys(checkpoint)
+        stored_until = self._stored_until(now)
         command = self._commit.command(
             bodies,
-            run_key=keys.run(session_id),
-            events_key=keys.events(session_id),
-            checkpoint_key=keys.checkpoint(session_id),
-            ids_key=keys.event_ids(session_id),
-            runs_key=runs_key,
-            active_key=active_key,
+            **_run_keys(session_id),
+            **_user_keys(checkpoint),
             epoch=lock.epoch,
             sequence=lock.sequence + 1,
             now_ms=int(now * 1000),
             ttl=self._retention_seconds,
             checkpoint=self._seal.seal(checkpoint) if checkpoint is not None else "",
+            summary=Summary.of(checkpoint).to_json() if checkpoint is not None else "",
             is_final=int(is_final),
+            waits_until=_waits_until_ms(checkpoint),
+            stored_until=stored_until,
             session_id=session_id,
             wake_channel=keys.wake(session_id),
         )
@@ -184,6 +217,10 @@ class RedisJournal(RedisRunIndex):
         lock.sequence += 1
         if len(reply) > 2 and reply[2]:
             lock.cancelled_by = reply[2].decode()
+        if len(reply) > 3 and checkpoint is not None:
+            tenant_id, former_expiry, former, size = checkpoint.request.tenant_id, *map(int, reply[3:6])
+            self._tenants.add_stored(tenant_id, former_expiry, -former)
+            self._tenants.add_stored(tenant_id, int(stored_until), size)
         if is_final:
             self._queue.write_later(self._nodes.unlist_run(session_id))
         self._feeds.publish(session_id, _entries(int(reply[1]), bodies))
@@ -217,12 +254,34 @@ class RedisJournal(RedisRunIndex):
         await self._connection.execute("PING")
 
 
-def _user_keys(checkpoint: Checkpoint | None) -> tuple[str | None, str | None]:
-    """Return the optional keys of a commit: streamed text (no checkpoint) does not change the indexes of the user."""
+def _run_keys(session_id: str) -> dict[str, str]:
+    """Return the keys of a run that the scripts write."""
+    return {
+        "run_key": keys.run(session_id),
+        "events_key": keys.events(session_id),
+        "checkpoint_key": keys.checkpoint(session_id),
+        "summary_key": keys.summary(session_id),
+        "ids_key": keys.event_ids(session_id),
+    }
+
+
+def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:
+    """Return the keys of the user that the scripts write: none for streamed text (no checkpoint)."""
     if checkpoint is None:
-        return None, None
+        return {"runs_key": None, "active_key": None, "stored_key": None}
     user = (checkpoint.request.tenant_id, checkpoint.request.user_id)
-    return keys.runs_of(*user), keys.active_of(*user)
+    return {
+        "runs_key": keys.runs_of(*user),
+        "active_key": keys.active_of(*user),
+        "stored_key": keys.stored_of(*user),
+    }
+
+
+def _waits_until_ms(checkpoint: Checkpoint | None) -> int:
+    """Return until when a run waits for a person, or is about to: then its own deadline. 0 for any other run."""
+    if checkpoint is None or not checkpoint.pending_approvals:
+        return 0
+    return int(1000 * (checkpoint.deadline_at or checkpoint.run_deadline_at))
 
 
 def _entries(first_id: int, bodies: Sequence[bytes]) -> list[LogEntry]:

@@ -35,8 +35,24 @@ def runs_of(tenant_id: str, user_id: str) -> str:
 
 
 def active_of(tenant_id: str, user_id: str) -> str:
-    """Sorted set: the runs of a user that have not ended, scored by their first event id."""
+    """Sorted set: the runs of a user that have not ended. The score is a time in ms, such as the first event id; for a
+    run that waits for a person it is the deadline, as a negative number."""
     return f"aura:{{{key_safe_user_id(user_id)}}}:active:{_owner(tenant_id, user_id)}"
+
+
+def summary(session_id: str) -> str:
+    """What a list shows of a run, as JSON: `statemachine.views.summary`."""
+    return f"aura:{{{user_id_of(session_id)}}}:summary:{session_id}"
+
+
+def stored_of(tenant_id: str, user_id: str) -> str:
+    """Hash: the bytes of a user's runs, by the time (Unix s) at which they expire."""
+    return f"aura:{{{key_safe_user_id(user_id)}}}:stored:{_owner(tenant_id, user_id)}"
+
+
+def streams_of(tenant_id: str, user_id: str) -> str:
+    """Hash: the number of a user's open streams, by the node that serves them."""
+    return f"aura:{{{key_safe_user_id(user_id)}}}:streams:{_owner(tenant_id, user_id)}"
 
 
 def thread(tenant_id: str, user_id: str, thread_id: str) -> str:
@@ -47,6 +63,11 @@ def thread(tenant_id: str, user_id: str, thread_id: str) -> str:
 def tenant_runs(tenant_id: str) -> str:
     """Sorted set: the runs of a tenant, scored by their creation (ms); a run whose data has expired is removed."""
     return f"aura:tenant:{_owner(tenant_id)}:runs"
+
+
+def tenant_stored(tenant_id: str) -> str:
+    """Hash: the bytes of a tenant's runs, by the time (Unix s) at which they expire."""
+    return f"aura:tenant:{_owner(tenant_id)}:stored"
 
 
 def idempotency(tenant_id: str, user_id: str, key: str) -> str:

@@ -20,7 +20,8 @@ from app.redis.wire.script import Command, Script
 _ANY = "*"
 _CALLS = re.compile(r"redis\.call\('(\w+)'")
 DATA_COMMANDS = (
-    *("GET", "MGET", "SET", "DEL", "EXPIRE", "PEXPIRE", "INCR", "HGET", "HMGET", "HGETALL"),
+    *("GET", "MGET", "SET", "DEL", "EXPIRE", "PEXPIRE", "INCR", "STRLEN"),
+    *("HGET", "HMGET", "HGETALL", "HSET", "HDEL"),
     *("ZADD", "ZREM", "ZRANGE", "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD", "ZSCORE"),
     *("XADD", "XLEN", "XRANGE", "XREVRANGE", "XTRIM"),
 )

@@ -7,19 +7,25 @@ from collections.abc import Sequence
 import structlog
 
 from app.errors import FieldInvalid, RecordChanged
-from app.ports.journal import CheckpointPage, RunRecord, Thread
+from app.ports.journal import ListedRun, RunList, RunRecord, Thread
 from app.redis import keys
 from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
+from app.redis.wire.errors import raise_error_reply
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.sessions import is_session_id
+from statemachine.views.summary import Summary
 
 log = structlog.get_logger(__name__)
 
 _NEWEST_RUNS = 100
 """How many of the newest runs of a user are searched."""
 _THREAD_RUNS = 20
+_THREAD_BYTES = 1024 * 1024
+"""How much of the newest runs of a thread is loaded; a model gets far less of it."""
+_MAX_SUMMARIZED = 10
+"""How many runs of a list get the summary that they lack. The list ends there; the next page gets the others."""
 _RECORD_FIELDS = ("user", "tenant", "prompt", "owner", "epoch", "final", "task")
 
 
@@ -72,19 +78,67 @@ class RedisRunIndex:
         newest, run_count = await self._connection.pipeline(
             [("ZREVRANGE", index, 0, _THREAD_RUNS - 1), ("ZCARD", index)]
         )
-        sessions = [raw.decode() for raw in newest]
-        # The results do not matter: a checkpoint that is not kept for longer can still be read now.
-        await self._connection.pipeline_results(
-            [("EXPIRE", keys.checkpoint(id), self._retention_seconds) for id in sessions]
-        )
+        sessions = await self._within(_THREAD_BYTES, [raw.decode() for raw in newest])
         found = [run for run in reversed(await self._checkpoints(sessions)) if run is not None]
         return Thread(found, not_loaded=run_count - len(found))
 
-    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> CheckpointPage:
+    async def _within(self, max_bytes: int, session_ids: Sequence[str]) -> list[str]:
+        """Return the first of these runs whose checkpoints have about `max_bytes`, at least one of them, and all that
+        wait for a person. Their retention time begins again."""
+        kept: list[str] = []
+        free = max_bytes
+        # A failed write does not matter: a checkpoint that is not kept for longer can still be read now.
+        replies = await self._connection.pipeline_results(
+            [
+                command
+                for id in session_ids
+                for command in (
+                    ("STRLEN", keys.checkpoint(id)),
+                    ("GET", keys.summary(id)),
+                    ("EXPIRE", keys.checkpoint(id), self._retention_seconds),
+                    ("EXPIRE", keys.summary(id), self._retention_seconds),
+                )
+            ]
+        )
+        for session_id, size, raw in zip(session_ids, replies[::4], replies[1::4], strict=True):
+            raise_error_reply(size)
+            summary = Summary.from_json(raw) if isinstance(raw, bytes) else None
+            may_wait = summary is None or summary.request_id is not None
+            if size and (not kept or free > size or may_wait):
+                kept.append(session_id)
+            free -= size
+        return kept
+
+    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> RunList:
         index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
-        sessions = await self._connection.execute("ZREVRANGE", index, offset, offset + limit)
-        checkpoints = await self._checkpoints([raw.decode() for raw in sessions[:limit]])
-        return CheckpointPage(checkpoints, has_more=len(sessions) > limit)
+        raw = await self._connection.execute("ZREVRANGE", index, offset, offset + limit)
+        sessions = [each.decode() for each in raw]
+        found = await self._connection.pipeline([("GET", keys.summary(id)) for id in sessions[:limit]])
+        summaries = {id: Summary.from_json(text) for id, text in zip(sessions, found, strict=False) if text is not None}
+        ended_at = await self._summarize([id for id in sessions[:limit] if id not in summaries], summaries)
+        listed = sessions[:limit] if ended_at is None else sessions[: sessions.index(ended_at)]
+        return RunList(
+            [ListedRun(id, summaries.get(id)) for id in listed],
+            has_more=len(sessions) > len(listed),
+            is_cut=ended_at is not None,
+        )
+
+    async def _summarize(self, session_ids: Sequence[str], summaries: dict[str, Summary | None]) -> str | None:
+        """Create the summaries of runs that an older release has written. One checkpoint is loaded at a time.
+
+        Returns the first run that has not been looked at, because there are too many; None if there is none.
+        """
+        sizes = await self._connection.pipeline([("STRLEN", keys.checkpoint(id)) for id in session_ids])
+        existing = [id for id, size in zip(session_ids, sizes, strict=True) if size]
+        for session_id in existing[:_MAX_SUMMARIZED]:
+            (checkpoint,) = await self._checkpoints([session_id])
+            if checkpoint is None:
+                continue
+            summary = summaries[session_id] = Summary.of(checkpoint)
+            # `NX`: the run may have been written meanwhile, with its summary.
+            key, text = keys.summary(session_id), summary.to_json()
+            await self._connection.execute("SET", key, text, "NX", "EX", self._retention_seconds)
+        return existing[_MAX_SUMMARIZED] if len(existing) > _MAX_SUMMARIZED else None
 
     async def _checkpoints(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
         """Return the checkpoints in order, None for one that has expired, cannot be read or was changed by others."""

@@ -5,6 +5,7 @@ server without memory refuses the first write of a script, but not the later one
 a server refuses, and then nothing is changed.
 """
 
+from app.redis.quota_scripts import SUM_STORED
 from app.redis.wire.script import Script
 
 # Appends the bodies to the log, with ids that rise within all runs of the user (CONTRACT §3), and publishes one wake-up
@@ -30,12 +31,14 @@ end
 """
 
 # Creates a run with its first events. `ttl` is in seconds, `ticket_ttl_ms` in ms. `has_idempotency_key` and
-# `is_in_thread` are 0 or 1. `max_runs` is the number of active runs that a user may have, 0 for any number. `ticket` is
-# '' where there is none. Index entries with a score up to `oldest_ms` are removed: the data of those runs has expired.
+# `is_in_thread` are 0 or 1. `max_runs`, `max_per_minute` and `max_stored` are the quotas of the user, 0 for no limit.
+# `stored_until` is the time (Unix s) at which the run's bytes expire, '' where they are not counted. `ticket` is ''
+# where there is none. Index entries with a score up to `oldest_ms` are removed: the data of those runs has expired.
 # Returns {'OK', id of the first event}; {'EXISTS'} where another creation has the session id; {'SAME', stored value}
-# where the idempotency key was used before; or {'FULL'}.
+# where the idempotency key was used before; or {'FULL', 'minute', 'active' or 'stored', seconds until there is room}.
 CREATE = Script(
     _APPEND
+    + SUM_STORED
     + """
 local found = redis.call('HMGET', run_key, 'token', 'base')
 if found[1] then
@@ -46,18 +49,38 @@ if has_idempotency_key == '1' then
   local first = redis.call('GET', idempotency_key)
   if first then return {'SAME', first} end
 end
-if tonumber(max_runs) > 0 and redis.call('ZCOUNT', active_key, '(' .. oldest_ms, '+inf') >= tonumber(max_runs) then
-  return {'FULL'}
+if tonumber(max_per_minute) > 0 then
+  local nth = redis.call('ZREVRANGEBYSCORE', runs_key, '+inf', '(' .. (now_ms - 60000), 'WITHSCORES',
+    'LIMIT', max_per_minute - 1, 1)
+  if nth[2] then return {'FULL', 'minute', tostring(math.ceil((nth[2] + 60000 - now_ms) / 1000))} end
+end
+if tonumber(max_runs) > 0 then
+  local waiting = redis.call('ZCOUNT', active_key, '-inf', '(-' .. now_ms)
+  local active = redis.call('ZCOUNT', active_key, '(' .. oldest_ms, '+inf')
+  if waiting + active >= tonumber(max_runs) then return {'FULL', 'active', '5'} end
+end
+if tonumber(max_stored) > 0 then
+  local now_s = math.floor(now_ms / 1000)
+  local total, first = sum_stored(stored_key, now_s)
+  if first and total >= tonumber(max_stored) then return {'FULL', 'stored', tostring(first - now_s)} end
 end
 local first_id = append_bodies()
 redis.call('HSET', run_key, 'token', token, 'epoch', 1, 'seq', 0, 'base', first_id, 'final', 0, 'owner', owner,
   'user', user_id, 'tenant', tenant_id, 'prompt', prompt_digest)
+if stored_until ~= '' then
+  local bytes = 0
+  for i = bodies_start, #ARGV do bytes = bytes + #ARGV[i] end
+  redis.call('HSET', run_key, 'bytes', bytes, 'counted', bytes + #checkpoint, 'until', stored_until)
+  redis.call('HINCRBY', stored_key, stored_until, bytes + #checkpoint)
+  redis.call('EXPIRE', stored_key, ttl * 2)
+end
 redis.call('EXPIRE', run_key, ttl)
 redis.call('SET', checkpoint_key, checkpoint, 'EX', ttl)
+redis.call('SET', summary_key, summary, 'EX', ttl)
 redis.call('ZREMRANGEBYSCORE', runs_key, '-inf', oldest_ms)
 redis.call('ZADD', runs_key, first_id, session_id)
 redis.call('EXPIRE', runs_key, ttl * 2)
-redis.call('ZREMRANGEBYSCORE', active_key, '-inf', oldest_ms)
+redis.call('ZREMRANGEBYSCORE', active_key, '-' .. oldest_ms, oldest_ms)
 redis.call('ZADD', active_key, first_id, session_id)
 redis.call('EXPIRE', active_key, ttl * 2)
 if is_in_thread == '1' then
@@ -74,9 +97,11 @@ return {'OK', first_id}
         "run_key",
         "events_key",
         "checkpoint_key",
+        "summary_key",
         "ids_key",
         "runs_key",
         "active_key",
+        "stored_key",
         "idempotency_key",
         "thread_key",
         "ticket_key",
@@ -87,12 +112,16 @@ return {'OK', first_id}
         "now_ms",
         "ttl",
         "checkpoint",
+        "summary",
+        "stored_until",
         "owner",
         "user_id",
         "tenant_id",
         "prompt_digest",
         "has_idempotency_key",
         "max_runs",
+        "max_per_minute",
+        "max_stored",
         "oldest_ms",
         "wake_channel",
         "is_in_thread",
@@ -104,13 +133,15 @@ return {'OK', first_id}
 
 # Appends events and saves the checkpoint, for the owner of the run with this epoch. `sequence` numbers the commits of a
 # run: a repeated commit is recognised by it. `checkpoint` is '' where the stored one stays; then the optional keys are
-# None. `is_final` is 0 or 1.
-# Returns {'OK', id of the first event, who requested the cancellation or false}; {'GONE'} where the run does not exist;
-# {'FENCED'} where another owner has the run or has committed; or {'BEHIND', sequence} where earlier commits are lost.
+# None. `is_final` is 0 or 1. `waits_until` is the deadline (ms) of a run that waits for a person, 0 for any other one.
+# `stored_until` is the time (Unix s) at which the run's bytes expire, '' where they are not counted.
+# Returns {'OK', id of the first event, who requested the cancellation or false}, and where bytes were counted also the
+# former expiry and number of bytes, and the new number; {'GONE'} where the run does not exist; {'FENCED'} where another
+# owner has the run or has committed; or {'BEHIND', sequence} where earlier commits are lost.
 COMMIT = Script(
     _APPEND
     + """
-local run = redis.call('HMGET', run_key, 'epoch', 'seq', 'base', 'cancelled_by')
+local run = redis.call('HMGET', run_key, 'epoch', 'seq', 'base', 'cancelled_by', 'bytes', 'counted', 'until')
 if not run[1] then return {'GONE'} end
 if run[1] ~= epoch then return {'FENCED'} end
 if run[2] == sequence then return {'OK', run[3], run[4]} end
@@ -118,22 +149,55 @@ if tonumber(run[2]) < tonumber(sequence) - 1 then return {'BEHIND', run[2]} end
 if tonumber(run[2]) ~= tonumber(sequence) - 1 then return {'FENCED'} end
 local first_id = append_bodies()
 redis.call('HSET', run_key, 'seq', sequence, 'base', first_id)
+local reply = {'OK', first_id, run[4]}
+if stored_until ~= '' then
+  local bytes = tonumber(run[5] or '0')
+  for i = bodies_start, #ARGV do bytes = bytes + #ARGV[i] end
+  redis.call('HSET', run_key, 'bytes', bytes)
+  if checkpoint ~= '' then
+    local size, former = bytes + #checkpoint, tonumber(run[6] or '0')
+    if former ~= 0 then redis.call('HINCRBY', stored_key, run[7], -former) end
+    redis.call('HINCRBY', stored_key, stored_until, size)
+    redis.call('HSET', run_key, 'counted', size, 'until', stored_until)
+    redis.call('EXPIRE', stored_key, ttl * 2)
+    reply[4], reply[5], reply[6] = run[7] or stored_until, tostring(former), tostring(size)
+  end
+end
 if checkpoint ~= '' then
   redis.call('SET', checkpoint_key, checkpoint, 'EX', ttl)
+  redis.call('SET', summary_key, summary, 'EX', ttl)
   redis.call('EXPIRE', runs_key, ttl * 2)
+  if waits_until ~= '0' then
+    redis.call('ZADD', active_key, 'XX', '-' .. waits_until, session_id)
+  elseif tonumber(redis.call('ZSCORE', active_key, session_id) or '0') < 0 then
+    redis.call('ZADD', active_key, 'XX', now_ms, session_id)
+  end
 else
   redis.call('EXPIRE', checkpoint_key, ttl)
+  redis.call('EXPIRE', summary_key, ttl)
 end
 redis.call('EXPIRE', run_key, ttl)
 if is_final == '1' then
   redis.call('HSET', run_key, 'final', 1)
   redis.call('ZREM', active_key, session_id)
 end
-return {'OK', first_id, run[4]}
+return reply
 """,
-    keys=("run_key", "events_key", "checkpoint_key", "ids_key"),
-    optional_keys=("runs_key", "active_key"),
-    args=("epoch", "sequence", "now_ms", "ttl", "checkpoint", "is_final", "session_id", "wake_channel"),
+    keys=("run_key", "events_key", "checkpoint_key", "summary_key", "ids_key"),
+    optional_keys=("runs_key", "active_key", "stored_key"),
+    args=(
+        "epoch",
+        "sequence",
+        "now_ms",
+        "ttl",
+        "checkpoint",
+        "summary",
+        "is_final",
+        "waits_until",
+        "stored_until",
+        "session_id",
+        "wake_channel",
+    ),
     rest="bodies_start",
 )
 

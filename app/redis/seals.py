@@ -12,7 +12,8 @@ from typing import Any
 
 from app.crypto.purpose_keys import TAG_CHARACTERS, MessageAuthenticator, Purpose, PurposeKeys
 from app.errors import RecordChanged
-from statemachine.checkpoint import Checkpoint, JsonObject, canonical_json
+from statemachine.checkpoint import Checkpoint
+from statemachine.stored import JsonObject, canonical_json
 
 _MAC_FIELD = b',"mac":"'
 _SEAL_BYTES = len(_MAC_FIELD) + TAG_CHARACTERS + len(b'"}')
@@ -27,6 +28,7 @@ SHOWN_FIELDS = (
     "context",
     "argumentsDigest",
     "warnings",
+    "outcomeUnknown",
     "position",
     "total",
     "createdAt",

@@ -13,8 +13,8 @@ from app.ports.journal import Journal
 from app.ports.tools import Toolbox
 from app.runs.access import AccessPolicy
 from app.runs.audit_events import decision_made
-from statemachine.checkpoint import JsonObject
 from statemachine.decisions import Decision, Verdict
+from statemachine.stored import JsonObject
 
 _DEFAULT_REASON = "User rejected"
 """What the Main Service writes where the person gives no reason."""

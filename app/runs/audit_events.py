@@ -5,9 +5,11 @@ from __future__ import annotations
 from app.ports.audit import AppliedVerdict, DecisionApplied, DecisionMade, RequestOpened, ToolStarted
 from app.ports.decisions import ApprovalRequest
 from app.ports.identity import Origin, Principal
-from statemachine.checkpoint import Approval, Checkpoint, JsonObject, ToolCall, digest
+from statemachine.call import ToolCall
+from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision
 from statemachine.messages import ApprovalGranted, ApprovalRejected, Fact
+from statemachine.stored import JsonObject, digest
 
 
 def request_opened(checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> RequestOpened:

@@ -9,10 +9,11 @@ from app.errors import RunExists, ServiceBusy, StorageUnavailable, ThreadBusy
 from app.ports.identity import Principal
 from app.ports.journal import RunLock
 from app.runs.task import RunPorts
-from statemachine.checkpoint import JsonObject, Limits, RunRequest, digest
+from statemachine.checkpoint import Limits, RunRequest
 from statemachine.messages import Step
 from statemachine.prompt import NO_HISTORY, History, conversation, history
 from statemachine.sessions import new_session_id
+from statemachine.stored import JsonObject, digest
 from statemachine.workflow import begin
 
 _SESSION_ID_ATTEMPTS = 8
@@ -70,7 +71,7 @@ class RunFactory:
     async def create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
         """Create a run with a unique session id. A `str` is the session that the idempotency key created before.
 
-        Raises `ServiceBusy`, `ThreadBusy`, `TooManyRuns`, `FieldInvalid`, `CreationUncertain`, `StorageUnavailable`.
+        Raises `ServiceBusy`, `ThreadBusy`, `QuotaExceeded`, `FieldInvalid`, `CreationUncertain`, `StorageUnavailable`.
         """
         for _ in range(_SESSION_ID_ATTEMPTS):
             try:

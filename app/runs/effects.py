@@ -14,10 +14,13 @@ from app.ports.audit import AuditTrail, ToolEnded
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, RequestStatus
 from app.ports.model import Model
+from app.ports.quotas import WaitingQuota
 from app.ports.tools import Toolbox, ToolContext
+from app.retry import retry_until_available
 from app.runs.audit_events import tool_started
+from statemachine.call import ToolCall
 from statemachine.call_pieces import RawCall
-from statemachine.checkpoint import Approval, Checkpoint, JsonObject, ToolCall
+from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision, SignalIgnored
 from statemachine.messages import (
     AnswerFinished,
@@ -37,6 +40,7 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.prompt import with_continuation
+from statemachine.stored import JsonObject
 from statemachine.turn import AnswerCompleted, ToolCallsCompleted, TurnBuffer
 
 log = structlog.get_logger(__name__)
@@ -69,13 +73,20 @@ class Effects:
     """The only code that calls the model and the tools for a run."""
 
     def __init__(
-        self, model: Model, tools: Toolbox, requests: ApprovalRequests, clock: Clock, audit: AuditTrail
+        self,
+        model: Model,
+        tools: Toolbox,
+        requests: ApprovalRequests,
+        clock: Clock,
+        audit: AuditTrail,
+        waiting: WaitingQuota,
     ) -> None:
         self._audit = audit
         self._model = model
         self._tools = tools
         self._requests = requests
         self._clock = clock
+        self._waiting = waiting
         self._ticker = _Ticker()
 
     def perform(self, checkpoint: Checkpoint, effect: Effect) -> AsyncIterator[Sequence[Fact]]:
@@ -114,7 +125,8 @@ class Effects:
                     return
                 if not reader.done() and (facts := turn.take_facts(now)):
                     yield facts
-            yield self._turn_end(turn, reader.result())
+            end = self._turn_end(turn, reader.result(), checkpoint.limits.calls_per_turn)
+            yield [await self._within_quota(checkpoint, fact) for fact in end]
         finally:
             if not reader.done():
                 reader.cancel()
@@ -139,7 +151,7 @@ class Effects:
         finally:
             arrived.set()
 
-    def _turn_end(self, turn: TurnBuffer, failure: ModelError | None) -> list[Fact]:
+    def _turn_end(self, turn: TurnBuffer, failure: ModelError | None, max_calls: int) -> list[Fact]:
         if failure is not None:
             return self._failed_turn(turn, failure)
         facts, end = turn.finish()
@@ -147,12 +159,24 @@ class Effects:
             case AnswerCompleted():
                 return [*facts, AnswerFinished(end.text, end.rest, end.usage, end.extras, turn.source)]
             case ToolCallsCompleted():
-                calls = tuple(self._resolved(call) for call in end.calls)
+                # The core does not consider the calls after the first `max_calls`, so they are not checked, either.
+                checked = [self._resolved(call) for call in end.calls[:max_calls]]
+                calls = (*checked, *map(_unchecked, end.calls[max_calls:]))
                 return [*facts, ToolsRequested(calls, end.text, end.usage, end.confidence, end.extras, turn.source)]
             case ModelFailed():
                 return [*facts, *self._failed_turn(turn, ModelError(end.failure, end.message))]
             case _:
                 assert_never(end)
+
+    async def _within_quota(self, checkpoint: Checkpoint, fact: Fact) -> Fact:
+        """Return the fact with its calls that need an approval refused, if the user has no room for a waiting run."""
+        if not isinstance(fact, ToolsRequested) or not fact.asks_a_person:
+            return fact
+        refusal = await retry_until_available(
+            lambda: self._waiting.reserve(checkpoint.request, checkpoint.run_deadline_at),
+            on_unavailable=lambda error: log.warning("run.paused", cause=error.cause),
+        )
+        return fact if refusal is None else fact.without_approvals(refusal)
 
     def _resolved(self, call: RawCall) -> RequestedCall:
         return self._tools.resolve(call.id, call.name, call.arguments).with_extras(call.extras)
@@ -269,6 +293,13 @@ class Effects:
             return granted
         original = _arguments(checkpoint, approval)
         return granted.edited(*self._tools.validate_edit(approval.action_type, decision.arguments, original))
+
+
+def _unchecked(call: RawCall) -> RequestedCall:
+    """Return a call that is beyond the limit of its turn."""
+    refusal = "it is beyond the limit of the turn"
+    unchecked = RequestedCall(id=call.id, name=call.name, arguments={}, raw_arguments="{}", refusal=refusal)
+    return unchecked.with_extras(call.extras)
 
 
 def _arguments(checkpoint: Checkpoint, approval: Approval) -> JsonObject:

@@ -1,12 +1,19 @@
-"""Read-only views of runs for operators and clients: lists, one run in detail, open approval requests. No secrets."""
+"""Read-only views of runs for operators and clients: lists, one run in detail, open approval requests. No secrets.
+
+A list is made of summaries and never loads a checkpoint.
+"""
 
 from __future__ import annotations
 
+import math
+
 from app.ports.clock import Clock
+from app.ports.decisions import ApprovalRequest, ApprovalRequests
 from app.ports.identity import Principal
-from app.ports.journal import Journal
+from app.ports.journal import Journal, ListedRun
 from app.ports.responses import (
     ModelTurnRecord,
+    PendingApproval,
     PendingRequest,
     RequestPage,
     RunDetails,
@@ -16,21 +23,26 @@ from app.ports.responses import (
     ToolCallRecord,
 )
 from app.runs.access import AccessPolicy
-from statemachine.checkpoint import Checkpoint, ModelTurn, ToolCall, Usage
+from statemachine.call import ToolCall
+from statemachine.checkpoint import Checkpoint, ModelTurn, Usage
 from statemachine.states import State
 from statemachine.views.snapshot import RunSnapshot
+from statemachine.views.summary import Summary
 from statemachine.views.timeline import Timeline, timeline
 
-_PROMPT_HEAD_CHARACTERS = 120
 _MAX_SCANNED = 1000
 MAX_PER_PAGE = 100
+_REQUEST_CHARACTERS = 1024 * 1024
+"""A page ends when its approval requests have this size: the arguments of each may have 64 KiB."""
+_REQUESTS_AT_ONCE = 10
 
 
 class RunQueries:
-    """Builds the answers of the runs API from checkpoints."""
+    """Builds the answers of the runs API: lists from summaries, a run in detail from its checkpoint."""
 
-    def __init__(self, journal: Journal, clock: Clock, access: AccessPolicy) -> None:
+    def __init__(self, journal: Journal, requests: ApprovalRequests, clock: Clock, access: AccessPolicy) -> None:
         self._journal = journal
+        self._requests = requests
         self._clock = clock
         self._access = access
 
@@ -43,17 +55,40 @@ class RunQueries:
         """
         sees_all = self._access.sees_whole_tenant(principal) and not only_own
         user_id = None if sees_all else principal.user_id
+        found: list[tuple[int, str, Summary]] = []
+        position, has_more = offset, True
+        while has_more and len(found) < limit and position < offset + _MAX_SCANNED:
+            count = MAX_PER_PAGE if state is not None else limit - len(found)
+            listed = await self._journal.list_runs(principal.tenant_id, user_id, position, count)
+            found += _in_state(listed.runs, position, state)
+            position, has_more = position + len(listed.runs), listed.has_more
+            if listed.is_cut:
+                break
+        if len(found) > limit:
+            position, has_more = found[limit - 1][0] + 1, True
+        runs, left_at = await self._with_requests(found[:limit])
+        if left_at is not None:
+            position, has_more = left_at, True
+        return {"runs": runs, "nextOffset": position} if has_more else {"runs": runs}
+
+    async def _with_requests(self, found: list[tuple[int, str, Summary]]) -> tuple[list[RunSummary], int | None]:
+        """Return the runs as they are listed, with their approval requests.
+
+        If these are too large together, the position of the first run that is left out is returned too.
+        """
         runs: list[RunSummary] = []
-        next_offset: int | None = offset
-        while next_offset is not None and len(runs) < limit and next_offset < offset + _MAX_SCANNED:
-            found = await self._journal.list_runs(principal.tenant_id, user_id, next_offset, MAX_PER_PAGE)
-            for position, checkpoint in enumerate(found.checkpoints):
-                if checkpoint is not None and state in (None, checkpoint.state):
-                    runs.append(self._summary(checkpoint))
-                    if len(runs) == limit:
-                        return {"runs": runs, "nextOffset": next_offset + position + 1}
-            next_offset = next_offset + MAX_PER_PAGE if found.has_more else None
-        return {"runs": runs} if next_offset is None else {"runs": runs, "nextOffset": next_offset}
+        size = 0
+        for start in range(0, len(found), _REQUESTS_AT_ONCE):
+            part = found[start : start + _REQUESTS_AT_ONCE]
+            request_ids = [it.request_id for _, _, it in part if it.request_id is not None]
+            requests = dict(zip(request_ids, await self._requests.get_many(request_ids), strict=True))
+            for position, session_id, summary in part:
+                request = requests.get(summary.request_id) if summary.request_id is not None else None
+                size += len(request.raw) if request is not None else 0
+                if size > _REQUEST_CHARACTERS and runs:
+                    return runs, position
+                runs.append(self._listed(session_id, summary, request))
+        return runs, None
 
     async def pending(self, principal: Principal, *, offset: int, limit: int) -> RequestPage:
         """List open approval requests: the caller's own, or for approver roles the whole tenant's."""
@@ -67,10 +102,12 @@ class RunQueries:
             return {"requests": requests, "nextOffset": page["nextOffset"]}
         return {"requests": requests}
 
-    def details(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
+    async def details(self, checkpoint: Checkpoint, task_id: str | None) -> RunDetails:
         """Describe one run: checkpoint without secrets, tool calls, timings, usage, its task in the Main Service."""
+        approval = checkpoint.open_approval
+        request = await self._requests.get(approval.request_id) if approval is not None else None
         return {
-            **self._summary(checkpoint),
+            **self._listed(checkpoint.session_id, Summary.of(checkpoint), request),
             "taskId": task_id,
             "schemaVersion": checkpoint.schema_version,
             "prompt": checkpoint.request.prompt,
@@ -103,39 +140,55 @@ class RunQueries:
         """Return the snapshot of the run that diagrams show."""
         return RunSnapshot.of(checkpoint, self._clock.now())
 
-    def _summary(self, checkpoint: Checkpoint) -> RunSummary:
-        request, approval = checkpoint.request, checkpoint.open_approval
-        summary: RunSummary = {
-            "sessionId": request.session_id,
-            "threadId": request.thread_id,
-            "userId": request.user_id,
-            "traceId": request.trace_id,
-            "state": checkpoint.state,
-            "createdAt": checkpoint.created_at,
-            "updatedAt": checkpoint.updated_at,
-            "ageSeconds": round(self._clock.now() - checkpoint.created_at, 3),
-            "promptHead": request.prompt[:_PROMPT_HEAD_CHARACTERS],
+    def _listed(self, session_id: str, summary: Summary, request: ApprovalRequest | None) -> RunSummary:
+        """Return a run as it is listed, with the approval request that it waits for."""
+        run: RunSummary = {
+            "sessionId": session_id,
+            "threadId": summary.thread_id or session_id,
+            "userId": summary.user_id,
+            "traceId": summary.trace_id,
+            "state": summary.state,
+            "createdAt": summary.created_at,
+            "updatedAt": summary.updated_at,
+            "ageSeconds": round(self._clock.now() - summary.created_at, 3),
+            "promptHead": summary.prompt_head,
         }
-        if request.agent_id is not None:
-            summary["agentId"] = request.agent_id
-        if approval is not None and checkpoint.deadline_at is not None:
-            call = checkpoint.call(approval.call_id)
-            position, total = checkpoint.approval_place
-            summary["pendingApproval"] = {
-                "requestId": approval.request_id,
-                "actionType": approval.action_type,
-                "message": approval.message,
-                "context": call.shown_arguments if call else {},
-                "warnings": call.warnings_as_json() if call else [],
-                "expiresAt": int(checkpoint.deadline_at),
-                "secondsLeft": round(max(0.0, checkpoint.deadline_at - self._clock.now()), 3),
-                "outcomeUnknown": approval.outcome_unknown,
-                "queued": len(checkpoint.pending_approvals) - 1,
-                "argumentsDigest": approval.arguments_digest,
-                "position": position,
-                "total": total,
-            }
-        return summary
+        if summary.agent_id is not None:
+            run["agentId"] = summary.agent_id
+        if request is not None and _may_be_shown(request, session_id):
+            run["pendingApproval"] = self._pending(request)
+        return run
+
+    def _pending(self, request: ApprovalRequest) -> PendingApproval:
+        shown, position, total = request.stored, *request.place
+        return {
+            "requestId": request.request_id,
+            "actionType": request.action_type,
+            "message": str(shown.get("message", "")),
+            "context": request.arguments,
+            "warnings": shown.get("warnings", []),
+            "expiresAt": int(request.expires_at),
+            "secondsLeft": round(max(0.0, request.expires_at - self._clock.now()), 3),
+            "outcomeUnknown": shown.get("outcomeUnknown") is True,
+            "queued": total - position,
+            "argumentsDigest": request.arguments_digest,
+            "position": position,
+            "total": total,
+        }
+
+
+def _may_be_shown(request: ApprovalRequest, session_id: str) -> bool:
+    """Return whether it is the run's own request as this service wrote it; nobody can decide any other one."""
+    return request.is_intact and request.session_id == session_id and math.isfinite(request.expires_at)
+
+
+def _in_state(runs: list[ListedRun], offset: int, state: State | None) -> list[tuple[int, str, Summary]]:
+    """Return the runs in that state, or in any, each with its position in the whole list."""
+    return [
+        (position, run.session_id, run.summary)
+        for position, run in enumerate(runs, offset)
+        if run.summary is not None and state in (None, run.summary.state)
+    ]
 
 
 def _tool_call_record(call: ToolCall) -> ToolCallRecord:

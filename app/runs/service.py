@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from app.errors import RunLost, ServiceBusy, StorageUnavailable
+from app.errors import QuotaExceeded, RunLost, ServiceBusy, StorageUnavailable
 from app.ports.identity import Principal
 from app.ports.journal import RunLock
 from app.ports.nodes import Claim
 from app.runs.admission import AdmissionQueue
 from app.runs.creation import CreationUncertain, RunFactory, StartRun
+from app.runs.refusals import Refusals
 from app.runs.takeover import claim_run
 from app.runs.task import RunPorts, RunTask, Start
 from app.runs.waiting import WaitingRun, WaitingRuns
@@ -51,9 +52,10 @@ class RunService:
     ) -> None:
         self._ports = ports
         self._factory = factory
-        self._admission = admission
+        self.admission = admission
         self._max_runs = max_runs
         self._drain_seconds = drain_seconds
+        self._refusals = Refusals(ports.clock)
         self._tasks: dict[str, RunTask] = {}
         self._waiting = WaitingRuns(ports.clock, self.wake)
         self._skipped: set[str] = set()
@@ -79,8 +81,14 @@ class RunService:
     async def start(self, principal: Principal, start: StartRun) -> str:
         """Create a run, or find the one that its idempotency key created. Returns its session id.
 
-        Raises `ServiceBusy`, `ThreadBusy`, `TooManyRuns`, `FieldInvalid`, `StorageUnavailable`: then no run exists.
+        Raises `ServiceBusy`, `ThreadBusy`, `QuotaExceeded`, `FieldInvalid`, `StorageUnavailable`: then no run exists.
         """
+        if start.idempotency_key is None:  # else it may be the repetition of a request whose run exists
+            try:
+                self._refusals.check(principal)
+            except QuotaExceeded:
+                await self.admission.wait_to_refuse()
+                raise
         if self.is_draining:
             raise ServiceBusy(_IS_DRAINING)
         if self._is_full:
@@ -99,7 +107,7 @@ class RunService:
             creation.exception()  # its caller may have disconnected
 
     async def _create(self, principal: Principal, start: StartRun) -> str:
-        await self._admission.acquire()
+        await self.admission.acquire(principal.tenant_id, principal.user_id)
         if self.is_draining:
             raise ServiceBusy(_IS_DRAINING)
         try:
@@ -111,6 +119,10 @@ class RunService:
             uncertain = RunTask(self._ports, error.run.lock, error.run.step.checkpoint)
             effect = error.run.step.effect
             self._spawn(uncertain, Start(effect, fact, must_confirm=True, log_event="run.creation_unconfirmed"))
+            raise
+        except QuotaExceeded as error:
+            self._refusals.remember(principal, error)
+            log.warning("quota.exceeded", setting=error.setting, userId=principal.user_id)
             raise
         if isinstance(created, str):
             return created

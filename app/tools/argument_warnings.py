@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from app.text import domains, hidden, lookalikes
 from app.text.domains import DomainInvalid
-from statemachine.checkpoint import ArgumentWarning, JsonObject
+from statemachine.call import ArgumentWarning
+from statemachine.stored import JsonObject
 
 LONG_TEXT_CHARACTERS = 2000
 LONG_TEXT_LINES = 60

@@ -13,8 +13,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from statemachine import strict_json
-from statemachine.checkpoint import JsonObject
 from statemachine.masking import MASK
+from statemachine.stored import JsonObject
 
 LIMIT_BYTES = 64 * 1024
 LIMIT_DEPTH = 32

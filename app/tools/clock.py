@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.ports.clock import Clock
 from app.ports.tools import ToolContext
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 # Not `strftime("%A")`, which depends on the machine's locale.
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

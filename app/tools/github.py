@@ -20,7 +20,7 @@ from app.ports.tools import ToolContext
 from app.tools.repositories import AllowedRepositories
 from app.tools.results import DATA_NOTICE
 from app.tools.text_fields import one_visible_line, without_hidden_characters
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 DEFAULT_API_URL = "https://api.github.com"
 # Enterprise servers in use support this version; newer versions do not change the fields that are read here.

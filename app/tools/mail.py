@@ -18,7 +18,7 @@ from app.errors import ConfigurationError, ToolError, without_places
 from app.ports.clock import Clock
 from app.ports.tools import ToolContext
 from app.tools.text_fields import check_address, one_visible_line, without_control_characters
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 Encryption = Literal["starttls", "tls", "none"]
 

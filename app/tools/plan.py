@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from statemachine.checkpoint import Confidence, PlanStep, StepStatus
+from statemachine.call import Confidence
+from statemachine.checkpoint import PlanStep, StepStatus
 
 NAME = "update_plan"
 DESCRIPTION = (

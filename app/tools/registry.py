@@ -22,9 +22,10 @@ from app.tools import plan
 from app.tools.argument_warnings import find_warnings
 from app.tools.arguments import ArgumentsInvalid
 from app.tools.results import SecretMask, answer_text, to_json, truncate
-from statemachine.checkpoint import CallStatus, JsonObject, ToolCall, canonical_json, digest
+from statemachine.call import CallStatus, ToolCall
 from statemachine.masking import MASK, find_masked
 from statemachine.messages import RequestedCall, ToolFinished
+from statemachine.stored import JsonObject, canonical_json, digest
 
 _log = logging.getLogger(__name__)
 

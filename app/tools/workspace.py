@@ -15,7 +15,7 @@ from app.errors import AuraError, ToolError
 from app.ports.knowledge import Hit, Query, Searcher, WorkspaceSearch
 from app.ports.tools import CitedResult, ToolContext
 from app.tools.results import DATA_NOTICE
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 _NOTICE = (
     "Records that this user may see: their own, those that name them, and those for the whole organisation. Records of"

@@ -8,7 +8,7 @@ to version.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -49,7 +49,7 @@ class HttpConnection:
         self,
         app: Quart,
         scope: HTTPScope,
-        shed_load: Callable[[HTTPScope], PreparedResponse | None],
+        shed_load: Callable[[HTTPScope], Awaitable[PreparedResponse | None]],
         bodies: BodyBudget,
     ) -> None:
         self._app = app
@@ -59,12 +59,15 @@ class HttpConnection:
         self._is_disconnected = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        rejection = self._shed_load(self._scope)
+        rejection = await self._shed_load(self._scope)
         if rejection is not None:
             await _reject(rejection, receive, send)
             return
         stream = await self._respond(receive, send)
-        if stream is None or self._is_disconnected:
+        if stream is None:
+            return
+        if self._is_disconnected:
+            stream.discard()
             return
         writer = self._scope.get("state", {}).get(CLIENT_WRITER)
         stream.begin(
@@ -109,7 +112,11 @@ class HttpConnection:
     ) -> EventStream | None:
         """Send a response. Only its end, which has no bytes, waits for the rest of a body that nobody has read."""
         if isinstance(response, StreamResponse):
-            await _send_head(response.status_code, response.headers, send)
+            try:
+                await _send_head(response.status_code, response.headers, send)
+            except BaseException:
+                response.stream.discard()
+                raise
             return response.stream
         limit = getattr(response, "timeout", ...)
         seconds = self._app.config["RESPONSE_TIMEOUT"] if limit is ... else limit

@@ -27,8 +27,8 @@ from app.errors import (
 )
 from app.ports.clock import Clock
 from app.web.sse import MEDIA_TYPE, error_frames
-from statemachine.checkpoint import JsonObject
 from statemachine.frames import Shape, compact_json
+from statemachine.stored import JsonObject
 
 STREAM_PATH = "/aura/test/stream"
 BODY_LIMIT_BYTES = 1024 * 1024

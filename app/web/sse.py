@@ -9,12 +9,14 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from itertools import takewhile
-from typing import Protocol
+from typing import Protocol, Self
 
 import structlog
 
 from app.errors import AuraError, RunLost
+from app.ports.identity import Principal
 from app.ports.journal import Journal, LogEntry, Tail
+from app.ports.quotas import StreamQuota
 from statemachine.events import End, ErrorRaised
 from statemachine.frames import DONE_BODY, Shape, encode
 
@@ -79,11 +81,38 @@ class ClientWriter(Protocol):
         ...
 
 
+class StreamSlot:
+    """The right to open one stream, within the quota of its user. Leaving its context with an error releases it."""
+
+    __slots__ = ("_owner", "_quota")
+
+    def __init__(self, quota: StreamQuota | None, owner: Principal) -> None:
+        self._quota = quota
+        self._owner = owner.tenant_id, owner.user_id
+
+    def release(self) -> None:
+        """Count the stream no longer; a no-op after the first time."""
+        quota, self._quota = self._quota, None
+        if quota is not None:
+            quota.close(*self._owner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.release()
+
+
 class EventStreams:
     """The open streams of this process, and the one timer that sends all their heartbeats."""
 
-    def __init__(self, journal: Journal, shape: Shape, *, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, journal: Journal, shape: Shape, *, heartbeat_seconds: float, quota: StreamQuota | None = None
+    ) -> None:
+        """Without a quota a user may have any number of streams."""
         self._journal = journal
+        self._quota = quota
         self._shape = shape
         self._tick_seconds = min(_MAX_TICK_SECONDS, heartbeat_seconds / _MIN_TICKS_PER_HEARTBEAT)
         self._silence_seconds = heartbeat_seconds - self._tick_seconds
@@ -94,9 +123,15 @@ class EventStreams:
         """The number of open streams."""
         return len(self._written_at)
 
-    def open(self, session_id: str, after: int) -> EventStream:
+    async def reserve(self, principal: Principal) -> StreamSlot:
+        """Return the right to open a stream for this caller. Raises `QuotaExceeded`, `StorageUnavailable`."""
+        if self._quota is not None:
+            await self._quota.open(principal.tenant_id, principal.user_id)
+        return StreamSlot(self._quota, principal)
+
+    def open(self, session_id: str, after: int, slot: StreamSlot | None = None) -> EventStream:
         """Create a stream of the run's events with ids greater than `after`. It reads nothing before `begin`."""
-        return EventStream(self, self._journal, session_id, after, self._shape)
+        return EventStream(self, self._journal, session_id, after, self._shape, slot)
 
     def mark_written(self, stream: EventStream) -> None:
         """Record that the stream has just written bytes; its next heartbeat is due one interval later."""
@@ -139,14 +174,24 @@ class EventStream:
         "_pending_entries",
         "_session_id",
         "_shape",
+        "_slot",
         "_stall",
         "_streams",
         "_tail",
         "_writer",
     )
 
-    def __init__(self, streams: EventStreams, journal: Journal, session_id: str, after: int, shape: Shape) -> None:
+    def __init__(
+        self,
+        streams: EventStreams,
+        journal: Journal,
+        session_id: str,
+        after: int,
+        shape: Shape,
+        slot: StreamSlot | None,
+    ) -> None:
         self._streams = streams
+        self._slot = slot
         self._journal = journal
         self._session_id = session_id
         self._last_id = after
@@ -171,8 +216,14 @@ class EventStream:
         self._streams.mark_written(self)
         self.wake()
 
+    def discard(self) -> None:
+        """Release the place of a stream that has ended, or that never began because the client disconnected."""
+        if self._slot is not None:
+            self._slot.release()
+
     def close(self) -> None:
         """Stop reading the log: the client has disconnected or has received everything."""
+        self.discard()
         self._tail.close()
         self._streams.remove(self)
         if self._flush_task is not None and not self._is_ended:  # `_end`, once started, also closes the connection

@@ -24,9 +24,9 @@ from app.web.diagrams import DiagramFormat
 from app.web.identifiers import Identifier, printable
 from app.web.requests import IncomingRequest
 from statemachine import strict_json
-from statemachine.checkpoint import JsonObject
 from statemachine.frames import compact_json
 from statemachine.states import State
+from statemachine.stored import JsonObject
 
 CONTEXT_LIMIT_BYTES = 256 * 1024
 PROMPT_LIMIT_CHARACTERS = 32_000

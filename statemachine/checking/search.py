@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from statemachine import states
+from statemachine.call import CallStatus
 from statemachine.checking.facts import facts
 from statemachine.checking.proof import Proof
 from statemachine.checking.table import table_proofs
-from statemachine.checkpoint import CallStatus, Checkpoint, Limits, RunRequest
+from statemachine.checkpoint import Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
 from statemachine.messages import (
     REFUSALS,

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from statemachine.checkpoint import JsonObject
 from statemachine.states import (
     INITIAL_STATE,
     OPEN_STATES,
@@ -19,6 +18,7 @@ from statemachine.states import (
     State,
     Transition,
 )
+from statemachine.stored import JsonObject
 from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.svg import svg
 

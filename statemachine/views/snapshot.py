@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from statemachine.checkpoint import Checkpoint, JsonObject
+from statemachine.checkpoint import Checkpoint
 from statemachine.states import State, Transition, Trigger
+from statemachine.stored import JsonObject
 
 
 @dataclass(frozen=True, slots=True)

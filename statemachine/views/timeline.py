@@ -11,8 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, ModelTurn, Review, ToolCall, Usage, Via
+from statemachine.call import CallStatus, ToolCall, Via
+from statemachine.checkpoint import Checkpoint, ModelTurn, Review, Usage
 from statemachine.states import INITIAL_STATE, State
+from statemachine.stored import JsonObject
 
 SpanKind = Literal["state", "model", "tool", "wait"]
 

@@ -48,9 +48,9 @@ class Reading:
 class Client(asyncio.Protocol):
     """A client with one keep-alive connection, for one stream at a time."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, tenant: str = "tenant1") -> None:
         self.user = user
-        self._fields = headers(user)
+        self._fields = headers(user, tenant)
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self.reading = Reading()
@@ -59,8 +59,8 @@ class Client(asyncio.Protocol):
         self._on_hitl: Callable[[Reading], None] | None = None
 
     @classmethod
-    async def connect(cls, port: int, user: str) -> Client:
-        client = cls(user)
+    async def connect(cls, port: int, user: str, tenant: str = "tenant1") -> Client:
+        client = cls(user, tenant)
         await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", port)
         return client
 

@@ -19,11 +19,13 @@ import redis
 
 from app.dev.demo.redis import RedisServer
 from app.server.parent import exit_with_parent
+from app.setting_types import NO_QUOTAS, QuotaSettings
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 
 ROOT = Path(__file__).parents[2]
 _START_SECONDS = 30.0
+DEFAULT_QUOTAS = {name: str(QuotaSettings.model_fields[name.lower()].default) for name in NO_QUOTAS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Environment:
                 "OPENAI_API_KEY": "key-of-the-stub-0123456789",
                 "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
                 "AURA_LEASE_SECONDS": "30",
+                **NO_QUOTAS,
                 **self._variables,
             }
             arguments = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))

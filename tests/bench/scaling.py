@@ -121,7 +121,7 @@ async def measure_overload() -> list[OfferedLoad]:
 
     The service, Redis and the model share one processor, so that the clients on the others are never late.
     """
-    with Environment() as environment, _separate_processors(environment):
+    with Environment() as environment, separate_processors(environment):
         clients = await connect_clients(environment, _CLIENTS)
         rounds = [await run_round(environment, clients, 4, _OVERLOAD) for _ in range(4)]
         max_rate = sorted(cost.runs_per_second for cost in rounds[1:])[1]
@@ -131,7 +131,7 @@ async def measure_overload() -> list[OfferedLoad]:
 
 
 @contextmanager
-def _separate_processors(environment: Environment) -> Iterator[None]:
+def separate_processors(environment: Environment) -> Iterator[None]:
     """Run the measured processes on the first processor, and this process on the others."""
     first, *others = processors = sorted(os.sched_getaffinity(0))
     for pid in environment.all_pids:

@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.bench import scaling
 from tests.bench.client import Approver
-from tests.bench.environment import Environment
+from tests.bench.environment import DEFAULT_QUOTAS, Environment
+from tests.bench.fairness import measure_fairness
 from tests.bench.load import Cost, connect_clients, median, run_round
 from tests.bench.profile import Profiler
 from tests.bench.scaling import Point
@@ -146,6 +147,16 @@ async def _overload(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     )
 
 
+async def _fairness(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    lines, raw = [], {}
+    for name, variables in (("without quotas", {}), ("with the default quotas", DEFAULT_QUOTAS)):
+        with Environment(variables) as environment, scaling.separate_processors(environment):
+            found = await measure_fairness(environment)
+        lines += [f"{name}:", *(f"  {line}" for line in found.describe())]
+        raw[name] = asdict(found)
+    return ScenarioResult("fairness", {}, lines, raw=raw)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "chat": RunScenario("chat", "bench chat 200 0", clients=32, runs_each=10),
     "paced": RunScenario("paced", "bench chat 200 10", clients=16, runs_each=1),
@@ -158,4 +169,5 @@ SCENARIOS: dict[str, Scenario] = {
     "processes": _processes,
     "lengths": _lengths,
     "overload": _overload,
+    "fairness": _fairness,
 }

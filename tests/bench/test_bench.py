@@ -12,6 +12,7 @@ import pytest
 from tests.bench import report
 from tests.bench.client import Client, InvalidStream, Reading
 from tests.bench.environment import Environment
+from tests.bench.fairness import measure_fairness
 from tests.bench.load import check, connect_clients, run_round
 from tests.bench.model_stub import expected_answer
 from tests.bench.scaling import Point
@@ -41,6 +42,14 @@ async def test_waiting_runs_are_approved_and_complete(environment: Environment) 
     waited = await measure_waiting(environment, 3, idle_seconds=0.1)
     assert waited.count == 3
     assert await measure_disconnected(environment, 3, warmup=2) is not None
+
+
+async def test_fairness_is_measured_beside_a_flood(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.fairness._FLOOD_CLIENTS", 4)
+    found = await measure_fairness(environment, seconds=0.4)
+    assert found.flooded.refused == 0
+    assert found.flood_served_per_second > 0
+    assert any("times" in line for line in found.describe())
 
 
 def test_invalid_stream_is_detected() -> None:

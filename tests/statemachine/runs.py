@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from app.dev.demo.request_rules import PRIVATE_KEY, history_problems
-from statemachine.checkpoint import CallStatus, Checkpoint, JsonObject, Limits, RunRequest, digest
+from statemachine.call import CallStatus
+from statemachine.checkpoint import Checkpoint, Limits, RunRequest
 from statemachine.events import End, Event, TimelineStepUpdated, ToolExecution
 from statemachine.messages import (
     AnswerArrived,
@@ -27,6 +28,7 @@ from statemachine.messages import (
 )
 from statemachine.prompt import NO_HISTORY, History, conversation
 from statemachine.states import INITIAL_STATE, State
+from statemachine.stored import JsonObject, digest
 from statemachine.workflow import advance, begin
 
 NOW = 1_706_156_400.0

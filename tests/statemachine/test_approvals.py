@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from statemachine.checkpoint import ArgumentWarning, CallStatus, Checkpoint, Confidence, Limits, PlanStep, digest
+from statemachine.call import ArgumentWarning, CallStatus, Confidence
+from statemachine.checkpoint import Checkpoint, Limits, PlanStep
 from statemachine.errors import FactRefused
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated, ToolExecution
 from statemachine.messages import (
@@ -23,6 +24,7 @@ from statemachine.messages import (
 )
 from statemachine.prompt import conversation
 from statemachine.states import State
+from statemachine.stored import digest
 from statemachine.workflow import advance, begin
 from tests.statemachine.runs import NOW, SESSION, Run, in_state, of_type, request, risky, safe
 

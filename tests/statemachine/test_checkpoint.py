@@ -9,18 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statemachine.checkpoint import (
-    SCHEMA_VERSION,
-    CallStatus,
-    Checkpoint,
-    Limits,
-    Usage,
-    canonical_json,
-    digest,
-)
+from statemachine.call import CallStatus
+from statemachine.checkpoint import SCHEMA_VERSION, Checkpoint, Limits, Usage
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, WorkflowError
 from statemachine.messages import ApprovalGranted, AwaitDecision, CallModel, Effect, RunRecovered, RunTools
 from statemachine.states import OPEN_STATES, State
+from statemachine.stored import canonical_json, digest
 from statemachine.tokens import estimate_tokens
 from statemachine.workflow import advance
 from tests.statemachine.runs import NOW, Run, check_history, in_state, risky, safe
@@ -75,7 +69,6 @@ def test_run_of_an_older_version_is_saved_as_one_of_this_version() -> None:
     old = load("v1_planning.json")
     saved = json.loads(old.to_json())
     assert saved["schema_version"] == SCHEMA_VERSION
-    assert (saved["spent_tokens"], saved["omitted_turns"], saved["limits"]["tokens"]) == (0, 0, 0)
     assert Checkpoint.from_json(old.to_json()) == old
 
 
@@ -221,7 +214,29 @@ def test_default_limits_are_those_of_the_contract() -> None:
         "on_reject": "stop",
         "tokens": 0,
         "completion_tokens": 0,
+        "calls_per_turn": 32,
+        "open_approvals": 5,
     }
+
+
+def test_fields_with_their_default_are_not_saved_except_those_that_other_systems_read() -> None:
+    run = Run()
+    run.request_tools(risky())
+    raw = json.loads(run.checkpoint.to_json())
+    assert not {"ending", "cancelled_by", "history_messages", "is_history_shortened"} & raw.keys()
+    assert not {"grant", "result", "error", "answer"} & raw["calls"][0].keys()
+    raw = json.loads(Run().checkpoint.to_json())
+    assert raw["schema_version"] == SCHEMA_VERSION
+    assert (raw["state"], raw["calls"], raw["pending_approvals"], raw["deadline_at"]) == ("planning", [], [], None)
+
+
+def test_json_object_of_a_saved_struct_has_every_field() -> None:
+    run = Run()
+    run.request_tools(safe())
+    (step,) = run.checkpoint.plan
+    shown = step.to_json_object()
+    assert shown["confidence"] == {"value": 0.5, "source": "none"}
+    assert (shown["description"], shown["ended_at"]) == ("", None)
 
 
 def test_call_is_found_by_its_id() -> None:

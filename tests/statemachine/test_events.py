@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from statemachine import events
-from statemachine.checkpoint import ArgumentWarning, StepStatus
+from statemachine.call import ArgumentWarning
+from statemachine.checkpoint import StepStatus
 from statemachine.events import (
     EVENT_TYPES,
     Content,

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from statemachine.checkpoint import Checkpoint, JsonObject, canonical_json
+from statemachine.checkpoint import Checkpoint
 from statemachine.messages import AnswerArrived, AnswerFinished, CancelRequested, InternalErrorOccurred
 from statemachine.prompt import History, conversation, history
 from statemachine.shortening import cut_middle, shorten, size_in_bytes
+from statemachine.stored import JsonObject, canonical_json
 from tests.statemachine.runs import Run, check_history, risky, safe
 
 
@@ -158,7 +159,7 @@ def test_short_texts_of_a_shortened_run_stay_whole() -> None:
 
 
 def test_run_with_too_many_tool_calls_keeps_its_prompt_and_its_answer() -> None:
-    run = Run("긴 질문 " * 50)
+    run = Run("긴 질문 " * 50, calls_per_turn=50)
     run.request_tools(*(safe(f"c{n}") for n in range(50)))
     for n in range(50):
         run.finish_call(f"c{n}", answer="결과 " * 500)

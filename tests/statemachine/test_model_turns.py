@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import statemachine
-from statemachine.checkpoint import JsonObject, Limits, Usage
+from statemachine.checkpoint import Limits, Usage
 from statemachine.events import End, ErrorRaised, Start, Thought
 from statemachine.messages import (
     AnswerArrived,
@@ -26,6 +26,7 @@ from statemachine.messages import (
 )
 from statemachine.prompt import with_continuation
 from statemachine.states import State
+from statemachine.stored import JsonObject
 from statemachine.tokens import estimate_prompt, estimate_tokens
 from statemachine.workflow import advance, begin
 from tests.statemachine.runs import NOW, Run, of_type, request, risky, safe

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from statemachine.checkpoint import Confidence, PlanStep
+from statemachine.call import Confidence
+from statemachine.checkpoint import PlanStep
 from statemachine.events import PlanStepDeclared, PlanStepUpdated, ToolExecution
 from statemachine.messages import CallModel
 from statemachine.states import State

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statemachine.checkpoint import JsonObject
 from statemachine.prompt import (
     CONTINUE_INSTRUCTION,
     INSTRUCTIONS,
@@ -18,6 +17,7 @@ from statemachine.prompt import (
     system_prompt,
     with_continuation,
 )
+from statemachine.stored import JsonObject
 
 FULL: JsonObject = {
     "activeApp": "mail",

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from statemachine.checkpoint import JsonObject
 from statemachine.messages import ModelSource
 from statemachine.provider_fields import (
     PROVIDER_FIELDS,
@@ -15,6 +14,7 @@ from statemachine.provider_fields import (
     portable_id,
     with_provider_fields,
 )
+from statemachine.stored import JsonObject
 
 SOURCE = ModelSource("deepseek-chat", "here")
 CALL = {"id": "call_0f3a", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from statemachine.checkpoint import CallStatus, Checkpoint
+from statemachine.call import CallStatus
+from statemachine.checkpoint import Checkpoint
 from statemachine.events import Hitl, ToolExecution
 from statemachine.messages import (
     AnswerArrived,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from statemachine.checkpoint import CallStatus, Confidence, Usage
+from statemachine.call import CallStatus, Confidence
+from statemachine.checkpoint import Usage
 from statemachine.errors import FactRefused
 from statemachine.events import (
     Content,
@@ -170,14 +171,3 @@ def test_answer_after_a_tool_call_begins_a_new_paragraph() -> None:
     run.apply(AnswerArrived("결과는"))
     run.apply(AnswerFinished("결과는 좋습니다.", " 좋습니다."))
     assert "".join(event.content for event in of_type(Content, run.events)) == "확인합니다.\n\n결과는 좋습니다."
-
-
-@pytest.mark.parametrize("plan", [None, ()])
-def test_calls_that_do_not_fit_into_one_message_are_refused_in_words(plan: tuple[()] | None) -> None:
-    run = Run()
-    run.request_tools(*(safe(f"c{index}", plan=plan) for index in range(130)))
-    message = next(message for message in run.checkpoint.messages if "tool_calls" in message)
-    assert len(message["tool_calls"]) == 128
-    (refused,) = [message for message in run.checkpoint.messages if "Not run" in str(message["content"])]
-    assert refused["tool_call_id"] == "c127"
-    assert "2 after it" in refused["content"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statemachine.call import Confidence
 from statemachine.call_pieces import CallPiece, RawCall
-from statemachine.checkpoint import Confidence
 from statemachine.messages import AnswerArrived, ThoughtArrived
 from statemachine.turn import (
     MAX_HOLD_CHUNKS,

@@ -108,3 +108,12 @@ def test_turn_over_its_size_limit_is_detected() -> None:
     assert not turn.is_too_long
     turn.add_delta(ModelDelta(text="x"), 0)
     assert turn.is_too_long
+
+
+def test_pieces_of_calls_without_arguments_end_the_turn() -> None:
+    """A model server may send them without end."""
+    turn = TurnBuffer(tool_names=TOOLS)
+    turn.add_delta(ModelDelta(calls=(CallPiece(0, arguments=""),) * 60_000), 0)
+    assert not turn.is_too_long
+    turn.add_delta(ModelDelta(calls=(CallPiece(0, arguments=""),) * 10_000), 0)
+    assert turn.is_too_long

@@ -14,8 +14,8 @@ from app.client.responses import ApiError
 from app.dev.ask.editor import Edited, InvalidEdit, edit, to_arguments, to_text
 from app.dev.ask.keys import Choice, read_choice
 from app.dev.ask.view import View
-from statemachine.checkpoint import JsonObject
 from statemachine.events import Hitl
+from statemachine.stored import JsonObject
 
 Verdict = Literal["approve", "reject"]
 

@@ -21,7 +21,7 @@ from app.dev.ask.keys import TerminalClosed
 from app.text.hidden import escape_hidden
 from app.tools.arguments import LIMIT_DEPTH
 from statemachine import strict_json
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 _HANG_UP_SECONDS = 2.0
 _EDITOR_COMMAND = """\

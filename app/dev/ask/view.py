@@ -18,7 +18,7 @@ from app.client.frames import ReceivedEvent
 from app.client.stream import Interrupted, Item, Resumed
 from app.text.hidden import escape_hidden, make_visible
 from statemachine import events
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 """C0 without tab and newline, DEL, C1, and marks of the writing direction: a terminal interprets them."""

@@ -23,6 +23,7 @@ from app.dev.chaos.cluster import Cluster, InjectedFault
 from app.dev.chaos.environment import Environment, start_environment
 from app.dev.chaos.verdict import Evidence
 from app.dev.demo.redis import RedisServer
+from app.setting_types import NO_QUOTAS
 
 AT_ONCE = 30
 _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
@@ -87,6 +88,7 @@ class Experiment:
 
     def _settings(self) -> dict[str, str]:
         return {
+            **NO_QUOTAS,
             "JWT_SECRET": self._secret,
             "AURA_LEASE_SECONDS": f"{self._options.lease_seconds:g}",
             "AURA_HEARTBEAT_SECONDS": f"{_HEARTBEAT_SECONDS:g}",

@@ -22,7 +22,7 @@ from app.dev.demo.smtp import ReceivedMail, SmtpSink
 from app.server import process
 from app.settings import Settings
 from app.web.one_time_codes import LIFETIME_SECONDS
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 _SETTLE_SECONDS = 2.0
 _COMMANDS = """\

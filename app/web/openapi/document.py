@@ -22,9 +22,9 @@ from app.errors import (
 from app.web.openapi.events import EVENT, event_definitions
 from app.web.openapi.operations import Operation, Route
 from app.web.openapi.schemas import Definitions, TypeSchemas, generate_schemas
-from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES
 from statemachine.frames import Shape
+from statemachine.stored import JsonObject
 
 _SCHEMAS = "#/components/schemas/"
 _HEADERS = "#/components/headers/"

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 
 from app.ports.typed_json import struct_as_typed_dict
 from app.web.openapi.schemas import JsonSchemaGenerator
-from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.frames import Shape
+from statemachine.stored import JsonObject
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVENT = "Event"

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 
 Direction = Literal["validation", "serialization"]
 """Whether the service reads a type from requests or writes it to responses."""

@@ -13,8 +13,8 @@ from typing import Any
 from app.ports.responses import ApprovalDetails, DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo
 from app.web.openapi.events import event_fields_schema
 from app.web.openapi.schemas import generate_schemas
-from statemachine.checkpoint import JsonObject
 from statemachine.events import EVENT_TYPES, VERSION, Event
+from statemachine.stored import JsonObject
 from statemachine.views.timeline import Timeline
 
 MODULES = ("types", "errors", "frames", "connection", "stream", "visible", "client")

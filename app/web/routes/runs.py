@@ -70,7 +70,7 @@ def _add_views_of_one_run(
     )
     async def show(session_id: str) -> Response:
         record, checkpoint = await locator.load(auth.authenticate(request.headers), session_id)
-        return responses.success(queries.details(checkpoint, record.task_id))
+        return responses.success(await queries.details(checkpoint, record.task_id))
 
     @routes.get("/runs/<session_id>/timeline")
     @operation(

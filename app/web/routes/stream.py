@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint, Response, g, request
 
-from app.errors import NotFound, ServiceBusy, ThreadBusy, TooManyRuns
+from app.errors import NotFound, QuotaExceeded, ServiceBusy, ThreadBusy
 from app.ports.identity import Principal
 from app.runs.creation import StartRun
 from app.runs.resume import RunLocator, StreamPosition
@@ -13,7 +13,7 @@ from app.web.auth import Authenticator
 from app.web.connection import StreamResponse
 from app.web.openapi.operations import operation
 from app.web.responses import STREAM_PATH, stream_headers
-from app.web.sse import EventStreams, ResumeExpired
+from app.web.sse import EventStreams, ResumeExpired, StreamSlot
 from app.web.validation import ResumeHeaders, RunSelector, StartHeaders, StreamBody, read, read_headers, read_query
 
 
@@ -27,7 +27,7 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         body=StreamBody,
         query=RunSelector,
         headers=StartHeaders,
-        errors=(ResumeExpired, ServiceBusy, ThreadBusy, TooManyRuns),
+        errors=(ResumeExpired, ServiceBusy, ThreadBusy, QuotaExceeded),
     )
     async def start() -> Response:
         principal = auth.authenticate(request.headers)
@@ -35,9 +35,11 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         if headers.last_event_id:
             body = await read(request, StreamBody, may_be_empty=True)
             repeated = _start_run(body, headers) if body else None
-            return _stream_response(streams, await _find_resumed(locator, principal, headers, repeated))
+            with await streams.reserve(principal) as slot:
+                return _stream_response(streams, slot, await _find_resumed(locator, principal, headers, repeated))
         start_run = _start_run(await read(request, StreamBody), headers)
-        return _stream_response(streams, StreamPosition(await runs.start(principal, start_run), 0))
+        with await streams.reserve(principal) as slot:
+            return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
 
     @routes.get(STREAM_PATH)
     @operation(
@@ -45,17 +47,23 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         is_stream=True,
         query=RunSelector,
         headers=ResumeHeaders,
-        errors=(NotFound,),
+        errors=(NotFound, QuotaExceeded),
     )
     async def attach() -> Response:
         principal = auth.authenticate(request.headers)
         headers = read_headers(request, ResumeHeaders)
-        position = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
-        if position is None:
-            raise NotFound("there is no run to attach to; send a prompt by POST to start one")
-        return _stream_response(streams, position)
+        with await streams.reserve(principal) as slot:
+            return _stream_response(streams, slot, await _find_attached(locator, principal, headers))
 
     return routes
+
+
+async def _find_attached(locator: RunLocator, principal: Principal, headers: ResumeHeaders) -> StreamPosition:
+    """Return the position of a caller that names a run or not. Raises `NotFound`."""
+    found = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
+    if found is None:
+        raise NotFound("there is no run to attach to; send a prompt by POST to start one")
+    return found
 
 
 async def _find_resumed(
@@ -76,10 +84,12 @@ async def _find_resumed(
     return position
 
 
-def _stream_response(streams: EventStreams, position: StreamPosition) -> Response:
-    # A HEAD request would otherwise be open until the run ends, without a body.
-    stream = streams.open(position.session_id, position.last_event_id)
-    response = Response(b"") if request.method == "HEAD" else StreamResponse(stream)
+def _stream_response(streams: EventStreams, slot: StreamSlot, position: StreamPosition) -> Response:
+    if request.method == "HEAD":  # it would otherwise be open until the run ends, without a body
+        slot.release()
+        response = Response(b"")
+    else:
+        response = StreamResponse(streams.open(position.session_id, position.last_event_id, slot))
     response.headers.update(stream_headers(request.http_version))
     response.headers["X-Session-ID"] = position.session_id
     return response

@@ -16,7 +16,7 @@ from app.dev.demo.script import ScriptedTurn
 from app.errors import ModelError
 from app.model.chat import OpenAIModel
 from app.settings import Settings
-from statemachine.checkpoint import JsonObject
+from statemachine.stored import JsonObject
 from tests.harness.certificate import Certificate
 from tests.harness.outcomes import KEY, completed, failed
 from tests.harness.service import running

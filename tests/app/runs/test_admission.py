@@ -29,11 +29,13 @@ class Processor:
         return self.seconds
 
 
-async def crowd(admission: AdmissionQueue, count: int, came_in: list[int] | None = None) -> list[asyncio.Task[None]]:
-    """Start so many waiters at once; each is in the queue when this returns."""
+async def crowd(
+    admission: AdmissionQueue, count: int, came_in: list[int] | None = None, *, tenant: str = ""
+) -> list[asyncio.Task[None]]:
+    """Start so many waiters of one user at once; each is in the queue when this returns."""
 
     async def one(number: int) -> None:
-        await admission.acquire()
+        await admission.acquire(tenant, "user1")
         if came_in is not None:
             came_in.append(number)
 
@@ -115,7 +117,7 @@ async def overrun(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> As
     """A service with more waiting runs than it admits, until the test cancels them."""
     monkeypatch.setattr("app.runs.admission._PERSISTENCE_SECONDS", 0.0)
     async with running(settings(aura_max_wait_seconds=1e-9)) as aura:
-        waiting = await crowd(aura.service.admission, 20_000)
+        waiting = await crowd(aura.service.admission, 20_000, tenant="tenant1")
         await eventually(lambda: sum(task.done() for task in waiting) > 16)
         yield aura, waiting
         await ended(waiting)
@@ -171,7 +173,7 @@ async def test_a_client_that_still_sends_its_body_gets_the_refusal_and_may_retry
 
 async def test_a_waiting_request_is_refused_when_the_replica_drains(settings: MakeSettings) -> None:
     async with running(settings()) as aura:
-        waiting = await crowd(aura.service.admission, 1000)
+        waiting = await crowd(aura.service.admission, 1000, tenant="tenant1")
         request = asyncio.create_task(
             aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(Accept="application/json"))
         )

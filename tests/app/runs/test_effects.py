@@ -9,10 +9,11 @@ from typing import Any, cast
 from app.clock import SystemClock
 from app.errors import ModelError
 from app.ports.decisions import ApprovalRequests
+from app.ports.quotas import WaitingQuota
 from app.runs.effects import Effects
 from app.tools.registry import ToolRegistry
 from statemachine.call_pieces import CallPiece
-from statemachine.checkpoint import JsonObject, Limits
+from statemachine.checkpoint import Limits
 from statemachine.messages import (
     AnswerArrived,
     AnswerFinished,
@@ -24,6 +25,7 @@ from statemachine.messages import (
     ToolFinished,
     ToolsRequested,
 )
+from statemachine.stored import JsonObject
 from statemachine.turn import MAX_HOLD_CHUNKS, ModelDelta
 from statemachine.workflow import advance, begin
 from tests.harness.audit import KeptTrail
@@ -60,7 +62,8 @@ async def moments(effect: Effect | None = None, *deltas: ModelDelta, failure: Mo
     """Return the batches of facts of an effect, by default of the first model turn."""
     clock = SystemClock()
     model = ReadyModel(*deltas, failure=failure)
-    effects = Effects(model, ToolRegistry([TOOL]), cast("ApprovalRequests", None), clock, KeptTrail())
+    tools, requests, quota = ToolRegistry([TOOL]), cast("ApprovalRequests", None), cast("WaitingQuota", None)
+    effects = Effects(model, tools, requests, clock, KeptTrail(), quota)
     opened = begin(request(), [{"role": "user", "content": "?"}], Limits(), clock.now())
     async with aclosing(cast("Any", effects.perform(opened.checkpoint, effect or opened.effect))) as found:
         return [list(facts) async for facts in found]

@@ -12,7 +12,7 @@ from app.tools import arguments as args
 from app.tools.argument_warnings import find_warnings
 from app.tools.github import CreatePullRequestArguments
 from app.tools.mail import SendEmailArguments
-from statemachine.checkpoint import ArgumentWarning
+from statemachine.call import ArgumentWarning
 
 MAIL = {"to": ["kim@dwp.test"], "subject": "회의", "body": "내일 10시입니다."}
 PULL = {"owner": "dwp", "repo": "aura", "title": "t", "head": "x", "base": "main"}

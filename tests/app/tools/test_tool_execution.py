@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from app.errors import ToolError
 from app.ports.tools import CitedResult, ToolContext
 from app.tools.registry import ApprovalMissing, ToolRegistry
-from statemachine.checkpoint import CallStatus, Grant, ToolCall, digest
+from statemachine.call import CallStatus, Grant, ToolCall
+from statemachine.stored import digest
 
 SECRET = "hunter2-hunter2"
 

@@ -14,7 +14,7 @@ from app.tools.clock import GetCurrentTime
 from app.tools.github import CreatePullRequest, GetPullRequest
 from app.tools.mail import SendEmail
 from app.tools.registry import ToolRegistry
-from statemachine.checkpoint import Confidence
+from statemachine.call import Confidence
 from statemachine.masking import mask_values
 
 

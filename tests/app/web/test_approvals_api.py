@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.dev.demo.script import ScriptedTurn
-from statemachine.checkpoint import digest
+from statemachine.stored import digest
 from tests.harness.approvals import ARGUMENTS, FINAL_ANSWER, StartWaitingRun, WaitingRun
 from tests.harness.service import headers
 

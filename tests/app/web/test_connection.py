@@ -32,13 +32,17 @@ BODY = {"type": "http.request", "body": b"body", "more_body": False}
 GONE = {"type": "http.disconnect"}
 
 
+async def admit(_: object) -> None:
+    """Reject no request."""
+
+
 class Exchange:
     """The server's side: `received` are messages of the client, `sent` those of the app."""
 
     def __init__(self, app: Quart) -> None:
         self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.sent: list[dict[str, Any]] = []
-        connection = HttpConnection(app, SCOPE, lambda _: None, BodyBudget(0))  # type: ignore[arg-type]
+        connection = HttpConnection(app, SCOPE, admit, BodyBudget(0))  # type: ignore[arg-type]
         self.task = asyncio.create_task(connection(self.received.get, self._send))  # type: ignore[arg-type]
 
     async def _send(self, message: dict[str, Any]) -> None:
