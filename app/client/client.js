@@ -529,4 +529,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 61260aa024d6a2d05de30c29d63eb93a5a7943683e19c2460e811fb815a90fe3).
+// Generated from client.ts (SHA-256 62429ccb89fec8ad8e1205e421618233475ec3e7ad94fbfddce74b56b47c95db).

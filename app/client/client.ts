@@ -165,7 +165,7 @@ export interface Grant {
   decided_at: number;
   edited: boolean;
 }
-/** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the number that the model may write in one turn, where that is configured; it is reserved with the prompt. */
+/** The limits that a run started with. They do not change when another node takes the run over. `tokens` is the budget of the whole run, prompts included; 0 means that there is none. `completion_tokens` is the number that the model may write in one turn, where that is configured; it is reserved with the prompt. `calls_per_turn` tool calls of one turn are considered, and `open_approvals` of them may ask a person; the model reads that further ones were not run. */
 export interface Limits {
   turns: number;
   model_attempts: number;
@@ -174,6 +174,8 @@ export interface Limits {
   on_reject: "stop" | "replan";
   tokens: number;
   completion_tokens: number;
+  calls_per_turn: number;
+  open_approvals: number;
 }
 /** One attempt at a turn of the model. `model` is the name of the model that answered, null where none did. `usage` is null where the model's server reported none. An attempt that goes on has no `outcome` yet. */
 export interface ModelTurnRecord {
