@@ -4,12 +4,13 @@ The limit leaves processor time to the active runs and keeps the queue of comman
 of a lease would wait behind thousands of new runs. It also makes the number of waiting requests known.
 
 Runs that must wait are admitted in turn: one of each tenant, and of a tenant one of each user. The last place of each
-slice is kept for another tenant, of which no run waits. So a tenant whose users send thousands of requests does not
-delay the first run of another tenant, nor a user those of its colleagues.
+slice is kept for a tenant of which no run waits and none was admitted in it. So a tenant whose users send thousands of
+requests does not delay the first run of another tenant, nor a user those of its colleagues.
 
-While several tenants start runs, a slice admits one run of the queue, and only if the process has been idle for half of
-the time since the one before: what a request waits for, until its first event is sent, is the work of the other runs.
-Few refusals are sent then, too, for many clients send their request again as soon as it is refused.
+While several tenants start runs, those that wait leave the share of one more: a slice admits one run of each, and only
+if the process has been idle for half of the time since the last ones (one tenant waits), for a third (two), a fourth …
+What delays the first event of a request, once its run is admitted, is the work of the other runs. Few refusals are sent
+then, too, for many clients send their request again as soon as it is refused.
 
 A new run is refused only if two conditions hold: the queue has not been empty for `_PERSISTENCE_SECONDS`, and the run
 would wait longer than the limit, behind the runs of its tenant. So a burst is admitted, however long its queue is (as
@@ -34,10 +35,8 @@ _SLICE_SECONDS = 0.005
 """The minimum length of a time slice; a busy event loop has longer ones. An idle process admits 3,200 runs a second."""
 _SEVERAL_SECONDS = 10.0
 """For how long few runs are admitted after two tenants have started one."""
-_MAX_BUSY = 0.5
-"""For which part of the time the process may have been busy when the next run of the queue is admitted."""
 _MAX_PAUSE_SECONDS = 0.1
-"""However busy the process is, one run of the queue is admitted in this time."""
+"""However busy the process is, one run of each tenant in the queue is admitted in this time."""
 _REFUSAL_SLICES = 1000
 """In about so many slices, 5 s or more, every refusal is sent."""
 _PERSISTENCE_SECONDS = 3.0
@@ -64,8 +63,8 @@ class _FairQueue:
         self._counts[tenant_id] = self._counts.get(tenant_id, 0) + 1
         self._count += 1
 
-    def pop(self) -> asyncio.Future[None]:
-        """Remove and return the next request. Its tenant and its user are the last in turn then."""
+    def pop(self) -> tuple[str, asyncio.Future[None]]:
+        """Remove and return the next request, with its tenant. This and its user are the last in turn then."""
         tenant_id, users = self._tenants.popitem(last=False)
         user_id, requests = users.popitem(last=False)
         request = requests.popleft()
@@ -77,7 +76,12 @@ class _FairQueue:
         self._counts[tenant_id] -= 1
         if not self._counts[tenant_id]:
             del self._counts[tenant_id]
-        return request
+        return tenant_id, request
+
+    @property
+    def tenant_count(self) -> int:
+        """The number of tenants of which a request waits."""
+        return len(self._tenants)
 
     def __contains__(self, tenant_id: str) -> bool:
         """Whether a request of this tenant waits."""
@@ -99,6 +103,8 @@ class AdmissionQueue:
         self._waiting = _FairQueue()
         self._admitted = 0
         self._places = self._free = _SLICE_RUNS
+        self._in_slice: set[str] = set()
+        """The tenants of the runs that this slice has admitted."""
         self._last_tenant = ""
         self._several_until = self._admitted_at = self._busy_at = 0.0
         self._refusals: deque[asyncio.Future[None]] = deque()
@@ -123,12 +129,12 @@ class AdmissionQueue:
 
     async def acquire(self, tenant_id: str = "", user_id: str = "") -> None:
         """Wait until a run of this user is admitted."""
-        kept_places = int(tenant_id == self._last_tenant)
         self._note_tenant(tenant_id)
         if self._timer is None:
             self._begin_slice()
-        if self._free > kept_places and tenant_id not in self._waiting:
+        if self._free > int(tenant_id in self._in_slice) and tenant_id not in self._waiting:
             self._free -= 1
+            self._in_slice.add(tenant_id)
             return
         admitted = asyncio.get_running_loop().create_future()
         arrived_at, admitted_before = self._processor_seconds(), self._admitted
@@ -158,19 +164,24 @@ class AdmissionQueue:
         """Return how many runs of the queue this slice admits."""
         if now >= self._several_until:
             return _SLICE_RUNS - 1
+        tenants = max(1, self._waiting.tenant_count)
         passed, busy = now - self._admitted_at, self._processor_seconds() - self._busy_at
-        return 1 if busy <= passed * _MAX_BUSY or passed >= _MAX_PAUSE_SECONDS else 0
+        if busy <= passed * tenants / (tenants + 1) or passed >= _MAX_PAUSE_SECONDS:
+            return min(tenants, _SLICE_RUNS - 1)
+        return 0
 
     def _begin_slice(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        self._in_slice.clear()
         count = self._slice_runs(now)
         self._places = self._free = 1 + count
         self._send_refusals(count)
         while self._waiting and self._free > 1:
-            admitted = self._waiting.pop()
+            tenant_id, admitted = self._waiting.pop()
             if not admitted.done():
                 admitted.set_result(None)
+                self._in_slice.add(tenant_id)
                 self._admitted += 1
                 self._admitted_at, self._busy_at = now, self._processor_seconds()
                 self._free -= 1

@@ -20,6 +20,7 @@ from app.ports.clock import Clock
 from app.ports.tools import Tool
 from app.server.config import load_config
 from app.server.hypercorn_internals import serve_app
+from app.setting_types import QuotaSettings
 from app.settings import Settings
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
@@ -28,6 +29,8 @@ from tests.harness.frames import StreamReader
 
 SECRET = "a secret of at least thirty-two bytes, for tests"
 STREAM = "/aura/test/stream"
+NO_LIMITS = dict.fromkeys(QuotaSettings.model_fields, 0)
+"""Settings of a test in which one user starts hundreds of runs."""
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 

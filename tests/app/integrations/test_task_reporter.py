@@ -23,7 +23,7 @@ from app.redis.wire.connection import Connection
 from app.settings import Settings
 from app.web.auth import issue_token
 from tests.harness.frames import Frame, check, types
-from tests.harness.service import SECRET, Aura, headers, running
+from tests.harness.service import NO_LIMITS, SECRET, Aura, headers, running
 from tests.harness.stored import sealed, seals
 from tests.harness.tools import NoteTool, calling, risky
 from tests.harness.waiting import eventually
@@ -136,7 +136,9 @@ async def test_two_hundred_runs_while_half_of_all_requests_fail(
         assert frames[0].type == "start"
         prompts[str(frames[0]["sessionId"])] = prompt
 
-    async with running(made(aura_lease_seconds=60), tools=tools()) as aura:  # a slow machine must not cost the lease
+    async with running(
+        made(aura_lease_seconds=60, **NO_LIMITS), tools=tools()
+    ) as aura:  # a slow machine keeps its lease
         await asyncio.gather(*(run(aura, KINDS[number % len(KINDS)]) for number in range(200)))
         await eventually(lambda: ended(main, 200), 120)
         await eventually(lambda: redis_client.zcard("aura:tasks") == 0)

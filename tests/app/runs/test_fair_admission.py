@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -97,11 +98,38 @@ async def test_while_several_tenants_start_runs_a_busy_process_admits_few_of_the
     before, loop = len(arrivals.admitted), asyncio.get_running_loop()
     began = loop.time()
     await eventually(lambda: len(arrivals.admitted) >= before + 3)
-    assert loop.time() - began >= 0.2, "one in a tenth of a second"
+    assert loop.time() - began >= 0.15, "one in a tenth of a second"
     processor.step_seconds = 0.0
     idle_at = loop.time()
     await eventually(lambda: len(arrivals.admitted) >= before + 10)
     assert loop.time() - idle_at < 0.6, "one in each slice of 5 ms, once the process is idle"
+    await arrivals.end()
+
+
+async def test_a_tenant_that_starts_its_next_run_later_does_not_wait_either() -> None:
+    arrivals = Arrivals(AdmissionQueue(max_wait_seconds=0, processor_seconds=Processor(step_seconds=1.0)))
+    await arrivals.add("quiet")
+    await arrivals.add("flood", count=500)
+    for _ in range(5):
+        await asyncio.sleep(0.02)
+        await arrivals.add("quiet")
+        assert arrivals.admitted[-1] == ("quiet", "u")
+    await arrivals.end()
+
+
+async def test_tenants_that_wait_leave_the_share_of_one_more_tenant_free() -> None:
+    loop, began = asyncio.get_running_loop(), time.monotonic()
+    admission = AdmissionQueue(max_wait_seconds=0, processor_seconds=lambda: 0.6 * (time.monotonic() - began))
+    arrivals = Arrivals(admission)
+    for tenant in ("a", "b", "a"):
+        await arrivals.add(tenant, count=60)
+    before, at = len(arrivals.admitted), loop.time()
+    await eventually(lambda: len(arrivals.admitted) >= before + 60)
+    assert loop.time() - at < 1, "busy for 60 % of the time, two tenants may start runs in each slice"
+    await eventually(lambda: [tenant for tenant, _ in arrivals.admitted].count("b") == 60)
+    before, at = len(arrivals.admitted), loop.time()
+    await eventually(lambda: len(arrivals.admitted) >= before + 3)
+    assert loop.time() - at > 0.15, "and one alone may not"
     await arrivals.end()
 
 

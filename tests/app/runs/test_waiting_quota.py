@@ -38,15 +38,14 @@ async def test_a_call_beyond_the_waiting_runs_of_its_user_is_refused_to_the_mode
         assert (told["role"], "AURA_MAX_WAITING_PER_USER" in told["content"]) == ("tool", True)
         assert tool.ran == []
         # Another user has room, and so has this one when its request is decided.
-        model.play(MAIL, ScriptedTurn(text="보냈습니다."), MAIL, ScriptedTurn(text="보냈습니다."))
+        model.play(MAIL, ScriptedTurn(text="보냈습니다."), ScriptedTurn(text="보냈습니다."))
         async with two.stream("셋", headers=headers("user2")) as other:
             request = await other.until("hitl")
             await two.decide("approve", request["requestId"], as_=headers("user2"))
             check(await other.rest())
-        model.play(ScriptedTurn(text="보냈습니다."))
         await one.decide("approve", hitl["requestId"])
-        model_turns = await first.rest()
-        check(model_turns)
+        check(await first.rest())
+        assert [score < 0 for score in scores(redis_client)] == []
 
 
 async def test_a_wait_whose_deadline_has_passed_counts_no_longer(

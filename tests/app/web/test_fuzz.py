@@ -11,7 +11,7 @@ import pytest
 
 from app.dev.demo.model import ScriptedModelServer
 from app.settings import Settings
-from tests.harness.service import headers, running
+from tests.harness.service import NO_LIMITS, headers, running
 from tests.harness.tools import calling, risky
 
 EXAMPLES = 1
@@ -34,7 +34,7 @@ async def test_schemathesis_finds_no_failure(settings: Callable[..., Settings], 
     async with (
         ScriptedModelServer(pace=0) as model,
         running(settings(openai_base_url=model.base_url), tools=[risky()]) as other,
-        running(settings(openai_api_key=None), tools=[risky()]) as aura,
+        running(settings(openai_api_key=None, **NO_LIMITS), tools=[risky()]) as aura,
     ):
         model.play(calling(("send_note", {"to": "kim"})))
         async with other.stream("메모", headers=headers("user2")) as stream:
