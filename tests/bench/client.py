@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from tests.harness.service import STREAM, headers
 
@@ -208,6 +208,14 @@ class Client(asyncio.Protocol):
             result.set_result(self.reading)
 
 
+_APPROVE = """
+local decided = '"status":"approved","approvedBy":"bench","approvedAt":' .. ARGV[1]
+local request = string.gsub(redis.call('GET', KEYS[1]), '"status":"pending"', decided)
+redis.call('SET', KEYS[1], request, 'EX', 1800)
+"""
+"""Sets the fields of the decision and keeps all others, which a MAC covers."""
+
+
 class Approver(asyncio.Protocol):
     """Approves requests as the Main Service does (CONTRACT §5): updates the request, stores the signal, publishes it.
 
@@ -233,21 +241,10 @@ class Approver(asyncio.Protocol):
     def approve(self, reading: Reading) -> None:
         session_id, request_id = reading.session_id, reading.request_id
         now = int(time.time() * 1000)
-        request: dict[str, Any] = {
-            "requestId": request_id,
-            "sessionId": session_id,
-            "userId": "bench",
-            "tenantId": "tenant1",
-            "actionType": "get_current_time",
-            "context": {"timezone": "Asia/Seoul"},
-            "status": "approved",
-            "approvedBy": "bench",
-            "approvedAt": now,
-        }
         signal = {"type": "approval", "requestId": request_id, "status": "approved", "timestamp": now // 1000}
         raw = json.dumps(signal)
         commands = [
-            ("SET", f"hitl:request:{request_id}", json.dumps(request), "EX", "1800"),
+            ("EVAL", _APPROVE, "1", f"hitl:request:{request_id}", str(now)),
             ("SET", f"hitl:signal:{session_id}", raw, "EX", "300"),
             ("PUBLISH", f"hitl:channel:{session_id}", raw),
         ]

@@ -22,7 +22,7 @@ from tests.harness.clock import HurriedClock
 from tests.harness.frames import Frame, StreamReader, answer, check
 from tests.harness.outcomes import KEY
 from tests.harness.patterns import matches
-from tests.harness.service import SECRET, Aura, running
+from tests.harness.service import NO_LIMITS, SECRET, Aura, running
 from tests.harness.stream_cases import Case, Expectation, load_cases
 from tests.harness.stream_player import StreamPlayer
 
@@ -65,6 +65,7 @@ class Stage:
             "aura_lease_seconds": 600,  # on a clock that runs ten times as fast
             "aura_drain_seconds": 0.5,
             "aura_max_wait_seconds": 0,
+            **NO_LIMITS,
         }
 
     @asynccontextmanager
