@@ -102,6 +102,7 @@ def _tasks() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if "HttpServer" not in str(task.get_coro())]
 
 
+@pytest.mark.slow
 async def test_a_waiting_run_keeps_its_ids_but_no_task_timer_or_checkpoint(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -97,7 +97,9 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "attack", [pytest.param(name, marks=() if name == "quotes and lists" else pytest.mark.slow) for name in ATTACKS]
+)
 async def test_nested_markdown_does_not_freeze_the_page(demo: Demo, attack: str) -> None:
     """The page answers within two seconds all the time, and the answer can be read to its end."""
     demo.model.play(ScriptedTurn(text=ATTACKS[attack]))

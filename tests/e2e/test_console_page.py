@@ -131,6 +131,7 @@ async def test_call_with_an_unknown_outcome_has_a_warning(demo: Demo) -> None:
         await expect(console.page.get_by_role("note")).to_contain_text("it may already have happened once")
 
 
+@pytest.mark.slow
 async def test_no_serious_violation_of_accessibility(demo: Demo) -> None:
     """Check a waiting run, the open editor and an ended run; in both colour schemes and languages."""
     async with demo.console(color_scheme="light") as console:

@@ -132,6 +132,7 @@ async def read_run(url: str, user: str) -> str:
     return "".join(event.fields["content"] for event in received if event.type == "content")
 
 
+@pytest.mark.slow
 async def test_rolling_restart_under_load(nodes: Nodes, model: ScriptedModelServer) -> None:
     """Both nodes behind one address are restarted one after the other while 100 answers stream, 10 of them to the
     client of `aura ask`: every client receives the complete answer, and sees only reconnects."""

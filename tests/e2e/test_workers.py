@@ -39,6 +39,7 @@ async def read_to_end(client: Follower, node: ServeProcess) -> None:
             await client.read(node)
 
 
+@pytest.mark.slow
 async def test_killed_worker_loses_nothing(nodes: Nodes, model: ScriptedModelServer) -> None:
     async with SmtpSink() as smtp:
         node = await nodes.start("--workers", "2", **mail_settings(smtp))

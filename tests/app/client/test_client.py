@@ -32,6 +32,7 @@ from tests.harness.service import running
 # --- the stream across broken connections ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_connection_cut_at_any_byte_loses_and_repeats_no_event(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:

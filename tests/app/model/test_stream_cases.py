@@ -102,6 +102,7 @@ async def test_the_run_of_a_case_ends_as_it_should(stage: Stage, shared_service:
 
 @pytest.mark.parametrize("max_write_bytes", [1, 13])
 @pytest.mark.parametrize("case", [case for case in load_cases() if case.name in _IN_SMALL_WRITES], ids=str)
+@pytest.mark.slow
 async def test_the_run_does_not_depend_on_the_writes_of_the_server(
     stage: Stage, shared_service: Aura, case: Case, max_write_bytes: int
 ) -> None:

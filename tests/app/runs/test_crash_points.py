@@ -80,6 +80,7 @@ async def _run(first: Aura, second: Aura, prompt: str) -> list[Frame]:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.slow
 async def test_a_crash_at_any_write_loses_and_repeats_nothing(
     settings: Callable[..., Settings], scenario: str, after: bool
 ) -> None:

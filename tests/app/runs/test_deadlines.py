@@ -319,6 +319,7 @@ async def test_an_open_stream_continues_after_its_token_expires(
 
 
 @frozen
+@pytest.mark.slow
 async def test_sixty_runs_time_out_at_once(
     settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:

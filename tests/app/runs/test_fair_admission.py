@@ -171,6 +171,7 @@ async def test_the_flood_of_one_tenant_does_not_shed_the_runs_of_another() -> No
     await arrivals.end()
 
 
+@pytest.mark.slow
 async def test_a_request_of_another_tenant_is_served_while_a_flood_is_shed(
     settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
