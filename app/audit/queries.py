@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from app.audit.chain import Head, entry_hash, is_failure_sealed, read_header
+from app.audit.chain import Head, entry_hash, is_failure_sealed, is_sealed, read_header
 from app.audit.verification import ChainReport, KnownHead, Problem, compare_heads, verify_chain
 from app.errors import FieldInvalid
-from app.ports.audit import AuditReader, AuditStore, ChainName, StoredEntry
+from app.ports.audit import AuditReader, AuditStore, ChainName, StoredEntry, UnlistedChain
 from app.ports.responses import AuditEntry, AuditPage
 
 _PAGE_ENTRIES = 500
@@ -37,10 +37,11 @@ class Verification(NamedTuple):
 
 
 class AuditQueries:
-    """Reads the chains in one store (`ports.audit.AuditPages`)."""
+    """Reads the chains in one store (`ports.audit.AuditPages`). `keys` are those of the MACs."""
 
-    def __init__(self, source: AuditReader) -> None:
+    def __init__(self, source: AuditReader, keys: Sequence[bytes]) -> None:
         self._source = source
+        self._keys = keys
 
     async def page(
         self, tenant_id: str, *, cursor: str | None, limit: int, kind: str | None = None, session_id: str | None = None
@@ -53,7 +54,7 @@ class AuditQueries:
             read += len(step)
             for chain, entry in step:
                 before = _position(chain, entry)
-                shown = to_response(chain, entry)
+                shown = to_response(chain, entry, self._keys)
                 if kind in (None, shown["kind"]) and session_id in (None, shown["details"].get("session")):
                     found.append(shown)
                     if len(found) == limit:
@@ -78,10 +79,16 @@ class AuditQueries:
 
     async def chains(self, tenant_id: str | None = None) -> list[ChainName]:
         """Return all chains, or those of one tenant."""
+        return list(await self._last_writes(tenant_id))
+
+    async def _last_writes(self, tenant_id: str | None) -> dict[ChainName, int]:
+        """Return the listed chains with the time of their last write (ms)."""
         tenants = await self._source.list_tenants() if tenant_id is None else [tenant_id]
-        return [
-            ChainName(tenant, name) for tenant in sorted(tenants) for name, _ in await self._source.list_chains(tenant)
-        ]
+        return {
+            ChainName(tenant, name): last_write_ms
+            for tenant in sorted(tenants)
+            for name, last_write_ms in await self._source.list_chains(tenant)
+        }
 
     async def entries(self, chain: ChainName) -> AsyncIterator[StoredEntry]:
         """Iterate over a chain in the order in which its entries stand."""
@@ -105,25 +112,31 @@ class AuditQueries:
 
     async def verify(
         self,
-        keys: Sequence[bytes],
         oldest_ms: int,
         heads: Iterable[KnownHead] = (),
         *,
         tenant_id: str | None = None,
-        copied_from: Collection[ChainName] = (),
+        unlisted: Iterable[UnlistedChain] = (),
     ) -> Verification:
         """Verify every chain of this store, or those of one tenant, and compare them with heads that were kept
-        elsewhere."""
-        chains = await self.chains(tenant_id)
-        others = {*chains, *copied_from}
+        elsewhere. `unlisted` are chains that the store has beside those that it lists."""
+        unlisted = [found for found in unlisted if tenant_id in (None, found.tenant_id)]
+        last_writes = await self._last_writes(tenant_id)
+        named = [ChainName(found.tenant_id, found.name) for found in unlisted if found.tenant_id is not None]
+        chains = list(dict.fromkeys([*last_writes, *named]))
         reports: list[ChainReport] = []
         for chain in chains:
             entries = [entry async for entry in self.entries(chain)]
-            reports.append(verify_chain(chain, entries, keys, oldest_ms, others))
+            reports.append(verify_chain(chain, entries, self._keys, oldest_ms, chains))
         known = [head for head in heads if tenant_id in (None, head.chain.tenant_id)]
         known += [head for report in reports for head in report.known_heads]
         problems = [problem for report in reports for problem in report.problems]
+        problems += map(_unlisted, unlisted)
         problems += compare_heads(reports, known, oldest_ms)
+        gone = {problem.chain for problem in problems if problem.kind == "missing"}
+        for report in reports:
+            if not report.entries and report.chain not in gone and last_writes.get(report.chain, 0) >= oldest_ms:
+                problems.append(Problem(report.chain, 1, 1, "missing", "the list of the tenant's chains names it"))
         return Verification(len(reports), sum(report.entries for report in reports), len(known), problems)
 
 
@@ -132,10 +145,12 @@ async def count_invalid_failures(store: AuditStore, keys: Sequence[bytes], limit
     return sum(not is_failure_sealed(keys, failure) for failure in await store.read_failures(limit))
 
 
-def to_response(chain: ChainName, entry: StoredEntry) -> AuditEntry:
-    """Return an entry as clients see it. What others have put in its place is shown as far as it can be read."""
+def to_response(chain: ChainName, entry: StoredEntry, keys: Sequence[bytes]) -> AuditEntry:
+    """Return an entry as clients see it. What others have put in its place is shown as far as it can be read, and is
+    marked: its MAC does not fit, or it stands in another place than it was written to."""
     header = read_header(entry)
     at_ms, sequence = entry.place if header is None else (header.at_ms, header.sequence)
+    is_in_place = header is not None and entry.place == (at_ms, sequence)
     details = parse_event(entry.body)
     return {
         "chain": chain.name,
@@ -144,7 +159,15 @@ def to_response(chain: ChainName, entry: StoredEntry) -> AuditEntry:
         "kind": str(details.pop("kind", "unreadable"))[:100],
         "details": details,
         "hash": entry_hash(chain, entry).hex(),
+        "intact": is_in_place and is_sealed(keys, chain, entry),
     }
+
+
+def _unlisted(found: UnlistedChain) -> Problem:
+    if found.tenant_id is not None:
+        return Problem(ChainName(found.tenant_id, found.name), 1, found.last[1], "unlisted")
+    detail = "its tenant is not known, so its entries were not verified; a log given as --heads may name the tenant"
+    return Problem(ChainName("?", found.name), 1, found.last[1], "unlisted", detail)
 
 
 def parse_event(body: bytes) -> dict[str, Any]:

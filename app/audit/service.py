@@ -39,7 +39,7 @@ class Audit:
         exporter = None
         if archive is not None:
             exporter = Exporter(store, archive, trail.written, clock, keys=keys, retention_days=retention_days)
-        return cls(trail, AuditQueries(store), exporter)
+        return cls(trail, AuditQueries(store, keys), exporter)
 
     async def start(self) -> None:
         await self.trail.start()

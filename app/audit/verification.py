@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple
 from app.audit.chain import START, Head, Header, entry_hash, is_sealed, read_header
 from app.ports.audit import ChainContinued, ChainName, StoredEntry
 
-ProblemKind = Literal["edited", "dropped", "reordered", "repeated", "copied", "replaced", "truncated", "missing"]
+ProblemKind = Literal[
+    "edited", "dropped", "reordered", "repeated", "copied", "replaced", "truncated", "missing", "unlisted"
+]
 
 _MEANING: dict[ProblemKind, str] = {
     "edited": "its content does not fit its MAC: it was changed, or written without the key",
@@ -24,6 +26,7 @@ _MEANING: dict[ProblemKind, str] = {
     "replaced": "it is not the entry that was there before: the following entry, the log or the database has another",
     "truncated": "cut off at the end, or an older copy of the chain was put in its place",
     "missing": "the whole chain is gone",
+    "unlisted": "the lists of tenants and chains do not name it: one of them was changed or removed",
 }
 
 

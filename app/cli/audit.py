@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 _MS_PER_DAY = 86_400_000
+_NOT_INTACT = "  [does not fit its MAC]"
+_EXIT_WITHOUT_RECORD = 3
+_NO_RECORD = (
+    "there is no record in Redis: either no process of the service has started with it yet, or the record was removed,"
+    " because every process writes its first entry when it starts"
+)
+_NO_RECORD_OF_TENANT = (
+    "there is no record of this tenant in Redis: either nothing was recorded of it yet, or its record was removed;"
+    " --heads with the log of the service tells which"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,8 @@ def verify(*, tenant: str | None, head_files: tuple[Path, ...]) -> None:
     """Find entries that were changed, dropped, moved, repeated, copied, replaced or cut off.
 
     The chains in Redis are verified, and those in the database of AURA_AUDIT_URL, where that is set. An end that was
-    cut off is found against --heads and against the database. The exit code is 1 if something is wrong.
+    cut off is found against --heads and against the database. The exit code is 1 if something is wrong, and 3 if there
+    is no chain in Redis.
     """
     heads = [head for path in head_files for head in _read_heads(path)]
     results = _with_record(lambda record: _verify(record, tenant, heads))
@@ -67,6 +78,9 @@ def verify(*, tenant: str | None, head_files: tuple[Path, ...]) -> None:
         if invalid_failures:
             click.secho(f"  failed authentications: {invalid_failures} entries do not fit their MAC", fg="red")
         is_sound = is_sound and not found.problems and not invalid_failures
+    if is_sound and not results[-1][1].chains:
+        click.secho(_NO_RECORD if tenant is None else _NO_RECORD_OF_TENANT, fg="yellow")
+        sys.exit(_EXIT_WITHOUT_RECORD)
     click.echo("nothing is wrong" if is_sound else "the record was changed")
     sys.exit(0 if is_sound else 1)
 
@@ -112,7 +126,8 @@ def show(*, tenant: str | None, limit: int, kind: str | None, session: str | Non
         return
     for entry in reversed(_with_record(lambda record: _newest(record, tenant or "", limit, kind, session))):
         fields = " ".join(f"{name}={_shown(value)}" for name, value in entry["details"].items())
-        click.echo(_printable(f"{_format_time(entry['at'])}  {entry['kind']:<16} {fields}"))
+        mark = "" if entry["intact"] else _NOT_INTACT
+        click.echo(_printable(f"{_format_time(entry['at'])}  {entry['kind']:<16} {fields}{mark}"))
 
 
 # --- what the commands do ---------------------------------------------------------------------------------------------
@@ -124,12 +139,14 @@ async def _verify(record: _Record, tenant: str | None, heads: list[KnownHead]) -
 
     results = []
     if record.archive is not None:
-        archived = AuditQueries(record.archive)
-        found = await archived.verify(record.keys, record.oldest_ms, heads, tenant_id=tenant)
+        archived = AuditQueries(record.archive, record.keys)
+        found = await archived.verify(record.oldest_ms, heads, tenant_id=tenant)
         results.append(("database", found, 0))
         heads = [*heads, *await archived.heads("the database")]
-    stored = AuditQueries(record.store)
-    found = await stored.verify(record.keys, record.oldest_ms, heads, tenant_id=tenant)
+    tenants = {tenant or "", *(head.chain.tenant_id for head in heads)}
+    unlisted = await record.store.find_unlisted(tenants, record.oldest_ms)
+    stored = AuditQueries(record.store, record.keys)
+    found = await stored.verify(record.oldest_ms, heads, tenant_id=tenant, unlisted=unlisted)
     invalid_failures = 0 if tenant else await count_invalid_failures(record.store, record.keys, MAX_FAILURES)
     results.append(("Redis", found, invalid_failures))
     return results
@@ -151,17 +168,17 @@ async def _copy_to_database(record: _Record) -> int:
 async def _write_entries(record: _Record, tenant: str | None, file: TextIO) -> None:
     from app.audit.queries import AuditQueries, to_response
 
-    queries = AuditQueries(record.store)
+    queries = AuditQueries(record.store, record.keys)
     for chain in await queries.chains(tenant):
         async for entry in queries.entries(chain):
-            line = {"tenant": chain.tenant_id, **to_response(chain, entry)}
+            line = {"tenant": chain.tenant_id, **to_response(chain, entry, record.keys)}
             file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n")
 
 
 async def _newest(record: _Record, tenant: str, limit: int, kind: str | None, session: str | None) -> list[AuditEntry]:
     from app.audit.queries import AuditQueries
 
-    queries: AuditQueries = AuditQueries(record.store)
+    queries: AuditQueries = AuditQueries(record.store, record.keys)
     found: list[AuditEntry] = []
     cursor: str | None = None
     while len(found) < limit:
@@ -182,7 +199,7 @@ async def _failure_lines(record: _Record, limit: int) -> list[str]:
         event = parse_event(failure.body)
         at = event.pop("at", 0)
         shown = " ".join(f"{name}={_shown(value)}" for name, value in event.items())
-        mark = "" if is_failure_sealed(record.keys, failure) else "  [does not fit its MAC]"
+        mark = "" if is_failure_sealed(record.keys, failure) else _NOT_INTACT
         time_shown = _format_time(at / 1000) if isinstance(at, int) else "?"
         lines.append(_printable(f"{time_shown}  {shown}{mark}"))
     return lines

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from app.knowledge.audience import BLIND_COPY, audience_of
+from app.knowledge.audience import (
+    MAX_JSON_DEPTH,
+    audience_of,
+    embedded_json,
+    is_blind_copy,
+    plain_name,
+    user_field,
+)
 from app.ports.knowledge import WorkspaceEvent
+from statemachine import strict_json
 from statemachine.decisions import JAVA_HEADER
 
 MESSAGE_LIMIT_BYTES = 256 * 1024
@@ -35,14 +42,17 @@ class MalformedMessage(ValueError):
 
 
 def parse(message: bytes) -> WorkspaceEvent:
-    """Parses one message, whose fields are flat or under `data`. Raises `MalformedMessage`."""
+    """Parses one message, whose fields are flat or under `data`, also as JSON text. Raises `MalformedMessage`."""
     envelope = _object(message)
     nested = envelope.get("data")
+    if isinstance(nested, str):
+        nested = embedded_json(nested)
     fields = envelope
     if isinstance(nested, dict):
         fields = {**nested, **{key: item for key, item in envelope.items() if key != "data" and item is not None}}
-    own = {key: value for key, value in fields.items() if key.lower() not in _ENVELOPE_FIELDS}
-    user_id = _identifier(fields, "userId") if fields.get("userId") is not None else ""
+    own = {key: value for key, value in fields.items() if plain_name(key) not in _ENVELOPE_FIELDS}
+    user = user_field(envelope, nested if isinstance(nested, dict) else {})
+    user_id = _identifier({"userId": user}, "userId") if user is not None else ""
     event_type = _identifier(fields, "eventType")
     title = next(
         (_line(str(own[key])) for key in _TITLE_FIELDS if isinstance(own.get(key), str) and own[key].strip()), ""
@@ -77,10 +87,10 @@ def _object(message: bytes) -> dict[str, Any]:
     if message.startswith(JAVA_HEADER):
         raise MalformedMessage("java_serialized")
     try:
-        value = json.loads(message)
+        value = strict_json.parse(message, max_depth=MAX_JSON_DEPTH)
         if isinstance(value, str):  # some serialisers write the JSON text as a JSON string
-            value = json.loads(value)
-    except (ValueError, RecursionError):
+            value = strict_json.parse(value, max_depth=MAX_JSON_DEPTH)
+    except strict_json.JsonInvalid:  # also a field twice: which of the two names the people?
         raise MalformedMessage("not_json") from None
     if not isinstance(value, dict):
         raise MalformedMessage("not_an_object")
@@ -113,6 +123,8 @@ def _parse_timestamp(value: object) -> float:
 def _lines(value: Any, depth: int) -> Iterator[str]:
     """Yields every line of text and every number inside the value, without the keys, which nobody searches for."""
     match value:
+        case str() if depth and not isinstance(inner := embedded_json(value), str):
+            yield from _lines(inner, depth - 1)
         case str():
             yield from filter(None, (_line(line) for line in value.split("\n")))
         case bool() | None:
@@ -121,7 +133,7 @@ def _lines(value: Any, depth: int) -> Iterator[str]:
             yield str(value)
         case dict() if depth:
             for key, item in value.items():
-                if key.lower() not in ("@class", BLIND_COPY):
+                if key.lower() != "@class" and not is_blind_copy(key):
                     yield from _lines(item, depth - 1)
         case list() if depth:
             for item in value:

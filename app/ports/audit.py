@@ -5,7 +5,7 @@ An entry holds names, digests and outcomes, and never a prompt, an argument, a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
@@ -228,6 +228,17 @@ class StoredEntry(NamedTuple):
     mac: bytes
 
 
+class UnlistedChain(NamedTuple):
+    """A chain that is stored, but that the list of its tenant does not name. `last` is the place of its last entry.
+
+    The tenant is None where none of those that were asked about has it.
+    """
+
+    tenant_id: str | None
+    name: str
+    last: tuple[int, int]
+
+
 class SealedFailure(NamedTuple):
     """One entry of the bounded record of failed authentications: the event as JSON, and its MAC."""
 
@@ -277,6 +288,11 @@ class AuditStore(AuditReader, Protocol):
 
     async def expire(self, chains: Sequence[ChainName], before_ms: int) -> None:
         """Remove the entries of these chains that are older. Raises `StorageUnavailable`."""
+        ...
+
+    async def find_unlisted(self, tenants: Iterable[str], oldest_ms: int) -> list[UnlistedChain]:
+        """Look at all that is stored for chains with entries since this time that no list names. `tenants` are those
+        that may have one beside the listed ones. Raises `StorageUnavailable`."""
         ...
 
     async def add_failures(self, failures: Sequence[SealedFailure]) -> None:

@@ -256,7 +256,8 @@ class Signal(TypedDict):
 
 class AuditEntry(TypedDict):
     """One entry of the record of decisions. `sequence` counts the entries of its `chain`, `hash` is what the next one
-    refers to. `details` are the fields of its kind: names, digests and outcomes, no content.
+    refers to. `details` are the fields of its kind: names, digests and outcomes, no content. `intact` is false where
+    the entry was changed, moved or written by others: its seal does not fit, and nothing in it can be relied on.
     """
 
     chain: str
@@ -265,6 +266,7 @@ class AuditEntry(TypedDict):
     kind: str
     details: JsonObject
     hash: str
+    intact: bool
 
 
 class AuditPage(TypedDict):

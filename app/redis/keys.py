@@ -7,6 +7,7 @@ ids of a user come from one counter (CONTRACT §3). The session id contains the 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import lru_cache
 
 from statemachine.sessions import key_safe_user_id, user_id_of
@@ -184,7 +185,24 @@ def audit_chain(tenant_id: str, chain: str) -> str:
 
 def audit_chains(tenant_id: str) -> str:
     """Sorted set: the names of a tenant's chains, scored by their last write (ms)."""
-    return f"aura:audit:{{audit-{_owner(tenant_id)}}}:chains"
+    return f"aura:audit:{{audit-{_owner(tenant_id)}}}:{_CHAINS}"
+
+
+_CHAINS = "chains"
+_AUDIT_CHAIN = re.compile(r"aura:audit:\{audit-([0-9a-f]{24})\}:(.+)", re.DOTALL)
+ANY_AUDIT_CHAIN = "aura:audit:{audit-*}:*"
+"""The pattern of the keys that `audit_chain` and `audit_chains` return."""
+
+
+def read_audit_chain(key: str) -> tuple[str, str] | None:
+    """The owner (`audit_owner`) and the name of the chain at this key; None where it is no chain's key."""
+    found = _AUDIT_CHAIN.fullmatch(key)
+    return (found[1], found[2]) if found is not None and found[2] != _CHAINS else None
+
+
+def audit_owner(tenant_id: str) -> str:
+    """What the keys of a tenant's chains have instead of its id."""
+    return _owner(tenant_id)
 
 
 AUDIT_TENANTS = "aura:audit:tenants"

@@ -33,8 +33,13 @@ _HIDDEN = regex.compile(
 _ASCII_HIDDEN = regex.compile(r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _RIGHT_TO_LEFT = regex.compile(r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}]")
 _LEFT_TO_RIGHT = regex.compile(r"\p{Bidi_Class=L}")
-_BLANK_LINES = regex.compile(r"\n(?:[^\S\n]*\n){9,}")
-_BLANKS = regex.compile(r"[^\S\n]{40,}")
+_MANY_LINES = 9
+_MANY_BLANKS = 40
+_BLANK_LINES = regex.compile(rf"\n(?:[^\S\n]*\n){{{_MANY_LINES},}}")
+_BLANKS = regex.compile(rf"[^\S\n]{{{_MANY_BLANKS},}}")
+# Shorter gaps than these are paragraphs, indented lists and columns.
+_LINE_GAPS = regex.compile(r"\n(?:[^\S\n]*\n){3,}")
+_BLANK_GAPS = regex.compile(r"[^\S\n]{4,}")
 
 
 def find_hidden(text: str) -> Iterator[tuple[HiddenKind, str]]:
@@ -89,14 +94,22 @@ def escape_hidden(json_text: str) -> str:
     return replace_hidden(json_text, lambda character: json.dumps(character)[1:-1])
 
 
-def blank_runs(text: str) -> Iterator[tuple[Literal["lines", "spaces"], int]]:
-    """Yields the lengths of runs of empty lines and of blanks behind which a person would not expect more text."""
+def blank_gaps(text: str) -> Iterator[tuple[Literal["lines", "spaces"], int]]:
+    """Yields how many empty lines, and how many blanks of one line, a person passes before more text that they do not
+    expect. Several shorter gaps count together, so that repeating them does not help."""
     visible = replace_hidden(text, lambda _: " ") if not text.isascii() else text
-    end = len(visible.rstrip())
-    for found in _BLANK_LINES.finditer(visible, endpos=end):
-        yield "lines", found[0].count("\n") - 1
-    for found in _BLANKS.finditer(visible, endpos=end):
-        yield "spaces", len(found[0])
+    visible = visible.rstrip()
+    lines = sum(found[0].count("\n") - 1 for found in _LINE_GAPS.finditer(visible))
+    if lines >= _MANY_LINES:
+        yield "lines", lines
+    blanks = max((_blanks_of(line) for line in visible.split("\n") if len(line) > _MANY_BLANKS), default=0)
+    if blanks >= _MANY_BLANKS:
+        yield "spaces", blanks
+
+
+def _blanks_of(line: str) -> int:
+    """Returns the blanks in the gaps of a line before its last text."""
+    return sum(len(found[0]) for found in _BLANK_GAPS.finditer(line.rstrip()))
 
 
 def _without_emoji(text: str) -> str:

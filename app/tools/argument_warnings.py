@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
-from urllib.parse import urlsplit
 
+import regex
 from pydantic import BaseModel
 
 from app.text import domains, hidden, lookalikes
 from app.text.domains import DomainInvalid
+from app.text.links import find_hosts
 from statemachine.call import ArgumentWarning
 from statemachine.stored import JsonObject
 
@@ -24,6 +25,8 @@ MANY_RECIPIENTS = 10
 _MAX_WARNINGS = 20
 _MAX_NAMED = 3
 _MAX_SHOWN_CHARACTERS = 80
+_ADDRESS_SEPARATORS = regex.compile(r"[,;\n\uFF0C\uFF1B\u3001]")
+_ADDRESS_IN_BRACKETS = regex.compile(r"<[^<>\s@]+@[^<>\s@]+>")
 _ORDER = (
     *("bidirectional", "invisible", "confusable", "international_domain"),
     *("very_long", "many_recipients", "unseen_default"),
@@ -87,12 +90,7 @@ def _lookalike_warnings(path: str, text: str) -> Iterator[ArgumentWarning]:
 
 def _link_warnings(path: str, text: str) -> Iterator[ArgumentWarning]:
     """Yields warnings about the hosts of addresses and links, which are what a person trusts or does not trust."""
-    if "@" not in text and "://" not in text:
-        return
-    for token in dict.fromkeys(text.split()):
-        host, is_behind_user = _host(token)
-        if not host:
-            continue
+    for host, is_behind_user in find_hosts(text):
         if is_behind_user:
             message = f"이 링크가 실제로 여는 서버는 {_short(hidden.make_visible(host))}입니다."
             yield ArgumentWarning("confusable", path, message)
@@ -107,28 +105,14 @@ def _link_warnings(path: str, text: str) -> Iterator[ArgumentWarning]:
         yield ArgumentWarning("international_domain", path, message)
 
 
-def _host(token: str) -> tuple[str, bool]:
-    """Returns the host of a link or a mail address, and whether a user name before it may pass for the host."""
-    scheme, separator, rest = token.partition("://")
-    if separator:
-        try:
-            address = urlsplit(f"{scheme[-10:]}://{rest}")
-            return address.hostname or "", address.username is not None
-        except ValueError:
-            return "", False
-    return token.strip("<>()[]\"'.,;:").rpartition("@")[2] if "@" in token else "", False
-
-
 def _length_causes(text: str) -> list[str]:
     """Returns what hides the end of a text, as phrases."""
     causes = []
-    runs = Counter[str]()
-    for kind, length in hidden.blank_runs(text):
-        runs[kind] = max(runs[kind], length)
-    if runs["lines"]:
-        causes.append(f"빈 줄 {runs['lines']}개 뒤에 글이 더 있습니다")
-    if runs["spaces"]:
-        causes.append(f"공백 {runs['spaces']}개 뒤에 글이 더 있습니다")
+    gaps = dict(hidden.blank_gaps(text))
+    if "lines" in gaps:
+        causes.append(f"빈 줄 {gaps['lines']}개 뒤에 글이 더 있습니다")
+    if "spaces" in gaps:
+        causes.append(f"공백 {gaps['spaces']}개 뒤에 글이 더 있습니다")
     if len(text) > LONG_TEXT_CHARACTERS or text.count("\n") >= LONG_TEXT_LINES:
         causes.append(f"글이 {len(text):,}자, {text.count(chr(10)) + 1:,}줄입니다")
     return causes
@@ -136,28 +120,51 @@ def _length_causes(text: str) -> list[str]:
 
 def _recipient_warnings(texts: list[tuple[str, str]]) -> Iterator[ArgumentWarning]:
     """Yields one warning where the arguments name many mail addresses, whatever fields they are in."""
-    fields = Counter(path.partition("[")[0] for path, text in texts if _is_address(text))
+    fields = Counter[str]()
+    for path, text in texts:
+        fields[path.partition("[")[0]] += _count_addresses(text)
     if fields.total() > MANY_RECIPIENTS:
-        counts = ", ".join(f"{field} {count}" for field, count in fields.items())
+        counts = ", ".join(f"{field} {count}" for field, count in fields.items() if count)
         yield ArgumentWarning("many_recipients", "", f"받는 주소가 모두 {fields.total()}개입니다 ({counts}).")
 
 
+def _count_addresses(text: str) -> int:
+    """Returns how many addresses a text lists, as `a@x, b@x` or `Kim <a@x>`; those inside of sentences do not count."""
+    if "@" not in text:
+        return 0
+    count = 0
+    for part in _ADDRESS_SEPARATORS.split(text):
+        in_brackets = len(_ADDRESS_IN_BRACKETS.findall(part))
+        words = part.split()
+        count += in_brackets or (len(words) if all(map(_is_address, words)) else 0)
+    return count
+
+
 def _is_address(text: str) -> bool:
-    return text.count("@") == 1 and not text.startswith("@") and not any(map(str.isspace, text))
+    return text.count("@") == 1 and not text.startswith("@")
 
 
-def _default_warnings(arguments: BaseModel, path: str = "") -> Iterator[ArgumentWarning]:
-    """Yields a warning for each value that nobody wrote and that is not empty: the tool's own default runs."""
-    for name, field in type(arguments).model_fields.items():
-        value = getattr(arguments, name)
-        inner = f"{path}.{field.serialization_alias or field.alias or name}".removeprefix(".")
-        if name in arguments.model_fields_set:
-            for index, item in enumerate(value if isinstance(value, list | tuple) else [value]):
-                if isinstance(item, BaseModel):
-                    yield from _default_warnings(item, f"{inner}[{index}]" if item is not value else inner)
-        elif value not in (None, False, "", [], {}, ()):
-            message = f"모델이 정하지 않은 값입니다. 기본값 {_short(str(value))}이(가) 쓰입니다."
-            yield ArgumentWarning("unseen_default", inner, message)
+def _default_warnings(value: Any, path: str = "") -> Iterator[ArgumentWarning]:
+    """Yields a warning for each value that nobody wrote and that is not empty: the tool's own default runs.
+
+    They are looked for in every model, also in those inside of lists and dictionaries.
+    """
+    match value:
+        case BaseModel():
+            for name, field in type(value).model_fields.items():
+                item = getattr(value, name)
+                inner = f"{path}.{field.serialization_alias or field.alias or name}".removeprefix(".")
+                if name in value.model_fields_set:
+                    yield from _default_warnings(item, inner)
+                elif item not in (None, False, "", [], {}, ()):
+                    message = f"모델이 정하지 않은 값입니다. 기본값 {_short(str(item))}이(가) 쓰입니다."
+                    yield ArgumentWarning("unseen_default", inner, message)
+        case dict():
+            for key, item in value.items():
+                yield from _default_warnings(item, f"{path}.{_short(hidden.make_visible(str(key)))}".removeprefix("."))
+        case list() | tuple():
+            for index, item in enumerate(value):
+                yield from _default_warnings(item, f"{path}[{index}]")
 
 
 def _named(found: Counter[str]) -> str:

@@ -13,7 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from app.errors import StorageUnavailable
 from app.redis.wire.errors import DRIVER_ERRORS, unavailable
-from app.redis.wire.pipeline import CLOSED, MAX_IN_FLIGHT
+from app.redis.wire.pipeline import CLOSED, MAX_IN_FLIGHT, SCANNED_KEYS
 from app.redis.wire.script import Command
 
 
@@ -70,6 +70,13 @@ class Cluster:
         """Load a script on every node that holds keys. Raises `StorageUnavailable`."""
         try:
             await self._client.script_load(text)
+        except DRIVER_ERRORS as error:
+            raise unavailable(error) from error
+
+    async def find_keys(self, pattern: str) -> list[bytes]:
+        """Return the names of all keys on all masters that match a pattern. Raises `StorageUnavailable`."""
+        try:
+            return list({name async for name in self._client.scan_iter(pattern, count=SCANNED_KEYS)})
         except DRIVER_ERRORS as error:
             raise unavailable(error) from error
 

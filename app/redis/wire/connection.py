@@ -23,7 +23,7 @@ from app.errors import StorageUnavailable
 from app.redis.wire.cluster import Cluster
 from app.redis.wire.driver_protocol import attach
 from app.redis.wire.errors import is_wrong_type, raise_error_reply, translate_reply, unavailable
-from app.redis.wire.pipeline import Pipeline
+from app.redis.wire.pipeline import SCANNED_KEYS, Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
 
@@ -149,6 +149,20 @@ class Connection:
                 raise_error_reply(reply)
             return found
         return list(await self.execute("MGET", *keys)) if keys else []
+
+    async def find_keys(self, pattern: str) -> list[bytes]:
+        """Return the names of all keys that match a pattern, of every master. Takes time in a large database."""
+        await self.execute("PING")  # so that it is known whether this is a cluster
+        if self._cluster is not None:
+            return await self._cluster.find_keys(pattern)
+        found: set[bytes] = set()
+        cursor = 0
+        while True:
+            next_cursor, names = await self.execute("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_KEYS)
+            found.update(names)
+            cursor = int(next_cursor)
+            if not cursor:
+                return list(found)
 
     def _submit(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:
         return self._submit_first(commands) if self._server is None else self._server.submit(commands)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from tests.harness.approvals import FINAL_ANSWER, MakeSettings, StartWaitingRun
-from tests.harness.audit import StoredRecord
+from tests.harness.audit import Rows, StoredRecord
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling
 from tests.harness.waiting import eventually
@@ -75,3 +77,27 @@ async def test_a_cursor_that_is_none_is_refused(settings: MakeSettings, record: 
         await eventually(lambda: record.chain_names() != [])  # the refusals
         before_all = await aura.client.get("/aura/audit", params={"cursor": "0-0-0"}, headers=AUDITOR)
         assert before_all.json()["data"] == {"entries": []}
+
+
+@pytest.mark.parametrize("forgery", ["edited", "appended", "moved"])
+async def test_an_entry_that_was_forged_is_marked(
+    waiting_run: StartWaitingRun, record: StoredRecord, forgery: str
+) -> None:
+    def forge(rows: Rows) -> Rows:
+        id, fields = rows[1]
+        if forgery == "edited":
+            return [rows[0], (id, {**fields, b"b": fields[b"b"].replace(b"user1", b"boss1")}), *rows[2:]]
+        if forgery == "appended":
+            return [*rows, ("99999999999999-1", {b"b": b'{"kind":"decision","user":"ceo"}', b"h": b"", b"m": b""})]
+        return [*rows, ("99999999999999-2", fields)]
+
+    async with waiting_run(FINAL_ANSWER) as run:
+        await run.aura.decide("approve", run.request_id)
+        await run.stream.rest()
+        await eventually(lambda: "tool.ended" in record.kinds())
+        (entries,) = await pages(run.aura, 50)
+        assert [entry["intact"] for entry in entries] == [True] * 6
+        record.rewrite(forge)
+        (entries,) = await pages(run.aura, 50)
+        forged = [entry for entry in entries if not entry["intact"]]
+        assert [entry["kind"] for entry in forged] == ["decision" if forgery == "appended" else "request.opened"]

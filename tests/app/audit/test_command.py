@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.redis import keys
 from tests.app.audit.conftest import AuditCommand
 from tests.harness.audit import Rows, StoredRecord
 from tests.harness.service import SECRET
@@ -94,6 +95,77 @@ async def test_verify_finds_a_chain_that_is_gone(
 ) -> None:
     record.redis.flushall()
     assert ", entries 1 to 6: missing: " in await verify(audit_command, "--heads", str(approved_run))
+
+
+@pytest.mark.parametrize("remains", ["nothing", "an empty list", "a value of another type", "another chain"])
+async def test_verify_finds_an_edited_entry_whose_chain_was_removed_from_the_list(
+    audit_command: AuditCommand, approved_run: Path, record: StoredRecord, remains: str
+) -> None:
+    chains = keys.audit_chains("tenant1")
+    record.rewrite(lambda rows: [(id, {**fields, b"b": fields[b"b"] + b" "}) for id, fields in rows[:1]] + rows[1:])
+    record.redis.delete(chains)
+    if remains == "a value of another type":
+        record.redis.set(chains, "x")
+    elif remains == "another chain":
+        record.redis.zadd(chains, {"other": 1})
+    elif remains == "an empty list":
+        record.redis.zrem(keys.AUDIT_TENANTS, "tenant1")
+    for arguments in (["--tenant", "tenant1"], ["--heads", str(approved_run)]):
+        output = await verify(audit_command, *arguments)
+        assert ", entries 1 to 6: unlisted: " in output
+        assert ", entry 1: edited: " in output
+
+
+async def test_verify_names_chains_of_which_not_even_the_tenant_is_listed(
+    audit_command: AuditCommand, approved_run: Path, record: StoredRecord
+) -> None:
+    record.redis.delete(keys.AUDIT_TENANTS)
+    output = await verify(audit_command)
+    assert "tenant ?, chain node-" in output
+    assert "its tenant is not known" in output
+    assert "tenant (the service), chain node-" in output, "the tenant of the service is always known"
+    output = await verify(audit_command, "--heads", str(approved_run))
+    assert "tenant tenant1, chain node-" in output
+    assert "tenant ?" not in output
+    record.redis.delete(*record.redis.keys("aura:audit:*"))
+    assert ": missing: " in await verify(audit_command, "--heads", str(approved_run))
+
+
+async def test_verify_finds_a_stream_that_is_gone_while_the_list_names_it(
+    audit_command: AuditCommand, approved_run: Path, record: StoredRecord
+) -> None:
+    record.redis.delete(record.key())
+    assert ": missing: " in await verify(audit_command)
+    assert (await verify(audit_command, "--heads", str(approved_run))).count(": missing: ") == 1
+
+
+async def test_a_chain_that_is_too_old_for_the_list_is_not_missed(
+    audit_command: AuditCommand, approved_run: Path, record: StoredRecord
+) -> None:
+    record.redis.delete(keys.AUDIT_TENANTS, keys.audit_chains("tenant1"))
+    result = await audit_command("verify", AURA_AUDIT_RETENTION_DAYS="0.00000001")
+    assert "unlisted" not in result.output
+
+
+async def test_a_redis_without_a_record_is_no_success(audit_command: AuditCommand, record: StoredRecord) -> None:
+    record.redis.flushall()
+    result = await audit_command("verify")
+    assert result.exit_code == 3
+    assert "nothing is wrong" not in result.output
+    assert "there is no record in Redis" in result.output
+    of_tenant = await audit_command("verify", "--tenant", "tenant9")
+    assert of_tenant.exit_code == 3
+    assert "no record of this tenant" in of_tenant.output
+
+
+async def test_show_marks_an_entry_that_was_forged(
+    audit_command: AuditCommand, approved_run: Path, record: StoredRecord
+) -> None:
+    record.redis.xadd(record.key(), {"b": '{"kind":"decision","user":"ceo"}'}, id="99999999999999-1")
+    newest, before = reversed((await audit_command("show", "--tenant", "tenant1", "--limit", "2")).output.splitlines())
+    assert "user=ceo" in newest
+    assert newest.endswith("[does not fit its MAC]")
+    assert "[does not fit" not in before
 
 
 async def test_verify_finds_a_failed_authentication_that_was_edited(

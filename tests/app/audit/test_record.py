@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import redis
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.redis import keys
+from tests.app.audit.conftest import AuditCommand
 from tests.harness.approvals import ARGUMENTS, FINAL_ANSWER, MakeSettings, StartWaitingRun
 from tests.harness.audit import StoredRecord
 from tests.harness.frames import types
@@ -131,18 +134,27 @@ async def test_failed_authentication_goes_to_its_own_bounded_record(
 # --- a risky tool and its entry ---------------------------------------------------------------------------------------
 
 
+@contextmanager
+def refused_entries(redis_client: redis.Redis) -> Iterator[None]:
+    """Redis refuses every entry of the record, and nothing else."""
+    others = ("~hitl:*", "~checkpoint:*", "~aura:[^a]*")
+    server: Any = redis_client
+    server.execute_command("ACL", "SETUSER", "default", "resetkeys", *others)
+    try:
+        yield
+    finally:
+        server.execute_command("ACL", "SETUSER", "default", "allkeys")
+
+
 async def test_a_risky_tool_does_not_run_while_its_entry_is_refused(
     waiting_run: StartWaitingRun, record: StoredRecord, redis_client: redis.Redis
 ) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         await eventually(lambda: "request.opened" in record.kinds())
-        chains = keys.audit_chains("tenant1")
-        redis_client.rename(chains, "kept")
-        redis_client.set(chains, "not a sorted set")  # each entry is refused from here on
-        assert (await run.aura.decide("approve", run.request_id)).status_code == 200
-        await asyncio.sleep(0.7)
-        assert run.tool.ran == []
-        redis_client.rename("kept", chains)
+        with refused_entries(redis_client):
+            assert (await run.aura.decide("approve", run.request_id)).status_code == 200
+            await asyncio.sleep(0.7)
+            assert run.tool.ran == []
         await run.stream.rest()
         assert len(run.tool.ran) == 1
     assert record.kinds() == APPROVED
@@ -153,16 +165,13 @@ async def test_a_run_can_be_cancelled_while_the_entry_of_its_tool_is_refused(
 ) -> None:
     async with waiting_run() as run:
         await eventually(lambda: "request.opened" in record.kinds())
-        chains = keys.audit_chains("tenant1")
-        redis_client.delete(chains)
-        redis_client.set(chains, "not a sorted set")
-        await run.aura.decide("approve", run.request_id)
-        await asyncio.sleep(0.3)
-        await run.aura.client.post(f"/aura/runs/{run.session_id}/cancel", headers=headers())
-        frames = await run.stream.rest()
-        assert "end" in types(frames)
-        assert run.tool.ran == []
-        redis_client.delete(chains)
+        with refused_entries(redis_client):
+            await run.aura.decide("approve", run.request_id)
+            await asyncio.sleep(0.3)
+            await run.aura.client.post(f"/aura/runs/{run.session_id}/cancel", headers=headers())
+            frames = await run.stream.rest()
+            assert "end" in types(frames)
+            assert run.tool.ran == []
 
 
 @pytest.mark.parametrize("obstacle", ["a later entry", "another type"])
@@ -185,3 +194,37 @@ async def test_a_chain_that_somebody_blocks_is_continued_in_another_one(
     assert [event["kind"] for event in stored][:2] == ["policy", "chain.continued"]
     assert [event["kind"] for event in stored][2:] == APPROVED[2:]
     assert stored[1]["sequence"] == 2
+
+
+async def test_a_list_of_chains_of_another_type_blocks_no_tool_and_the_chain_is_continued(
+    waiting_run: StartWaitingRun, record: StoredRecord, redis_client: redis.Redis, audit_command: AuditCommand
+) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        await eventually(lambda: "request.opened" in record.kinds())
+        redis_client.set(keys.audit_chains("tenant1"), "not a sorted set")
+        await run.aura.decide("approve", run.request_id)
+        await run.stream.rest()
+        assert len(run.tool.ran) == 1
+    first, second = sorted(record.chain_names())
+    assert second == f"{first}.2"
+    stored = record.stored(keys.audit_chain("tenant1", second))
+    assert [event["kind"] for event in stored] == ["policy", "chain.continued", *APPROVED[2:]]
+    assert stored[1]["chain"] == first
+    assert record.stored(keys.audit_chain("tenant1", first))[-1]["kind"] == "request.opened"
+    result = await audit_command("verify")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("key", [keys.AUDIT_TENANTS, keys.AUDIT_FAILURES])
+async def test_other_lists_of_another_type_block_no_tool_and_begin_anew(
+    waiting_run: StartWaitingRun, record: StoredRecord, redis_client: redis.Redis, key: str
+) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        await eventually(lambda: "request.opened" in record.kinds())
+        redis_client.set(key, "of another type")
+        await run.aura.client.get("/aura/runs", headers={"Authorization": "Bearer x", "X-Tenant-ID": "tenant1"})
+        await run.aura.decide("approve", run.request_id)
+        await run.stream.rest()
+        assert len(run.tool.ran) == 1
+    assert record.kinds() == APPROVED
+    assert redis_client.type(key) in ("zset", "stream")

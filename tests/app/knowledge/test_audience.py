@@ -154,6 +154,69 @@ def test_an_event_that_names_somebody_in_its_own_way_is_not_found_by_all(fields:
     assert not finds("anybody", "any@dwp.test", **fields)
 
 
+@pytest.mark.parametrize(
+    "data", [{"to": ["kim@dwp.test"], "subject": "급여"}, {"userId": "kim", "subject": "급여"}], ids=str
+)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_data_as_the_text_of_a_json_object_is_read_like_the_object(data: dict[str, Any], levels: int) -> None:
+    text: Any = data
+    for _ in range(levels):
+        text = json.dumps(text)
+    assert event(data=text) == event(data=data)
+    assert not finds("anybody", data=text)
+    assert finds("kim", "kim@dwp.test", data=text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"to": ["ceo"]}',
+        ' [{"mail": {"cc": "ceo"}}]',
+        '"{\\"to\\": \\"ceo\\"}"',
+        '{"to": ["ceo"], "to": []}',
+        '[{"to": ["ceo"], "to": []}]',
+        '{"to": ["ceo"',
+        '{"a": NaN, "to": "ceo"}',
+        '{"payload": "{\\"to\\": \\"ceo\\"}"}',
+    ],
+)
+@pytest.mark.parametrize("place", ["data", "payload", "body"])
+def test_a_json_text_that_may_name_somebody_is_not_found_by_all(place: str, text: str) -> None:
+    assert not finds("anybody", **{place: text})
+    assert not finds("anybody", data={"a": [{place: text}]})
+
+
+@pytest.mark.parametrize("text", ["[공지] 회의", '"안녕하세요" 라고', '"text"', "[1, 2]", '{"a": 1}', "a {b}"])
+def test_other_texts_with_brackets_and_quotes_are_found_by_all(text: str) -> None:
+    assert finds("anybody", subject=text, data={"content": text})
+
+
+def test_a_blind_copy_in_a_json_text_is_shown_to_nobody() -> None:
+    found = event(userId="ceo", payload=json.dumps(json.dumps({"bcc": "secret@dwp.test", "body": "본문"})))
+    assert found.text == "본문"
+
+
+@pytest.mark.parametrize("name", ["userid", "user_id", "UserId", "USER-ID", "USERID"])
+def test_the_user_of_an_event_is_known_in_every_spelling(name: str) -> None:
+    for fields in ({name: "ceo"}, {"data": {name: "ceo"}}, {"userId": None, name: "ceo"}):
+        assert event(**fields, subject="s").user_id == "ceo"
+        assert audience(**fields, subject="s") == {"ceo"}
+    assert event(**{name: "ceo"}).text == ""
+    assert not finds("anybody", data={"mail": {name: "ceo"}})
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("recipient", "attendee", "attendees", "assignee", "approver", "owner", "reviewers", "assigned_to"),
+        *("recipientId", "approver_ids", "ownerUserId", "toEmails", "to_addresses", "ToRecipients", "RECIPIENTS"),
+    ],
+)
+def test_people_are_named_by_fields_in_the_singular_and_by_their_ids(field: str) -> None:
+    assert audience(**{field: "kim"}, subject="s") == {"kim"}
+    assert audience(data={field: [{"user_id": "kim"}]}, subject="s") == {"kim"}
+
+
 def test_routing_in_the_metadata_names_nobody() -> None:
     assert finds("anybody", metadata={"to": "queue-7"}, source="mail-service", subject="공지")
 

@@ -75,6 +75,10 @@ def test_json_text_inside_a_json_string_is_read() -> None:
         (b"{", "not_json"),
         (b"\xff\xfe{}", "not_json"),
         (b'"text"', "not_json"),
+        (message()[:-1] + b', "to": ["ceo"], "to": []}', "not_json"),
+        (message()[:-1] + b', "data": {"to": ["ceo"]}, "data": {}}', "not_json"),
+        (message()[:-1] + b', "data": {"to": ["ceo"], "t\\u006f": []}}', "not_json"),
+        (message()[:-1] + b', "amount": NaN}', "not_json"),
         (b"[" * 100_000, "not_json"),
         (b"[]", "not_an_object"),
         (b"7", "not_an_object"),
@@ -91,6 +95,7 @@ def test_json_text_inside_a_json_string_is_read() -> None:
         (message(timestamp=1705406400), "no_timestamp"),
         (message(timestamp="0001-01-01T00:00:00+23:59"), "no_timestamp"),
         (message(userId={"id": 1}), "no_userId"),
+        (message(userId=None, user_id={"id": 1}), "no_userId"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

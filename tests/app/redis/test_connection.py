@@ -82,6 +82,34 @@ async def test_closing_the_connection_to_a_cluster_fails_the_commands_in_flight(
         server.resume()
 
 
+async def test_keys_are_found_on_a_server_and_on_every_master_of_a_cluster() -> None:
+    names = {f"aura:audit:{{{number}}}:x".encode() for number in range(3000)}
+    with (
+        RedisServer() as server,
+        RedisServer("--cluster-enabled", "yes") as one,
+        RedisServer("--cluster-enabled", "yes") as other,
+    ):
+        clients: list[Any] = [redis.Redis.from_url(node.url) for node in (one, other)]
+        clients[0].execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8000)
+        clients[1].execute_command("CLUSTER", "ADDSLOTSRANGE", 8001, 16383)
+        clients[1].execute_command("CLUSTER", "SET-CONFIG-EPOCH", 2)
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", clients[1].connection_pool.connection_kwargs["port"])
+        await eventually(lambda: all(node.cluster("info")["cluster_state"] == "ok" for node in clients))
+        for node in (server, one):
+            connection = Connection(node.url, timeout_seconds=10)
+            assert await connection.find_keys("aura:audit:*") == []
+            every = [*names, b"aura:other"]
+            for first in range(0, len(every), 50):
+                await connection.pipeline([("SET", name, 1) for name in every[first : first + 50]])
+            found = await connection.find_keys("aura:audit:*")
+            assert {*found} == names
+            assert len(found) == len(names)
+            await connection.close()
+        assert all(client.dbsize() for client in clients), "both masters hold keys"
+        for client in clients:
+            client.close()
+
+
 class Encrypted(Relay):
     """Redis behind TLS."""
 

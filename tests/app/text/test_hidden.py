@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.text.hidden import blank_runs, describe, escape_hidden, find_hidden, is_order_ambiguous, make_visible
+from app.text.hidden import blank_gaps, describe, escape_hidden, find_hidden, is_order_ambiguous, make_visible
 from tests.harness.hidden_texts import VISIBLE_FORMS
 
 
@@ -28,10 +28,10 @@ def test_writing_direction_is_told_apart_from_other_hidden_characters() -> None:
     assert (describe("\u202e"), describe("\x00")) == ("U+202E RIGHT-TO-LEFT OVERRIDE", "U+0000")
 
 
-def test_blank_runs_count_only_before_more_text() -> None:
-    assert list(blank_runs("a" + "\n" * 30)) == []
-    assert list(blank_runs("a" + "\n" * 30 + "b" + " " * 50 + "c")) == [("lines", 29), ("spaces", 50)]
-    assert list(blank_runs("a" + "\n\u200b" * 30 + "\nb")) == [("lines", 30)], (
+def test_blanks_count_only_before_more_text() -> None:
+    assert list(blank_gaps("a" + "\n" * 30)) == []
+    assert list(blank_gaps("a" + "\n" * 30 + "b" + " " * 50 + "c")) == [("lines", 29), ("spaces", 50)]
+    assert list(blank_gaps("a" + "\n\u200b" * 30 + "\nb")) == [("lines", 30)], (
         "lines of hidden characters are empty too"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -62,6 +63,86 @@ def test_body_that_hides_something_has_a_warning(body: str, code: str, message: 
     assert any(kind == code and message in text for kind, _, text in found), found
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://dwp.test@evil.test/",
+        "(https://dwp.test@evil.test)",
+        "[확인](https://dwp.test@evil.test)",
+        "링크:https://dwp.test@evil.test",
+        "'https://dwp.test@evil.test'",
+        '"https://dwp.test@evil.test"',
+        "‹https://dwp.test@evil.test>",
+        "a,https://dwp.test@evil.test",
+        "https://ok.test/?u=https://dwp.test@evil.test",
+        "https://ok.test,https:/dwp.test@evil.test",
+        'https://dwp.test"@evil.test',
+        "https://dwp.test)@evil.test",
+        "https://dwp.test\\@evil.test",
+        "https://evil.test\\@dwp.test",
+        "HTTPS:\\\\dwp.test@evil.test",
+        "https:/dwp.test@evil.test",
+        "https:dwp.test@evil.test",
+        "//dwp.test@evil.test",
+        "https://dwp.test@%65vil.test:443/x",
+    ],
+)
+def test_link_with_a_user_name_is_found_whatever_stands_around_it(link: str) -> None:
+    found = [message for code, field, message in mail_warnings(body=f"확인 {link} 하세요") if field == "body"]
+    assert any("실제로 여는 서버는 evil.test입니다" in message for message in found), found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(https://xn--80ak6aa92e.com)",
+        "링크:https://xn--80ak6aa92e.com/",
+        '"https://xn--80ak6aa92e.com"',
+        "a,https://ok.test?u=https://XN--80ak6aa92e.com",
+        "https:/xn--80ak6aa92e.com",
+        "//xn--80ak6aa92e.com",
+        "mailto:boss@xn--80ak6aa92e.com,",
+        "xn--80ak6aa92e.com",
+        "링크xn--80ak6aa92e.com.",
+        "(https://аррӏе.com)",
+    ],
+)
+def test_foreign_domain_is_found_whatever_stands_around_it(text: str) -> None:
+    found = mail_warnings(body=f"확인 {text}")
+    assert any(code == "international_domain" and "аррӏе.com의 실제" in message.lower() for code, _, message in found)
+
+
+def test_ordinary_links_addresses_and_mentions_have_no_warning() -> None:
+    body = "@김철수 https://blog.test/@kim/1 (https://dwp.test:8443/a?b=c@d) // kim@dwp.test, C:\\Users\\kim //@Nn"
+    assert mail_warnings(body=body) == []
+
+
+def test_links_of_a_long_text_are_found_in_linear_time() -> None:
+    for piece in ("https:", "/", "xn--", "a@", "https://a@", "@<", "\n   ", "x" + " " * 39):
+        started = time.perf_counter()
+        warnings_of(Letter, {"note": piece * (200_000 // len(piece))})
+        assert time.perf_counter() - started < 10, piece
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (("x" + " " * 39) * 5 + "모두 삭제", "공백 195개 뒤에"),
+        (("a" + "\n" * 9) * 6 + "모두 삭제", "빈 줄 48개 뒤에"),
+        (("a" + "\n\u3000" * 8 + "\n") * 2 + "모두 삭제", "빈 줄 16개 뒤에"),
+    ],
+)
+def test_gaps_that_are_repeated_below_the_limit_have_a_warning(body: str, message: str) -> None:
+    assert any(code == "very_long" and message in text for code, _, text in mail_warnings(body=body))
+
+
+def test_paragraphs_indented_code_and_columns_have_no_warning() -> None:
+    paragraphs = "문단입니다.\n\n" * 20
+    code = "\n".join(" " * 12 + "call()" for _ in range(15))
+    table = "이름        부서        직급\n" * 5
+    assert mail_warnings(body=paragraphs) == mail_warnings(body=code) == mail_warnings(body=table) == []
+
+
 def test_foreign_domain_of_an_address_is_shown_as_punycode_too() -> None:
     assert mail_warnings(to=["kim@dwp.test", "kim@한국.test"]) == [
         ("international_domain", "to[1]", "도메인 한국.test의 실제 이름은 xn--3e0b707e.test입니다.")
@@ -79,6 +160,33 @@ def test_many_recipients_over_all_fields_have_one_warning() -> None:
     ((code, field, message),) = mail_warnings(to=ten, bcc="thief@evil.test")
     assert (code, field) == ("many_recipients", "")
     assert message == "받는 주소가 모두 11개입니다 (to 10, bcc 1)."
+
+
+class Letter(BaseModel):
+    to: list[str] = []
+    cc: str = ""
+    note: str = ""
+
+
+@pytest.mark.parametrize(
+    ("given", "counts"),
+    [
+        ({"cc": ", ".join(f"kim{number}@dwp.test" for number in range(11))}, "cc 11"),
+        ({"cc": "\n".join(f"kim{number}@dwp.test" for number in range(11))}, "cc 11"),
+        ({"cc": " ".join(f"kim{number}@dwp.test" for number in range(11))}, "cc 11"),
+        ({"to": [f"Kim <kim{number}@dwp.test>" for number in range(11)]}, "to 11"),
+        ({"to": [";".join(f'"김, 철수"<kim{number}@dwp.test>' for number in range(11))]}, "to 11"),
+        ({"to": ["a@dwp.test,b@dwp.test"], "cc": ",".join(f"<kim{n}@dwp.test>" for n in range(9))}, "to 2, cc 9"),
+    ],
+)
+def test_recipients_in_one_text_or_behind_names_are_counted(given: dict[str, Any], counts: str) -> None:
+    ((code, message),) = [(warning.code, warning.message) for warning in warnings_of(Letter, given)]
+    assert (code, message) == ("many_recipients", f"받는 주소가 모두 11개입니다 ({counts}).")
+
+
+def test_addresses_inside_of_sentences_are_no_recipients() -> None:
+    note = "\n".join(f"문의는 kim{number}@dwp.test 으로 하세요" for number in range(20))
+    assert warnings_of(Letter, {"note": note}) == ()
 
 
 def test_default_that_nobody_wrote_has_a_warning_and_an_empty_one_has_none() -> None:
@@ -99,12 +207,20 @@ class Job(BaseModel):
     steps: list[Step] = []
     first: Step | None = None
     free: dict[str, Any] = {}
+    named: dict[str, Step] = {}
+    grid: list[list[Step]] = []
 
 
 def test_defaults_inside_of_other_models_are_found_without_their_secrets() -> None:
     found = warnings_of(Job, {"steps": [{"name": "a", "Level": 1, "key": "k"}, {"name": "b"}], "first": {"name": "c"}})
     assert [warning.field for warning in found] == ["steps[1].Level", "steps[1].key", "first.Level", "first.key"]
     assert "default-key-1" not in str(found)
+
+
+def test_defaults_inside_of_dictionaries_and_nested_lists_are_found() -> None:
+    step = {"name": "a", "key": "k"}
+    found = warnings_of(Job, {"named": {"x": step}, "grid": [[{**step, "Level": 1}, step]]})
+    assert [warning.field for warning in found] == ["named.x.Level", "grid[0][1].Level"]
 
 
 def test_names_of_fields_are_checked_too() -> None:
