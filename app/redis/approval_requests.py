@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from app.ports.clock import Clock
@@ -142,7 +143,10 @@ class RedisApprovalRequests:
         if raw is None:
             return None
         self._diagnostics.notice(raw, "A stored signal")
-        return raw.decode("utf-8", "replace")
+        with suppress(ForeignJsonInvalid):  # what is no JSON object within the bounds is as if it were absent
+            parse_object(raw)
+            return raw.decode()
+        return None
 
     async def _publish(self, request: ApprovalRequest, decision: Decision) -> None:
         """Store the signal of a decision and publish it on the session's channel."""
