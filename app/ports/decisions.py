@@ -98,7 +98,7 @@ class ApprovalRequests(Protocol):
         ...
 
     async def get_signal(self, session_id: str) -> str | None:
-        """Return the last signal of a session as stored; None where there is none, or it is no JSON object in bounds."""
+        """Return the last signal of a session as stored, or None; what is no JSON object within bounds counts as none."""
         ...
 
 
