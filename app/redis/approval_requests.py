@@ -125,18 +125,16 @@ class RedisApprovalRequests:
             request = current
         return replace(request, status=RequestStatus.EXPIRED), False
 
-    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+    async def close(self, request_id: str, status: RequestStatus) -> ApprovalRequest | None:
         request = await self.get(request_id)
         for _ in range(_SWAP_ATTEMPTS):
             if request is None or request.status is not RequestStatus.PENDING:
                 break
             wanted = _json({**request.stored, "status": status.value})
             request = await self._compare_and_set(request, wanted)
-            if request is None or request.raw == wanted:
+            if request is not None and request.raw == wanted:
                 return None
-        decision = request.decision if request is not None and request.is_intact else None
-        in_time = decision is not None and (deadline_at is None or decision.decided_at < deadline_at)
-        return decision if in_time else None
+        return request
 
     async def get_signal(self, session_id: str) -> str | None:
         (raw,) = await self._connection.get_many([keys.hitl_signal(session_id)])

@@ -38,6 +38,8 @@ class RedisRunIndex:
         self._retention_seconds = retention_seconds
 
     async def load(self, session_id: str) -> Checkpoint | None:
+        if not is_session_id(session_id):
+            return None
         (raw,) = await self._connection.get_many([keys.checkpoint(session_id)])
         return None if raw is None else self._seal.open(session_id, raw)
 
