@@ -62,7 +62,8 @@ class RedisApprovalRequests:
             return None
         status = _STATUSES.get(str(stored.get("status")).lower(), RequestStatus.PENDING)
         decision = self._decision(request_id, stored) if status in _DECIDED else None
-        if status in _DECIDED and decision is None:  # it is as if it were absent
+        counts = decision is not None if status in _DECIDED else self._seal.may_be_closed(stored)
+        if not counts:  # it is as if it were absent
             stored, status = _without_decision(stored), RequestStatus.PENDING
         context = stored.get("context")
         return ApprovalRequest(
@@ -130,7 +131,8 @@ class RedisApprovalRequests:
         for _ in range(_SWAP_ATTEMPTS):
             if request is None or request.status is not RequestStatus.PENDING:
                 break
-            wanted = _json({**request.stored, "status": status.value})
+            closed = {**_without_decision(request.stored), "status": status.value}
+            wanted = _json(self._seal.seal_decision(closed))
             request = await self._compare_and_set(request, wanted)
             if request is not None and request.raw == wanted:
                 return None

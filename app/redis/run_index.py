@@ -43,6 +43,11 @@ class RedisRunIndex:
         (raw,) = await self._connection.get_many([keys.checkpoint(session_id)])
         return None if raw is None else self._seal.open(session_id, raw)
 
+    async def open_request_id(self, session_id: str) -> str | None:
+        (raw,) = await self._connection.get_many([keys.summary(session_id)])
+        summary = None if raw is None else Summary.from_json(raw)
+        return None if summary is None else summary.request_id
+
     async def get_record(self, session_id: str) -> RunRecord | None:
         if not is_session_id(session_id):
             return None
