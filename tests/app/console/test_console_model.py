@@ -175,7 +175,13 @@ def test_request_keeps_its_warnings() -> None:
 
 
 def test_request_can_be_approved_only_as_the_service_answers_it() -> None:
-    event = {"requestId": "r", "sessionId": "s", "actionType": "a", "message": "m", "argumentsDigest": "d"}
+    event: dict[str, Any] = {
+        "requestId": "r",
+        "sessionId": "s",
+        "actionType": "a",
+        "message": "m",
+        "argumentsDigest": "d",
+    }
     event |= {"context": {"to": "x", "list": [1, {"b": 1, "a": 2}]}, "warnings": []}
     same = {**event, "context": {"list": [1, {"a": 2, "b": 1}], "to": "x"}, "status": "pending"}
     changes: list[dict[str, Any]] = [
