@@ -85,10 +85,12 @@ def parse_signal(
         raise SignalForOtherRequest("it names no request, and the open one is not the first and only one of its run")
     if signal_request_id is not None and signal_request_id != request_id:
         raise SignalForOtherRequest(f"it is for request {signal_request_id!r:.80}, {request_id} is open")
+    verdict = _read_verdict(message)
+    names = (_own_fields(verdict)[1], "timestamp")
     return Decision(
-        verdict=_read_verdict(message),
+        verdict=verdict,
         request_id=request_id,
-        decided_at=received_at if is_live else _read_time(message, 0.0, received_at),
+        decided_at=received_at if is_live else _read_time(message, names, 0.0, received_at),
         reason=read_text(message, "reason"),
         via="redis",
     )
@@ -97,28 +99,35 @@ def parse_signal(
 def parse_stored_decision(stored: JsonObject, *, request_id: str, asked_at: float, now: float) -> Decision | None:
     """Return the decision that another service wrote into a stored request, or None while there is none.
 
-    It has its own time, unless that lies before the request was made or in the future. All times are Unix seconds.
+    Its decider and its time are in the fields of its verdict, and in no others: only those does its MAC cover. A time
+    before the request was made, or in the future, does not count. All times are Unix seconds.
     """
     status = stored.get("status")
     verdict = _VERDICTS.get(status.lower()) if isinstance(status, str) else None
     if verdict is None:
         return None
+    by, at = _own_fields(verdict)
     return Decision(
         verdict=verdict,
         request_id=request_id,
-        decided_at=_read_time(stored, asked_at, now),
-        decided_by=read_text(stored, "approvedBy" if verdict == "approved" else "rejectedBy"),
+        decided_at=_read_time(stored, (at,), asked_at, now),
+        decided_by=read_text(stored, by),
         reason=read_text(stored, "reason"),
         via="redis",
     )
 
 
-def _read_time(message: JsonObject, earliest: float, latest: float) -> float:
-    """Return the sender's time in Unix seconds, or `latest` if there is no valid time in this interval.
+def _own_fields(verdict: Verdict) -> tuple[str, str]:
+    """Return the names of the fields for the decider and the time of a verdict."""
+    return ("approvedBy", "approvedAt") if verdict == "approved" else ("rejectedBy", "rejectedAt")
+
+
+def _read_time(message: JsonObject, names: tuple[str, ...], earliest: float, latest: float) -> float:
+    """Return the sender's time in Unix seconds, or `latest` if no field has a valid time in this interval.
 
     Senders write seconds or milliseconds.
     """
-    for name in ("approvedAt", "rejectedAt", "timestamp"):
+    for name in names:
         value = read_number(message, name)
         if value is not None and 0 < value < _MAX_UNIX_MILLISECONDS:
             seconds = value / 1000 if value > _MAX_UNIX_SECONDS else value

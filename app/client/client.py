@@ -24,7 +24,7 @@ from app.client.responses import (
     raise_for_status,
 )
 from app.client.stream import RunStream
-from app.ports.responses import RequestPage, RunDetails, RunPage
+from app.ports.responses import ApprovalDetails, RequestPage, RunDetails, RunPage
 from statemachine.states import State
 from statemachine.stored import JsonObject
 
@@ -183,6 +183,11 @@ class AuraClient:
         """List open approval requests: the caller's own, or for approvers those of the tenant."""
         query = {"offset": offset, "limit": limit}
         return cast("RequestPage", (await self._send_with_retries("GET", "/aura/approvals", params=query))[1])
+
+    async def request(self, request_id: str) -> ApprovalDetails:
+        """Return an approval request: what it shows, and its decision."""
+        path = f"/aura/approvals/{quote(request_id, safe='')}"
+        return cast("ApprovalDetails", (await self._send_with_retries("GET", path))[1])
 
     async def _decide(self, verdict: str, request_id: str, fields: JsonObject) -> DecisionReply:
         """Send a decision. It may be repeated: the service answers a second one with the status of the first."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision
 from statemachine.foreign_json import read_number
-from statemachine.stored import JsonObject
+from statemachine.stored import JsonObject, digest
 
 
 class RequestStatus(StrEnum):
@@ -52,6 +52,14 @@ class ApprovalRequest:
         """Whether a person has approved or rejected the request; False if it has expired or was cancelled."""
         return self.status in (RequestStatus.APPROVED, RequestStatus.REJECTED)
 
+    def shows(self, approval: Approval) -> bool:
+        """Whether this is the request of this approval, as this service wrote it, with the arguments that would run.
+
+        A request of an older release names no digest: then the arguments themselves must be those.
+        """
+        shown = self.arguments_digest or digest(self.arguments)
+        return self.is_intact and self.request_id == approval.request_id and shown == approval.arguments_digest
+
     @property
     def place(self) -> tuple[int, int]:
         """Which of the approvals of its turn this is, from 1, and their number; `(1, 1)` where that is not stored."""
@@ -63,7 +71,7 @@ class ApprovalRequest:
 class Taken:
     """What storage holds of a watched run: its checkpoint, None if it is gone, and the decision, if one counts.
 
-    `is_changed`: another program has changed what the open request shows, so nothing may run.
+    `is_changed`: the open request does not show what would run, since another program has changed it.
     """
 
     checkpoint: Checkpoint | None
@@ -92,13 +100,13 @@ class ApprovalRequests(Protocol):
         """
         ...
 
-    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
-        """Close a request that is still pending. Returns the decision that was recorded first, if there is one and it
-        was made before `deadline_at` (Unix s)."""
+    async def close(self, request_id: str, status: RequestStatus) -> ApprovalRequest | None:
+        """Close a request that is still pending. Returns it as it is stored if somebody has closed or decided it first,
+        None if it did not exist or was closed by this call."""
         ...
 
     async def get_signal(self, session_id: str) -> str | None:
-        """Return the last signal of a session as stored, or None."""
+        """Return the last signal of a session as stored, or None: what is no JSON object in bounds counts as none."""
         ...
 
 

@@ -122,6 +122,11 @@ class RunIndex(Protocol):
         """
         ...
 
+    async def open_request_id(self, session_id: str) -> str | None:
+        """Return the id of the approval request for which a run waits by its summary, without loading its checkpoint.
+        The summary has no MAC: what the id stands for must be checked."""
+        ...
+
     async def get_record(self, session_id: str) -> RunRecord | None:
         """Return the record of a run, or None where it does not exist or has expired."""
         ...

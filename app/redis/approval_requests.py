@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from app.ports.clock import Clock
@@ -61,7 +62,8 @@ class RedisApprovalRequests:
             return None
         status = _STATUSES.get(str(stored.get("status")).lower(), RequestStatus.PENDING)
         decision = self._decision(request_id, stored) if status in _DECIDED else None
-        if status in _DECIDED and decision is None:  # it is as if it were absent
+        counts = decision is not None if status in _DECIDED else self._seal.may_be_closed(stored)
+        if not counts:  # it is as if it were absent
             stored, status = _without_decision(stored), RequestStatus.PENDING
         context = stored.get("context")
         return ApprovalRequest(
@@ -124,25 +126,27 @@ class RedisApprovalRequests:
             request = current
         return replace(request, status=RequestStatus.EXPIRED), False
 
-    async def close(self, request_id: str, status: RequestStatus, deadline_at: float | None = None) -> Decision | None:
+    async def close(self, request_id: str, status: RequestStatus) -> ApprovalRequest | None:
         request = await self.get(request_id)
         for _ in range(_SWAP_ATTEMPTS):
             if request is None or request.status is not RequestStatus.PENDING:
                 break
-            wanted = _json({**request.stored, "status": status.value})
+            closed = {**_without_decision(request.stored), "status": status.value}
+            wanted = _json(self._seal.seal_decision(closed))
             request = await self._compare_and_set(request, wanted)
-            if request is None or request.raw == wanted:
+            if request is not None and request.raw == wanted:
                 return None
-        decision = request.decision if request is not None and request.is_intact else None
-        in_time = decision is not None and (deadline_at is None or decision.decided_at < deadline_at)
-        return decision if in_time else None
+        return request
 
     async def get_signal(self, session_id: str) -> str | None:
         (raw,) = await self._connection.get_many([keys.hitl_signal(session_id)])
         if raw is None:
             return None
         self._diagnostics.notice(raw, "A stored signal")
-        return raw.decode("utf-8", "replace")
+        with suppress(ForeignJsonInvalid):  # what is no JSON object within the bounds is as if it were absent
+            parse_object(raw)
+            return raw.decode()
+        return None
 
     async def _publish(self, request: ApprovalRequest, decision: Decision) -> None:
         """Store the signal of a decision and publish it on the session's channel."""

@@ -171,10 +171,10 @@ class RedisDecisions:
         if checkpoint is None or approval is None or approval.request_id != watch.request_id:
             return Taken(checkpoint)
         request = self._requests.parse(watch.request_id, raw_request)
-        if request is not None and not request.is_intact:
+        if request is not None and not request.shows(approval):
             return Taken(checkpoint, is_changed=True)
         judged = len(watch.messages)
-        decision = await self._find_decision(watch, request, signal, checkpoint, accept)
+        decision = await self._find_decision(watch, request, signal, checkpoint, approval, accept)
         if decision is None:
             watch.seen_request_hash, watch.seen_signal_hash = hash(raw_request), hash(signal)
         watch.messages = watch.messages[judged:]  # only now: Redis may have been unavailable in between
@@ -188,6 +188,7 @@ class RedisDecisions:
         request: ApprovalRequest | None,
         signal: bytes | None,
         checkpoint: Checkpoint,
+        approval: Approval,
         accept: Callable[[Checkpoint, Decision], None],
     ) -> Decision | None:
         """Return the decision in the stored request, a received message or the stored signal, if one counts."""
@@ -206,6 +207,8 @@ class RedisDecisions:
                 continue
             if request is not None:
                 recorded, is_ours = await self._requests.record(request, decision)
+                if not recorded.shows(approval):  # it was changed just now: the next look at it ends the run
+                    return None
                 if recorded.is_decided and not is_ours:  # the earlier decision counts, even if it is not accepted
                     return judge(recorded.decision)
             return decision

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
-from statemachine.sessions import key_safe_user_id, user_id_of
+from statemachine.sessions import is_session_id, key_safe_user_id, user_id_of
+
+
+def sessions(members: Iterable[bytes]) -> list[str]:
+    """Return the session ids among the members of a list of runs: other programs can write anything into it."""
+    return [text for raw in members if is_session_id(text := raw.decode("utf-8", "replace"))]
 
 
 def checkpoint(session_id: str) -> str:

@@ -116,7 +116,7 @@ class RedisNodes:
         reply = await self._connection.run_script(self._cancel, run_key=keys.run(session_id), cancelled_by=cancelled_by)
         if reply[0] != b"OK":
             return False
-        owner = reply[1].decode()
+        owner = reply[1].decode("utf-8", "replace")
         message = json.dumps({"sessionId": session_id, "cancelledBy": cancelled_by})
         await self._connection.execute("PUBLISH", keys.node(owner), message)
         return True
@@ -145,9 +145,10 @@ class RedisNodes:
     async def _check_cancel_requests(self) -> None:
         while True:
             try:
-                session_ids = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
+                listed = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
+                session_ids = keys.sessions(listed)
                 for start in range(0, len(session_ids), _BATCH_RUNS):
-                    await self._cancel_requested([raw.decode() for raw in session_ids[start : start + _BATCH_RUNS]])
+                    await self._cancel_requested(session_ids[start : start + _BATCH_RUNS])
                 return
             except StorageUnavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -157,7 +158,7 @@ class RedisNodes:
         records = await self._connection.pipeline([("HGET", keys.run(id), "cancelled_by") for id in session_ids])
         for session_id, cancelled_by in zip(session_ids, records, strict=True):
             if cancelled_by is not None:
-                self._owner.cancel_local(session_id, cancelled_by.decode())
+                self._owner.cancel_local(session_id, cancelled_by.decode("utf-8", "replace"))
 
     # --- the lease ----------------------------------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class RedisStreamQuota:
             ("ZRANGE", keys.NODES, 0, -1),
             self._dead.command(nodes_key=keys.NODES),
         )
-        alive, counts = {node.decode() for node in {*nodes} - {*ended}} | {own}, _pairs(raw)
+        alive, counts = {node.decode("utf-8", "replace") for node in {*nodes} - {*ended}} | {own}, _pairs(raw)
         gone = [node for node in counts if node not in alive]
         if gone:
             await self._connection.execute("HDEL", key, *gone)
@@ -140,4 +140,4 @@ class RedisStreamQuota:
 def _pairs(raw: object) -> dict[str, int]:
     """Return the numbers of the nodes: RESP 2 gives them flat, RESP 3 as a dict."""
     found = dict(raw) if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True))  # type: ignore[index]
-    return {bytes(node).decode(): int(count) for node, count in found.items()}
+    return {bytes(node).decode("utf-8", "replace"): int(count) for node, count in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 
@@ -11,7 +12,7 @@ from app.ports.journal import ListedRun, RunList, RunRecord, Thread
 from app.redis import keys
 from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
-from app.redis.wire.errors import raise_error_reply
+from app.redis.wire.errors import is_wrong_type, raise_error_reply
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.sessions import is_session_id
@@ -38,8 +39,15 @@ class RedisRunIndex:
         self._retention_seconds = retention_seconds
 
     async def load(self, session_id: str) -> Checkpoint | None:
+        if not is_session_id(session_id):
+            return None
         (raw,) = await self._connection.get_many([keys.checkpoint(session_id)])
         return None if raw is None else self._seal.open(session_id, raw)
+
+    async def open_request_id(self, session_id: str) -> str | None:
+        (raw,) = await self._connection.get_many([keys.summary(session_id)])
+        summary = None if raw is None else Summary.from_json(raw)
+        return None if summary is None else summary.request_id
 
     async def get_record(self, session_id: str) -> RunRecord | None:
         if not is_session_id(session_id):
@@ -57,20 +65,21 @@ class RedisRunIndex:
         sessions = await self._connection.execute(
             "ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, _NEWEST_RUNS - 1 if prompt_digest else 0
         )
-        for record in await self._records([raw.decode() for raw in sessions]):
+        for record in await self._records(keys.sessions(sessions)):
             if record is not None and prompt_digest in (None, record.prompt_digest):
                 return record
         return None
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
-        sessions = await self._connection.execute("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST_RUNS)
+        listed = await self._connection.execute("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST_RUNS)
+        sessions = keys.sessions(listed)
         found = await self._connection.pipeline(
-            [("XRANGE", keys.events(raw.decode()), event_id, event_id, "COUNT", 1) for raw in sessions]
+            [("XRANGE", keys.events(id), event_id, event_id, "COUNT", 1) for id in sessions]
         )
-        for raw, entries in zip(sessions, found, strict=True):
+        for session_id, entries in zip(sessions, found, strict=True):
             if entries:
-                return await self.get_record(raw.decode())
+                return await self.get_record(session_id)
         return None
 
     async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> Thread:
@@ -78,7 +87,7 @@ class RedisRunIndex:
         newest, run_count = await self._connection.pipeline(
             [("ZREVRANGE", index, 0, _THREAD_RUNS - 1), ("ZCARD", index)]
         )
-        sessions = await self._within(_THREAD_BYTES, [raw.decode() for raw in newest])
+        sessions = await self._within(_THREAD_BYTES, keys.sessions(newest))
         found = [run for run in reversed(await self._checkpoints(sessions)) if run is not None]
         return Thread(found, not_loaded=run_count - len(found))
 
@@ -112,10 +121,11 @@ class RedisRunIndex:
     async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> RunList:
         index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
         raw = await self._connection.execute("ZREVRANGE", index, offset, offset + limit)
-        sessions = [each.decode() for each in raw]
-        found = await self._connection.pipeline([("GET", keys.summary(id)) for id in sessions[:limit]])
-        summaries = {id: Summary.from_json(text) for id, text in zip(sessions, found, strict=False) if text is not None}
-        ended_at = await self._summarize([id for id in sessions[:limit] if id not in summaries], summaries)
+        sessions = [each.decode("utf-8", "replace") for each in raw]
+        runs = [id for id in sessions[:limit] if is_session_id(id)]  # the others keep their places in the list
+        found = await self._connection.get_many([keys.summary(id) for id in runs])
+        summaries = {id: Summary.from_json(text) for id, text in zip(runs, found, strict=True) if text is not None}
+        ended_at = await self._summarize([id for id in runs if id not in summaries], summaries)
         listed = sessions[:limit] if ended_at is None else sessions[: sessions.index(ended_at)]
         return RunList(
             [ListedRun(id, summaries.get(id)) for id in listed],
@@ -128,8 +138,11 @@ class RedisRunIndex:
 
         Returns the first run that has not been looked at, because there are too many; None if there is none.
         """
-        sizes = await self._connection.pipeline([("STRLEN", keys.checkpoint(id)) for id in session_ids])
-        existing = [id for id, size in zip(session_ids, sizes, strict=True) if size]
+        sizes = await self._connection.pipeline_results([("STRLEN", keys.checkpoint(id)) for id in session_ids])
+        existing = [id for id, size in zip(session_ids, sizes, strict=True) if not is_wrong_type(size) and size]
+        for size in sizes:
+            if not is_wrong_type(size):
+                raise_error_reply(size)
         for session_id in existing[:_MAX_SUMMARIZED]:
             (checkpoint,) = await self._checkpoints([session_id])
             if checkpoint is None:
@@ -156,16 +169,21 @@ class RedisRunIndex:
 
     async def _records(self, session_ids: Sequence[str]) -> list[RunRecord | None]:
         """Return the records in order, None for a run that does not exist."""
-        found = await self._connection.pipeline([("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids])
-        records: list[RunRecord | None] = []
-        for session_id, fields in zip(session_ids, found, strict=True):
-            if fields[0] is None:
-                records.append(None)
-                continue
-            user, tenant, prompt, owner, epoch, final = (field.decode() for field in fields[:-1])
-            task_id = fields[-1].decode() if fields[-1] is not None else None
-            records.append(RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1", task_id))
-        return records
+        commands = [("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids]
+        found = await self._connection.pipeline_results(commands)
+        return [_record(session_id, fields) for session_id, fields in zip(session_ids, found, strict=True)]
+
+
+def _record(session_id: str, fields: Any) -> RunRecord | None:
+    """Return a record from its stored fields; None where there is none, or others have made it unreadable."""
+    if is_wrong_type(fields):
+        return None
+    raise_error_reply(fields)
+    *required, task_id = (None if field is None else field.decode("utf-8", "replace") for field in fields)
+    if None in required or not str(required[4]).isdecimal():
+        return None
+    user, tenant, prompt, owner, epoch, final = map(str, required)
+    return RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1", task_id)
 
 
 def idempotent_session(raw: bytes, prompt_digest: str) -> str:

@@ -13,7 +13,10 @@ from app.redis.wire.script import Script
 _APPEND = """
 local function append_bodies()
   local id = tonumber(now_ms)
-  local last_id = tonumber(redis.call('GET', ids_key) or '0')
+  local known = redis.pcall('GET', ids_key)
+  local last_id = type(known) == 'string' and tonumber(known)
+  -- Others may have written something else there; it must not keep a run from ending.
+  if not last_id or not (last_id >= 0 and last_id < 9007199254740991) then last_id = 0 end
   if last_id >= id then id = last_id + 1 end
   local first_id = string.format('%.0f', id)
   for i = bodies_start, #ARGV do

@@ -122,12 +122,16 @@ class RequestSeal:
         return _verify(self._shown, stored, SHOWN_FIELDS, stored["mac"])
 
     def seal_decision(self, decided: JsonObject) -> JsonObject:
-        """Return a request with the MAC of the decision by HTTP that it holds."""
+        """Return a request with the MAC of the decision by HTTP that it holds, or of the status with which it ends."""
         return {**decided, "auraMac": _tag(self._recorded, decided, _RECORDED)}
 
     def is_own_decision(self, stored: JsonObject) -> bool:
-        """Return whether this service has recorded the decision, which a person made by HTTP."""
+        """Return whether this service has recorded the decision by HTTP, or the status with which the request ended."""
         return "auraMac" in stored and _verify(self._recorded, stored, _RECORDED, stored["auraMac"])
+
+    def may_be_closed(self, stored: JsonObject) -> bool:
+        """Return whether a status without a decision, such as `expired`, counts: with `decision_key` only ours does."""
+        return self._decision_key is None or self.is_own_decision(stored)
 
     def is_authentic(self, stored: JsonObject) -> bool:
         """Return whether the decision that another service wrote counts: it does without `decision_key`."""

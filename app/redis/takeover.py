@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +11,16 @@ from typing import Any
 
 import structlog
 
-from app.errors import StorageUnavailable
+from app.errors import AuraError, StorageUnavailable
 from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
 from app.redis.wire.connection import Connection
+from app.redis.wire.errors import is_refusal
 from app.redis.wire.script import Command
+from statemachine.sessions import is_session_id
+
+_MAX_LOGGED = 1000
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +46,7 @@ class Takeover:
         self._limit = limit
         self._dead = connection.register(scripts.DEAD)
         self._claim = connection.register(scripts.CLAIM)
+        self._skipped: set[bytes] = set()
 
     async def run(self, owner: RunOwner) -> None:
         """Take over what the owner accepts. While Redis is unavailable it ends early, with a log line."""
@@ -49,10 +55,32 @@ class Takeover:
             random.shuffle(dead_nodes)  # so that the living nodes share the work
             for raw in dead_nodes:
                 # A node that is dead itself notices that later; a run that it took from itself would not be listed.
-                if raw.decode() != self._node_id():
-                    await self._adopt_runs_of(raw.decode(), owner)
+                if raw != self._node_id().encode():
+                    await self._adopt_what_can_be_read(raw, owner)
         except StorageUnavailable as error:
             log.warning("takeover.paused", cause=error.log_cause)
+
+    async def _adopt_what_can_be_read(self, dead: bytes, owner: RunOwner) -> None:
+        """Adopt the runs of a dead node. Where others have written another name or list, the next node has its turn.
+
+        Raises `StorageUnavailable`.
+        """
+        try:
+            await self._adopt_runs_of(dead.decode(), owner)
+        except (StorageUnavailable, UnicodeDecodeError) as error:
+            self._skip(dead, error)
+
+    def _skip(self, what: bytes, error: Exception) -> None:
+        """Log once that a node or a run cannot be taken over, as what is stored about it cannot be used.
+
+        Raises `StorageUnavailable` where that is not the cause.
+        """
+        if isinstance(error, StorageUnavailable) and not is_refusal(error):
+            raise error
+        if what not in self._skipped and len(self._skipped) < _MAX_LOGGED:
+            self._skipped.add(what)
+            cause = error.log_cause if isinstance(error, AuraError) else f"{type(error).__name__}: {error}"
+            log.warning("takeover.skipped", skipped=what.decode("utf-8", "replace"), cause=cause)
 
     async def _adopt_runs_of(self, dead: str, owner: RunOwner) -> None:
         """Adopt the runs of a dead node, the oldest first, some at a time.
@@ -70,16 +98,22 @@ class Takeover:
                 return
             # At the same time: each takes several round trips, and the last run must not wait for all the others.
             results = await asyncio.gather(
-                *(self._adopt(owner, own, dead, raw.decode(), score) for raw, score in _with_scores(sessions)),
+                *(self._adopt(owner, own, dead, raw, score) for raw, score in _with_scores(sessions)),
                 return_exceptions=True,
             )
-            for is_unlisted in results:
-                if isinstance(is_unlisted, BaseException):
-                    raise is_unlisted
-                skipped += not is_unlisted
+            for (raw, _), result in zip(_with_scores(sessions), results, strict=True):
+                if isinstance(result, Exception):
+                    self._skip(raw, result)
+                elif isinstance(result, BaseException):
+                    raise result
+                skipped += result is not True
 
-    async def _adopt(self, owner: RunOwner, own: str, dead: str, session_id: str, score: Any) -> bool:
+    async def _adopt(self, owner: RunOwner, own: str, dead: str, listed: bytes, score: Any) -> bool:
         """Offer a run to the owner. Returns whether the run is no longer listed with the dead node."""
+        session_id = listed.decode("utf-8", "replace")
+        if not is_session_id(session_id):  # others have written it
+            await self._connection.execute("ZREM", keys.runs_on(dead), listed)
+            return True
         claims: list[RunLock | None] = []
         await owner.take_over(session_id, partial(self._try_claim, own, dead, session_id, score, claims))
         if any(claims):  # only after the run continues here: a takeover that fails before is repeated
@@ -110,8 +144,9 @@ class Takeover:
             claims.append(None)
             return None
         log.info("run.taken_over", sessionId=session_id, fromNode=keys.real_node(dead))
-        cancelled_by = reply[3].decode() if len(reply) > 3 and reply[3] else None
-        lock = RunLock(session_id, int(reply[1]), float(score) / 1000, int(reply[2]), cancelled_by)
+        cancelled_by = reply[3].decode("utf-8", "replace") if len(reply) > 3 and reply[3] else None
+        created_ms = float(score) if math.isfinite(float(score)) else 0.0
+        lock = RunLock(session_id, int(reply[1]), created_ms / 1000, int(reply[2]), cancelled_by)
         claims.append(lock)
         return lock
 

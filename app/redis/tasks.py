@@ -106,7 +106,7 @@ class RedisTaskOutbox:
             held_until_ms=int(until * 1000),
             max_count=limit,
         )
-        return [raw.decode() for raw in due]
+        return keys.sessions(due)
 
     async def remove(self, session_id: str) -> None:
         await self._connection.pipeline([("DEL", keys.ticket(session_id)), ("ZREM", keys.TASKS, session_id)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import structlog
 
 from app.errors import FieldInvalid, NotFound, RecordChanged
@@ -13,11 +15,21 @@ from app.ports.journal import Journal
 from app.ports.tools import Toolbox
 from app.runs.access import AccessPolicy
 from app.runs.audit_events import decision_made
+from app.runs.changed_records import changed_request
+from statemachine.checkpoint import Checkpoint
 from statemachine.decisions import Decision, Verdict
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.stored import JsonObject
 
 _DEFAULT_REASON = "User rejected"
 """What the Main Service writes where the person gives no reason."""
+
+_STATUSES = {
+    "approved": RequestStatus.APPROVED,
+    "rejected": RequestStatus.REJECTED,
+    "expired": RequestStatus.EXPIRED,
+}
+"""The status of a request by the verdict in its run; without one it was cancelled with its run."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,10 +83,11 @@ class ApprovalService:
         """Decide a request. Returns it as decided, and whether by this call: an earlier decision stays valid.
 
         `arguments_digest` is that of the arguments which the person saw. `arguments` replace those of the tool. `skip`,
-        with a rejection, continues the run without this call. Raises what `request` raises, and for an open request
-        `FieldInvalid` where the digest is another one or edited arguments do not fit: then it stays open.
+        with a rejection, continues the run without this call. Raises what `request` raises, `RecordChanged` where the
+        run is not as this service saved it, and for an open request `FieldInvalid` where the digest is another one or
+        edited arguments do not fit: then it stays open.
         """
-        request = await self.request(principal, request_id)
+        request = await self._of_its_run(await self.request(principal, request_id))
         now, edited = self._clock.now(), None
         if request.status is RequestStatus.PENDING and now < request.expires_at:
             if arguments_digest is not None and arguments_digest != request.arguments_digest:
@@ -96,6 +109,26 @@ class ApprovalService:
             request, decision, on_recorded=lambda: self._audit.record(request.tenant_id, made)
         )
 
+    async def _of_its_run(self, request: ApprovalRequest) -> ApprovalRequest:
+        """Return a request as its run knows it: an older copy of one that is closed may have been put back.
+
+        Where another program has changed what would run, the request is closed, so that its run looks at it and ends.
+        Raises `RecordChanged` then.
+        """
+        if request.status is not RequestStatus.PENDING:
+            return request
+        try:
+            checkpoint = await self._journal.load(request.session_id)
+            closed = _closed(request, checkpoint)
+        except (CheckpointTooNew, CheckpointUnreadable):
+            return request  # the node that writes the run can read it
+        except RecordChanged:
+            await self._requests.close(request.request_id, RequestStatus.CANCELLED)
+            raise
+        if checkpoint is None:
+            await self._requests.close(request.request_id, RequestStatus.CANCELLED)
+        return closed or request
+
     async def signal(self, principal: Principal, session_id: str) -> str | None:
         """Return the last signal of a session as stored; None where there is none, or no such session in this tenant.
 
@@ -106,3 +139,23 @@ class ApprovalService:
             return None
         self._access.check(principal, owner)
         return await self._requests.get_signal(session_id)
+
+
+def _closed(request: ApprovalRequest, checkpoint: Checkpoint | None) -> ApprovalRequest | None:
+    """Return a pending request as its run has closed it, None where the run waits for it, or is about to.
+
+    Raises `RecordChanged` where the request does not show what would run.
+    """
+    if checkpoint is None:
+        return replace(request, status=RequestStatus.CANCELLED)
+    approval = checkpoint.open_approval
+    if approval is not None and approval.request_id == request.request_id:
+        if not request.shows(approval):
+            raise changed_request(request.request_id)
+        return None
+    review = next((each for each in checkpoint.reviews if each.request_id == request.request_id), None)
+    verdict = None if review is None else review.verdict
+    if verdict is None and not checkpoint.state.is_final:
+        return None  # a request is stored before the step of its run that waits for it
+    reason = None if review is None else review.reason
+    return replace(request, status=_STATUSES.get(verdict or "", RequestStatus.CANCELLED), reason=reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from app.errors import RecordChanged, RunLost
+from app.ports.decisions import ApprovalRequests, RequestStatus
 from app.ports.journal import Journal, RunLock
 from statemachine.checkpoint import Checkpoint, Limits, RunRequest
 from statemachine.messages import InternalErrorOccurred
@@ -54,3 +55,11 @@ async def empty_checkpoint(journal: Journal, lock: RunLock) -> Checkpoint:
         updated_at=lock.created_at,
         messages=[{"role": "user", "content": _UNKNOWN}],
     )
+
+
+async def close_request(journal: Journal, requests: ApprovalRequests, session_id: str) -> None:
+    """Close the request for which a run waits whose checkpoint cannot be trusted. Raises `StorageUnavailable`."""
+    request_id = await journal.open_request_id(session_id)
+    request = None if request_id is None else await requests.get(request_id)
+    if request is not None and request.is_intact and request.session_id == session_id:
+        await requests.close(request.request_id, RequestStatus.CANCELLED)

@@ -266,9 +266,10 @@ class Effects:
         if decision is None:
             if self._clock.now() < until:
                 return None
-            request_id = effect.approval.request_id
-            faster = await self._requests.close(request_id, RequestStatus.EXPIRED, until)
-            decision = faster if faster is not None and self._is_accepted(checkpoint, faster) else None
+            closed = await self._requests.close(effect.approval.request_id, RequestStatus.EXPIRED)
+            faster = closed.decision if closed is not None and closed.shows(effect.approval) else None
+            in_time = faster is not None and faster.decided_at < until and self._is_accepted(checkpoint, faster)
+            decision = faster if in_time else None
         return DeadlinePassed() if decision is None else self._decided(checkpoint, effect.approval, decision)
 
     def _is_accepted(self, checkpoint: Checkpoint, decision: Decision) -> bool:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from app.errors import RecordChanged, RunLost
 from app.ports.nodes import Claim
-from app.runs.changed_records import checkpoint_gone, empty_checkpoint, end_of_changed
+from app.runs.changed_records import checkpoint_gone, close_request, empty_checkpoint, end_of_changed
 from app.runs.task import RunPorts, RunTask, Start
 from statemachine.messages import RunRecovered
 from statemachine.states import State
@@ -16,7 +16,7 @@ from statemachine.streamed_text import streamed_text
 async def claim_run(ports: RunPorts, session_id: str, claim: Claim) -> tuple[RunTask, Start] | None:
     """Claim a run. Returns its task and how that begins; None where another node has the run, or it has expired.
 
-    A run whose record another program has changed is claimed to be ended.
+    A run whose record another program has changed is claimed to be ended, and its request is closed.
     Raises `CheckpointTooNew`, `CheckpointUnreadable`, `StorageUnavailable`.
     """
     journal = ports.journal
@@ -34,6 +34,7 @@ async def claim_run(ports: RunPorts, session_id: str, claim: Claim) -> tuple[Run
             checkpoint = await empty_checkpoint(journal, lock)
         except RunLost:
             return None
+        await close_request(journal, ports.requests, session_id)
         return RunTask(ports, lock, checkpoint), Start(fact=end_of_changed(session_id, error))
     streamed = ""
     if checkpoint.state is State.CONTENT:

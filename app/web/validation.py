@@ -91,6 +91,7 @@ class _DecisionFields(BaseModel):
         str | None, Field(coerce_numbers_to_str=True), WithJsonSchema({"type": ["string", "number", "null"]})
     ] = Field(default=None, alias="userId", description="The token's `sub`.")
     reason: Annotated[str, Field(max_length=_REASON_LIMIT_CHARACTERS)] | None = None
+    arguments_digest: _Digest | None = Field(default=None, alias="argumentsDigest", description=_DIGEST)
 
 
 class ApproveBody(_DecisionFields):
@@ -109,9 +110,6 @@ class RejectBody(_DecisionFields):
 class DecisionBody(_DecisionFields):
     """The body of `POST /aura/hitl/approve/{requestId}` and `POST /aura/hitl/reject/{requestId}`."""
 
-    arguments_digest: _Digest | None = Field(
-        default=None, alias="argumentsDigest", description=f"On approve: {_DIGEST}"
-    )
     params: JsonObject | None = Field(default=None, description=f"On approve: {_PARAMS}")
     skip: StrictBool = Field(default=False, description=f"On reject: {_SKIP}")
 

@@ -148,7 +148,7 @@ def test_only_request_of_a_run_is_the_first_that_was_sent() -> None:
         ({"timestamp": int(NOW) - 10}, NOW - 10),
         ({"timestamp": int(NOW * 1000) - 10_500}, NOW - 10.5),
         ({"approvedAt": int(NOW * 1000) - 1000, "timestamp": 5}, NOW - 1),
-        ({"rejectedAt": NOW - 2}, NOW - 2),
+        ({"rejectedAt": NOW - 2}, NOW),
         ({"timestamp": NOW + 1}, NOW),
         ({"timestamp": 0}, NOW),
         ({"timestamp": -5}, NOW),
@@ -171,6 +171,19 @@ def test_stored_decision_is_by_whom_the_request_says() -> None:
     assert stored(status="rejected", rejectedBy="boss", approvedBy="x", skip=True) == Decision(
         "rejected", REQUEST, NOW, "boss", via="redis"
     )
+
+
+def test_time_of_a_stored_decision_is_in_the_field_of_its_verdict() -> None:
+    early, late = int((NOW - 50) * 1000), int((NOW - 10) * 1000)
+    rejected = stored(status="rejected", rejectedAt=late, approvedAt=early, timestamp=early)
+    assert rejected is not None
+    assert rejected.decided_at == NOW - 10
+    approved = stored(status="approved", approvedAt=late, rejectedAt=early, timestamp=early)
+    assert approved is not None
+    assert approved.decided_at == NOW - 10
+    elsewhere = stored(status="rejected", approvedAt=early, timestamp=early)
+    assert elsewhere is not None
+    assert elsewhere.decided_at == NOW
 
 
 @pytest.mark.parametrize("status", ["pending", "expired", "cancelled", "", None, 5, ["approved"]])

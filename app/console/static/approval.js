@@ -22,7 +22,7 @@ export class ApprovalCard {
 
   /** `decision` is the recorded decision on the request: the approver, and whether the arguments were edited. */
   update(entry, decision = null) {
-    const isChanged = entry.verdict !== this.entry.verdict || decision !== this.decision;
+    const isChanged = entry.verdict !== this.entry.verdict || entry.problem !== this.entry.problem || decision !== this.decision;
     this.entry = entry;
     this.decision = decision;
     if (isChanged) this.render();
@@ -53,8 +53,9 @@ export class ApprovalCard {
       ...(this.timeBar ? [this.timeBar] : []),
       ...(entry.outcomeUnknown ? [h("p", { class: "notice", role: "note" }, t("approval.outcome_unknown"))] : []),
       ...(isOpen ? this.openArguments() : [this.collapsedArguments()]),
+      ...(isOpen && entry.problem ? [h("p", { class: "notice", role: "alert" }, t(entry.problem, { cause: entry.cause }))] : []),
     );
-    if (isOpen) this.showButtons();
+    if (isOpen && entry.problem === "") this.showButtons();
   }
 
   openArguments() {

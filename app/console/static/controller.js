@@ -4,7 +4,7 @@ import { Diagram } from "./diagram.js";
 import { find, isolate } from "./dom.js";
 import { Lists } from "./lists.js";
 import { RunView } from "./run.js";
-import { applyEvent, emptyRun, isEnded, openApproval } from "./run_state.js";
+import { applyEvent, approvalProblem, emptyRun, isEnded, openApproval, withCheckedApproval } from "./run_state.js";
 import { Timeline } from "./timeline.js";
 import { Timers } from "./timers.js";
 import { t } from "./translations.js";
@@ -134,6 +134,21 @@ export class Controller {
     if (item.event.type === "start") this.page.onRunOpened(this.run.sessionId);
     if (previous.state === null || item.event.type === "start") this.page.showConnection("live");
     this.announceChange(previous, item.event);
+    if (item.event.type === "hitl") this.checkRequest(item.event);
+    this.scheduleRender();
+  }
+
+  /** Load a request before it can be approved: whoever writes to Redis can change an event, but not this answer. */
+  async checkRequest(event) {
+    const { signal } = this.streamAbort;
+    let [problem, cause] = ["approval.not_loaded", ""];
+    try {
+      problem = approvalProblem(event, await this.service.client.request(event.requestId));
+    } catch (error) {
+      cause = error.message;
+    }
+    if (signal.aborted) return;
+    this.run = withCheckedApproval(this.run, event.requestId, problem, cause);
     this.scheduleRender();
   }
 

@@ -60,6 +60,20 @@ export function applyEvent(run, event, id) {
   }
 }
 
+/** Why a request must not be approved here: the text key of the problem; empty where the service, which alone knows it,
+ * answers the same `request` as the event showed. */
+export function approvalProblem(event, request) {
+  const names = ["requestId", "sessionId", "actionType", "message", "context", "argumentsDigest"];
+  const isSame = names.every((name) => isSameJson(event[name], request[name])) && isSameJson(event.warnings ?? [], request.warnings ?? []);
+  return isSame ? "" : "approval.differs";
+}
+
+/** The run after a request was compared with what the service answers; `problem` is as in `approvalProblem`. */
+export function withCheckedApproval(run, requestId, problem, cause = "") {
+  const check = (entry) => (entry.kind === "approval" && entry.requestId === requestId ? { ...entry, problem, cause } : entry);
+  return { ...run, entries: run.entries.map(check) };
+}
+
 /** The open approval request, or null. */
 export function openApproval(run) {
   return run.end ? null : (run.entries.findLast((entry) => entry.kind === "approval" && entry.verdict === null) ?? null);
@@ -123,6 +137,7 @@ function approvalEntry(event, step, at) {
     timeoutSeconds: event.timeoutSeconds,
     outcomeUnknown: event.outcomeUnknown ?? false,
     confidence: event.confidenceSource && event.confidenceSource !== "none" ? event.confidence : null,
+    problem: null, // not known yet: see `approvalProblem`
     verdict: null,
     decidedAt: null,
   };
@@ -146,4 +161,14 @@ function withStep(plan, step) {
   if (index >= 0) return plan.with(index, { ...plan[index], ...step });
   const added = { title: "", description: "", order: plan.length, progress: 0, confidence: null, ...step };
   return [...plan, added].sort((one, other) => one.order - other.order);
+}
+
+/** Whether two JSON values are equal, in whatever order the keys of their objects are. */
+function isSameJson(one, other) {
+  return JSON.stringify(one, sortKeys) === JSON.stringify(other, sortKeys);
+}
+
+function sortKeys(_, value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -87,6 +87,8 @@ const TEXTS = {
   "approval.time_left": ["{time} left", "{time} 남음"],
   "approval.expired": ["deadline has passed", "시간 초과"],
   "approval.outcome_unknown": ["The service stopped while this was running, so it may already have happened once. Approving may do it a second time: check first.", "실행 도중 서비스가 중단되어 이 작업이 이미 한 번 수행되었을 수 있습니다. 승인하면 두 번 수행될 수 있으니 먼저 확인하세요."],
+  "approval.differs": ["The service has another request than the one shown here, so it cannot be approved here. Tell the operator.", "서비스에 저장된 요청이 여기 표시된 요청과 다르므로 여기서 승인할 수 없습니다. 운영자에게 알려 주세요."],
+  "approval.not_loaded": ["The request cannot be loaded, so it cannot be approved here: {cause}", "요청을 불러올 수 없어 여기서 승인할 수 없습니다: {cause}"],
   "approval.approve": ["Approve", "승인"],
   "approval.edit": ["Edit", "수정"],
   "approval.reject": ["Reject", "거절"],

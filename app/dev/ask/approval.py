@@ -23,6 +23,31 @@ _REFUSED_STATUSES = frozenset({400, 413, 422})
 """The service has refused what was sent, and the request is still open."""
 
 
+async def why_not_approvable(client: AuraClient, event: Hitl) -> str | None:
+    """Return why the request of an event must not be approved here, None where it may be.
+
+    Whoever can write to Redis can change an event, but not what the service answers about the request.
+    """
+    try:
+        request = await client.request(event.request_id)
+    except ApiError as error:
+        return f"the request cannot be loaded, so it cannot be approved here: {error}"
+    if request.get("status") != "pending":
+        return f"the request is closed already: {request.get('status')}"
+    shown = {
+        "sessionId": event.session_id,
+        "actionType": event.action_type,
+        "message": event.message,
+        "context": event.context,
+        "argumentsDigest": event.arguments_digest,
+        "warnings": [{"code": each.code, "field": each.field, "message": each.message} for each in event.warnings],
+    }
+    different = [name for name, value in shown.items() if request.get(name) != value]
+    if different:
+        return f"the service has another request than the one shown ({', '.join(different)}): do not approve it"
+    return None
+
+
 async def send_decision(
     client: AuraClient,
     view: View,

@@ -18,7 +18,7 @@ from app.client.client import AuraClient
 from app.client.frames import ReceivedEvent
 from app.client.responses import ClientError
 from app.client.stream import Item, RunStream
-from app.dev.ask.approval import ApprovalDialog, Verdict, send_decision
+from app.dev.ask.approval import ApprovalDialog, Verdict, send_decision, why_not_approvable
 from app.dev.ask.keys import TerminalClosed, clear_line
 from app.dev.ask.view import JsonView, View, terminal
 from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated
@@ -53,6 +53,7 @@ class Conversation:
         self._client, self._view, self._policy = client, view, policy
         self._approval_task: asyncio.Task[None] | None = None
         self._dialog: ApprovalDialog | None = None
+        self._is_loading = False  # the request of an event, before the question is asked
         self._screen_lock = asyncio.Lock()  # held while the editor is open
 
     async def follow(self, stream: RunStream) -> int:
@@ -76,7 +77,7 @@ class Conversation:
     async def _finish_approval_task(self) -> None:
         if self._approval_task is None:
             return
-        if not self._is_choosing and not self._screen_lock.locked():  # a decision is being sent
+        if not (self._is_choosing or self._is_loading or self._screen_lock.locked()):  # a decision is being sent
             await asyncio.wait({self._approval_task}, timeout=_ANSWER_SECONDS)
         self._approval_task.cancel()
         await asyncio.gather(self._approval_task, return_exceptions=True)
@@ -119,7 +120,8 @@ class Conversation:
 
     async def _cancel_settled_question(self, item: Item) -> None:
         """Stop asking the person once the run has left the approval. A decision that is being sent is not cancelled."""
-        if self._approval_task is None or not self._is_choosing or not isinstance(item, ReceivedEvent):
+        is_asking = self._is_choosing or self._is_loading
+        if self._approval_task is None or not is_asking or not isinstance(item, ReceivedEvent):
             return
         match item.event:
             case TimelineStepUpdated(metadata=step) if step.get("from") == State.AWAITING_APPROVAL:
@@ -140,6 +142,8 @@ class Conversation:
         self._approval_task = asyncio.create_task(self._handle_approval(request))
 
     async def _handle_approval(self, request: Hitl) -> None:
+        if self._policy.verdict != "reject" and not await self._is_approvable(request):
+            return
         if self._policy.verdict is not None:
             verdict, reason = self._policy.verdict, self._policy.reason
             await send_decision(self._client, self._view, request, verdict, reason=reason)
@@ -148,6 +152,17 @@ class Conversation:
         else:
             self._dialog = ApprovalDialog(self._client, self._view, request, self._screen_lock)
             await self._dialog.decide()
+
+    async def _is_approvable(self, request: Hitl) -> bool:
+        """Whether the service has the request as its event showed it; the person reads why where it has not."""
+        self._is_loading = True
+        try:
+            problem = await why_not_approvable(self._client, request)
+        finally:
+            self._is_loading = False
+        if problem is not None:
+            self._view.line(f"  {problem}", "red")
+        return problem is None
 
 
 async def _anext_or_none(items: AsyncGenerator[Item, None]) -> Item | None:

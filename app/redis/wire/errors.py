@@ -76,6 +76,12 @@ def is_wrong_type(reply: Any) -> bool:
     return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
 
 
+def is_refusal(error: StorageUnavailable) -> bool:
+    """Return whether Redis refuses the command each time, as what is stored there has another type or form."""
+    cause = error.__cause__
+    return isinstance(cause, ResponseError) and not _is_transient(cause)
+
+
 def is_forbidden(error: BaseException) -> bool:
     """Return whether an error is the refusal of a command, a key or a channel by the access rights of the user."""
     if isinstance(error, StorageUnavailable):

@@ -87,7 +87,7 @@ async def decide(
         principal,
         request_id,
         verdict,
-        arguments_digest=getattr(body, "arguments_digest", None) if is_approval else None,
+        arguments_digest=body.arguments_digest,
         reason=body.reason,
         arguments=getattr(body, "params", None) if is_approval else None,
         skip=not is_approval and getattr(body, "skip", False),

@@ -172,3 +172,34 @@ def test_request_keeps_its_warnings() -> None:
     run = apply_events(*WAITING[:-1], {**HITL, "warnings": warnings})["run"]
     assert run["entries"][-1]["warnings"] == warnings
     assert apply_events(*WAITING)["run"]["entries"][-1]["warnings"] == []
+
+
+def test_request_can_be_approved_only_as_the_service_answers_it() -> None:
+    event: dict[str, Any] = {
+        "requestId": "r",
+        "sessionId": "s",
+        "actionType": "a",
+        "message": "m",
+        "argumentsDigest": "d",
+    }
+    event |= {"context": {"to": "x", "list": [1, {"b": 1, "a": 2}]}, "warnings": []}
+    same = {**event, "context": {"list": [1, {"a": 2, "b": 1}], "to": "x"}, "status": "pending"}
+    changes: list[dict[str, Any]] = [
+        {"context": {"to": "y", "list": [1, {"b": 1, "a": 2}]}},
+        {"context": {"to": "x", "list": [{"b": 1, "a": 2}, 1]}},
+        {"argumentsDigest": "e"},
+        {"message": "n"},
+        {"warnings": [{"code": "invisible", "field": "to", "message": "w"}]},
+    ]
+    program = """
+    let run = module.emptyRun();
+    run = module.applyEvent(run, { type: "hitl", expiresAt: 1, timeoutSeconds: 1, ...event }, 1000);
+    const before = module.openApproval(run).problem;
+    const problems = requests.map((request) => module.approvalProblem(event, request));
+    run = module.withCheckedApproval(run, "r", problems[1], "");
+    return { before, problems, after: module.openApproval(run).problem };
+    """
+    requests = [same, *({**same, **change} for change in changes)]
+    result = run_in_node("run_state.js", program, event=event, requests=requests)
+    assert result["problems"] == ["", *["approval.differs"] * len(changes)]
+    assert (result["before"], result["after"]) == (None, "approval.differs")

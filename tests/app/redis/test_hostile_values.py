@@ -107,6 +107,18 @@ async def test_the_session_key_does_not_say_who_may_read_a_signal(waiting_run: S
         await run.aura.decide("reject", run.request_id)
 
 
+@pytest.mark.parametrize("how", ["infinity", "deep nesting", "a huge text", "another encoding", "no text", "a list"])
+async def test_a_signal_that_is_no_json_object_within_bounds_is_not_shown(
+    waiting_run: StartWaitingRun, how: str
+) -> None:
+    async with waiting_run() as run:
+        put(run.redis, f"hitl:signal:{run.session_id}", how)
+        shown = await run.aura.client.get(f"/aura/hitl/signals/{run.session_id}", headers=headers())
+        assert (shown.status_code, "data" in shown.json()) == (200, False)
+        assert shown.json()["message"] == "No signal found for session"
+        await run.aura.decide("reject", run.request_id)
+
+
 async def test_an_approval_that_is_written_over_our_expiry_is_ignored(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(hitl_timeout_seconds=0.5) as run:
         assert (await run.stream.rest())[-2]["status"] == "timed_out"

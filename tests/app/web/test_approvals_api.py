@@ -54,6 +54,22 @@ async def test_an_approval_without_the_digest_of_what_was_seen_is_refused(
         await run.expect_completed()
 
 
+@pytest.mark.parametrize("skip", [False, True])
+async def test_a_rejection_with_the_digest_of_other_arguments_is_refused(
+    waiting_run: StartWaitingRun, skip: bool
+) -> None:
+    async with waiting_run() as run:
+        ours = await _post(run, "reject", argumentsDigest="0" * 64, skip=skip)
+        the_platforms = await run.aura.decide("reject", run.request_id, argumentsDigest="0" * 64, skip=skip)
+        for refused in (ours, the_platforms):
+            assert (refused.status_code, refused.json()["errorCode"]) == (400, "E4000")
+            assert "argumentsDigest" in refused.json()["message"]
+        assert run.stored_request()["status"] == "pending"
+        rejected = await _post(run, "reject", argumentsDigest=digest(ARGUMENTS), reason="아니요")
+        assert rejected.status_code == 200
+        await run.expect_rejected("아니요")
+
+
 async def test_edited_arguments_are_sent_with_the_digest_of_those_that_were_seen(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         edited = {"to": "이", "text": "고친 글", "copies": 2}

@@ -65,7 +65,7 @@ async def test_a_list_reads_no_checkpoint(
     async with with_runs(settings, 12) as aura:
         commands.clear()
         one = await page(aura, limit=1)
-        summaries = [command for command in commands if command[0] == "GET" and ":summary:" in command[1]]
+        summaries = [command for command in commands if command[0] == "MGET" and ":summary:" in command[1]]
         assert len(summaries) == 1
         failed = await page(aura, state="failed", limit=5, offset=1)
         assert (await page(aura, state="done")) == {"runs": []}

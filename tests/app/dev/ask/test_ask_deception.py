@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.redis import keys
 from app.settings import Settings
-from tests.harness.clients import MAIL
+from tests.harness.approvals import StartWaitingRun, WaitingRun
+from tests.harness.clients import MAIL, ME
 from tests.harness.fork_server import ForkServer
 from tests.harness.process import Command
 from tests.harness.service import SECRET, running
@@ -29,3 +35,33 @@ async def test_hidden_characters_are_chips_and_warnings_stand_above_the_question
             assert "\u202e" not in shown
             command.type("n")
             assert await command.wait_for_exit() == 1
+
+
+def rewrite_event(run: WaitingRun, real: str, innocent: str) -> None:
+    """Change the last event of the run in Redis, as a program that can write to its log."""
+    log = keys.events(run.session_id)
+    entries: Any = run.redis.xrange(log)
+    run.redis.delete(log)
+    for id, fields in entries[:-1]:
+        run.redis.xadd(log, fields, id=id)
+    id, fields = entries[-1]
+    assert real in fields["b"]
+    run.redis.xadd(log, {"b": fields["b"].replace(real, innocent)}, id=id)
+
+
+@pytest.mark.parametrize("option", [(), ("--approve",)])
+async def test_request_that_the_event_shows_otherwise_is_not_offered_for_approval(
+    waiting_run: StartWaitingRun, fork_server: ForkServer, option: tuple[str, ...]
+) -> None:
+    async with waiting_run(arguments={"to": "thief", "text": "salaries", "copies": 1}) as run:
+        rewrite_event(run, "salaries", "hello")
+        arguments = ("ask", "--attach", run.session_id, "--url", run.aura.url, *ME, *option)
+        async with Command(fork_server, {"JWT_SECRET": SECRET}, *arguments, in_terminal=True) as command:
+            await command.wait_for_output("do not approve it")
+            assert "hello" in command.output
+            assert "approve? [y]es" not in command.output
+            command.type("y")
+            assert run.stored_request()["status"] == "pending"
+            await run.aura.decide("reject", run.request_id)
+            assert await command.wait_for_exit() == 1
+        assert run.tool.ran == []
