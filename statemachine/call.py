@@ -22,6 +22,11 @@ class Confidence(StoredStruct, frozen=True):
     value: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     source: ConfidenceSource = "none"
 
+    @property
+    def if_known(self) -> tuple[float, ConfidenceSource] | tuple[None, None]:
+        """The value and its source; `(None, None)` where it is unknown, which most events leave out (§2.2)."""
+        return (None, None) if self.source == "none" else (self.value, self.source)
+
 
 Confidence.UNKNOWN = Confidence()
 

@@ -73,13 +73,14 @@ def step_id_for(builder: StepBuilder, call: ToolCall) -> str | None:
 
 def _replace_step(builder: StepBuilder, step: PlanStep) -> None:
     builder.put_plan_step(step)
+    confidence, source = step.confidence.if_known
     builder.add_event(
         PlanStepUpdated(
             step_id=step.id,
             status=step.status,
             progress=step.progress,
             description=step.description or None,
-            confidence=step.confidence.value,
-            confidence_source=step.confidence.source,
+            confidence=confidence,
+            confidence_source=source,
         )
     )

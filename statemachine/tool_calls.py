@@ -219,6 +219,7 @@ def _request_approval(builder: StepBuilder) -> Effect:
     builder.update(deadline_at=deadline_at)
     builder.begin_review(approval, deadline_at)
     position, total = builder.checkpoint.approval_place
+    confidence, source = call.confidence.if_known
     builder.add_event(
         Hitl(
             request_id=approval.request_id,
@@ -227,8 +228,8 @@ def _request_approval(builder: StepBuilder) -> Effect:
             message=approval.message,
             context=call.shown_arguments,
             warnings=call.warnings,
-            confidence=call.confidence.value,
-            confidence_source=call.confidence.source,
+            confidence=confidence,
+            confidence_source=source,
             step_id=step_id_for(builder, call),
             expires_at=int(deadline_at),
             timeout_seconds=max(1, round(deadline_at - builder.now)),

@@ -34,7 +34,7 @@ async def test_an_approval_request_is_in_the_hitl_event_and_in_its_redis_keys(wa
         assert len(run.request_id) == 16
         assert hitl["timeoutSeconds"] == 300
         assert 295 <= hitl["expiresAt"] - time.time() <= 300
-        assert (hitl["confidence"], hitl["confidenceSource"]) == (0.5, "none")
+        assert not {"confidence", "confidenceSource"} & hitl.data.keys(), "the model has said nothing about it"
 
         # the subscription is there before the event is
         channels = run.redis.pubsub_channels("hitl:channel:*")
