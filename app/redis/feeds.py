@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from app.errors import RunLost, StorageUnavailable
@@ -16,6 +16,7 @@ from app.ports.journal import LogEntry
 from app.redis import keys
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from statemachine.folded_frames import unfold
 
 _MAX_BUFFERED_ENTRIES = 256
 _PAGE_ENTRIES = 100
@@ -205,7 +206,7 @@ class Feeds:
                 raise RunLost(session_id, "its data is gone from Redis")
             if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= last_event_id:
                 raw = last
-        return [LogEntry(int(id.partition(b"-")[0]), fields[1]) for id, fields in stream_entries(raw)]
+        return stream_entries(raw)
 
 
 class RedisTail:
@@ -256,10 +257,10 @@ class RedisTail:
         self._feeds.remove(self, self._feed, self._session_id)
 
 
-def stream_entries(raw: object) -> list[tuple[bytes, list[bytes]]]:
-    """Return the entries of a stream as ids and flat lists of fields; the driver may give the fields as dicts."""
-    return [(id, list(fields) if isinstance(fields, list) else _flat(fields)) for id, fields in raw]  # type: ignore[attr-defined]
+def stream_entries(raw: Iterable[tuple[bytes, list[bytes] | dict[bytes, bytes]]]) -> list[LogEntry]:
+    """Return the entries of a stream, whose only field is a folded frame; the driver may give the field as a dict."""
+    return [LogEntry(int(id.partition(b"-")[0]), unfold(_body(fields))) for id, fields in raw]
 
 
-def _flat(fields: dict[bytes, bytes]) -> list[bytes]:
-    return [part for pair in fields.items() for part in pair]
+def _body(fields: list[bytes] | dict[bytes, bytes]) -> bytes:
+    return fields[1] if isinstance(fields, list) else next(iter(fields.values()))

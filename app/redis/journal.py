@@ -23,6 +23,7 @@ from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
 from statemachine.checkpoint import Checkpoint
+from statemachine.folded_frames import fold
 from statemachine.frames import DONE_BODY
 from statemachine.views.summary import Summary
 
@@ -101,7 +102,8 @@ class RedisJournal(RedisRunIndex):
             if existing is None:
                 raise
             return existing
-        create = self._create_command(checkpoint, saved, bodies, prompt_digest, idempotency_key, thread_id, ticket)
+        folded = list(map(fold, bodies))
+        create = self._create_command(checkpoint, saved, folded, prompt_digest, idempotency_key, thread_id, ticket)
         *earlier, reply = await self._connection.pipeline(
             [
                 *self._nodes.list_run(session_id, created_at),
@@ -114,7 +116,7 @@ class RedisJournal(RedisRunIndex):
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":
             self._feeds.create(session_id, _entries(int(reply[1]), bodies))
-            size = len(saved) + sum(map(len, bodies))
+            size = len(saved) + sum(map(len, folded))
             self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
             return RunLock(session_id, 1, created_at)
         # The results do not matter: a run that is listed and does not exist is removed by a takeover.
@@ -191,7 +193,7 @@ class RedisJournal(RedisRunIndex):
         is_final = bool(bodies) and bodies[-1] == DONE_BODY
         stored_until = self._stored_until(now)
         command = self._commit.command(
-            bodies,
+            list(map(fold, bodies)),
             **_run_keys(session_id),
             **_user_keys(checkpoint),
             epoch=lock.epoch,
@@ -244,9 +246,9 @@ class RedisJournal(RedisRunIndex):
         start = "-"
         while True:
             raw = await self._connection.execute("XRANGE", keys.events(session_id), start, "+", "COUNT", _PAGE_ENTRIES)
-            for id, fields in stream_entries(raw):
-                start = f"({id.decode()}"
-                yield fields[1]
+            for entry in stream_entries(raw):
+                start = f"({entry.id}"
+                yield entry.body
             if len(raw) < _PAGE_ENTRIES:
                 return
 

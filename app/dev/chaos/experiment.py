@@ -24,6 +24,7 @@ from app.dev.chaos.environment import Environment, start_environment
 from app.dev.chaos.verdict import Evidence
 from app.dev.demo.redis import RedisServer
 from app.setting_types import NO_QUOTAS
+from statemachine.folded_frames import unfold
 
 AT_ONCE = 30
 _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
@@ -176,7 +177,7 @@ async def _wait_until_fewer(tasks: set[asyncio.Task[None]], count: int) -> None:
 async def _read_log(redis: Redis, session_id: str) -> list[Frame]:
     (key,) = [key async for key in redis.scan_iter(f"aura:*:events:{session_id}")] or [b""]
     entries: Any = await redis.xrange(key) if key else []
-    return [(int(id.partition(b"-")[0]), fields[b"b"]) for id, fields in entries]
+    return [(int(id.partition(b"-")[0]), unfold(fields[b"b"])) for id, fields in entries]
 
 
 def _node_problems(cluster: Cluster, texts: list[str]) -> list[str]:

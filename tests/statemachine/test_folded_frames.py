@@ -1,0 +1,58 @@
+"""The event log keeps one copy of the fields of a frame, and gives back the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from statemachine.events import Content, End, Event, Hitl, Start, Thought, ToolExecution
+from statemachine.folded_frames import fold, unfold
+from statemachine.frames import DONE_BODY, Shape, encode
+
+SESSION = "session_user1_1706156400_a1b2"
+ODD: Any = {"data": {"data": {}}, 'a,"data":{': ',"data":{"x":1}}\n\n', "줄\n바꿈": ["\u2028", 0.5, None]}
+EVENTS: list[Event] = [
+    Start("요청을 받았습니다.", SESSION, SESSION, "planning"),
+    Thought("analysis", "생각", ({"title": "data", "id": '"data":{'},)),
+    Content(content='그가 말했다: ,"data":{"type":"content"}}', chunk=True),
+    ToolExecution(tool_name="t", tool_args=ODD, status="pending", requires_approval=False, tool_call_id="c1"),
+    ToolExecution(
+        tool_name="t", tool_args={}, status="completed", result=ODD, requires_approval=False, tool_call_id="c"
+    ),
+    Hitl(
+        request_id="req-1",
+        session_id=SESSION,
+        action_type="send_email",
+        message="?",
+        context={"body": "가" * 20_000, "data": ODD},
+        expires_at=1,
+        timeout_seconds=300,
+    ),
+    End("끝", "completed", {"totalTokens": 3}),
+]
+
+
+@pytest.mark.parametrize("shape", ["both", "flat", "nested"])
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.TYPE)
+def test_a_frame_comes_back_byte_for_byte(event: Event, shape: Shape) -> None:
+    for body in encode(event, SESSION, 1706156400, shape):
+        assert unfold(fold(body)) == body
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.TYPE)
+def test_fields_that_stand_in_a_frame_twice_are_kept_once(event: Event) -> None:
+    (flat,), (both,) = encode(event, SESSION, 1706156400, "flat"), encode(event, SESSION, 1706156400)
+    assert len(fold(both)) <= len(flat) + 4 < len(both)
+
+
+def test_a_field_that_stands_first_in_data_alone_is_kept() -> None:
+    body = b'data: {"type":"end","at":1,"sessionId":"s","message":"x","data":{"at":1,"message":"x"}}\n\n'
+    folded = fold(body)
+    assert folded == b'data: {"type":"end","at":1,"sessionId":"s","message":"x"\n"at":1,\n43'
+    assert unfold(folded) == body
+
+
+@pytest.mark.parametrize("body", [DONE_BODY, b'data: {"a":1}\n\n', b'data: {"a":1,"data":{"b":2}}\n\n', b"}}\n\n"])
+def test_a_frame_without_a_second_copy_is_kept_as_it_is(body: bytes) -> None:
+    assert fold(body) == body == unfold(body)
