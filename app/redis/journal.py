@@ -119,14 +119,14 @@ class RedisJournal(RedisRunIndex):
             size = len(saved) + sum(map(len, folded))
             self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
             return RunLock(session_id, 1, created_at)
+        return await self._not_created(tenant_id, session_id, reply, prompt_digest)
+
+    async def _not_created(self, tenant_id: str, session_id: str, reply: list[bytes], prompt_digest: str) -> str:
+        """Return the run that the idempotency key created before, or raise why there is none."""
         # The results do not matter: a run that is listed and does not exist is removed by a takeover.
         await self._connection.pipeline_results(
             [self._nodes.unlist_run(session_id), self._tenants.unlist_run(tenant_id, session_id)]
         )
-        return self._not_created(session_id, reply, prompt_digest)
-
-    def _not_created(self, session_id: str, reply: list[bytes], prompt_digest: str) -> str:
-        """Return the run that the idempotency key created before, or raise why there is none."""
         match reply[0]:
             case b"SAME":
                 return idempotent_session(reply[1], prompt_digest)
