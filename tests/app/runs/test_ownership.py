@@ -135,8 +135,9 @@ async def test_an_unexpected_error_of_a_write_ends_its_own_runs_only(
 async def test_a_commit_that_cannot_be_encoded_fails_its_own_run_only(settings: MakeSettings) -> None:
     """Although the commits of all runs are sent in one pipeline."""
     async with running(settings()) as aura:
-        sessions = ("session_user1_1700000000_0001", "session_\ud800_1700000000_0002", "session_user1_1700000000_0003")
-        commits = [aura.service.journal.commit(RunLock(id, 1, 0.0), [b"body"], None, 0.0) for id in sessions]
+        epochs: list[Any] = [1, "\ud800", 1]
+        locks = [RunLock(f"session_user1_1700000000_{n:04x}", epoch, 0.0) for n, epoch in enumerate(epochs)]
+        commits = [aura.service.journal.commit(lock, [b"body"], None, 0.0) for lock in locks]
         answers = await asyncio.gather(*commits, return_exceptions=True)
     assert [type(answer) for answer in answers] == [RunLost, UnicodeEncodeError, RunLost]  # there are no such runs
 
