@@ -180,8 +180,8 @@ def _choose_token(file: Path | None, token: str | None, *, is_issued: bool) -> s
 def _read_token(file: Path) -> str:
     """Read a file that holds a token. Raises `click.UsageError` where others have any right to it.
 
-    This is an error and no warning, as for the private keys of ssh: whoever can read the file can approve in its
-    owner's name, and whoever can write to it can make its owner act as somebody else.
+    This is an error and no warning, as for the private keys of ssh: a program that can read the file can approve in
+    its owner's name, and one that can write to it can make its owner act as somebody else.
     """
     try:
         with file.open("rb") as opened:

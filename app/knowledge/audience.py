@@ -113,7 +113,7 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 
 
 def _address(text: str) -> str:
-    """Returns the address of `Kim <kim@example.com>`: whoever writes a mail chooses the name before it."""
+    """Returns the address of `Kim <kim@example.com>`: the sender of a mail chooses the name before it."""
     found = _ADDRESS.search(text.strip())
     return found[1] if found else text
 

@@ -135,7 +135,7 @@ class RedisNodes:
                 check.add_done_callback(self._cancellations.discard)
 
     async def _cancel_if_requested(self, session_id: str) -> None:
-        """Cancel a run if its record says so: a message is only a wake-up, and whoever sends one may name anybody."""
+        """Cancel a run if its record says so: a message is only a wake-up, and its sender may name anybody."""
         while True:
             try:
                 return await self._cancel_requested([session_id])

@@ -51,10 +51,10 @@ def mixes_scripts(text: str) -> bool:
     found = scripts(text)
     if len(found) <= 1:
         return False
-    return not any(found <= together for together in _WRITTEN_TOGETHER) or looks_like_ascii(text)
+    return not any(found <= together for together in _WRITTEN_TOGETHER) or resembles_ascii(text)
 
 
-def looks_like_ascii(text: str) -> bool:
+def resembles_ascii(text: str) -> bool:
     """Whether a text has characters outside ASCII, and each of them looks like ASCII."""
     return not text.isascii() and all(character.isascii() or _ascii(character) for character in text)
 
@@ -74,7 +74,7 @@ def find_lookalikes(text: str) -> list[tuple[str, str]]:
             continue
         is_identifier = len(tokens) == 1 or _IDENTIFIER.search(token) is not None
         for word in _WORD.findall(token):
-            if mixes_scripts(word) or (is_identifier and looks_like_ascii(word)):
+            if mixes_scripts(word) or (is_identifier and resembles_ascii(word)):
                 found |= _lookalikes(word)
         if _IDENTIFIER.search(token):
             found |= {mark: shown for mark, shown in _lookalikes(token).items() if shown in _SEPARATORS}

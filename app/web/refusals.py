@@ -37,7 +37,7 @@ class RefusalRecorder:
         self._clock = clock
 
     def record(self, error: AuraError) -> None:
-        """Record an error with a status from 400 to 499; of an unknown caller only what is meant to identify him."""
+        """Record an error with a status from 400 to 499; of an unknown caller only what is meant to identify it."""
         principal: Principal | None = g.get("principal")
         origin = origin_of(request)
         if error.status == 401 or (error.status == 403 and principal is None):  # 403: a code of the console

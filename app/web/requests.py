@@ -24,7 +24,8 @@ from app.errors import ServiceBusy
 class BodyBudget:
     """The memory that the bodies of all requests in progress may take together, in bytes; 0: no limit.
 
-    When it is used up, the largest body gives way. So whoever sends many large bodies slowly keeps out no small one.
+    When it is used up, the largest body gives way. So many large bodies that are sent slowly keep
+    out no small one.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -86,7 +87,7 @@ class RequestBody:
             self._budget.add(self, len(data))
 
     def refuse(self, refusal: Exception) -> None:
-        """Drop what has arrived and what follows; whoever reads the body gets `refusal`."""
+        """Drop what has arrived and what follows; the reader of the body gets `refusal`."""
         self._refusal, self._data = refusal, bytearray()
         self._budget.release(self)
         self._is_readable.set()

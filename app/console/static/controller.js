@@ -138,7 +138,7 @@ export class Controller {
     this.scheduleRender();
   }
 
-  /** Load a request before it can be approved: whoever writes to Redis can change an event, but not this answer. */
+  /** Load a request before it can be approved: another program can change an event in Redis, but not this answer. */
   async checkRequest(event) {
     const { signal } = this.streamAbort;
     let [problem, cause] = ["approval.not_loaded", ""];

@@ -26,7 +26,7 @@ _REFUSED_STATUSES = frozenset({400, 413, 422})
 async def why_not_approvable(client: AuraClient, event: Hitl) -> str | None:
     """Return why the request of an event must not be approved here, None where it may be.
 
-    Whoever can write to Redis can change an event, but not what the service answers about the request.
+    Another program can change an event in Redis, but not what the service answers about the request.
     """
     try:
         request = await client.request(event.request_id)

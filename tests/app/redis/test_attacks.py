@@ -1,4 +1,4 @@
-"""Attacks by whoever can write to the same Redis: on decisions, on what an approver sees, and on the saved run."""
+"""Attacks by programs that can write to the same Redis: on decisions, on what an approver sees, and the saved run."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.text.lookalikes import find_lookalikes, looks_like_ascii, mixes_scripts, scripts
+from app.text.lookalikes import find_lookalikes, resembles_ascii, mixes_scripts, scripts
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,5 @@ def test_scripts_that_one_language_writes_together_are_not_mixed() -> None:
     assert scripts("한글ABC 1") == {"HANGUL", "LATIN"}
     assert not any(map(mixes_scripts, ("ascii", "한글ABC", "漢字한글", "ひらカタ漢字ABC", "русский", "123")))
     assert all(map(mixes_scripts, ("pаy", "αb", "한글р", "exampleノa")))
-    assert looks_like_ascii("раура")
-    assert not looks_like_ascii("paypal")
+    assert resembles_ascii("раура")
+    assert not resembles_ascii("paypal")

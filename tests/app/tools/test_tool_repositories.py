@@ -142,7 +142,7 @@ async def test_a_repository_that_was_moved_to_a_foreign_owner_is_not_read(
 async def test_a_redirect_to_another_origin_is_not_followed(
     http_server: Any, context: ToolContext, target: str
 ) -> None:
-    """Whoever answers there could be an internal service, and would be read to the model."""
+    """The server that answers there could be an internal service, and would be read to the model."""
     asked: list[bytes] = []
 
     async def answer(incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:

@@ -98,7 +98,7 @@ async def test_another_tenants_idempotency_key_and_thread_are_not_found(
 async def test_a_session_that_another_service_wrote_over_keeps_its_owner(
     waiting_run: StartWaitingRun, redis_client: redis.Redis
 ) -> None:
-    """Java writes a bare request id; and whoever writes another tenant there learns nothing."""
+    """Java writes a bare request id; and a program that writes another tenant there learns nothing."""
     async with waiting_run(FINAL_ANSWER) as run:
         await run.aura.decide("approve", run.request_id)
         key, path = f"hitl:session:{run.session_id}", f"/aura/hitl/signals/{run.session_id}"
