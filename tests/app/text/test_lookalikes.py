@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.text.lookalikes import find_lookalikes, resembles_ascii, mixes_scripts, scripts
+from app.text.lookalikes import find_lookalikes, mixes_scripts, resembles_ascii, scripts
 
 
 @pytest.mark.parametrize(
