@@ -160,6 +160,7 @@ async def test_a_decision_costs_one_read_and_one_write_until_the_next_event(
 ) -> None:
     """Request, signal and checkpoint are one read; a bare signal is recorded in the request before it counts."""
     redis_client.script_load(scripts.SWAP.text)
+    send = RedisProtocol.send
     go_on = asyncio.Event()
 
     async def work(_: NoteArguments) -> None:
@@ -174,9 +175,17 @@ async def test_a_decision_costs_one_read_and_one_write_until_the_next_event(
             key = f"hitl:request:{hitl['requestId']}"
             decided = {**json.loads(str(redis_client.get(key))), "status": "approved"}
             redis_client.set(key, json.dumps(decided), keepttl=True)
-        with counted(monkeypatch, RedisProtocol, "send") as round_trips:
-            redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
-            await stream.next()
-            assert round_trips() <= most + 2  # the lease may be renewed meanwhile, with two commands
+        sent: list[bytes] = []
+
+        def record(protocol: RedisProtocol, packed: bytes) -> None:
+            sent.append(packed)
+            send(protocol, packed)
+
+        monkeypatch.setattr(RedisProtocol, "send", record)
+        redis_client.publish(f"hitl:channel:{hitl['sessionId']}", '{"action":"approve"}')
+        await stream.next()
+        # The lease and the audit trail may also be written meanwhile, off the run's path.
+        name = hitl["sessionId"].encode()
+        assert 1 <= sum(name in packed and b"aura:audit" not in packed for packed in sent) <= most
         go_on.set()
         await stream.rest()

@@ -78,7 +78,7 @@ class Users:
 
     def refused(self, user: str) -> list[str]:
         """What Redis has refused to a user, apart from the query that the README leaves out on purpose."""
-        entries: list[dict[str, Any]] = execute(self.admin, "ACL", "LOG", 100)
+        entries: list[dict[str, Any]] = self.admin.acl_log(100)
         found = [f"{entry['reason']} {entry['object']}" for entry in entries if entry["username"] == user]
         return [each for each in found if each != "command config|get"]
 
@@ -219,6 +219,7 @@ async def test_the_user_of_aura_has_what_a_cluster_needs(tmp_path: Path) -> None
     with RedisServer("--cluster-enabled", "yes") as server:
         with redis.Redis.from_url(server.url) as client:
             execute(client, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await eventually(lambda: execute(client, "CLUSTER INFO")["cluster_state"] == "ok")
             passwords = create_users(server.port, tmp_path)
         connection = Connection(server.url.replace("127", f"aura:{passwords['aura']}@127", 1), timeout_seconds=3)
         await connection.execute("SET", "aura:key", "value")
