@@ -185,13 +185,19 @@ class Hitl(Event, frozen=True, kw_only=True):
 
 
 class Content(Event, frozen=True, kw_only=True):
-    """A piece of the answer, which clients append. `chunk` is true if more pieces follow."""
+    """A piece of the answer, which clients append. `chunk` is true if more pieces follow.
+
+    The last piece has `metadata`: its `result` is `{type: "markdown", title, content}` with the whole answer, if that
+    has at most 16 KiB. It is added when the frame is read.
+    """
 
     TYPE: ClassVar[str] = "content"
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("metadata",)
 
     content: str
     format: Literal["markdown"] = "markdown"
     chunk: bool
+    metadata: JsonObject | None = None
 
 
 class ErrorRaised(Event, frozen=True):

@@ -67,7 +67,9 @@ FULL: dict[str, Event] = {
         outcome_unknown=True,
         warnings=(ArgumentWarning("invisible", "to", "w"),),
     ),
-    "content": Content(content="c", chunk=True),
+    "content": Content(
+        content="c", chunk=False, metadata={"result": {"type": "markdown", "title": "t", "content": "c"}}
+    ),
     "error": ErrorRaised(message="m", error_type="ToolError", error_code="E5000", retryable=False),
     "end": End(message="m", status="completed", usage={"totalTokens": 1}),
 }
@@ -83,7 +85,7 @@ FIELDS = {
     " /stepId ?truncated",
     "hitl": "requestId sessionId actionType /action message context /params requiresApproval ?confidence"
     " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown argumentsDigest position total warnings",
-    "content": "content format chunk",
+    "content": "content format chunk ?metadata",
     "error": "message /error errorType errorCode retryable",
     "end": "message status ?usage",
 }
@@ -96,6 +98,7 @@ MINIMAL: dict[str, Event] = {
     "hitl": Hitl(
         request_id="r", session_id="s", action_type="a", message="m", context={}, expires_at=1, timeout_seconds=300
     ),
+    "content": Content(content="c", chunk=True),
     "end": End(message="m", status="failed"),
 }
 

@@ -176,7 +176,15 @@ async def _wait_until_fewer(tasks: set[asyncio.Task[None]], count: int) -> None:
 async def _read_log(redis: Redis, session_id: str) -> list[Frame]:
     (key,) = [key async for key in redis.scan_iter(f"aura:*:events:{session_id}")] or [b""]
     entries: Any = await redis.xrange(key) if key else []
-    return [(int(id.partition(b"-")[0]), fields[b"b"]) for id, fields in entries]
+    frames: list[Frame] = []
+    answer = ""
+    for id, fields in entries:
+        body = fields[b"b"]
+        answer += answer_text(body)
+        # What a reader gets of the last piece has the whole answer; the log has not.
+        shown = with_result(body, answer) if is_last_content(body) else body
+        frames.append((int(id.partition(b"-")[0]), shown))
+    return frames
 
 
 def _node_problems(cluster: Cluster, texts: list[str]) -> list[str]:

@@ -57,7 +57,7 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
 
     @routes.get(STREAM_PATH)
     @operation(
-        "Stream the events of a run: the given one, or else the caller's newest; with a prompt start one, as POST does.",
+        "Stream the events of a run: the given one, or else the caller's newest. With a prompt, start one.",
         is_stream=True,
         further_responses={204: None},
         query=StreamQuery,

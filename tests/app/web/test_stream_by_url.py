@@ -10,10 +10,10 @@ import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from tests.app.runs.common import checkpoint
 from tests.harness.frames import answer, check
 from tests.harness.raw import MakeSettings, raw_frames, read_stream
 from tests.harness.service import STREAM, headers, running
+from tests.harness.stored import checkpoint
 
 
 @pytest.mark.parametrize("name", ["prompt", "message"])
