@@ -186,7 +186,7 @@ class RunSelector(BaseModel):
     session_id: Identifier | None = Field(default=None, alias="sessionId")
 
 
-class StreamQuery(RunSelector):
+class StartQuery(RunSelector):
     """The query of `GET /aura/test/stream`: it selects a run, or starts one where it has a prompt."""
 
     prompt: str | None = Field(

@@ -24,6 +24,7 @@ from app.dev.chaos.environment import Environment, start_environment
 from app.dev.chaos.verdict import Evidence
 from app.dev.demo.redis import RedisServer
 from app.setting_types import NO_QUOTAS
+from statemachine.results import answer_text, is_last_content, with_result
 
 AT_ONCE = 30
 _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3

@@ -23,8 +23,8 @@ from app.web.validation import (
     ResumeHeaders,
     RunSelector,
     StartHeaders,
+    StartQuery,
     StreamBody,
-    StreamQuery,
     read,
     read_headers,
     read_query,
@@ -60,14 +60,14 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         "Stream the events of a run: the given one, or else the caller's newest. With a prompt, start one.",
         is_stream=True,
         further_responses={204: None},
-        query=StreamQuery,
+        query=StartQuery,
         headers=StartHeaders,
         errors=(NotFound, RequestMalformed, ServiceBusy, ThreadBusy, QuotaExceeded, UrlTooLong),
     )
     async def attach() -> Response:
         principal = auth.authenticate(request.headers)
         _check_url()
-        headers, query = read_headers(request, StartHeaders), read_query(request, StreamQuery)
+        headers, query = read_headers(request, StartHeaders), read_query(request, StartQuery)
         start_run = _start_by_url(query, headers)
         attaches = request.method == "HEAD" or bool(headers.last_event_id or _session_id(headers))
         with await streams.reserve(principal) as slot:
@@ -88,7 +88,7 @@ def _check_url() -> None:
         raise UrlTooLong(f"it has {size} bytes, at most {URL_LIMIT_BYTES} are allowed; send the prompt by POST")
 
 
-def _start_by_url(query: StreamQuery, headers: StartHeaders) -> StartRun | None:
+def _start_by_url(query: StartQuery, headers: StartHeaders) -> StartRun | None:
     """Return the run that the URL asks for, with a key that makes the same URL attach to it for a while."""
     body = query.body
     if body is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 import redis
@@ -75,8 +76,9 @@ async def test_last_content_has_the_whole_answer_for_every_reader_and_the_log_do
                 sent = headers(**{"Last-Event-ID": str(seen.id)})
                 _, rest = await read_stream(service, method="GET", headers=sent)
                 assert [frame.raw for frame in rest if frame.type == "content"][-1] == last.raw
-    (log,) = [key for key in redis_client.keys("aura:*:events:*")]
-    stored = b"".join(fields[b"b"] for _, fields in redis_client.xrange(log))
+    (log,) = redis_client.keys("aura:*:events:*")
+    entries: Any = redis_client.xrange(log)
+    stored = b"".join(fields[b"b"] for _, fields in entries)
     assert b"event: content" in stored
     assert b'"metadata":{"result"' not in stored
 
