@@ -576,4 +576,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 cad17e50a921489e818e0b5a5f950c29d0629f305c7b3ccb90763ee896ce587c).
+// Generated from client.ts (SHA-256 c41fd0add8eb08e43739b365861564a30f3e877c4074d2ca47fa7573bdf00fab).

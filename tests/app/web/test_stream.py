@@ -78,9 +78,9 @@ async def test_last_content_has_the_whole_answer_for_every_reader_and_the_log_do
                 assert [frame.raw for frame in rest if frame.type == "content"][-1] == last.raw
     (log,) = redis_client.keys("aura:*:events:*")
     entries: Any = redis_client.xrange(log)
-    stored = b"".join(fields[b"b"] for _, fields in entries)
-    assert b"event: content" in stored
-    assert b'"metadata":{"result"' not in stored
+    stored = "".join(fields["b"] for _, fields in entries)
+    assert "event: content" in stored
+    assert '"metadata":{"result"' not in stored
 
 
 async def test_answer_of_over_16_kib_is_not_repeated_in_its_last_frame(
