@@ -478,7 +478,10 @@ export declare class RunStream implements AsyncIterable<Item> {
     private damagedFrame;
     private acceptsDamagedCharacters;
     [Symbol.asyncIterator](): AsyncGenerator<Item, void, undefined>;
-    /** Start the run by POST until its session id is known, then attach to it by GET. */
+    /**
+     * Start the run by POST until its session id is known, then attach to it by GET. Null (204): the last event that was
+     * received is the end marker.
+     */
     private connect;
     private frames;
     /** The event of a frame; null where it was received before. */
@@ -584,4 +587,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 c41fd0add8eb08e43739b365861564a30f3e877c4074d2ca47fa7573bdf00fab).
+// Generated from client.ts (SHA-256 59fbeae4a93e490a15fc78f148c00521e8116e2dc05be50a54b571dbb0bd2035).
