@@ -338,3 +338,14 @@ async def test_text_before_tool_calls_is_a_thought_and_text_shown_too_early_stay
     assert answer(frames).endswith("끝났습니다.")
     assert frames[-2]["status"] == "completed"
     assert types(frames).count("end") == 1
+
+
+async def test_arguments_beyond_64_kib_are_refused_to_the_model(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(calling(("send_note", {"to": "김", "text": "x" * 66_000})), FINAL_ANSWER)
+    async with running(settings(), tools=[risky()]) as aura:
+        frames = await whole(aura)
+    assert executions(frames)[-1]["status"] == "failed"
+    assert "hitl" not in types(frames)
+    assert "more than 65536 bytes" in model.requests[1]["messages"][-1]["content"]
