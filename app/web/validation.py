@@ -197,6 +197,7 @@ class StartQuery(RunSelector):
     message: str | None = Field(default=None, description="An older name of `prompt`.")
     context: str | None = Field(default=None, description="The context of the user's screen, as JSON.")
     thread_id: str | None = None
+    same_thread_id: str | None = Field(default=None, alias="threadId", description="The same as `thread_id`.")
 
     @property
     def body(self) -> StreamBody | None:
@@ -208,8 +209,7 @@ class StartQuery(RunSelector):
         fields: JsonObject = {"prompt": self.prompt or self.message}
         if self.context:
             fields["context"] = _parse_json(self.context, "the query parameter context")
-        if self.thread_id:
-            fields["thread_id"] = self.thread_id
+        fields |= {"thread_id": self.thread_id, "threadId": self.same_thread_id}
         return validate(StreamBody, fields)
 
 

@@ -118,7 +118,7 @@ async def test_no_token_is_taken_from_a_url(settings: MakeSettings, model: Scrip
 async def test_thread_id_has_two_names_that_must_agree(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
-    model.play(*(ScriptedTurn(text="네") for _ in range(4)))
+    model.play(*(ScriptedTurn(text="네") for _ in range(6)))
     async with running(settings()) as aura:
         for names in (
             {"threadId": "t-1"},
@@ -128,8 +128,11 @@ async def test_thread_id_has_two_names_that_must_agree(
         ):
             _, frames = await read_stream(aura, body={"prompt": "질문", **names})
             assert frames[0]["threadId"] == "t-1"
+        for name in ("threadId", "thread_id"):
+            _, frames = await read_stream(aura, method="GET", params={"prompt": "질문", name: "t-1"})
+            assert frames[0]["threadId"] == "t-1"
         body = {"prompt": "질문", "threadId": "t-1", "thread_id": "t-2"}
         stream, refused = await read_stream(aura, body=body)
         assert stream.response.status_code == 400
         assert "threadId" in refused[0]["message"]
-    assert len(model.requests) == 4
+    assert len(model.requests) == 6
