@@ -33,7 +33,14 @@ from app.web.validation import (
 
 def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams) -> Blueprint:
     routes = Blueprint("stream", __name__)
+    _add_start(routes, auth, runs, locator, streams)
+    _add_attachment(routes, auth, runs, locator, streams)
+    return routes
 
+
+def _add_start(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams
+) -> None:
     @routes.post(STREAM_PATH)
     @operation(
         "Start a run and stream its events; with Last-Event-ID resume a stream (the body may be empty then).",
@@ -55,6 +62,10 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         with await streams.reserve(principal) as slot:
             return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
 
+
+def _add_attachment(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams
+) -> None:
     @routes.get(STREAM_PATH)
     @operation(
         "Stream the events of a run: the given one, or else the caller's newest. With a prompt, start one.",
@@ -78,8 +89,6 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
                 slot.release()
                 return Response(b"", 204)  # it stops an `EventSource`, which would else come back for ever (§2.1)
             return _stream_response(streams, slot, position)
-
-    return routes
 
 
 def _check_url() -> None:
