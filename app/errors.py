@@ -121,6 +121,11 @@ class BodyTooLarge(AuraError):
         super().__init__(f"the body has more than {limit_bytes} bytes, the limit")
 
 
+class UrlTooLong(AuraError):
+    status, code, error_type = 414, "E4002", "ValidationError"
+    prefix = "요청 주소가 너무 깁니다."
+
+
 class NotFound(AuraError):
     status, code, error_type = 404, "E1004", "ValidationError"
     prefix = "요청한 리소스를 찾을 수 없습니다."

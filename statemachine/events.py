@@ -61,6 +61,13 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
         return fields
 
 
+def _with_title(source: Any) -> JsonObject:
+    """Return a source with its title under both names that clients read; its id where it has no title."""
+    named: JsonObject = source if isinstance(source, dict) else {"title": source}
+    title = next((str(named[name]) for name in ("title", "name", "id") if named.get(name)), "")
+    return {**named, "title": title, "name": title}
+
+
 class Start(Event, frozen=True):
     TYPE: ClassVar[str] = "start"
 
@@ -71,11 +78,17 @@ class Start(Event, frozen=True):
 
 
 class Thought(Event, frozen=True):
+    """What the model thinks. Each of the `sources` has a `title`, and the same text as `name`."""
+
     TYPE: ClassVar[str] = "thought"
 
     thought_type: ThoughtType
     content: str
     sources: tuple[Any, ...] = ()
+
+    def fields(self) -> JsonObject:
+        fields = super().fields()
+        return fields | {"sources": [_with_title(source) for source in fields["sources"]]}
 
 
 class PlanStepDeclared(Event, frozen=True):
@@ -118,12 +131,17 @@ class TimelineStepUpdated(Event, frozen=True):
 
 
 class ToolExecution(Event, frozen=True, kw_only=True):
-    """A status of a tool call. `truncated` is true if arguments or result were shortened to fit into a frame; the run's
-    record contains them in full.
+    """A status of a tool call. All events of one call have the same `toolCallId`; the last one has its outcome:
+    completed, failed or rejected. The arguments are never shortened. `truncated` is true if the result was cut at
+    16 KiB; the run's record contains it in full.
     """
 
     TYPE: ClassVar[str] = "tool_execution"
-    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"toolName": ("tool",), "toolArgs": ("params", "parameters")}
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "toolName": ("tool",),
+        "toolArgs": ("params", "parameters"),
+        "toolCallId": ("stepId",),
+    }
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("truncated",)
 
     tool_name: str
@@ -167,13 +185,19 @@ class Hitl(Event, frozen=True, kw_only=True):
 
 
 class Content(Event, frozen=True, kw_only=True):
-    """A piece of the answer, which clients append. `chunk` is true if more pieces follow."""
+    """A piece of the answer, which clients append. `chunk` is true if more pieces follow.
+
+    The last piece has `metadata`: its `result` is `{type: "markdown", title, content}` with the whole answer, if that
+    has at most 16 KiB. It is added when the frame is read.
+    """
 
     TYPE: ClassVar[str] = "content"
+    OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("metadata",)
 
     content: str
     format: Literal["markdown"] = "markdown"
     chunk: bool
+    metadata: JsonObject | None = None
 
 
 class ErrorRaised(Event, frozen=True):

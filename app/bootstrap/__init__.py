@@ -18,6 +18,7 @@ from app.bootstrap.model import make_model
 from app.bootstrap.service import Service
 from app.clock import SystemClock
 from app.crypto.purpose_keys import PurposeKeys
+from app.integrations.agent_task import agent_step
 from app.integrations.main_service import MainService
 from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
@@ -117,7 +118,7 @@ def _register_routes(
     rules = TokenRules(*settings.token_rules)
     auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
     locator = RunLocator(journal, access)
-    queries = RunQueries(journal, service.requests, clock, access)
+    queries = RunQueries(journal, service.requests, clock, access, agent_step)
     approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(approval_routes(auth, approvals, responses))

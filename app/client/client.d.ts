@@ -36,6 +36,7 @@ export interface StartEvent extends EventBase {
     threadId: string;
     state: string;
 }
+/** What the model thinks. Each of the `sources` has a `title`, and the same text as `name`. */
 export interface ThoughtEvent extends EventBase {
     type: "thought";
     thoughtType: "analysis" | "planning" | "reasoning" | "decision" | "reflection";
@@ -70,7 +71,7 @@ export interface TimelineStepUpdatedEvent extends EventBase {
     progress: number;
     metadata: Record<string, string>;
 }
-/** A status of a tool call. `truncated` is true if arguments or result were shortened to fit into a frame; the run's record contains them in full. */
+/** A status of a tool call. All events of one call have the same `toolCallId`; the last one has its outcome: completed, failed or rejected. The arguments are never shortened. `truncated` is true if the result was cut at 16 KiB; the run's record contains it in full. */
 export interface ToolExecutionEvent extends EventBase {
     type: "tool_execution";
     toolName: string;
@@ -102,12 +103,13 @@ export interface HitlEvent extends EventBase {
     total: number;
     warnings: ArgumentWarning[];
 }
-/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
+/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. The last piece has `metadata`: its `result` is `{type: "markdown", title, content}` with the whole answer, if that has at most 16 KiB. It is added when the frame is read. */
 export interface ContentEvent extends EventBase {
     type: "content";
     content: string;
     format: "markdown";
     chunk: boolean;
+    metadata?: Record<string, unknown>;
 }
 export interface ErrorRaisedEvent extends EventBase {
     type: "error";
@@ -476,7 +478,10 @@ export declare class RunStream implements AsyncIterable<Item> {
     private damagedFrame;
     private acceptsDamagedCharacters;
     [Symbol.asyncIterator](): AsyncGenerator<Item, void, undefined>;
-    /** Start the run by POST until its session id is known, then attach to it by GET. */
+    /**
+     * Start the run by POST until its session id is known, then attach to it by GET. Null (204): the last event that was
+     * received is the end marker.
+     */
     private connect;
     private frames;
     /** The event of a frame; null where it was received before. */
@@ -582,4 +587,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 cad17e50a921489e818e0b5a5f950c29d0629f305c7b3ccb90763ee896ce587c).
+// Generated from client.ts (SHA-256 59fbeae4a93e490a15fc78f148c00521e8116e2dc05be50a54b571dbb0bd2035).

@@ -283,6 +283,8 @@ export class RunStream {
             const timeout = new ReadTimeout(this.signal, this.options.readTimeoutMs ?? READ_TIMEOUT_MS);
             try {
                 const body = await this.connect(timeout);
+                if (body === null)
+                    return;
                 if (this.failures > 0)
                     yield { kind: "resumed" };
                 for await (const frame of this.frames(body, timeout)) {
@@ -306,7 +308,10 @@ export class RunStream {
             await sleep(interrupted.retryDelayMs, this.signal);
         }
     }
-    /** Start the run by POST until its session id is known, then attach to it by GET. */
+    /**
+     * Start the run by POST until its session id is known, then attach to it by GET. Null (204): the last event that was
+     * received is the end marker.
+     */
     async connect(timeout) {
         const headers = { Accept: "text/event-stream" };
         let response;
@@ -323,6 +328,8 @@ export class RunStream {
         }
         if (!response.ok)
             throw await readApiError(response);
+        if (response.status === 204)
+            return null;
         if (!isStream(response) || response.body === null) {
             throw new ApiError(response.status, "", "the response is not an event stream: is this Aura's address?");
         }
@@ -576,4 +583,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 cad17e50a921489e818e0b5a5f950c29d0629f305c7b3ccb90763ee896ce587c).
+// Generated from client.ts (SHA-256 59fbeae4a93e490a15fc78f148c00521e8116e2dc05be50a54b571dbb0bd2035).

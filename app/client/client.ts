@@ -41,6 +41,7 @@ export interface StartEvent extends EventBase {
   threadId: string;
   state: string;
 }
+/** What the model thinks. Each of the `sources` has a `title`, and the same text as `name`. */
 export interface ThoughtEvent extends EventBase {
   type: "thought";
   thoughtType: "analysis" | "planning" | "reasoning" | "decision" | "reflection";
@@ -75,7 +76,7 @@ export interface TimelineStepUpdatedEvent extends EventBase {
   progress: number;
   metadata: Record<string, string>;
 }
-/** A status of a tool call. `truncated` is true if arguments or result were shortened to fit into a frame; the run's record contains them in full. */
+/** A status of a tool call. All events of one call have the same `toolCallId`; the last one has its outcome: completed, failed or rejected. The arguments are never shortened. `truncated` is true if the result was cut at 16 KiB; the run's record contains it in full. */
 export interface ToolExecutionEvent extends EventBase {
   type: "tool_execution";
   toolName: string;
@@ -107,12 +108,13 @@ export interface HitlEvent extends EventBase {
   total: number;
   warnings: ArgumentWarning[];
 }
-/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
+/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. The last piece has `metadata`: its `result` is `{type: "markdown", title, content}` with the whole answer, if that has at most 16 KiB. It is added when the frame is read. */
 export interface ContentEvent extends EventBase {
   type: "content";
   content: string;
   format: "markdown";
   chunk: boolean;
+  metadata?: Record<string, unknown>;
 }
 export interface ErrorRaisedEvent extends EventBase {
   type: "error";
@@ -717,6 +719,7 @@ export class RunStream implements AsyncIterable<Item> {
       const timeout = new ReadTimeout(this.signal, this.options.readTimeoutMs ?? READ_TIMEOUT_MS);
       try {
         const body = await this.connect(timeout);
+        if (body === null) return;
         if (this.failures > 0) yield { kind: "resumed" };
         for await (const frame of this.frames(body, timeout)) {
           this.signal?.throwIfAborted();
@@ -736,8 +739,11 @@ export class RunStream implements AsyncIterable<Item> {
     }
   }
 
-  /** Start the run by POST until its session id is known, then attach to it by GET. */
-  private async connect(timeout: ReadTimeout): Promise<ReadableStream<Uint8Array>> {
+  /**
+   * Start the run by POST until its session id is known, then attach to it by GET. Null (204): the last event that was
+   * received is the end marker.
+   */
+  private async connect(timeout: ReadTimeout): Promise<ReadableStream<Uint8Array> | null> {
     const headers: Record<string, string> = { Accept: "text/event-stream" };
     let response: Response;
     if (this.sessionId === null && this.start !== null) {
@@ -750,6 +756,7 @@ export class RunStream implements AsyncIterable<Item> {
       response = await this.send(path, { method: "GET", headers, signal: timeout.signal });
     }
     if (!response.ok) throw await readApiError(response);
+    if (response.status === 204) return null;
     if (!isStream(response) || response.body === null) {
       throw new ApiError(response.status, "", "the response is not an event stream: is this Aura's address?");
     }

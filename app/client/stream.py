@@ -38,6 +38,7 @@ from statemachine.stored import JsonObject
 STREAM_PATH = "/aura/test/stream"
 _MAX_RETRY_DELAY_SECONDS = 10.0
 _MAX_DAMAGED_STREAMS = 8
+_NOTHING_FOLLOWS = 204  # the last event that was received is the end marker
 _MAX_DAMAGED_READS = 3
 _FINAL_AT_START = frozenset({429, 500})
 """Statuses after which a new run is not started by itself: a person decides whether to try again."""
@@ -107,6 +108,8 @@ class RunStream:
         while True:
             try:
                 async with self._open() as response:
+                    if response.status_code == _NOTHING_FOLLOWS:
+                        return
                     if self._failures:
                         yield Resumed()
                     async for frame in self._frames(response):
@@ -160,7 +163,7 @@ class RunStream:
         async with opened as response:
             self._was_connected = True
             await raise_for_status(response)
-            if not is_stream(response):
+            if response.status_code != _NOTHING_FOLLOWS and not is_stream(response):
                 raise ApiError(200, "", "the response is not an event stream: is this Aura's address?")
             self.session_id = response.headers.get("X-Session-ID") or self.session_id
             yield response

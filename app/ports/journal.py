@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,19 @@ class RunRecord:
     epoch: int
     is_final: bool
     task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A key that makes a repeated request attach to the run of the first one.
+
+    `digest` is that of the request, so that the key cannot be used for another one. It counts for `seconds`, or as long
+    as the run is kept.
+    """
+
+    key: str
+    digest: str
+    seconds: int | None = None
 
 
 @dataclass(slots=True)
@@ -131,14 +144,18 @@ class RunIndex(Protocol):
         """Return the record of a run, or None where it does not exist or has expired."""
         ...
 
-    async def find_by_idempotency_key(
-        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
-    ) -> str | None:
-        """Return the session that this key created, or None. Raises `FieldInvalid` where its prompt was another one."""
+    async def find_by_idempotency_key(self, tenant_id: str, user_id: str, idempotency: Idempotency) -> str | None:
+        """Return the session that this key created, or None. Raises `FieldInvalid` where its request was another."""
         ...
 
-    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
-        """Return the newest run of a user, or the newest with this prompt and context if a digest is given."""
+    async def find_newest(
+        self, tenant_id: str, user_id: str, prompt_digests: Collection[str] | None = None
+    ) -> RunRecord | None:
+        """Return the newest run of a user, or the newest whose prompt has one of these digests."""
+        ...
+
+    async def end_id(self, session_id: str) -> int | None:
+        """Return the id of the end marker of a run, or None where the run has not ended or has expired."""
         ...
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
@@ -166,12 +183,13 @@ class Journal(RunIndex, Protocol):
         bodies: Sequence[bytes],
         *,
         prompt_digest: str,
-        idempotency_key: str | None,
+        idempotency: Idempotency | None,
         thread_id: str | None,
         ticket: TaskTicket | None = None,
     ) -> RunLock | str:
         """Create a run with its first events. Returns its lock, or the session that the idempotency key created before.
 
+        `prompt_digest` is that of the prompt alone, by which `find_newest` finds the run.
         `thread_id` is set where the run belongs to a conversation whose earlier runs count. With a `ticket` the run is
         listed in the `TaskOutbox`.
         Raises `RunExists`, `QuotaExceeded`, `FieldInvalid` where the key was used for another prompt, and

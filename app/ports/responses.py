@@ -140,6 +140,40 @@ class ThreadHistory(TypedDict):
     isShortened: bool
 
 
+class AgentStep(TypedDict):
+    """A step of a run's plan, as the platform describes it. A confidence of 0.5 may mean that it is not known."""
+
+    id: str
+    title: str
+    description: str
+    status: Literal["pending", "in_progress", "completed", "failed"]
+    confidence: float
+    result: NotRequired[Any]
+    startedAt: NotRequired[int]
+    completedAt: NotRequired[int]
+
+
+class AgentRunState(TypedDict):
+    """Where a run is: `progress` is that of its plan, 0–1."""
+
+    sessionId: str
+    state: State
+    turn: int
+    progress: float
+
+
+class AgentMetadata(TypedDict):
+    """What the platform shows of an agent's work (§1.4).
+
+    `confidence` is the lowest that is known of the run's steps and tool calls; it is absent where none is known.
+    """
+
+    traceId: str
+    steps: list[AgentStep]
+    confidence: NotRequired[float]
+    additionalData: AgentRunState
+
+
 class RunDetails(RunSummary):
     """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service.
 

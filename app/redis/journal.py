@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from app.errors import QuotaExceeded, RunDamaged, RunExists, RunLost
-from app.ports.journal import LogEntry, RunLock, Tail
+from app.ports.journal import Idempotency, LogEntry, RunLock, Tail
 from app.ports.quotas import Quotas
 from app.ports.tasks import TaskTicket
 from app.redis import keys, scripts, tasks
@@ -89,7 +89,7 @@ class RedisJournal(RedisRunIndex):
         bodies: Sequence[bytes],
         *,
         prompt_digest: str,
-        idempotency_key: str | None,
+        idempotency: Idempotency | None,
         thread_id: str | None,
         ticket: TaskTicket | None = None,
     ) -> RunLock | str:
@@ -98,12 +98,12 @@ class RedisJournal(RedisRunIndex):
         try:
             listing = await self._tenants.list_run(tenant_id, session_id, int(created_at * 1000))
         except QuotaExceeded:
-            existing = await self._find_existing(checkpoint, idempotency_key, prompt_digest)
+            existing = await self._find_existing(checkpoint, idempotency)
             if existing is None:
                 raise
             return existing
         folded = list(map(fold, bodies))
-        create = self._create_command(checkpoint, saved, folded, prompt_digest, idempotency_key, thread_id, ticket)
+        create = self._create_command(checkpoint, saved, folded, prompt_digest, idempotency, thread_id, ticket)
         *earlier, reply = await self._connection.pipeline(
             [
                 *self._nodes.list_run(session_id, created_at),
@@ -119,30 +119,30 @@ class RedisJournal(RedisRunIndex):
             size = len(saved) + sum(map(len, folded))
             self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
             return RunLock(session_id, 1, created_at)
-        return await self._not_created(tenant_id, session_id, reply, prompt_digest)
+        return await self._not_created(tenant_id, session_id, reply, idempotency)
 
-    async def _not_created(self, tenant_id: str, session_id: str, reply: list[bytes], prompt_digest: str) -> str:
+    async def _not_created(
+        self, tenant_id: str, session_id: str, reply: list[bytes], idempotency: Idempotency | None
+    ) -> str:
         """Return the run that the idempotency key created before, or raise why there is none."""
         # The results do not matter: a run that is listed and does not exist is removed by a takeover.
         await self._connection.pipeline_results(
             [self._nodes.unlist_run(session_id), self._tenants.unlist_run(tenant_id, session_id)]
         )
         match reply[0]:
-            case b"SAME":
-                return idempotent_session(reply[1], prompt_digest)
+            case b"SAME" if idempotency is not None:
+                return idempotent_session(reply[1], idempotency)
             case b"FULL":
                 raise user_exceeded(reply[1].decode(), int(reply[2]), self._quotas)
             case _:
                 raise RunExists(session_id)
 
-    async def _find_existing(
-        self, checkpoint: Checkpoint, idempotency_key: str | None, prompt_digest: str
-    ) -> str | None:
+    async def _find_existing(self, checkpoint: Checkpoint, idempotency: Idempotency | None) -> str | None:
         """Return the session that the idempotency key created before, or None: a repetition is no new run."""
-        if idempotency_key is None:
+        if idempotency is None:
             return None
         request = checkpoint.request
-        return await self.find_by_idempotency_key(request.tenant_id, request.user_id, idempotency_key, prompt_digest)
+        return await self.find_by_idempotency_key(request.tenant_id, request.user_id, idempotency)
 
     def _create_command(
         self,
@@ -150,7 +150,7 @@ class RedisJournal(RedisRunIndex):
         saved: bytes,
         bodies: Sequence[bytes],
         prompt_digest: str,
-        idempotency_key: str | None,
+        idempotency: Idempotency | None,
         thread_id: str | None,
         ticket: TaskTicket | None,
     ) -> Command:
@@ -161,7 +161,7 @@ class RedisJournal(RedisRunIndex):
             bodies,
             **_run_keys(session_id),
             **_user_keys(checkpoint),
-            idempotency_key=keys.idempotency(*user, idempotency_key or ""),
+            idempotency_key=keys.idempotency(*user, idempotency.key if idempotency else ""),
             thread_key=keys.thread(*user, thread_id or ""),
             ticket_key=keys.ticket(session_id),
             token=secrets.token_hex(8),
@@ -175,7 +175,8 @@ class RedisJournal(RedisRunIndex):
             user_id=request.user_id,
             tenant_id=request.tenant_id,
             prompt_digest=prompt_digest,
-            has_idempotency_key=int(idempotency_key is not None),
+            request_digest=idempotency.digest if idempotency else "",
+            idempotency_ttl=self._idempotency_ttl(idempotency),
             **self._user_limits,
             oldest_ms=now_ms - 2000 * self._retention_seconds,
             wake_channel=keys.wake(session_id),
@@ -183,6 +184,12 @@ class RedisJournal(RedisRunIndex):
             ticket=encrypted_token,
             ticket_ttl_ms=ticket_ttl_ms,
         )
+
+    def _idempotency_ttl(self, idempotency: Idempotency | None) -> int:
+        """Return for how many seconds a repetition of the request finds the run; 0 where it has no key."""
+        if idempotency is None:
+            return 0
+        return self._retention_seconds if idempotency.seconds is None else idempotency.seconds
 
     def _stored_until(self, now: float) -> int | str:
         """Return the argument of the scripts: when bytes that are written now expire, '' if they are not counted."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
 
 from app.errors import FieldInvalid, RecordChanged
-from app.ports.journal import ListedRun, RunList, RunRecord, Thread
+from app.ports.journal import Idempotency, ListedRun, RunList, RunRecord, Thread
 from app.redis import keys
 from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
@@ -55,20 +55,25 @@ class RedisRunIndex:
         (record,) = await self._records([session_id])
         return record
 
-    async def find_by_idempotency_key(
-        self, tenant_id: str, user_id: str, idempotency_key: str, prompt_digest: str
-    ) -> str | None:
-        raw = await self._connection.execute("GET", keys.idempotency(tenant_id, user_id, idempotency_key))
-        return None if raw is None else idempotent_session(raw, prompt_digest)
+    async def find_by_idempotency_key(self, tenant_id: str, user_id: str, idempotency: Idempotency) -> str | None:
+        raw = await self._connection.execute("GET", keys.idempotency(tenant_id, user_id, idempotency.key))
+        return None if raw is None else idempotent_session(raw, idempotency)
 
-    async def find_newest(self, tenant_id: str, user_id: str, prompt_digest: str | None = None) -> RunRecord | None:
-        sessions = await self._connection.execute(
-            "ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, _NEWEST_RUNS - 1 if prompt_digest else 0
-        )
+    async def find_newest(
+        self, tenant_id: str, user_id: str, prompt_digests: Collection[str] | None = None
+    ) -> RunRecord | None:
+        last = 0 if prompt_digests is None else _NEWEST_RUNS - 1
+        sessions = await self._connection.execute("ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, last)
         for record in await self._records(keys.sessions(sessions)):
-            if record is not None and prompt_digest in (None, record.prompt_digest):
+            if record is not None and (prompt_digests is None or record.prompt_digest in prompt_digests):
                 return record
         return None
+
+    async def end_id(self, session_id: str) -> int | None:
+        final, last = await self._connection.pipeline(
+            [("HGET", keys.run(session_id), "final"), ("XREVRANGE", keys.events(session_id), "+", "-", "COUNT", 1)]
+        )
+        return int(last[0][0].partition(b"-")[0]) if final == b"1" and last else None
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
@@ -186,9 +191,9 @@ def _record(session_id: str, fields: Any) -> RunRecord | None:
     return RunRecord(session_id, user, tenant, prompt, owner, int(epoch), final == "1", task_id)
 
 
-def idempotent_session(raw: bytes, prompt_digest: str) -> str:
-    """Return the session that an idempotency key created. Raises `FieldInvalid` where its prompt was another one."""
+def idempotent_session(raw: bytes, idempotency: Idempotency) -> str:
+    """Return the session that an idempotency key created. Raises `FieldInvalid` where its request was another one."""
     session_id, _, first_digest = raw.decode().partition(" ")
-    if first_digest != prompt_digest:
+    if first_digest != idempotency.digest:
         raise FieldInvalid("Idempotency-Key: it was used for another prompt or context; use a new key")
     return session_id

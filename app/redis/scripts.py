@@ -48,7 +48,7 @@ if found[1] then
   if found[1] == token then return {'OK', found[2]} end
   return {'EXISTS'}
 end
-if has_idempotency_key == '1' then
+if tonumber(idempotency_ttl) > 0 then
   local first = redis.call('GET', idempotency_key)
   if first then return {'SAME', first} end
 end
@@ -90,8 +90,8 @@ if is_in_thread == '1' then
   redis.call('ZADD', thread_key, first_id, session_id)
   redis.call('EXPIRE', thread_key, ttl * 2)
 end
-if has_idempotency_key == '1' then
-  redis.call('SET', idempotency_key, session_id .. ' ' .. prompt_digest, 'EX', ttl)
+if tonumber(idempotency_ttl) > 0 then
+  redis.call('SET', idempotency_key, session_id .. ' ' .. request_digest, 'EX', idempotency_ttl)
 end
 if ticket ~= '' then redis.call('SET', ticket_key, ticket, 'PX', ticket_ttl_ms) end
 return {'OK', first_id}
@@ -121,7 +121,8 @@ return {'OK', first_id}
         "user_id",
         "tenant_id",
         "prompt_digest",
-        "has_idempotency_key",
+        "request_digest",
+        "idempotency_ttl",
         "max_runs",
         "max_per_minute",
         "max_stored",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.errors import RunExists, ServiceBusy, StorageUnavailable, ThreadBusy
 from app.ports.identity import Principal
-from app.ports.journal import RunLock
+from app.ports.journal import Idempotency, RunLock
 from app.runs.task import RunPorts
 from statemachine.checkpoint import Limits, RunRequest
 from statemachine.messages import Step
@@ -33,11 +33,28 @@ class StartRun:
     source: str | None = None
     caller_type: str | None = None
     idempotency_key: str | None = None
+    idempotency_seconds: int | None = None
+    """How long the key counts; None: as long as the run is kept."""
+
+    @property
+    def prompt_digest(self) -> str:
+        """The SHA-256 of the prompt alone, by which a stream is resumed: a browser's context differs in each call."""
+        return digest(self.prompt)
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of prompt and context: requests with the same digest are for the same run."""
+        """The SHA-256 of prompt and context: an idempotency key belongs to one of them.
+
+        Runs begun by older releases are resumed by it too.
+        """
         return digest([self.prompt, self.context])
+
+    @property
+    def idempotency(self) -> Idempotency | None:
+        """The key under which a repetition of this request finds the run, if it has one."""
+        if self.idempotency_key is None:
+            return None
+        return Idempotency(self.idempotency_key, self.digest, self.idempotency_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +107,8 @@ class RunFactory:
             created = await self._ports.journal.create(
                 step.checkpoint,
                 self._ports.encode(step, session_id, now),
-                prompt_digest=start.digest,
-                idempotency_key=start.idempotency_key,
+                prompt_digest=start.prompt_digest,
+                idempotency=start.idempotency,
                 thread_id=start.thread_id,
                 ticket=reporter.create_ticket(session_id, principal) if reporter is not None else None,
             )
@@ -149,7 +166,7 @@ class RunFactory:
         Such a request is attached to that run, also while the run waits for a person. Raises `FieldInvalid` where the
         key was used for another prompt.
         """
-        if start.idempotency_key is None:
+        if start.idempotency is None:
             return None
         owner = (principal.tenant_id, principal.user_id)
-        return await self._ports.journal.find_by_idempotency_key(*owner, start.idempotency_key, start.digest)
+        return await self._ports.journal.find_by_idempotency_key(*owner, start.idempotency)

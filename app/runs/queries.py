@@ -6,12 +6,16 @@ A list is made of summaries and never loads a checkpoint.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, ApprovalRequests
 from app.ports.identity import Principal
 from app.ports.journal import Journal, ListedRun
 from app.ports.responses import (
+    AgentMetadata,
+    AgentStep,
     ModelTurnRecord,
     PendingApproval,
     PendingRequest,
@@ -24,8 +28,9 @@ from app.ports.responses import (
 )
 from app.runs.access import AccessPolicy
 from statemachine.call import ToolCall
-from statemachine.checkpoint import Checkpoint, ModelTurn, Usage
+from statemachine.checkpoint import Checkpoint, ModelTurn, PlanStep, Usage
 from statemachine.states import State
+from statemachine.stored import JsonObject
 from statemachine.views.snapshot import RunSnapshot
 from statemachine.views.summary import Summary
 from statemachine.views.timeline import Timeline, timeline
@@ -40,7 +45,16 @@ _REQUESTS_AT_ONCE = 10
 class RunQueries:
     """Builds the answers of the runs API: lists from summaries, a run in detail from its checkpoint."""
 
-    def __init__(self, journal: Journal, requests: ApprovalRequests, clock: Clock, access: AccessPolicy) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        requests: ApprovalRequests,
+        clock: Clock,
+        access: AccessPolicy,
+        describe_step: Callable[[Checkpoint, PlanStep], JsonObject],
+    ) -> None:
+        """`describe_step` returns a step as the platform's `AgentStep`."""
+        self._describe_step = describe_step
         self._journal = journal
         self._requests = requests
         self._clock = clock
@@ -131,6 +145,23 @@ class RunQueries:
             "cancelledBy": checkpoint.cancelled_by,
             "runDeadlineAt": checkpoint.run_deadline_at,
         }
+
+    def agent_metadata(self, checkpoint: Checkpoint) -> AgentMetadata:
+        """Return what the platform shows of the run beside its data (§1.4)."""
+        steps = [cast("AgentStep", self._describe_step(checkpoint, step)) for step in checkpoint.plan]
+        metadata: AgentMetadata = {
+            "traceId": checkpoint.request.trace_id,
+            "steps": steps,
+            "additionalData": {
+                "sessionId": checkpoint.session_id,
+                "state": checkpoint.state,
+                "turn": checkpoint.turn,
+                "progress": round(checkpoint.plan_progress, 2),
+            },
+        }
+        stated = [*(step.confidence for step in checkpoint.plan), *(call.confidence for call in checkpoint.calls)]
+        values = [confidence.value for confidence in stated if confidence.source != "none"]
+        return {**metadata, "confidence": min(values)} if values else metadata
 
     def timeline(self, checkpoint: Checkpoint) -> Timeline:
         """Return the timeline of the run until now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.errors import NotFound
@@ -35,13 +36,13 @@ class RunLocator:
         *,
         session_id: str | None,
         last_event_id: str | None,
-        prompt_digest: str | None = None,
+        prompt_digests: Collection[str] | None = None,
     ) -> StreamPosition | None:
         """Return where the reader continues, or None where there is no such run in the caller's tenant.
 
         If `session_id` is given, the run is that session. Otherwise it is the caller's run whose log contains the event
         `last_event_id`. If no run contains it, because the gateway has made the id, the run is the caller's newest one,
-        with this prompt and context if a digest is given; the reader continues after the time in the id.
+        whose prompt has one of the digests where these are given; the reader continues after the time in the id.
         Raises `PermissionDenied`.
         """
         event_id = _as_milliseconds(last_event_id)
@@ -55,8 +56,12 @@ class RunLocator:
             held = await self._journal.find_by_event_id(principal.tenant_id, principal.user_id, event_id)
             if held is not None:
                 return StreamPosition(held.session_id, event_id)
-        newest = await self._journal.find_newest(principal.tenant_id, principal.user_id, prompt_digest)
+        newest = await self._journal.find_newest(principal.tenant_id, principal.user_id, prompt_digests)
         return None if newest is None else StreamPosition(newest.session_id, event_id)
+
+    async def is_end(self, position: StreamPosition) -> bool:
+        """Return whether the reader has everything: its last event is the end marker of an ended run."""
+        return position.last_event_id > 0 and await self._journal.end_id(position.session_id) == position.last_event_id
 
     async def get_record(self, principal: Principal, session_id: str) -> RunRecord:
         """Return the record of a run that the caller may see. Raises `NotFound`, `PermissionDenied`."""

@@ -92,7 +92,7 @@ def _item(hit: Hit) -> JsonObject:
 
 
 def _source(hit: Hit) -> JsonObject:
-    """Returns a source that is small enough for a frame (§2.1)."""
+    """Returns a small source: a thought shows it (§2.2)."""
     event = hit.event
     title = event.title or hit.excerpt
     return {

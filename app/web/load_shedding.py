@@ -41,6 +41,13 @@ def _tenant(scope: HTTPScope) -> str:
 
 
 def _starts_run(scope: HTTPScope) -> bool:
-    if scope["method"] != "POST" or scope["path"].rstrip("/") != STREAM_PATH:
+    if scope["path"].rstrip("/") != STREAM_PATH:
         return False
-    return not any(name == b"last-event-id" and value for name, value in scope["headers"])
+    sent = {name for name, value in scope["headers"] if value}
+    if b"last-event-id" in sent:
+        return False
+    if scope["method"] != "GET":
+        return scope["method"] == "POST"
+    query = {part.partition(b"=")[0] for part in scope["query_string"].split(b"&")}
+    names_a_run = b"sessionId" in query or b"x-session-id" in sent  # such a GET attaches to it
+    return bool(query & {b"prompt", b"message"}) and not names_a_run

@@ -26,6 +26,7 @@ from app.errors import (
     ServiceBusy,
 )
 from app.ports.clock import Clock
+from app.ports.responses import AgentMetadata
 from app.web.sse import MEDIA_TYPE, error_frames
 from statemachine.frames import Shape, compact_json
 from statemachine.stored import JsonObject
@@ -69,9 +70,22 @@ class ResponseBuilder:
         app.register_error_handler(HTTPException, self._http_error)
         app.register_error_handler(Exception, self._unexpected_error)
 
-    def success(self, data: object = None, *, message: str = "OK", status: int = 200) -> Response:
+    def success(
+        self,
+        data: object = None,
+        *,
+        message: str = "OK",
+        status: int = 200,
+        agent_metadata: AgentMetadata | None = None,
+    ) -> Response:
         """Return a SUCCESS envelope. Null fields are omitted, also `data`."""
-        body: JsonObject = {"status": "SUCCESS", "message": message, "data": data, "success": True}
+        body: JsonObject = {
+            "status": "SUCCESS",
+            "message": message,
+            "data": data,
+            "success": True,
+            "agentMetadata": agent_metadata,
+        }
         return Response(self._envelope(body, g.get("trace_id")), status, content_type=_JSON)
 
     async def error(self, error: AuraError) -> Response:

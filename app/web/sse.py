@@ -17,6 +17,7 @@ from app.errors import AuraError, RunLost
 from app.ports.identity import Principal
 from app.ports.journal import Journal, LogEntry, Tail
 from app.ports.quotas import StreamQuota
+from app.web.results import AnswerReader
 from statemachine.events import End, ErrorRaised
 from statemachine.frames import DONE_BODY, Shape, encode
 
@@ -165,6 +166,7 @@ class EventStream:
     """
 
     __slots__ = (
+        "_answer",
         "_end_body",
         "_flush_task",
         "_is_ended",
@@ -195,6 +197,7 @@ class EventStream:
         self._journal = journal
         self._session_id = session_id
         self._last_id = after
+        self._answer = AnswerReader(journal, session_id, from_start=after == 0)
         self._shape = shape
         self._pending_entries: list[LogEntry] = []  # in reverse: the next one is the last
         self._flush_task: asyncio.Task[None] | None = None
@@ -280,8 +283,12 @@ class EventStream:
         """Write the available entries. Returns what must be awaited before more can be written; None: nothing."""
         while self._writer.is_writable:
             if self._pending_entries:
-                entry = self._pending_entries.pop()
-                self._write(encode_frame(entry))
+                entry = self._pending_entries[-1]
+                body = self._answer.complete(entry.body)
+                if body is None:
+                    return self._answer.fetch
+                self._pending_entries.pop()
+                self._write(encode_frame(LogEntry(entry.id, body)))
                 self._last_id = entry.id
                 if entry.body == DONE_BODY:
                     return self._end

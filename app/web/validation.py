@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
@@ -30,6 +31,9 @@ from statemachine.stored import JsonObject
 
 CONTEXT_LIMIT_BYTES = 256 * 1024
 PROMPT_LIMIT_CHARACTERS = 32_000
+URL_LIMIT_BYTES = 8 * 1024
+SAME_URL_SECONDS = 60
+"""For how long the URL of a GET that has started a run attaches to it: `EventSource` comes back with the same URL."""
 _REASON_LIMIT_CHARACTERS = 2000
 _DIGEST_CHARACTERS = 64
 _DEPTH_LIMIT = 64  # a checkpoint cannot be written with what is nested much deeper
@@ -49,6 +53,14 @@ class StreamBody(BaseModel):
         WithJsonSchema({"type": ["object", "null"]}),
     ] = Field(default_factory=dict)
     thread_id: Annotated[Identifier, Field(max_length=200)] | None = None
+    same_thread_id: Annotated[Identifier, Field(max_length=200)] | None = Field(
+        default=None, alias="threadId", description="The same as `thread_id`."
+    )
+
+    @property
+    def thread(self) -> str | None:
+        """The thread, under whichever of its two names it was sent."""
+        return self.thread_id or self.same_thread_id
 
     @field_validator("prompt")
     @classmethod
@@ -57,7 +69,15 @@ class StreamBody(BaseModel):
             raise ValueError("the prompt must contain text")
         return prompt
 
-    @field_validator("thread_id")
+    @field_validator("same_thread_id")
+    @classmethod
+    def _reject_another_thread(cls, thread_id: str | None, fields: ValidationInfo) -> str | None:
+        first = fields.data.get("thread_id")
+        if thread_id and first and thread_id != first:
+            raise ValueError("it is sent again as thread_id, with another value")
+        return thread_id
+
+    @field_validator("thread_id", "same_thread_id")
     @classmethod
     def _treat_empty_as_absent(cls, thread_id: str | None) -> str | None:
         return thread_id or None
@@ -164,6 +184,33 @@ class RunSelector(BaseModel):
     """The query that selects a run."""
 
     session_id: Identifier | None = Field(default=None, alias="sessionId")
+
+
+class StartQuery(RunSelector):
+    """The query of `GET /aura/test/stream`: it selects a run, or starts one where it has a prompt."""
+
+    prompt: str | None = Field(
+        default=None,
+        description="Start a run with this prompt, unless the request has a `sessionId` or `Last-Event-ID`. The same"
+        f" URL again within {SAME_URL_SECONDS} s attaches to that run.",
+    )
+    message: str | None = Field(default=None, description="An older name of `prompt`.")
+    context: str | None = Field(default=None, description="The context of the user's screen, as JSON.")
+    thread_id: str | None = None
+    same_thread_id: str | None = Field(default=None, alias="threadId", description="The same as `thread_id`.")
+
+    @property
+    def body(self) -> StreamBody | None:
+        """The body that a POST would have, or None without a prompt. Raises `FieldInvalid`, `RequestMalformed`."""
+        if not self.prompt and not self.message:
+            return None
+        if self.prompt and self.message and self.prompt != self.message:
+            raise FieldInvalid("message: it is sent again as prompt, with another value")
+        fields: JsonObject = {"prompt": self.prompt or self.message}
+        if self.context:
+            fields["context"] = _parse_json(self.context, "the query parameter context")
+        fields |= {"thread_id": self.thread_id, "threadId": self.same_thread_id}
+        return validate(StreamBody, fields)
 
 
 class TimelineQuery(BaseModel):
@@ -283,8 +330,8 @@ def read_headers(incoming: Request, model: type[T]) -> T:
     return validate(model, {name: value for name in names if (value := incoming.headers.get(name))})
 
 
-def _parse_json(raw: str | bytes) -> Any:
+def _parse_json(raw: str | bytes, what: str = "the body") -> Any:
     try:
         return strict_json.parse(raw, max_depth=_DEPTH_LIMIT)
     except strict_json.JsonInvalid as error:
-        raise RequestMalformed(f"the body is not valid JSON: {error}") from None
+        raise RequestMalformed(f"{what} is not valid JSON: {error}") from None

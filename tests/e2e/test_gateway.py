@@ -71,7 +71,7 @@ async def test_gateway_forwards_every_event_unchanged(nodes: Nodes, model: Scrip
             (at,) = (buffer for buffer in gateway.buffers if b"event: hitl" in buffer)
             assert at.count(b"event: ") == 1
             assert at.endswith(b"\n\n")
-            events = [buffer for buffer in gateway.buffers if b"event: " in buffer]
+            events = [buffer for buffer in gateway.buffers if b'"chunk":true' in buffer]
             assert max(len(buffer) for buffer in events) <= 2048
 
 

@@ -218,6 +218,9 @@ def _check_events(checkpoint: Checkpoint, events: Sequence[Event]) -> None:
     assert published == expected
     ended = Counter(e.tool_call_id for e in events if isinstance(e, ToolExecution) and e.status in OUTCOMES)
     assert ended == Counter(call.id for call in checkpoint.calls if call.status.value in OUTCOMES)
+    last = {e.tool_call_id: e.status for e in events if isinstance(e, ToolExecution)}
+    for call_id in ended if not checkpoint.state.is_final else last:
+        assert last[call_id] in OUTCOMES, f"the last event of {call_id} is {last[call_id]}"
 
 
 def check_history(messages: Sequence[JsonObject], *, finished: bool) -> None:

@@ -67,7 +67,9 @@ FULL: dict[str, Event] = {
         outcome_unknown=True,
         warnings=(ArgumentWarning("invisible", "to", "w"),),
     ),
-    "content": Content(content="c", chunk=True),
+    "content": Content(
+        content="c", chunk=False, metadata={"result": {"type": "markdown", "title": "t", "content": "c"}}
+    ),
     "error": ErrorRaised(message="m", error_type="ToolError", error_code="E5000", retryable=False),
     "end": End(message="m", status="completed", usage={"totalTokens": 1}),
 }
@@ -80,10 +82,10 @@ FIELDS = {
     "plan_step_update": "stepId /id status progress ?description ?confidence ?confidenceSource",
     "timeline_step_update": "stepId /id title status progress metadata",
     "tool_execution": "toolName /tool toolArgs /params /parameters status result error requiresApproval toolCallId"
-    " ?truncated",
+    " /stepId ?truncated",
     "hitl": "requestId sessionId actionType /action message context /params requiresApproval ?confidence"
     " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown argumentsDigest position total warnings",
-    "content": "content format chunk",
+    "content": "content format chunk ?metadata",
     "error": "message /error errorType errorCode retryable",
     "end": "message status ?usage",
 }
@@ -96,6 +98,7 @@ MINIMAL: dict[str, Event] = {
     "hitl": Hitl(
         request_id="r", session_id="s", action_type="a", message="m", context={}, expires_at=1, timeout_seconds=300
     ),
+    "content": Content(content="c", chunk=True),
     "end": End(message="m", status="failed"),
 }
 
@@ -120,12 +123,12 @@ def test_event_has_exactly_the_fields_of_the_contract_in_all_shapes(type: str) -
     envelope = {"type", "version", "timestamp", "sessionId"}
     both = data(FULL[type], "both")
     assert set(both) == names | envelope | {"data"}
-    assert set(both["data"]) == names
+    assert set(both["data"]) == names | {"timestamp"}
     assert set(data(FULL[type], "flat")) == names | envelope
     nested = data(FULL[type], "nested")
     assert set(nested) == envelope | {"data"}
     assert nested["data"] == both["data"]
-    assert {name: both[name] for name in names} == both["data"]
+    assert {name: both[name] for name in (*names, "timestamp")} == both["data"]
     assert (both["type"], both["version"], both["timestamp"], both["sessionId"]) == (
         type,
         "1.0",
@@ -147,7 +150,7 @@ def test_alias_has_the_value_of_its_field(type: str) -> None:
 @pytest.mark.parametrize("type", MINIMAL)
 def test_only_optional_fields_are_omitted(type: str) -> None:
     required = {word.strip("/") for word in FIELDS[type].split() if not word.startswith("?")}
-    assert set(data(MINIMAL[type], "nested")["data"]) == required
+    assert set(data(MINIMAL[type], "nested")["data"]) == required | {"timestamp"}
 
 
 @pytest.mark.parametrize("event", [*FULL.values(), *MINIMAL.values()], ids=lambda event: event.TYPE)
@@ -156,6 +159,30 @@ def test_event_round_trips_through_its_fields(event: Event) -> None:
     assert type(event).of(read) == event
     with pytest.raises(ValueError, match="required field"):
         type(event).of({"unheardOf": True})
+
+
+@pytest.mark.parametrize("type", FIELDS)
+def test_timestamp_is_also_under_data(type: str) -> None:
+    for shape in ("both", "nested"):
+        assert data(FULL[type], shape)["data"]["timestamp"] == data(FULL[type], shape)["timestamp"] == 1_706_156_400
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        ({"id": "e1", "title": "회의록"}, "회의록"),
+        ({"id": "e1", "name": "회의록"}, "회의록"),
+        ({"title": "회의록", "name": "다른 이름"}, "회의록"),
+        ({"id": "e1"}, "e1"),
+        ({"id": "e1", "title": ""}, "e1"),
+        ({}, ""),
+        ("회의록", "회의록"),
+    ],
+)
+def test_source_of_a_thought_has_its_title_also_as_name(source: Any, title: str) -> None:
+    (shown,) = data(Thought(thought_type="analysis", content="c", sources=(source,)), "flat")["sources"]
+    assert (shown["title"], shown["name"]) == (title, title)
+    assert shown.get("id") == (source.get("id") if isinstance(source, dict) else None)
 
 
 def test_tool_execution_without_a_result_has_null() -> None:

@@ -1,4 +1,4 @@
-"""Frames: one line of compact JSON, at most 2 KiB if the event can be shortened, no loss of answer text (§2.1)."""
+"""Frames: one line of compact JSON; answer text in pieces of at most 2 KiB; whole arguments; a result is cut (§2.1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from statemachine.events import (
     Thought,
     ToolExecution,
 )
-from statemachine.frames import BODY_LIMIT_BYTES, DONE_BODY, FRAME_LIMIT_BYTES, Shape, compact_json, encode
+from statemachine.frames import (
+    BODY_LIMIT_BYTES,
+    DONE_BODY,
+    FRAME_LIMIT_BYTES,
+    RESULT_LIMIT_BYTES,
+    Shape,
+    compact_json,
+    encode,
+)
 from tests.statemachine.runs import SESSION
 
 ID_LINE = b"id: 1706156400123\n"
@@ -70,7 +78,7 @@ def test_frame_has_the_exact_bytes_of_the_contract() -> None:
         "id: 1706156400123\nevent: content\n"
         f'data: {{"type":"content","version":"1.0","timestamp":1706156400,"sessionId":"{SESSION}",'
         '"content":"안녕","format":"markdown","chunk":true,'
-        '"data":{"content":"안녕","format":"markdown","chunk":true}}\n\n'
+        '"data":{"timestamp":1706156400,"content":"안녕","format":"markdown","chunk":true}}\n\n'
     )
 
 
@@ -109,29 +117,10 @@ def test_joined_content_is_the_exact_text(text: str, chunk: bool, shape: Shape) 
 
 @pytest.mark.parametrize("text", HUGE)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_long_thought_is_split_into_several_frames(text: str, shape: Shape) -> None:
-    got = frames(Thought(thought_type="reasoning", content=text), shape)
-    assert "".join(fields(frame)["content"] for frame in got) == text
-    assert {fields(frame)["thoughtType"] for frame in got} == {"reasoning"}
-    assert all(len(frame) <= FRAME_LIMIT_BYTES for frame in got)
-
-
-@pytest.mark.parametrize("text", ["근거", "한글" * 3000])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_many_sources_are_split_over_frames_without_loss(text: str, shape: Shape) -> None:
-    sources = tuple({"id": f"evt-{n}", "title": "분기 보고서 " * 12} for n in range(9))
-    got = frames(Thought(thought_type="analysis", content=text, sources=sources), shape)
-    assert [source for frame in got for source in fields(frame)["sources"]] == list(sources)
-    contents = [fields(frame)["content"] for frame in got]
-    assert "".join(content for content in contents if content != "…") == text
-    assert len(got) < 200
-    assert all(len(frame) <= FRAME_LIMIT_BYTES for frame in got)
-
-
-@pytest.mark.parametrize("text", HUGE)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_events_that_can_be_shortened_fit_into_a_frame(text: str, shape: Shape) -> None:
-    cut: list[Event] = [
+def test_events_other_than_answer_text_are_one_whole_frame(text: str, shape: Shape) -> None:
+    sources = tuple({"id": f"evt-{n}", "title": text, "name": text} for n in range(3))
+    whole: list[Event] = [
+        Thought(thought_type="reasoning", content=text, sources=sources),
         PlanStepDeclared(
             step_id="s",
             title=text,
@@ -144,63 +133,46 @@ def test_events_that_can_be_shortened_fit_into_a_frame(text: str, shape: Shape) 
         PlanStepUpdated(step_id="s", status="completed", progress=1, description=text),
         ErrorRaised(message=text, error_type="ToolError", error_code="E5000", retryable=False),
         End(message=text, status="failed"),
-        tool(result=text),
         tool(error=text),
-        tool(tool_name=text),
-        tool(result={"rows": [text] * 3}),
-        tool(tool_args={"body": text}),
-        tool(tool_args={text: 1}),
-        tool(tool_args={"rows": [{"a": text[:500], "b": [text]}] * 5, "n": 1}),
-        tool(tool_name=text, tool_args={f"k{n}": text[:200] for n in range(300)}, result=[text], error=text),
+        tool(tool_args={"rows": [{"a": text, "b": [text]}] * 5, text: 1}),
     ]
-    for event in cut:
+    for event in whole:
         (frame,) = frames(event, shape)
-        assert len(frame) <= FRAME_LIMIT_BYTES
+        shown = {name: value for name, value in fields(frame).items() if name in event.fields()}
+        assert shown == json.loads(json.dumps(event.fields()))
         assert one_line(frame)
 
 
-def test_shortened_text_keeps_its_beginning_and_an_ellipsis() -> None:
-    (frame,) = frames(ErrorRaised(message="가나다" * 2000, error_type="ToolError", error_code="E", retryable=True))
-    shown = fields(frame)["message"]
-    assert shown.startswith("가나다가나다")
-    assert shown.endswith("…")
-    assert fields(frame)["error"] == shown
+@pytest.mark.parametrize("status", ["pending", "executing", "completed", "failed", "rejected"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_arguments_of_64_kib_are_whole_in_every_frame_of_a_call(status: str, shape: Shape) -> None:
+    arguments = {"to": ["team@example.com"] * 50, "body": "본문 " * 9000}
+    (frame,) = frames(tool(tool_args=arguments, status=status, result="x" * 50_000), shape)
+    assert fields(frame)["toolArgs"] == fields(frame)["params"] == fields(frame)["parameters"] == arguments
 
 
-def test_description_is_shortened_before_the_title() -> None:
-    step = PlanStepDeclared(
-        step_id="s",
-        title="제목" * 50,
-        description="설명" * 1000,
-        status="pending",
-        confidence=0.5,
-        confidence_source="none",
-        order=1,
-    )
-    (frame,) = frames(step)
-    assert fields(frame)["title"] == "제목" * 50
-    assert fields(frame)["description"].endswith("…")
+@pytest.mark.parametrize("result", [*HUGE, {"rows": HUGE}, HUGE])
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_result_is_cut_at_16_kib_and_marked_as_truncated(result: Any, repeats: int) -> None:
+    result = result * repeats if isinstance(result, str) else result
+    (frame,) = frames(tool(result=result))
+    shown = fields(frame)["result"]
+    if len(compact_json(result).encode()) <= RESULT_LIMIT_BYTES:
+        assert shown == result
+        assert "truncated" not in fields(frame)
+        return
+    whole = result if isinstance(result, str) else compact_json(result)
+    assert fields(frame)["truncated"] is True
+    assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]))
+    assert len(shown.encode()) <= RESULT_LIMIT_BYTES
+    assert one_line(frame)
 
 
-def test_only_a_shortened_tool_result_is_marked_as_truncated() -> None:
-    (whole,) = frames(tool(result={"ok": True}, tool_args={"q": "회의"}))
-    assert "truncated" not in fields(whole)
-    (short,) = frames(tool(result="x" * 5000, tool_args={"q": "회의"}))
-    assert fields(short)["truncated"] is True
-    assert fields(short)["toolArgs"] == fields(short)["params"] == fields(short)["parameters"] == {"q": "회의"}
-    assert fields(short)["result"].startswith("xxx")
-
-
-def test_long_arguments_are_shortened_before_a_result_that_fits() -> None:
-    (frame,) = frames(tool(result={"ok": True}, tool_args={"body": "본문" * 1000, "to": "a@example.com"}))
-    assert fields(frame)["result"] == {"ok": True}
-    assert fields(frame)["toolArgs"]["to"] == "a@example.com"
-    assert fields(frame)["toolArgs"]["body"].endswith("…")
-
-
-def test_arguments_that_cannot_be_shortened_are_omitted() -> None:
-    (frame,) = frames(tool(tool_args={"k" * 3000: 1}))
-    assert fields(frame)["toolArgs"] == {}
+def test_result_of_exactly_16_kib_is_whole() -> None:
+    for text, is_cut in (("x" * (RESULT_LIMIT_BYTES - 2), False), ("x" * (RESULT_LIMIT_BYTES - 1), True)):
+        (frame,) = frames(tool(result=text))
+        assert (fields(frame)["result"] != text) is is_cut
+        assert ("truncated" in fields(frame)) is is_cut
 
 
 @pytest.mark.parametrize("shape", SHAPES)

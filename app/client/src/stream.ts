@@ -72,6 +72,7 @@ export class RunStream implements AsyncIterable<Item> {
       const timeout = new ReadTimeout(this.signal, this.options.readTimeoutMs ?? READ_TIMEOUT_MS);
       try {
         const body = await this.connect(timeout);
+        if (body === null) return;
         if (this.failures > 0) yield { kind: "resumed" };
         for await (const frame of this.frames(body, timeout)) {
           this.signal?.throwIfAborted();
@@ -91,8 +92,11 @@ export class RunStream implements AsyncIterable<Item> {
     }
   }
 
-  /** Start the run by POST until its session id is known, then attach to it by GET. */
-  private async connect(timeout: ReadTimeout): Promise<ReadableStream<Uint8Array>> {
+  /**
+   * Start the run by POST until its session id is known, then attach to it by GET. Null (204): the last event that was
+   * received is the end marker.
+   */
+  private async connect(timeout: ReadTimeout): Promise<ReadableStream<Uint8Array> | null> {
     const headers: Record<string, string> = { Accept: "text/event-stream" };
     let response: Response;
     if (this.sessionId === null && this.start !== null) {
@@ -105,6 +109,7 @@ export class RunStream implements AsyncIterable<Item> {
       response = await this.send(path, { method: "GET", headers, signal: timeout.signal });
     }
     if (!response.ok) throw await readApiError(response);
+    if (response.status === 204) return null;
     if (!isStream(response) || response.body === null) {
       throw new ApiError(response.status, "", "the response is not an event stream: is this Aura's address?");
     }

@@ -13,6 +13,7 @@ export interface StartEvent extends EventBase {
   threadId: string;
   state: string;
 }
+/** What the model thinks. Each of the `sources` has a `title`, and the same text as `name`. */
 export interface ThoughtEvent extends EventBase {
   type: "thought";
   thoughtType: "analysis" | "planning" | "reasoning" | "decision" | "reflection";
@@ -47,7 +48,7 @@ export interface TimelineStepUpdatedEvent extends EventBase {
   progress: number;
   metadata: Record<string, string>;
 }
-/** A status of a tool call. `truncated` is true if arguments or result were shortened to fit into a frame; the run's record contains them in full. */
+/** A status of a tool call. All events of one call have the same `toolCallId`; the last one has its outcome: completed, failed or rejected. The arguments are never shortened. `truncated` is true if the result was cut at 16 KiB; the run's record contains it in full. */
 export interface ToolExecutionEvent extends EventBase {
   type: "tool_execution";
   toolName: string;
@@ -79,12 +80,13 @@ export interface HitlEvent extends EventBase {
   total: number;
   warnings: ArgumentWarning[];
 }
-/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. */
+/** A piece of the answer, which clients append. `chunk` is true if more pieces follow. The last piece has `metadata`: its `result` is `{type: "markdown", title, content}` with the whole answer, if that has at most 16 KiB. It is added when the frame is read. */
 export interface ContentEvent extends EventBase {
   type: "content";
   content: string;
   format: "markdown";
   chunk: boolean;
+  metadata?: Record<string, unknown>;
 }
 export interface ErrorRaisedEvent extends EventBase {
   type: "error";

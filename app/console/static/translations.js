@@ -76,7 +76,7 @@ const TEXTS = {
   "tool.arguments": ["Arguments", "인자"],
   "tool.result": ["Result", "결과"],
   "tool.error": ["Error", "오류"],
-  "tool.truncated": ["Truncated to fit the stream.", "스트림에 맞게 줄였습니다."],
+  "tool.truncated": ["The result is cut here.", "결과의 일부만 표시합니다."],
   "tool.show_full": ["Show in full", "전체 보기"],
   "panel.failed": ["This part of the page cannot be shown: {name}", "페이지의 이 부분을 표시할 수 없습니다: {name}"],
   "none": ["none", "없음"],

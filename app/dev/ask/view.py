@@ -52,19 +52,6 @@ def terminal() -> Console:
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def _is_part(shortened: Any, whole: Any) -> bool:
-    """Whether a value equals another one, or is what remained of it after it was shortened to fit a frame."""
-    match shortened, whole:
-        case dict(), dict():
-            return all(name in whole and _is_part(value, whole[name]) for name, value in shortened.items())
-        case list(), list():
-            return len(shortened) <= len(whole) and all(map(_is_part, shortened, whole))
-        case str(), str() if shortened.endswith("…"):
-            return shortened == whole or whole.startswith(shortened[:-1])
-        case _:
-            return bool(shortened == whole)
-
-
 class View:
     """Prints the events of a run line by line; nothing that was printed is overwritten."""
 
@@ -152,7 +139,7 @@ class View:
 
     def _show_tool(self, call: events.ToolExecution) -> None:
         note = ", needs approval" if call.requires_approval and call.status == "pending" else ""
-        cut = "  shortened" if call.truncated else ""
+        cut = "  result shortened" if call.truncated else ""
         self.line(f"  ⚙ {call.tool_name}  {call.status}{note}", _TOOL_STYLES.get(call.status, "magenta"), cut)
         if not note and not self._was_shown(call):
             self.show_values(call.tool_args)
@@ -166,12 +153,12 @@ class View:
     def _was_shown(self, call: events.ToolExecution) -> bool:
         """Whether the arguments of this call were printed before, with the call or with its approval request.
 
-        The printed ones may be less shortened. If an approver has changed an argument, the result is False. The
-        arguments are remembered for the next call of this method.
+        If an approver has changed an argument, the result is False. The arguments are remembered for the next call of
+        this method.
         """
         printed = self._call_arguments.get(call.tool_call_id, self._approval_arguments.pop(call.tool_name, None))
         self._call_arguments[call.tool_call_id] = call.tool_args
-        return printed is not None and _is_part(call.tool_args, printed)
+        return printed == call.tool_args
 
     def _show_approval(self, request: events.Hitl) -> None:
         self.line(f"⚠ {make_visible(request.message)}", "bold yellow")

@@ -25,6 +25,7 @@ from app.dev.chaos.verdict import Evidence
 from app.dev.demo.redis import RedisServer
 from app.setting_types import NO_QUOTAS
 from statemachine.folded_frames import unfold
+from statemachine.results import answer_text, is_last_content, with_result
 
 AT_ONCE = 30
 _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
@@ -177,7 +178,15 @@ async def _wait_until_fewer(tasks: set[asyncio.Task[None]], count: int) -> None:
 async def _read_log(redis: Redis, session_id: str) -> list[Frame]:
     (key,) = [key async for key in redis.scan_iter(f"aura:*:events:{session_id}")] or [b""]
     entries: Any = await redis.xrange(key) if key else []
-    return [(int(id.partition(b"-")[0]), unfold(fields[b"b"])) for id, fields in entries]
+    frames: list[Frame] = []
+    answer = ""
+    for id, fields in entries:
+        body = unfold(fields[b"b"])
+        answer += answer_text(body)
+        # What a reader gets of the last piece has the whole answer; the log has not.
+        shown = with_result(body, answer) if is_last_content(body) else body
+        frames.append((int(id.partition(b"-")[0]), shown))
+    return frames
 
 
 def _node_problems(cluster: Cluster, texts: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from app.errors import (
     TokenExpired,
     TokenInvalid,
 )
+from app.ports.responses import AgentMetadata
 from app.web.openapi.events import EVENT, event_definitions
 from app.web.openapi.operations import Operation, Route
 from app.web.openapi.schemas import Definitions, TypeSchemas, generate_schemas
@@ -141,9 +142,13 @@ class Document:
             return response
         content: dict[str, JsonObject] = {}
         if operation.data is not None:
-            content[_JSON] = {"schema": self._envelope(operation.data, may_lack_data=operation.may_lack_data)}
+            schema = self._envelope(operation.data, may_lack_data=operation.may_lack_data)
+            if operation.has_agent_metadata:
+                schema["properties"]["agentMetadata"] = self._types[AgentMetadata, "serialization"]
+                schema["required"].append("agentMetadata")
+            content[_JSON] = {"schema": schema}
         for media_type in operation.media_types:
-            schema: JsonObject = {"type": "object"} if media_type == _JSON else {}
+            schema = {"type": "object"} if media_type == _JSON else {}
             content[media_type] = {"schema": _any_of(content.get(media_type), schema)}
         return response | {"content": content}
 
@@ -173,7 +178,7 @@ def _generate_type_schemas(operations: Sequence[Operation]) -> tuple[TypeSchemas
         for operation in operations
         for data in (operation.data, *operation.further_responses.values())
         if data is not None
-    ]
+    ] + [AgentMetadata for operation in operations if operation.has_agent_metadata][:1]
     read = [
         model
         for operation in operations

@@ -41,10 +41,11 @@ def events_schema(shape: Shape) -> JsonObject:
 def event_schema(event: type[Event], shape: Shape) -> JsonObject:
     """Return the schema of one event type as it is sent."""
     fields = event_fields_schema(event)
+    timestamp: JsonObject = {"type": "integer", "description": "The time of the event in Unix seconds."}
     envelope: JsonObject = {
         "type": {"const": event.TYPE},
         "version": {"const": VERSION},
-        "timestamp": {"type": "integer", "description": "The time of the event in Unix seconds."},
+        "timestamp": timestamp,
         "sessionId": {"type": "string"},
     }
     properties, required = dict(envelope), list(envelope)
@@ -52,7 +53,10 @@ def event_schema(event: type[Event], shape: Shape) -> JsonObject:
         properties |= fields["properties"]
         required += fields["required"]
     if shape != "flat":
-        properties["data"] = fields
+        properties["data"] = fields | {
+            "properties": {"timestamp": timestamp, **fields["properties"]},
+            "required": ["timestamp", *fields["required"]],
+        }
         required.append("data")
     schema: JsonObject = {"type": "object", "title": event.__name__ + "Event"}
     if event.__doc__ and event.__doc__ is not Event.__doc__:

@@ -29,6 +29,8 @@ class Operation:
     data: Any = None
     """The type of the envelope's `data`; None: the response has no `data`."""
     may_lack_data: bool = False
+    has_agent_metadata: bool = False
+    """Whether the envelope has `agentMetadata` (§1.4)."""
     status: int = 200
     further_responses: Mapping[int, Any] = field(default_factory=dict)
     """Further responses that are not errors: status → type of `data`; None: no body."""

@@ -66,11 +66,13 @@ def _add_views_of_one_run(
     @operation(
         "Return a complete run, with its tool calls, transitions, token usage and answer.",
         data=RunDetails,
+        has_agent_metadata=True,
         errors=(NotFound,),
     )
     async def show(session_id: str) -> Response:
         record, checkpoint = await locator.load(auth.authenticate(request.headers), session_id)
-        return responses.success(await queries.details(checkpoint, record.task_id))
+        details = await queries.details(checkpoint, record.task_id)
+        return responses.success(details, agent_metadata=queries.agent_metadata(checkpoint))
 
     @routes.get("/runs/<session_id>/timeline")
     @operation(

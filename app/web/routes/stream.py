@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 from quart import Blueprint, Response, g, request
 
-from app.errors import NotFound, QuotaExceeded, ServiceBusy, ThreadBusy
+from app.errors import NotFound, QuotaExceeded, RequestMalformed, ServiceBusy, ThreadBusy, UrlTooLong
 from app.ports.identity import Principal
 from app.runs.creation import StartRun
 from app.runs.resume import RunLocator, StreamPosition
@@ -14,12 +17,30 @@ from app.web.connection import StreamResponse
 from app.web.openapi.operations import operation
 from app.web.responses import STREAM_PATH, stream_headers
 from app.web.sse import EventStreams, ResumeExpired, StreamSlot
-from app.web.validation import ResumeHeaders, RunSelector, StartHeaders, StreamBody, read, read_headers, read_query
+from app.web.validation import (
+    SAME_URL_SECONDS,
+    URL_LIMIT_BYTES,
+    ResumeHeaders,
+    RunSelector,
+    StartHeaders,
+    StartQuery,
+    StreamBody,
+    read,
+    read_headers,
+    read_query,
+)
 
 
 def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams) -> Blueprint:
     routes = Blueprint("stream", __name__)
+    _add_start(routes, auth, runs, locator, streams)
+    _add_attachment(routes, auth, runs, locator, streams)
+    return routes
 
+
+def _add_start(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams
+) -> None:
     @routes.post(STREAM_PATH)
     @operation(
         "Start a run and stream its events; with Last-Event-ID resume a stream (the body may be empty then).",
@@ -41,26 +62,63 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         with await streams.reserve(principal) as slot:
             return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
 
+
+def _add_attachment(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams
+) -> None:
     @routes.get(STREAM_PATH)
     @operation(
-        "Stream the events of a run: the given one, or else the caller's newest.",
+        "Stream the events of a run: the given one, or else the caller's newest. With a prompt, start one.",
         is_stream=True,
-        query=RunSelector,
-        headers=ResumeHeaders,
-        errors=(NotFound, QuotaExceeded),
+        further_responses={204: None},
+        query=StartQuery,
+        headers=StartHeaders,
+        errors=(NotFound, RequestMalformed, ServiceBusy, ThreadBusy, QuotaExceeded, UrlTooLong),
     )
     async def attach() -> Response:
         principal = auth.authenticate(request.headers)
-        headers = read_headers(request, ResumeHeaders)
+        _check_url()
+        headers, query = read_headers(request, StartHeaders), read_query(request, StartQuery)
+        start_run = _start_by_url(query, headers)
+        attaches = request.method == "HEAD" or bool(headers.last_event_id or _session_id(headers))
         with await streams.reserve(principal) as slot:
-            return _stream_response(streams, slot, await _find_attached(locator, principal, headers))
+            if start_run is not None and not attaches:
+                return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
+            position = await _find_attached(locator, principal, headers, start_run)
+            if headers.last_event_id and await locator.is_end(position):
+                slot.release()
+                return Response(b"", 204)  # it stops an `EventSource`, which would else come back for ever (§2.1)
+            return _stream_response(streams, slot, position)
 
-    return routes
+
+def _check_url() -> None:
+    size = len(request.path.encode()) + 1 + len(request.query_string)
+    if size > URL_LIMIT_BYTES:
+        raise UrlTooLong(f"it has {size} bytes, at most {URL_LIMIT_BYTES} are allowed; send the prompt by POST")
 
 
-async def _find_attached(locator: RunLocator, principal: Principal, headers: ResumeHeaders) -> StreamPosition:
-    """Return the position of a caller that names a run or not. Raises `NotFound`."""
-    found = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
+def _start_by_url(query: StartQuery, headers: StartHeaders) -> StartRun | None:
+    """Return the run that the URL asks for, with a key that makes the same URL attach to it for a while."""
+    body = query.body
+    if body is None:
+        return None
+    start_run = _start_run(body, headers)
+    if start_run.idempotency_key is not None:
+        return start_run
+    key = f"GET {hashlib.sha256(request.query_string).hexdigest()}"
+    return replace(start_run, idempotency_key=key, idempotency_seconds=SAME_URL_SECONDS)
+
+
+async def _find_attached(
+    locator: RunLocator, principal: Principal, headers: ResumeHeaders, repeated: StartRun | None
+) -> StreamPosition:
+    """Return the position of a caller that names a run, or a prompt, or nothing. Raises `NotFound`."""
+    found = await locator.find(
+        principal,
+        session_id=_session_id(headers),
+        last_event_id=headers.last_event_id,
+        prompt_digests=None if repeated is None else _prompt_digests(repeated),
+    )
     if found is None:
         raise NotFound("there is no run to attach to; send a prompt by POST to start one")
     return found
@@ -77,11 +135,16 @@ async def _find_resumed(
         principal,
         session_id=_session_id(headers),
         last_event_id=headers.last_event_id,
-        prompt_digest=repeated.digest if repeated is not None else "",
+        prompt_digests=_prompt_digests(repeated) if repeated is not None else (),
     )
     if position is None:
         raise ResumeExpired("send the prompt again without Last-Event-ID")
     return position
+
+
+def _prompt_digests(start_run: StartRun) -> tuple[str, ...]:
+    """Return what the record of a run with this prompt has; those of older releases have the context in it."""
+    return start_run.prompt_digest, start_run.digest
 
 
 def _stream_response(streams: EventStreams, slot: StreamSlot, position: StreamPosition) -> Response:
@@ -104,7 +167,7 @@ def _start_run(body: StreamBody, headers: StartHeaders) -> StartRun:
         prompt=body.prompt,
         context=body.context,
         trace_id=g.trace_id,
-        thread_id=body.thread_id,
+        thread_id=body.thread,
         agent_id=headers.agent_id,
         source=headers.source,
         caller_type=headers.caller_type,

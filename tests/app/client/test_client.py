@@ -256,6 +256,8 @@ async def test_same_idempotency_key_attaches_to_the_run_and_a_reader_may_start_i
         second = [item async for item in aura_client.run("안녕", thread_id="t-1", idempotency_key="k-1").events()]
         session_id = str(first[0].fields["sessionId"])
         rest = [item async for item in aura_client.attach(session_id, last_event_id=first[1].id).events()]
+        done_id = (first[-1].id or 0) + 1
+        assert [item async for item in aura_client.attach(session_id, last_event_id=done_id).items()] == []
     assert first == second
     assert rest == first[2:]
     assert first[0].fields["threadId"] == "t-1"

@@ -74,6 +74,7 @@ async def test_a_published_mail_is_cited_in_the_answer_to_its_tenant_only(
             "id": "evt-1",
             "type": "mail.received",
             "title": "서버 견적서 1호",
+            "name": "서버 견적서 1호",
             "timestamp": "2024-01-16T12:00:00+00:00",
         }
         (thought,) = [frame for frame in of_type(frames, "thought") if frame["sources"]]

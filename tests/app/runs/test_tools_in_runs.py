@@ -215,7 +215,7 @@ async def test_a_failing_call_does_not_stop_its_sibling(settings: MakeSettings, 
     assert [executions(frames, f"call_{number}")[-1]["status"] for number in (1, 2)] == ["failed", "completed"]
 
 
-async def test_a_big_result_is_short_in_the_frame_cut_for_the_model_and_whole_in_the_record(
+async def test_a_big_result_is_cut_in_the_frame_and_for_the_model_and_whole_in_the_record_and_arguments_are_whole(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
     result = {"rows": [{"name": f"항목 {number}", "text": "가나다" * 20} for number in range(300)]}
@@ -228,11 +228,11 @@ async def test_a_big_result_is_short_in_the_frame_cut_for_the_model_and_whole_in
         frames = await whole(aura)
     started, done = executions(frames)
     for frame in (started, done):
-        assert frame["truncated"] is True
-        assert len((frame.raw + "\n\n").encode()) <= 2048
-        assert frame["toolArgs"]["to"] == "김"
-    assert done["status"] == "completed"
-    assert done["result"]
+        assert frame["toolArgs"] == frame["data"]["parameters"] == {"to": "김", "text": "라" * 3000, "copies": 1}
+    assert "truncated" not in started.data
+    assert (done["status"], done["truncated"]) == ("completed", True)
+    assert done["result"].startswith('{"rows":[{"name":"항목 0"')
+    assert 16_000 < len(done["result"].encode()) <= 16 * 1024
     (call,) = checkpoint(redis_client)["calls"]
     assert call["result"] == result
     assert call["arguments"]["text"] == "라" * 3000
@@ -252,7 +252,7 @@ async def test_a_small_result_is_not_marked(settings: MakeSettings, model: Scrip
 async def test_long_arguments_of_a_risky_call_are_shown_whole_to_the_approver(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
-    text = "긴 글 " * 1000
+    text = "긴 글 " * 7400  # 59 KB, of the 64 KiB that arguments may have
     model.play(calling(("send_note", {"to": "김", "text": text})))
     async with running(settings(), tools=[risky()]) as aura, aura.stream("해주세요") as stream:
         hitl = await stream.until("hitl")
@@ -338,3 +338,14 @@ async def test_text_before_tool_calls_is_a_thought_and_text_shown_too_early_stay
     assert answer(frames).endswith("끝났습니다.")
     assert frames[-2]["status"] == "completed"
     assert types(frames).count("end") == 1
+
+
+async def test_arguments_beyond_64_kib_are_refused_to_the_model(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(calling(("send_note", {"to": "김", "text": "x" * 66_000})), FINAL_ANSWER)
+    async with running(settings(), tools=[risky()]) as aura:
+        frames = await whole(aura)
+    assert executions(frames)[-1]["status"] == "failed"
+    assert "hitl" not in types(frames)
+    assert "more than 65536 bytes" in model.requests[1]["messages"][-1]["content"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
+from statemachine.stored import digest
 from tests.harness.frames import DONE, StreamReader, answer, check, parse_frame, types
 from tests.harness.raw import LONG_TEXT, MakeSettings, RawStream, raw_frames, read_stream
 from tests.harness.service import STREAM, headers, running
@@ -93,21 +95,65 @@ async def test_id_inserted_by_the_gateway_finds_the_newest_run_of_the_same_promp
     settings: MakeSettings, model: ScriptedModelServer, inserted: str
 ) -> None:
     model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
-    context = {"activeApp": "mail"}
     async with running(settings()) as aura:
-        _, wanted = await read_stream(aura, body={"prompt": "질문", "context": context})
+        _, wanted = await read_stream(aura, body={"prompt": "질문", "context": {"timestamp": 1}})
         await read_stream(aura, "다른 질문")
         middle = wanted[3].id
         last_seen = headers(**{"Last-Event-ID": inserted.format(ms=middle)})
-        _, resumed = await read_stream(aura, body={"prompt": "질문", "context": context}, headers=last_seen)
+        # A browser puts the time of each call into the context.
+        _, resumed = await read_stream(aura, body={"prompt": "질문", "context": {"timestamp": 2}}, headers=last_seen)
         is_time = inserted.startswith("{ms}")
         assert raw_frames(resumed) == raw_frames(wanted[4:] if is_time else wanted)
-        _, expired = await read_stream(
-            aura, body={"prompt": "질문", "context": {"activeApp": "chat"}}, headers=last_seen
-        )
+        _, expired = await read_stream(aura, body={"prompt": "세 번째 질문"}, headers=last_seen)
         assert types(expired) == ["error", "end", DONE]
         assert expired[0]["errorType"] == "ResumeExpired"
     assert len(model.requests) == 2
+
+
+async def test_run_begun_by_an_older_release_is_resumed_by_prompt_and_context(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    model.play(ScriptedTurn(text="하나"))
+    body: dict[str, Any] = {"prompt": "질문", "context": {"activeApp": "mail"}}
+    last_seen = headers(**{"Last-Event-ID": "x"})
+    async with running(settings()) as aura:
+        _, frames = await read_stream(aura, body=body)
+        (key,) = redis_client.keys("aura:*:run:*")
+        redis_client.hset(key, "prompt", digest([body["prompt"], body["context"]]))
+        _, resumed = await read_stream(aura, body=body, headers=last_seen)
+        assert raw_frames(resumed) == raw_frames(frames)
+        _, expired = await read_stream(aura, body={**body, "context": {}}, headers=last_seen)
+        assert expired[0]["errorType"] == "ResumeExpired"
+
+
+async def test_get_with_the_id_of_the_end_marker_is_204_and_a_post_repeats_the_marker(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(ScriptedTurn(text="하나"), ScriptedTurn(text="둘"))
+    async with running(settings()) as aura:
+        _, frames = await read_stream(aura, "질문")
+        await read_stream(aura, "다른 질문")
+        ids = [str(frame.id) for frame in frames]
+        for params in ({}, {"sessionId": frames[0]["sessionId"]}, {"prompt": "질문"}):
+            response = await aura.client.get(STREAM, params=params, headers=headers(**{"Last-Event-ID": ids[-1]}))
+            assert (response.status_code, response.content) == (204, b"")
+            response = await aura.client.get(STREAM, params=params, headers=headers(**{"Last-Event-ID": ids[-2]}))
+            assert (response.status_code, response.text) == (200, frames[-1].raw + "\n\n")
+        _, repeated = await read_stream(aura, "질문", headers=headers(**{"Last-Event-ID": ids[-1]}))
+        assert raw_frames(repeated) == raw_frames(frames[-1:])
+    assert len(aura.service.streams) == 0
+
+
+async def test_get_with_the_last_id_of_a_run_that_goes_on_is_no_204(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(ScriptedTurn(text="네.", hang_after=0))
+    async with running(settings()) as aura, aura.stream("질문") as first:
+        last = await first.until("thought")
+        async with aura.stream(method="GET", headers=headers(**{"Last-Event-ID": str(last.id)})) as second:
+            assert second.response.status_code == 200
+            model.release()
+            assert types(await second.rest())[-1] == DONE
 
 
 async def test_resuming_without_a_run_is_resume_expired(settings: MakeSettings, model: ScriptedModelServer) -> None:

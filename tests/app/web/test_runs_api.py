@@ -63,6 +63,32 @@ async def test_runs_are_filtered_by_state_and_invalid_filters_are_named(
     assert 290 < pending["secondsLeft"] <= 300
 
 
+async def test_agent_metadata_of_a_run_has_its_steps_as_the_platform_knows_them(
+    settings: Callable[..., Settings], model: ScriptedModelServer
+) -> None:
+    steps = [
+        {"id": "s1", "title": "찾기", "status": "completed", "confidence": 0.9},
+        {"id": "s2", "title": "쓰기", "status": "in_progress", "confidence": 0.7},
+    ]
+    model.play(
+        calling(("update_plan", {"steps": steps}), ("write_note", {"to": "kim"})), ScriptedTurn(text="썼습니다.")
+    )
+    model.play(ScriptedTurn(text="네"))
+    async with running(settings(), tools=[NoteTool()]) as aura:
+        for has_plan in (True, False):
+            session_id = (await _run(aura, "메모"))[0]["sessionId"]
+            envelope = (await aura.client.get(f"/aura/runs/{session_id}", headers=headers())).json()
+            metadata = envelope["agentMetadata"]
+            assert metadata["traceId"] == envelope["data"]["traceId"]
+            state = {"sessionId": session_id, "state": "done", "turn": 2 if has_plan else 1}
+            assert metadata["additionalData"] == {**state, "progress": 1.0 if has_plan else 0.0}
+            assert metadata.get("confidence") == (0.7 if has_plan else None)
+            shown = [(step["id"], step["title"], step["status"], step["confidence"]) for step in metadata["steps"]]
+            expected = [("s1", "찾기", "completed", 0.9), ("s2", "쓰기", "completed", 0.7)]
+            assert shown == (expected if has_plan else [])
+        assert "agentMetadata" not in (await aura.client.get("/aura/runs", headers=headers())).json()
+
+
 async def test_run_details_have_tool_calls_usage_and_answer(
     settings: Callable[..., Settings], model: ScriptedModelServer
 ) -> None:

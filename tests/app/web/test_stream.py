@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 import redis
@@ -34,7 +35,7 @@ async def test_stream_has_sse_headers(settings: MakeSettings, model: ScriptedMod
     assert "content-encoding" not in received
 
 
-async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
+async def test_one_frame_is_one_write_with_an_id_and_answer_text_has_at_most_2_kib_of_it(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
     model.play(calling(("write_note", {"to": "김", "text": "가" * 3000}), text_before_tools=["나" * 2500]))
@@ -49,12 +50,48 @@ async def test_one_frame_is_one_write_with_an_id_and_at_most_2_kib(
         assert chunk.endswith(b"\n\n")
         assert chunk.count(b"\n\n") == 1, "a write contains two frames"
         assert b"id:" in chunk
-        assert len(chunk) <= 2048
+        assert len(chunk) <= 2048 or b"event: content" not in chunk or b'"metadata":' in chunk
         chunk.decode()  # no character is split
     frames = [parse_frame(chunk.decode().removesuffix("\n\n")) for chunk in chunks]
     check(frames)
     assert answer(frames) == LONG_TEXT
     assert chunks[-1] == f"id: {frames[-1].id}\ndata: [DONE]\n\n".encode()
+
+
+async def test_last_content_has_the_whole_answer_for_every_reader_and_the_log_does_not(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    text = "# 보고서\n" + "".join(f"{number}번째 문장입니다. " for number in range(300))
+    model.play(ScriptedTurn(text=text, chunk_chars=50))
+    async with running(settings()) as aura, running(settings()) as other:
+        _, frames = await read_stream(aura)
+        contents = [frame for frame in frames if frame.type == "content"]
+        assert answer(frames) == text
+        assert [frame for frame in contents if "metadata" in frame.data] == contents[-1:]
+        last = contents[-1]
+        assert last["metadata"] == last["data"]["metadata"]
+        assert last["metadata"]["result"] == {"type": "markdown", "title": "보고서", "content": text}
+        for service in (aura, other):
+            for seen in (contents[0], contents[-2]):
+                sent = headers(**{"Last-Event-ID": str(seen.id)})
+                _, rest = await read_stream(service, method="GET", headers=sent)
+                assert [frame.raw for frame in rest if frame.type == "content"][-1] == last.raw
+    (log,) = redis_client.keys("aura:*:events:*")
+    entries: Any = redis_client.xrange(log)
+    stored = "".join(fields["b"] for _, fields in entries)
+    assert "event: content" in stored
+    assert '"metadata":{"result"' not in stored
+
+
+async def test_answer_of_over_16_kib_is_not_repeated_in_its_last_frame(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(ScriptedTurn(text="x" * (16 * 1024 + 1)), ScriptedTurn(text="x" * (16 * 1024)))
+    async with running(settings()) as aura:
+        for has_result in (False, True):
+            _, frames = await read_stream(aura)
+            contents = [frame for frame in frames if frame.type == "content"]
+            assert ("metadata" in contents[-1].data) is has_result
 
 
 async def test_frame_is_compact_json_on_one_line(settings: MakeSettings, model: ScriptedModelServer) -> None:
