@@ -256,7 +256,7 @@ class MainServiceReporter:
             run.linked_request_id = approval.request_id
 
     async def _send_next(self, run: _TrackedRun) -> None:
-        """Send the request that is due, once it may be sent. Raises `ServiceUnavailable` or `RequestFailed` to retry."""
+        """Send the request that is due, once it may be sent. Raises `ServiceUnavailable` or `RequestFailed`."""
         async with self._slots:
             caller = await self._acquire_breaker(run)
             request = next_request(run.checkpoint, run.delivered)
@@ -323,14 +323,13 @@ class MainServiceReporter:
         raise error
 
     async def _on_refusal(self, run: _TrackedRun, request: TaskRequest, error: MainServiceError) -> None:
-        """Continue with the next request where the task can do without this one; else abandon the task."""
+        """Continue with the next request where the task can do without this one, or had it before; else abandon it."""
         run.attempts.clear(request)
         if isinstance(error, TokenRejected) and not isinstance(request, ReportProgress):
             await self._abandon(run, f"the Main Service does not accept the caller's token: {error}")
         elif isinstance(request, CreateTask) or (isinstance(error, RequestFailed) and not is_optional(request)):
             await self._abandon(run, f"the Main Service does not accept the task: {error}")
         else:
-            # Of a start or an end, one whose response was lost, or one of another node, may have succeeded before.
             log.info("task.request_rejected", **_log_fields(run, request, error))
             await self._record_delivery(run, request, None)
 
