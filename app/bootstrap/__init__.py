@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 from quart import Quart
+from structlog.contextvars import bind_contextvars
 
 from app.audit.policy import load_policy
 from app.audit.service import Audit, audit_keys
@@ -97,6 +98,11 @@ def create_app(
     )
     _register_routes(app, service, settings, clock, responses, one_time_codes)
     responses.install(app)
+
+    async def bind_node() -> None:
+        bind_contextvars(nodeId=service.nodes.node_id)
+
+    app.before_request(bind_node)
     app.before_request(check_path_ids)
     app.extensions["aura"] = service
     app.before_serving(service.start)

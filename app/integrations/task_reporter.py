@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from app.errors import StorageUnavailable
 from app.integrations.agent_task import (
@@ -47,7 +48,7 @@ from app.ports.clock import Clock
 from app.ports.identity import Principal
 from app.ports.tasks import TaskOutbox, TaskTicket
 from app.retry import retry_until_available
-from statemachine.checkpoint import Checkpoint
+from statemachine.checkpoint import Checkpoint, RunRequest
 
 _MIN_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0  # for one run; the circuit breaker limits the requests of all runs together
@@ -160,8 +161,6 @@ class MainServiceReporter:
             log.info("task.release_failed", runs=len(unreported))
         await self._service.close()
 
-    # --- called by runs -----------------------------------------------------------------------------------------------
-
     def create_ticket(self, session_id: str, principal: Principal) -> TaskTicket:
         caller = Caller(principal.token, principal.expires_at)
         first_due_at = self._clock.now() + self._reservation_seconds
@@ -193,6 +192,7 @@ class MainServiceReporter:
 
     async def _report(self, run: _TrackedRun) -> None:
         """Send requests until the Main Service is up to date."""
+        _bind(run.checkpoint.request)
         try:
             if run.caller is None:
                 await self._load(run)
@@ -351,6 +351,11 @@ class MainServiceReporter:
         run.is_done = True
         log.warning("task.abandoned", sessionId=run.session_id, taskId=run.delivered.task_id, cause=cause)
         await _retry(lambda: self._outbox.remove(run.session_id))
+
+
+def _bind(request: RunRequest) -> None:
+    """Bind the identity of a run to every log line of this task."""
+    bind_contextvars(sessionId=request.session_id, traceId=request.trace_id, tenantId=request.tenant_id)
 
 
 def _log_fields(run: _TrackedRun, request: TaskRequest, error: Exception) -> dict[str, str | None]:
