@@ -24,6 +24,7 @@ from statemachine.stored import JsonObject
 _DEFAULT_REASON = "User rejected"
 """What the Main Service writes where the person gives no reason."""
 
+_DECIDER_FIELDS = frozenset({"approvedBy", "approvedAt", "rejectedBy", "rejectedAt", "reason"})
 _STATUSES = {
     "approved": RequestStatus.APPROVED,
     "rejected": RequestStatus.REJECTED,
@@ -66,6 +67,20 @@ class ApprovalService:
         if not request.is_intact:
             log.warning("record.changed", requestId=request_id[:80], sessionId=request.session_id[:120])
             raise RecordChanged(f"the approval request {request_id[:80]} does not show what would run")
+        return await self._unless_expired(request) if request.is_decided else request
+
+    async def _unless_expired(self, request: ApprovalRequest) -> ApprovalRequest:
+        """Return a decided request as expired where its run knows better: the Main Service writes a decision over
+        `expired`, too, and that changes nothing (CONTRACT §5)."""
+        try:
+            checkpoint = await self._journal.load(request.session_id)
+        except (CheckpointTooNew, CheckpointUnreadable, RecordChanged):
+            return request
+        reviews = [] if checkpoint is None else checkpoint.reviews
+        if any(each.request_id == request.request_id and each.verdict == "expired" for each in reviews):
+            stored = {name: value for name, value in request.stored.items() if name not in _DECIDER_FIELDS}
+            stored["status"] = RequestStatus.EXPIRED.value
+            return replace(request, status=RequestStatus.EXPIRED, reason=None, decision=None, stored=stored)
         return request
 
     async def decide(
