@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from app.setting_types import NameList, SearchServerUrl, parse_json
+from app.setting_types import NameList, Names, SearchServerUrl, parse_json
 
 SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""
 _DIFFERENT_CHARACTERS = 10
+_ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _strong_secret(secret: SecretStr) -> SecretStr:
@@ -24,6 +27,20 @@ def _strong_secret(secret: SecretStr) -> SecretStr:
             " `openssl rand -hex 32` makes one"
         )
     return secret
+
+
+def _origins(origins: Names) -> Names:
+    """Check that each is what a browser sends as `Origin`. Raises `ValueError` with the wrong one."""
+    for origin in sorted(origins):
+        if origin == "*":
+            raise ValueError("* is not possible: name each origin whose pages may read answers")
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{origin[:80]} is no origin: https://host[:port] in lower case is required, without a path"
+            )
+        if origin.endswith(_DEFAULT_PORTS[origin.partition(":")[0]]):
+            raise ValueError(f"{origin[:80]}: browsers leave out the default port; leave it out, too")
+    return origins
 
 
 def _split_secrets(secrets: Any) -> Any:
@@ -69,6 +86,10 @@ class IdentitySettings(BaseModel):
     )
     aura_approver_roles: NameList = Field(
         default=frozenset({"admin", "approver"}), description="roles that may decide any request of their tenant"
+    )
+    aura_cors_origins: Annotated[NameList, AfterValidator(_origins)] = Field(
+        default=frozenset(),
+        description="[origins](../web/BROWSERS.md#cors) of pages that may read answers; none: CORS is off",
     )
     aura_jwt_leeway_seconds: float = Field(
         default=60, ge=0, description="seconds that a token's `iat` may lie in the future"

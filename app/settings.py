@@ -1,4 +1,5 @@
-"""The settings (§8): one frozen typed model, read once from the environment, units in the names.
+"""The settings (§8): one frozen typed model, read once from the environment (and `aura serve`: `.env`), units in the
+names.
 
 An unknown `AURA_*` name or a bad value stops the start with one line that names it. White space at both ends of a value
 is cut; an empty value is an absent one.
@@ -49,8 +50,8 @@ from app.setting_types import (
 from statemachine.checkpoint import Limits
 from statemachine.frames import Shape
 
-_NOT_SETTINGS = frozenset({"AURA_TOKEN"})
-"""Names that other parts read: the commands that call a service (`app.cli.options`) take their token from there."""
+_NOT_SETTINGS = frozenset({"AURA_TOKEN", "AURA_PLATFORM_URI"})
+"""Names that others read: the commands that call a service (`app.cli.options`), and the gateway (§8)."""
 
 
 class Settings(QuotaSettings, IdentitySettings):

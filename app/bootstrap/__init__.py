@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 from quart import Quart
+from structlog.contextvars import bind_contextvars
 
 from app.audit.policy import load_policy
 from app.audit.service import Audit, audit_keys
@@ -51,6 +52,7 @@ from app.tools import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.registry import ToolRegistry
 from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
+from app.web.cors import CorsPolicy
 from app.web.identifiers import check_path_ids
 from app.web.load_shedding import shed_load
 from app.web.one_time_codes import OneTimeCodes
@@ -89,15 +91,22 @@ def create_app(
     service = _build_service(settings, clock, tools)
     refusals = RefusalRecorder(service.audit.trail, clock)
     responses = ResponseBuilder(clock, settings.aura_event_shape, refusals.record)
+    cors = CorsPolicy(settings.aura_cors_origins)
     app = Quart("app", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
     app.asgi_http_class = partial(  # type: ignore[assignment]
         HttpConnection,
-        shed_load=shed_load(service.admission, responses),
+        shed_load=cors.covers(shed_load(service.admission, responses)),
         bodies=BodyBudget(int(settings.aura_body_megabytes * 1024 * 1024)),
     )
     _register_routes(app, service, settings, clock, responses, one_time_codes)
     responses.install(app)
+    cors.install(app)
+
+    async def bind_node() -> None:
+        bind_contextvars(nodeId=service.nodes.node_id)
+
+    app.before_request(bind_node)
     app.before_request(check_path_ids)
     app.extensions["aura"] = service
     app.before_serving(service.start)

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from app.audit.service import Audit
 from app.integrations.task_reporter import MainServiceReporter
@@ -64,6 +65,7 @@ class Service:
         return self.runs.admission
 
     async def start(self) -> None:
+        bind_contextvars(nodeId=self.nodes.node_id)  # for the log lines of all tasks that start here
         advices, _ = await asyncio.gather(self.connection.configuration_advice(), self.rights.report())
         for advice in advices:
             log.warning("redis.advised", advice=advice)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -14,17 +16,25 @@ import click
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Run this many processes on that port."
 )
-def serve(bind: str | None, workers: int) -> None:
-    """Run the service. Its settings come from the environment (see README)."""
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read settings from this file. The environment wins. [default: .env, if there is one]",
+)
+def serve(bind: str | None, workers: int, env_file: Path | None) -> None:
+    """Run the service. Its settings come from the environment and from a file `.env` (see README)."""
     from app import logs
+    from app.cli.env_file import with_env_file
     from app.server import process
     from app.server.config import load_config
     from app.server.supervisor import supervise
     from app.settings import Settings
 
-    settings = Settings.from_environment()
+    environment = with_env_file(os.environ, env_file)
+    settings = Settings.from_environment(environment)
     logs.configure(settings.aura_log_level, settings.aura_log_format, settings.secrets)
     config = load_config(bind)
     if workers > 1:
-        sys.exit(supervise(workers, config))
+        sys.exit(supervise(workers, config, settings, environment))
     process.run(lambda: process.serve(settings, config))

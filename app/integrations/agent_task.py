@@ -18,6 +18,7 @@ TASK_TYPE = "AURA_RUN"
 _MAX_DESCRIPTION_CHARACTERS = 200
 _MAX_CONTEXT_BYTES = 16 * 1024
 _MAX_RESULT_CHARACTERS = 1000
+_MAX_RESULT_BYTES = 4 * 1024
 _MAX_ERROR_CHARACTERS = 500
 
 
@@ -43,7 +44,12 @@ class ReportProgress:
 
     @property
     def body(self) -> JsonObject:
-        return {"progress": self.progress, "description": self.description, "planSteps": self.plan}
+        return {**self.body_without_plan, "planSteps": self.plan}
+
+    @property
+    def body_without_plan(self) -> JsonObject:
+        """The body for a Main Service that refuses the field `planSteps`."""
+        return {"progress": self.progress, "description": self.description}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +141,9 @@ def agent_step(run: Checkpoint, step: PlanStep) -> JsonObject:
     call = run.call(step.id)
     if step.status == "skipped":
         status = "failed" if step.started_at is not None else "pending"
-        result: str | None = "skipped"
+        result: JsonObject | str | None = "skipped"
     else:
-        status, result = step.status, _result_text(call)
+        status, result = step.status, _result(call)
     fields = {
         "id": step.id,
         "title": step.title,
@@ -151,14 +157,22 @@ def agent_step(run: Checkpoint, step: PlanStep) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _result_text(call: ToolCall | None) -> str | None:
-    """Return the result or the error of a tool call, shortened; None if it has neither."""
+def _result(call: ToolCall | None) -> JsonObject | str | None:
+    """Return the result of a tool call, or its error as a text; None if it has neither.
+
+    A result that is an object stays one. The beginning of one that is too long is in its field `text`.
+    """
     if call is None or call.status not in (CallStatus.COMPLETED, CallStatus.FAILED):
         return None
     if call.error is not None:
         return call.error[:_MAX_RESULT_CHARACTERS]
-    text = call.result if isinstance(call.result, str) else compact_json(call.result)
-    return text[:_MAX_RESULT_CHARACTERS]
+    result = call.result
+    text = result if isinstance(result, str) else compact_json(result)
+    if not isinstance(result, dict):
+        return text[:_MAX_RESULT_CHARACTERS]
+    if len(text.encode("utf-8", "replace")) <= _MAX_RESULT_BYTES:
+        return result
+    return {"truncated": True, "text": text[:_MAX_RESULT_CHARACTERS]}
 
 
 def _progress(run: Checkpoint) -> int:

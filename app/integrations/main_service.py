@@ -1,13 +1,19 @@
-"""A client of the Main Service's HTTP API for agent tasks (§6). An error's class shows if a retry can help."""
+"""A client of the Main Service's HTTP API for agent tasks (§6). An error's class shows if a retry can help.
+
+The deployed service refuses fields that it does not know, with 400 or 500, and knows no `planSteps`. So a refused
+progress update is sent once more without the plan; if that succeeds, the plan is left out for an hour.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 from urllib.parse import quote
 
 import httpx2
+import structlog
 
 from app.http.retry_after import retry_after_seconds
 from app.http.transport import AiohttpTransport
@@ -21,12 +27,16 @@ from app.integrations.agent_task import (
 )
 from statemachine.checkpoint import RunRequest
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object
+from statemachine.stored import JsonObject
 
 _TASKS_PATH = "/main/agent/tasks"
-_TRANSIENT_STATUSES = (408, 425, 429)
+_UNAVAILABLE_STATUSES = (408, 425, 429, 502, 503, 504)
 _MAX_RESPONSE_BYTES = 64 * 1024
 _MAX_RETRY_AFTER_SECONDS = 60.0
+_WITHOUT_PLAN_SECONDS = 3600.0
 MAX_CONCURRENT_REQUESTS = 8
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,20 @@ class MainServiceError(Exception):
 
 
 class ServiceUnavailable(MainServiceError):
-    """There is no response, or a transient error: the same request may succeed later."""
+    """There is no response, or one that says that the service is down or overloaded: the request may succeed later.
 
-    def __init__(self, cause: str, retry_after_seconds: float = 0.0) -> None:
+    `is_answer`: there is a response, so the fault may lie in this request alone.
+    """
+
+    def __init__(self, cause: str, retry_after_seconds: float = 0.0, *, is_answer: bool = False) -> None:
         super().__init__(cause)
         self.retry_after_seconds = retry_after_seconds
+        self.is_answer = is_answer
+
+
+class RequestFailed(MainServiceError):
+    """The service has answered with an error of its own (HTTP 500): it may be a passing one, or this request always
+    gets it."""
 
 
 class TokenRejected(MainServiceError):
@@ -60,7 +79,12 @@ class RequestRejected(MainServiceError):
 class MainService:
     """A client of one Main Service."""
 
-    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float, now: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+    ) -> None:
+        """`now` returns the time of a monotonic clock in seconds."""
+        self._now = now
+        self._without_plan_until = 0.0
         self._timeout_seconds = timeout_seconds
         self._client = httpx2.AsyncClient(
             base_url=url.rstrip("/"), transport=AiohttpTransport(), timeout=timeout_seconds, follow_redirects=False
@@ -72,9 +96,35 @@ class MainService:
     async def send(self, request: TaskRequest, task_id: str | None, run: RunRequest, caller: Caller) -> str | None:
         """Send one request. Return the id of the task if it was created, else None.
 
-        Raises `ServiceUnavailable`, `TokenRejected` or `RequestRejected`.
+        Raises `ServiceUnavailable`, `RequestFailed`, `TokenRejected` or `RequestRejected`.
         """
-        outgoing = self._build(request, quote(task_id or "", safe=""), _headers(request, run, caller))
+        task, headers = quote(task_id or "", safe=""), _headers(request, run, caller)
+        if isinstance(request, ReportProgress):
+            await self._report(request, f"{_TASKS_PATH}/{task}/progress", headers)
+            return None
+        body = await self._exchange(self._build(request, task, headers))
+        return _task_id(body) if isinstance(request, CreateTask) else None
+
+    async def _report(self, report: ReportProgress, path: str, headers: dict[bytes, bytes]) -> None:
+        """Send a progress report with its plan; without the plan where the service refuses that field."""
+        if self._now() >= self._without_plan_until:
+            try:
+                await self._patch(path, report.body, headers)
+                return
+            except (RequestFailed, RequestRejected) as error:
+                cause = str(error)
+            await self._patch(path, report.body_without_plan, headers)
+            if self._now() >= self._without_plan_until:  # else another report was faster
+                self._without_plan_until = self._now() + _WITHOUT_PLAN_SECONDS
+                log.info("main_service.plan_refused", cause=cause, omittedForSeconds=_WITHOUT_PLAN_SECONDS)
+            return
+        await self._patch(path, report.body_without_plan, headers)
+
+    async def _patch(self, path: str, body: JsonObject, headers: dict[bytes, bytes]) -> None:
+        await self._exchange(self._client.build_request("PATCH", path, json=body, headers=headers))
+
+    async def _exchange(self, outgoing: httpx2.Request) -> bytes:
+        """Send a request and return the body of its successful response."""
         try:
             # The timeout of the client is for each step of a request; this one is for the whole request.
             async with asyncio.timeout(self._timeout_seconds):
@@ -86,17 +136,17 @@ class MainService:
         except (httpx2.HTTPError, TimeoutError) as error:
             raise ServiceUnavailable(type(error).__name__) from error
         _check(response)
-        return _task_id(body) if isinstance(request, CreateTask) else None
+        return body
 
-    def _build(self, request: TaskRequest, task: str, headers: dict[bytes, bytes]) -> httpx2.Request:
+    def _build(
+        self, request: CreateTask | StartTask | CompleteTask | FailTask, task: str, headers: dict[bytes, bytes]
+    ) -> httpx2.Request:
         build, path = self._client.build_request, f"{_TASKS_PATH}/{task}"
         match request:
             case CreateTask(body=body):
                 return build("POST", _TASKS_PATH, json=body, headers=headers)
             case StartTask():
                 return build("POST", f"{path}/start", headers=headers)
-            case ReportProgress():
-                return build("PATCH", f"{path}/progress", json=request.body, headers=headers)
             case CompleteTask(body=body):
                 return build("POST", f"{path}/complete", json=body, headers=headers)
             case FailTask(error_message=message):
@@ -128,9 +178,11 @@ def _check(response: httpx2.Response) -> None:
     status = response.status_code
     if 200 <= status < 300:
         return
-    if status >= 500 or status in _TRANSIENT_STATUSES:
+    if status in _UNAVAILABLE_STATUSES:
         retry_after = min(retry_after_seconds(response.headers) or 0.0, _MAX_RETRY_AFTER_SECONDS)
-        raise ServiceUnavailable(f"HTTP {status}", retry_after)
+        raise ServiceUnavailable(f"HTTP {status}", retry_after, is_answer=True)
+    if status >= 500:
+        raise RequestFailed(f"HTTP {status}")
     if status in (401, 403):
         raise TokenRejected(f"HTTP {status}")
     raise RequestRejected(f"HTTP {status}")

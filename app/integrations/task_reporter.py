@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from app.errors import StorageUnavailable
 from app.integrations.agent_task import (
@@ -30,10 +31,13 @@ from app.integrations.agent_task import (
     next_request,
 )
 from app.integrations.circuit_breaker import CircuitBreaker
+from app.integrations.failed_attempts import FailedAttempts, is_optional
 from app.integrations.main_service import (
     MAX_CONCURRENT_REQUESTS,
     Caller,
     MainService,
+    MainServiceError,
+    RequestFailed,
     RequestRejected,
     ServiceUnavailable,
     TokenRejected,
@@ -44,10 +48,11 @@ from app.ports.clock import Clock
 from app.ports.identity import Principal
 from app.ports.tasks import TaskOutbox, TaskTicket
 from app.retry import retry_until_available
-from statemachine.checkpoint import Checkpoint
+from statemachine.checkpoint import Checkpoint, RunRequest
 
 _MIN_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0  # for one run; the circuit breaker limits the requests of all runs together
+_MAX_BACKOFF_AFTER_ERROR_SECONDS = 60.0  # after HTTP 500, which the circuit breaker does not count
 _MAX_ENDED_RUNS = 2000
 _STOP_TIMEOUT_SECONDS = 2.0
 _COALESCE_SECONDS = 0.2
@@ -60,11 +65,21 @@ log = structlog.get_logger(__name__)
 class _TrackedRun:
     """A run whose task this process keeps up to date. `checkpoint` is the newest; `is_done` means no more requests."""
 
-    __slots__ = ("caller", "checkpoint", "delivered", "is_done", "linked_request_id", "reserved_until", "worker")
+    __slots__ = (
+        "attempts",
+        "caller",
+        "checkpoint",
+        "delivered",
+        "is_done",
+        "linked_request_id",
+        "reserved_until",
+        "worker",
+    )
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.delivered = DeliveredState()
+        self.attempts = FailedAttempts()
         self.caller: Caller | None = None
         self.linked_request_id: str | None = None
         self.reserved_until = 0.0
@@ -78,6 +93,13 @@ class _TrackedRun:
     @property
     def has_ended(self) -> bool:
         return self.checkpoint.state.is_final
+
+    def resume_postponed(self) -> None:
+        """Send again what was postponed: its failures were not its own, because the end of the task fails, too."""
+        if self.attempts.has_been_unavailable(StartTask):
+            self.delivered.is_started = False
+        if self.attempts.has_been_unavailable(ReportProgress):
+            self.delivered.report = None
 
 
 class MainServiceReporter:
@@ -139,8 +161,6 @@ class MainServiceReporter:
             log.info("task.release_failed", runs=len(unreported))
         await self._service.close()
 
-    # --- called by runs -----------------------------------------------------------------------------------------------
-
     def create_ticket(self, session_id: str, principal: Principal) -> TaskTicket:
         caller = Caller(principal.token, principal.expires_at)
         first_due_at = self._clock.now() + self._reservation_seconds
@@ -172,6 +192,7 @@ class MainServiceReporter:
 
     async def _report(self, run: _TrackedRun) -> None:
         """Send requests until the Main Service is up to date."""
+        _bind(run.checkpoint.request)
         try:
             if run.caller is None:
                 await self._load(run)
@@ -187,9 +208,9 @@ class MainServiceReporter:
                     await self._reserve(run, 0)
                     await self._send_next(run)
                     failures = 0
-                except ServiceUnavailable as error:
+                except (ServiceUnavailable, RequestFailed) as error:
                     failures += 1
-                    pause = max(error.retry_after_seconds, _backoff_seconds(failures))
+                    pause = _pause_seconds(error, failures)
                     await self._reserve(run, pause)
                     await asyncio.sleep(pause)
             if run.delivered.is_ended:
@@ -235,7 +256,7 @@ class MainServiceReporter:
             run.linked_request_id = approval.request_id
 
     async def _send_next(self, run: _TrackedRun) -> None:
-        """Send the request that is due once a slot and the circuit breaker allow it. Raises `ServiceUnavailable`."""
+        """Send the request that is due, once it may be sent. Raises `ServiceUnavailable` or `RequestFailed`."""
         async with self._slots:
             caller = await self._acquire_breaker(run)
             request = next_request(run.checkpoint, run.delivered)
@@ -271,24 +292,46 @@ class MainServiceReporter:
         try:
             task_id = await self._service.send(request, run.delivered.task_id, run.checkpoint.request, caller)
         except ServiceUnavailable as error:
-            if self._breaker.record_failure():
-                log.warning("main_service.circuit_opened", cause=str(error))
-            raise
-        except TokenRejected as error:
+            await self._on_unavailable(run, request, error)
+        except RequestFailed as error:
+            self._breaker.record_success()  # the service is not down
+            if not run.attempts.count_failed(request):
+                raise
+            await self._on_refusal(run, request, error)
+        except (TokenRejected, RequestRejected) as error:
             self._breaker.record_success()
-            await self._abandon(run, f"the Main Service does not accept the caller's token: {error}")
-            return
-        except RequestRejected as error:
-            self._breaker.record_success()
-            if isinstance(request, CreateTask):
-                await self._abandon(run, f"the Main Service does not accept the task: {error}")
-                return
-            # An earlier request whose response was lost, or one of another node, has succeeded already.
-            log.info("task.request_rejected", request=type(request).__name__, cause=str(error))
-            task_id = None
+            await self._on_refusal(run, request, error)
         else:
             self._breaker.record_success()
-        await self._record_delivery(run, request, task_id)
+            run.attempts.clear(request)
+            await self._record_delivery(run, request, task_id)
+
+    async def _on_unavailable(self, run: _TrackedRun, request: TaskRequest, error: ServiceUnavailable) -> None:
+        """Raise the error again, so that the request is repeated, unless the end of the task is sent before it.
+
+        The circuit breaker counts a response once for each update: one that always gets it says nothing of the others.
+        """
+        is_news = not (error.is_answer and run.attempts.has_been_unavailable(type(request)))
+        if is_news and self._breaker.record_failure():
+            log.warning("main_service.circuit_opened", cause=str(error))
+        if run.attempts.count_unavailable(request) and run.has_ended:
+            log.info("task.update_postponed", **_log_fields(run, request, error))
+            await self._record_delivery(run, request, None)
+            return
+        if isinstance(request, CompleteTask | FailTask):
+            run.resume_postponed()
+        raise error
+
+    async def _on_refusal(self, run: _TrackedRun, request: TaskRequest, error: MainServiceError) -> None:
+        """Continue with the next request where the task can do without this one, or had it before; else abandon it."""
+        run.attempts.clear(request)
+        if isinstance(error, TokenRejected) and not isinstance(request, ReportProgress):
+            await self._abandon(run, f"the Main Service does not accept the caller's token: {error}")
+        elif isinstance(request, CreateTask) or (isinstance(error, RequestFailed) and not is_optional(request)):
+            await self._abandon(run, f"the Main Service does not accept the task: {error}")
+        else:
+            log.info("task.request_rejected", **_log_fields(run, request, error))
+            await self._record_delivery(run, request, None)
 
     async def _record_delivery(self, run: _TrackedRun, request: TaskRequest, task_id: str | None) -> None:
         delivered = run.delivered
@@ -310,10 +353,31 @@ class MainServiceReporter:
         await _retry(lambda: self._outbox.remove(run.session_id))
 
 
-def _backoff_seconds(failures: int) -> float:
+def _bind(request: RunRequest) -> None:
+    """Bind the identity of a run to every log line of this task."""
+    bind_contextvars(sessionId=request.session_id, traceId=request.trace_id, tenantId=request.tenant_id)
+
+
+def _log_fields(run: _TrackedRun, request: TaskRequest, error: Exception) -> dict[str, str | None]:
+    return {
+        "sessionId": run.session_id,
+        "taskId": run.delivered.task_id,
+        "request": type(request).__name__,
+        "cause": str(error),
+    }
+
+
+def _pause_seconds(error: ServiceUnavailable | RequestFailed, failures: int) -> float:
+    if isinstance(error, RequestFailed):
+        return _backoff_seconds(failures, _MAX_BACKOFF_AFTER_ERROR_SECONDS)
+    return max(error.retry_after_seconds, _backoff_seconds(failures))
+
+
+def _backoff_seconds(failures: int, longest: float | None = None) -> float:
     """Return the pause (s) after this number of failures: exponential, with jitter against simultaneous retries."""
-    longest = min(MAX_BACKOFF_SECONDS, _MIN_BACKOFF_SECONDS * 2 ** min(failures, 16))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret
+    limit = MAX_BACKOFF_SECONDS if longest is None else longest
+    pause = min(limit, _MIN_BACKOFF_SECONDS * 2 ** min(failures, 16))
+    return random.uniform(pause / 2, pause)  # noqa: S311 - jitter, not a secret
 
 
 async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:

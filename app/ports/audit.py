@@ -109,6 +109,7 @@ class DecisionMade(AuditEvent, frozen=True, tag="decision"):
 
 
 AppliedVerdict = Literal["approved", "rejected", "expired"]
+ToolOutcome = Literal["completed", "failed", "cancelled", "refused"]
 
 
 class DecisionApplied(AuditEvent, frozen=True, tag="decision.applied"):
@@ -148,7 +149,7 @@ class ToolEnded(AuditEvent, frozen=True, tag="tool.ended"):
     session: str
     call: str
     tool: str
-    outcome: Literal["completed", "failed", "cancelled", "refused"]
+    outcome: ToolOutcome
 
 
 class AuthenticationFailed(AuditEvent, frozen=True, tag="authentication.failed"):

@@ -38,6 +38,11 @@ class Nodes(Protocol):
         ...
 
     @property
+    def node_id(self) -> str:
+        """The id of this node: a new one after each loss of its lease."""
+        ...
+
+    @property
     def has_lease(self) -> bool:
         """Whether the lease of this node is valid: only then may it start a run."""
         ...

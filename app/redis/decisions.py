@@ -24,7 +24,7 @@ from app.redis.seals import Seals
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
-from statemachine.checkpoint import Approval, Checkpoint
+from statemachine.checkpoint import Approval, Checkpoint, RunRequest
 from statemachine.decisions import (
     Decision,
     SignalForOtherRequest,
@@ -229,7 +229,7 @@ class RedisDecisions:
             )
         except SignalIgnored as error:
             if is_live or not isinstance(error, SignalForOtherRequest):
-                self._ignore(request_id, str(error))
+                self._ignore(request_id, str(error), checkpoint.request)
             return None
         if self._requests.signals_decide:
             return decision
@@ -250,13 +250,14 @@ class RedisDecisions:
                 raise SignalIgnored("it came after the deadline")
             accept(checkpoint, decision)
         except SignalIgnored as error:
-            self._ignore(request_id, str(error))
+            self._ignore(request_id, str(error), checkpoint.request)
             return False
         return True
 
-    def _ignore(self, request_id: str, reason: str) -> None:
+    def _ignore(self, request_id: str, reason: str, run: RunRequest) -> None:
         self.ignored_signals += 1
-        log.warning("signal.ignored", requestId=request_id, reason=reason)
+        who = {"sessionId": run.session_id, "traceId": run.trace_id, "tenantId": run.tenant_id}
+        log.warning("signal.ignored", requestId=request_id, reason=reason, **who)
 
     # --- polling the keys ---------------------------------------------------------------------------------------------
 

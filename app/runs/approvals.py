@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from app.errors import FieldInvalid, NotFound, RecordChanged
-from app.ports.audit import AuditTrail
+from app.ports.audit import AuditTrail, DecisionMade
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, ApprovalRequests, RequestStatus
 from app.ports.identity import NO_ORIGIN, Origin, Principal
@@ -24,6 +24,7 @@ from statemachine.stored import JsonObject
 _DEFAULT_REASON = "User rejected"
 """What the Main Service writes where the person gives no reason."""
 
+_DECIDER_FIELDS = frozenset({"approvedBy", "approvedAt", "rejectedBy", "rejectedAt", "reason"})
 _STATUSES = {
     "approved": RequestStatus.APPROVED,
     "rejected": RequestStatus.REJECTED,
@@ -66,6 +67,20 @@ class ApprovalService:
         if not request.is_intact:
             log.warning("record.changed", requestId=request_id[:80], sessionId=request.session_id[:120])
             raise RecordChanged(f"the approval request {request_id[:80]} does not show what would run")
+        return await self._unless_expired(request) if request.is_decided else request
+
+    async def _unless_expired(self, request: ApprovalRequest) -> ApprovalRequest:
+        """Return a decided request as expired where its run knows better: the Main Service writes a decision over
+        `expired`, too, and that changes nothing (CONTRACT §5)."""
+        try:
+            checkpoint = await self._journal.load(request.session_id)
+        except (CheckpointTooNew, CheckpointUnreadable, RecordChanged):
+            return request
+        reviews = [] if checkpoint is None else checkpoint.reviews
+        if any(each.request_id == request.request_id and each.verdict == "expired" for each in reviews):
+            stored = {name: value for name, value in request.stored.items() if name not in _DECIDER_FIELDS}
+            stored["status"] = RequestStatus.EXPIRED.value
+            return replace(request, status=RequestStatus.EXPIRED, reason=None, decision=None, stored=stored)
         return request
 
     async def decide(
@@ -87,7 +102,7 @@ class ApprovalService:
         run is not as this service saved it, and for an open request `FieldInvalid` where the digest is another one or
         edited arguments do not fit: then it stays open.
         """
-        request = await self._of_its_run(await self.request(principal, request_id))
+        request, trace_id = await self._of_its_run(await self.request(principal, request_id))
         now, edited = self._clock.now(), None
         if request.status is RequestStatus.PENDING and now < request.expires_at:
             if arguments_digest is not None and arguments_digest != request.arguments_digest:
@@ -106,28 +121,33 @@ class ApprovalService:
         made = decision_made(principal, origin, request, decision, edited)
         # Between the record of the decision and its message, so that it comes before what the run does then.
         return await self._requests.decide(
-            request, decision, on_recorded=lambda: self._audit.record(request.tenant_id, made)
+            request, decision, on_recorded=lambda: self._record(made, request.tenant_id, trace_id)
         )
 
-    async def _of_its_run(self, request: ApprovalRequest) -> ApprovalRequest:
-        """Return a request as its run knows it: an older copy of one that is closed may have been put back.
+    def _record(self, made: DecisionMade, tenant_id: str, trace_id: str | None) -> None:
+        self._audit.record(tenant_id, made)
+        _log_decision(made, tenant_id, trace_id)
+
+    async def _of_its_run(self, request: ApprovalRequest) -> tuple[ApprovalRequest, str | None]:
+        """Return a request as its run knows it, with the run's trace id where that is known: an older copy of one that
+        is closed may have been put back.
 
         Where another program has changed what would run, the request is closed, so that its run looks at it and ends.
         Raises `RecordChanged` then.
         """
         if request.status is not RequestStatus.PENDING:
-            return request
+            return request, None
         try:
             checkpoint = await self._journal.load(request.session_id)
             closed = _closed(request, checkpoint)
         except (CheckpointTooNew, CheckpointUnreadable):
-            return request  # the node that writes the run can read it
+            return request, None  # the node that writes the run can read it
         except RecordChanged:
             await self._requests.close(request.request_id, RequestStatus.CANCELLED)
             raise
         if checkpoint is None:
             await self._requests.close(request.request_id, RequestStatus.CANCELLED)
-        return closed or request
+        return closed or request, None if checkpoint is None else checkpoint.request.trace_id
 
     async def signal(self, principal: Principal, session_id: str) -> str | None:
         """Return the last signal of a session as stored; None where there is none, or no such session in this tenant.
@@ -139,6 +159,23 @@ class ApprovalService:
             return None
         self._access.check(principal, owner)
         return await self._requests.get_signal(session_id)
+
+
+def _log_decision(made: DecisionMade, tenant_id: str, trace_id: str | None) -> None:
+    """Log a decision under the trace id of its run, which the line of the request itself does not have."""
+    log.info(
+        "approval.decided",
+        sessionId=made.session,
+        tenantId=tenant_id,
+        requestId=made.request,
+        tool=made.tool,
+        verdict=made.verdict,
+        userId=made.user,
+        role=made.role,
+        via=made.via,
+        edited=made.edited,
+        **({} if trace_id is None else {"traceId": trace_id}),
+    )
 
 
 def _closed(request: ApprovalRequest, checkpoint: Checkpoint | None) -> ApprovalRequest | None:

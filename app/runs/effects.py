@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Literal, assert_never
+from typing import assert_never
 
 import structlog
 
 from app.errors import AuraError, FieldInvalid, ModelError
-from app.ports.audit import AuditTrail, ToolEnded
+from app.ports.audit import AuditTrail, ToolEnded, ToolOutcome
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, RequestStatus
 from app.ports.model import Model
@@ -229,18 +229,22 @@ class Effects:
         without it, it does not run."""
         tenant_id, started = context.tenant_id, tool_started(checkpoint, call)
         ended = partial(ToolEnded, session=context.session_id, call=call.id, tool=call.name)
+        outcome: ToolOutcome = "cancelled"
         try:
             if call.needs_approval or call.grant is not None:
                 await self._audit.write(tenant_id, started)
             else:
                 self._audit.record(tenant_id, started)
+            log.info("tool.started", tool=call.name, callId=call.id)
             finished = await self._tools.execute(call, context)
-        except BaseException as error:
-            outcome: Literal["refused", "cancelled"] = "refused" if isinstance(error, AuraError) else "cancelled"
-            self._audit.record(tenant_id, ended(outcome=outcome))
+            outcome = "completed" if finished.error is None else "failed"
+            return finished
+        except AuraError:
+            outcome = "refused"
             raise
-        self._audit.record(tenant_id, ended(outcome="completed" if finished.error is None else "failed"))
-        return finished
+        finally:
+            self._audit.record(tenant_id, ended(outcome=outcome))
+            log.info("tool.ended", tool=call.name, callId=call.id, outcome=outcome)
 
     # --- decisions of people ------------------------------------------------------------------------------------------
 

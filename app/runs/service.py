@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
-from structlog.contextvars import bind_contextvars
 
 from app.errors import QuotaExceeded, RunLost, ServiceBusy, StorageUnavailable
 from app.ports.identity import Principal
@@ -18,6 +17,7 @@ from app.ports.nodes import Claim
 from app.runs.admission import AdmissionQueue
 from app.runs.creation import CreationUncertain, RunFactory, StartRun
 from app.runs.refusals import Refusals
+from app.runs.run_log import bind_run
 from app.runs.takeover import claim_run
 from app.runs.task import RunPorts, RunTask, Start
 from app.runs.waiting import WaitingRun, WaitingRuns
@@ -237,7 +237,7 @@ class RunService:
     async def _run_task(self, task: RunTask, start: Start) -> None:
         """Run the loop of one run until it has ended, waits, or is written by another node."""
         session_id, nodes = task.session_id, self._ports.nodes
-        bind_contextvars(sessionId=session_id)
+        bind_run(session_id, nodes.node_id)
 
         def wait(waiting: WaitingRun) -> None:
             del self._tasks[session_id]

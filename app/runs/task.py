@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
-from structlog.contextvars import bind_contextvars
 
 from app.errors import RecordChanged, RunDamaged, RunLost, StorageUnavailable
 from app.ports.audit import AuditTrail
@@ -28,8 +27,9 @@ from app.retry import retry_until_available
 from app.runs.audit_events import decision_applied, request_opened
 from app.runs.changed_records import changed_request, checkpoint_gone, empty_checkpoint, end_of_changed
 from app.runs.effects import Effects
+from app.runs.run_log import introduce, log_applied, log_commit
 from app.runs.waiting import WaitingRun
-from statemachine.checkpoint import Checkpoint, RunRequest
+from statemachine.checkpoint import Checkpoint
 from statemachine.decisions import Decision
 from statemachine.frames import DONE_BODY, Shape, encode
 from statemachine.messages import (
@@ -203,7 +203,7 @@ class RunTask:
         effect, fact, decision = start.effect, start.fact, None
         if self._saved is None:
             fact, decision = await self._reload()
-        _introduce(self.checkpoint.request, start.log_event, log_content=self._ports.log_content)
+        introduce(self.checkpoint.request, start.log_event, log_content=self._ports.log_content)
         if not isinstance(fact, InternalErrorOccurred):  # the end that this leads to is reported with its commit
             self._ports.report(self.checkpoint)
         if start.must_confirm:
@@ -326,6 +326,7 @@ class RunTask:
         step = advance(self.checkpoint, fact, self._ports.clock.now())
         applied = decision_applied(step.checkpoint, effect.approval, fact)
         self._ports.audit.record(self.checkpoint.request.tenant_id, applied)
+        log_applied(applied)
         return await self._step(step)
 
     async def _step(self, step: Step) -> Effect:
@@ -346,6 +347,7 @@ class RunTask:
                 return await self._step(advance(self.checkpoint, _internal_error(error), self._ports.clock.now()))
             if not is_unchanged:
                 self._saved = step.checkpoint
+                log_commit(step)
                 self._ports.report(self.checkpoint)
         if isinstance(step.effect, Stop):
             return step.effect
@@ -371,18 +373,6 @@ class RunTask:
             case Stop() if before.open_approval and step.checkpoint.state in (State.FAILED, State.CANCELLED):
                 request_id = before.open_approval.request_id
                 await _retry(lambda: self._ports.requests.close(request_id, RequestStatus.CANCELLED))
-
-
-def _introduce(request: RunRequest, log_event: str | None, *, log_content: bool) -> None:
-    """Bind the run's identity to every log line of this task, and log its begin."""
-    bind_contextvars(
-        traceId=request.trace_id,
-        tenantId=request.tenant_id,
-        source=request.source,
-        callerType=request.caller_type,
-    )
-    if log_event is not None:
-        log.info(log_event, **({"prompt": request.prompt} if log_content else {}))
 
 
 async def _retry(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 import structlog
 from hypercorn.config import Config
@@ -13,26 +15,31 @@ from hypercorn.config import Config
 from app.bootstrap import create_app
 from app.server.config import bind_socket
 from app.server.parent import exit_with_parent
+from app.settings import Settings
 
 _MIN_UPTIME_SECONDS = 2.0
 """A worker that ends earlier counts as one that cannot start: the pauses between restarts then grow."""
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 10.0
 _POLL_SECONDS = 0.1
+_COMMAND = (sys.executable, "-m", "app", "serve", "--env-file", os.devnull)
+"""A file `.env` is read once, by this process: all workers have the same settings."""
 
 log = structlog.get_logger(__name__)
 
 
-def supervise(workers: int, config: Config) -> int:
+def supervise(workers: int, config: Config, settings: Settings, environment: Mapping[str, str]) -> int:
     """Keep `workers` processes on one listening socket until SIGTERM or SIGINT; return the exit code.
+
+    `environment` is that of the workers, in which `settings` were found.
 
     A worker that dies is replaced. Where this process is killed, its workers drain and exit (on Linux): otherwise they
     would keep the port.
     """
-    create_app()  # raises here what would end every worker
+    create_app(settings)  # raises here what would end every worker
     stop_requests: list[int] = []
     with bind_socket(config) as listener:
         listener.set_inheritable(True)
-        pool = _WorkerPool(listener.fileno())
+        pool = _WorkerPool(listener.fileno(), environment)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, _: stop_requests.append(received))
         pool.start(workers)
@@ -46,8 +53,9 @@ def supervise(workers: int, config: Config) -> int:
 class _WorkerPool:
     """The worker processes, all of which accept from the listening socket `descriptor`."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, environment: Mapping[str, str]) -> None:
         self._descriptor = descriptor
+        self._environment = environment
         self._workers: list[tuple[subprocess.Popen[bytes], float]] = []  # each with its start time
         self._pause_seconds = _MIN_PAUSE_SECONDS
         self._next_restart_at = 0.0
@@ -76,7 +84,8 @@ class _WorkerPool:
 
     def _start_worker(self) -> tuple[subprocess.Popen[bytes], float]:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", "--bind", f"fd://{self._descriptor}"],
+            [*_COMMAND, "--bind", f"fd://{self._descriptor}"],
+            env=self._environment,
             pass_fds=[self._descriptor],
             preexec_fn=exit_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
         )

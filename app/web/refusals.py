@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+import structlog
 from quart import Request, g, request
 
 from app.errors import AuraError
@@ -16,6 +17,8 @@ _MAX_CHARACTERS = 200
 _MAX_CALLER_TYPE_CHARACTERS = 16
 _ADDRESSES = re.compile(r"[0-9a-f.:,\[\] ]+", re.IGNORECASE)
 _TOKEN_DIGEST_CHARACTERS = 16
+
+log = structlog.get_logger(__name__)
 
 
 def origin_of(incoming: Request) -> Origin:
@@ -39,6 +42,8 @@ class RefusalRecorder:
     def record(self, error: AuraError) -> None:
         """Record an error with a status from 400 to 499; of an unknown caller only what is meant to identify it."""
         principal: Principal | None = g.get("principal")
+        if 400 <= error.status < 500:
+            _log_refusal(error, principal)
         origin = origin_of(request)
         if error.status == 401 or (error.status == 403 and principal is None):  # 403: a code of the console
             self._audit.record_failure(
@@ -69,6 +74,19 @@ class RefusalRecorder:
                     trace_id=g.get("trace_id"),
                 ),
             )
+
+
+def _log_refusal(error: AuraError, principal: Principal | None) -> None:
+    """Log a refusal in one line. Its cause is in the answer alone: it may quote what was sent."""
+    who = {} if principal is None else {"tenantId": principal.tenant_id, "userId": principal.user_id}
+    log.info(
+        "request.refused",
+        status=error.status,
+        code=error.code,
+        method=request.method,
+        route=_route() or None,
+        **who,
+    )
 
 
 def _route() -> str:

@@ -77,7 +77,15 @@ class Environment:
                 **NO_QUOTAS,
                 **self._variables,
             }
-            arguments = ("serve", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers))
+            arguments = (
+                "serve",
+                "--env-file",
+                os.devnull,
+                "--bind",
+                f"127.0.0.1:{self.port}",
+                "--workers",
+                str(self._workers),
+            )
             self._service = self._launch("app", variables, *arguments)
             self._wait_until_ready()
         except BaseException:

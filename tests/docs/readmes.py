@@ -1,4 +1,4 @@
-"""The README files of the repository and the code blocks in them."""
+"""The README files of the repository, the pages beside them, and the code blocks in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[2]
 _FOLDERS = ("app", "fixtures", "statemachine", "tests")
 _FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
-READMES = [ROOT / "README.md", *(path for folder in _FOLDERS for path in sorted((ROOT / folder).rglob("README.md")))]
+_PAGES = (ROOT / "app" / "web" / "BROWSERS.md",)
+
+READMES = [
+    ROOT / "README.md",
+    *(path for folder in _FOLDERS for path in sorted((ROOT / folder).rglob("README.md"))),
+    *_PAGES,
+]
 
 
 @dataclass(frozen=True, slots=True)

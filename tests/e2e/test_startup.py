@@ -96,7 +96,7 @@ async def test_command_runs_without_the_fork_server(redis_server: RedisServer) -
         "REDIS_PORT": str(redis_server.port),
     }
     process = subprocess.Popen(  # noqa: ASYNC220 - starting a process is quick
-        [sys.executable, "-m", "app", "serve", "--bind", f"127.0.0.1:{port}"],
+        [sys.executable, "-m", "app", "serve", "--env-file", os.devnull, "--bind", f"127.0.0.1:{port}"],
         cwd=ROOT,
         env=environment,
         stderr=subprocess.DEVNULL,

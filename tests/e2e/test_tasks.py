@@ -21,7 +21,7 @@ from tests.harness.waiting import eventually
 async def test_takeover_continues_the_agent_task(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
-    async with SmtpSink() as smtp, MainServiceStandIn() as main:
+    async with SmtpSink() as smtp, MainServiceStandIn(accepts_plan=True) as main:
         settings = {**mail_settings(smtp), "MAIN_SERVICE_URL": main.url, "AURA_LEASE_SECONDS": 1}
         first, second = await nodes.start_pair(**settings)
         model.play(mail_turn(), ScriptedTurn(text="보냈습니다."))

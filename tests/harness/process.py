@@ -130,7 +130,8 @@ class ServeProcess(Command, Client):
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__(fork_server, environment, "serve", "--bind", f"127.0.0.1:{self.port}", *arguments)
+        options = ("--env-file", os.devnull, "--bind", f"127.0.0.1:{self.port}")
+        super().__init__(fork_server, environment, "serve", *options, *arguments)
 
     def start(self) -> None:
         super().start()

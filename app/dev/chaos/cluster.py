@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -94,7 +95,7 @@ class Node:
     def _launch(self) -> None:
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve", "--bind", f"127.0.0.1:{self.port}"],
+                [sys.executable, "-m", "app", "serve", "--env-file", os.devnull, "--bind", f"127.0.0.1:{self.port}"],
                 cwd=Path(app.__file__).parents[1],
                 env=dict(self._environment),
                 stdin=subprocess.DEVNULL,

@@ -180,7 +180,7 @@ def _show_results(view: View, services: DemoServices) -> None:
     for task in services.main_service.tasks.values():
         view.line()
         view.line(f"☑ the Main Service stand-in has {task.task_id}: {task.status}", "bold green")
-        view.show_values({"plan": ", ".join(f"{step['title']} ({step['status']})" for step in task.plan) or "none"})
+        view.show_values({"description": task.description or "none", "progress": f"{task.progress} %"})
 
 
 async def _show_received_mails(view: View, sink: SmtpSink) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from app.integrations.agent_task import (
@@ -104,8 +106,21 @@ def test_step_has_its_times_and_the_result_of_its_call() -> None:
     agent = agent_step(run.checkpoint, step)
     assert agent["status"] == "completed"
     assert agent["completedAt"] >= agent["startedAt"]
-    assert agent["result"].startswith('{"found":"가')
-    assert len(agent["result"]) == 1000
+    assert agent["result"]["truncated"] is True
+    assert agent["result"]["text"].startswith('{"found":"가')
+    assert len(agent["result"]["text"]) == 1000
+
+
+@pytest.mark.parametrize("result", [{"found": "가", "count": 2}, {}, "한 줄", [1, 2]])
+def test_result_of_a_step_that_is_an_object_stays_one(result: Any) -> None:
+    run = Run()
+    run.request_tools(safe("c1"))
+    run.finish_call("c1", result=result)
+    (step,) = run.checkpoint.plan
+    expected = "[1,2]" if isinstance(result, list) else result
+    assert agent_step(run.checkpoint, step)["result"] == expected
+    (sent,) = json.loads(progress_report(run.checkpoint).plan)
+    assert sent["result"] == expected
 
 
 def test_failed_call_has_its_error_as_result() -> None:

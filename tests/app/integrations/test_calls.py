@@ -10,7 +10,14 @@ from app.crypto.purpose_keys import PurposeKeys
 from app.dev.demo.http import HttpServer, Request, Response
 from app.integrations.agent_task import CompleteTask, CreateTask, FailTask, ReportProgress, StartTask
 from app.integrations.circuit_breaker import CircuitBreaker
-from app.integrations.main_service import Caller, MainService, RequestRejected, ServiceUnavailable, TokenRejected
+from app.integrations.main_service import (
+    Caller,
+    MainService,
+    RequestFailed,
+    RequestRejected,
+    ServiceUnavailable,
+    TokenRejected,
+)
 from app.integrations.token_cipher import TokenCipher
 from tests.harness.process import free_port
 from tests.statemachine.runs import request
@@ -35,7 +42,9 @@ class Answering(HttpServer):
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [
-        (500, {}, ServiceUnavailable),
+        (500, {}, RequestFailed),
+        (501, {}, RequestFailed),
+        (502, {}, ServiceUnavailable),
         (503, {}, ServiceUnavailable),
         (429, {}, ServiceUnavailable),
         (408, {}, ServiceUnavailable),
@@ -53,7 +62,7 @@ class Answering(HttpServer):
         (201, {"data": {"taskId": {"a": 1}}}, RequestRejected),
         (201, {"data": {"taskId": 5.5}}, RequestRejected),
         (201, json.loads("[" * 200 + "]" * 200), RequestRejected),
-        (500, "x" * 1_000_000, ServiceUnavailable),
+        (500, "x" * 1_000_000, RequestFailed),
     ],
 )
 async def test_response_is_mapped_to_an_error(status: int, body: object, error: type[Exception]) -> None:

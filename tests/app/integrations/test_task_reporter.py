@@ -68,7 +68,7 @@ KINDS = ("인사", "계획", "보내 승인", "보내 거절", "실패")
 
 @pytest.fixture
 async def main() -> AsyncIterator[MainServiceStandIn]:
-    async with MainServiceStandIn() as server:
+    async with MainServiceStandIn(accepts_plan=True) as server:
         yield server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -101,6 +102,27 @@ async def test_a_request_that_is_put_back_after_the_end_of_its_run_cannot_be_app
         assert (await approve_copy(run, old))["status"] == "cancelled"
         run.redis.delete(keys.checkpoint(run.session_id))
         assert (await approve_copy(run, old))["status"] == "cancelled"
+
+
+async def test_an_approval_that_is_written_over_an_expired_request_is_ignored(waiting_run: StartWaitingRun) -> None:
+    """The Main Service refuses only what is approved or rejected already (§5)."""
+    async with waiting_run(hitl_timeout_seconds=0.5) as run:
+        frames = await run.stream.rest()
+        assert frames[-2]["status"] == "timed_out"
+        now_ms = int(time.time() * 1000)
+        decided = {**run.stored_request(), "status": "approved", "approvedBy": "boss", "approvedAt": now_ms}
+        run.redis.set(f"hitl:request:{run.request_id}", json.dumps(decided), ex=1800)
+        signal = {"type": "approval", "requestId": run.request_id, "status": "approved", "timestamp": now_ms // 1000}
+        run.store_signal(signal)
+        run.publish_signal(signal)
+        for path in (f"/aura/approvals/{run.request_id}", f"/aura/hitl/requests/{run.request_id}"):
+            answer = (await run.aura.client.get(path, headers=headers())).json()["data"]
+            shown = json.loads(answer) if isinstance(answer, str) else answer
+            assert shown["status"] == "expired"
+        late = await run.aura.decide("approve", run.request_id)
+        assert (late.status_code, late.json()["data"]["status"]) == (409, "expired")
+        shown = (await run.aura.client.get(f"/aura/runs/{run.session_id}", headers=headers())).json()["data"]
+        assert (shown["state"], run.tool.ran) == ("timed_out", [])
 
 
 async def test_a_request_whose_checkpoint_was_changed_is_closed_with_its_run(
