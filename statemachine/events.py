@@ -123,7 +123,11 @@ class ToolExecution(Event, frozen=True, kw_only=True):
     """
 
     TYPE: ClassVar[str] = "tool_execution"
-    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {"toolName": ("tool",), "toolArgs": ("params", "parameters")}
+    ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "toolName": ("tool",),
+        "toolArgs": ("params", "parameters"),
+        "toolCallId": ("stepId",),  # of the plan step that a call adds to a plan which the model did not declare
+    }
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("truncated",)
 
     tool_name: str

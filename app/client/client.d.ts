@@ -582,4 +582,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 cad17e50a921489e818e0b5a5f950c29d0629f305c7b3ccb90763ee896ce587c).
+// Generated from client.ts (SHA-256 c822c36993c7d60d68c95c2b736c0372f5c55cee189293ec675a52045d03595b).

@@ -22,6 +22,7 @@ from app.errors import FieldInvalid, RequestMalformed
 from app.runs.queries import MAX_PER_PAGE
 from app.web.diagrams import DiagramFormat
 from app.web.identifiers import Identifier, printable
+from app.web.naming import NamingQuery
 from app.web.requests import IncomingRequest
 from statemachine import strict_json
 from statemachine.frames import compact_json
@@ -164,6 +165,10 @@ class RunSelector(BaseModel):
     """The query that selects a run."""
 
     session_id: Identifier | None = Field(default=None, alias="sessionId")
+
+
+class StreamQuery(RunSelector, NamingQuery):
+    """The query of `/aura/test/stream`."""
 
 
 class TimelineQuery(BaseModel):

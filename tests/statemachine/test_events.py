@@ -80,7 +80,7 @@ FIELDS = {
     "plan_step_update": "stepId /id status progress ?description ?confidence ?confidenceSource",
     "timeline_step_update": "stepId /id title status progress metadata",
     "tool_execution": "toolName /tool toolArgs /params /parameters status result error requiresApproval toolCallId"
-    " ?truncated",
+    " /stepId ?truncated",
     "hitl": "requestId sessionId actionType /action message context /params requiresApproval ?confidence"
     " ?confidenceSource ?stepId expiresAt timeoutSeconds ?outcomeUnknown argumentsDigest position total warnings",
     "content": "content format chunk",

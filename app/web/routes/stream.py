@@ -14,7 +14,7 @@ from app.web.connection import StreamResponse
 from app.web.openapi.operations import operation
 from app.web.responses import STREAM_PATH, stream_headers
 from app.web.sse import EventStreams, ResumeExpired, StreamSlot
-from app.web.validation import ResumeHeaders, RunSelector, StartHeaders, StreamBody, read, read_headers, read_query
+from app.web.validation import ResumeHeaders, StartHeaders, StreamBody, StreamQuery, read, read_headers, read_query
 
 
 def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams) -> Blueprint:
@@ -25,49 +25,54 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         "Start a run and stream its events; with Last-Event-ID resume a stream (the body may be empty then).",
         is_stream=True,
         body=StreamBody,
-        query=RunSelector,
+        query=StreamQuery,
         headers=StartHeaders,
         errors=(ResumeExpired, ServiceBusy, ThreadBusy, QuotaExceeded),
     )
     async def start() -> Response:
         principal = auth.authenticate(request.headers)
-        headers = read_headers(request, StartHeaders)
+        headers, query = read_headers(request, StartHeaders), read_query(request, StreamQuery)
         if headers.last_event_id:
             body = await read(request, StreamBody, may_be_empty=True)
             repeated = _start_run(body, headers) if body else None
             with await streams.reserve(principal) as slot:
-                return _stream_response(streams, slot, await _find_resumed(locator, principal, headers, repeated))
+                found = await _find_resumed(locator, principal, headers, query, repeated)
+                return _stream_response(streams, slot, found, query)
         start_run = _start_run(await read(request, StreamBody), headers)
         with await streams.reserve(principal) as slot:
-            return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
+            begun = StreamPosition(await runs.start(principal, start_run), 0)
+            return _stream_response(streams, slot, begun, query)
 
     @routes.get(STREAM_PATH)
     @operation(
         "Stream the events of a run: the given one, or else the caller's newest.",
         is_stream=True,
-        query=RunSelector,
+        query=StreamQuery,
         headers=ResumeHeaders,
         errors=(NotFound, QuotaExceeded),
     )
     async def attach() -> Response:
         principal = auth.authenticate(request.headers)
-        headers = read_headers(request, ResumeHeaders)
+        headers, query = read_headers(request, ResumeHeaders), read_query(request, StreamQuery)
         with await streams.reserve(principal) as slot:
-            return _stream_response(streams, slot, await _find_attached(locator, principal, headers))
+            return _stream_response(streams, slot, await _find_attached(locator, principal, headers, query), query)
 
     return routes
 
 
-async def _find_attached(locator: RunLocator, principal: Principal, headers: ResumeHeaders) -> StreamPosition:
+async def _find_attached(
+    locator: RunLocator, principal: Principal, headers: ResumeHeaders, query: StreamQuery
+) -> StreamPosition:
     """Return the position of a caller that names a run or not. Raises `NotFound`."""
-    found = await locator.find(principal, session_id=_session_id(headers), last_event_id=headers.last_event_id)
+    session_id = query.session_id or headers.session_id
+    found = await locator.find(principal, session_id=session_id, last_event_id=headers.last_event_id)
     if found is None:
         raise NotFound("there is no run to attach to; send a prompt by POST to start one")
     return found
 
 
 async def _find_resumed(
-    locator: RunLocator, principal: Principal, headers: StartHeaders, repeated: StartRun | None
+    locator: RunLocator, principal: Principal, headers: StartHeaders, query: StreamQuery, repeated: StartRun | None
 ) -> StreamPosition:
     """Return where to resume. This never starts a run, so a prompt is not executed twice after a network error (§3).
 
@@ -75,7 +80,7 @@ async def _find_resumed(
     """
     position = await locator.find(
         principal,
-        session_id=_session_id(headers),
+        session_id=query.session_id or headers.session_id,
         last_event_id=headers.last_event_id,
         prompt_digest=repeated.digest if repeated is not None else "",
     )
@@ -84,19 +89,16 @@ async def _find_resumed(
     return position
 
 
-def _stream_response(streams: EventStreams, slot: StreamSlot, position: StreamPosition) -> Response:
+def _stream_response(streams: EventStreams, slot: StreamSlot, position: StreamPosition, query: StreamQuery) -> Response:
     if request.method == "HEAD":  # it would otherwise be open until the run ends, without a body
         slot.release()
         response = Response(b"")
     else:
-        response = StreamResponse(streams.open(position.session_id, position.last_event_id, slot))
+        naming = query.naming(streams.names)
+        response = StreamResponse(streams.open(position.session_id, position.last_event_id, slot, naming))
     response.headers.update(stream_headers(request.http_version))
     response.headers["X-Session-ID"] = position.session_id
     return response
-
-
-def _session_id(headers: ResumeHeaders) -> str | None:
-    return read_query(request, RunSelector).session_id or headers.session_id
 
 
 def _start_run(body: StreamBody, headers: StartHeaders) -> StartRun:
