@@ -93,7 +93,8 @@ class ResponseBuilder:
         if error.status >= 500 and not isinstance(error, ServiceBusy):  # overload would log thousands of lines
             log.warning("request.failed", code=error.code, cause=error.log_cause)
         self._on_refused(error)
-        as_stream = _is_stream_path(request.path) and not _prefers_json(request.headers)
+        # A stream that only says that there is nothing to resume is one for every client (§3).
+        as_stream = _is_stream_path(request.path) and (error.status == 200 or not _prefers_json(request.headers))
         query = request.args if as_stream else None
         headers, chunks = self._encode_error(error, g.get("trace_id"), request.http_version, request.path, query)
         response = Response(_in_chunks(chunks) if as_stream else chunks[0], error.status)

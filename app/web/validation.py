@@ -108,11 +108,14 @@ class RejectBody(_DecisionFields):
     skip: StrictBool = Field(default=False, description=_SKIP)
 
 
-class DecisionBody(_DecisionFields):
-    """The body of `POST /aura/hitl/approve/{requestId}` and `POST /aura/hitl/reject/{requestId}`."""
+class PlatformApproveBody(_DecisionFields):
+    """The body of `POST /aura/hitl/approve/{requestId}`."""
 
-    params: JsonObject | None = Field(default=None, description=f"On approve: {_PARAMS}")
-    skip: StrictBool = Field(default=False, description=f"On reject: {_SKIP}")
+    params: JsonObject | None = Field(default=None, description=_PARAMS)
+
+
+class PlatformRejectBody(RejectBody):
+    """The body of `POST /aura/hitl/reject/{requestId}`."""
 
 
 def _require_digits(value: Any) -> Any:

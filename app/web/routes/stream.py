@@ -19,7 +19,14 @@ from app.web.validation import ResumeHeaders, StartHeaders, StreamBody, StreamQu
 
 def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams) -> Blueprint:
     routes = Blueprint("stream", __name__)
+    _add_start(routes, auth, runs, locator, streams)
+    _add_attach(routes, auth, locator, streams)
+    return routes
 
+
+def _add_start(
+    routes: Blueprint, auth: Authenticator, runs: RunService, locator: RunLocator, streams: EventStreams
+) -> None:
     @routes.post(STREAM_PATH)
     @operation(
         "Start a run and stream its events; with Last-Event-ID resume a stream (the body may be empty then).",
@@ -43,6 +50,8 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
             begun = StreamPosition(await runs.start(principal, start_run), 0)
             return _stream_response(streams, slot, begun, query)
 
+
+def _add_attach(routes: Blueprint, auth: Authenticator, locator: RunLocator, streams: EventStreams) -> None:
     @routes.get(STREAM_PATH)
     @operation(
         "Stream the events of a run: the given one, or else the caller's newest.",
@@ -56,8 +65,6 @@ def stream_routes(auth: Authenticator, runs: RunService, locator: RunLocator, st
         headers, query = read_headers(request, ResumeHeaders), read_query(request, StreamQuery)
         with await streams.reserve(principal) as slot:
             return _stream_response(streams, slot, await _find_attached(locator, principal, headers, query), query)
-
-    return routes
 
 
 async def _find_attached(
