@@ -29,7 +29,7 @@ TSC = (
     "--module",
     "node16",
     "--lib",
-    "es2022,dom,dom.asynciterable",
+    "es2022,dom,dom.iterable,dom.asynciterable",
 )
 
 pytestmark = [

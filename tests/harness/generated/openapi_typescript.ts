@@ -34,7 +34,7 @@ async function main(): Promise<void> {
     body: { prompt: "메모" },
     parseAs: "stream",
   });
-  if (!started.data) throw new Error(`the run was refused: ${started.error.message}`);
+  if (!started.data) throw new Error(`the run was refused: ${JSON.stringify(started.error)}`);
   for await (const data of read(started.data)) {
     if (data === "[DONE]") return;
     const event = data as components["schemas"]["KnownEvent"];
