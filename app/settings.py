@@ -48,6 +48,7 @@ from app.setting_types import (
     token_limit,
 )
 from statemachine.checkpoint import Limits
+from statemachine.event_names import EventNames
 from statemachine.frames import Shape
 
 _NOT_SETTINGS = frozenset({"AURA_TOKEN", "AURA_PLATFORM_URI"})
@@ -131,6 +132,9 @@ class Settings(QuotaSettings, IdentitySettings):
 
     # the stream
     aura_event_shape: Shape = Field(default="both", description="fields flat, nested under `data`, or both (§2.1)")
+    aura_event_names: EventNames = Field(
+        default="aura", description="names of the events: Aura's, or those of the platform's workspace page (§2.2)"
+    )
     aura_heartbeat_seconds: float = Field(default=15, gt=0, le=240, description="seconds of silence before a heartbeat")
 
     # the operator page

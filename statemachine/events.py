@@ -140,7 +140,7 @@ class ToolExecution(Event, frozen=True, kw_only=True):
     ALIASES: ClassVar[dict[str, tuple[str, ...]]] = {
         "toolName": ("tool",),
         "toolArgs": ("params", "parameters"),
-        "toolCallId": ("stepId",),
+        "toolCallId": ("stepId",),  # of the plan step that a call adds to a plan which the model did not declare
     }
     OMITTED_WHEN_NONE: ClassVar[tuple[str, ...]] = ("truncated",)
 

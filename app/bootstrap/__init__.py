@@ -90,7 +90,8 @@ def create_app(
     clock = clock or SystemClock()
     service = _build_service(settings, clock, tools)
     refusals = RefusalRecorder(service.audit.trail, clock)
-    responses = ResponseBuilder(clock, settings.aura_event_shape, refusals.record)
+    names = settings.aura_event_names
+    responses = ResponseBuilder(clock, settings.aura_event_shape, refusals.record, names=names)
     cors = CorsPolicy(settings.aura_cors_origins)
     app = Quart("app", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
@@ -238,7 +239,11 @@ def _run_ports(
 
 def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota) -> EventStreams:
     return EventStreams(
-        journal, settings.aura_event_shape, heartbeat_seconds=settings.aura_heartbeat_seconds, quota=quota
+        journal,
+        settings.aura_event_shape,
+        heartbeat_seconds=settings.aura_heartbeat_seconds,
+        quota=quota,
+        names=settings.aura_event_names,
     )
 
 

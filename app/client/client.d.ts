@@ -587,4 +587,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 59fbeae4a93e490a15fc78f148c00521e8116e2dc05be50a54b571dbb0bd2035).
+// Generated from client.ts (SHA-256 c822c36993c7d60d68c95c2b736c0372f5c55cee189293ec675a52045d03595b).

@@ -243,7 +243,8 @@ function sleep(ms, signal) {
             signal?.addEventListener("abort", abort, { once: true });
     });
 }
-const STREAM_PATH = "/aura/test/stream";
+/** With the event names that this client knows, whichever the service is set to. */
+const STREAM_PATH = "/aura/test/stream?events=aura";
 /** Statuses after which a new run is not started by itself: a person decides whether to try again. */
 const FINAL_AT_START = new Set([429, 500]);
 const MAX_DAMAGED_STREAMS = 8;
@@ -323,7 +324,7 @@ export class RunStream {
         else {
             if (this.lastEventId !== null)
                 headers["Last-Event-ID"] = String(this.lastEventId);
-            const path = `${STREAM_PATH}?sessionId=${encodeURIComponent(this.sessionId ?? "")}`;
+            const path = `${STREAM_PATH}&sessionId=${encodeURIComponent(this.sessionId ?? "")}`;
             response = await this.send(path, { method: "GET", headers, signal: timeout.signal });
         }
         if (!response.ok)
@@ -583,4 +584,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 59fbeae4a93e490a15fc78f148c00521e8116e2dc05be50a54b571dbb0bd2035).
+// Generated from client.ts (SHA-256 c822c36993c7d60d68c95c2b736c0372f5c55cee189293ec675a52045d03595b).

@@ -36,6 +36,8 @@ from statemachine.events import Start
 from statemachine.stored import JsonObject
 
 STREAM_PATH = "/aura/test/stream"
+_OWN_NAMES = {"events": "aura"}
+"""The query for the event names that this client knows, whichever the service is set to."""
 _MAX_RETRY_DELAY_SECONDS = 10.0
 _MAX_DAMAGED_STREAMS = 8
 _NOTHING_FOLLOWS = 204  # the last event that was received is the end marker
@@ -154,11 +156,11 @@ class RunStream:
         headers = {"Accept": "text/event-stream"}
         if self.session_id is None:
             headers["Idempotency-Key"] = self._idempotency_key
-            opened = self._http.stream("POST", STREAM_PATH, json=self._body, headers=headers)
+            opened = self._http.stream("POST", STREAM_PATH, params=_OWN_NAMES, json=self._body, headers=headers)
         else:
             if self.last_event_id is not None:
                 headers["Last-Event-ID"] = str(self.last_event_id)
-            query = {"sessionId": self.session_id}
+            query = {**_OWN_NAMES, "sessionId": self.session_id}
             opened = self._http.stream("GET", STREAM_PATH, params=query, headers=headers)
         async with opened as response:
             self._was_connected = True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import structlog
 from hypercorn.typing import HTTPScope
@@ -27,7 +28,9 @@ from app.errors import (
 )
 from app.ports.clock import Clock
 from app.ports.responses import AgentMetadata
+from app.web.naming import naming_of_refused
 from app.web.sse import MEDIA_TYPE, error_frames
+from statemachine.event_names import EventNames
 from statemachine.frames import Shape, compact_json
 from statemachine.stored import JsonObject
 
@@ -56,10 +59,21 @@ class PreparedResponse(NamedTuple):
 class ResponseBuilder:
     """Builds responses; `install` makes an app turn every error into one of them."""
 
-    def __init__(self, clock: Clock, shape: Shape, on_refused: Callable[[AuraError], None] = lambda _: None) -> None:
-        """`on_refused` is called with each error of the current request, within its context."""
+    def __init__(
+        self,
+        clock: Clock,
+        shape: Shape,
+        on_refused: Callable[[AuraError], None] = lambda _: None,
+        *,
+        names: EventNames = "aura",
+    ) -> None:
+        """`on_refused` is called with each error of the current request, within its context.
+
+        Errors on a stream have these `names` where the request asks for no others.
+        """
         self._clock = clock
         self._shape = shape
+        self._names: EventNames = names
         self._on_refused = on_refused
 
     def install(self, app: Quart) -> None:
@@ -93,10 +107,10 @@ class ResponseBuilder:
         if error.status >= 500 and not isinstance(error, ServiceBusy):  # overload would log thousands of lines
             log.warning("request.failed", code=error.code, cause=error.log_cause)
         self._on_refused(error)
-        as_stream = _is_stream_path(request.path) and not _prefers_json(request.headers)
-        headers, chunks = self._encode_error(
-            error, g.get("trace_id"), request.http_version, request.path, as_stream=as_stream
-        )
+        # A stream that only says that there is nothing to resume is one for every client (§3).
+        as_stream = _is_stream_path(request.path) and (error.status == 200 or not _prefers_json(request.headers))
+        query = request.args if as_stream else None
+        headers, chunks = self._encode_error(error, g.get("trace_id"), request.http_version, request.path, query)
         response = Response(_in_chunks(chunks) if as_stream else chunks[0], error.status)
         response.headers.update(headers)
         return response
@@ -109,7 +123,8 @@ class ResponseBuilder:
         received = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         trace_id, path = _trace_id(received), scope["path"]
         as_stream = _is_stream_path(path) and not _prefers_json(received)
-        headers, chunks = self._encode_error(error, trace_id, scope["http_version"], path, as_stream=as_stream)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if as_stream else None
+        headers, chunks = self._encode_error(error, trace_id, scope["http_version"], path, query)
         headers["X-Correlation-ID"] = trace_id
         if closes:
             headers["Connection"] = "close"
@@ -118,12 +133,16 @@ class ResponseBuilder:
         return PreparedResponse(error.status, headers, chunks)
 
     def _encode_error(
-        self, error: AuraError, trace_id: str | None, http_version: str, path: str, *, as_stream: bool
+        self, error: AuraError, trace_id: str | None, http_version: str, path: str, query: Mapping[str, str] | None
     ) -> tuple[dict[str, str], list[bytes]]:
-        """Return the headers and the chunks of the body; each chunk is one write."""
-        if as_stream:
+        """Return the headers and the chunks of the body; each chunk is one write.
+
+        `query` is that of a request which is answered by a stream; None: by JSON.
+        """
+        if query is not None:
             headers = stream_headers(http_version)
-            chunks = error_frames(error, "", int(self._clock.now() * 1000), self._shape)
+            naming = naming_of_refused(query, self._names)
+            chunks = error_frames(error, "", int(self._clock.now() * 1000), self._shape, naming)
         else:
             headers = {"Content-Type": _JSON, **_JSON_HEADERS}
             body: JsonObject = {"status": "ERROR", "message": error.message, "errorCode": error.code, "success": False}

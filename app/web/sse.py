@@ -18,6 +18,7 @@ from app.ports.identity import Principal
 from app.ports.journal import Journal, LogEntry, Tail
 from app.ports.quotas import StreamQuota
 from app.web.results import AnswerReader
+from statemachine.event_names import EventNames, Naming
 from statemachine.events import End, ErrorRaised
 from statemachine.frames import DONE_BODY, Shape, encode
 
@@ -30,6 +31,7 @@ _MAX_TICK_SECONDS = 0.25
 """The longest interval of the heartbeat timer."""
 _MIN_TICKS_PER_HEARTBEAT = 10
 """The timer runs at least this often in one heartbeat interval, so it ticks faster for short intervals."""
+_OWN_NAMES = Naming()
 
 log = structlog.get_logger(__name__)
 
@@ -109,9 +111,16 @@ class EventStreams:
     """The open streams of this process, and the one timer that sends all their heartbeats."""
 
     def __init__(
-        self, journal: Journal, shape: Shape, *, heartbeat_seconds: float, quota: StreamQuota | None = None
+        self,
+        journal: Journal,
+        shape: Shape,
+        *,
+        heartbeat_seconds: float,
+        quota: StreamQuota | None = None,
+        names: EventNames = "aura",
     ) -> None:
-        """Without a quota a user may have any number of streams."""
+        """Without a quota a user may have any number of streams. A reader that asks for no `names` gets these."""
+        self.names: EventNames = names
         self._journal = journal
         self._quota = quota
         self._shape = shape
@@ -130,9 +139,11 @@ class EventStreams:
             await self._quota.open(principal.tenant_id, principal.user_id)
         return StreamSlot(self._quota, principal)
 
-    def open(self, session_id: str, after: int, slot: StreamSlot | None = None) -> EventStream:
+    def open(
+        self, session_id: str, after: int, slot: StreamSlot | None = None, naming: Naming | None = None
+    ) -> EventStream:
         """Create a stream of the run's events with ids greater than `after`. It reads nothing before `begin`."""
-        return EventStream(self, self._journal, session_id, after, self._shape, slot)
+        return EventStream(self, self._journal, session_id, after, self._shape, slot, naming or Naming(self.names))
 
     def mark_written(self, stream: EventStream) -> None:
         """Record that the stream has just written bytes; its next heartbeat is due one interval later."""
@@ -173,6 +184,7 @@ class EventStream:
         "_journal",
         "_last_id",
         "_may_have_more",
+        "_naming",
         "_pending_entries",
         "_session_id",
         "_shape",
@@ -191,8 +203,10 @@ class EventStream:
         after: int,
         shape: Shape,
         slot: StreamSlot | None,
+        naming: Naming,
     ) -> None:
         self._streams = streams
+        self._naming = naming
         self._slot = slot
         self._journal = journal
         self._session_id = session_id
@@ -288,7 +302,9 @@ class EventStream:
                 if body is None:
                     return self._answer.fetch
                 self._pending_entries.pop()
-                self._write(encode_frame(LogEntry(entry.id, body)))
+                body = self._naming.apply(body)
+                if body is not None:
+                    self._write(encode_frame(LogEntry(entry.id, body)))
                 self._last_id = entry.id
                 if entry.body == DONE_BODY:
                     return self._end
@@ -319,7 +335,7 @@ class EventStream:
         except RunLost as error:
             log.warning("stream.log_lost", sessionId=self._session_id, cause=error.log_cause)
             lost = EventLogLost("the run's data is gone from Redis")
-            for data in error_frames(lost, self._session_id, self._last_id + 1, self._shape):
+            for data in error_frames(lost, self._session_id, self._last_id + 1, self._shape, self._naming):
                 self._write(data)
             await self._end()
         except Exception:  # without an end marker, so the client reconnects
@@ -361,7 +377,9 @@ class ResumeExpired(AuraError):
     prefix = "이어받을 실행을 찾을 수 없습니다."
 
 
-def error_frames(error: AuraError, session_id: str, first_id: int, shape: Shape) -> list[bytes]:
+def error_frames(
+    error: AuraError, session_id: str, first_id: int, shape: Shape, naming: Naming = _OWN_NAMES
+) -> list[bytes]:
     """Return the frames `error`, `end` and `[DONE]`, which end a stream before or instead of its run (§1.4, §2.3).
 
     `first_id` is the id of the first frame, in milliseconds since the epoch.
@@ -375,4 +393,5 @@ def error_frames(error: AuraError, session_id: str, first_id: int, shape: Shape)
         *encode(End(message=error.message, status="failed"), session_id, timestamp, shape),
         DONE_BODY,
     ]
-    return [encode_frame(LogEntry(first_id + i, body)) for i, body in enumerate(bodies)]
+    named = [body for stored in bodies if (body := naming.apply(stored)) is not None]
+    return [encode_frame(LogEntry(first_id + i, body)) for i, body in enumerate(named)]

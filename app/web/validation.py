@@ -23,6 +23,7 @@ from app.errors import FieldInvalid, RequestMalformed
 from app.runs.queries import MAX_PER_PAGE
 from app.web.diagrams import DiagramFormat
 from app.web.identifiers import Identifier, printable
+from app.web.naming import NamingQuery
 from app.web.requests import IncomingRequest
 from statemachine import strict_json
 from statemachine.frames import compact_json
@@ -127,11 +128,14 @@ class RejectBody(_DecisionFields):
     skip: StrictBool = Field(default=False, description=_SKIP)
 
 
-class DecisionBody(_DecisionFields):
-    """The body of `POST /aura/hitl/approve/{requestId}` and `POST /aura/hitl/reject/{requestId}`."""
+class PlatformApproveBody(_DecisionFields):
+    """The body of `POST /aura/hitl/approve/{requestId}`."""
 
-    params: JsonObject | None = Field(default=None, description=f"On approve: {_PARAMS}")
-    skip: StrictBool = Field(default=False, description=f"On reject: {_SKIP}")
+    params: JsonObject | None = Field(default=None, description=_PARAMS)
+
+
+class PlatformRejectBody(RejectBody):
+    """The body of `POST /aura/hitl/reject/{requestId}`."""
 
 
 def _require_digits(value: Any) -> Any:
@@ -186,7 +190,11 @@ class RunSelector(BaseModel):
     session_id: Identifier | None = Field(default=None, alias="sessionId")
 
 
-class StartQuery(RunSelector):
+class StreamQuery(RunSelector, NamingQuery):
+    """The query of `/aura/test/stream`."""
+
+
+class StartQuery(StreamQuery):
     """The query of `GET /aura/test/stream`: it selects a run, or starts one where it has a prompt."""
 
     prompt: str | None = Field(

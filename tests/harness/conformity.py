@@ -19,12 +19,9 @@ from statemachine.frames import Shape
 
 @functools.cache
 def _event_validators(shape: Shape) -> dict[str, Draft202012Validator]:
-    schema = events_schema(shape)
-    definitions = (reference["$ref"].rpartition("/")[2] for reference in schema["oneOf"])
-    return {
-        schema["$defs"][name]["properties"]["type"]["const"]: Draft202012Validator(schema["$defs"][name])
-        for name in definitions
-    }
+    definitions = events_schema(shape, is_strict=True)["$defs"]
+    mapping = definitions["KnownEvent"]["discriminator"]["mapping"]
+    return {type: Draft202012Validator(definitions[name.rpartition("/")[2]]) for type, name in mapping.items()}
 
 
 def check_event(message: dict[str, Any], shape: Shape = "both") -> None:

@@ -29,6 +29,11 @@ class RawStream:
     @classmethod
     async def post(cls, aura: Aura, body: Any, *, buffer: int | None = None, **more: str) -> RawStream:
         """Post a prompt. `buffer` is the size of the socket's receive buffer (bytes)."""
+        return await cls.post_to(aura, STREAM, body, buffer=buffer, **more)
+
+    @classmethod
+    async def post_to(cls, aura: Aura, path: str, body: Any, *, buffer: int | None = None, **more: str) -> RawStream:
+        """Post to this path, which may have a query. Headers in `more` replace the usual ones."""
         host, _, port = aura.url.removeprefix("http://").partition(":")
         connection = socket.create_connection((host, int(port)))
         if buffer is not None:
@@ -37,7 +42,7 @@ class RawStream:
         content = json.dumps(body).encode()
         fields = {**headers(), "Host": host, "Content-Type": "application/json", "Content-Length": str(len(content))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**fields, **more}.items())
-        writer.write(f"POST {STREAM} HTTP/1.1\r\n{lines}\r\n".encode() + content)
+        writer.write(f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + content)
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         return cls(reader, writer, head.strip())

@@ -36,7 +36,8 @@ export interface RetryOptions {
   retryDelayMs?: number;
 }
 
-const STREAM_PATH = "/aura/test/stream";
+/** With the event names that this client knows, whichever the service is set to. */
+const STREAM_PATH = "/aura/test/stream?events=aura";
 /** Statuses after which a new run is not started by itself: a person decides whether to try again. */
 const FINAL_AT_START = new Set([429, 500]);
 const MAX_DAMAGED_STREAMS = 8;
@@ -105,7 +106,7 @@ export class RunStream implements AsyncIterable<Item> {
       response = await this.send(STREAM_PATH, { method: "POST", headers, body, signal: timeout.signal });
     } else {
       if (this.lastEventId !== null) headers["Last-Event-ID"] = String(this.lastEventId);
-      const path = `${STREAM_PATH}?sessionId=${encodeURIComponent(this.sessionId ?? "")}`;
+      const path = `${STREAM_PATH}&sessionId=${encodeURIComponent(this.sessionId ?? "")}`;
       response = await this.send(path, { method: "GET", headers, signal: timeout.signal });
     }
     if (!response.ok) throw await readApiError(response);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from typing import Any, get_args
 
 from app.errors import (
     AuraError,
@@ -21,9 +22,9 @@ from app.errors import (
 )
 from app.ports.responses import AgentMetadata
 from app.web.openapi.events import EVENT, event_definitions
+from app.web.openapi.operation_ids import OPERATION_IDS
 from app.web.openapi.operations import Operation, Route
 from app.web.openapi.schemas import Definitions, TypeSchemas, generate_schemas
-from statemachine.events import EVENT_TYPES
 from statemachine.frames import Shape
 from statemachine.stored import JsonObject
 
@@ -46,8 +47,11 @@ _DESCRIPTION = """\
 The AI-agent service of the DWP. `POST /aura/test/stream` starts a run and returns its events as server-sent events.
 Behind the gateway every path begins with `/api`. Every JSON response is an envelope, which omits null fields.
 
-A stream consists of frames with `id:`, `event:` and one `data:` line that contains an `Event`. The last frame is
-`data: [DONE]`. Only a replica that shuts down closes a stream without it: reconnect with `Last-Event-ID` then.
+A stream consists of frames with `id:`, `event:` and one `data:` line. The schema of a stream is that of this line: the
+JSON of an `Event`, or in the last frame the text `[DONE]`. Later versions may send further types of events, and further
+fields: ignore what you do not know.
+
+Only a replica that shuts down closes a stream without it: reconnect with `Last-Event-ID` then.
 """
 
 
@@ -59,9 +63,13 @@ class Document:
         self._version = version
         self._types, self._definitions = _generate_type_schemas([route.operation for route in self._routes])
         self._definitions |= event_definitions(shape, _SCHEMAS) | {"ApiError": _error_envelope()}
+        for name, schema in self._definitions.items():
+            schema.setdefault("title", name)
 
     def build(self) -> JsonObject:
         """Return the document as JSON."""
+        models = (model for route in self._routes for model in (route.operation.query, route.operation.headers))
+        parameters = {model.__name__ for model in models if model is not None}  # which are written out
         paths: dict[str, JsonObject] = {}
         for route in self._routes:
             paths.setdefault(route.path, {})[route.method.lower()] = self._operation(route)
@@ -75,7 +83,7 @@ class Document:
             "security": [{"bearer": []}],
             "paths": paths,
             "components": {
-                "schemas": dict(sorted(self._definitions.items())),
+                "schemas": {name: it for name, it in sorted(self._definitions.items()) if name not in parameters},
                 "headers": _response_headers(),
                 "securitySchemes": {
                     "bearer": {
@@ -142,22 +150,30 @@ class Document:
             return response
         content: dict[str, JsonObject] = {}
         if operation.data is not None:
-            schema = self._envelope(operation.data, may_lack_data=operation.may_lack_data)
-            if operation.has_agent_metadata:
-                schema["properties"]["agentMetadata"] = self._types[AgentMetadata, "serialization"]
-                schema["required"].append("agentMetadata")
+            schema = self._envelope(
+                operation.data,
+                may_lack_data=operation.may_lack_data,
+                has_agent_metadata=operation.has_agent_metadata,
+            )
             content[_JSON] = {"schema": schema}
         for media_type in operation.media_types:
             schema = {"type": "object"} if media_type == _JSON else {}
             content[media_type] = {"schema": _any_of(content.get(media_type), schema)}
         return response | {"content": content}
 
-    def _envelope(self, data: object, *, may_lack_data: bool = False) -> JsonObject:
+    def _envelope(self, data: object, *, may_lack_data: bool = False, has_agent_metadata: bool = False) -> JsonObject:
+        """Return the schema of a SUCCESS envelope; one with data is shared by all responses with this type of data."""
         envelope = _envelope("SUCCESS", is_success=True)
         if data is not None:
+            envelope["title"] = f"{_name(data)}Response"
             envelope["properties"]["data"] = self._types[data, "serialization"]
             if not may_lack_data:
                 envelope["required"].append("data")
+            if has_agent_metadata:
+                envelope["properties"]["agentMetadata"] = self._types[AgentMetadata, "serialization"]
+                envelope["required"].append("agentMetadata")
+            self._definitions[envelope["title"]] = envelope
+            return {"$ref": _SCHEMAS + envelope["title"]}
         return envelope
 
     def _links_to_run(self) -> JsonObject:
@@ -191,9 +207,13 @@ def _generate_type_schemas(operations: Sequence[Operation]) -> tuple[TypeSchemas
 
 
 def _operation_id(route: Route) -> str:
-    """Return an id that is unique by method and path: `get_aura_runs_sessionId`."""
-    parts = [part.strip("{}") for part in route.path.replace(".", "/").split("/") if part]
-    return "_".join([route.method.lower(), *parts])
+    return OPERATION_IDS[f"{route.method} {route.path}"]
+
+
+def _name(data: Any) -> str:
+    """Return the name of a type; for `Json[...]` that of the type which its text contains."""
+    inner = next(iter(get_args(data)), data)
+    return str(getattr(inner, "__name__", "Data"))
 
 
 def _path_parameters(route: Route) -> Iterable[JsonObject]:
@@ -232,19 +252,20 @@ def _response_headers() -> JsonObject:
 
 
 def _stream_schema() -> JsonObject:
-    """Return the schema of one frame. OpenAPI 3.1 cannot describe the items of a stream; tools read it as such."""
-    id: JsonObject = {
-        "type": "string",
-        "pattern": "^[0-9]+$",
-        "description": "The event id in milliseconds; it rises within a run.",
+    """Return the schema of one item of a stream, for which OpenAPI 3.1 has no words.
+
+    Most tools take it for the `data:` line of a frame, some for the frame with its texts `id`, `event` and `data`.
+    """
+    text: JsonObject = {"type": "string"}
+    frame: JsonObject = {
+        "type": "object",
+        "title": "StreamFrame",
+        "description": "For tools that describe a frame before its `data` is parsed.",
+        "properties": {"id": text, "event": text, "data": text},
+        "required": ["id", "data"],
     }
-    data: JsonObject = {"type": "string", "contentMediaType": _JSON, "contentSchema": {"$ref": _SCHEMAS + EVENT}}
-    event: JsonObject = {"enum": list(EVENT_TYPES), "description": "The type of the event."}
-    frames: list[JsonObject] = [{"id": id, "event": event, "data": data}, {"id": id, "data": {"const": "[DONE]"}}]
-    return {
-        "description": "One frame of the stream. The data of the last one is [DONE].",
-        "oneOf": [{"type": "object", "properties": frame, "required": list(frame)} for frame in frames],
-    }
+    done: JsonObject = {"type": "string", "title": "StreamEnd", "description": "The text `[DONE]`."}
+    return {"title": "StreamData", "anyOf": [{"$ref": _SCHEMAS + EVENT}, frame, done]}
 
 
 def _envelope(status: str, *, is_success: bool) -> JsonObject:
@@ -269,8 +290,9 @@ def _envelope(status: str, *, is_success: bool) -> JsonObject:
 
 def _error_envelope() -> JsonObject:
     envelope = _envelope("ERROR", is_success=False)
-    envelope["description"] = "An error, with its code and message (§1.4)."
-    envelope["properties"]["errorCode"] = {"type": "string", "pattern": "^E[0-9]{4}$"}
+    envelope["title"] = "ApiError"
+    envelope["description"] = "An error, with its code and message (§1.4). Each status lists its codes."
+    envelope["properties"]["errorCode"] = {"type": "string", "pattern": "^E[0-9]{4}$", "examples": ["E4000"]}
     envelope["required"].append("errorCode")
     return envelope
 
@@ -303,10 +325,9 @@ def _add_errors(response: JsonObject, errors: list[type[AuraError]], *, is_strea
     """Add the errors of one status to a response, which may describe a success of that status already."""
     codes = "; ".join(f"{error.code} {error.prefix}" for error in sorted(errors, key=lambda error: error.code))
     response["description"] = f"{response['description']}; or {codes}" if response["description"] else codes
-    error_code = {"enum": sorted({error.code for error in errors})}
-    schema = {"allOf": [{"$ref": _SCHEMAS + "ApiError"}, {"properties": {"errorCode": error_code}}]}
     content = response["content"]
-    content[_JSON] = {"schema": _any_of(content.get(_JSON), schema)}
+    if not (is_stream and all(error.status == HTTPStatus.OK for error in errors)):  # a stream that begins has no JSON
+        content[_JSON] = {"schema": _any_of(content.get(_JSON), {"$ref": _SCHEMAS + "ApiError"})}
     if is_stream:
         content[_STREAM] = {"schema": _stream_schema()}
     if any(error.retry_after_seconds is not None for error in errors):

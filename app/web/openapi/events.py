@@ -16,31 +16,53 @@ from statemachine.stored import JsonObject
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVENT = "Event"
+KNOWN_EVENT = "KnownEvent"
+UNKNOWN_EVENT = "UnknownEvent"
+_UNKNOWN: JsonObject = {
+    "title": UNKNOWN_EVENT,
+    "description": "An event of a type that a later version has, or of the names of the workspace page: ignore it.",
+    "type": "object",
+    "properties": {"type": {"type": "string"}},
+    "required": ["type"],
+    "additionalProperties": True,
+}
 
 
-def event_definitions(shape: Shape, prefix: str) -> dict[str, JsonObject]:
-    """Return the definition `Event` (any type) and one for each type. References begin with `prefix`."""
-    definitions = {f"{name.__name__}Event": event_schema(name, shape) for name in EVENT_TYPES.values()}
+def event_definitions(shape: Shape, prefix: str, *, is_strict: bool = False) -> dict[str, JsonObject]:
+    """Return the definition `Event` (any type), `KnownEvent`, `UnknownEvent` and one for each type.
+
+    References begin with `prefix`. With `is_strict` only what this version sends is valid; without it, also what a
+    later one may add.
+    """
+    definitions = {f"{it.__name__}Event": event_schema(it, shape, is_strict=is_strict) for it in EVENT_TYPES.values()}
     mapping = {type: f"{prefix}{model.__name__}Event" for type, model in EVENT_TYPES.items()}
-    any_event: JsonObject = {
-        "title": EVENT,
-        "description": "The JSON of one `data:` line of a stream. The last line is not JSON but `[DONE]`.",
+    known: JsonObject = {
+        "title": KNOWN_EVENT,
+        "description": "An event of a type that this version of the service has; `type` tells which.",
         "oneOf": [{"$ref": reference} for reference in mapping.values()],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return {EVENT: any_event, **definitions}
+    names = [KNOWN_EVENT] if is_strict else [KNOWN_EVENT, UNKNOWN_EVENT]
+    any_event: JsonObject = {
+        "title": EVENT,
+        "description": "The JSON of one `data:` line of a stream. The last line is not JSON but `[DONE]`.",
+        "anyOf": [{"$ref": prefix + name} for name in names],
+    }
+    return {EVENT: any_event, KNOWN_EVENT: known, UNKNOWN_EVENT: _UNKNOWN, **definitions}
 
 
-def events_schema(shape: Shape) -> JsonObject:
-    """Return the document that is served at `/aura/events.schema.json`."""
-    definitions = event_definitions(shape, "#/$defs/")
+def events_schema(shape: Shape, *, is_strict: bool = False) -> JsonObject:
+    """Return the document that is served at `/aura/events.schema.json`; `is_strict` as in `event_definitions`."""
+    definitions = event_definitions(shape, "#/$defs/", is_strict=is_strict)
     any_event = definitions.pop(EVENT)
     return {"$schema": DIALECT, **any_event, "title": "Events of Aura", "$defs": definitions}
 
 
-def event_schema(event: type[Event], shape: Shape) -> JsonObject:
+def event_schema(event: type[Event], shape: Shape, *, is_strict: bool) -> JsonObject:
     """Return the schema of one event type as it is sent."""
-    fields = event_fields_schema(event)
+    fields = event_fields_schema(event) | {"title": f"{event.__name__}Fields"}
+    if not is_strict:
+        del fields["additionalProperties"]
     timestamp: JsonObject = {"type": "integer", "description": "The time of the event in Unix seconds."}
     envelope: JsonObject = {
         "type": {"const": event.TYPE},
@@ -61,11 +83,8 @@ def event_schema(event: type[Event], shape: Shape) -> JsonObject:
     schema: JsonObject = {"type": "object", "title": event.__name__ + "Event"}
     if event.__doc__ and event.__doc__ is not Event.__doc__:
         schema["description"] = " ".join(event.__doc__.split())
-    return schema | {
-        "properties": properties,
-        "required": list(dict.fromkeys(required)),
-        "additionalProperties": False,
-    }
+    schema |= {"properties": properties, "required": list(dict.fromkeys(required))}
+    return schema | ({"additionalProperties": False} if is_strict else {})
 
 
 def event_fields_schema(event: type[Event], *, with_aliases: bool = True, prefix: str | None = None) -> JsonObject:

@@ -15,7 +15,7 @@ from app.web.auth import Authenticator
 from app.web.openapi.operations import operation
 from app.web.refusals import origin_of
 from app.web.responses import ResponseBuilder
-from app.web.validation import ApproveBody, DecisionBody, RejectBody, read, validate
+from app.web.validation import ApproveBody, PlatformApproveBody, PlatformRejectBody, RejectBody, read, validate
 from statemachine.decisions import Verdict
 from statemachine.frames import compact_json
 
@@ -30,7 +30,6 @@ _ALREADY_DECIDED = "Request was already processed (idempotent)"
 _DECIDING: dict[str, Any] = {
     "data": DecisionResult,
     "further_responses": {409: DecisionResult},
-    "body": DecisionBody,
     "is_body_required": False,
     "is_user_required": True,
     "errors": (NotFound, RecordChanged),
@@ -51,14 +50,22 @@ def hitl_routes(auth: Authenticator, approvals: ApprovalService, responses: Resp
         return responses.success(compact_json(found.stored), message=RETRIEVED)
 
     @routes.post("/approve/<request_id>")
-    @operation("Approve a request; 409: it was decided earlier, or its deadline has passed.", **_DECIDING)
+    @operation(
+        "Approve a request; 409: it was decided earlier, or its deadline has passed.",
+        body=PlatformApproveBody,
+        **_DECIDING,
+    )
     async def approve(request_id: str) -> Response:
-        return await decide(auth, approvals, responses, request_id, "approved", DecisionBody)
+        return await decide(auth, approvals, responses, request_id, "approved", PlatformApproveBody)
 
     @routes.post("/reject/<request_id>")
-    @operation("Reject a request; 409: it was decided earlier, or its deadline has passed.", **_DECIDING)
+    @operation(
+        "Reject a request; 409: it was decided earlier, or its deadline has passed.",
+        body=PlatformRejectBody,
+        **_DECIDING,
+    )
     async def reject(request_id: str) -> Response:
-        return await decide(auth, approvals, responses, request_id, "rejected", DecisionBody)
+        return await decide(auth, approvals, responses, request_id, "rejected", PlatformRejectBody)
 
     @routes.get("/signals/<session_id>")
     @operation("Return the last signal of a session as JSON text (§5).", data=Json[Signal], may_lack_data=True)
@@ -75,7 +82,7 @@ async def decide(
     responses: ResponseBuilder,
     request_id: str,
     verdict: Verdict,
-    body_type: type[ApproveBody | RejectBody | DecisionBody],
+    body_type: type[ApproveBody | RejectBody | PlatformApproveBody],
 ) -> Response:
     """Decide a request as its caller, with a body of this type, and answer as the Main Service does."""
     principal = auth.authenticate(request.headers, user_required=True)

@@ -21,10 +21,10 @@ from app.web.validation import (
     SAME_URL_SECONDS,
     URL_LIMIT_BYTES,
     ResumeHeaders,
-    RunSelector,
     StartHeaders,
     StartQuery,
     StreamBody,
+    StreamQuery,
     read,
     read_headers,
     read_query,
@@ -46,21 +46,23 @@ def _add_start(
         "Start a run and stream its events; with Last-Event-ID resume a stream (the body may be empty then).",
         is_stream=True,
         body=StreamBody,
-        query=RunSelector,
+        query=StreamQuery,
         headers=StartHeaders,
         errors=(ResumeExpired, ServiceBusy, ThreadBusy, QuotaExceeded),
     )
     async def start() -> Response:
         principal = auth.authenticate(request.headers)
-        headers = read_headers(request, StartHeaders)
+        headers, query = read_headers(request, StartHeaders), read_query(request, StreamQuery)
         if headers.last_event_id:
             body = await read(request, StreamBody, may_be_empty=True)
             repeated = _start_run(body, headers) if body else None
             with await streams.reserve(principal) as slot:
-                return _stream_response(streams, slot, await _find_resumed(locator, principal, headers, repeated))
+                found = await _find_resumed(locator, principal, headers, query, repeated)
+                return _stream_response(streams, slot, found, query)
         start_run = _start_run(await read(request, StreamBody), headers)
         with await streams.reserve(principal) as slot:
-            return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
+            begun = StreamPosition(await runs.start(principal, start_run), 0)
+            return _stream_response(streams, slot, begun, query)
 
 
 def _add_attachment(
@@ -80,15 +82,16 @@ def _add_attachment(
         _check_url()
         headers, query = read_headers(request, StartHeaders), read_query(request, StartQuery)
         start_run = _start_by_url(query, headers)
-        attaches = request.method == "HEAD" or bool(headers.last_event_id or _session_id(headers))
+        attaches = request.method == "HEAD" or bool(headers.last_event_id or query.session_id or headers.session_id)
         with await streams.reserve(principal) as slot:
             if start_run is not None and not attaches:
-                return _stream_response(streams, slot, StreamPosition(await runs.start(principal, start_run), 0))
-            position = await _find_attached(locator, principal, headers, start_run)
+                begun = StreamPosition(await runs.start(principal, start_run), 0)
+                return _stream_response(streams, slot, begun, query)
+            position = await _find_attached(locator, principal, headers, query, start_run)
             if headers.last_event_id and await locator.is_end(position):
                 slot.release()
                 return Response(b"", 204)  # it stops an `EventSource`, which would else come back for ever (§2.1)
-            return _stream_response(streams, slot, position)
+            return _stream_response(streams, slot, position, query)
 
 
 def _check_url() -> None:
@@ -110,12 +113,12 @@ def _start_by_url(query: StartQuery, headers: StartHeaders) -> StartRun | None:
 
 
 async def _find_attached(
-    locator: RunLocator, principal: Principal, headers: ResumeHeaders, repeated: StartRun | None
+    locator: RunLocator, principal: Principal, headers: ResumeHeaders, query: StreamQuery, repeated: StartRun | None
 ) -> StreamPosition:
     """Return the position of a caller that names a run, or a prompt, or nothing. Raises `NotFound`."""
     found = await locator.find(
         principal,
-        session_id=_session_id(headers),
+        session_id=query.session_id or headers.session_id,
         last_event_id=headers.last_event_id,
         prompt_digests=None if repeated is None else _prompt_digests(repeated),
     )
@@ -125,7 +128,7 @@ async def _find_attached(
 
 
 async def _find_resumed(
-    locator: RunLocator, principal: Principal, headers: StartHeaders, repeated: StartRun | None
+    locator: RunLocator, principal: Principal, headers: StartHeaders, query: StreamQuery, repeated: StartRun | None
 ) -> StreamPosition:
     """Return where to resume. This never starts a run, so a prompt is not executed twice after a network error (§3).
 
@@ -133,7 +136,7 @@ async def _find_resumed(
     """
     position = await locator.find(
         principal,
-        session_id=_session_id(headers),
+        session_id=query.session_id or headers.session_id,
         last_event_id=headers.last_event_id,
         prompt_digests=_prompt_digests(repeated) if repeated is not None else (),
     )
@@ -147,19 +150,16 @@ def _prompt_digests(start_run: StartRun) -> tuple[str, ...]:
     return start_run.prompt_digest, start_run.digest
 
 
-def _stream_response(streams: EventStreams, slot: StreamSlot, position: StreamPosition) -> Response:
+def _stream_response(streams: EventStreams, slot: StreamSlot, position: StreamPosition, query: StreamQuery) -> Response:
     if request.method == "HEAD":  # it would otherwise be open until the run ends, without a body
         slot.release()
         response = Response(b"")
     else:
-        response = StreamResponse(streams.open(position.session_id, position.last_event_id, slot))
+        naming = query.naming(streams.names)
+        response = StreamResponse(streams.open(position.session_id, position.last_event_id, slot, naming))
     response.headers.update(stream_headers(request.http_version))
     response.headers["X-Session-ID"] = position.session_id
     return response
-
-
-def _session_id(headers: ResumeHeaders) -> str | None:
-    return read_query(request, RunSelector).session_id or headers.session_id
 
 
 def _start_run(body: StreamBody, headers: StartHeaders) -> StartRun:

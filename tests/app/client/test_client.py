@@ -147,7 +147,7 @@ async def test_retry_field_of_the_service_sets_the_delay() -> None:
     (interrupted,) = (item for item in items if isinstance(item, Interrupted))
     assert 0.2 < interrupted.retry_delay_seconds < 0.4
     assert [request.method for request in requests] == ["POST", "GET"]
-    assert requests[1].query == {"sessionId": "s-1"}
+    assert requests[1].query == {"events": "aura", "sessionId": "s-1"}
     assert requests[1].headers["last-event-id"] == "1000"
 
 

@@ -211,7 +211,10 @@ async def test_read_timeout_breaks_the_connection_and_the_retry_field_sets_the_d
     assert 20 < items[3]["retryDelayMs"] < 40
     assert [request.method for request in requests] == ["POST", "POST", "GET"]
     assert len({request.headers["idempotency-key"] for request in requests[:2]}) == 1
-    assert (requests[2].query, requests[2].headers["last-event-id"]) == ({"sessionId": "s-1"}, "1000")
+    assert (requests[2].query, requests[2].headers["last-event-id"]) == (
+        {"events": "aura", "sessionId": "s-1"},
+        "1000",
+    )
 
 
 @needs_node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.errors import AuraError
 from app.settings import Settings
 from app.web.one_time_codes import OneTimeCodes
 from app.web.openapi.events import events_schema
+from app.web.openapi.operation_ids import OPERATION_IDS
 from app.web.openapi.operations import operation_of
 from statemachine.events import EVENT_TYPES
 from statemachine.frames import Shape
@@ -65,6 +67,71 @@ def test_every_route_is_in_the_document_and_nothing_else(app: Quart) -> None:
         for method in methods
     }
     assert described == served
+
+
+def operations(app: Quart) -> dict[str, dict[str, Any]]:
+    """Return the operations of the document by their id."""
+    described = [it for methods in document(app)["paths"].values() for it in methods.values()]
+    assert len({it["operationId"] for it in described}) == len(described)
+    return {it["operationId"]: it for it in described}
+
+
+def test_operations_have_short_ids_that_never_change(app: Quart) -> None:
+    """Add a new route to `app/web/openapi/operation_ids.py`. An id that is there is a function's name in other code."""
+    assert operations(app).keys() == set(OPERATION_IDS.values())
+    assert all(id.isidentifier() and id[0].islower() and len(id) <= 20 for id in OPERATION_IDS.values())
+    pinned = {"startRun", "attachToRun", "listApprovals", "getApproval", "approve", "reject", "listRuns", "getRun"}
+    assert pinned <= set(OPERATION_IDS.values())
+
+
+def test_every_error_has_the_one_shared_schema(app: Quart) -> None:
+    shared = {"$ref": "#/components/schemas/ApiError"}
+    earlier_decision = {"$ref": "#/components/schemas/DecisionResultResponse"}
+    for id, described in operations(app).items():
+        for status, response in described["responses"].items():
+            if int(status) >= 400:
+                schema = response["content"]["application/json"]["schema"]
+                allowed = [shared, earlier_decision] if status == "409" else [shared]
+                assert all(it in allowed for it in schema.get("anyOf", [schema])), (id, status)
+
+
+def test_each_decision_has_a_body_of_its_own(app: Quart) -> None:
+    found = operations(app)
+    schemas = document(app)["components"]["schemas"]
+    bodies = {
+        id: found[id]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for id in ("approve", "reject", "approveForPlatform", "rejectForPlatform")
+    }
+    assert len(set(bodies.values())) == 4
+    for id, name in bodies.items():
+        only = {"params"} if id.startswith("approve") else {"skip"}
+        assert schemas[name]["properties"].keys() == {"userId", "reason", "argumentsDigest"} | only
+
+
+def test_a_stream_that_begins_is_nothing_but_an_event_stream(app: Quart) -> None:
+    found = operations(app)
+    for id in ("startRun", "attachToRun"):
+        assert set(found[id]["responses"]["200"]["content"]) == {"text/event-stream"}
+    assert "404" in found["attachToRun"]["responses"]
+    assert "404" not in found["startRun"]["responses"]
+
+
+def test_every_schema_has_its_name_as_title_and_is_used(app: Quart) -> None:
+    openapi = document(app)
+    text = json.dumps(openapi)
+    for name, schema in openapi["components"]["schemas"].items():
+        assert schema["title"] == name
+        assert f'"#/components/schemas/{name}"' in text, f"nothing refers to {name}"
+
+
+async def test_a_client_that_prefers_json_gets_a_stream_where_nothing_can_be_resumed(settings: MakeSettings) -> None:
+    async with running(settings()) as aura:
+        sent = headers(**{"Accept": "application/json", "Last-Event-ID": "1"})
+        expired = await aura.client.post("/aura/test/stream", json={"prompt": "메모"}, headers=sent)
+        nothing = await aura.client.get("/aura/test/stream", headers=sent)
+    assert (expired.status_code, expired.headers["Content-Type"]) == (200, "text/event-stream")
+    assert "ResumeExpired" in expired.text
+    assert (nothing.status_code, nothing.json()["errorCode"]) == (404, "E1004")
 
 
 def test_every_error_of_the_service_is_documented(app: Quart) -> None:
@@ -119,8 +186,9 @@ async def test_documents_are_served_and_revalidated(settings: MakeSettings) -> N
 def test_events_schema_describes_every_type(shape: Shape) -> None:
     schema = events_schema(shape)
     Draft202012Validator.check_schema(schema)
-    assert list(schema["discriminator"]["mapping"]) == list(EVENT_TYPES)
-    assert len(schema["$defs"]) == len(schema["oneOf"]) == len(EVENT_TYPES)
+    known = schema["$defs"]["KnownEvent"]
+    assert list(known["discriminator"]["mapping"]) == list(EVENT_TYPES)
+    assert len(schema["$defs"]) - 2 == len(known["oneOf"]) == len(EVENT_TYPES)
 
 
 @pytest.mark.parametrize("shape", ["both", "flat", "nested"])
@@ -135,7 +203,7 @@ async def test_frames_of_real_runs_match_the_schema(
         calling(("send_note", {"to": "kim", "text": "가" * 3000})),
         ScriptedTurn(status=400),
     )
-    validator = Draft202012Validator(events_schema(shape))
+    validator = Draft202012Validator(events_schema(shape, is_strict=True))
     seen: set[str] = set()
     async with running(settings(aura_event_shape=shape), tools=[risky()]) as aura:
         for verdict in ("approve", "reject", None):
@@ -158,9 +226,23 @@ async def _messages(aura: Aura, verdict: str | None) -> Any:
                 await aura.decide(verdict, frame.data.get("data", frame.data)["requestId"])
 
 
-def test_schema_rejects_unknown_values_and_fields() -> None:
+@pytest.mark.parametrize("shape", ["both", "flat", "nested"])
+def test_events_of_later_versions_are_valid(shape: Shape) -> None:
+    """A client that validates must not fail for a new type, nor for a new field of one that it knows."""
+    validator = Draft202012Validator(events_schema(shape))
+    fields = {"message": "", "status": "failed", "later": 1}
+    known = {"type": "end", "version": "1.0", "timestamp": 1, "sessionId": "s"}
+    known |= {} if shape == "nested" else fields
+    known |= {} if shape == "flat" else {"data": fields}
+    validator.validate(known)
+    validator.validate({"type": "of_a_later_version", "anything": [1]})
+    with pytest.raises(ValidationError):
+        validator.validate({"data": {}})
+
+
+def test_strict_schema_rejects_unknown_values_and_fields() -> None:
     good = {"type": "end", "version": "1.0", "timestamp": 1, "sessionId": "s", "message": "", "status": "failed"}
-    validator = Draft202012Validator(events_schema("flat"))
+    validator = Draft202012Validator(events_schema("flat", is_strict=True))
     validator.validate(good)
     for bad in ({**good, "status": "lost"}, {**good, "content": "x"}, {**good, "type": "start"}):
         with pytest.raises(ValidationError):
