@@ -280,7 +280,7 @@ class Settings(QuotaSettings, IdentitySettings):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """Read the settings from the environment. Raises `ConfigurationError` with one line that names the setting."""
-        given = os.environ if environment is None else environment
+        given = environment_of_process() if environment is None else environment
         values = {name.upper(): value.strip() for name, value in given.items()}
         known = {name.upper() for name in cls.model_fields}
         for name in values:
@@ -296,6 +296,11 @@ class Settings(QuotaSettings, IdentitySettings):
             name = str(first["loc"][0]).upper() if first["loc"] else "settings"
             cause = "it is required" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"{name}: {cause}") from None
+
+
+def environment_of_process() -> Mapping[str, str]:
+    """Return the variables of this process; no other module reads them."""
+    return os.environ
 
 
 def _main_server(model: str, base_url: str | None, api_key: SecretStr | None) -> ModelServer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -29,9 +28,9 @@ def serve(bind: str | None, workers: int, env_file: Path | None) -> None:
     from app.server import process
     from app.server.config import load_config
     from app.server.supervisor import supervise
-    from app.settings import Settings
+    from app.settings import Settings, environment_of_process
 
-    environment = with_env_file(os.environ, env_file)
+    environment = with_env_file(environment_of_process(), env_file)
     settings = Settings.from_environment(environment)
     logs.configure(settings.aura_log_level, settings.aura_log_format, settings.secrets)
     config = load_config(bind)
