@@ -587,4 +587,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 c822c36993c7d60d68c95c2b736c0372f5c55cee189293ec675a52045d03595b).
+// Generated from client.ts (SHA-256 77e83b857696295cf0f176bd383c3de5791171913136d5aa04e4417b2448e7e4).
