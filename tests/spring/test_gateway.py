@@ -98,8 +98,9 @@ async def test_hitl_event_of_60_kb_arrives_whole(start: Start, model: ScriptedMo
     model.play(calling((tool.name, {"to": "김", "text": text})), ScriptedTurn(text="보냈습니다."))
     async with start(tools=[tool]) as (aura, browser):
         async with browser.stream("메모") as stream:
-            hitl = await stream.until("hitl")
-            for shown in (hitl["context"], hitl["params"], hitl["data"]["context"], hitl["data"]["params"]):
+            tool_execution, hitl = await stream.until("tool_execution"), await stream.until("hitl")
+            shown_by = [(tool_execution, ("toolArgs", "params", "parameters")), (hitl, ("context", "params"))]
+            for shown in [place[name] for frame, names in shown_by for name in names for place in (frame, frame["data"])]:
                 assert shown["text"] == text
             assert (await browser.decide("approve", hitl["requestId"])).status_code == 200
             frames = await stream.rest()
@@ -236,7 +237,8 @@ async def test_decisions_that_only_aura_knows_pass_to_aura(start: Start, model: 
         async with browser.stream("메모") as stream:
             hitl = await stream.until("hitl")
             path = f"/aura/approvals/{hitl['requestId']}/approve"
-            body = {"userId": "user1", "params": {"to": "이"}}
-            assert (await browser.client.post(path, json=body, headers=numbered())).status_code == 200
+            body = {"userId": "user1", "params": {"to": "이"}, "argumentsDigest": hitl["argumentsDigest"]}
+            decided = await browser.client.post(path, json=body, headers=numbered())
+            assert decided.status_code == 200, decided.text
             check(await stream.rest())
         assert [call["to"] for call in tool.ran] == ["이"]
