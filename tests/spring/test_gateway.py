@@ -100,7 +100,9 @@ async def test_hitl_event_of_60_kb_arrives_whole(start: Start, model: ScriptedMo
         async with browser.stream("메모") as stream:
             tool_execution, hitl = await stream.until("tool_execution"), await stream.until("hitl")
             shown_by = [(tool_execution, ("toolArgs", "params", "parameters")), (hitl, ("context", "params"))]
-            for shown in [place[name] for frame, names in shown_by for name in names for place in (frame, frame["data"])]:
+            for shown in [
+                place[name] for frame, names in shown_by for name in names for place in (frame, frame["data"])
+            ]:
                 assert shown["text"] == text
             assert (await browser.decide("approve", hitl["requestId"])).status_code == 200
             frames = await stream.rest()
