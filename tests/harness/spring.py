@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx2
 
+from tests.harness.frames import StreamReader
 from tests.harness.gateways import ProxyClient
 from tests.harness.process import free_port
 from tests.harness.service import FIXTURES, SECRET, headers
@@ -152,9 +153,13 @@ def numbered(user: str = "user1", **more: str) -> dict[str, str]:
 class Browser(ProxyClient):
     """A client of the gateway; its requests are by default those of user1 of tenant 1."""
 
-    def stream(self, prompt: str | None = None, **kwargs: Any) -> Any:
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str | None = None, *, method: str = "POST", body: Any = None, **kwargs: Any
+    ) -> AsyncIterator[StreamReader]:
         kwargs.setdefault("headers", numbered())
-        return super().stream(prompt, **kwargs)
+        async with super().stream(prompt, method=method, body=body, **kwargs) as stream:
+            yield stream
 
     async def decide(self, verdict: str, request_id: str, *, as_: dict[str, str] | None = None, **body: Any) -> Any:
         return await super().decide(verdict, request_id, as_=as_ or numbered(), **body)
