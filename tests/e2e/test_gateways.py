@@ -14,7 +14,7 @@ from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from tests.harness.frames import Frame, answer, check, types
 from tests.harness.gateways import KINDS, ProxyClient, find_program, run_proxy
-from tests.harness.service import FIXTURES, Aura, headers, running
+from tests.harness.service import Aura, headers, running
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
 
@@ -131,13 +131,3 @@ async def test_refusal_keeps_its_status_and_format(kind: str, settings: MakeSett
             async with browser.stream(body=too_large) as stream:
                 assert stream.response.status_code == 413
                 assert types(await stream.rest()) == ["error", "end", "[DONE]"]
-
-
-def test_spring_recipe_contains_the_required_settings() -> None:
-    """The configuration is checked as text, because the tests cannot run a Java gateway."""
-    recipe = (FIXTURES / "gateway" / "spring-cloud-gateway.yml").read_text(encoding="utf-8")
-    settings = [line.partition("#")[0].strip() for line in recipe.splitlines()]
-    assert settings.count("- StripPrefix=1") == 2
-    assert settings.index("- Path=/api/aura/hitl/**") < settings.index("- Path=/api/aura/**")
-    assert "response-timeout: 300000" in settings
-    assert not [line for line in settings if "Retry" in line or "ModifyResponseBody" in line]

@@ -86,10 +86,11 @@ async def running(
     clock: Clock | None = None,
     tools: Sequence[Tool] | None = None,
     one_time_codes: OneTimeCodes | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Aura]:
-    """Serve until the context exits, then shut down as SIGTERM does."""
+    """Serve until the context exits, then shut down as SIGTERM does. Without a port it takes a free one."""
     app = create_app(settings, clock=clock, tools=tools, one_time_codes=one_time_codes)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     port = listener.getsockname()[1]
     config = load_config(f"fd://{listener.detach()}")
     stop = asyncio.Event()
