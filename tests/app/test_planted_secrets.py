@@ -40,6 +40,8 @@ from tests.harness.stored import everything_stored
 from tests.harness.tools import calling
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 JWT_SECRET = "planted-jwt/secret & of at least 32 bytes"
 REDIS_PASSWORD = "planted-redis/pass&word"
 OPENAI_KEY = "sk-planted-openai-key-4711"

@@ -141,8 +141,16 @@ class Environment:
         return (self._folder / "app.log").read_text(errors="replace")
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def redis_port(self) -> int:
         return self._redis.port
+
+    @property
+    def redis_url(self) -> str:
+        return self._redis.url
 
     @property
     def pids(self) -> list[int]:

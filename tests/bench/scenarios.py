@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.bench import scaling
+from tests.bench import gateways, scaling
 from tests.bench.client import Approver
 from tests.bench.environment import DEFAULT_QUOTAS, Environment
 from tests.bench.fairness import measure_fairness
@@ -157,6 +157,13 @@ async def _fairness(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     return ScenarioResult("fairness", {}, lines, raw=raw)
 
 
+async def _gateways(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    with Environment() as environment:
+        found, missing = await gateways.measure_gateways(environment)
+    raw = {each.gateway: asdict(each) for each in found}
+    return ScenarioResult("gateways", {}, gateways.describe(found, missing), raw=raw)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "chat": RunScenario("chat", "bench chat 200 0", clients=32, runs_each=10),
     "paced": RunScenario("paced", "bench chat 200 10", clients=16, runs_each=1),
@@ -170,4 +177,5 @@ SCENARIOS: dict[str, Scenario] = {
     "lengths": _lengths,
     "overload": _overload,
     "fairness": _fairness,
+    "gateways": _gateways,
 }

@@ -20,6 +20,8 @@ from tests.bench.scenarios import SCENARIOS, ScenarioResult
 from tests.bench.targets import TARGETS
 from tests.bench.waiting import APPROVAL_SETTINGS, measure_disconnected, measure_waiting
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:

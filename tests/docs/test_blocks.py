@@ -20,6 +20,8 @@ import pytest
 from tests.docs.conftest import AURA
 from tests.docs.readmes import READMES, ROOT, Block, blocks_of
 
+pytestmark = pytest.mark.slow
+
 _SECONDS = 60
 _LINKS = ("app", "fixtures", "statemachine", "tests", "pyproject.toml", "requirements.lock")
 _PROGRAMS = ("curl", "redis-cli")

@@ -22,7 +22,7 @@ from tests.harness.console import (
 from tests.harness.gateways import find_program, run_proxy
 from tests.harness.proxy import CuttingProxy
 
-pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 SUBJECT = "주간 업무 보고 회의 안내"
 

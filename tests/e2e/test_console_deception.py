@@ -11,7 +11,7 @@ from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from tests.harness.browser import Demo, needs_chromium
 from tests.harness.console import inbox_row, screenshot_and_check, start_run, wait_for_approval, wait_for_end
 
-pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 MAIL = {
     "to": ["kim@한국.test"],
@@ -97,9 +97,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize(
-    "attack", [pytest.param(name, marks=() if name == "quotes and lists" else pytest.mark.slow) for name in ATTACKS]
-)
+@pytest.mark.parametrize("attack", list(ATTACKS))
 async def test_nested_markdown_does_not_freeze_the_page(demo: Demo, attack: str) -> None:
     """The page answers within two seconds all the time, and the answer can be read to its end."""
     demo.model.play(ScriptedTurn(text=ATTACKS[attack]))

@@ -9,7 +9,7 @@ from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from tests.harness.browser import Demo, needs_chromium
 from tests.harness.console import MAIL, inbox_row, screenshot_and_check, start_run, wait_for_approval, wait_for_end
 
-pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 HOSTILE = (
     "<script>window.harmed = 1</script><img src=x onerror='window.harmed = 2'>"
@@ -131,7 +131,6 @@ async def test_call_with_an_unknown_outcome_has_a_warning(demo: Demo) -> None:
         await expect(console.page.get_by_role("note")).to_contain_text("it may already have happened once")
 
 
-@pytest.mark.slow
 async def test_no_serious_violation_of_accessibility(demo: Demo) -> None:
     """Check a waiting run, the open editor and an ended run; in both colour schemes and languages."""
     async with demo.console(color_scheme="light") as console:

@@ -107,7 +107,7 @@ def test_thought_chain_has_the_thought_type_as_type_of_its_body_and_no_content_b
     message = read(THOUGHT, shape)
     assert (message["data"]["type"], message["data"]["content"]) == ("analysis", THOUGHT.content)
     assert "content" not in message, "an older reader appends the content of every type but thoughts to the answer"
-    assert message["data"]["sources"] == [{"title": "회의록"}]
+    assert message["data"]["sources"] == [{"title": "회의록", "name": "회의록"}]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -158,6 +158,7 @@ async def test_task_of_a_run_with_a_plan_ends_in_the_deployed_service(
     assert [line["event"] for line in logged].count("main_service.plan_refused") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 500, 501])
 async def test_end_is_sent_whatever_the_answers_to_progress_are(
     status: int, made: Callable[[], Settings], main: MainServiceStandIn

@@ -87,6 +87,7 @@ async def _shared_service(stage: Stage) -> AsyncIterator[Aura]:
         yield aura
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", load_cases(), ids=str)
 async def test_the_run_of_a_case_ends_as_it_should(stage: Stage, shared_service: Aura, case: Case) -> None:
     stage.player.play(case)

@@ -22,6 +22,8 @@ from tests.harness.stored import read_json, sealed, seals
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 OTHER_SECRET = "another secret of at least thirty-two bytes"
 DECISION_KEY = "a key that Aura and the Main Service share"
 THIEF = {"to": "thief@example.com", "text": "x", "copies": 1}

@@ -16,6 +16,8 @@ from tests.harness.service import headers, running
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 RUN = "session_user2_1700000000_abcd"
 FIELDS: dict[str, Any] = {"owner": "ghost", "epoch": 1, "seq": 0, "user": "x", "tenant": "t", "prompt": "", "final": 0}
 

@@ -17,6 +17,8 @@ from tests.harness.service import headers, running
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 HOSTILE: dict[str, Any] = {
     "a number of 400 digits": '{"expiresAtMillis": ' + "9" * 400 + "}",
     "a number of 5000 digits": '{"timestamp": ' + "9" * 5000 + "}",

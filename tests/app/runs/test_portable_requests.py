@@ -21,6 +21,8 @@ from tests.harness.outcomes import TEXT, completed
 from tests.harness.service import Aura, running
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 
+pytestmark = pytest.mark.slow
+
 MakeSettings = Callable[..., Settings]
 
 FINAL = ScriptedTurn(text=TEXT)

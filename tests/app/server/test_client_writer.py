@@ -120,6 +120,7 @@ def test_a_client_that_does_not_read_does_not_delay_the_exit(
     run_on(loop, main)
 
 
+@pytest.mark.slow
 @ON_EACH_LOOP
 @WITH_AND_WITHOUT_TLS
 def test_a_stream_ends_for_a_client_that_stops_reading_and_not_for_one_that_reads_slowly(

@@ -49,6 +49,7 @@ def posting(length: int, **more: str) -> dict[str, str]:
     return {**headers(**more), "Content-Type": "application/json", "Content-Length": str(length)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [STREAM, "/aura/hitl/approve/req-1"])
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 async def test_a_caller_without_a_valid_token_is_answered_before_it_has_sent_a_byte_of_its_body(

@@ -24,6 +24,8 @@ from tests.harness.service import Aura, running
 from tests.harness.terminal import Screen
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "메일을 보내주세요"
 QUESTION = "approve? [y]es [n]o [e]dit"
 NOTHING_DECIDED = "nothing was decided"

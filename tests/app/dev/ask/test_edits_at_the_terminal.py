@@ -19,6 +19,8 @@ from tests.harness.clients import MAIL, ME, MakeSettings, StartAsk, mail_call
 from tests.harness.service import Aura, running
 from tests.harness.terminal import Screen, ScriptedEditor
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "approve? [y]es [n]o [e]dit"
 EDITED_QUESTION = "approve as edited? [y]es [n]o [e]dit [d]iscard the edit"
 UNUSABLE_QUESTION = "your edit cannot be used yet: [e]dit [d]iscard the edit [n]o"
