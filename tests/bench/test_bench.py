@@ -13,6 +13,7 @@ from tests.bench import report
 from tests.bench.client import Client, InvalidStream, Reading
 from tests.bench.environment import Environment
 from tests.bench.fairness import measure_fairness
+from tests.bench.gateways import describe, measure_gateways
 from tests.bench.load import check, connect_clients, run_round
 from tests.bench.model_stub import expected_answer
 from tests.bench.scaling import Point
@@ -52,6 +53,14 @@ async def test_fairness_is_measured_beside_a_flood(environment: Environment, mon
     assert found.flooded.refused == 0
     assert found.flood_served_per_second > 0
     assert any("times" in line for line in found.describe())
+
+
+async def test_first_event_is_measured_through_each_gateway_of_the_machine(environment: Environment) -> None:
+    found, missing = await measure_gateways(environment, runs=2, warm_up=1)
+    assert found[0].gateway == "no gateway"
+    assert len(found) + len(missing) == 4
+    assert all(each.p90_ms >= each.p50_ms > 0 for each in found)
+    assert len(describe(found, missing)) == 4
 
 
 def test_invalid_stream_is_detected() -> None:
