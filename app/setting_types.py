@@ -18,6 +18,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
 
+from app.ports.redis_address import RedisAddress
+
 OPENAI_URL = "https://api.openai.com/v1"
 """The server that is used where no base URL is set."""
 
@@ -26,7 +28,7 @@ _MIN_KEY_CHARACTERS = 8
 _SHOWABLE_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 """A name of an environment variable that no key looks like, so that an error may show it."""
 
-_PASSWORDS = re.compile(r"(?:^\w+://[^/@:]*:(?=[^/@]*@)|[?&]password=)([^/@&]+)")
+_PASSWORDS = re.compile(r"(?:^\w+://[^/@:]*:(?=[^/@]*@)|[?&](?:sentinel_)?password=)([^/@&]+)")
 """Of a URL: after its user, or (PostgreSQL) among its parameters."""
 
 _SECRET_PARAMETER = re.compile(r"key|token|secret|password|signature|^sig$", re.IGNORECASE)
@@ -113,16 +115,7 @@ RepositoryLists = Annotated[dict[str, frozenset[str]], BeforeValidator(_reposito
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    schemes = ("redis://", "rediss://", "unix://")
-    text = url.get_secret_value()
-    if not text.startswith(schemes):
-        raise ValueError(f"it must begin with one of {', '.join(schemes)}")
-    try:
-        path, _ = urlsplit(text).path.strip("/"), urlsplit(text).port
-    except ValueError:  # the error text may hold the password
-        raise ValueError("host and port cannot be read; special characters of a password are %-escaped") from None
-    if not text.startswith("unix://") and path and not path.isdecimal():
-        raise ValueError("after the host only the number of a database may follow, like /0")
+    RedisAddress.parse(url.get_secret_value())
     return url
 
 

@@ -60,7 +60,7 @@ class Settings(QuotaSettings, IdentitySettings):
 
     # Redis
     redis_url: RedisUrl | None = Field(
-        default=None, description="`redis://` or `rediss://`; instead of the three below"
+        default=None, description="`redis://`, `rediss://` or `redis+sentinel://`; instead of the three below"
     )
     redis_host: Host = Field(default="localhost", description="Redis host")
     redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis port")

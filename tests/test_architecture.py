@@ -21,8 +21,9 @@ ADAPTER = {"ports", "errors", "http", "retry", "crypto"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{
         room: set()
-        for room in ("errors", "logs", "ports", "http", "text", "console", "crypto", "prompt_file", "setting_types")
+        for room in ("errors", "logs", "ports", "http", "text", "console", "crypto", "prompt_file")
     },
+    "setting_types": {"ports"},
     "clock": {"ports"},
     "retry": {"errors"},
     "settings": {"errors", "prompt_file", "setting_types", "identity_settings"},

@@ -1,117 +1,256 @@
-"""Commands to a Redis Cluster: each goes to the node that holds its key."""
+"""Commands to a Redis Cluster: each goes to the master of its slot, over one pipelined connection for each master.
+
+The map of the cluster is read again every few seconds, and at once when something points to a change: a redirect, a
+node that fails, a slot without a master. Any living node can give it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
-from collections.abc import Sequence
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio.cluster import RedisCluster
 
 from app.errors import StorageUnavailable
-from app.redis.wire.errors import DRIVER_ERRORS, unavailable
-from app.redis.wire.pipeline import CLOSED, MAX_IN_FLIGHT, SCANNED_KEYS
+from app.ports.redis_address import Server
+from app.redis.wire.drivers import Drivers
+from app.redis.wire.errors import is_read_only, unavailable
+from app.redis.wire.map_reader import MapReader
+from app.redis.wire.pipeline import CLOSED, SCANNED_KEYS, Pipeline
 from app.redis.wire.script import Command
+from app.redis.wire.topology import Topology, is_passing, redirect_of, slot_of
+
+_MAX_REDIRECTS_AT_ONCE = 5
+_FIRST_PAUSE_SECONDS = 0.02
+_MAX_PAUSE_SECONDS = 0.5
+_ASKING = pack_command(("ASKING",))
+"""Before a command to a node that does not own the slot yet."""
 
 
 class _Batch:
-    """A submitted batch: its commands and the future of their replies."""
+    """A submitted batch: its packed commands, their slots, and the replies that have come."""
 
-    __slots__ = ("commands", "result")
+    __slots__ = ("attempts", "deadline", "missing", "packed", "replies", "result", "slots")
 
     def __init__(self, commands: Sequence[Command]) -> None:
-        self.commands = commands
+        self.packed = [pack_command(command) for command in commands]  # raises for an argument that cannot be encoded
+        self.slots = [slot_of(command) for command in commands]
+        self.replies: list[Any] = [None] * len(commands)
+        self.missing = len(commands)
+        self.attempts = 0
+        self.deadline: asyncio.TimerHandle | None = None
         self.result: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+    def put(self, index: int, reply: Any) -> None:
+        self.replies[index] = reply
+        self.missing -= 1
+        if not self.missing and not self.result.done():
+            self.result.set_result(self.replies)
+            self._cancel_deadline()
 
     def fail(self, error: StorageUnavailable) -> None:
         if not self.result.done():
             self.result.set_exception(error)
+            self._cancel_deadline()
+
+    def _cancel_deadline(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
 
 
 class Cluster:
     """Sends the commands of a batch at the same time and returns the replies in the order of the commands."""
 
-    def __init__(self, client: RedisCluster, *, timeout_seconds: float) -> None:
-        self._client = client
+    def __init__(
+        self, drivers: Drivers, *, timeout_seconds: float, on_map: Callable[[Topology], None] = lambda _: None
+    ) -> None:
+        """`on_map` is called with each new map of the cluster."""
+        self._drivers = drivers
         self._timeout_seconds = timeout_seconds
-        self._queue: deque[_Batch] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._in_flight = 0
+        self._on_map = on_map
+        self._pipelines: dict[Server, Pipeline] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._masters: list[Server | None] = []
+        self._reader = MapReader(drivers.address.servers, self._ask, self._follow, timeout_seconds=timeout_seconds)
 
     @property
     def in_flight(self) -> int:
         """The number of commands that are sent and not answered."""
-        return self._in_flight
+        return sum(pipeline.in_flight for pipeline in self._pipelines.values())
+
+    @property
+    def topology(self) -> Topology | None:
+        """The map as it was read last."""
+        return self._reader.topology
+
+    async def start(self) -> None:
+        """Read the map of the cluster. Raises `StorageUnavailable` where no node gives it."""
+        try:
+            await self._reader.start()
+        except StorageUnavailable:
+            await self.close()
+            raise
 
     def submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send commands and return the future of their replies, in order; an error reply is an exception in the list.
 
-        The future raises `StorageUnavailable` where no reply comes in time.
-        Raises `UnicodeEncodeError` or `TypeError` for an argument that cannot be encoded.
+        A command whose node fails or redirects it is sent again, until twice the timeout has passed: then the future
+        raises `StorageUnavailable`. Raises `UnicodeEncodeError` or `TypeError` for an argument that cannot be encoded.
         """
-        for command in commands:
-            pack_command(command)  # raises here, for the caller; the client packs the command again
         batch = _Batch(commands)
         if not commands:
             batch.result.set_result([])
-            return batch.result
-        timer = asyncio.get_running_loop().call_later(
-            2 * self._timeout_seconds, lambda: batch.fail(unavailable(TimeoutError()))
-        )
-        batch.result.add_done_callback(lambda _: timer.cancel())
-        self._queue.append(batch)
-        self._send_queued()
+        else:
+            self._send(batch, range(len(commands)))
         return batch.result
 
     async def load_script(self, text: str) -> None:
-        """Load a script on every node that holds keys. Raises `StorageUnavailable`."""
-        try:
-            await self._client.script_load(text)
-        except DRIVER_ERRORS as error:
-            raise unavailable(error) from error
+        """Load a script on every master that can be reached. Raises `StorageUnavailable` if there is none."""
+        replies = await self._ask_all([("SCRIPT", "LOAD", text)])
+        if all(isinstance(reply, Exception) for reply in replies):
+            raise replies[0] if isinstance(replies[0], StorageUnavailable) else unavailable(replies[0])
 
     async def find_keys(self, pattern: str) -> list[bytes]:
         """Return the names of all keys on all masters that match a pattern. Raises `StorageUnavailable`."""
-        try:
-            return list({name async for name in self._client.scan_iter(pattern, count=SCANNED_KEYS)})
-        except DRIVER_ERRORS as error:
-            raise unavailable(error) from error
+        found = await asyncio.gather(*(self._scan(server, pattern) for server in self._all_masters()))
+        return list(set().union(*found))
 
     async def close(self) -> None:
         """Fail every batch and disconnect from all nodes."""
-        for batch in self._queue:
+        self._is_closed = True
+        await self._reader.stop()
+        await asyncio.gather(*self._closing, *(pipeline.close() for pipeline in self._pipelines.values()))
+        self._pipelines.clear()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _send(self, batch: _Batch, indexes: Iterable[int]) -> None:
+        """Send these commands of a batch, each to the master of its slot."""
+        groups: dict[Server | None, list[int]] = defaultdict(list)
+        anywhere: Server | None = None
+        for index in indexes:
+            slot = batch.slots[index]
+            if slot is None:
+                anywhere = anywhere or self._any_master()
+            groups[anywhere if slot is None else self._masters[slot]].append(index)
+        for server, group in groups.items():
+            if server is None:
+                self._send_later(batch, group, StorageUnavailable("no node of the Redis cluster serves this slot"))
+            else:
+                self._send_to(server, batch, group)
+
+    def _send_to(self, server: Server, batch: _Batch, group: list[int], *, is_asking: bool = False) -> None:
+        """Send commands to one node; with `is_asking` it answers although the slot is still on its way to it."""
+        packed = [batch.packed[index] for index in group]
+        if is_asking:
+            packed = [part for command in packed for part in (_ASKING, command)]
+        replies = self._pipeline(server).submit_packed(b"".join(packed), len(packed))
+        replies.add_done_callback(partial(self._on_replies, batch, group, server, 1 + is_asking))
+
+    def _on_replies(
+        self, batch: _Batch, group: list[int], server: Server, step: int, replies: asyncio.Future[list[Any]]
+    ) -> None:
+        """Take over the replies of one node; `step` is 2 where each follows one to `ASKING`."""
+        error = replies.exception()
+        if batch.result.done():
+            return
+        if error is not None:
+            self._reader.request()
+            self._send_later(batch, group, error if isinstance(error, StorageUnavailable) else unavailable(error))
+            return
+        for index, reply in zip(group, replies.result()[step - 1 :: step], strict=True):
+            if isinstance(reply, Exception):
+                self._on_error(batch, index, server, reply)
+            else:
+                batch.put(index, reply)
+
+    def _on_error(self, batch: _Batch, index: int, server: Server, reply: Exception) -> None:
+        """Follow a redirect, try again what can succeed in a moment, and hand every other error to the caller."""
+        redirect = redirect_of(reply, server)
+        if redirect is None and not is_passing(reply) and not is_read_only(reply):
+            batch.put(index, reply)
+            return
+        if redirect is None or redirect.is_for_good:
+            self._reader.request()
+        if redirect is None or batch.attempts >= _MAX_REDIRECTS_AT_ONCE:  # two nodes may send it back and forth
+            self._send_later(batch, [index], unavailable(reply))
+            return
+        batch.attempts += 1
+        if redirect.is_for_good:
+            self._masters[redirect.slot] = redirect.server
+        self._send_to(redirect.server, batch, [index], is_asking=not redirect.is_for_good)
+
+    def _send_later(self, batch: _Batch, group: list[int], error: StorageUnavailable) -> None:
+        """Send commands again after a pause that grows; `error` is what the caller gets if the time is over."""
+        loop = asyncio.get_running_loop()
+        if self._is_closed:
             batch.fail(StorageUnavailable(CLOSED))
-        self._queue.clear()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.aclose()
+            return
+        if batch.deadline is None:
+            batch.deadline = loop.call_later(2 * self._timeout_seconds, batch.fail, error)
+        batch.attempts += 1
+        pause_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** min(batch.attempts, 10), _MAX_PAUSE_SECONDS)
+        loop.call_later(pause_seconds, self._send_if_wanted, batch, group)
 
-    def _send_queued(self) -> None:
-        """Send as much as may be in flight. Skips batches whose caller was cancelled."""
-        while self._queue and self._in_flight < MAX_IN_FLIGHT:
-            batch = self._queue.popleft()
-            if not batch.result.done():
-                self._in_flight += len(batch.commands)
-                # In a new context: a connection would keep the context of the caller for as long as it lasts.
-                task = asyncio.create_task(self._send(batch), context=contextvars.Context())
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+    def _send_if_wanted(self, batch: _Batch, group: list[int]) -> None:
+        if self._is_closed:
+            batch.fail(StorageUnavailable(CLOSED))
+        elif not batch.result.done():
+            self._send(batch, group)
 
-    async def _send(self, batch: _Batch) -> None:
-        try:
-            async with asyncio.timeout(2 * self._timeout_seconds):
-                replies = await asyncio.gather(
-                    *(self._client.execute_command(*command) for command in batch.commands), return_exceptions=True
-                )
-            if not batch.result.done():
-                batch.result.set_result(replies)
-        except TimeoutError as error:
-            batch.fail(unavailable(error))
-        finally:
-            self._in_flight -= len(batch.commands)
-            batch.fail(StorageUnavailable(CLOSED))  # a no-op unless the task was cancelled
-        self._send_queued()
+    def _pipeline(self, server: Server) -> Pipeline:
+        found = self._pipelines.get(server)
+        if found is None:
+            found = self._pipelines[server] = Pipeline(
+                lambda: self._drivers.open(server), timeout_seconds=self._timeout_seconds
+            )
+        return found
+
+    def _all_masters(self) -> list[Server]:
+        return sorted({server for server in self._masters if server is not None})
+
+    def _any_master(self) -> Server | None:
+        """Return a master that is connected, or else any."""
+        connected = [server for server, pipeline in self._pipelines.items() if pipeline.is_connected]
+        return random.choice(connected or self._all_masters() or [None])  # noqa: S311 - not for cryptography
+
+    # --- all nodes ----------------------------------------------------------------------------------------------------
+
+    async def _ask(self, server: Server, commands: Sequence[Command]) -> list[Any]:
+        """Send commands to one node. Raises `StorageUnavailable`."""
+        return await self._pipeline(server).submit(commands)
+
+    async def _ask_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands to every master; returns the last reply of each, or the exception in its place."""
+        found = await asyncio.gather(
+            *(self._ask(server, commands) for server in self._all_masters()), return_exceptions=True
+        )
+        return [reply if isinstance(reply, BaseException) else reply[-1] for reply in found]
+
+    async def _scan(self, server: Server, pattern: str) -> set[bytes]:
+        names: set[bytes] = set()
+        cursor: Any = 0
+        while True:
+            (reply,) = await self._ask(server, [("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_KEYS)])
+            if isinstance(reply, Exception):
+                raise unavailable(reply) from reply
+            cursor, found = reply
+            names.update(found)
+            if not int(cursor):
+                return names
+
+    def _follow(self, topology: Topology) -> None:
+        """Follow a new map. What a server without slots has not answered is sent to the new masters."""
+        self._masters = list(topology.masters)
+        for server in self._pipelines.keys() - topology.all_masters:
+            pipeline = self._pipelines.pop(server)
+            task = asyncio.create_task(pipeline.close(), context=contextvars.Context())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._on_map(topology)

@@ -1,31 +1,37 @@
 """The connections of one process to Redis: one for all commands and one for Pub/Sub.
 
 All runs and readers share them, so that a burst delays neither a request nor the lease. The caller does not need to
-know whether the address is that of a standalone server or of a cluster.
+know whether the address is that of a standalone server, of a master that sentinels watch, or of a cluster, which gets
+one connection for commands to each master.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.cluster import RedisCluster
+import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from app.errors import StorageUnavailable
+from app.ports.redis_address import RedisAddress, Server
 from app.redis.wire.cluster import Cluster
+from app.redis.wire.discovery import find_server
 from app.redis.wire.driver_protocol import attach
+from app.redis.wire.drivers import Drivers, Open
 from app.redis.wire.errors import is_wrong_type, raise_error_reply, translate_reply, unavailable
 from app.redis.wire.pipeline import SCANNED_KEYS, Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
+from app.redis.wire.sentinel import Sentinels
+from app.redis.wire.topology import Topology
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +47,24 @@ class Connection:
     `UnicodeEncodeError` or `TypeError` for an argument that cannot be encoded."""
 
     def __init__(self, address: str, *, timeout_seconds: float) -> None:
-        self._address = address
+        """`address` is a URL as `RedisAddress` reads it; raises `ValueError` for another one."""
+        self._address = RedisAddress.parse(address)
         self._timeout_seconds = timeout_seconds
-        self._pipeline = Pipeline(
-            self._make_driver(retries=1), timeout_seconds=timeout_seconds, on_demoted=self._abort_listening
-        )
-        # Only `PubSub` reconnects this one. With RESP 3 the driver would merely log a message between replies.
-        self._listening_driver = self._make_driver(retries=0, protocol=2)
+        self._drivers = Drivers(self._address, timeout_seconds=timeout_seconds)
+        self._sentinels: Sentinels | None = None
+        if self._address.master is not None:
+            self._sentinels = Sentinels(self._drivers, timeout_seconds=timeout_seconds, on_switch=self._on_switch)
+        self._listening_driver: AbstractConnection | None = None
+        self._listening_to: Server | None = None
         self._listening: RedisProtocol | None = None
+        self._pipelines: list[Pipeline] = []
         self._cluster: Cluster | None = None
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
         self._scripts: dict[str, Script] = {}
 
     def stats(self) -> ConnectionStats:
-        in_flight = self._pipeline.in_flight if self._cluster is None else self._cluster.in_flight
+        in_flight = 0 if self._server is None else self._server.in_flight
         return ConnectionStats(in_flight, is_cluster=self._cluster is not None)
 
     def register(self, script: Script) -> Script:
@@ -85,21 +94,39 @@ class Connection:
 
     async def close(self) -> None:
         """Fail all commands and disconnect."""
-        await self._pipeline.close()
+        for pipeline in self._pipelines:
+            await pipeline.close()
         if self._discovery is not None:
-            await self._discovery  # it ends, since the pipeline has failed its command
-        await self._listening_driver.disconnect(nowait=True)
-        if self._cluster is not None:
-            await self._cluster.close()
+            await self._discovery  # it ends, since the pipelines have failed its commands
+        if self._listening_driver is not None:
+            await self._listening_driver.disconnect(nowait=True)
+        for part in (self._cluster, self._sentinels):
+            if part is not None:
+                await part.close()
 
     async def listen(self, on_message: Callable[[Any], None], on_lost: Callable[[], None]) -> RedisProtocol:
-        """Open a new connection for Pub/Sub in place of the last one. Raises one of `DRIVER_ERRORS`."""
-        driver = self._listening_driver
-        await driver.disconnect(nowait=True)
-        async with asyncio.timeout(2 * self._timeout_seconds):  # a server may accept and not answer
-            await driver.connect()  # type: ignore[no-untyped-call]
-        self._listening = attach(driver, on_message, on_lost)
+        """Open a new connection for Pub/Sub in place of the last one. Raises one of `DRIVER_ERRORS`.
+
+        In a cluster every node gets every message, so it leads to any living node.
+        """
+        if self._listening_driver is not None:
+            await self._listening_driver.disconnect(nowait=True)
+            self._listening_driver = None
+        # Only `PubSub` reconnects this one. With RESP 3 the driver would merely log a message between replies.
+        if self._sentinels is not None:
+            driver = await self._sentinels.open_master(retries=0, protocol=2)
+        else:
+            self._listening_to = self._server_to_listen_to()
+            driver = await self._drivers.open(self._listening_to, retries=0, protocol=2)
+        self._listening_driver, self._listening = driver, attach(driver, on_message, on_lost)
         return self._listening
+
+    def _server_to_listen_to(self) -> Server | None:
+        """Return another server than the last time, where there are several; None: the socket of the address."""
+        topology = self._cluster.topology if self._cluster is not None else None
+        servers = sorted(topology.all_masters) if topology is not None else list(self._address.servers)
+        others = [server for server in servers if server != self._listening_to]
+        return random.choice(others or servers or [None])  # noqa: S311 - not for cryptography
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -175,18 +202,22 @@ class Connection:
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
-    def _make_driver(self, *, retries: int, protocol: int = 3) -> AbstractConnection:
-        """Return an unconnected connection of the driver. It has no timeout for replies, since it would set a timer for
-        each of them."""
-        pool = ConnectionPool.from_url(
-            self._address,
-            socket_timeout=None,
-            socket_connect_timeout=self._timeout_seconds,
-            protocol=protocol,
-            retry=Retry(ConstantBackoff(0.05), retries),
-        )
-        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        return connection
+    def _open(self, server: Server | None) -> Open:
+        """Return what opens a connection to a server, or to the master that the sentinels name."""
+        if self._sentinels is not None:
+            return self._sentinels.open_master
+        return lambda: self._drivers.open(server)
+
+    def _on_switch(self) -> None:
+        """Leave the server that is the master no longer."""
+        for pipeline in self._pipelines:
+            pipeline.abort()
+        self._abort_listening()
+
+    def _on_map(self, topology: Topology) -> None:
+        """Listen to another node where this one has left the cluster, or may be cut off from it."""
+        if self._listening_to is not None and self._listening_to not in topology.servers:
+            self._abort_listening()
 
     def _abort_listening(self) -> None:
         if self._listening is not None:
@@ -210,19 +241,26 @@ class Connection:
 
         Not done at the start of the process: Redis may be unavailable then.
         """
+        servers: list[Server | None] = [*self._address.servers] if self._sentinels is None else []
+        if self._sentinels is not None:
+            self._sentinels.start()
+        self._pipelines = [
+            Pipeline(self._open(it), timeout_seconds=self._timeout_seconds, on_demoted=self._abort_listening)
+            for it in servers or [None]
+        ]
         try:
-            (info,) = await self._pipeline.submit([("INFO", "cluster")])
+            pipeline, is_of_cluster = await find_server(self._pipelines)
+            if is_of_cluster:
+                await pipeline.close()
+                cluster = Cluster(self._drivers, timeout_seconds=self._timeout_seconds, on_map=self._on_map)
+                await cluster.start()
+                self._server = self._cluster = cluster
+                return None
         except StorageUnavailable as error:
             return error
-        if isinstance(info, Exception) and not isinstance(info, ResponseError):
-            return unavailable(info)
-        if isinstance(info, bytes) and b"cluster_enabled:1" in info:  # a `ResponseError`: INFO is not allowed
-            await self._pipeline.close()
-            client = RedisCluster.from_url(
-                self._address, socket_timeout=self._timeout_seconds, socket_connect_timeout=self._timeout_seconds
-            )
-            self._cluster = Cluster(client, timeout_seconds=self._timeout_seconds)
-        self._server = self._cluster or self._pipeline
+        if len(servers) > 1:
+            log.warning("redis.several_servers", cause="REDIS_URL names several servers, and they are no cluster")
+        self._server, self._pipelines = pipeline, [pipeline]
         return None
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from app.errors import StorageUnavailable
 from app.redis.wire.driver_protocol import attach
+from app.redis.wire.drivers import Open
 from app.redis.wire.errors import DRIVER_ERRORS, is_read_only, unavailable
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command
@@ -37,11 +38,9 @@ class _Batch:
 
     __slots__ = ("is_resent", "packed", "queued_at", "replies", "result", "sent_at", "size")
 
-    def __init__(self, commands: Sequence[Command], tick: int) -> None:
-        # Packed here, so that the caller gets the error for an argument that cannot be encoded. hiredis packs a command
-        # in one call; the driver needs a dozen Python calls.
-        self.packed = b"".join([pack_command(command) for command in commands])
-        self.size = len(commands)
+    def __init__(self, packed: bytes, size: int, tick: int) -> None:
+        self.packed = packed
+        self.size = size
         self.result: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.queued_at = self.sent_at = tick
         self.replies: list[Any] = []
@@ -61,9 +60,10 @@ class Pipeline:
     """
 
     def __init__(
-        self, driver: AbstractConnection, *, timeout_seconds: float, on_demoted: Callable[[], None] = lambda: None
+        self, open_driver: Open, *, timeout_seconds: float, on_demoted: Callable[[], None] = lambda: None
     ) -> None:
-        self._driver = driver
+        self._open_driver = open_driver
+        self._driver: AbstractConnection | None = None
         self._timeout_seconds = timeout_seconds
         self._on_demoted = on_demoted
         self._protocol: RedisProtocol | None = None
@@ -73,6 +73,10 @@ class Pipeline:
         self._in_flight = 0
         self._ticks = self._reply_tick = 0
         self._timeout_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._protocol is not None
 
     @property
     def in_flight(self) -> int:
@@ -85,8 +89,14 @@ class Pipeline:
         The future raises `StorageUnavailable` where the connection fails, or no reply comes within twice the timeout.
         Raises `UnicodeEncodeError` or `TypeError` for an argument that cannot be encoded.
         """
-        batch = _Batch(commands, self._ticks)
-        if not commands:
+        # Packed here, so that the caller gets the error for an argument that cannot be encoded. hiredis packs a command
+        # in one call; the driver needs a dozen Python calls.
+        return self.submit_packed(b"".join([pack_command(command) for command in commands]), len(commands))
+
+    def submit_packed(self, packed: bytes, size: int) -> asyncio.Future[list[Any]]:
+        """Send `size` commands that are packed already, as `submit` does."""
+        batch = _Batch(packed, size, self._ticks)
+        if not size:
             batch.result.set_result([])
             return batch.result
         self._queue.append(batch)
@@ -95,6 +105,11 @@ class Pipeline:
             self._check_timeouts()
         return batch.result
 
+    def abort(self) -> None:
+        """Give up the connection; the batches without replies are sent over a new one."""
+        if self._protocol is not None:
+            self._protocol.abort()
+
     async def close(self) -> None:
         """Fail every batch and disconnect."""
         self._fail_all(StorageUnavailable(CLOSED))
@@ -102,7 +117,7 @@ class Pipeline:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         self._protocol = None
-        await self._driver.disconnect(nowait=True)
+        await self._disconnect()
 
     # --- sending and receiving ----------------------------------------------------------------------------------------
 
@@ -142,8 +157,7 @@ class Pipeline:
     def _check_demotion(self, reply: RedisError) -> None:
         """Reconnect where the server would refuse every further command."""
         if is_read_only(reply) or isinstance(reply, RedisConnectionError):
-            if self._protocol is not None:
-                self._protocol.abort()
+            self.abort()
             self._on_demoted()
 
     def _on_lost(self) -> None:
@@ -160,15 +174,19 @@ class Pipeline:
 
     async def _open(self) -> None:
         try:
-            async with asyncio.timeout(2 * self._timeout_seconds):
-                await self._driver.disconnect(nowait=True)
-                await self._driver.connect()  # type: ignore[no-untyped-call]
+            await self._disconnect()
+            self._driver = await self._open_driver()
             self._protocol = attach(self._driver, self._on_reply, self._on_lost)
         except DRIVER_ERRORS as error:
             self._fail_all(error)
         finally:
             self._opening = None
         self._send_queued()
+
+    async def _disconnect(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.disconnect(nowait=True)
 
     # --- timeouts -----------------------------------------------------------------------------------------------------
 

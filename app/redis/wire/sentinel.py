@@ -1,0 +1,117 @@
+"""Redis Sentinel: which server is the master now, and the news that it is another one.
+
+The sentinels agree on a new master after a failover. The one that has carried it out knows it first, so of their
+answers the one with the highest configuration epoch counts. Its message `+switch-master` is what is followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import MasterNotFoundError
+
+from app.errors import StorageUnavailable
+from app.ports.redis_address import Server
+from app.redis.wire.driver_protocol import attach
+from app.redis.wire.drivers import Drivers
+from app.redis.wire.errors import DRIVER_ERRORS
+from app.redis.wire.pipeline import Pipeline
+from app.redis.wire.script import Command
+
+_SWITCH = "+switch-master"
+_SUBSCRIBE: Command = ("SUBSCRIBE", _SWITCH)
+_RECONNECT_SECONDS = 0.5
+_MAX_ANSWER_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Sentinels:
+    """`on_switch` is called when another server has become the master."""
+
+    def __init__(self, drivers: Drivers, *, timeout_seconds: float, on_switch: Callable[[], None]) -> None:
+        self._drivers = drivers
+        self._name = drivers.address.master or ""
+        self._on_switch = on_switch
+        self._answer_seconds = min(timeout_seconds, _MAX_ANSWER_SECONDS)
+        self._pipelines = {
+            server: Pipeline(_opener(drivers, server), timeout_seconds=timeout_seconds)
+            for server in drivers.address.servers
+        }
+        self._master: Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Listen for the news of all sentinels from now on."""
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._stay_subscribed(server), context=contextvars.Context())
+                for server in self._pipelines
+            ]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *(it.close() for it in self._pipelines.values()), return_exceptions=True)
+
+    async def open_master(self, *, retries: int = 1, protocol: int = 3) -> AbstractConnection:
+        """Return an open connection to the master. Raises one of `DRIVER_ERRORS`."""
+        self._master = await self._find_master()
+        return await self._drivers.open(self._master, retries=retries, protocol=protocol)
+
+    async def _find_master(self) -> Server:
+        """Raises the driver's `MasterNotFoundError` where no sentinel knows a master of this name."""
+        answers = await asyncio.gather(*map(self._ask, self._pipelines))
+        known = [answer for answer in answers if answer is not None]
+        if not known:
+            raise MasterNotFoundError(f"no sentinel that answers knows the master {self._name}")
+        return max(known, key=lambda answer: answer[0])[1]
+
+    async def _ask(self, sentinel: Server) -> tuple[int, Server] | None:
+        """Return the epoch and the master that a sentinel knows, or None."""
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                (reply,) = await self._pipelines[sentinel].submit([("SENTINEL", "MASTER", self._name)])
+            items = list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
+            fields = {name.decode(): value.decode() for name, value in items}
+            return int(fields["config-epoch"]), Server(fields["ip"], int(fields["port"]))
+        except (StorageUnavailable, TimeoutError, KeyError, ValueError, TypeError, AttributeError):
+            return None
+
+    async def _stay_subscribed(self, sentinel: Server) -> None:
+        while True:
+            lost = asyncio.Event()
+            try:
+                driver = await self._drivers.open_sentinel(sentinel)
+                try:
+                    protocol = attach(driver, self._on_message, lost.set)
+                    protocol.send(pack_command(_SUBSCRIBE))
+                    await lost.wait()
+                finally:
+                    await driver.disconnect(nowait=True)
+            except DRIVER_ERRORS as error:
+                log.debug("sentinel.lost", cause=type(error).__name__)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _on_message(self, message: Any) -> None:
+        """Follow `<name> <old host> <old port> <new host> <new port>`; every sentinel sends it."""
+        if not isinstance(message, list) or message[:2] != [b"message", _SWITCH.encode()]:
+            return
+        words = message[2].decode("utf-8", "replace").split()
+        if len(words) != 5 or words[0] != self._name or not words[4].isdecimal():
+            return
+        master = Server(words[3], int(words[4]))
+        if master != self._master:
+            self._master = master
+            log.warning("redis.master_switched", master=str(master))
+            self._on_switch()
+
+
+def _opener(drivers: Drivers, sentinel: Server) -> Callable[[], Any]:
+    return lambda: drivers.open_sentinel(sentinel)
