@@ -78,6 +78,11 @@ class RedisServer:
         return self._port
 
     @property
+    def is_running(self) -> bool:
+        """Whether the server has been started, and neither stopped nor killed."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The id of the server's process. Raises `RedisNotStarted` where it is not running."""
         if self._process is None:
@@ -155,14 +160,17 @@ class RedisServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _command(self, binary: Path, port: int, directory: Path) -> list[str]:
+        durability = ("--appendonly", "yes", "--appendfsync", "always") if self._persistent else ("--appendonly", "no")
+        return [
+            *(str(binary), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)),
+            *("--save", "", *durability, "--daemonize", "no", *self._arguments),
+        ]
+
     def _launch(self, binary: Path, port: int) -> None:
         assert self._directory is not None
         output = self._directory / "output.log"
-        durability = ("--appendonly", "yes", "--appendfsync", "always") if self._persistent else ("--appendonly", "no")
-        command = [
-            *(str(binary), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(self._directory)),
-            *("--save", "", *durability, "--daemonize", "no", *self._arguments),
-        ]
+        command = self._command(binary, port, self._directory)
         with output.open("wb") as sink:
             self._process = subprocess.Popen(
                 command,
