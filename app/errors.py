@@ -150,6 +150,7 @@ class QuotaExceeded(AuraError):
 
     status, code, error_type, retryable = 429, "E1005", "LimitExceeded", True
     prefix = "사용 한도를 초과했습니다."
+    retry_after_seconds = 1  # at least; each error has its own
 
     def __init__(
         self,
@@ -223,7 +224,7 @@ class StorageForbidden(AuraError):
         named, more = ", ".join(missing[:_NAMED_RIGHTS]), len(missing) - _NAMED_RIGHTS
         super().__init__(
             f"the Redis user of this service may not: {named}{f' and {more} more' if more > 0 else ''};"
-            " grant it (ACL SETUSER, see app/redis/README.md)"
+            " grant it (ACL SETUSER)"
         )
 
 

@@ -117,7 +117,9 @@ class Settings(QuotaSettings, IdentitySettings):
     aura_tool_result_bytes: int = Field(
         default=16 * 1024, ge=256, description="bytes of a tool result that the model gets"
     )
-    aura_run_timeout_seconds: float = Field(default=3600, gt=0, description="seconds for a whole run, waiting included")
+    aura_run_timeout_seconds: float = Field(
+        default=3600, gt=0, description="seconds for a run, without those in which it waits for a person"
+    )
     aura_thread_tokens: int = Field(
         default=8000, ge=0, description="tokens of a thread's earlier turns that the model gets"
     )

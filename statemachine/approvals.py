@@ -14,6 +14,9 @@ from statemachine.step_builder import StepBuilder
 from statemachine.stored import digest
 from statemachine.tool_calls import next_tool_effect
 
+DEFAULT_REASON = "User rejected"
+"""The reason of a rejection without one, which the Main Service writes, too (§5)."""
+
 
 def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
     """Start the approved call, with the edited arguments if there are any."""
@@ -42,7 +45,7 @@ def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
 
 def approval_rejected(builder: StepBuilder, fact: ApprovalRejected) -> Effect:
     """End the run or, if it replans or only the call is skipped, let the model read the rejection."""
-    reason = fact.reason or "사용자가 요청을 거절했습니다."
+    reason = fact.reason or DEFAULT_REASON
     if fact.skip or builder.checkpoint.limits.on_reject == "replan":
         builder.transition(Trigger.DECLINE, request_id=fact.request_id, decided_at=fact.decided_at)
         builder.end_review("rejected", fact, reason=fact.reason or None)

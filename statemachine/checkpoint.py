@@ -236,7 +236,10 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
 
     @property
     def run_deadline_at(self) -> float:
-        return self.created_at + self.limits.run_seconds
+        """When the run has used up its time (Unix s). The time for which it waits for a person does not count (§4);
+        while it waits, it is taken to wait until the deadline of the approval."""
+        waits = ((review.ended_at or review.expires_at) - review.asked_at for review in self.reviews)
+        return self.created_at + self.limits.run_seconds + sum(max(0.0, seconds) for seconds in waits)
 
     @property
     def open_approval(self) -> Approval | None:

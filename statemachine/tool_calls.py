@@ -214,8 +214,9 @@ def _request_approval(builder: StepBuilder) -> Effect:
     call = get_call(builder, approval.call_id)
     builder.add_event(tool_event(call, "pending"))
     builder.transition(Trigger.ASK_APPROVAL)
-    # The deadline of an approval is never later than the deadline of the run.
-    deadline_at = min(builder.now + builder.checkpoint.limits.approval_seconds, builder.checkpoint.run_deadline_at)
+    deadline_at = builder.now + builder.checkpoint.limits.approval_seconds
+    if builder.checkpoint.run_deadline_at <= builder.now:  # the run has no time left, so a decision could do nothing
+        deadline_at = builder.checkpoint.run_deadline_at
     builder.update(deadline_at=deadline_at)
     builder.begin_review(approval, deadline_at)
     position, total = builder.checkpoint.approval_place

@@ -78,6 +78,7 @@ class OutboxPoller:
             if record is None:
                 await self._outbox.remove(session_id)
             elif record.is_final:
-                log.info("task.adopted", sessionId=session_id)
+                request = record.checkpoint.request
+                log.info("task.adopted", sessionId=session_id, traceId=request.trace_id, tenantId=request.tenant_id)
                 self._adopt(record.checkpoint)
         return len(session_ids) == _PAGE_SIZE

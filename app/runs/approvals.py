@@ -16,13 +16,11 @@ from app.ports.tools import Toolbox
 from app.runs.access import AccessPolicy
 from app.runs.audit_events import decision_made
 from app.runs.changed_records import changed_request
+from statemachine.approvals import DEFAULT_REASON
 from statemachine.checkpoint import Checkpoint
 from statemachine.decisions import Decision, Verdict
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.stored import JsonObject
-
-_DEFAULT_REASON = "User rejected"
-"""What the Main Service writes where the person gives no reason."""
 
 _DECIDER_FIELDS = frozenset({"approvedBy", "approvedAt", "rejectedBy", "rejectedAt", "reason"})
 _STATUSES = {
@@ -114,7 +112,7 @@ class ApprovalService:
             request_id=request_id,
             decided_at=now,
             decided_by=principal.user_id,
-            reason=reason or (_DEFAULT_REASON if verdict == "rejected" else None),
+            reason=reason or (DEFAULT_REASON if verdict == "rejected" else None),
             arguments=arguments,
             skip=skip,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from structlog.contextvars import bind_contextvars
+
 from app.errors import RecordChanged, RunLost
 from app.ports.nodes import Claim
 from app.runs.changed_records import checkpoint_gone, close_request, empty_checkpoint, end_of_changed
@@ -21,7 +23,9 @@ async def claim_run(ports: RunPorts, session_id: str, claim: Claim) -> tuple[Run
     """
     journal = ports.journal
     with suppress(RecordChanged):
-        await journal.load(session_id)
+        readable = await journal.load(session_id)
+        if readable is not None:  # the log line about the claim has the run's identity
+            bind_contextvars(traceId=readable.request.trace_id, tenantId=readable.request.tenant_id)
     lock = await claim()
     if lock is None:
         return None

@@ -29,7 +29,8 @@ from app.errors import (
 from app.ports.clock import Clock
 from app.ports.responses import AgentMetadata
 from app.web.naming import naming_of_refused
-from app.web.sse import MEDIA_TYPE, error_frames
+from app.web.sse import MEDIA_TYPE
+from app.web.stream_frames import error_frames
 from statemachine.event_names import EventNames
 from statemachine.frames import Shape, compact_json
 from statemachine.stored import JsonObject
@@ -39,6 +40,8 @@ BODY_LIMIT_BYTES = 1024 * 1024
 REST_SECONDS = 2.0
 """How long the end of a response waits for the rest of a request body that is discarded."""
 _JSON = "application/json"
+_SUCCESS = "요청이 성공적으로 처리되었습니다."
+"""The message of a success that says nothing more (§1.4)."""
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _JSON_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -88,7 +91,7 @@ class ResponseBuilder:
         self,
         data: object = None,
         *,
-        message: str = "OK",
+        message: str = _SUCCESS,
         status: int = 200,
         agent_metadata: AgentMetadata | None = None,
     ) -> Response:
@@ -120,6 +123,8 @@ class ResponseBuilder:
 
         With `closes` the connection ends with the response.
         """
+        if 400 <= error.status < 500:
+            log.info("request.refused", status=error.status, code=error.code, method=scope["method"], route=None)
         received = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         trace_id, path = _trace_id(received), scope["path"]
         as_stream = _is_stream_path(path) and not _prefers_json(received)
@@ -186,7 +191,9 @@ class ResponseBuilder:
     async def _finish_response(self, response: Response) -> Response:
         if request.method == "OPTIONS" and response.status_code == 200:  # the allowed methods are in `Allow`
             response.status_code = 204
+        if response.status_code == 204:  # RFC 9110: it has no content, and no length
             response.headers.pop("Content-Type", None)
+            response.headers.pop("Content-Length", None)
         if response.mimetype == _JSON:
             for name, value in _JSON_HEADERS.items():
                 response.headers.setdefault(name, value)

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from itertools import takewhile
 from typing import Protocol, Self
 
 import structlog
+from structlog.contextvars import get_contextvars
 
-from app.errors import AuraError, RunLost
+from app.errors import RunLost
 from app.ports.identity import Principal
 from app.ports.journal import Journal, LogEntry, Tail
 from app.ports.quotas import StreamQuota
 from app.web.results import AnswerReader
+from app.web.stream_frames import EventLogLost, encode_frame, error_frames
 from statemachine.event_names import EventNames, Naming
-from statemachine.events import End, ErrorRaised
-from statemachine.frames import DONE_BODY, Shape, encode
+from statemachine.frames import DONE_BODY, Shape
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT = b": keep-alive id:\n\n"
@@ -31,14 +33,10 @@ _MAX_TICK_SECONDS = 0.25
 """The longest interval of the heartbeat timer."""
 _MIN_TICKS_PER_HEARTBEAT = 10
 """The timer runs at least this often in one heartbeat interval, so it ticks faster for short intervals."""
-_OWN_NAMES = Naming()
+_IDENTITY = frozenset({"traceId", "tenantId", "nodeId"})
+"""What each log line of a stream has, besides the run (§8)."""
 
 log = structlog.get_logger(__name__)
-
-
-def encode_frame(entry: LogEntry) -> bytes:
-    """Return a log entry as the bytes of one SSE frame, with its `id:` line first."""
-    return b"id: %d\n" % entry.id + entry.body
 
 
 CLIENT_WRITER = "aura.client_writer"
@@ -128,6 +126,7 @@ class EventStreams:
         self._silence_seconds = heartbeat_seconds - self._tick_seconds
         self._written_at: OrderedDict[EventStream, float] = OrderedDict()  # the longest silence first
         self._timer: asyncio.TimerHandle | None = None
+        self._context = Context()  # the timer serves all streams: its log lines have no other request's identity
 
     def __len__(self) -> int:
         """The number of open streams."""
@@ -151,7 +150,7 @@ class EventStreams:
         self._written_at[stream] = loop.time()
         self._written_at.move_to_end(stream)
         if self._timer is None:
-            self._timer = loop.call_later(self._tick_seconds, self._send_heartbeats)
+            self._timer = loop.call_later(self._tick_seconds, self._send_heartbeats, context=self._context)
 
     def remove(self, stream: EventStream) -> None:
         """Send no more heartbeats to this stream."""
@@ -164,7 +163,11 @@ class EventStreams:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() - self._silence_seconds
-        self._timer = loop.call_later(self._tick_seconds, self._send_heartbeats) if self._written_at else None
+        self._timer = (
+            loop.call_later(self._tick_seconds, self._send_heartbeats, context=self._context)
+            if self._written_at
+            else None
+        )
         for stream, _ in list(takewhile(lambda item: item[1] <= until, self._written_at.items())):
             stream.send_heartbeat()
 
@@ -183,6 +186,7 @@ class EventStream:
         "_is_ended",
         "_journal",
         "_last_id",
+        "_logged",
         "_may_have_more",
         "_naming",
         "_pending_entries",
@@ -207,6 +211,7 @@ class EventStream:
     ) -> None:
         self._streams = streams
         self._naming = naming
+        self._logged = {name: value for name, value in get_contextvars().items() if name in _IDENTITY}
         self._slot = slot
         self._journal = journal
         self._session_id = session_id
@@ -265,7 +270,9 @@ class EventStream:
             if self._flush_task is None:
                 self._flush_task = asyncio.create_task(self._wait_and_flush(self._end))
         elif self._has_stalled():
-            log.info("stream.stalled", sessionId=self._session_id, waitingBytes=self._writer.waiting_bytes)
+            log.info(
+                "stream.stalled", sessionId=self._session_id, **self._logged, waitingBytes=self._writer.waiting_bytes
+            )
             self._writer.abort()
         elif self._writer.is_writable:
             self._write(HEARTBEAT)
@@ -288,7 +295,7 @@ class EventStream:
         try:
             wait = self._write_available()
         except Exception:
-            log.exception("stream.failed", sessionId=self._session_id)
+            log.exception("stream.failed", sessionId=self._session_id, **self._logged)
             wait = self._end
         if wait is not None:
             self._flush_task = asyncio.create_task(self._wait_and_flush(wait))
@@ -333,13 +340,13 @@ class EventStream:
                 await wait()
                 wait = None if self._is_ended else self._write_available()
         except RunLost as error:
-            log.warning("stream.log_lost", sessionId=self._session_id, cause=error.log_cause)
+            log.warning("stream.log_lost", sessionId=self._session_id, **self._logged, cause=error.log_cause)
             lost = EventLogLost("the run's data is gone from Redis")
             for data in error_frames(lost, self._session_id, self._last_id + 1, self._shape, self._naming):
                 self._write(data)
             await self._end()
         except Exception:  # without an end marker, so the client reconnects
-            log.exception("stream.failed", sessionId=self._session_id)
+            log.exception("stream.failed", sessionId=self._session_id, **self._logged)
             await self._end()
         finally:
             self._flush_task = None
@@ -358,40 +365,3 @@ class EventStream:
         self._streams.remove(self)
         await self._writer.drain()
         await self._end_body()
-
-
-class EventLogLost(AuraError):
-    """The log of a run disappeared while it was being read, because Redis lost its data."""
-
-    status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
-    prefix = "실행 기록을 찾을 수 없습니다."
-
-
-class ResumeExpired(AuraError):
-    """A client resumes a run that is unknown or has expired (§3). It is sent as `error` and `end` frames, status 200.
-
-    The client may start a new run: it sends its POST again without `Last-Event-ID`.
-    """
-
-    status, code, error_type, retryable = 200, "E1004", "ResumeExpired", True
-    prefix = "이어받을 실행을 찾을 수 없습니다."
-
-
-def error_frames(
-    error: AuraError, session_id: str, first_id: int, shape: Shape, naming: Naming = _OWN_NAMES
-) -> list[bytes]:
-    """Return the frames `error`, `end` and `[DONE]`, which end a stream before or instead of its run (§1.4, §2.3).
-
-    `first_id` is the id of the first frame, in milliseconds since the epoch.
-    """
-    timestamp = first_id // 1000
-    raised = ErrorRaised(
-        message=error.message, error_type=error.error_type, error_code=error.code, retryable=error.retryable
-    )
-    bodies = [
-        *encode(raised, session_id, timestamp, shape),
-        *encode(End(message=error.message, status="failed"), session_id, timestamp, shape),
-        DONE_BODY,
-    ]
-    named = [body for stored in bodies if (body := naming.apply(stored)) is not None]
-    return [encode_frame(LogEntry(first_id + i, body)) for i, body in enumerate(named)]

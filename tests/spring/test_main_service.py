@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -66,6 +67,12 @@ def check_completed(task: dict[str, Any], main: JavaProgram, user: str) -> None:
     assert (task["userId"], task["tenantId"]) == (user, TENANT)
     assert task["taskType"]
     assert json.loads(task["resultData"])
+    assert task["description"]
+    assert task["errorMessage"] is None
+    created, started, completed, updated = (
+        datetime.fromisoformat(task[name]) for name in ("createdAt", "startedAt", "completedAt", "updatedAt")
+    )
+    assert created <= started <= completed <= updated
     if task.get("planSteps"):  # the deployed service never has them
         assert [step["status"] for step in json.loads(task["planSteps"])] == ["completed"]
 
@@ -85,6 +92,26 @@ async def test_mail_is_approved_in_java_and_sent_and_its_task_is_completed_with_
         check_completed(task, main, user)
         accepts = "accepts" in request.node.callspec.id
         assert bool(task.get("planSteps")) == accepts
+
+
+async def test_fields_of_a_task_are_those_that_the_java_classes_know(
+    start: Start, accepting_main: JavaProgram, model: ScriptedModelServer
+) -> None:
+    """`AgentTaskRequest`, `TaskProgressUpdate` and `AgentStep`; the Java program answers 500 to any other field."""
+    user = f"fields-{accepting_main.port}"
+    model.play(mail_turn(), ScriptedTurn(text="보냈습니다."))
+    async with SmtpSink() as smtp, start(**through(smtp, accepting_main)) as (_, browser):
+        await send_mail(browser, user)
+        (task,) = await tasks_of(accepting_main, user)
+        check_completed(task, accepting_main, user)
+        async with httpx2.AsyncClient(base_url=accepting_main.url, headers=numbered(user)) as client:
+            got = (await client.get(f"{TASKS}/{task['taskId']}/input")).json()["data"]
+    assert task["taskType"] == "AURA_RUN"
+    assert json.loads(got)["prompt"] == "메일을 보내 주세요"
+    (step,) = json.loads(task["planSteps"])
+    assert set(step) <= {"id", "title", "description", "status", "confidence", "result", "startedAt", "completedAt"}
+    assert (step["status"], type(step["result"]), step["confidence"]) == ("completed", dict, 0.5)
+    assert int(step["startedAt"]) <= int(step["completedAt"])
 
 
 async def test_ten_mails_at_once_complete_their_tasks(

@@ -213,7 +213,7 @@ def test_denied_approval_ends_the_run() -> None:
 def test_denial_without_a_reason_gets_a_default_reason() -> None:
     run = waiting()
     run.reject()
-    assert run.last_events[-1] == End(message="사용자가 요청을 거절했습니다.", status="rejected")
+    assert run.last_events[-1] == End(message="User rejected", status="rejected")
 
 
 def test_denied_approval_is_reported_to_the_model_if_the_run_replans() -> None:
@@ -258,11 +258,15 @@ def test_queued_call_is_not_pending_yet() -> None:
     assert run.outcomes("r2") == []
 
 
-def test_run_time_limit_applies_while_waiting() -> None:
+def test_run_time_does_not_pass_while_the_run_waits() -> None:
     run = waiting(run_seconds=60)
-    assert isinstance(run.apply(DeadlinePassed(), at=60), Stop)
+    with pytest.raises(FactRefused, match="no deadline has passed"):
+        run.apply(DeadlinePassed(), at=299.999)
+    run.approve(at=200)
+    with pytest.raises(FactRefused, match="no deadline has passed"):
+        run.apply(DeadlinePassed(), at=259.999)
+    assert isinstance(run.apply(DeadlinePassed(), at=260), Stop)
     assert run.state is State.FAILED
-    assert run.outcomes() == ["pending", "rejected"]
 
 
 def test_failed_risky_call_has_its_error_as_outcome() -> None:
@@ -273,13 +277,13 @@ def test_failed_risky_call_has_its_error_as_outcome() -> None:
     assert in_state(State.PLANNING).state is run.state
 
 
-def test_approval_deadline_is_not_after_the_run_deadline() -> None:
+def test_approval_deadline_may_be_after_the_run_time() -> None:
     run = Run(run_seconds=100)
     effect = run.request_tools(risky())
     assert isinstance(effect, AwaitDecision)
-    assert effect.deadline_at == NOW + 100
+    assert effect.deadline_at == NOW + 300
     hitl = of_type(Hitl, run.last_events)[0]
-    assert (hitl.expires_at, hitl.timeout_seconds) == (NOW + 100, 100)
+    assert (hitl.expires_at, hitl.timeout_seconds) == (NOW + 300, 300)
 
 
 def test_approved_repetition_clears_the_unknown_outcome() -> None:

@@ -145,7 +145,7 @@ def changed(where: State, **changes: object) -> Damage:
     ("damage", "cause"),
     [
         (changed(State.AWAITING_APPROVAL, deadline_at=None), "the run waits without a deadline"),
-        (changed(State.AWAITING_APPROVAL, deadline_at=901.0), "the deadline is after the end of the run"),
+        (changed(State.AWAITING_APPROVAL, deadline_at=1201.0), "the deadline is after the end of the run"),
         (
             changed(State.AWAITING_APPROVAL, deadline_at=200.0),
             "the deadline is not the one of the effect AwaitDecision",

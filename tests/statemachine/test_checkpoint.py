@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from statemachine.call import CallStatus
-from statemachine.checkpoint import SCHEMA_VERSION, Checkpoint, Limits, Usage
+from statemachine.checkpoint import SCHEMA_VERSION, Checkpoint, Limits, Review, Usage
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, WorkflowError
 from statemachine.messages import ApprovalGranted, AwaitDecision, CallModel, Effect, RunRecovered, RunTools
 from statemachine.states import OPEN_STATES, State
@@ -203,6 +204,16 @@ def test_checkpoint_cannot_be_changed_in_place() -> None:
 
 def test_run_deadline_is_counted_from_its_start() -> None:
     assert Run(run_seconds=60).checkpoint.run_deadline_at == NOW + 60
+
+
+def test_run_deadline_leaves_out_the_waits_for_a_person() -> None:
+    waits = [
+        Review("req-1", "a", asked_at=NOW + 10, expires_at=NOW + 310, verdict="approved", ended_at=NOW + 40),
+        Review("req-2", "b", asked_at=NOW + 50, expires_at=NOW + 350),  # it is open: it may last until its deadline
+        Review("req-3", "c", asked_at=NOW + 360, expires_at=NOW + 60),  # requested too late
+    ]
+    checkpoint = replace(Run(run_seconds=60).checkpoint, reviews=waits)
+    assert checkpoint.run_deadline_at == NOW + 60 + 30 + 300
 
 
 def test_default_limits_are_those_of_the_contract() -> None:

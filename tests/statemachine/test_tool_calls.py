@@ -17,9 +17,17 @@ from statemachine.events import (
     TimelineStepUpdated,
     ToolExecution,
 )
-from statemachine.messages import AnswerArrived, AnswerFinished, CallModel, Continue, DeadlinePassed, RunTools
+from statemachine.messages import (
+    AnswerArrived,
+    AnswerFinished,
+    CallModel,
+    Continue,
+    DeadlinePassed,
+    RunTools,
+    ToolsRequested,
+)
 from statemachine.states import State
-from tests.statemachine.runs import Run, of_type, safe
+from tests.statemachine.runs import Run, of_type, risky, safe
 
 
 def test_safe_calls_of_a_turn_run_concurrently() -> None:
@@ -137,6 +145,14 @@ def test_run_time_limit_ends_the_run_in_any_state() -> None:
     (error,) = of_type(ErrorRaised, run.last_events)
     assert (error.error_type, error.error_code) == ("LimitExceeded", "E5001")
     assert run.outcomes() == ["executing", "failed"]
+
+
+def test_approval_that_is_requested_after_the_run_time_is_over_ends_the_run() -> None:
+    run = Run(run_seconds=60, approval_seconds=300)
+    run.apply(ToolsRequested((risky(),)), at=70)
+    run.apply(DeadlinePassed(), at=70)
+    (error,) = of_type(ErrorRaised, run.last_events)
+    assert (error.error_type, error.error_code) == ("LimitExceeded", "E5001")
 
 
 def test_every_transition_is_published_with_its_progress() -> None:

@@ -16,7 +16,8 @@ from app.web.auth import Authenticator
 from app.web.connection import StreamResponse
 from app.web.openapi.operations import operation
 from app.web.responses import STREAM_PATH, stream_headers
-from app.web.sse import EventStreams, ResumeExpired, StreamSlot
+from app.web.sse import EventStreams, StreamSlot
+from app.web.stream_frames import ResumeExpired
 from app.web.validation import (
     SAME_URL_SECONDS,
     URL_LIMIT_BYTES,
@@ -90,7 +91,8 @@ def _add_attachment(
             position = await _find_attached(locator, principal, headers, query, start_run)
             if headers.last_event_id and await locator.is_end(position):
                 slot.release()
-                return Response(b"", 204)  # it stops an `EventSource`, which would else come back for ever (§2.1)
+                # It stops an `EventSource`, which would else come back for ever (§2.1).
+                return Response(b"", 204, {"X-Session-ID": position.session_id})
             return _stream_response(streams, slot, position, query)
 
 

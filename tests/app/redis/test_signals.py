@@ -79,7 +79,7 @@ async def test_publish_alone_rejects_at_once(waiting_run: StartWaitingRun, form:
 async def test_a_rejection_without_a_reason_has_a_default_reason(waiting_run: StartWaitingRun) -> None:
     async with waiting_run() as run:
         run.publish_signal({"type": "rejection", "requestId": run.request_id})
-        await run.expect_rejected("사용자가 요청을 거절했습니다.")
+        await run.expect_rejected("User rejected")
 
 
 async def test_the_signal_key_alone_is_seen_within_seconds(waiting_run: StartWaitingRun) -> None:

@@ -291,14 +291,36 @@ async def test_the_run_time_ends_a_run_whose_tool_hangs(
 
 
 @frozen
-async def test_the_run_time_ends_a_run_that_waits_for_a_person(
-    waiting_run: StartWaitingRun, clock: FrozenClock
+async def test_the_wait_for_a_person_does_not_count_against_the_run_time(
+    settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
 ) -> None:
-    async with waiting_run(clock=clock, aura_run_timeout_seconds=100) as run:
+    model.play(RISKY_CALL, FINAL_ANSWER)
+    async with (
+        running(settings(aura_run_timeout_seconds=100), clock=clock, tools=[risky()]) as aura,
+        aura.stream("메모") as stream,
+    ):
+        hitl = await stream.until("hitl")
+        assert hitl["timeoutSeconds"] == 300
+        clock.advance(250)
+        assert (await aura.decide("approve", hitl["requestId"])).status_code == 200
+        assert (await stream.rest())[-2]["status"] == "completed"
+
+
+@frozen
+async def test_the_run_time_goes_on_after_the_wait_for_a_person(
+    settings: MakeSettings, model: ScriptedModelServer, clock: FrozenClock
+) -> None:
+    model.play(RISKY_CALL, ScriptedTurn(text="네.", hang_after=0))
+    async with (
+        running(settings(aura_run_timeout_seconds=100), clock=clock, tools=[risky()]) as aura,
+        aura.stream("메모") as stream,
+    ):
+        hitl = await stream.until("hitl")
+        clock.advance(250)
+        await aura.decide("approve", hitl["requestId"])
+        await model.wait_for_requests(2)
         clock.advance(100)
-        limit_reached(await run.stream.rest(), 100)
-        assert (await run.aura.decide("approve", run.request_id)).status_code == 409
-        assert run.stored_request()["status"] in ("expired", "cancelled")
+        limit_reached(await stream.rest(), 100)
 
 
 @frozen

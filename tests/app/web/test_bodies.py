@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
@@ -147,16 +148,18 @@ _SMUGGLED = b"0\r\n\r\nGET /aura/info HTTP/1.1\r\nHost: a\r\n\r\n"
 async def test_two_lengths_of_a_body_are_refused_and_nothing_after_them_is_a_request(
     settings: MakeSettings, path: str
 ) -> None:
-    async with running(settings()) as aura:
-        fields = {**posting(len(_SMUGGLED), Accept="application/json"), "Transfer-Encoding": "chunked"}
-        request = await RawRequest.open(aura, path, fields)
-        request.writer.write(_SMUGGLED)
-        status, head = await request.head()
-        assert (status, head["connection"]) == (400, "close")
-        answer = await request.rest()
-        body = json.loads(answer)  # and no second response
-        assert body["errorCode"] == "E1001"
-        assert "Transfer-Encoding" in body["message"]
+    with capture_logs() as logs:
+        async with running(settings()) as aura:
+            fields = {**posting(len(_SMUGGLED), Accept="application/json"), "Transfer-Encoding": "chunked"}
+            request = await RawRequest.open(aura, path, fields)
+            request.writer.write(_SMUGGLED)
+            status, head = await request.head()
+            assert (status, head["connection"]) == (400, "close")
+            answer = await request.rest()
+            body = json.loads(answer)  # and no second response
+            assert body["errorCode"] == "E1001"
+            assert "Transfer-Encoding" in body["message"]
+    assert [line["status"] for line in logs if line["event"] == "request.refused"] == [400]
 
 
 async def test_chunked_body_of_http_1_0_is_refused_and_a_chunked_one_of_http_1_1_is_read(

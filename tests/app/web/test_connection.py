@@ -11,7 +11,8 @@ from quart import Quart, request
 from app.ports.journal import LogEntry
 from app.web.connection import HttpConnection, StreamResponse
 from app.web.requests import BodyBudget
-from app.web.sse import HEARTBEAT, EventStreams, encode_frame
+from app.web.sse import HEARTBEAT, EventStreams
+from app.web.stream_frames import encode_frame
 from statemachine.frames import DONE_BODY
 from tests.harness.fake_tail import FakeJournal
 from tests.harness.waiting import eventually

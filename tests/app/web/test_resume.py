@@ -137,6 +137,8 @@ async def test_get_with_the_id_of_the_end_marker_is_204_and_a_post_repeats_the_m
         for params in ({}, {"sessionId": frames[0]["sessionId"]}, {"prompt": "질문"}):
             response = await aura.client.get(STREAM, params=params, headers=headers(**{"Last-Event-ID": ids[-1]}))
             assert (response.status_code, response.content) == (204, b"")
+            assert not {"content-type", "content-length"} & set(response.headers)  # RFC 9110 §8.6
+            assert response.headers["x-session-id"] == frames[0]["sessionId"]
             response = await aura.client.get(STREAM, params=params, headers=headers(**{"Last-Event-ID": ids[-2]}))
             assert (response.status_code, response.text) == (200, frames[-1].raw + "\n\n")
         _, repeated = await read_stream(aura, "질문", headers=headers(**{"Last-Event-ID": ids[-1]}))

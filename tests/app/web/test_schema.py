@@ -159,6 +159,13 @@ def test_every_error_of_the_service_is_documented(app: Quart) -> None:
     assert {key: name for key, name in known.items() if key not in documented} == {}
 
 
+def test_every_error_that_names_a_time_to_wait_documents_the_header(app: Quart) -> None:
+    for methods in document(app)["paths"].values():
+        for described in methods.values():
+            for status in {"429", "503"} & set(described["responses"]):
+                assert "Retry-After" in described["responses"][status]["headers"], (described["operationId"], status)
+
+
 def _errors(error: type[AuraError]) -> list[type[AuraError]]:
     """Return the error and all its subclasses."""
     return [error, *(inner for child in error.__subclasses__() for inner in _errors(child))]

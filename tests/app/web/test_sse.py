@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
 from app.errors import RunLost
 from app.ports.journal import LogEntry
-from app.web.sse import HEARTBEAT, RECONNECT_NOTICE, EventStream, EventStreams, encode_frame
+from app.web.sse import HEARTBEAT, RECONNECT_NOTICE, EventStream, EventStreams
+from app.web.stream_frames import encode_frame
 from statemachine.frames import DONE_BODY
 from tests.harness.fake_tail import FakeJournal, FakeTail
 from tests.harness.waiting import eventually
@@ -186,6 +189,35 @@ async def test_client_that_takes_nothing_for_a_minute_is_disconnected(monkeypatc
     await eventually(lambda: not stream.is_waiting)
     stream.close()
     assert len(streams) == 0
+
+
+async def test_log_line_of_a_stream_has_its_own_identity_and_not_that_of_the_stream_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One timer serves all streams; it was started in the context of the first one's request."""
+    monkeypatch.setattr("app.web.sse.STALL_SECONDS", 0.05)
+    journal, first, second = FakeJournal(), FakeWriter(), FakeWriter()
+    streams = EventStreams(journal, "both", heartbeat_seconds=0.05)  # type: ignore[arg-type]
+    opened: list[EventStream] = []
+    for tenant, writer in (("A", first), ("B", second)):
+        with bound_contextvars(tenantId=tenant, traceId=f"trace-of-{tenant}", nodeId="n", userId="u"):
+            opened.append(streams.open(f"session_{tenant}_1_abcd", 0))
+            opened[-1].begin(writer, writer.end)
+    second.reads.clear()
+    journal.tails[1].append([HELLO])
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        await eventually(lambda: second.is_aborted)
+    line = next(line for line in logs if line["event"] == "stream.stalled")
+    identity = {name: line.get(name) for name in ("sessionId", "tenantId", "traceId", "nodeId", "userId")}
+    assert identity == {
+        "sessionId": "session_B_1_abcd",
+        "tenantId": "B",
+        "traceId": "trace-of-B",
+        "nodeId": "n",
+        "userId": None,
+    }
+    for stream in opened:
+        stream.close()
 
 
 async def test_error_while_writing_ends_the_stream_and_does_not_reach_the_commit() -> None:

@@ -23,6 +23,7 @@ import org.springframework.web.bind.annotation.RestController;
 @RequestMapping("/main/agent/tasks")
 class TaskController {
     private final Map<String, AgentTaskResponse> tasks = new ConcurrentHashMap<>();
+    private final Map<String, String> inputs = new ConcurrentHashMap<>();
 
     @PostMapping
     @ResponseStatus(HttpStatus.CREATED)
@@ -34,12 +35,19 @@ class TaskController {
         task.taskType = request.taskType();
         task.description = request.description();
         tasks.put(task.taskId, task);
+        inputs.put(task.taskId, request.inputData() == null ? "" : request.inputData());
         return ApiResponse.success(task);
     }
 
     @GetMapping("/{taskId}")
     ApiResponse<AgentTaskResponse> get(@PathVariable String taskId) {
         return change(taskId, task -> {});
+    }
+
+    /** For the tests alone: no class of the platform shows the input. */
+    @GetMapping("/{taskId}/input")
+    ApiResponse<String> input(@PathVariable String taskId) {
+        return ApiResponse.success(inputs.get(taskId));
     }
 
     @GetMapping

@@ -23,6 +23,9 @@ class TaskProgressUpdate {
     }
 
     void applyTo(AgentTaskResponse task) {
+        if (planSteps != null) {
+            AgentStep.readAll(planSteps);
+        }
         task.progress = progress;
         task.description = description == null ? task.description : description;
         task.planSteps = planSteps == null ? task.planSteps : planSteps;
