@@ -19,10 +19,7 @@ ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 # has no place in the design yet.
 ADAPTER = {"ports", "errors", "http", "retry", "crypto"}
 MAY_IMPORT: dict[str, set[str]] = {
-    **{
-        room: set()
-        for room in ("errors", "logs", "ports", "http", "text", "console", "crypto", "prompt_file")
-    },
+    **{room: set() for room in ("errors", "logs", "ports", "http", "text", "console", "crypto", "prompt_file")},
     "setting_types": {"ports"},
     "clock": {"ports"},
     "retry": {"errors"},

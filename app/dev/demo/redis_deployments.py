@@ -90,7 +90,7 @@ class SentinelServers:
 
     def __init__(self, *, replicas: int = 2, sentinels: int = 3, persistent: bool = False) -> None:
         self.servers = [RedisServer(persistent=persistent) for _ in range(1 + replicas)]
-        self.sentinels = [_Sentinel() for _ in range(sentinels)]
+        self.sentinels = [SentinelServer() for _ in range(sentinels)]
 
     @property
     def url(self) -> str:
@@ -139,8 +139,11 @@ class SentinelServers:
         return True
 
 
-class _Sentinel(RedisServer):
-    """A sentinel: the same program in another mode, whose configuration is a file that it rewrites."""
+class SentinelServer(RedisServer):
+    """A sentinel: the same program in another mode, whose configuration is a file that it rewrites.
+
+    Its arguments are further lines of that file.
+    """
 
     def watch(self, port: int, *, quorum: int) -> None:
         """Set what it watches; must be called before it is started."""
@@ -153,7 +156,14 @@ class _Sentinel(RedisServer):
     def _command(self, binary: Path, port: int, directory: Path) -> list[str]:
         configuration = directory / "sentinel.conf"
         if not configuration.exists():
-            lines = (f"port {port}", "bind 127.0.0.1", f"dir {directory}", "daemonize no", *self._lines)
+            lines = (
+                f"port {port}",
+                "bind 127.0.0.1",
+                f"dir {directory}",
+                "daemonize no",
+                *self._lines,
+                *self._arguments,
+            )
             configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return [str(binary), str(configuration), "--sentinel"]
 

@@ -145,18 +145,30 @@ class Cluster:
             else:
                 self._send_to(server, batch, group)
 
-    def _send_to(self, server: Server, batch: _Batch, group: list[int], *, is_asking: bool = False) -> None:
-        """Send commands to one node; with `is_asking` it answers although the slot is still on its way to it."""
+    def _send_to(
+        self, server: Server, batch: _Batch, group: list[int], *, redirects: int = 0, is_asking: bool = False
+    ) -> None:
+        """Send commands to one node; with `is_asking` it answers although the slot is still on its way to it.
+
+        `redirects` is the number of nodes that have sent them on without a pause.
+        """
         packed = [batch.packed[index] for index in group]
         if is_asking:
             packed = [part for command in packed for part in (_ASKING, command)]
         replies = self._pipeline(server).submit_packed(b"".join(packed), len(packed))
-        replies.add_done_callback(partial(self._on_replies, batch, group, server, 1 + is_asking))
+        step = 2 if is_asking else 1  # each reply follows one to `ASKING`
+        replies.add_done_callback(partial(self._on_replies, batch, group, server, step, redirects))
 
     def _on_replies(
-        self, batch: _Batch, group: list[int], server: Server, step: int, replies: asyncio.Future[list[Any]]
+        self,
+        batch: _Batch,
+        group: list[int],
+        server: Server,
+        step: int,
+        redirects: int,
+        replies: asyncio.Future[list[Any]],
     ) -> None:
-        """Take over the replies of one node; `step` is 2 where each follows one to `ASKING`."""
+        """Take over every `step`th reply of one node."""
         error = replies.exception()
         if batch.result.done():
             return
@@ -166,11 +178,11 @@ class Cluster:
             return
         for index, reply in zip(group, replies.result()[step - 1 :: step], strict=True):
             if isinstance(reply, Exception):
-                self._on_error(batch, index, server, reply)
+                self._on_error(batch, index, server, redirects, reply)
             else:
                 batch.put(index, reply)
 
-    def _on_error(self, batch: _Batch, index: int, server: Server, reply: Exception) -> None:
+    def _on_error(self, batch: _Batch, index: int, server: Server, redirects: int, reply: Exception) -> None:
         """Follow a redirect, try again what can succeed in a moment, and hand every other error to the caller."""
         redirect = redirect_of(reply, server)
         if redirect is None and not is_passing(reply) and not is_read_only(reply):
@@ -178,13 +190,13 @@ class Cluster:
             return
         if redirect is None or redirect.is_for_good:
             self._reader.request()
-        if redirect is None or batch.attempts >= _MAX_REDIRECTS_AT_ONCE:  # two nodes may send it back and forth
+        if redirect is None or redirects >= _MAX_REDIRECTS_AT_ONCE:  # two nodes may send it back and forth
             self._send_later(batch, [index], unavailable(reply))
             return
-        batch.attempts += 1
         if redirect.is_for_good:
             self._masters[redirect.slot] = redirect.server
-        self._send_to(redirect.server, batch, [index], is_asking=not redirect.is_for_good)
+        is_asking = not redirect.is_for_good
+        self._send_to(redirect.server, batch, [index], redirects=redirects + 1, is_asking=is_asking)
 
     def _send_later(self, batch: _Batch, group: list[int], error: StorageUnavailable) -> None:
         """Send commands again after a pause that grows; `error` is what the caller gets if the time is over."""

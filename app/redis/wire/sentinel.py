@@ -38,6 +38,11 @@ class Sentinels:
     def __init__(self, drivers: Drivers, *, timeout_seconds: float, on_switch: Callable[[], None]) -> None:
         self._drivers = drivers
         self._name = drivers.address.master or ""
+        # During a failover the address is that of the new master already, and that in the state is not.
+        self._question: tuple[Command, ...] = (
+            ("SENTINEL", "MASTER", self._name),
+            ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name),
+        )
         self._on_switch = on_switch
         self._answer_seconds = min(timeout_seconds, _MAX_ANSWER_SECONDS)
         self._pipelines = {
@@ -77,10 +82,9 @@ class Sentinels:
         """Return the epoch and the master that a sentinel knows, or None."""
         try:
             async with asyncio.timeout(self._answer_seconds):
-                (reply,) = await self._pipelines[sentinel].submit([("SENTINEL", "MASTER", self._name)])
-            items = list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
-            fields = {name.decode(): value.decode() for name, value in items}
-            return int(fields["config-epoch"]), Server(fields["ip"], int(fields["port"]))
+                state, address = await self._pipelines[sentinel].submit(self._question)
+            fields = dict(zip(state[::2], state[1::2], strict=True))
+            return int(fields[b"config-epoch"]), Server(address[0].decode(), int(address[1]))
         except (StorageUnavailable, TimeoutError, KeyError, ValueError, TypeError, AttributeError):
             return None
 

@@ -1,0 +1,170 @@
+"""A cluster of three masters with replicas: lost masters, lost seeds, slots that move, Pub/Sub."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.crc import key_slot
+
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.redis_deployments import ClusterServers, ask
+from app.errors import StorageUnavailable
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import PubSub
+from tests.harness.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+KEYS = [f"key-{number}" for number in range(300)]
+FAILOVER_SECONDS = 30.0
+
+
+@pytest.fixture
+def cluster() -> Iterator[ClusterServers]:
+    with ClusterServers() as servers:
+        yield servers
+
+
+@pytest.fixture
+async def connection(cluster: ClusterServers) -> AsyncIterator[Connection]:
+    connection = Connection(cluster.url, timeout_seconds=2)
+    yield connection
+    await connection.close()
+
+
+async def keep_trying(connection: Connection, *command: str) -> bytes:
+    """Send a command until it is answered. A failover takes some seconds, in which it may fail."""
+    deadline = time.monotonic() + FAILOVER_SECONDS
+    while True:
+        try:
+            reply: bytes = await connection.execute(*command)
+            return reply
+        except StorageUnavailable:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_each_command_of_a_batch_goes_to_its_master_and_replies_keep_their_order(connection: Connection) -> None:
+    await connection.pipeline([("SET", key, key) for key in KEYS])
+    replies = await connection.pipeline([("GET", key) for key in KEYS])
+    assert replies == [key.encode() for key in KEYS]
+    assert await connection.get_many([*KEYS, "none"]) == [*replies, None]
+    assert {*await connection.find_keys("key-*")} == {*replies}
+
+
+async def test_a_process_has_one_connection_for_commands_to_each_master(
+    cluster: ClusterServers, connection: Connection
+) -> None:
+    await asyncio.gather(*(connection.execute("SET", key, key) for key in KEYS))
+    for master in cluster.masters():
+        clients = str(ask(master, "CLIENT", "LIST", "TYPE", "normal"))
+        assert clients.count("cmd=set") + clients.count("'cmd': 'set'") == 1
+
+
+async def test_all_masters_may_be_killed_in_turn_and_the_seeds_with_them(
+    cluster: ClusterServers, connection: Connection
+) -> None:
+    """After the third one no server that the address names is a master; each comes back as a replica."""
+    await connection.pipeline([("SET", key, "0") for key in KEYS])
+    for turn, seed in enumerate(cluster.servers[:3], 1):
+        await eventually(cluster.is_whole)
+        seed.kill()
+        await asyncio.gather(*(keep_trying(connection, "SET", key, str(turn)) for key in KEYS))
+        replies = await asyncio.gather(*(keep_trying(connection, "GET", key) for key in KEYS))
+        assert set(replies) == {str(turn).encode()}
+        seed.start()
+    assert not {*cluster.masters()} & {*cluster.servers[:3]}
+
+
+async def test_a_new_process_starts_while_the_first_seed_is_dead(cluster: ClusterServers) -> None:
+    cluster.servers[0].kill()
+    connection = Connection(cluster.url, timeout_seconds=2)
+    assert await keep_trying(connection, "SET", "key", "value") == b"OK"
+    assert connection.stats().is_cluster
+    await connection.close()
+
+
+async def test_a_master_that_hangs_is_left_when_its_replica_takes_over(
+    cluster: ClusterServers, connection: Connection
+) -> None:
+    await connection.execute("SET", "key", "before")
+    master = master_of(cluster, "key")
+    master.pause()
+    try:
+        assert await keep_trying(connection, "SET", "key", "after") == b"OK"
+    finally:
+        master.resume()
+    assert await keep_trying(connection, "GET", "key") == b"after"
+
+
+async def test_slots_move_while_commands_go_on(cluster: ClusterServers, connection: Connection) -> None:
+    """Keys of one slot are on both masters meanwhile: `ASK`, then `MOVED`."""
+    names = [f"{{tag}}:{number}" for number in range(200)]
+    await connection.pipeline([("SET", name, name) for name in names])
+    source, slot = master_of(cluster, "{tag}"), key_slot(b"{tag}")
+    target = next(server for server in cluster.masters() if server is not source)
+    source_id, target_id = (ask(server, "CLUSTER", "MYID") for server in (source, target))
+    ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[:100])
+    replies = await connection.pipeline([("GET", name) for name in names])
+    assert replies == [name.encode() for name in names]
+    assert await connection.execute("SET", "{tag}:new", "1") == b"OK"
+    ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[100:])
+    for server in (target, source):
+        ask(server, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
+    replies = await connection.pipeline([("GET", name) for name in [*names, "{tag}:new"]])
+    assert replies == [*(name.encode() for name in names), b"1"]
+
+
+async def test_a_slot_without_a_master_makes_storage_unavailable_within_the_time(
+    cluster: ClusterServers, connection: Connection
+) -> None:
+    await connection.execute("SET", "key", "value")
+    first = master_of(cluster, "key")
+    for server in (first, replica_of(cluster, first)):
+        server.kill()
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable):
+        await connection.execute("GET", "key")
+    assert time.monotonic() - started < 4 * 2 + 1
+
+
+async def test_messages_arrive_again_after_the_node_that_was_listened_to_is_killed(
+    cluster: ClusterServers, connection: Connection
+) -> None:
+    pubsub, received = PubSub(connection, "node-x", timeout_seconds=2), list[bytes | None]()
+    await pubsub.start()
+    await pubsub.subscribe("news", received.append)
+    listened_to = next(it for it in cluster.servers if "news" in ask(it, "PUBSUB", "CHANNELS"))
+    listened_to.kill()
+    await eventually(lambda: received == [None, None])  # subscribed again
+    await keep_trying(connection, "PUBLISH", "news", "one")
+    await eventually(lambda: b"one" in received)
+    await pubsub.stop()
+
+
+async def test_closing_fails_the_commands_in_flight(cluster: ClusterServers, connection: Connection) -> None:
+    await connection.execute("SET", "key", "value")
+    master_of(cluster, "key").pause()
+    waiting = asyncio.create_task(connection.execute("GET", "key"))
+    await eventually(lambda: connection.stats().in_flight)
+    await connection.close()
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await waiting
+
+
+def master_of(cluster: ClusterServers, key: str) -> RedisServer:
+    slot = key_slot(key.encode())
+    ranges = ask(cluster.servers[-1], "CLUSTER", "SLOTS")
+    (port,) = [int(each[2][1]) for each in ranges if int(each[0]) <= slot <= int(each[1])]
+    return next(server for server in cluster.servers if server.port == port)
+
+
+def replica_of(cluster: ClusterServers, master: RedisServer) -> RedisServer:
+    ranges = ask(cluster.servers[-1], "CLUSTER", "SLOTS")
+    (port,) = {int(each[3][1]) for each in ranges if int(each[2][1]) == master.port}
+    return next(server for server in cluster.servers if server.port == port)

@@ -1,0 +1,97 @@
+"""A master with two replicas and three sentinels: the master is found and followed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from app.dev.demo.redis import RedisServer
+from app.dev.demo.redis_deployments import MASTER_NAME, SentinelServer, SentinelServers, ask
+from app.errors import StorageUnavailable
+from app.redis.wire.connection import Connection
+from app.redis.wire.pubsub import PubSub
+from tests.app.redis.test_cluster import keep_trying
+from tests.harness.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def watched() -> Iterator[SentinelServers]:
+    with SentinelServers() as servers:
+        yield servers
+
+
+@pytest.fixture
+async def connection(watched: SentinelServers) -> AsyncIterator[Connection]:
+    connection = Connection(watched.url, timeout_seconds=2)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_the_new_master_is_followed(watched: SentinelServers, connection: Connection, how: str) -> None:
+    pubsub, received = PubSub(connection, "node-x", timeout_seconds=2), list[bytes | None]()
+    await pubsub.start()
+    await pubsub.subscribe("news", received.append)
+    await connection.execute("SET", "key", "before")
+    first = watched.master()
+    first.kill() if how == "killed" else first.pause()
+    await eventually(lambda: watched.master() is not first)
+    assert await keep_trying(connection, "SET", "key", "after") == b"OK"
+    assert ask(watched.master(), "GET", "key") == "after"
+    await eventually(lambda: len(received) == 2)  # subscribed again
+    await connection.execute("PUBLISH", "news", "one")
+    await eventually(lambda: b"one" in received)
+    first.start() if how == "killed" else first.resume()
+    await pubsub.stop()
+
+
+async def test_a_switch_that_an_administrator_orders_is_followed_at_once(
+    watched: SentinelServers, connection: Connection
+) -> None:
+    """The old master goes on and would answer: the news alone leads to the new one."""
+    await connection.execute("SET", "key", "before")
+    first = watched.master()
+    ask(watched.sentinels[0], "SENTINEL", "FAILOVER", MASTER_NAME)
+    await eventually(lambda: watched.master() is not first)
+    await asyncio.sleep(1)
+    assert await connection.execute("SET", "key", "after") == b"OK"
+    assert ask(watched.master(), "GET", "key") == "after"
+
+
+async def test_dead_and_hanging_sentinels_do_not_keep_the_master_from_being_found(watched: SentinelServers) -> None:
+    watched.sentinels[0].kill()
+    watched.sentinels[1].pause()
+    connection = Connection(watched.url, timeout_seconds=2)
+    assert await connection.execute("SET", "key", "value") == b"OK"
+    await connection.close()
+    watched.sentinels[1].resume()
+
+
+async def test_sentinels_that_know_no_such_master_make_storage_unavailable(watched: SentinelServers) -> None:
+    connection = Connection(watched.url.replace(f"/{MASTER_NAME}", "/another"), timeout_seconds=1)
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable, match="Redis cannot be reached") as raised:
+        await connection.execute("PING")
+    assert time.monotonic() - started < 3
+    assert "another" in raised.value.log_cause
+    await connection.close()
+
+
+async def test_passwords_of_servers_and_sentinels_are_used() -> None:
+    with RedisServer("--requirepass", "m") as master:
+        sentinel = SentinelServer("requirepass s", f"sentinel auth-pass {MASTER_NAME} m")
+        sentinel.watch(master.port, quorum=1)
+        with sentinel:
+            address = f"redis+sentinel://:m@127.0.0.1:{sentinel.port}/{MASTER_NAME}"
+            connection = Connection(f"{address}?sentinel_password=s", timeout_seconds=2)
+            assert await connection.execute("SET", "key", "value") == b"OK"
+            await connection.close()
+            without = Connection(address, timeout_seconds=1)
+            with pytest.raises(StorageUnavailable):
+                await without.execute("PING")
+            await without.close()
