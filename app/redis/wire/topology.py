@@ -42,19 +42,22 @@ class Topology(NamedTuple):
     """Whether the node thinks that the cluster works. One that is cut off from the majority does not."""
 
     @classmethod
-    def read(cls, asked: Server, info: bytes, slots: Sequence[Any]) -> Self:
-        """Read the replies of `CLUSTER INFO` and `CLUSTER SLOTS`. `asked` is the node that gave them: a node that does
-        not know its own host leaves it out. Raises `ValueError`, `TypeError` or `IndexError` for anything else."""
-        fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+    def read(cls, asked: Server, info: Any, slots: Sequence[Any]) -> Self:
+        """Read the replies of `CLUSTER INFO` and `CLUSTER SLOTS`. The first may be an error: a user may not send it.
+
+        `asked` is the node that gave them: a node that does not know its own host leaves it out. Raises `ValueError`,
+        `TypeError` or `IndexError` for anything else.
+        """
+        lines = info.split(b"\r\n") if isinstance(info, bytes) else []
+        fields = dict(line.split(b":", 1) for line in lines if b":" in line)
         masters: list[Server | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         servers: set[Server] = set()
         for first, last, *nodes in slots:
             here = [Server(_host(node[0], asked), int(node[1])) for node in nodes]
             masters[first : last + 1] = [here[0]] * (last + 1 - first)
             servers.update(here)
-        return cls(
-            tuple(masters), frozenset(servers), int(fields[b"cluster_current_epoch"]), fields[b"cluster_state"] == b"ok"
-        )
+        epoch, is_up = int(fields.get(b"cluster_current_epoch", 0)), fields.get(b"cluster_state", b"ok") == b"ok"
+        return cls(tuple(masters), frozenset(servers), epoch, is_up)
 
     @property
     def all_masters(self) -> frozenset[Server]:

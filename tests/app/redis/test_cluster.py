@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 from redis.crc import key_slot
@@ -33,6 +34,10 @@ async def connection(cluster: ClusterServers) -> AsyncIterator[Connection]:
     connection = Connection(cluster.url, timeout_seconds=2)
     yield connection
     await connection.close()
+
+
+def is_replaced(cluster: ClusterServers, master: RedisServer) -> bool:
+    return master not in cluster.masters()
 
 
 async def keep_trying(connection: Connection, *command: str) -> bytes:
@@ -75,6 +80,7 @@ async def test_all_masters_may_be_killed_in_turn_and_the_seeds_with_them(
         await asyncio.gather(*(keep_trying(connection, "SET", key, str(turn)) for key in KEYS))
         replies = await asyncio.gather(*(keep_trying(connection, "GET", key) for key in KEYS))
         assert set(replies) == {str(turn).encode()}
+        await eventually(partial(is_replaced, cluster, seed))
         seed.start()
     assert not {*cluster.masters()} & {*cluster.servers[:3]}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoPermissionError, ResponseError, TryAgainError
 
 from app.ports.redis_address import Server
 from app.redis.wire.topology import Redirect, Topology, is_passing, newest, redirect_of, slot_of
@@ -44,6 +44,11 @@ def test_a_map_has_the_master_of_each_slot_and_all_servers() -> None:
     assert found.servers == {A, B, Server("asked", 7001)}
     assert found.all_masters == {A, Server("asked", 7001)}
     assert (found.epoch, found.is_up) == (6, True)
+
+
+def test_a_map_is_read_where_the_state_of_the_cluster_may_not_be_queried() -> None:
+    found = Topology.read(A, NoPermissionError("this user has no permissions"), [[0, 16383, [b"10.0.0.1", 7000]]])
+    assert (found.masters[0], found.epoch, found.is_up) == (A, 0, True)
 
 
 def test_the_newest_map_of_a_working_cluster_is_followed() -> None:
