@@ -11,13 +11,14 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import redis
 
 from app.dev.demo.redis import RedisServer
+from app.dev.demo.redis_deployments import ClusterServers
 from app.server.parent import exit_with_parent
 from app.setting_types import NO_QUOTAS, QuotaSettings
 from tests.harness.process import free_port
@@ -49,13 +50,16 @@ class RedisCount:
 class Environment:
     """Starts the processes when the context is entered, and stops them when it exits.
 
-    `variables` are further environment variables of the service; `workers` is the number of its processes.
+    `variables` are further environment variables of the service; `workers` is the number of its processes. Redis is a
+    cluster of so many `masters`, without replicas, or a standalone server where it is 0.
     """
 
-    def __init__(self, variables: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
+    def __init__(self, variables: Mapping[str, str] | None = None, *, workers: int = 1, masters: int = 0) -> None:
         self.port = free_port()
         self._workers = workers
-        self._redis = RedisServer()
+        self._cluster = ClusterServers(masters, replicas=False) if masters else None
+        self._servers = [RedisServer()] if self._cluster is None else self._cluster.servers
+        self._redis_clients: list[redis.Redis] = []
         self._variables = dict(variables or {})
         self._folder = Path(tempfile.mkdtemp(prefix="aura-bench-"))
         self._model: subprocess.Popen[bytes] | None = None
@@ -63,14 +67,17 @@ class Environment:
 
     def __enter__(self) -> Self:
         try:
-            self._redis.start()
-            self._redis_client = redis.Redis.from_url(self._redis.url)
+            if self._cluster is None:
+                self._servers[0].start()
+            else:
+                self._cluster.__enter__()
+            self._redis_clients = [redis.Redis.from_url(server.url) for server in self._servers]
             self._model = self._launch("tests.bench.model_stub", {}, stdout=subprocess.PIPE)
             assert self._model.stdout is not None
             model_port = int(self._model.stdout.readline())
             variables = {
                 "JWT_SECRET": SECRET,
-                "REDIS_URL": self._redis.url,
+                "REDIS_URL": self.redis_url,
                 "OPENAI_API_KEY": "key-of-the-stub-0123456789",
                 "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
                 "AURA_LEASE_SECONDS": "30",
@@ -106,7 +113,8 @@ class Environment:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._redis.stop()
+        for server in self._servers:
+            server.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _launch(
@@ -146,11 +154,12 @@ class Environment:
 
     @property
     def redis_port(self) -> int:
-        return self._redis.port
+        """The port of the standalone server."""
+        return self._servers[0].port
 
     @property
     def redis_url(self) -> str:
-        return self._redis.url
+        return self._servers[0].url if self._cluster is None else self._cluster.url
 
     @property
     def pids(self) -> list[int]:
@@ -163,7 +172,7 @@ class Environment:
     def all_pids(self) -> list[int]:
         """The ids of the serving processes, of Redis and of the model stub."""
         assert self._model is not None
-        return [*self.pids, self._model.pid, int(self._redis_client.info("server")["process_id"])]
+        return [*self.pids, self._model.pid, *(server.pid for server in self._servers)]
 
     def cpu_seconds(self) -> float:
         """The CPU time of the serving processes, as the scheduler counts it."""
@@ -174,19 +183,23 @@ class Environment:
         return sum(int(_status(pid)["VmRSS"].split()[0]) * 1024 for pid in self.pids)
 
     def redis_count(self) -> RedisCount:
-        """The counters of Redis, without this client's own INFO commands."""
-        info: dict[str, Any] = self._redis_client.info("everything")
-        commands = sum(stat["calls"] for name, stat in info.items() if name.startswith("cmdstat_"))
-        info_calls = info.get("cmdstat_info", {"calls": 0})["calls"]
-        return RedisCount(
-            commands=commands - info_calls,
-            round_trips=info["total_reads_processed"] - info_calls,
-            cpu_seconds=info["used_cpu_sys"] + info["used_cpu_user"],
-            connections=info["connected_clients"] - 1,
-        )
+        """The counters of Redis, summed up over its servers, without this client's own INFO commands."""
+        counts = [_redis_count(client.info("everything")) for client in self._redis_clients]
+        return RedisCount(*map(sum, zip(*map(astuple, counts), strict=True)))
 
     def redis_memory_bytes(self) -> int:
-        return int(self._redis_client.info("memory")["used_memory"])
+        return sum(int(client.info("memory")["used_memory"]) for client in self._redis_clients)
+
+
+def _redis_count(info: dict[str, Any]) -> RedisCount:
+    commands = sum(stat["calls"] for name, stat in info.items() if name.startswith("cmdstat_"))
+    info_calls = info.get("cmdstat_info", {"calls": 0})["calls"]
+    return RedisCount(
+        commands=commands - info_calls,
+        round_trips=info["total_reads_processed"] - info_calls,
+        cpu_seconds=info["used_cpu_sys"] + info["used_cpu_user"],
+        connections=info["connected_clients"] - 1,
+    )
 
 
 def _cpu_seconds(pid: int) -> float:

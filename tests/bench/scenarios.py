@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.bench import gateways, scaling
+from tests.bench import cluster, gateways, scaling
 from tests.bench.client import Approver
 from tests.bench.environment import DEFAULT_QUOTAS, Environment
 from tests.bench.fairness import measure_fairness
@@ -164,6 +164,11 @@ async def _gateways(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     return ScenarioResult("gateways", {}, gateways.describe(found, missing), raw=raw)
 
 
+async def _cluster(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    found = await cluster.measure_cluster(rounds)
+    return ScenarioResult("cluster", {}, [each.describe() for each in found], raw={"costs": [*map(asdict, found)]})
+
+
 SCENARIOS: dict[str, Scenario] = {
     "chat": RunScenario("chat", "bench chat 200 0", clients=32, runs_each=10),
     "paced": RunScenario("paced", "bench chat 200 10", clients=16, runs_each=1),
@@ -178,4 +183,5 @@ SCENARIOS: dict[str, Scenario] = {
     "overload": _overload,
     "fairness": _fairness,
     "gateways": _gateways,
+    "cluster": _cluster,
 }

@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench import report
 from tests.bench.client import Client, InvalidStream, Reading
+from tests.bench.cluster import measure_cluster
 from tests.bench.environment import Environment
 from tests.bench.fairness import measure_fairness
 from tests.bench.gateways import describe, measure_gateways
@@ -61,6 +62,14 @@ async def test_first_event_is_measured_through_each_gateway_of_the_machine(envir
     assert len(found) + len(missing) == 4
     assert all(each.p90_ms >= each.p50_ms > 0 for each in found)
     assert len(describe(found, missing)) == 4
+
+
+async def test_cost_on_a_cluster_is_measured_beside_a_standalone_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.cluster.WORK", {"chat": ("bench chat 20 0", 2, 1)})
+    found = await measure_cluster(1, processes=(1,))
+    assert [each.masters for each in found] == [0, 1, 3]
+    assert found[0].ratio == 1
+    assert all(each.cpu_ms > 0 and "chat, 1 process" in each.describe() for each in found)
 
 
 def test_invalid_stream_is_detected() -> None:
