@@ -66,6 +66,9 @@ class Settings(QuotaSettings, IdentitySettings):
     redis_port: int = Field(default=6379, ge=1, le=65535, description="Redis port")
     redis_password: SecretStr | None = Field(default=None, description="Redis password")
     aura_redis_timeout_seconds: float = Field(default=3, gt=0, description="seconds to wait for a reply of Redis")
+    aura_redis_replicas: int = Field(
+        default=0, ge=0, le=10, description="replicas that must have a decision and the start of a risky call first"
+    )
     aura_retention_seconds: int = Field(
         default=3600, ge=60, description="seconds that a run is kept after its last write (§5: 60 min)"
     )

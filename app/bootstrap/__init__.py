@@ -36,6 +36,7 @@ from app.redis.quotas import MEGABYTE, RedisTenants, RedisWaitingQuota
 from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
+from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.runs.access import AccessPolicy
@@ -148,12 +149,13 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     node_id, connection, pubsub = connect(settings)
     keys, diagnostics = make_purpose_keys(settings), SenderDiagnostics(connection, clock)
     seals = make_seals(settings, keys)
-    requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock)
+    acknowledgements = Acknowledgements(connection, settings.aura_redis_replicas)
+    requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock, acknowledgements)
     decisions = RedisDecisions(connection, pubsub, requests, seals, diagnostics, clock)
-    nodes = _nodes(settings, connection, pubsub, node_id)
+    nodes = _nodes(settings, connection, pubsub, node_id, acknowledgements)
     quotas = _quotas(settings)
     tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
-    journal = RedisJournal(connection, pubsub, nodes, seals.checkpoints, tenants, quotas)
+    journal = RedisJournal(connection, pubsub, nodes, seals.checkpoints, tenants, quotas, acknowledgements)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
@@ -165,6 +167,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
     return Service(
         connection=connection,
+        replicas=settings.aura_redis_replicas,
         rights=RedisRights(connection, settings.aura_event_channels if settings.aura_knowledge else ()),
         pubsub=pubsub,
         journal=journal,
@@ -190,13 +193,16 @@ def _audit(settings: Settings, connection: Connection, node_id: str, clock: Cloc
     return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
 
 
-def _nodes(settings: Settings, connection: Connection, pubsub: PubSub, node_id: str) -> RedisNodes:
+def _nodes(
+    settings: Settings, connection: Connection, pubsub: PubSub, node_id: str, acknowledgements: Acknowledgements
+) -> RedisNodes:
     return RedisNodes(
         connection,
         pubsub,
         node_id=node_id,
         lease_seconds=settings.aura_lease_seconds,
         takeover_limit=settings.aura_takeover_limit,
+        acknowledgements=acknowledgements,
     )
 
 

@@ -59,6 +59,7 @@ class Service:
     knowledge: Knowledge | None
     task_reporter: MainServiceReporter | None
     audit: Audit
+    replicas: int
 
     @property
     def admission(self) -> AdmissionQueue:
@@ -66,7 +67,7 @@ class Service:
 
     async def start(self) -> None:
         bind_contextvars(nodeId=self.nodes.node_id)  # for the log lines of all tasks that start here
-        advices, _ = await asyncio.gather(self.connection.configuration_advice(), self.rights.report())
+        advices, _ = await asyncio.gather(self.connection.configuration_advice(self.replicas), self.rights.report())
         for advice in advices:
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()

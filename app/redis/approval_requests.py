@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from app.errors import StorageUnavailable
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, RequestStatus
 from app.redis import keys, scripts
 from app.redis.seals import DECISION_FIELDS, RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
+from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision, parse_stored_decision
@@ -31,8 +33,16 @@ _DECIDED = (RequestStatus.APPROVED, RequestStatus.REJECTED)
 class RedisApprovalRequests:
     """The keys `hitl:request:*` and `hitl:signal:*`. Methods raise `StorageUnavailable`."""
 
-    def __init__(self, connection: Connection, seal: RequestSeal, diagnostics: SenderDiagnostics, clock: Clock) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        seal: RequestSeal,
+        diagnostics: SenderDiagnostics,
+        clock: Clock,
+        acknowledgements: Acknowledgements,
+    ) -> None:
         self._connection = connection
+        self._acknowledgements = acknowledgements
         self._seal = seal
         self._diagnostics = diagnostics
         self._clock = clock
@@ -100,6 +110,8 @@ class RedisApprovalRequests:
         decided, is_first = await self.record(request, decision)
         if is_first:
             on_recorded()
+            if not await self._acknowledgements.has(keys.hitl_request(request.request_id), decided.raw):
+                raise StorageUnavailable("the replicas of Redis have not acknowledged the decision; it may count")
             await self._publish(decided, decision)
         return decided, is_first
 

@@ -5,8 +5,10 @@ An event is stored before any reader is notified of it (CONTRACT §3).
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from app.errors import QuotaExceeded, RunDamaged, RunExists, RunLost
 from app.ports.journal import Idempotency, LogEntry, RunLock, Tail
@@ -19,6 +21,7 @@ from app.redis.nodes import RedisNodes
 from app.redis.quotas import RedisTenants, expiry_bucket, user_exceeded
 from app.redis.run_index import RedisRunIndex, idempotent_session
 from app.redis.seals import CheckpointSeal
+from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
@@ -28,6 +31,7 @@ from statemachine.frames import DONE_BODY
 from statemachine.views.summary import Summary
 
 _PAGE_ENTRIES = 200
+_UNACKNOWLEDGED_PAUSE_SECONDS = 0.1
 _PREVENTION_SECONDS = 600
 """For how long the creation of a run is prevented: longer than a request can be delayed on its way to Redis."""
 
@@ -43,11 +47,13 @@ class RedisJournal(RedisRunIndex):
         seal: CheckpointSeal,
         tenants: RedisTenants,
         quotas: Quotas,
+        acknowledgements: Acknowledgements,
     ) -> None:
         super().__init__(connection, seal, retention_seconds=tenants.retention_seconds)
         self._nodes = nodes
         self._tenants = tenants
         self._quotas = quotas
+        self._acknowledgements = acknowledgements
         self._user_limits = {
             "max_runs": quotas.runs_per_user,
             "max_per_minute": quotas.runs_per_minute_user,
@@ -215,14 +221,9 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             wake_channel=keys.wake(session_id),
         )
-        reply = await self._queue.write(command)
-        if reply[0] == b"BEHIND":
-            lock.sequence = int(reply[1])
-            raise RunDamaged(session_id)
-        if reply[0] != b"OK":
-            self.release(session_id)
-            cause = "another node took it over" if reply[0] == b"FENCED" else "its data is gone from Redis"
-            raise RunLost(session_id, cause)
+        reply = await self._write(lock, command)
+        while _must_survive(checkpoint) and not await self._is_acknowledged(lock):
+            reply = await self._write(lock, command)  # a no-op, unless the master is another one and lacks it
         lock.sequence += 1
         if len(reply) > 2 and reply[2]:
             lock.cancelled_by = reply[2].decode()
@@ -233,6 +234,26 @@ class RedisJournal(RedisRunIndex):
         if is_final:
             self._queue.write_later(self._nodes.unlist_run(session_id))
         self._feeds.publish(session_id, _entries(int(reply[1]), bodies))
+
+    async def _write(self, lock: RunLock, command: Command) -> list[Any]:
+        """Write a commit and return its reply. Raises `RunLost` and `RunDamaged` as `commit` does."""
+        reply: list[Any] = await self._queue.write(command)
+        if reply[0] == b"BEHIND":
+            lock.sequence = int(reply[1])
+            raise RunDamaged(lock.session_id)
+        if reply[0] != b"OK":
+            self.release(lock.session_id)
+            cause = "another node took it over" if reply[0] == b"FENCED" else "its data is gone from Redis"
+            raise RunLost(lock.session_id, cause)
+        return reply
+
+    async def _is_acknowledged(self, lock: RunLock) -> bool:
+        """Return whether the replicas have the commit that follows the sequence of this lock."""
+        key, sequence = keys.run(lock.session_id), str(lock.sequence + 1)
+        if await self._acknowledgements.has(key, sequence, field="seq"):
+            return True
+        await asyncio.sleep(_UNACKNOWLEDGED_PAUSE_SECONDS)
+        return False
 
     async def prevent_creation(self, session_id: str) -> bool:
         command = self._prevent.command(run_key=keys.run(session_id), ttl=_PREVENTION_SECONDS)
@@ -284,6 +305,11 @@ def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:
         "active_key": keys.active_of(*user),
         "stored_key": keys.stored_of(*user),
     }
+
+
+def _must_survive(checkpoint: Checkpoint | None) -> bool:
+    """Return whether losing a commit could let something happen twice: a call runs that must not be repeated."""
+    return checkpoint is not None and any(not call.idempotent for call in checkpoint.running)
 
 
 def _waits_until_ms(checkpoint: Checkpoint | None) -> int:

@@ -21,6 +21,7 @@ from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
 from app.redis.takeover import Takeover, list_run
+from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
@@ -45,12 +46,13 @@ class RedisNodes:
         node_id: str,
         lease_seconds: float,
         takeover_limit: int,
+        acknowledgements: Acknowledgements,
     ) -> None:
         self.node_id = node_id
         self._connection = connection
         self._pubsub = pubsub
         self._lease_seconds = lease_seconds
-        self._takeover = Takeover(connection, lambda: self.node_id, limit=takeover_limit)
+        self._takeover = Takeover(connection, lambda: self.node_id, acknowledgements, limit=takeover_limit)
         self._lease = connection.register(scripts.LEASE)
         self._cancel = connection.register(scripts.CANCEL)
         self._release = connection.register(scripts.RELEASE)

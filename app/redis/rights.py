@@ -27,6 +27,7 @@ DATA_COMMANDS = (
 )
 """Those that are sent outside scripts."""
 _WITHOUT_KEY: tuple[Command, ...] = (
+    ("WAIT", "0", "0"),
     ("PING",),
     ("TIME",),
     ("SCAN", "0"),

@@ -15,6 +15,7 @@ from app.errors import AuraError, StorageUnavailable
 from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
+from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_refusal
 from app.redis.wire.script import Command
@@ -36,12 +37,18 @@ def list_run(node_id: str, session_id: str, score: Any) -> list[Command]:
     ]
 
 
+_UNACKNOWLEDGED_PAUSE_SECONDS = 0.1
+
+
 class Takeover:
     """Offers the runs of dead nodes to the owner of this process's runs. `node_id` returns the current id of this node;
     at most `limit` runs are taken over at the same time."""
 
-    def __init__(self, connection: Connection, node_id: Callable[[], str], *, limit: int) -> None:
+    def __init__(
+        self, connection: Connection, node_id: Callable[[], str], acknowledgements: Acknowledgements, *, limit: int
+    ) -> None:
         self._connection = connection
+        self._acknowledgements = acknowledgements
         self._node_id = node_id
         self._limit = limit
         self._dead = connection.register(scripts.DEAD)
@@ -134,9 +141,12 @@ class Takeover:
         The run is listed with this node first, so that it is always listed.
         """
         await self._connection.pipeline(list_run(own, session_id, score))
-        reply = await self._connection.run_script(
-            self._claim, run_key=keys.run(session_id), dead_owner=dead, new_owner=own
-        )
+        key = keys.run(session_id)
+        reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
+        while reply[0] == b"OK" and not await self._acknowledgements.has(key, own, field="owner"):
+            await asyncio.sleep(_UNACKNOWLEDGED_PAUSE_SECONDS)
+            # A no-op, unless the master is another server and lacks the claim.
+            reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
         if reply[0] != b"OK":
             await self._connection.pipeline(
                 [("ZREM", keys.runs_on(dead), session_id), ("ZREM", keys.runs_on(own), session_id)]

@@ -110,6 +110,10 @@ class Cluster:
             self._send(batch, range(len(commands)))
         return batch.result
 
+    def master_of(self, key: str) -> Server | None:
+        """Return the master that holds the slot of a key, None where there is none at the moment."""
+        return self._masters[slot_of(("GET", key)) or 0]
+
     async def load_script(self, text: str) -> None:
         """Load a script on every master that can be reached. Raises `StorageUnavailable` if there is none."""
         replies = await self._ask_all([("SCRIPT", "LOAD", text)])

@@ -58,10 +58,16 @@ class Connection:
         self._listening_to: Server | None = None
         self._listening: RedisProtocol | None = None
         self._pipelines: list[Pipeline] = []
+        self._separate: dict[Server | None, Pipeline] = {}
+        self._only_server: Server | None = None  # the one that answered, where it is no node of a cluster
         self._cluster: Cluster | None = None
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
         self._scripts: dict[str, Script] = {}
+
+    @property
+    def timeout_seconds(self) -> float:
+        return self._timeout_seconds
 
     def stats(self) -> ConnectionStats:
         in_flight = 0 if self._server is None else self._server.in_flight
@@ -77,11 +83,11 @@ class Connection:
         """The registered scripts."""
         return list(self._scripts.values())
 
-    async def configuration_advice(self) -> list[str]:
+    async def configuration_advice(self, replicas: int = 0) -> list[str]:
         """Return which settings of the server can lose runs; empty if none can, or the server does not allow the
-        query."""
+        query. `replicas` is how many are to acknowledge important writes."""
         try:
-            found = await self.execute("CONFIG", "GET", "maxmemory-policy", "appendonly")
+            found = await self.execute("CONFIG", "GET", "maxmemory-policy", "appendonly", "min-replicas-to-write")
         except StorageUnavailable:
             return []
         values = {_text(name): _text(value) for name, value in dict(found).items()}
@@ -90,11 +96,16 @@ class Connection:
             advice.append("maxmemory-policy is not noeviction: Redis may evict the data of runs; set it to noeviction")
         if values.get("appendonly", "yes") != "yes":
             advice.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
+        if int(values.get("min-replicas-to-write", replicas)) < replicas:
+            advice.append(
+                "min-replicas-to-write is less than AURA_REDIS_REPLICAS: a master that is cut off from its replicas"
+                f" goes on writing what will be lost; set it to {replicas}"
+            )
         return advice
 
     async def close(self) -> None:
         """Fail all commands and disconnect."""
-        for pipeline in self._pipelines:
+        for pipeline in (*self._pipelines, *self._separate.values()):
             await pipeline.close()
         if self._discovery is not None:
             await self._discovery  # it ends, since the pipelines have failed its commands
@@ -127,6 +138,24 @@ class Connection:
         servers = sorted(topology.all_masters) if topology is not None else list(self._address.servers)
         others = [server for server in servers if server != self._listening_to]
         return random.choice(others or servers or [None])  # noqa: S311 - not for cryptography
+
+    async def separate_pipeline(self, key: str) -> Pipeline:
+        """Return a second connection for commands, to the master of this key: what blocks it delays nothing else.
+
+        Raises `StorageUnavailable`.
+        """
+        if self._server is None:
+            await self.execute("PING")
+        server = self._only_server
+        if self._cluster is not None:
+            server = self._cluster.master_of(key)
+            if server is None:
+                raise StorageUnavailable("no node of the Redis cluster serves this slot")
+        found = self._separate.get(server)
+        if found is None:
+            found = Pipeline(self._open(server), timeout_seconds=self._timeout_seconds)
+            self._separate[server] = found
+        return found
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +239,7 @@ class Connection:
 
     def _on_switch(self) -> None:
         """Leave the server that is the master no longer."""
-        for pipeline in self._pipelines:
+        for pipeline in (*self._pipelines, *self._separate.values()):
             pipeline.abort()
         self._abort_listening()
 
@@ -260,6 +289,7 @@ class Connection:
             return error
         if len(servers) > 1:
             log.warning("redis.several_servers", cause="REDIS_URL names several servers, and they are no cluster")
+        self._only_server = servers[self._pipelines.index(pipeline)] if servers else None
         self._server, self._pipelines = pipeline, [pipeline]
         return None
 

@@ -15,6 +15,7 @@ from app.errors import RecordChanged
 from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.seals import SHOWN_FIELDS, CheckpointSeal, RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
+from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from statemachine.checkpoint import Checkpoint
 from statemachine.states import State
@@ -162,7 +163,9 @@ def test_a_request_is_intact_only_under_its_own_id() -> None:
 def requests() -> RedisApprovalRequests:
     connection = Connection("redis://127.0.0.1:1/0", timeout_seconds=1)  # nothing here connects
     clock = SystemClock()
-    return RedisApprovalRequests(connection, seals().requests, SenderDiagnostics(connection, clock), clock)
+    return RedisApprovalRequests(
+        connection, seals().requests, SenderDiagnostics(connection, clock), clock, Acknowledgements(connection, 0)
+    )
 
 
 async def test_only_a_decision_that_this_service_recorded_has_edited_arguments(
