@@ -19,6 +19,7 @@ from app.redis.journal import RedisJournal
 from app.redis.nodes import RedisNodes
 from app.redis.open_streams import RedisStreamQuota
 from app.redis.rights import RedisRights
+from app.redis.wire.advice import configuration_advice
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.runs.admission import AdmissionQueue
@@ -67,7 +68,7 @@ class Service:
 
     async def start(self) -> None:
         bind_contextvars(nodeId=self.nodes.node_id)  # for the log lines of all tasks that start here
-        advices, _ = await asyncio.gather(self.connection.configuration_advice(self.replicas), self.rights.report())
+        advices, _ = await asyncio.gather(configuration_advice(self.connection, self.replicas), self.rights.report())
         for advice in advices:
             log.warning("redis.advised", advice=advice)
         await self.pubsub.start()

@@ -182,7 +182,7 @@ class RedisJournal(RedisRunIndex):
             tenant_id=request.tenant_id,
             prompt_digest=prompt_digest,
             request_digest=idempotency.digest if idempotency else "",
-            idempotency_ttl=self._idempotency_ttl(idempotency),
+            idempotency_ttl=_idempotency_ttl(idempotency, self._retention_seconds),
             **self._user_limits,
             oldest_ms=now_ms - 2000 * self._retention_seconds,
             wake_channel=keys.wake(session_id),
@@ -190,12 +190,6 @@ class RedisJournal(RedisRunIndex):
             ticket=encrypted_token,
             ticket_ttl_ms=ticket_ttl_ms,
         )
-
-    def _idempotency_ttl(self, idempotency: Idempotency | None) -> int:
-        """Return for how many seconds a repetition of the request finds the run; 0 where it has no key."""
-        if idempotency is None:
-            return 0
-        return self._retention_seconds if idempotency.seconds is None else idempotency.seconds
 
     def _stored_until(self, now: float) -> int | str:
         """Return the argument of the scripts: when bytes that are written now expire, '' if they are not counted."""
@@ -305,6 +299,13 @@ def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:
         "active_key": keys.active_of(*user),
         "stored_key": keys.stored_of(*user),
     }
+
+
+def _idempotency_ttl(idempotency: Idempotency | None, retention_seconds: int) -> int:
+    """Return for how many seconds a repetition of the request finds the run; 0 where it has no key."""
+    if idempotency is None:
+        return 0
+    return retention_seconds if idempotency.seconds is None else idempotency.seconds
 
 
 def _must_survive(checkpoint: Checkpoint | None) -> bool:

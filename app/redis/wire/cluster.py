@@ -116,9 +116,12 @@ class Cluster:
 
     async def load_script(self, text: str) -> None:
         """Load a script on every master that can be reached. Raises `StorageUnavailable` if there is none."""
-        replies = await self._ask_all([("SCRIPT", "LOAD", text)])
-        if all(isinstance(reply, Exception) for reply in replies):
-            raise replies[0] if isinstance(replies[0], StorageUnavailable) else unavailable(replies[0])
+        load: Command = ("SCRIPT", "LOAD", text)
+        results = await asyncio.gather(*(self._ask(it, [load]) for it in self._all_masters()), return_exceptions=True)
+        replies = [result if isinstance(result, BaseException) else result[0] for result in results]
+        errors = [reply for reply in replies if isinstance(reply, BaseException)]
+        if len(errors) == len(replies):
+            raise errors[0] if errors else StorageUnavailable("the Redis cluster has no master")
 
     async def find_keys(self, pattern: str) -> list[bytes]:
         """Return the names of all keys on all masters that match a pattern. Raises `StorageUnavailable`."""
@@ -135,7 +138,11 @@ class Cluster:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _send(self, batch: _Batch, indexes: Iterable[int]) -> None:
-        """Send these commands of a batch, each to the master of its slot."""
+        """Send these commands of a batch, each to the master of its slot, unless the caller does not wait any more."""
+        if self._is_closed:
+            batch.fail(StorageUnavailable(CLOSED))
+        if batch.result.done():
+            return
         groups: dict[Server | None, list[int]] = defaultdict(list)
         anywhere: Server | None = None
         for index in indexes:
@@ -205,20 +212,11 @@ class Cluster:
     def _send_later(self, batch: _Batch, group: list[int], error: StorageUnavailable) -> None:
         """Send commands again after a pause that grows; `error` is what the caller gets if the time is over."""
         loop = asyncio.get_running_loop()
-        if self._is_closed:
-            batch.fail(StorageUnavailable(CLOSED))
-            return
         if batch.deadline is None:
             batch.deadline = loop.call_later(2 * self._timeout_seconds, batch.fail, error)
         batch.attempts += 1
         pause_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** min(batch.attempts, 10), _MAX_PAUSE_SECONDS)
-        loop.call_later(pause_seconds, self._send_if_wanted, batch, group)
-
-    def _send_if_wanted(self, batch: _Batch, group: list[int]) -> None:
-        if self._is_closed:
-            batch.fail(StorageUnavailable(CLOSED))
-        elif not batch.result.done():
-            self._send(batch, group)
+        loop.call_later(pause_seconds, self._send, batch, group)
 
     def _pipeline(self, server: Server) -> Pipeline:
         found = self._pipelines.get(server)
@@ -241,13 +239,6 @@ class Cluster:
     async def _ask(self, server: Server, commands: Sequence[Command]) -> list[Any]:
         """Send commands to one node. Raises `StorageUnavailable`."""
         return await self._pipeline(server).submit(commands)
-
-    async def _ask_all(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands to every master; returns the last reply of each, or the exception in its place."""
-        found = await asyncio.gather(
-            *(self._ask(server, commands) for server in self._all_masters()), return_exceptions=True
-        )
-        return [reply if isinstance(reply, BaseException) else reply[-1] for reply in found]
 
     async def _scan(self, server: Server, pattern: str) -> set[bytes]:
         names: set[bytes] = set()

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
 from app.errors import StorageUnavailable
 from app.ports.redis_address import RedisAddress, Server
 from app.redis.wire.cluster import Cluster
 from app.redis.wire.discovery import find_server
-from app.redis.wire.driver_protocol import attach
 from app.redis.wire.drivers import Drivers, Open
 from app.redis.wire.errors import is_wrong_type, raise_error_reply, translate_reply, unavailable
+from app.redis.wire.listening import Listening
 from app.redis.wire.pipeline import SCANNED_KEYS, Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
 from app.redis.wire.sentinel import Sentinels
-from app.redis.wire.topology import Topology
 
 log = structlog.get_logger(__name__)
 
@@ -49,14 +46,12 @@ class Connection:
     def __init__(self, address: str, *, timeout_seconds: float) -> None:
         """`address` is a URL as `RedisAddress` reads it; raises `ValueError` for another one."""
         self._address = RedisAddress.parse(address)
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._drivers = Drivers(self._address, timeout_seconds=timeout_seconds)
         self._sentinels: Sentinels | None = None
         if self._address.master is not None:
             self._sentinels = Sentinels(self._drivers, timeout_seconds=timeout_seconds, on_switch=self._on_switch)
-        self._listening_driver: AbstractConnection | None = None
-        self._listening_to: Server | None = None
-        self._listening: RedisProtocol | None = None
+        self._listening = Listening(self._drivers, self._sentinels)
         self._pipelines: list[Pipeline] = []
         self._separate: dict[Server | None, Pipeline] = {}
         self._only_server: Server | None = None  # the one that answered, where it is no node of a cluster
@@ -64,10 +59,6 @@ class Connection:
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
         self._scripts: dict[str, Script] = {}
-
-    @property
-    def timeout_seconds(self) -> float:
-        return self._timeout_seconds
 
     def stats(self) -> ConnectionStats:
         in_flight = 0 if self._server is None else self._server.in_flight
@@ -83,61 +74,21 @@ class Connection:
         """The registered scripts."""
         return list(self._scripts.values())
 
-    async def configuration_advice(self, replicas: int = 0) -> list[str]:
-        """Return which settings of the server can lose runs; empty if none can, or the server does not allow the
-        query. `replicas` is how many are to acknowledge important writes."""
-        try:
-            found = await self.execute("CONFIG", "GET", "maxmemory-policy", "appendonly", "min-replicas-to-write")
-        except StorageUnavailable:
-            return []
-        values = {_text(name): _text(value) for name, value in dict(found).items()}
-        advice = []
-        if values.get("maxmemory-policy", "noeviction") != "noeviction":
-            advice.append("maxmemory-policy is not noeviction: Redis may evict the data of runs; set it to noeviction")
-        if values.get("appendonly", "yes") != "yes":
-            advice.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
-        if int(values.get("min-replicas-to-write", replicas)) < replicas:
-            advice.append(
-                "min-replicas-to-write is less than AURA_REDIS_REPLICAS: a master that is cut off from its replicas"
-                f" goes on writing what will be lost; set it to {replicas}"
-            )
-        return advice
-
     async def close(self) -> None:
         """Fail all commands and disconnect."""
         for pipeline in (*self._pipelines, *self._separate.values()):
             await pipeline.close()
         if self._discovery is not None:
             await self._discovery  # it ends, since the pipelines have failed its commands
-        if self._listening_driver is not None:
-            await self._listening_driver.disconnect(nowait=True)
-        for part in (self._cluster, self._sentinels):
+        for part in (self._listening, self._cluster, self._sentinels):
             if part is not None:
                 await part.close()
 
     async def listen(self, on_message: Callable[[Any], None], on_lost: Callable[[], None]) -> RedisProtocol:
-        """Open a new connection for Pub/Sub in place of the last one. Raises one of `DRIVER_ERRORS`.
-
-        In a cluster every node gets every message, so it leads to any living node.
-        """
-        if self._listening_driver is not None:
-            await self._listening_driver.disconnect(nowait=True)
-            self._listening_driver = None
-        # Only `PubSub` reconnects this one. With RESP 3 the driver would merely log a message between replies.
-        if self._sentinels is not None:
-            driver = await self._sentinels.open_master(retries=0, protocol=2)
-        else:
-            self._listening_to = self._server_to_listen_to()
-            driver = await self._drivers.open(self._listening_to, retries=0, protocol=2)
-        self._listening_driver, self._listening = driver, attach(driver, on_message, on_lost)
-        return self._listening
-
-    def _server_to_listen_to(self) -> Server | None:
-        """Return another server than the last time, where there are several; None: the socket of the address."""
+        """Open a new connection for Pub/Sub in place of the last one. Raises one of `DRIVER_ERRORS`."""
         topology = self._cluster.topology if self._cluster is not None else None
-        servers = sorted(topology.all_masters) if topology is not None else list(self._address.servers)
-        others = [server for server in servers if server != self._listening_to]
-        return random.choice(others or servers or [None])  # noqa: S311 - not for cryptography
+        servers = self._address.servers if topology is None else sorted(topology.all_masters)
+        return await self._listening.open(servers, on_message, on_lost)
 
     async def separate_pipeline(self, key: str) -> Pipeline:
         """Return a second connection for commands, to the master of this key: what blocks it delays nothing else.
@@ -153,7 +104,7 @@ class Connection:
                 raise StorageUnavailable("no node of the Redis cluster serves this slot")
         found = self._separate.get(server)
         if found is None:
-            found = Pipeline(self._open(server), timeout_seconds=self._timeout_seconds)
+            found = Pipeline(self._open(server), timeout_seconds=self.timeout_seconds)
             self._separate[server] = found
         return found
 
@@ -241,21 +192,12 @@ class Connection:
         """Leave the server that is the master no longer."""
         for pipeline in (*self._pipelines, *self._separate.values()):
             pipeline.abort()
-        self._abort_listening()
-
-    def _on_map(self, topology: Topology) -> None:
-        """Listen to another node where this one has left the cluster, or may be cut off from it."""
-        if self._listening_to is not None and self._listening_to not in topology.servers:
-            self._abort_listening()
-
-    def _abort_listening(self) -> None:
-        if self._listening is not None:
-            self._listening.abort()
+        self._listening.abort()
 
     async def _submit_first(self, commands: Sequence[Command]) -> list[Any]:
         """Find out the kind of server, then send the commands to it; both together within twice the timeout."""
         try:
-            async with asyncio.timeout(2 * self._timeout_seconds):
+            async with asyncio.timeout(2 * self.timeout_seconds):
                 if self._discovery is None or self._discovery.done():
                     self._discovery = asyncio.create_task(self._discover(), context=contextvars.Context())
                 failure = await asyncio.shield(self._discovery)
@@ -274,14 +216,18 @@ class Connection:
         if self._sentinels is not None:
             self._sentinels.start()
         self._pipelines = [
-            Pipeline(self._open(it), timeout_seconds=self._timeout_seconds, on_demoted=self._abort_listening)
+            Pipeline(self._open(it), timeout_seconds=self.timeout_seconds, on_demoted=self._listening.abort)
             for it in servers or [None]
         ]
         try:
             pipeline, is_of_cluster = await find_server(self._pipelines)
             if is_of_cluster:
                 await pipeline.close()
-                cluster = Cluster(self._drivers, timeout_seconds=self._timeout_seconds, on_map=self._on_map)
+                cluster = Cluster(
+                    self._drivers,
+                    timeout_seconds=self.timeout_seconds,
+                    on_map=lambda topology: self._listening.abort_unless_to(topology.servers),
+                )
                 await cluster.start()
                 self._server = self._cluster = cluster
                 return None
@@ -292,7 +238,3 @@ class Connection:
         self._only_server = servers[self._pipelines.index(pipeline)] if servers else None
         self._server, self._pipelines = pipeline, [pipeline]
         return None
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode()

@@ -13,6 +13,7 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import ask
 from app.dev.demo.script import ScriptedTurn
 from app.redis.wire.acknowledgements import Acknowledgements
+from app.redis.wire.advice import configuration_advice
 from app.redis.wire.connection import Connection
 from app.settings import Settings
 from tests.harness.service import running
@@ -100,8 +101,8 @@ async def test_a_risky_call_runs_only_after_replicas_have_its_start(
 
 
 async def test_a_server_that_may_write_without_its_replicas_is_advised_on(connection: Connection) -> None:
-    assert not [line for line in await connection.configuration_advice() if "min-replicas" in line]
-    (advice,) = [line for line in await connection.configuration_advice(1) if "min-replicas" in line]
+    assert not [line for line in await configuration_advice(connection) if "min-replicas" in line]
+    (advice,) = [line for line in await configuration_advice(connection, 1) if "min-replicas" in line]
     assert "AURA_REDIS_REPLICAS" in advice
     await connection.execute("CONFIG", "SET", "min-replicas-to-write", 1)
-    assert not [line for line in await connection.configuration_advice(1) if "min-replicas" in line]
+    assert not [line for line in await configuration_advice(connection, 1) if "min-replicas" in line]
