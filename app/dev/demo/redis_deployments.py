@@ -117,6 +117,10 @@ class SentinelServers:
                 return next(server for server in self.servers if server.port == int(port))
         raise RedisNotStarted("no sentinel runs")
 
+    def is_whole(self) -> bool:
+        """Return whether the replicas that run follow the master."""
+        return all(_is_healthy(server) for server in self.servers if server.is_running)
+
     def _start(self) -> None:
         master, *replicas = self.servers
         for server in self.servers:
