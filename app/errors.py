@@ -205,7 +205,7 @@ class ServiceBusy(AuraError):
 
 
 class StorageUnavailable(AuraError):
-    """Redis or the search server did not answer in time. Repeating the operation is safe."""
+    """Redis, the search server or the archive did not answer in time. Repeating the operation is safe."""
 
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "저장소에 연결할 수 없습니다."
@@ -225,6 +225,10 @@ class StorageForbidden(AuraError):
             f"the Redis user of this service may not: {named}{f' and {more} more' if more > 0 else ''};"
             " grant it (ACL SETUSER, see app/redis/README.md)"
         )
+
+
+class RunNotArchivable(AuraError):
+    """The archive refuses what a run contains. Repeating the operation does not help; other runs are not concerned."""
 
 
 class RunLost(AuraError):

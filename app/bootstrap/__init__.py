@@ -11,6 +11,7 @@ from structlog.contextvars import bind_contextvars
 
 from app.audit.policy import load_policy
 from app.audit.service import Audit, audit_keys
+from app.bootstrap.archive import make_outbox, make_run_archive
 from app.bootstrap.audit import make_audit_stores
 from app.bootstrap.connection import connect
 from app.bootstrap.keys import make_purpose_keys, make_seals
@@ -25,6 +26,7 @@ from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
 from app.knowledge.service import Knowledge
 from app.ports.clock import Clock
+from app.ports.journal import RunReader
 from app.ports.quotas import Quotas
 from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
@@ -127,8 +129,8 @@ def _register_routes(
     access = AccessPolicy(settings.aura_approver_roles, settings.aura_auditor_roles)
     rules = TokenRules(*settings.token_rules)
     auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
-    locator = RunLocator(journal, access)
-    queries = RunQueries(journal, service.requests, clock, access, agent_step)
+    locator = RunLocator(service.reader, access)
+    queries = RunQueries(service.reader, service.requests, clock, access, agent_step)
     approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(approval_routes(auth, approvals, responses))
@@ -137,7 +139,16 @@ def _register_routes(
     app.register_blueprint(audit_routes(auth, access, service.audit.queries, responses))
     app.register_blueprint(diagram_routes(auth, queries, locator))
     app.register_blueprint(
-        health_routes(responses, runs, service.nodes, journal, service.rights, service.decisions, service.model)
+        health_routes(
+            responses,
+            runs,
+            service.nodes,
+            journal,
+            service.rights,
+            service.decisions,
+            service.model,
+            None if service.archive is None else service.archive.archiver.status,
+        )
     )
     app.register_blueprint(document_routes(settings.aura_event_shape))
     if settings.aura_console:
@@ -153,7 +164,10 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     nodes = _nodes(settings, connection, pubsub, node_id)
     quotas = _quotas(settings)
     tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
-    journal = RedisJournal(connection, pubsub, nodes, seals.checkpoints, tenants, quotas)
+    archive_outbox = make_outbox(settings, connection)
+    journal = RedisJournal(connection, pubsub, nodes, seals.checkpoints, tenants, quotas, archive_outbox)
+    archive = make_run_archive(settings, journal, archive_outbox, clock)
+    reader = journal if archive is None else archive.reader
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
@@ -174,11 +188,12 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         nodes=nodes,
         model=model,
         toolbox=toolbox,
-        runs=_run_service(settings, ports),
-        streams=_streams(settings, journal, open_streams),
+        runs=_run_service(settings, ports, reader),
+        streams=_streams(settings, reader, open_streams),
         knowledge=knowledge,
         task_reporter=task_reporter,
         audit=audit,
+        archive=archive,
     )
 
 
@@ -237,9 +252,9 @@ def _run_ports(
     )
 
 
-def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota) -> EventStreams:
+def _streams(settings: Settings, reader: RunReader, quota: RedisStreamQuota) -> EventStreams:
     return EventStreams(
-        journal,
+        reader,
         settings.aura_event_shape,
         heartbeat_seconds=settings.aura_heartbeat_seconds,
         quota=quota,
@@ -247,12 +262,19 @@ def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota)
     )
 
 
-def _run_service(settings: Settings, ports: RunPorts) -> RunService:
+def _run_service(settings: Settings, ports: RunPorts, reader: RunReader) -> RunService:
     prompt_file = settings.aura_system_prompt_file
     instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
+    factory = RunFactory(
+        ports,
+        settings.limits,
+        index=reader,
+        thread_tokens=settings.aura_thread_tokens,
+        instructions=instructions,
+    )
     return RunService(
         ports,
-        RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens, instructions=instructions),
+        factory,
         AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds),
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,

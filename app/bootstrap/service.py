@@ -9,10 +9,12 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from app.audit.service import Audit
+from app.bootstrap.archive import RunArchive
 from app.integrations.task_reporter import MainServiceReporter
 from app.knowledge.service import Knowledge
 from app.model.chat import OpenAIModel
 from app.model.fallbacks import FallbackModel
+from app.ports.journal import RunReader
 from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
@@ -59,6 +61,12 @@ class Service:
     knowledge: Knowledge | None
     task_reporter: MainServiceReporter | None
     audit: Audit
+    archive: RunArchive | None
+
+    @property
+    def reader(self) -> RunReader:
+        """What reads runs: the journal, and the archive where there is one."""
+        return self.journal if self.archive is None else self.archive.reader
 
     @property
     def admission(self) -> AdmissionQueue:
@@ -80,6 +88,8 @@ class Service:
             await self.knowledge.start()
         if self.task_reporter is not None:
             await self.task_reporter.start()
+        if self.archive is not None:
+            self.archive.start()
 
     async def drain(self) -> None:
         """Stop the runs first, so that readers get their last committed step; then end the lease, so that other nodes
@@ -95,6 +105,8 @@ class Service:
             await self.knowledge.stop()
         if self.task_reporter is not None:
             await self.task_reporter.stop()
+        if self.archive is not None:
+            await self.archive.stop()
         await self.decisions.stop()
         await self.audit.stop()
         await self.journal.stop()

@@ -15,7 +15,7 @@ import structlog
 
 from app.errors import AuraError, RunLost
 from app.ports.identity import Principal
-from app.ports.journal import Journal, LogEntry, Tail
+from app.ports.journal import LogEntry, RunReader, Tail
 from app.ports.quotas import StreamQuota
 from app.web.results import AnswerReader
 from statemachine.event_names import EventNames, Naming
@@ -112,7 +112,7 @@ class EventStreams:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: RunReader,
         shape: Shape,
         *,
         heartbeat_seconds: float,
@@ -198,7 +198,7 @@ class EventStream:
     def __init__(
         self,
         streams: EventStreams,
-        journal: Journal,
+        journal: RunReader,
         session_id: str,
         after: int,
         shape: Shape,
