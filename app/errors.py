@@ -189,6 +189,17 @@ class RunEnded(AuraError):
     prefix = "이미 종료된 실행입니다."
 
 
+class RunsActive(AuraError):
+    """A person's data can be erased only when none of its runs is active."""
+
+    def __init__(self, session_ids: Sequence[str]) -> None:
+        named, more = ", ".join(session_ids[:_NAMED_RIGHTS]), len(session_ids) - _NAMED_RIGHTS
+        super().__init__(
+            f"these runs have not ended: {named}{f' and {more} more' if more > 0 else ''}; wait for their ends, or add"
+            " --cancel"
+        )
+
+
 class FormatUnavailable(AuraError):
     """This machine cannot produce the requested format; the cause names what is missing."""
 

@@ -22,7 +22,7 @@ _CALLS = re.compile(r"redis\.call\('(\w+)'")
 DATA_COMMANDS = (
     *("GET", "MGET", "SET", "DEL", "EXPIRE", "PEXPIRE", "INCR", "STRLEN"),
     *("HGET", "HMGET", "HGETALL", "HSET", "HDEL"),
-    *("ZADD", "ZREM", "ZRANGE", "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD", "ZSCORE"),
+    *("ZADD", "ZREM", "ZRANGE", "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD", "ZCOUNT", "ZSCORE"),
     *("XADD", "XLEN", "XRANGE", "XREVRANGE", "XTRIM"),
 )
 """Those that are sent outside scripts."""

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from app.archive.tables import SCHEMA
 from app.cli import main
 from app.dev.demo.redis import RedisServer
+from tests.harness.audit import StoredRecord
 from tests.harness.postgres import PostgresServer
 from tests.harness.service import SECRET
 
@@ -29,7 +30,8 @@ class ArchiveDatabase:
 
     def rows(self, columns: str = "session", where: str = "true") -> list[tuple[Any, ...]]:
         try:
-            return self.server.rows(f"SELECT {columns} FROM {SCHEMA}.run WHERE {where} ORDER BY first_id, session")
+            query = f"SELECT {columns} FROM {SCHEMA}.run WHERE {where} ORDER BY first_id, session"  # noqa: S608
+            return self.server.rows(query)
         except psycopg.errors.UndefinedTable:
             return []
 
@@ -59,7 +61,7 @@ def erase_command(redis_server: RedisServer) -> EraseCommand:
 def expire_runs(client: redis.Redis, *session_ids: str) -> None:
     """Remove what expires of these runs: the lists keep them for longer."""
     for session_id in session_ids:
-        found = [key for key in client.scan_iter(f"*{session_id}*", count=1000)]
+        found = list(client.scan_iter(f"*{session_id}*", count=1000))
         assert found, f"Redis has nothing of {session_id}"
         client.delete(*found)
 
@@ -69,3 +71,8 @@ def expire_lists(client: redis.Redis) -> None:
     for pattern in ("aura:{*}:runs:*", "aura:tenant:*:runs", "aura:{*}:thread:*"):
         for key in client.scan_iter(pattern, count=1000):
             client.delete(key)
+
+
+@pytest.fixture
+def record(redis_server: RedisServer) -> StoredRecord:
+    return StoredRecord(redis_server.url)

@@ -14,7 +14,7 @@ from app.errors import ConfigurationError
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase, expire_lists, expire_runs
 from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
-from tests.harness.frames import DONE, Frame, answer
+from tests.harness.frames import Frame, answer
 from tests.harness.service import Aura, headers, running
 from tests.harness.waiting import eventually
 
@@ -152,7 +152,7 @@ async def test_without_an_archive_nothing_is_listed_for_it(
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
         frames = await ask(aura, "하나")
-        assert frames[-1].type == DONE
+        assert frames[-1].is_done
         assert answer(frames) == "네."
         assert not redis_client.exists("aura:archive")
         assert "archive" not in (await aura.client.get("/aura/info")).json()["data"]
