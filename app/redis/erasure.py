@@ -59,8 +59,8 @@ class RedisRunData:
         found = await self._find(tenant_id, user_id)
         # The lists of others come first: no process looks up a run there whose keys are gone.
         sessions = sorted(found.sessions)
+        lists = [keys.ARCHIVE, keys.TASKS, keys.tenant_runs(tenant_id), *await self._names(keys.runs_on("*"))]
         for part in _parts(sessions):
-            lists = (keys.ARCHIVE, keys.TASKS, keys.tenant_runs(tenant_id))
             await self._connection.pipeline([("ZREM", name, *part) for name in lists])
         names = sorted(name for kind in found.keys.values() for name in kind)
         if not found.has_namesake:

@@ -78,8 +78,9 @@ async def test_a_stream_is_resumed_from_the_archive(
         await eventually(lambda: archive.sessions() == [session_id])
         expire_runs(redis_client, session_id)
         middle = frames[2].id
-        for sent in ({"params": {"sessionId": session_id}}, {}):  # by the run, and by the event's id alone
-            async with aura.stream(method="GET", headers=headers(**{"Last-Event-ID": str(middle)}), **sent) as stream:
+        resumed = headers(**{"Last-Event-ID": str(middle)})
+        for params in ({"sessionId": session_id}, {}):  # by the run, and by the event's id alone
+            async with aura.stream(method="GET", headers=resumed, params=params) as stream:
                 assert [frame.id for frame in await stream.rest()] == [frame.id for frame in frames[3:]]
         ended = headers(**{"Last-Event-ID": str(frames[-1].id)})
         response = await aura.client.get("/aura/test/stream", params={"sessionId": session_id}, headers=ended)
