@@ -314,7 +314,6 @@ _WORDS: dict[Any, str] = {
     Names: "names, separated by commas",
     tuple[SecretStr, ...]: "texts, separated by commas, or JSON list",
     dict[str, Any]: "JSON object",
-    dict[str, Annotated[float, Field(ge=0)]]: "tenant=days, separated by commas, or JSON object",
     tuple[ModelServer, ...]: "JSON list",
 }
 """The types of settings in the words of the documentation; all others are texts."""

@@ -48,6 +48,7 @@ async def archive_info(aura: Aura) -> Any:
     return (await aura.client.get("/aura/info")).json()["data"]["archive"]
 
 
+@pytest.mark.slow
 async def test_runs_do_not_notice_that_the_database_is_down_and_are_copied_afterwards(
     settings: MakeSettings,
     model: ScriptedModelServer,
