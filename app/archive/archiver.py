@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
 
-from app.errors import AuraError, StorageUnavailable
+from app.errors import AuraError, RunNotArchivable, StorageUnavailable
 from app.ports.archive import Archive, ArchivedRun, ArchiveOutbox, ArchiveStatus, Retention
 from app.ports.clock import Clock
 from app.ports.journal import Journal, LogEntry, RunRecord
@@ -98,9 +99,8 @@ class Archiver:
         claimed = await self._outbox.claim_due(now, now + _HOLD_SECONDS, _BATCH_RUNS)
         done: set[str] = set()
         try:
-            for session_id in claimed:
-                if await self._copy(session_id):
-                    done.add(session_id)
+            found = [run for session_id in claimed if (run := await self._find(session_id, done)) is not None]
+            await self._store(found, done)
         except StorageUnavailable:
             with suppress(StorageUnavailable):  # due again now; else after the time for which they are held
                 await self._outbox.postpone([it for it in claimed if it not in done], now)
@@ -110,42 +110,61 @@ class Archiver:
                 await self._outbox.remove(list(done))
         return len(claimed) == _BATCH_RUNS
 
-    async def _copy(self, session_id: str) -> bool:
-        """Copy one run, if it has ended. Returns whether it need not be listed any more."""
+    async def _find(self, session_id: str, done: set[str]) -> ArchivedRun | None:
+        """Return a run that has ended. A run that need not be listed any more is added to `done`."""
         record = await self._journal.get_record(session_id)
         if record is None:
             if await self._archive.get_record(session_id) is None:
                 self.status.lost += 1
                 log.warning("archive.run_lost", sessionId=session_id, cause="Redis had no data of it any more")
-            return True
-        if not record.is_final:
+            done.add(session_id)
+        elif not record.is_final:
             await self._outbox.postpone([session_id], self._clock.now() + self._check_seconds)
-            return False
-        if self._retention.days_of(record.tenant_id) <= 0:
-            return True
-        try:
-            return await self._store(record)
-        except (CheckpointTooNew, CheckpointUnreadable, AuraError) as error:
-            if isinstance(error, StorageUnavailable):
-                raise
-            cause = error.log_cause if isinstance(error, AuraError) else str(error)
-            log.warning("archive.run_refused", sessionId=session_id, tenantId=record.tenant_id, cause=cause)
-            await self._outbox.postpone([session_id], self._clock.now() + self._check_seconds)
-            return False
+        elif self._retention.days_of(record.tenant_id) <= 0:
+            done.add(session_id)
+        else:
+            try:
+                return await self._read(record)
+            except (CheckpointTooNew, CheckpointUnreadable, AuraError) as error:
+                await self._refuse(session_id, error)
+        return None
 
-    async def _store(self, record: RunRecord) -> bool:
+    async def _read(self, record: RunRecord) -> ArchivedRun | None:
         checkpoint = await self._journal.load(record.session_id)
         entries = await self._read_log(record.session_id)
-        if checkpoint is None:
-            return False  # it expires just now; the next claim notes that
+        # Without a checkpoint it expires just now; the next claim notes that.
+        return None if checkpoint is None else ArchivedRun(record, checkpoint, entries)
+
+    async def _store(self, runs: Sequence[ArchivedRun], done: set[str]) -> None:
+        """Store the runs together; one by one where the database refuses one of them."""
+        if not runs:
+            return
         try:
-            is_new = await self._archive.add(ArchivedRun(record, checkpoint, entries))
+            count = await self._archive.add(runs)
+        except RunNotArchivable as error:
+            if len(runs) == 1:
+                await self._refuse(runs[0].record.session_id, error)
+                return
+            for run in runs:
+                await self._store([run], done)
+            return
         except StorageUnavailable:
-            ended_at = entries[-1].id / 1000
-            self._oldest_end = ended_at if self._oldest_end is None else min(self._oldest_end, ended_at)
+            ends = [run.entries[-1].id / 1000 for run in runs]
+            self._oldest_end = min(ends if self._oldest_end is None else [self._oldest_end, *ends])
             raise
-        log.debug("archive.run_stored", sessionId=record.session_id, tenantId=record.tenant_id, isNew=is_new)
-        return True
+        done.update(run.record.session_id for run in runs)
+        log.debug("archive.runs_stored", runs=len(runs), new=count)
+
+    async def _refuse(self, session_id: str, error: Exception) -> None:
+        """Log that a run cannot be copied, and try it again later: a newer release may be able to.
+
+        Raises the error itself where storage is not available.
+        """
+        if isinstance(error, StorageUnavailable):
+            raise error
+        cause = error.log_cause if isinstance(error, AuraError) else str(error)
+        log.warning("archive.run_refused", sessionId=session_id, cause=cause)
+        await self._outbox.postpone([session_id], self._clock.now() + self._check_seconds)
 
     async def _read_log(self, session_id: str) -> list[LogEntry]:
         """Return the log of an ended run. Raises `RunLost`, `StorageUnavailable`."""

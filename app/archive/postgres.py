@@ -63,18 +63,22 @@ class PostgresRunArchive:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def add(self, run: ArchivedRun) -> bool:
-        values = tables.row(run)
-        values |= {name: Jsonb(values[name]) for name in ("timeline", "decisions")}
+    async def add(self, runs: Sequence[ArchivedRun]) -> int:
+        rows = [tables.row(run) for run in runs]
+        persons = sorted({row["person"] for row in rows})
+        values = [row | {name: Jsonb(row[name]) for name in ("timeline", "decisions")} for row in rows]
 
-        async def insert(connection: AsyncConnection) -> bool:
-            await connection.execute(tables.SHARE_PERSON, (values["person"],))
-            return (await connection.execute(tables.INSERT, values)).rowcount == 1
+        async def insert(connection: AsyncConnection) -> int:
+            await connection.execute(tables.SHARE_PERSONS, (persons,))
+            async with connection.cursor() as cursor:
+                await cursor.executemany(tables.INSERT, values)
+                return cursor.rowcount
 
         try:
             return await self._run(insert)
         except (psycopg.Error, ValueError) as error:
-            raise RunNotArchivable(f"run {run.record.session_id}: {_describe(error)[:300]}") from error
+            sessions = ", ".join(run.record.session_id for run in runs)
+            raise RunNotArchivable(f"run {sessions}: {_describe(error)[:300]}") from error
 
     async def expire(self, retention: Retention, now: float) -> int:
         oldest_ms, own = retention.oldest_ms(now)

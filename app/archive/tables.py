@@ -34,7 +34,10 @@ CREATE INDEX IF NOT EXISTS run_ended ON aura_archive_1.run (last_id);
 CREATE TABLE IF NOT EXISTS aura_archive_1.erased (person bytea PRIMARY KEY, before_ms bigint NOT NULL);
 """
 
-SHARE_PERSON = "SELECT pg_advisory_xact_lock_shared(('x' || left(encode(%s, 'hex'), 16))::bit(64)::bigint)"
+SHARE_PERSONS = (
+    "SELECT pg_advisory_xact_lock_shared(('x' || left(encode(person, 'hex'), 16))::bit(64)::bigint)"
+    " FROM unnest(%s::bytea[]) AS person"
+)
 LOCK_PERSON = "SELECT pg_advisory_xact_lock(('x' || left(encode(%s, 'hex'), 16))::bit(64)::bigint)"
 """An erasure waits for the inserts of this person's runs that have begun, and later ones see what it has noted."""
 INSERT = """

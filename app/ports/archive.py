@@ -54,10 +54,11 @@ class Archive(Protocol):
     """Ended runs in a database. Every method raises `StorageUnavailable` where it does not answer in time, or does not
     allow what is needed."""
 
-    async def add(self, run: ArchivedRun) -> bool:
-        """Store a run unless it is stored already, or belongs to a person whose data was erased after it had begun.
+    async def add(self, runs: Sequence[ArchivedRun]) -> int:
+        """Store runs, those that are not stored already and that began after the last erasure of their person's data.
 
-        Returns whether it was stored. Raises `RunNotArchivable` where the database refuses its content.
+        Returns how many were stored. Raises `RunNotArchivable` where the database refuses the content of one of them:
+        then none is stored.
         """
         ...
 

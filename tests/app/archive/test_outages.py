@@ -10,11 +10,14 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
+from app.archive.archiver import Archiver
 from app.archive.postgres import PostgresRunArchive
+from app.clock import SystemClock
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ConfigurationError, StorageUnavailable
-from app.ports.archive import ArchiveStatus
+from app.ports.archive import ArchiveStatus, Retention
+from app.redis.archive import RedisArchiveOutbox
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase, expire_runs
 from tests.app.archive.test_archive import ask, get, replay, session_of
@@ -164,3 +167,58 @@ def test_a_url_that_is_none_is_refused_without_its_password() -> None:
     with pytest.raises(ConfigurationError, match="AURA_ARCHIVE_URL") as refused:
         PostgresRunArchive("postgresql://u:pass word@host/d?x=1")
     assert "pass word" not in refused.value.message
+
+
+async def test_a_run_that_the_database_refuses_holds_up_no_other_run(
+    settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
+) -> None:
+    model.play(YES, YES)
+    configured = settings()
+    async with running(configured) as aura:
+        refused, stored = session_of(await ask(aura, "하나")), session_of(await ask(aura, "둘"))
+    redis_client.hset(f"aura:{{user1}}:run:{refused}", "prompt", "a\0b")  # PostgreSQL stores no NUL
+    redis_client.zadd("aura:archive", {refused: 0, stored: 0})
+    with capture_logs() as logs:
+        async with running(settings(aura_archive_url=archive.url)):
+            await eventually(lambda: archive.sessions() == [stored])
+            await eventually(lambda: redis_client.zrange("aura:archive", 0, -1) == [refused])
+    assert [line["sessionId"] for line in logs if line["event"] == "archive.run_refused"] == [refused]
+
+
+class LateClock(SystemClock):
+    """A clock of a time at which the run has been waiting for long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def now(self) -> float:
+        return time.time() + self._seconds
+
+
+async def test_runs_that_will_soon_be_lost_are_an_error_in_the_log(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, unused_tcp_port: int
+) -> None:
+    model.play(YES)
+    async with running(settings(aura_archive_url=f"postgresql://u:p@127.0.0.1:{unused_tcp_port}/d")) as aura:
+        session_id = session_of(await ask(aura, "하나"))
+        parts = aura.service.archive
+        assert parts is not None
+        outbox = RedisArchiveOutbox(aura.service.connection, retention_seconds=3600)
+        late = Archiver(
+            aura.service.journal,
+            outbox,
+            parts.archive,
+            Retention(1),
+            LateClock(3000),
+            check_seconds=900,
+            kept_seconds=3600,
+        )
+        await outbox.postpone([session_id], 0)
+        with capture_logs() as logs:
+            late.start()
+            await eventually(lambda: [line for line in logs if line["event"] == "archive.runs_at_risk"])
+            await late.stop()
+        (line,) = [line for line in logs if line["event"] == "archive.runs_at_risk"]
+        assert line["log_level"] == "error"
+        assert 590 <= line["secondsLeft"] <= 600
+        assert "AURA_RETENTION_SECONDS" in line["remedy"]

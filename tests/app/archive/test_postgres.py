@@ -58,7 +58,7 @@ async def test_runs_are_removed_after_the_days_of_their_tenant(
     tables: PostgresRunArchive, ended_run: ArchivedRun, archive: ArchiveDatabase
 ) -> None:
     for number, tenant in enumerate(("tenant1", "brief", "long"), start=1):
-        assert await tables.add(of(ended_run, number, tenant=tenant, ended_ms=DAY_MS))
+        assert await tables.add([of(ended_run, number, tenant=tenant, ended_ms=DAY_MS)])
     retention = Retention(10, {"brief": 2, "long": 100})
     left = []
     for day in (2, 4, 12, 102):
@@ -72,12 +72,12 @@ async def test_a_run_that_is_being_copied_while_its_person_is_erased_is_refused(
     tables: PostgresRunArchive, ended_run: ArchivedRun, archive: ArchiveDatabase
 ) -> None:
     created_at = ended_run.checkpoint.created_at
-    assert await tables.add(of(ended_run, 1))
+    assert await tables.add([of(ended_run, 1)])
     assert await tables.erase("tenant1", "user1", created_at + 1) == 1
-    assert not await tables.add(of(ended_run, 2)), "it had begun before"
-    assert await tables.add(of(ended_run, 3, tenant="tenant2"))
+    assert not await tables.add([of(ended_run, 2)]), "it had begun before"
+    assert await tables.add([of(ended_run, 3, tenant="tenant2")])
     assert await tables.erase("tenant1", "user1", created_at - 1) == 0, "an earlier erasure does not undo a later one"
-    assert not await tables.add(of(ended_run, 2))
+    assert not await tables.add([of(ended_run, 2)])
     (kept,) = archive.server.rows("SELECT person FROM aura_archive_1.erased")
     assert b"user1" not in bytes(kept[0])
 
@@ -87,8 +87,8 @@ async def test_a_long_log_is_read_in_pages(tables: PostgresRunArchive, ended_run
     longest = LogEntry(1007, b'event: hitl\ndata: {"a":"%b"}\n\n' % (b"y" * 600_000))
     run = replace(ended_run, entries=[*long, longest, LogEntry(1008, DONE_BODY)])
     session_id = run.record.session_id
-    assert await tables.add(run)
-    assert not await tables.add(run)
+    assert await tables.add([run])
+    assert not await tables.add([run])
     found: list[LogEntry] = []
     place, pages = 0, 0
     while (page := await tables.read_page(session_id, place)) is not None and page.entries:
@@ -104,7 +104,7 @@ async def test_a_long_log_is_read_in_pages(tables: PostgresRunArchive, ended_run
 
 async def test_the_thread_of_an_archived_run_is_bounded(tables: PostgresRunArchive, ended_run: ArchivedRun) -> None:
     for number in range(5):
-        assert await tables.add(of(ended_run, number))
+        assert await tables.add([of(ended_run, number)])
     owner, size = ("tenant1", "user1", "t-1"), len(ended_run.checkpoint.to_json())
     without = ["session_user1_1700000000_0000"]
     some = await tables.load_thread(*owner, without=without, max_runs=3, max_bytes=100 * size)
@@ -120,8 +120,8 @@ async def test_what_the_database_refuses_is_named_and_concerns_no_other_run(
 ) -> None:
     refused = replace(ended_run, record=replace(ended_run.record, prompt_digest="a\0b"))
     with pytest.raises(RunNotArchivable, match=ended_run.record.session_id):
-        await tables.add(refused)
-    assert await tables.add(ended_run)
+        await tables.add([refused])
+    assert await tables.add([ended_run])
     assert storable({"a\0": ["\ud800", 1, None, {"b": "\0"}]}) == {"a\ufffd": ["?", 1, None, {"b": "\ufffd"}]}
 
 
@@ -150,7 +150,7 @@ class LostTail:
 async def test_a_reader_gets_the_rest_of_a_run_that_expires_while_it_is_read(
     tables: PostgresRunArchive, ended_run: ArchivedRun
 ) -> None:
-    await tables.add(ended_run)
+    await tables.add([ended_run])
     kept = LostTail()
     tail = ArchivedTail(kept, tables, ended_run.record.session_id, 0, lambda: None)
     read = [await tail.fetch() for _ in range(3)]
