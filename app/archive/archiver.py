@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import structlog
 
-from app.errors import AuraError, RunNotArchivable, StorageUnavailable
+from app.errors import AuraError, RecordChanged, RunNotArchivable, StorageUnavailable
 from app.ports.archive import Archive, ArchivedRun, ArchiveOutbox, ArchiveStatus, Retention
 from app.ports.clock import Clock
 from app.ports.journal import Journal, LogEntry, RunRecord
@@ -132,8 +132,12 @@ class Archiver:
     async def _read(self, record: RunRecord) -> ArchivedRun | None:
         checkpoint = await self._journal.load(record.session_id)
         entries = await self._read_log(record.session_id)
-        # Without a checkpoint it expires just now; the next claim notes that.
-        return None if checkpoint is None else ArchivedRun(record, checkpoint, entries)
+        if checkpoint is None:
+            return None  # it expires just now; the next claim notes that
+        request = checkpoint.request
+        if (record.tenant_id, record.user_id) != (request.tenant_id, request.user_id):
+            raise RecordChanged(f"the record of {record.session_id} names another owner than its checkpoint")
+        return ArchivedRun(record, checkpoint, entries)
 
     async def _store(self, runs: Sequence[ArchivedRun], done: set[str]) -> None:
         """Store the runs together; one by one where the database refuses one of them."""

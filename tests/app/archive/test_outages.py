@@ -152,7 +152,7 @@ async def test_a_run_that_has_not_ended_is_looked_up_again_later(
     assert archive.rows("state") == [("cancelled",)]
 
 
-async def test_a_role_without_rights_is_told_what_it_needs(archive: ArchiveDatabase) -> None:
+async def test_a_role_without_rights_of_the_archive_is_told_what_it_needs(archive: ArchiveDatabase) -> None:
     archive.server.execute("DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN PASSWORD 'x'")
     weak = PostgresRunArchive(archive.url.replace("aura:a%20secret", "reader:x"))
     with pytest.raises(StorageUnavailable) as refused:
@@ -163,7 +163,7 @@ async def test_a_role_without_rights_is_told_what_it_needs(archive: ArchiveDatab
     archive.server.execute("DROP ROLE reader")
 
 
-def test_a_url_that_is_none_is_refused_without_its_password() -> None:
+def test_a_url_of_the_archive_that_is_none_is_refused_without_its_password() -> None:
     with pytest.raises(ConfigurationError, match="AURA_ARCHIVE_URL") as refused:
         PostgresRunArchive("postgresql://u:pass word@host/d?x=1")
     assert "pass word" not in refused.value.message
@@ -183,6 +183,23 @@ async def test_a_run_that_the_database_refuses_holds_up_no_other_run(
             await eventually(lambda: archive.sessions() == [stored])
             await eventually(lambda: redis_client.zrange("aura:archive", 0, -1) == [refused])
     assert [line["sessionId"] for line in logs if line["event"] == "archive.run_refused"] == [refused]
+
+
+async def test_a_run_whose_owner_somebody_has_changed_is_not_archived(
+    settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
+) -> None:
+    model.play(YES, YES, YES)
+    async with running(settings()) as aura:
+        sessions = [session_of(await ask(aura, prompt)) for prompt in ("하나", "둘", "셋")]
+    for session_id, field in zip(sessions, ("tenant", "user"), strict=False):
+        redis_client.hset(f"aura:{{user1}}:run:{session_id}", field, "mallory")
+    redis_client.zadd("aura:archive", dict.fromkeys(sessions, 0))
+    with capture_logs() as logs:
+        async with running(settings(aura_archive_url=archive.url)):
+            await eventually(lambda: archive.sessions() == sessions[2:])
+    refused = [line for line in logs if line["event"] == "archive.run_refused"]
+    assert {line["sessionId"] for line in refused} == set(sessions[:2])
+    assert all("another owner" in line["cause"] for line in refused)
 
 
 class LateClock(SystemClock):
