@@ -24,6 +24,7 @@ from app.ports.journal import (
     Thread,
 )
 from statemachine.checkpoint import Checkpoint
+from statemachine.sessions import is_session_id
 
 _THREAD_RUNS = 20
 _THREAD_BYTES = 1024 * 1024
@@ -40,13 +41,15 @@ class ArchivedJournal:
         self._archive = archive
 
     async def load(self, session_id: str) -> Checkpoint | None:
-        return await self._journal.load(session_id) or await self._archive.load(session_id)
+        found = await self._journal.load(session_id)
+        return found if found or not is_session_id(session_id) else await self._archive.load(session_id)
 
     async def open_request_id(self, session_id: str) -> str | None:
         return await self._journal.open_request_id(session_id)
 
     async def get_record(self, session_id: str) -> RunRecord | None:
-        return await self._journal.get_record(session_id) or await self._archive.get_record(session_id)
+        found = await self._journal.get_record(session_id)
+        return found if found or not is_session_id(session_id) else await self._archive.get_record(session_id)
 
     async def find_by_idempotency_key(self, tenant_id: str, user_id: str, idempotency: Idempotency) -> str | None:
         return await self._journal.find_by_idempotency_key(tenant_id, user_id, idempotency)

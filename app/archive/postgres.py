@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
@@ -17,8 +17,6 @@ from app.ports.journal import ListedRun, RunRecord, Thread
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.views.summary import Summary
-
-ResultT = TypeVar("ResultT")
 
 _NEWEST_RUNS = 100
 _PAGE_BYTES = 256 * 1024
