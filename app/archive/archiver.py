@@ -28,6 +28,8 @@ _MAX_PAUSE_SECONDS = 30.0
 _EXPIRY_SECONDS = 600.0
 _LOG_SECONDS = 60.0
 _STOP_SECONDS = 3.0
+_AHEAD_SECONDS = 2.0
+"""A process that stops copies runs that have just ended, although they are due a little later."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +64,7 @@ class Archiver:
         self._task = asyncio.create_task(self._copy_forever())
 
     async def stop(self) -> None:
-        """Copy what is due, for a few seconds at most; other processes copy the rest."""
+        """Copy what has ended, for a few seconds at most; other processes copy the rest."""
         if self._task is None:
             return
         self._task.cancel()
@@ -70,7 +72,7 @@ class Archiver:
         if self.status.is_up:
             with suppress(TimeoutError, StorageUnavailable):
                 async with asyncio.timeout(_STOP_SECONDS):
-                    while await self.copy_due():
+                    while await self.copy_due(ahead_seconds=_AHEAD_SECONDS):
                         pass
 
     async def _copy_forever(self) -> None:
@@ -93,9 +95,12 @@ class Archiver:
             pause = min(_MAX_PAUSE_SECONDS, _POLL_SECONDS * 2 ** min(failures, 10))
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
-    async def copy_due(self) -> bool:
-        """Copy some of the runs that are due. Returns whether there may be more. Raises `StorageUnavailable`."""
-        now = self._clock.now()
+    async def copy_due(self, *, ahead_seconds: float = 0.0) -> bool:
+        """Copy some of the runs that are due, or will be soon. Returns whether there may be more.
+
+        Raises `StorageUnavailable`.
+        """
+        now = self._clock.now() + ahead_seconds
         claimed = await self._outbox.claim_due(now, now + _HOLD_SECONDS, _BATCH_RUNS)
         done: set[str] = set()
         try:

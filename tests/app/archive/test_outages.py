@@ -51,6 +51,16 @@ async def archive_info(aura: Aura) -> Any:
     return (await aura.client.get("/aura/info")).json()["data"]["archive"]
 
 
+async def test_a_process_that_stops_copies_the_runs_that_have_just_ended(
+    settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
+) -> None:
+    model.play(YES)
+    async with running(settings(aura_archive_url=archive.url)) as aura:
+        session_id = session_of(await ask(aura, "하나"))
+    assert archive.sessions() == [session_id]
+    assert not redis_client.zcard("aura:archive")
+
+
 @pytest.mark.slow
 async def test_runs_do_not_notice_that_the_database_is_down_and_are_copied_afterwards(
     settings: MakeSettings,
