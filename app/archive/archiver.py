@@ -106,7 +106,7 @@ class Archiver:
         try:
             found = [run for session_id in claimed if (run := await self._find(session_id, done)) is not None]
             await self._store(found, done)
-        except StorageUnavailable:
+        except (StorageUnavailable, asyncio.CancelledError):
             with suppress(StorageUnavailable):  # due again now; else after the time for which they are held
                 await self._outbox.postpone([it for it in claimed if it not in done], now)
             raise
