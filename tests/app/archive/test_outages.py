@@ -162,7 +162,7 @@ async def test_a_run_that_has_not_ended_is_looked_up_again_later(
     assert archive.rows("state") == [("cancelled",)]
 
 
-async def test_a_role_without_rights_of_the_archive_is_told_what_it_needs(archive: ArchiveDatabase) -> None:
+async def test_a_role_without_rights_of_the_archive_gets_the_grant_that_it_needs(archive: ArchiveDatabase) -> None:
     archive.server.execute("DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN PASSWORD 'x'")
     weak = PostgresRunArchive(archive.url.replace("aura:a%20secret", "reader:x"))
     with pytest.raises(StorageUnavailable) as refused:
