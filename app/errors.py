@@ -190,6 +190,17 @@ class RunEnded(AuraError):
     prefix = "이미 종료된 실행입니다."
 
 
+class RunsActive(AuraError):
+    """A person's data can be erased only when none of its runs is active."""
+
+    def __init__(self, session_ids: Sequence[str]) -> None:
+        named, more = ", ".join(session_ids[:_NAMED_RIGHTS]), len(session_ids) - _NAMED_RIGHTS
+        super().__init__(
+            f"these runs have not ended: {named}{f' and {more} more' if more > 0 else ''}; wait for their ends, or add"
+            " --cancel"
+        )
+
+
 class FormatUnavailable(AuraError):
     """This machine cannot produce the requested format; the cause names what is missing."""
 
@@ -206,7 +217,7 @@ class ServiceBusy(AuraError):
 
 
 class StorageUnavailable(AuraError):
-    """Redis or the search server did not answer in time. Repeating the operation is safe."""
+    """Redis, the search server or the archive did not answer in time. Repeating the operation is safe."""
 
     status, code, error_type, retryable = 503, "E5002", "StorageUnavailable", True
     prefix = "저장소에 연결할 수 없습니다."
@@ -226,6 +237,10 @@ class StorageForbidden(AuraError):
             f"the Redis user of this service may not: {named}{f' and {more} more' if more > 0 else ''};"
             " grant it (ACL SETUSER)"
         )
+
+
+class RunNotArchivable(AuraError):
+    """The archive refuses what a run contains. Repeating the operation does not help; other runs are not concerned."""
 
 
 class RunLost(AuraError):

@@ -1,4 +1,5 @@
-"""The settings of identity: who may do what, the secrets that prove it, and the record of who did what."""
+"""The settings of identity: who may do what, the secrets that prove it, the record of who did what, and for how long
+ended runs are kept."""
 
 from __future__ import annotations
 
@@ -66,6 +67,40 @@ def _strong_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 TokenSecret = Annotated[SecretStr, AfterValidator(_strong_secret)]
 TokenSecrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split_secrets), AfterValidator(_strong_secrets)]
+
+
+def _days_of_tenants(text: Any) -> Any:
+    """Return the days of each tenant. Raises `ValueError` with the number of the wrong entry."""
+    if not isinstance(text, str):
+        return text
+    if text.startswith("{"):
+        return parse_json(text)
+    days: dict[str, str] = {}
+    for number, entry in enumerate(filter(str.strip, text.split(",")), start=1):
+        tenant, equals, value = (part.strip() for part in entry.rpartition("="))
+        if not tenant or not equals or not re.fullmatch(r"\d+(\.\d+)?", value):
+            raise ValueError(f"entry {number}: tenant=days is required, such as tenant1=30,tenant2=365")
+        if tenant in days:
+            raise ValueError(f"entry {number}: the tenant {tenant} has an entry already")
+        days[tenant] = value
+    return days
+
+
+DaysOfTenants = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_days_of_tenants)]
+"""`tenant1=30,tenant2=0`, or a JSON object where the id of a tenant contains a comma."""
+
+
+class ArchiveSettings(BaseModel):
+    """The archive of ended runs."""
+
+    aura_archive_url: SearchServerUrl | None = Field(
+        default=None,
+        description="`postgresql://user:password@host/database`: ended runs are [kept](#the-archive) there",
+    )
+    aura_archive_days: float = Field(default=90, gt=0, description="days that a run is kept there after its end")
+    aura_archive_tenant_days: DaysOfTenants = Field(
+        default={}, description="other days of single tenants, `tenant1=30,tenant2=365`; 0: its runs are not archived"
+    )
 
 
 class IdentitySettings(BaseModel):

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
-from app.identity_settings import IdentitySettings
+from app.identity_settings import ArchiveSettings, IdentitySettings
 from app.prompt_file import PromptFile
 from app.setting_types import (
     EVENT_CHANNELS,
@@ -55,7 +55,7 @@ _NOT_SETTINGS = frozenset({"AURA_TOKEN", "AURA_PLATFORM_URI"})
 """Names that others read: the commands that call a service (`app.cli.options`), and the gateway (§8)."""
 
 
-class Settings(QuotaSettings, IdentitySettings):
+class Settings(QuotaSettings, ArchiveSettings, IdentitySettings):
     """Every setting under the name of its environment variable, in lower case."""
 
     # Redis
@@ -275,7 +275,7 @@ class Settings(QuotaSettings, IdentitySettings):
             self.github_token,
         )
         keys = [server.api_key for server in self.model_servers if not server.has_placeholder_key]
-        given = (self.redis_url, self.aura_knowledge_url, self.aura_audit_url)
+        given = (self.redis_url, self.aura_knowledge_url, self.aura_audit_url, self.aura_archive_url)
         urls = [url.get_secret_value() for url in given if url is not None]
         urls += [server.base_url for server in self.model_servers]
         in_urls = [secret for url in urls for secret in secrets_in_url(url)]

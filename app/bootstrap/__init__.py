@@ -11,12 +11,13 @@ from structlog.contextvars import bind_contextvars
 
 from app.audit.policy import load_policy
 from app.audit.service import Audit, audit_keys
+from app.bootstrap.archive import make_outbox, make_run_archive
 from app.bootstrap.audit import make_audit_stores
-from app.bootstrap.connection import connect
+from app.bootstrap.connection import connect, make_nodes
 from app.bootstrap.keys import make_purpose_keys, make_seals
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
-from app.bootstrap.service import Service
+from app.bootstrap.service import Service, reader_of
 from app.clock import SystemClock
 from app.crypto.purpose_keys import PurposeKeys
 from app.integrations.agent_task import agent_step
@@ -25,6 +26,7 @@ from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
 from app.knowledge.service import Knowledge
 from app.ports.clock import Clock
+from app.ports.journal import RunReader
 from app.ports.quotas import Quotas
 from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
@@ -38,7 +40,6 @@ from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
-from app.redis.wire.pubsub import PubSub
 from app.runs.access import AccessPolicy
 from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
@@ -128,8 +129,8 @@ def _register_routes(
     access = AccessPolicy(settings.aura_approver_roles, settings.aura_auditor_roles)
     rules = TokenRules(*settings.token_rules)
     auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
-    locator = RunLocator(journal, access)
-    queries = RunQueries(journal, service.requests, clock, access, agent_step)
+    locator = RunLocator(service.reader, access)
+    queries = RunQueries(service.reader, service.requests, clock, access, agent_step)
     approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(approval_routes(auth, approvals, responses))
@@ -138,7 +139,16 @@ def _register_routes(
     app.register_blueprint(audit_routes(auth, access, service.audit.queries, responses))
     app.register_blueprint(diagram_routes(auth, queries, locator))
     app.register_blueprint(
-        health_routes(responses, runs, service.nodes, journal, service.rights, service.decisions, service.model)
+        health_routes(
+            responses,
+            runs,
+            service.nodes,
+            journal,
+            service.rights,
+            service.decisions,
+            service.model,
+            None if service.archive is None else service.archive.archiver.status,
+        )
     )
     app.register_blueprint(document_routes(settings.aura_event_shape))
     if settings.aura_console:
@@ -148,19 +158,20 @@ def _register_routes(
 def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
     node_id, connection, pubsub = connect(settings)
     keys, diagnostics = make_purpose_keys(settings), SenderDiagnostics(connection, clock)
-    seals = make_seals(settings, keys)
-    acknowledgements = Acknowledgements(connection, settings.aura_redis_replicas)
+    seals, acknowledgements = make_seals(settings, keys), Acknowledgements(connection, settings.aura_redis_replicas)
     requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock, acknowledgements)
     decisions = RedisDecisions(connection, pubsub, requests, seals, diagnostics, clock)
-    nodes = _nodes(settings, connection, pubsub, node_id, acknowledgements)
-    quotas = _quotas(settings)
+    nodes = make_nodes(settings, connection, pubsub, node_id, acknowledgements)
+    quotas, archive_outbox = _quotas(settings), make_outbox(settings, connection)
     tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
-    journal = RedisJournal(connection, pubsub, nodes, seals.checkpoints, tenants, quotas, acknowledgements)
+    journal = RedisJournal(
+        connection, pubsub, nodes, seals.checkpoints, tenants, quotas, acknowledgements, archive_outbox
+    )
+    archive = make_run_archive(settings, journal, archive_outbox, clock)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
-    outbox = RedisTaskOutbox(connection, seals.checkpoints)
-    task_reporter = _task_reporter(settings, nodes, outbox, keys, clock)
+    task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, seals.checkpoints), keys, clock)
     audit = _audit(settings, connection, node_id, clock, toolbox)
     waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
     effects = Effects(model, toolbox, requests, clock, audit.trail, waiting)
@@ -177,11 +188,12 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         nodes=nodes,
         model=model,
         toolbox=toolbox,
-        runs=_run_service(settings, ports),
-        streams=_streams(settings, journal, open_streams),
+        runs=_run_service(settings, ports, reader_of(journal, archive)),
+        streams=_streams(settings, reader_of(journal, archive), open_streams),
         knowledge=knowledge,
         task_reporter=task_reporter,
         audit=audit,
+        archive=archive,
     )
 
 
@@ -191,19 +203,6 @@ def _audit(settings: Settings, connection: Connection, node_id: str, clock: Cloc
     policy = load_policy(settings.model_dump(), audit_keys(secrets)[0], version=VERSION, approval_required=risky)
     store, archive = make_audit_stores(settings, connection)
     return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
-
-
-def _nodes(
-    settings: Settings, connection: Connection, pubsub: PubSub, node_id: str, acknowledgements: Acknowledgements
-) -> RedisNodes:
-    return RedisNodes(
-        connection,
-        pubsub,
-        node_id=node_id,
-        lease_seconds=settings.aura_lease_seconds,
-        takeover_limit=settings.aura_takeover_limit,
-        acknowledgements=acknowledgements,
-    )
 
 
 def _quotas(settings: Settings) -> Quotas:
@@ -243,9 +242,9 @@ def _run_ports(
     )
 
 
-def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota) -> EventStreams:
+def _streams(settings: Settings, reader: RunReader, quota: RedisStreamQuota) -> EventStreams:
     return EventStreams(
-        journal,
+        reader,
         settings.aura_event_shape,
         heartbeat_seconds=settings.aura_heartbeat_seconds,
         quota=quota,
@@ -253,12 +252,19 @@ def _streams(settings: Settings, journal: RedisJournal, quota: RedisStreamQuota)
     )
 
 
-def _run_service(settings: Settings, ports: RunPorts) -> RunService:
+def _run_service(settings: Settings, ports: RunPorts, reader: RunReader) -> RunService:
     prompt_file = settings.aura_system_prompt_file
     instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
+    factory = RunFactory(
+        ports,
+        settings.limits,
+        index=reader,
+        thread_tokens=settings.aura_thread_tokens,
+        instructions=instructions,
+    )
     return RunService(
         ports,
-        RunFactory(ports, settings.limits, thread_tokens=settings.aura_thread_tokens, instructions=instructions),
+        factory,
         AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds),
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,

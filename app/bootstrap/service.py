@@ -9,10 +9,12 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from app.audit.service import Audit
+from app.bootstrap.archive import RunArchive
 from app.integrations.task_reporter import MainServiceReporter
 from app.knowledge.service import Knowledge
 from app.model.chat import OpenAIModel
 from app.model.fallbacks import FallbackModel
+from app.ports.journal import RunReader
 from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
@@ -61,6 +63,12 @@ class Service:
     task_reporter: MainServiceReporter | None
     audit: Audit
     replicas: int
+    archive: RunArchive | None
+
+    @property
+    def reader(self) -> RunReader:
+        """What reads runs: the journal, and the archive where there is one."""
+        return reader_of(self.journal, self.archive)
 
     @property
     def admission(self) -> AdmissionQueue:
@@ -82,6 +90,8 @@ class Service:
             await self.knowledge.start()
         if self.task_reporter is not None:
             await self.task_reporter.start()
+        if self.archive is not None:
+            self.archive.start()
 
     async def drain(self) -> None:
         """Stop the runs first, so that readers get their last committed step; then end the lease, so that other nodes
@@ -97,6 +107,8 @@ class Service:
             await self.knowledge.stop()
         if self.task_reporter is not None:
             await self.task_reporter.stop()
+        if self.archive is not None:
+            await self.archive.stop()
         await self.decisions.stop()
         await self.audit.stop()
         await self.journal.stop()
@@ -117,3 +129,8 @@ class Service:
             open_streams=len(self.streams),
             ignored_signals=self.decisions.ignored_signals,
         )
+
+
+def reader_of(journal: RedisJournal, archive: RunArchive | None) -> RunReader:
+    """Return what reads runs: the journal, and the archive where there is one."""
+    return journal if archive is None else archive.reader

@@ -11,6 +11,7 @@ from app.cli.audit import audit
 from app.cli.chaos import chaos
 from app.cli.demo import demo
 from app.cli.diagram import diagram
+from app.cli.erase import erase
 from app.cli.knowledge import knowledge
 from app.cli.model import model
 from app.cli.serve import serve
@@ -36,5 +37,5 @@ def main() -> None:
     """Aura is the AI-agent service of the DWP platform."""
 
 
-for _command in (serve, token, ask, timeline, diagram, audit, knowledge, model, demo, chaos):
+for _command in (serve, token, ask, timeline, diagram, audit, erase, knowledge, model, demo, chaos):
     main.add_command(_command)

@@ -584,4 +584,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 77e83b857696295cf0f176bd383c3de5791171913136d5aa04e4417b2448e7e4).
+// Generated from client.ts (SHA-256 bc8cefa9909b401ef30f691a657458af2e923aa7096635afe849358ea2f1cf3d).

@@ -85,6 +85,17 @@ class RunList:
 
 
 @dataclass(frozen=True, slots=True)
+class ListEnd:
+    """The number of runs in a list, and the oldest of them: its time (ms) and session id. None: the list is empty.
+
+    The time is the one by which the list is sorted: the first event id in a user's list, the creation in a tenant's.
+    """
+
+    count: int
+    oldest: tuple[int, str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Thread:
     """A conversation: its newest runs, the oldest of them first, and the number of its other runs.
 
@@ -166,15 +177,34 @@ class RunIndex(Protocol):
         """Return the newest runs of a conversation. Their retention time begins again."""
         ...
 
-    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> RunList:
+    async def list_runs(
+        self, tenant_id: str, user_id: str | None, offset: int, limit: int, *, may_be_archived: bool = True
+    ) -> RunList:
         """Return some runs of a user, or of the whole tenant where `user_id` is None, the newest first.
 
-        It reads summaries and no checkpoints.
+        It reads summaries and no checkpoints. `may_be_archived`: runs that only an archive has are listed too.
         """
         ...
 
+    async def list_end(self, tenant_id: str, user_id: str | None) -> ListEnd:
+        """Return the end of the list that `list_runs` reads parts of."""
+        ...
 
-class Journal(RunIndex, Protocol):
+
+class RunReader(RunIndex, Protocol):
+    """Looks up runs and reads their logs."""
+
+    def tail(self, session_id: str, last_event_id: int, on_news: Callable[[], None]) -> Tail:
+        """Return a reader of all entries after `last_event_id` (0 for all). `on_news` is called whenever there may be
+        further entries."""
+        ...
+
+    def read_bodies(self, session_id: str) -> AsyncIterator[bytes]:
+        """Iterate over the bodies of all entries in order. Raises `StorageUnavailable`."""
+        ...
+
+
+class Journal(RunReader, Protocol):
     """The event log and the checkpoint of every run, committed together."""
 
     async def create(
@@ -218,15 +248,6 @@ class Journal(RunIndex, Protocol):
 
     def release(self, session_id: str) -> None:
         """Notify readers by the messages of other processes from now on: this process writes the run no longer."""
-        ...
-
-    def tail(self, session_id: str, last_event_id: int, on_news: Callable[[], None]) -> Tail:
-        """Return a reader of all entries after `last_event_id` (0 for all). `on_news` is called whenever there may be
-        further entries."""
-        ...
-
-    def read_bodies(self, session_id: str) -> AsyncIterator[bytes]:
-        """Iterate over the bodies of all entries in order. Raises `StorageUnavailable`."""
         ...
 
     async def ping(self) -> None:

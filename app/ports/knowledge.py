@@ -164,6 +164,10 @@ class KnowledgeLog(Protocol):
         """Appends the vectors to the tenant's log; a vector whose event is no longer in the log is dropped."""
         ...
 
+    async def remove(self, tenant_id: str, event_ids: Sequence[str], positions: Sequence[LogPosition]) -> None:
+        """Removes events and the entries at these positions. An index has them until the next generation."""
+        ...
+
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         """Counts malformed messages, given as `(reason, digest)`; one that several processes report counts once."""
         ...

@@ -31,13 +31,22 @@ class HealthStatus(TypedDict):
     hints: NotRequired[list[str]]
 
 
+class ArchiveInfo(TypedDict):
+    """Whether this process reaches the archive; if not, how many runs wait to be copied. `lost` expired before."""
+
+    status: Literal["UP", "DOWN"]
+    due: int
+    lost: int
+
+
 class ServiceInfo(TypedDict):
-    """The name, version, model and states of the service."""
+    """The name, version, model and states of the service, and its archive of ended runs if it has one."""
 
     name: str
     version: str
     model: str
     states: list[State]
+    archive: NotRequired[ArchiveInfo]
 
 
 class PendingApproval(TypedDict):

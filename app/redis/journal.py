@@ -15,6 +15,7 @@ from app.ports.journal import Idempotency, LogEntry, RunLock, Tail
 from app.ports.quotas import Quotas
 from app.ports.tasks import TaskTicket
 from app.redis import keys, scripts, tasks
+from app.redis.archive import RedisArchiveOutbox
 from app.redis.commit_queue import CommitQueue
 from app.redis.feeds import Feeds, stream_entries
 from app.redis.nodes import RedisNodes
@@ -48,12 +49,15 @@ class RedisJournal(RedisRunIndex):
         tenants: RedisTenants,
         quotas: Quotas,
         acknowledgements: Acknowledgements,
+        archive: RedisArchiveOutbox | None = None,
     ) -> None:
+        """With `archive` each run is listed there, so that it is archived when it has ended."""
         super().__init__(connection, seal, retention_seconds=tenants.retention_seconds)
         self._nodes = nodes
         self._tenants = tenants
         self._quotas = quotas
         self._acknowledgements = acknowledgements
+        self._archive = archive
         self._user_limits = {
             "max_runs": quotas.runs_per_user,
             "max_per_minute": quotas.runs_per_minute_user,
@@ -114,6 +118,7 @@ class RedisJournal(RedisRunIndex):
             [
                 *self._nodes.list_run(session_id, created_at),
                 *([] if ticket is None else [tasks.list_run(session_id, ticket)]),
+                *([] if self._archive is None else [self._archive.list_run(session_id, created_at)]),
                 *([] if listing is None else [listing]),
                 create,
             ]
@@ -133,7 +138,11 @@ class RedisJournal(RedisRunIndex):
         """Return the run that the idempotency key created before, or raise why there is none."""
         # The results do not matter: a run that is listed and does not exist is removed by a takeover.
         await self._connection.pipeline_results(
-            [self._nodes.unlist_run(session_id), self._tenants.unlist_run(tenant_id, session_id)]
+            [
+                self._nodes.unlist_run(session_id),
+                self._tenants.unlist_run(tenant_id, session_id),
+                *([] if self._archive is None else [self._archive.unlist_run(session_id)]),
+            ]
         )
         match reply[0]:
             case b"SAME" if idempotency is not None:
@@ -215,6 +224,8 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             wake_channel=keys.wake(session_id),
         )
+        if is_final and self._archive is not None:  # in the same write; were it lost, the run is due later all the same
+            self._queue.write_later(self._archive.note_end(session_id, now))
         reply = await self._write(lock, command)
         while _must_survive(checkpoint) and not await self._is_acknowledged(lock):
             reply = await self._write(lock, command)  # a no-op, unless the master is another one and lacks it

@@ -127,6 +127,10 @@ TASKS = "aura:tasks"
 """Sorted set: the runs whose task may not know of their end yet, scored by when to look them up (ms)."""
 
 
+ARCHIVE = "aura:archive"
+"""Sorted set: the runs that are not in the archive yet, scored by when to look them up (ms)."""
+
+
 def ticket(session_id: str) -> str:
     """The encrypted token of the caller who started a run."""
     return f"aura:{{{user_id_of(session_id)}}}:ticket:{session_id}"

@@ -103,6 +103,11 @@ class RedisKnowledgeLog:
                 model=model,
             )
 
+    async def remove(self, tenant_id: str, event_ids: Sequence[str], positions: Sequence[LogPosition]) -> None:
+        log, seen = keys.knowledge_log(tenant_id), keys.knowledge_seen(tenant_id)
+        removals: list[Command] = [("XDEL", log, f"{ms}-{sequence}") for ms, sequence in positions]
+        await self._connection.pipeline([*removals, *(("ZREM", seen, event_id) for event_id in event_ids)])
+
     async def count_malformed(self, reasons: Sequence[tuple[str, str]]) -> None:
         commands = [
             self._count_malformed.command(

@@ -20,10 +20,10 @@ from app.redis.wire.script import Command, Script
 _ANY = "*"
 _CALLS = re.compile(r"redis\.call\('(\w+)'")
 DATA_COMMANDS = (
-    *("GET", "MGET", "SET", "DEL", "EXPIRE", "PEXPIRE", "INCR", "STRLEN"),
+    *("GET", "MGET", "SET", "DEL", "EXISTS", "EXPIRE", "PEXPIRE", "INCR", "STRLEN"),
     *("HGET", "HMGET", "HGETALL", "HSET", "HDEL"),
-    *("ZADD", "ZREM", "ZRANGE", "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD", "ZSCORE"),
-    *("XADD", "XLEN", "XRANGE", "XREVRANGE", "XTRIM"),
+    *("ZADD", "ZREM", "ZRANGE", "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD", "ZCOUNT", "ZSCORE"),
+    *("XADD", "XDEL", "XLEN", "XRANGE", "XREVRANGE", "XTRIM"),
 )
 """Those that are sent outside scripts."""
 _WITHOUT_KEY: tuple[Command, ...] = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
 
 from app.errors import FieldInvalid, RecordChanged
-from app.ports.journal import Idempotency, ListedRun, RunList, RunRecord, Thread
+from app.ports.journal import Idempotency, ListedRun, ListEnd, RunList, RunRecord, Thread
 from app.redis import keys
 from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
@@ -123,8 +124,24 @@ class RedisRunIndex:
             free -= size
         return kept
 
-    async def list_runs(self, tenant_id: str, user_id: str | None, offset: int, limit: int) -> RunList:
-        index = keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
+    async def list_end(self, tenant_id: str, user_id: str | None) -> ListEnd:
+        index = _index(tenant_id, user_id)
+        count, oldest = await self._connection.pipeline([("ZCARD", index), ("ZRANGE", index, 0, 0, "WITHSCORES")])
+        flat = [part for item in oldest for part in (item if isinstance(item, list | tuple) else [item])]
+        if not flat or not math.isfinite(float(flat[1])):
+            return ListEnd(count, None)
+        return ListEnd(count, (int(float(flat[1])), flat[0].decode("utf-8", "replace")))
+
+    async def list_runs(
+        self,
+        tenant_id: str,
+        user_id: str | None,
+        offset: int,
+        limit: int,
+        *,
+        may_be_archived: bool = True,  # noqa: ARG002
+    ) -> RunList:
+        index = _index(tenant_id, user_id)
         raw = await self._connection.execute("ZREVRANGE", index, offset, offset + limit)
         sessions = [each.decode("utf-8", "replace") for each in raw]
         runs = [id for id in sessions[:limit] if is_session_id(id)]  # the others keep their places in the list
@@ -177,6 +194,11 @@ class RedisRunIndex:
         commands = [("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids]
         found = await self._connection.pipeline_results(commands)
         return [_record(session_id, fields) for session_id, fields in zip(session_ids, found, strict=True)]
+
+
+def _index(tenant_id: str, user_id: str | None) -> str:
+    """Return the key of the list of a user's runs, or of a tenant's."""
+    return keys.tenant_runs(tenant_id) if user_id is None else keys.runs_of(tenant_id, user_id)
 
 
 def _record(session_id: str, fields: Any) -> RunRecord | None:

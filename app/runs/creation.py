@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.errors import RunExists, ServiceBusy, StorageUnavailable, ThreadBusy
 from app.ports.identity import Principal
-from app.ports.journal import Idempotency, RunLock
+from app.ports.journal import Idempotency, RunIndex, RunLock
 from app.runs.task import RunPorts
 from statemachine.checkpoint import Limits, RunRequest
 from statemachine.messages import Step
@@ -76,11 +76,14 @@ class CreationUncertain(StorageUnavailable):
 class RunFactory:
     """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees.
 
-    `instructions` are the static part of the system prompt.
+    `instructions` are the static part of the system prompt. `index` finds the runs of a thread.
     """
 
-    def __init__(self, ports: RunPorts, limits: Limits, *, thread_tokens: int, instructions: str) -> None:
+    def __init__(
+        self, ports: RunPorts, limits: Limits, *, index: RunIndex, thread_tokens: int, instructions: str
+    ) -> None:
         self._ports = ports
+        self._index = index
         self._limits = limits
         self._thread_tokens = thread_tokens
         self._instructions = instructions
@@ -153,7 +156,7 @@ class RunFactory:
         """
         if thread_id is None:
             return NO_HISTORY
-        thread = await self._ports.journal.load_thread(principal.tenant_id, principal.user_id, thread_id)
+        thread = await self._index.load_thread(principal.tenant_id, principal.user_id, thread_id)
         for run in thread.newest:
             if run.open_approval is not None:
                 raise ThreadBusy(run.open_approval.request_id, run.session_id)

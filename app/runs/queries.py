@@ -12,7 +12,7 @@ from typing import cast
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, ApprovalRequests
 from app.ports.identity import Principal
-from app.ports.journal import Journal, ListedRun
+from app.ports.journal import ListedRun, RunIndex
 from app.ports.responses import (
     AgentMetadata,
     AgentStep,
@@ -47,7 +47,7 @@ class RunQueries:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: RunIndex,
         requests: ApprovalRequests,
         clock: Clock,
         access: AccessPolicy,
@@ -73,7 +73,9 @@ class RunQueries:
         position, has_more = offset, True
         while has_more and len(found) < limit and position < offset + _MAX_SCANNED:
             count = MAX_PER_PAGE if state is not None else limit - len(found)
-            listed = await self._journal.list_runs(principal.tenant_id, user_id, position, count)
+            listed = await self._journal.list_runs(
+                principal.tenant_id, user_id, position, count, may_be_archived=state is None or state.is_final
+            )
             found += _in_state(listed.runs, position, state)
             position, has_more = position + len(listed.runs), listed.has_more
             if listed.is_cut:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.errors import NotFound
 from app.ports.identity import Principal
-from app.ports.journal import Journal, RunRecord
+from app.ports.journal import RunIndex, RunRecord
 from app.runs.access import AccessPolicy, Owner
 from statemachine.checkpoint import Checkpoint
 
@@ -26,7 +26,7 @@ class StreamPosition:
 class RunLocator:
     """Finds runs for readers, within what they may see."""
 
-    def __init__(self, journal: Journal, access: AccessPolicy) -> None:
+    def __init__(self, journal: RunIndex, access: AccessPolicy) -> None:
         self._journal = journal
         self._access = access
 

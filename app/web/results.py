@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.ports.journal import Journal
+from app.ports.journal import RunReader
 from statemachine.frames import RESULT_LIMIT_BYTES
 from statemachine.results import answer_text, is_last_content, with_result
 
@@ -12,7 +12,7 @@ class AnswerReader:
 
     __slots__ = ("_answer", "_is_whole", "_journal", "_session_id")
 
-    def __init__(self, journal: Journal, session_id: str, *, from_start: bool) -> None:
+    def __init__(self, journal: RunReader, session_id: str, *, from_start: bool) -> None:
         self._journal = journal
         self._session_id = session_id
         self._answer: str | None = "" if from_start else None  # None: not known

@@ -17,7 +17,7 @@ from structlog.contextvars import get_contextvars
 
 from app.errors import RunLost
 from app.ports.identity import Principal
-from app.ports.journal import Journal, LogEntry, Tail
+from app.ports.journal import LogEntry, RunReader, Tail
 from app.ports.quotas import StreamQuota
 from app.web.results import AnswerReader
 from app.web.stream_frames import EventLogLost, encode_frame, error_frames
@@ -110,7 +110,7 @@ class EventStreams:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: RunReader,
         shape: Shape,
         *,
         heartbeat_seconds: float,
@@ -202,7 +202,7 @@ class EventStream:
     def __init__(
         self,
         streams: EventStreams,
-        journal: Journal,
+        journal: RunReader,
         session_id: str,
         after: int,
         shape: Shape,

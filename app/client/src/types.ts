@@ -139,6 +139,12 @@ export interface ApprovalDetails {
   via?: "http" | "redis";
   deciderTold?: boolean;
 }
+/** Whether this process reaches the archive; if not, how many runs wait to be copied. `lost` expired before. */
+export interface ArchiveInfo {
+  status: "UP" | "DOWN";
+  due: number;
+  lost: number;
+}
 /** What may deceive an approver in the arguments of a call. `code` is the kind, such as `invisible`; `field` is the path of the argument, such as `to[1]`; `message` is for people. It is a part of events too, so fields that a later version adds are ignored. */
 export interface ArgumentWarning {
   code: string;
@@ -297,12 +303,13 @@ export interface RunSummary {
   agentId?: string;
   pendingApproval?: PendingApproval;
 }
-/** The name, version, model and states of the service. */
+/** The name, version, model and states of the service, and its archive of ended runs if it has one. */
 export interface ServiceInfo {
   name: string;
   version: string;
   model: string;
   states: State[];
+  archive?: ArchiveInfo;
 }
 /** An interval of time. Times are Unix seconds; an open span lasts until the moment the timeline was made. A span of kind `state` is the time in a state, which the run entered from `source` by `trigger`. Model turns, tools and waits have an `outcome`. `model` is the name of the model that answered a turn. */
 export interface Span {

@@ -7,6 +7,7 @@ import importlib.metadata
 from quart import Blueprint, Response
 
 from app.errors import ServiceBusy, StorageForbidden, StorageUnavailable
+from app.ports.archive import ArchiveStatus
 from app.ports.decisions import DecisionBus
 from app.ports.journal import Journal
 from app.ports.model import Model
@@ -29,6 +30,7 @@ def health_routes(
     rights: StorageRights,
     decisions: DecisionBus,
     model: Model,
+    archive: ArchiveStatus | None,
 ) -> Blueprint:
     routes = Blueprint("health", __name__)
 
@@ -55,6 +57,8 @@ def health_routes(
     @operation("Return the name, version, model and states of the service.", data=ServiceInfo, access="public")
     async def info() -> Response:
         about: ServiceInfo = {"name": "aura-platform", "version": VERSION, "model": model.name, "states": list(State)}
+        if archive is not None:
+            about["archive"] = {"status": "UP" if archive.is_up else "DOWN", "due": archive.due, "lost": archive.lost}
         return responses.success(about, message="Aura-Platform")
 
     return routes

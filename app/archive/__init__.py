@@ -1,0 +1,1 @@
+"""Ended runs in PostgreSQL: the copying, the reading, the retention and the erasure."""
