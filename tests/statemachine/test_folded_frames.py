@@ -1,4 +1,4 @@
-"""The event log keeps one copy of the fields of a frame, and gives back the same bytes."""
+"""Frames that an earlier release stored, each with one copy of its fields, are read as the same bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from statemachine.events import Content, End, Event, Hitl, Start, Thought, ToolExecution
-from statemachine.folded_frames import fold, unfold
+from statemachine.folded_frames import unfold
 from statemachine.frames import DONE_BODY, Shape, encode
 
 SESSION = "session_user1_1706156400_a1b2"
@@ -33,17 +33,28 @@ EVENTS: list[Event] = [
 ]
 
 
+def fold(body: bytes) -> bytes:
+    """Return a frame as the earlier release stored it."""
+    data, end = b',"data":{', b"}}\n\n"
+    at = body.rfind(data) if body.endswith(end) else -1
+    while at != -1:
+        text, nested = body[:at], body[at + len(data) : -len(end)]
+        if nested and text.endswith(nested):
+            return b"%b\n\n%d" % (text, len(text) - len(nested))
+        first = nested[: nested.find(b",") + 1]
+        same = nested[len(first) :]
+        if same and text.endswith(same):
+            position = text.find(first)
+            return b"%b\n%b\n%d" % (text, b"%d" % position if position != -1 else first, len(text) - len(same))
+        at = body.rfind(data, 0, at)
+    return body
+
+
 @pytest.mark.parametrize("shape", ["both", "flat", "nested"])
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.TYPE)
-def test_a_frame_comes_back_byte_for_byte(event: Event, shape: Shape) -> None:
+def test_a_folded_frame_comes_back_byte_for_byte(event: Event, shape: Shape) -> None:
     for body in encode(event, SESSION, 1706156400, shape):
         assert unfold(fold(body)) == body
-
-
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.TYPE)
-def test_fields_that_stand_in_a_frame_twice_are_kept_once(event: Event) -> None:
-    (flat,), (both,) = encode(event, SESSION, 1706156400, "flat"), encode(event, SESSION, 1706156400)
-    assert len(fold(both)) <= len(flat) + len("\n47\n136") - len("}\n\n") < len(both)
 
 
 @pytest.mark.parametrize(("first", "kept"), [(b'"at":1,', b"20"), (b'"at":2,', b'"at":2,'), (b"", b"")])

@@ -69,10 +69,10 @@ class Connection:
         return list(self._scripts.values())
 
     async def configuration_advice(self) -> list[str]:
-        """Return which settings of the server can lose runs; empty if none can, or the server does not allow the
-        query."""
+        """Return which settings of the server can lose runs or waste its memory; empty if none can, or the server does
+        not allow the query."""
         try:
-            found = await self.execute("CONFIG", "GET", "maxmemory-policy", "appendonly")
+            found = await self.execute("CONFIG", "GET", "maxmemory-policy", "appendonly", "stream-node-max-bytes")
         except StorageUnavailable:
             return []
         values = {_text(name): _text(value) for name, value in dict(found).items()}
@@ -81,6 +81,8 @@ class Connection:
             advice.append("maxmemory-policy is not noeviction: Redis may evict the data of runs; set it to noeviction")
         if values.get("appendonly", "yes") != "yes":
             advice.append("appendonly is off: a restart of Redis loses all runs; set appendonly yes")
+        if not 0 < int(values.get("stream-node-max-bytes", "4096")) <= 4096:
+            advice.append("stream-node-max-bytes is over 4096: each run takes 4 KB more of Redis; set it to 4096")
         return advice
 
     async def close(self) -> None:
