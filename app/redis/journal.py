@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from app.errors import QuotaExceeded, RunDamaged, RunExists, RunLost
 from app.ports.journal import Idempotency, LogEntry, RunLock, Tail
@@ -103,10 +104,8 @@ class RedisJournal(RedisRunIndex):
             if existing is None:
                 raise
             return existing
-        entry = pack(bodies)
-        create = self._create_command(
-            checkpoint, saved, len(bodies), entry, prompt_digest, idempotency, thread_id, ticket
-        )
+        entry = _entry_arguments(bodies)
+        create = self._create_command(checkpoint, saved, entry, prompt_digest, idempotency, thread_id, ticket)
         *earlier, reply = await self._connection.pipeline(
             [
                 *self._nodes.list_run(session_id, created_at),
@@ -119,7 +118,7 @@ class RedisJournal(RedisRunIndex):
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":
             self._feeds.create(session_id, _entries(int(reply[1]), bodies))
-            size = len(saved) + len(entry)
+            size = len(saved) + len(entry["entry"])
             self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
             return RunLock(session_id, 1, created_at)
         return await self._not_created(tenant_id, session_id, reply, idempotency)
@@ -151,8 +150,7 @@ class RedisJournal(RedisRunIndex):
         self,
         checkpoint: Checkpoint,
         saved: bytes,
-        event_count: int,
-        entry: bytes,
+        entry: dict[str, Any],
         prompt_digest: str,
         idempotency: Idempotency | None,
         thread_id: str | None,
@@ -171,8 +169,7 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             now_ms=now_ms,
             ttl=self._retention_seconds,
-            event_count=event_count,
-            entry=entry,
+            **entry,
             checkpoint=saved,
             summary=Summary.of(checkpoint).to_json(),
             stored_until=self._stored_until(checkpoint.created_at),
@@ -211,8 +208,7 @@ class RedisJournal(RedisRunIndex):
             sequence=lock.sequence + 1,
             now_ms=int(now * 1000),
             ttl=self._retention_seconds,
-            event_count=len(bodies),
-            entry=pack(bodies),
+            **_entry_arguments(bodies),
             checkpoint=self._seal.seal(checkpoint) if checkpoint is not None else "",
             summary=Summary.of(checkpoint).to_json() if checkpoint is not None else "",
             is_final=int(is_final),
@@ -279,6 +275,11 @@ def _run_keys(session_id: str) -> dict[str, str]:
         "summary_key": keys.summary(session_id),
         "ids_key": keys.event_ids(session_id),
     }
+
+
+def _entry_arguments(bodies: Sequence[bytes]) -> dict[str, Any]:
+    """Return the arguments of the scripts for the events of a commit."""
+    return {"event_count": len(bodies), "entry": pack(bodies)}
 
 
 def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:
