@@ -8,10 +8,12 @@ import pytest
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.ports.journal import LogEntry
 from app.redis import keys
 from app.redis.log_entries import first_id, last_id
+from app.redis.wire.connection import Connection
 from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun, WaitingRun
 from tests.harness.frames import DONE, Frame, check, types
 from tests.harness.raw import LONG_TEXT, MakeSettings, raw_frames, read_stream
@@ -116,3 +118,17 @@ async def test_a_log_that_others_have_written_hides_no_other_run(
             write_log(redis_client, changed[0]["sessionId"], [LogEntry(1, nonsense)], packed=False)
             _, rest = await read_stream(aura, method="GET", headers=headers(**{"Last-Event-ID": str(frames[2].id)}))
             assert raw_frames(rest) == raw_frames(frames[3:])
+
+
+@pytest.mark.parametrize(("configured", "is_advised"), [(4096, False), (1024, False), (16384, True), (0, True)])
+async def test_a_server_on_which_logs_cannot_be_shrunk_is_advised_on(
+    redis_server: RedisServer, redis_client: redis.Redis, configured: int, is_advised: bool
+) -> None:
+    connection = Connection(redis_server.url, timeout_seconds=3)
+    redis_client.config_set("stream-node-max-bytes", configured)
+    try:
+        advice = await connection.configuration_advice()
+    finally:
+        redis_client.config_set("stream-node-max-bytes", 4096)
+        await connection.close()
+    assert any("stream-node-max-bytes" in line for line in advice) is is_advised
