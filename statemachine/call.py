@@ -109,7 +109,6 @@ class ToolCall(ResolvedCall, frozen=True, kw_only=True):
     outcome_unknown: bool = False
     result: Any = None
     error: str | None = None
-    answer: str = ""
     started_at: float | None = None
     ended_at: float | None = None
 

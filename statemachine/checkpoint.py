@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from statemachine.call import CallStatus, Confidence, ToolCall, Via
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
+from statemachine.instructions import with_beginning, without_beginning
 from statemachine.older_checkpoints import upgrade, version_of
 from statemachine.states import INITIAL_STATE, State, Trigger
 from statemachine.stored import JsonObject, StoredStruct
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
 
@@ -50,18 +51,19 @@ class Limits(StoredStruct, frozen=True):
     open_approvals: int = 5
 
 
-class RunRequest(StoredStruct, frozen=True):
+class RunRequest(StoredStruct, frozen=True, kw_only=True):
     """The request that started a run: the user, the prompt and where it came from (§1.1, §1.2).
 
-    `email` is the address in the user's token, None if it has none.
+    `email` is the address in the user's token, None if it has none. In a saved run the prompt is empty where the
+    conversation has it, and the thread where its id is that of the session.
     """
 
     session_id: str
-    thread_id: str
+    thread_id: str = ""
     user_id: str
     tenant_id: str
     trace_id: str
-    prompt: str
+    prompt: str = ""
     context: JsonObject = {}
     agent_id: str | None = None
     source: str | None = None
@@ -269,7 +271,20 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
         return next((call for call in self.calls if call.id == call_id), None)
 
     def to_json(self) -> bytes:
-        return msgspec.json.encode(self)
+        """Return the run as it is saved: what it has twice, or shares with all other runs, is left out."""
+        request = self.request
+        saved = replace(
+            request,
+            prompt="" if self.first_prompt == request.prompt else request.prompt,
+            thread_id="" if request.thread_id == request.session_id else request.thread_id,
+        )
+        return msgspec.json.encode(replace(self, request=saved, messages=without_beginning(self.messages)))
+
+    @property
+    def first_prompt(self) -> object:
+        """The content of the message with which the conversation of this run begins, after those of earlier runs."""
+        message = next(iter(self.messages[1 + self.history_messages :]), {})
+        return message.get("content") if message.get("role") == "user" else None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Checkpoint:
@@ -295,9 +310,20 @@ _decode = msgspec.json.Decoder(Checkpoint).decode
 
 def _load(text: str | bytes) -> Checkpoint:
     try:
-        return _decode(text)
+        saved = _decode(text)
     except ValueError:
         older = upgrade(text)
         if older is None:
             raise
         return msgspec.convert(older, Checkpoint)
+    return _complete(saved)
+
+
+def _complete(saved: Checkpoint) -> Checkpoint:
+    """Return a run with what `to_json` has left out. Raises `ValueError` where that cannot be found."""
+    request = saved.request
+    prompt = request.prompt or saved.first_prompt
+    if not isinstance(prompt, str):
+        raise ValueError("it has no prompt")
+    whole = replace(request, prompt=prompt, thread_id=request.thread_id or request.session_id)
+    return replace(saved, request=whole, messages=with_beginning(saved.messages))

@@ -50,7 +50,7 @@ def end_call(
     error: str | None = None,
 ) -> None:
     """Record the one outcome of a call. `answer` is the text that the model reads."""
-    ended = replace(call, status=status, answer=answer, result=result, error=error, ended_at=builder.now)
+    ended = replace(call, status=status, result=result, error=error, ended_at=builder.now)
     builder.put_call(ended)
     add_tool_message(builder, call.id, answer)
     builder.add_event(tool_event(ended, _EVENT_STATUS[status]))

@@ -18,15 +18,19 @@ def version_of(text: str | bytes) -> int:
 
 
 def upgrade(text: str | bytes) -> dict[str, Any] | None:
-    """Return a checkpoint of version 1 or 2 as one of version 3, or None if it is none of these.
+    """Return a checkpoint of version 1, 2 or 3 as one of version 4, or None if it is none of these.
 
-    Those versions stored what people see of a call beside its arguments.
+    Versions 1 and 2 stored what people see of a call beside its arguments. Those and version 3 stored what the model
+    reads of a call with the call too, and not only in the conversation.
     """
-    if version_of(text) not in (1, 2):
+    version = version_of(text)
+    if version not in (1, 2, 3):
         return None
     stored: dict[str, Any] = json.loads(text)
     calls = stored.get("calls")
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
-            call["secret_fields"] = find_masked(call.get("arguments"), call.pop("shown_arguments", {}))
+            call.pop("answer", None)
+            if version < 3:
+                call["secret_fields"] = find_masked(call.get("arguments"), call.pop("shown_arguments", {}))
     return stored

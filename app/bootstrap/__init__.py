@@ -72,7 +72,7 @@ from app.web.routes.runs import run_routes
 from app.web.routes.stream import stream_routes
 from app.web.sse import EventStreams
 from app.web.token_keys import TokenRules
-from statemachine.prompt import INSTRUCTIONS
+from statemachine.instructions import INSTRUCTIONS
 
 log = structlog.get_logger(__name__)
 

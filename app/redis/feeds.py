@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import LogEntry
 from app.redis import keys
+from app.redis.log_entries import log_entries
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
-from statemachine.folded_frames import unfold
 
 _MAX_BUFFERED_ENTRIES = 256
 _PAGE_ENTRIES = 100
@@ -197,16 +197,20 @@ class Feeds:
         Raises `RunLost` where the log has expired, and `StorageUnavailable`.
         """
         events = keys.events(session_id)
-        raw = await self._connection.execute("XRANGE", events, f"({last_event_id}", "+", "COUNT", _PAGE_ENTRIES)
-        if not raw:
-            (final, last) = await self._connection.pipeline(
-                [("HGET", keys.run(session_id), "final"), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
-            )
-            if final is None:
-                raise RunLost(session_id, "its data is gone from Redis")
-            if final == b"1" and last and int(last[0][0].partition(b"-")[0]) <= last_event_id:
-                raw = last
-        return stream_entries(raw)
+        # The id may be inside an entry. `final` comes first: where it is set, the entries after it are the last ones.
+        final, current, further = await self._connection.pipeline(
+            [
+                ("HGET", keys.run(session_id), "final"),
+                ("XREVRANGE", events, last_event_id, "-", "COUNT", 1),
+                ("XRANGE", events, f"({last_event_id}", "+", "COUNT", _PAGE_ENTRIES),
+            ]
+        )
+        entries = log_entries([*current, *further], after=last_event_id)
+        if entries:
+            return entries
+        if final is None:
+            raise RunLost(session_id, "its data is gone from Redis")
+        return log_entries(current)[-1:] if final == b"1" else []
 
 
 class RedisTail:
@@ -255,12 +259,3 @@ class RedisTail:
 
     def close(self) -> None:
         self._feeds.remove(self, self._feed, self._session_id)
-
-
-def stream_entries(raw: Iterable[tuple[bytes, list[bytes] | dict[bytes, bytes]]]) -> list[LogEntry]:
-    """Return the entries of a stream, whose only field is a folded frame; the driver may give the field as a dict."""
-    return [LogEntry(int(id.partition(b"-")[0]), unfold(_body(fields))) for id, fields in raw]
-
-
-def _body(fields: list[bytes] | dict[bytes, bytes]) -> bytes:
-    return fields[1] if isinstance(fields, list) else next(iter(fields.values()))

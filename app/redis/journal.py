@@ -17,7 +17,8 @@ from app.ports.tasks import TaskTicket
 from app.redis import keys, scripts, tasks
 from app.redis.archive import RedisArchiveOutbox
 from app.redis.commit_queue import CommitQueue
-from app.redis.feeds import Feeds, stream_entries
+from app.redis.feeds import Feeds
+from app.redis.log_entries import first_id, log_entries
 from app.redis.nodes import RedisNodes
 from app.redis.quotas import RedisTenants, expiry_bucket, user_exceeded
 from app.redis.run_index import RedisRunIndex, idempotent_session
@@ -27,8 +28,8 @@ from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
 from statemachine.checkpoint import Checkpoint
-from statemachine.folded_frames import fold
 from statemachine.frames import DONE_BODY
+from statemachine.packed_frames import pack
 from statemachine.views.summary import Summary
 
 _PAGE_ENTRIES = 200
@@ -112,8 +113,8 @@ class RedisJournal(RedisRunIndex):
             if existing is None:
                 raise
             return existing
-        folded = list(map(fold, bodies))
-        create = self._create_command(checkpoint, saved, folded, prompt_digest, idempotency, thread_id, ticket)
+        entry = _entry_arguments(bodies)
+        create = self._create_command(checkpoint, saved, entry, prompt_digest, idempotency, thread_id, ticket)
         *earlier, reply = await self._connection.pipeline(
             [
                 *self._nodes.list_run(session_id, created_at),
@@ -127,7 +128,7 @@ class RedisJournal(RedisRunIndex):
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":
             self._feeds.create(session_id, _entries(int(reply[1]), bodies))
-            size = len(saved) + sum(map(len, folded))
+            size = len(saved) + len(entry["entry"])
             self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
             return RunLock(session_id, 1, created_at)
         return await self._not_created(tenant_id, session_id, reply, idempotency)
@@ -163,7 +164,7 @@ class RedisJournal(RedisRunIndex):
         self,
         checkpoint: Checkpoint,
         saved: bytes,
-        bodies: Sequence[bytes],
+        entry: dict[str, Any],
         prompt_digest: str,
         idempotency: Idempotency | None,
         thread_id: str | None,
@@ -173,7 +174,6 @@ class RedisJournal(RedisRunIndex):
         session_id, user = request.session_id, (request.tenant_id, request.user_id)
         encrypted_token, ticket_ttl_ms = tasks.ticket_arguments(ticket, checkpoint.created_at)
         return self._create.command(
-            bodies,
             **_run_keys(session_id),
             **_user_keys(checkpoint),
             idempotency_key=keys.idempotency(*user, idempotency.key if idempotency else ""),
@@ -183,6 +183,7 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             now_ms=now_ms,
             ttl=self._retention_seconds,
+            **entry,
             checkpoint=saved,
             summary=Summary.of(checkpoint).to_json(),
             stored_until=self._stored_until(checkpoint.created_at),
@@ -209,13 +210,13 @@ class RedisJournal(RedisRunIndex):
         is_final = bool(bodies) and bodies[-1] == DONE_BODY
         stored_until = self._stored_until(now)
         command = self._commit.command(
-            list(map(fold, bodies)),
             **_run_keys(session_id),
             **_user_keys(checkpoint),
             epoch=lock.epoch,
             sequence=lock.sequence + 1,
             now_ms=int(now * 1000),
             ttl=self._retention_seconds,
+            **_entry_arguments(bodies),
             checkpoint=self._seal.seal(checkpoint) if checkpoint is not None else "",
             summary=Summary.of(checkpoint).to_json() if checkpoint is not None else "",
             is_final=int(is_final),
@@ -279,9 +280,10 @@ class RedisJournal(RedisRunIndex):
         start = "-"
         while True:
             raw = await self._connection.execute("XRANGE", keys.events(session_id), start, "+", "COUNT", _PAGE_ENTRIES)
-            for entry in stream_entries(raw):
-                start = f"({entry.id}"
+            for entry in log_entries(raw):
                 yield entry.body
+            if raw:
+                start = f"({first_id(raw[-1])}"
             if len(raw) < _PAGE_ENTRIES:
                 return
 
@@ -298,6 +300,11 @@ def _run_keys(session_id: str) -> dict[str, str]:
         "summary_key": keys.summary(session_id),
         "ids_key": keys.event_ids(session_id),
     }
+
+
+def _entry_arguments(bodies: Sequence[bytes]) -> dict[str, Any]:
+    """Return the arguments of the scripts for the events of a commit."""
+    return {"event_count": len(bodies), "entry": pack(bodies)}
 
 
 def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ import structlog
 from app.errors import FieldInvalid, RecordChanged
 from app.ports.journal import Idempotency, ListedRun, ListEnd, RunList, RunRecord, Thread
 from app.redis import keys
+from app.redis.log_entries import last_id
 from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_wrong_type, raise_error_reply
@@ -74,17 +75,17 @@ class RedisRunIndex:
         final, last = await self._connection.pipeline(
             [("HGET", keys.run(session_id), "final"), ("XREVRANGE", keys.events(session_id), "+", "-", "COUNT", 1)]
         )
-        return int(last[0][0].partition(b"-")[0]) if final == b"1" and last else None
+        return last_id(last[0]) if final == b"1" and last else None
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
         listed = await self._connection.execute("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST_RUNS)
         sessions = keys.sessions(listed)
         found = await self._connection.pipeline(
-            [("XRANGE", keys.events(id), event_id, event_id, "COUNT", 1) for id in sessions]
+            [("XREVRANGE", keys.events(id), event_id, "-", "COUNT", 1) for id in sessions]
         )
         for session_id, entries in zip(sessions, found, strict=True):
-            if entries:
+            if entries and event_id <= last_id(entries[0]):
                 return await self.get_record(session_id)
         return None
 

@@ -8,10 +8,11 @@ a server refuses, and then nothing is changed.
 from app.redis.quota_scripts import SUM_STORED
 from app.redis.wire.script import Script
 
-# Appends the bodies to the log, with ids that rise within all runs of the user (CONTRACT §3), and publishes one wake-up
-# for all of them. Returns the id of the first one, or the id that it would have.
+# Appends one entry with `event_count` events to the log. Their ids follow each other and rise within all runs of the
+# user (CONTRACT §3); the id of the first one is that of the entry. One wake-up is published for all of them. Returns
+# the ids of the first and the last event; without events the id that the first one would have.
 _APPEND = """
-local function append_bodies()
+local function append_entry()
   local id = tonumber(now_ms)
   local known = redis.pcall('GET', ids_key)
   local last_id = type(known) == 'string' and tonumber(known)
@@ -19,17 +20,24 @@ local function append_bodies()
   if not last_id or not (last_id >= 0 and last_id < 9007199254740991) then last_id = 0 end
   if last_id >= id then id = last_id + 1 end
   local first_id = string.format('%.0f', id)
-  for i = bodies_start, #ARGV do
-    last_id = string.format('%.0f', id)
-    redis.call('XADD', events_key, last_id .. '-0', 'b', ARGV[i])
-    id = id + 1
-  end
-  if #ARGV >= bodies_start then
-    redis.call('SET', ids_key, last_id, 'EX', ttl)
-    redis.call('EXPIRE', events_key, ttl)
-    redis.call('PUBLISH', wake_channel, last_id)
-  end
-  return first_id
+  local count = tonumber(event_count)
+  if count == 0 then return first_id end
+  last_id = string.format('%.0f', id + count - 1)
+  redis.call('XADD', events_key, first_id .. '-0', 'b', entry)
+  redis.call('SET', ids_key, last_id, 'EX', ttl)
+  redis.call('EXPIRE', events_key, ttl)
+  redis.call('PUBLISH', wake_channel, last_id)
+  return first_id, last_id
+end
+"""
+
+# Redis allocates 4 KiB for the first entries of a stream, and gives back what they do not need when an entry comes that
+# has no room beside them (`stream-node-max-bytes`). So an entry of that size is added and removed again; afterwards the
+# memory grows with each entry by what that needs. Its id is before that of the next event.
+_SHRINK = """
+local function shrink_log(last_id)
+  redis.call('XADD', events_key, last_id .. '-1', 'b', string.rep(' ', 4096))
+  redis.call('XDEL', events_key, last_id .. '-1')
 end
 """
 
@@ -41,6 +49,7 @@ end
 # where the idempotency key was used before; or {'FULL', 'minute', 'active' or 'stored', seconds until there is room}.
 CREATE = Script(
     _APPEND
+    + _SHRINK
     + SUM_STORED
     + """
 local found = redis.call('HMGET', run_key, 'token', 'base')
@@ -67,14 +76,12 @@ if tonumber(max_stored) > 0 then
   local total, first = sum_stored(stored_key, now_s)
   if first and total >= tonumber(max_stored) then return {'FULL', 'stored', tostring(first - now_s)} end
 end
-local first_id = append_bodies()
+local first_id, last_id = append_entry()
 redis.call('HSET', run_key, 'token', token, 'epoch', 1, 'seq', 0, 'base', first_id, 'final', 0, 'owner', owner,
   'user', user_id, 'tenant', tenant_id, 'prompt', prompt_digest)
 if stored_until ~= '' then
-  local bytes = 0
-  for i = bodies_start, #ARGV do bytes = bytes + #ARGV[i] end
-  redis.call('HSET', run_key, 'bytes', bytes, 'counted', bytes + #checkpoint, 'until', stored_until)
-  redis.call('HINCRBY', stored_key, stored_until, bytes + #checkpoint)
+  redis.call('HSET', run_key, 'bytes', #entry, 'counted', #entry + #checkpoint, 'until', stored_until)
+  redis.call('HINCRBY', stored_key, stored_until, #entry + #checkpoint)
   redis.call('EXPIRE', stored_key, ttl * 2)
 end
 redis.call('EXPIRE', run_key, ttl)
@@ -94,6 +101,7 @@ if tonumber(idempotency_ttl) > 0 then
   redis.call('SET', idempotency_key, session_id .. ' ' .. request_digest, 'EX', idempotency_ttl)
 end
 if ticket ~= '' then redis.call('SET', ticket_key, ticket, 'PX', ticket_ttl_ms) end
+shrink_log(last_id)
 return {'OK', first_id}
 """,
     keys=(
@@ -114,6 +122,8 @@ return {'OK', first_id}
         "session_id",
         "now_ms",
         "ttl",
+        "event_count",
+        "entry",
         "checkpoint",
         "summary",
         "stored_until",
@@ -132,7 +142,6 @@ return {'OK', first_id}
         "ticket",
         "ticket_ttl_ms",
     ),
-    rest="bodies_start",
 )
 
 # Appends events and saves the checkpoint, for the owner of the run with this epoch. `sequence` numbers the commits of a
@@ -151,12 +160,11 @@ if run[1] ~= epoch then return {'FENCED'} end
 if run[2] == sequence then return {'OK', run[3], run[4]} end
 if tonumber(run[2]) < tonumber(sequence) - 1 then return {'BEHIND', run[2]} end
 if tonumber(run[2]) ~= tonumber(sequence) - 1 then return {'FENCED'} end
-local first_id = append_bodies()
+local first_id = append_entry()
 redis.call('HSET', run_key, 'seq', sequence, 'base', first_id)
 local reply = {'OK', first_id, run[4]}
 if stored_until ~= '' then
-  local bytes = tonumber(run[5] or '0')
-  for i = bodies_start, #ARGV do bytes = bytes + #ARGV[i] end
+  local bytes = tonumber(run[5] or '0') + #entry
   redis.call('HSET', run_key, 'bytes', bytes)
   if checkpoint ~= '' then
     local size, former = bytes + #checkpoint, tonumber(run[6] or '0')
@@ -194,6 +202,8 @@ return reply
         "sequence",
         "now_ms",
         "ttl",
+        "event_count",
+        "entry",
         "checkpoint",
         "summary",
         "is_final",
@@ -202,7 +212,6 @@ return reply
         "session_id",
         "wake_channel",
     ),
-    rest="bodies_start",
 )
 
 # Prevents the creation of a run that does not exist: the key of the run gets a value that makes a delayed CREATE fail.

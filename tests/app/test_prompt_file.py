@@ -13,7 +13,8 @@ from app.dev.demo.script import ScriptedTurn
 from app.errors import ConfigurationError
 from app.prompt_file import PromptFile
 from app.settings import Settings
-from statemachine.prompt import INSTRUCTIONS, system_prompt
+from statemachine.instructions import INSTRUCTIONS
+from statemachine.prompt import system_prompt
 from tests.harness.service import SECRET, running
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.bench import cluster, gateways, scaling
+from tests.bench import cluster, footprint, gateways, scaling
 from tests.bench.client import Approver
 from tests.bench.environment import DEFAULT_QUOTAS, Environment
 from tests.bench.fairness import measure_fairness
@@ -98,6 +98,20 @@ async def _memory(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     )
 
 
+async def _footprint(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    with Environment(APPROVAL_SETTINGS) as environment:
+        waiting, ended = await footprint.measure_waiting(environment, 200)
+    with Environment() as environment:
+        answered = await footprint.measure_answered(environment, 200)
+    found = (waiting, ended, answered)
+    return ScenarioResult(
+        "footprint",
+        {"redis_waiting": waiting.kb, "redis_ended": ended.kb, "redis_answered": answered.kb},
+        [line for each in found for line in each.describe()],
+        raw={each.what: asdict(each) for each in found},
+    )
+
+
 async def _crowds(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     found = await scaling.measure_crowds()
     return ScenarioResult(
@@ -177,6 +191,7 @@ SCENARIOS: dict[str, Scenario] = {
     "approval": RunScenario("approval", "bench approval 1 20", clients=32, runs_each=5, needs_approval=True),
     "latency": _latency,
     "memory": _memory,
+    "footprint": _footprint,
     "crowds": _crowds,
     "processes": _processes,
     "lengths": _lengths,

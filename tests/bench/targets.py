@@ -30,6 +30,9 @@ TARGETS: dict[str, Target] = {
     "decision_p99": Target("decision published → next event, p99", "ms", 1.6, "", "2.0", "2.1"),
     "memory_streaming": Target("memory per waiting run, stream open", "KB", 35, "43", "40", "39"),
     "memory_gone": Target("memory per waiting run, client gone", "KB", 6),
+    "redis_waiting": Target("Redis per waiting run", "KB", 7),
+    "redis_ended": Target("Redis per run that was approved and has ended", "KB", 11),
+    "redis_answered": Target("Redis per run that has answered", "KB", 5),
     "approved_2000": Target("2,000 waiting runs approved at once: all done after", "s", 4, "40", "13", "5.5"),
     "connections": Target("Redis connections of a process", "", 8, "2–32", "2–32"),
 }

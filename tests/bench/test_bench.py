@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import report
+from tests.bench import footprint, report
 from tests.bench.client import Client, InvalidStream, Reading
 from tests.bench.cluster import measure_cluster
 from tests.bench.environment import Environment
@@ -46,6 +46,18 @@ async def test_waiting_runs_are_approved_and_complete(environment: Environment) 
     waited = await measure_waiting(environment, 3, idle_seconds=0.1)
     assert waited.count == 3
     assert await measure_disconnected(environment, 3, warmup=2) is not None
+
+
+async def test_the_footprint_in_redis_is_within_its_targets() -> None:
+    """Bytes do not depend on the machine, unlike times; a few runs have what a list of runs takes for themselves."""
+    with Environment(APPROVAL_SETTINGS) as empty:
+        waiting, ended = await footprint.measure_waiting(empty, 40)
+    with Environment() as empty:
+        answered = await footprint.measure_answered(empty, 40)
+    assert not waiting.bytes_by_kind.get("others", 0)
+    assert waiting.kb <= TARGETS["redis_waiting"].at_most
+    assert ended.kb <= TARGETS["redis_ended"].at_most
+    assert answered.kb <= TARGETS["redis_answered"].at_most
 
 
 async def test_fairness_is_measured_beside_a_flood(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class WaitingCost:
         ]
 
 
-class _WaitingClients:
+class WaitingClients:
     """Clients whose runs wait for an approval, and the readings of those runs."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _WaitingClients:
 
 async def measure_waiting(environment: Environment, count: int, *, idle_seconds: float = _IDLE_SECONDS) -> WaitingCost:
     """Measure `count` waiting runs whose streams stay open."""
-    waiting_clients, approver = _WaitingClients(), await Approver.connect(environment.redis_port)
+    waiting_clients, approver = WaitingClients(), await Approver.connect(environment.redis_port)
     await _warm_up(environment, min(_WARMUP_RUNS, count), approver)
     memory, redis_memory = environment.memory_bytes(), environment.redis_memory_bytes()
     clients = await connect_clients(environment, count, start=_WARMUP_RUNS)
@@ -84,7 +84,7 @@ async def measure_waiting(environment: Environment, count: int, *, idle_seconds:
     idled = time.perf_counter() - started
     idle_cpu, idle_redis = environment.cpu_seconds() - cpu, environment.redis_count().since(redis)
     cpu, started = environment.cpu_seconds(), time.perf_counter()
-    readings = await _approve_all(waiting_clients, tasks, approver)
+    readings = await approve_all(waiting_clients, tasks, approver)
     done = time.perf_counter() - started
     cpu = environment.cpu_seconds() - cpu
     for reading in readings:
@@ -106,16 +106,16 @@ async def measure_waiting(environment: Environment, count: int, *, idle_seconds:
 
 async def _warm_up(environment: Environment, count: int, approver: Approver) -> None:
     """Let `count` runs wait and complete, so that caches and pools of the service have their final size."""
-    waiting_clients, clients = _WaitingClients(), await connect_clients(environment, count)
-    for reading in await _approve_all(waiting_clients, await waiting_clients.start_runs(clients), approver):
+    waiting_clients, clients = WaitingClients(), await connect_clients(environment, count)
+    for reading in await approve_all(waiting_clients, await waiting_clients.start_runs(clients), approver):
         check(reading, PROMPT)
     for client in clients:
         client.close()
     await asyncio.sleep(0.5)
 
 
-async def _approve_all(
-    waiting_clients: _WaitingClients, tasks: Sequence[asyncio.Task[Reading]], approver: Approver
+async def approve_all(
+    waiting_clients: WaitingClients, tasks: Sequence[asyncio.Task[Reading]], approver: Approver
 ) -> list[Reading]:
     """Approve all within a second: 50 at a time, at intervals of at most 10 ms."""
     pause = min(0.01, 0.9 / max(1, len(waiting_clients.readings) / 50))
@@ -128,14 +128,14 @@ async def _approve_all(
 
 async def measure_disconnected(environment: Environment, count: int, *, warmup: int = _WARMUP_RUNS) -> float:
     """The memory (KB) per waiting run whose client has disconnected. At the end all are approved and must complete."""
-    waiting_clients = _WaitingClients()
+    waiting_clients = WaitingClients()
     await _start_and_disconnect(environment, waiting_clients, 0, warmup)
     memory = environment.memory_bytes()
     await _start_and_disconnect(environment, waiting_clients, warmup, count)
     await asyncio.sleep(1)
     memory = environment.memory_bytes() - memory
     approver = await Approver.connect(environment.redis_port)
-    await _approve_all(waiting_clients, [], approver)
+    await approve_all(waiting_clients, [], approver)
     for first in range(0, len(waiting_clients.readings), _AT_ONCE):
         await asyncio.gather(
             *(_read_to_its_end(environment, reading) for reading in waiting_clients.readings[first : first + _AT_ONCE])
@@ -151,7 +151,7 @@ async def _read_to_its_end(environment: Environment, reading: Reading) -> None:
 
 
 async def _start_and_disconnect(
-    environment: Environment, waiting_clients: _WaitingClients, start: int, count: int
+    environment: Environment, waiting_clients: WaitingClients, start: int, count: int
 ) -> None:
     for first in range(start, start + count, _AT_ONCE):
         clients = await connect_clients(environment, min(_AT_ONCE, start + count - first), start=first)

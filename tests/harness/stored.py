@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 
 from app.crypto.purpose_keys import PurposeKeys
+from app.ports.journal import LogEntry
+from app.redis import keys
+from app.redis.log_entries import RawEntry, log_entries
 from app.redis.seals import CheckpointSeal, RequestSeal, Seals
+from statemachine.packed_frames import pack
 from tests.harness.service import SECRET
 
 
@@ -31,8 +36,27 @@ def read_checkpoints(client: redis.Redis) -> list[dict[str, Any]]:
     return [read_json(client, key) for key in client.keys("checkpoint:*")]
 
 
+def raw_log(client: redis.Redis, session_id: str) -> list[RawEntry]:
+    """The entries of the stream of a run, undecoded whatever the client."""
+    read: Any = client.execute_command
+    entries: list[RawEntry] = read("XRANGE", keys.events(session_id), "-", "+", NEVER_DECODE=True)
+    return entries
+
+
+def read_log(client: redis.Redis, session_id: str) -> list[LogEntry]:
+    """The events in the log of a run."""
+    return log_entries(raw_log(client, session_id))
+
+
+def write_log(client: redis.Redis, session_id: str, events: Sequence[LogEntry], *, packed: bool = True) -> None:
+    """Replace the log of a run as a program can that may write to it. Each event gets an entry of its own."""
+    client.delete(keys.events(session_id))
+    for id, body in events:
+        client.xadd(keys.events(session_id), {"b": pack([body]) if packed else body}, id=f"{id}-0")
+
+
 def everything_stored(client: redis.Redis) -> bytes:
-    """Return the names and values of all keys, of a client that does not decode."""
+    """Return the names and values of all keys, of a client that does not decode. Event logs are unpacked."""
     found = []
     for key in client.scan_iter(count=1000):
         match client.type(key):
@@ -42,6 +66,8 @@ def everything_stored(client: redis.Redis) -> bytes:
                 value = client.hgetall(key)
             case b"zset":
                 value = client.zrange(key, 0, -1)
+            case b"stream" if b":events:" in key:
+                value = log_entries(client.xrange(key))  # type: ignore[arg-type]
             case b"stream":
                 value = client.xrange(key)
             case b"set":

@@ -13,9 +13,11 @@ from msgspec.structs import replace
 from statemachine.call import CallStatus
 from statemachine.checkpoint import SCHEMA_VERSION, Checkpoint, Limits, Review, Usage
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, WorkflowError
+from statemachine.instructions import BEGINNINGS, INSTRUCTIONS
 from statemachine.messages import ApprovalGranted, AwaitDecision, CallModel, Effect, RunRecovered, RunTools
+from statemachine.prompt import system_prompt
 from statemachine.states import OPEN_STATES, State
-from statemachine.stored import canonical_json, digest
+from statemachine.stored import JsonObject, canonical_json, digest
 from statemachine.tokens import estimate_tokens
 from statemachine.workflow import advance
 from tests.statemachine.runs import NOW, Run, check_history, in_state, risky, safe
@@ -109,7 +111,7 @@ def test_saved_run_whose_budget_was_spent_has_ended() -> None:
     assert (checkpoint.ending.error_type, checkpoint.reserved_tokens) == ("LimitExceeded", 0)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
 def test_saved_wait_can_be_approved_and_the_mail_is_sent(version: int) -> None:
     checkpoint = load(f"v{version}_awaiting_approval.json")
     assert checkpoint.open_approval is not None
@@ -132,6 +134,53 @@ def test_run_in_any_state_round_trips_through_json(state: State) -> None:
     checkpoint = in_state(state).checkpoint
     assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
     assert Checkpoint.from_json(checkpoint.to_json().decode()) == checkpoint
+
+
+def test_a_saved_run_has_the_prompt_once_and_refers_to_the_built_in_instructions() -> None:
+    run = in_state(State.AWAITING_APPROVAL).checkpoint
+    conversation = [
+        {"role": "system", "content": system_prompt(run.request.context)},
+        {"role": "user", "content": run.request.prompt},
+        *run.messages[2:],
+    ]
+    run = replace(run, messages=conversation, request=replace(run.request, thread_id=run.session_id))
+    text = run.to_json()
+    assert text.count(run.request.prompt.encode()) == 1
+    assert INSTRUCTIONS.encode() not in text
+    assert "thread_id" not in json.loads(text)["request"]
+    assert Checkpoint.from_json(text) == run
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [{"role": "user", "content": "메일을 보내주세요"}],
+        [{"role": "system", "content": None}, {"role": "assistant", "content": "메일을 보내주세요"}],
+        [{"role": "system", "content": "You help."}, {"role": "user", "content": "다른 말"}],
+    ],
+)
+def test_a_run_with_another_conversation_is_saved_whole(messages: list[JsonObject]) -> None:
+    run = replace(Run().checkpoint, messages=messages)
+    assert json.loads(run.to_json())["messages"] == messages
+    assert Checkpoint.from_json(run.to_json()) == run
+
+
+@pytest.mark.parametrize("messages", [[], [{}, {"role": "user", "content": None}], [{"begins_with": 99}, {}]])
+def test_a_saved_run_that_lacks_what_was_left_out_cannot_be_read(messages: list[JsonObject]) -> None:
+    raw = json.loads(Run().checkpoint.to_json())
+    raw["messages"] = messages
+    raw["request"]["prompt"] = "p" if messages and "begins_with" in messages[0] else ""
+    with pytest.raises(CheckpointUnreadable, match=r"no prompt|does not have"):
+        Checkpoint.from_json(json.dumps(raw))
+
+
+def test_a_text_to_which_saved_runs_refer_never_changes() -> None:
+    """Where this fails, do not change a digest: `statemachine/instructions.py` says how to change a text."""
+    assert {number: digest(text) for number, text in BEGINNINGS.items()} == {
+        1: "dbd52943a52f646dc73b809f5b91fdd03344e80983edee11dd1d5d2625fe1978",
+        2: "4d434dc134f60e407aa4359aab9a412a59ccd6d9cc5af7d7d1d3e04c8176d623",
+    }
 
 
 def test_json_has_the_fields_that_other_systems_read() -> None:

@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statemachine.prompt import (
-    CONTINUE_INSTRUCTION,
-    INSTRUCTIONS,
-    History,
-    conversation,
-    system_prompt,
-    with_continuation,
-)
+from statemachine.instructions import INSTRUCTIONS
+from statemachine.prompt import CONTINUE_INSTRUCTION, History, conversation, system_prompt, with_continuation
 from statemachine.stored import JsonObject
 
 FULL: JsonObject = {

@@ -23,8 +23,8 @@ from app.dev.chaos.cluster import Cluster, InjectedFault
 from app.dev.chaos.environment import Environment, start_environment
 from app.dev.chaos.verdict import Evidence
 from app.dev.demo.redis import RedisServer
+from app.redis.log_entries import log_entries
 from app.setting_types import NO_QUOTAS
-from statemachine.folded_frames import unfold
 from statemachine.results import answer_text, is_last_content, with_result
 
 AT_ONCE = 30
@@ -180,12 +180,11 @@ async def _read_log(redis: Redis, session_id: str) -> list[Frame]:
     entries: Any = await redis.xrange(key) if key else []
     frames: list[Frame] = []
     answer = ""
-    for id, fields in entries:
-        body = unfold(fields[b"b"])
+    for id, body in log_entries(entries):
         answer += answer_text(body)
         # What a reader gets of the last piece has the whole answer; the log has not.
         shown = with_result(body, answer) if is_last_content(body) else body
-        frames.append((int(id.partition(b"-")[0]), shown))
+        frames.append((id, shown))
     return frames
 
 

@@ -167,7 +167,7 @@ async def test_a_user_with_as_many_runs_under_way_as_are_allowed_is_refused_unti
 
 
 async def test_a_user_that_stores_too_much_is_refused_until_it_expires(pair: Any, redis_client: redis.Redis) -> None:
-    one, two = await pair(aura_stored_megabytes_user=0.002, aura_stored_megabytes_tenant=0)
+    one, two = await pair(aura_stored_megabytes_user=0.001, aura_stored_megabytes_tenant=0)
     await run(one)
     seconds = await refused(two, "AURA_STORED_MEGABYTES_USER")
     assert 3500 < seconds <= 3660
@@ -208,7 +208,7 @@ async def test_a_large_context_counts_only_while_its_run_is_under_way(
 async def test_the_bytes_of_a_tenant_are_counted_over_all_replicas_and_users(
     pair: Any, redis_client: redis.Redis
 ) -> None:
-    one, two = await pair(aura_stored_megabytes_tenant=0.004, aura_stored_megabytes_user=0)
+    one, two = await pair(aura_stored_megabytes_tenant=0.002, aura_stored_megabytes_user=0)
     await run(one, "user1")
     await run(two, "user2")
 

@@ -8,7 +8,7 @@ from typing import Any
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
-from statemachine.prompt import INSTRUCTIONS
+from statemachine.instructions import INSTRUCTIONS
 from tests.harness.frames import Frame, answer, types
 from tests.harness.outcomes import completed, failed
 from tests.harness.service import Aura, headers, running

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 import redis
@@ -14,7 +13,7 @@ from app.dev.demo.script import ScriptedTurn
 from tests.harness.frames import DONE, answer, check, parse_frame, types
 from tests.harness.raw import LONG_TEXT, MakeSettings, RawStream, raw_frames, read_stream
 from tests.harness.service import headers, running
-from tests.harness.stored import checkpoint
+from tests.harness.stored import checkpoint, read_log
 from tests.harness.tools import NoteArguments, NoteTool, calling, risky
 
 # --- §2 --------------------------------------------------------------------------------------------------------------
@@ -76,11 +75,9 @@ async def test_last_content_has_the_whole_answer_for_every_reader_and_the_log_do
                 sent = headers(**{"Last-Event-ID": str(seen.id)})
                 _, rest = await read_stream(service, method="GET", headers=sent)
                 assert [frame.raw for frame in rest if frame.type == "content"][-1] == last.raw
-    (log,) = redis_client.keys("aura:*:events:*")
-    entries: Any = redis_client.xrange(log)
-    stored = "".join(fields["b"] for _, fields in entries)
-    assert "event: content" in stored
-    assert '"metadata":{"result"' not in stored
+    stored = b"".join(body for _, body in read_log(redis_client, frames[0]["sessionId"]))
+    assert b"event: content" in stored
+    assert b'"metadata":{"result"' not in stored
 
 
 async def test_answer_of_over_16_kib_is_not_repeated_in_its_last_frame(

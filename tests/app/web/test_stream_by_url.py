@@ -28,8 +28,8 @@ async def test_get_with_a_prompt_starts_a_run_as_post_does(
         check(frames)
         assert stream.response.headers["x-session-id"] == frames[0]["sessionId"]
         assert answer(frames) == "네"
-    request = checkpoint(redis_client)["request"]
-    assert (request["prompt"], request["context"]) == ("질문 & 답", context)
+    saved = checkpoint(redis_client)
+    assert (saved["messages"][1]["content"], saved["request"]["context"]) == ("질문 & 답", context)
 
 
 async def test_same_url_attaches_to_its_run_for_60_s_and_then_starts_another(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
-from app.redis import keys
+from app.ports.journal import LogEntry
 from app.settings import Settings
 from tests.harness.approvals import StartWaitingRun, WaitingRun
 from tests.harness.clients import MAIL, ME
 from tests.harness.fork_server import ForkServer
 from tests.harness.process import Command
 from tests.harness.service import SECRET, running
+from tests.harness.stored import read_log, write_log
 
 
 async def test_hidden_characters_are_chips_and_warnings_stand_above_the_question(
@@ -39,14 +38,10 @@ async def test_hidden_characters_are_chips_and_warnings_stand_above_the_question
 
 def rewrite_event(run: WaitingRun, real: str, innocent: str) -> None:
     """Change the last event of the run in Redis, as a program that can write to its log."""
-    log = keys.events(run.session_id)
-    entries: Any = run.redis.xrange(log)
-    run.redis.delete(log)
-    for id, fields in entries[:-1]:
-        run.redis.xadd(log, fields, id=id)
-    id, fields = entries[-1]
-    assert real in fields["b"]
-    run.redis.xadd(log, {"b": fields["b"].replace(real, innocent)}, id=id)
+    *earlier, (id, body) = read_log(run.redis, run.session_id)
+    assert real.encode() in body
+    changed = LogEntry(id, body.replace(real.encode(), innocent.encode()))
+    write_log(run.redis, run.session_id, [*earlier, changed])
 
 
 @pytest.mark.parametrize("option", [(), ("--approve",)])
