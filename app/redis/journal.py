@@ -5,7 +5,6 @@ An event is stored before any reader is notified of it (CONTRACT §3).
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -33,7 +32,6 @@ from statemachine.packed_frames import pack
 from statemachine.views.summary import Summary
 
 _PAGE_ENTRIES = 200
-_UNACKNOWLEDGED_PAUSE_SECONDS = 0.1
 _PREVENTION_SECONDS = 600
 """For how long the creation of a run is prevented: longer than a request can be delayed on its way to Redis."""
 
@@ -228,9 +226,11 @@ class RedisJournal(RedisRunIndex):
         if is_final and self._archive is not None:  # in the same write; were it lost, the run is due later all the same
             self._queue.write_later(self._archive.note_end(session_id, now))
         reply = await self._write(lock, command)
-        while _must_survive(checkpoint) and not await self._is_acknowledged(lock):
-            reply = await self._write(lock, command)  # a no-op, unless the master is another one and lacks it
         lock.sequence += 1
+        run_key, sequence = keys.run(session_id), str(lock.sequence)
+        while _must_survive(checkpoint) and not await self._acknowledgements.has(run_key, sequence, field="seq"):
+            # A no-op with a short reply, unless the master is another server and lacks the commit.
+            reply = max(reply, await self._write(lock, command), key=len)
         if len(reply) > 2 and reply[2]:
             lock.cancelled_by = reply[2].decode()
         if len(reply) > 3 and checkpoint is not None:
@@ -252,14 +252,6 @@ class RedisJournal(RedisRunIndex):
             cause = "another node took it over" if reply[0] == b"FENCED" else "its data is gone from Redis"
             raise RunLost(lock.session_id, cause)
         return reply
-
-    async def _is_acknowledged(self, lock: RunLock) -> bool:
-        """Return whether the replicas have the commit that follows the sequence of this lock."""
-        key, sequence = keys.run(lock.session_id), str(lock.sequence + 1)
-        if await self._acknowledgements.has(key, sequence, field="seq"):
-            return True
-        await asyncio.sleep(_UNACKNOWLEDGED_PAUSE_SECONDS)
-        return False
 
     async def prevent_creation(self, session_id: str) -> bool:
         command = self._prevent.command(run_key=keys.run(session_id), ttl=_PREVENTION_SECONDS)

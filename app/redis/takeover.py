@@ -37,9 +37,6 @@ def list_run(node_id: str, session_id: str, score: Any) -> list[Command]:
     ]
 
 
-_UNACKNOWLEDGED_PAUSE_SECONDS = 0.1
-
-
 class Takeover:
     """Offers the runs of dead nodes to the owner of this process's runs. `node_id` returns the current id of this node;
     at most `limit` runs are taken over at the same time."""
@@ -144,7 +141,6 @@ class Takeover:
         key = keys.run(session_id)
         reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
         while reply[0] == b"OK" and not await self._acknowledgements.has(key, own, field="owner"):
-            await asyncio.sleep(_UNACKNOWLEDGED_PAUSE_SECONDS)
             # A no-op, unless the master is another server and lacks the claim.
             reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
         if reply[0] != b"OK":

@@ -21,6 +21,8 @@ from app.redis.wire.script import Command, Script
 _MAX_WAIT_SECONDS = 1.0
 """How long one `WAIT` waits for the replicas; less where the service expects faster replies of Redis."""
 _MARKER_TTL_SECONDS = 60
+_PAUSE_SECONDS = 0.1
+"""A caller that gets False asks again."""
 
 # Returns 1 and writes the marker where the key (a string, or a field of a hash) has this value; else 0.
 _MARK = Script(
@@ -51,8 +53,8 @@ class Acknowledgements:
     async def has(self, key: str, value: str, *, field: str = "") -> bool:
         """Return whether enough replicas have a write, after which a key or a field of it has this value.
 
-        False where the value is another one now: the master may be another server, which lacks the write. False also
-        where the master cannot be asked.
+        False, after a short pause, where the value is another one now: the master may be another server, which lacks
+        the write. False also where the master cannot be asked.
         """
         if not self._replicas:
             return True
@@ -76,6 +78,7 @@ class Acknowledgements:
             is_acknowledged = False
         if not is_acknowledged:
             log.warning("redis.not_acknowledged", replicas=self._replicas)
+            await asyncio.sleep(_PAUSE_SECONDS)
         return is_acknowledged
 
     def _group(self, pipeline: Pipeline) -> _Group:
