@@ -171,6 +171,12 @@ class Review(StoredStruct, frozen=True):
     via: Via | None = None
     decider_told: bool = False
 
+    @property
+    def seconds(self) -> float:
+        """For how long the run waits for the person: until the decision or, while there is none, the deadline."""
+        until = self.expires_at if self.ended_at is None else self.ended_at
+        return max(0.0, until - self.asked_at)
+
 
 class TransitionRecord(StoredStruct, frozen=True):
     """A transition that the run has made, with its time."""
@@ -240,8 +246,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     def run_deadline_at(self) -> float:
         """When the run has used up its time (Unix s). The time for which it waits for a person does not count (§4);
         while it waits, it is taken to wait until the deadline of the approval."""
-        waits = ((review.ended_at or review.expires_at) - review.asked_at for review in self.reviews)
-        return self.created_at + self.limits.run_seconds + sum(max(0.0, seconds) for seconds in waits)
+        waits = sum(review.seconds for review in self.reviews)
+        return self.created_at + self.limits.run_seconds + waits
 
     @property
     def open_approval(self) -> Approval | None:

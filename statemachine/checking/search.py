@@ -67,8 +67,10 @@ class _Situation:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Everything that determines how the run continues."""
+        """Everything that determines how the run continues. Of a time, how far away it is, or that it has passed."""
         run = self.checkpoint
+        run_seconds_left = max(0.0, run.run_deadline_at - self.now)
+        decision_seconds_left = None if run.deadline_at is None else max(0.0, run.deadline_at - self.now)
         open_calls = [call for call in run.calls if call.status in (CallStatus.REQUESTED, CallStatus.STARTED)]
         position = {call.id: index for index, call in enumerate(open_calls)}
         calls = tuple(
@@ -79,9 +81,9 @@ class _Situation:
             for call in open_calls
         )
         queue = tuple(position.get(approval.call_id) for approval in run.pending_approvals)
-        request = self.open_request and (position.get(self.open_request[1]), self.open_request[2])
+        request = self.open_request and (position.get(self.open_request[1]), max(0.0, self.open_request[2] - self.now))
         return (
-            *(run.state, run.turn, run.model_attempt, run.limits.on_reject, run.deadline_at, self.now),
+            *(run.state, run.turn, run.model_attempt, run.limits.on_reject, run_seconds_left, decision_seconds_left),
             *(calls, queue, request),
             *((run.spent_tokens, run.reserved_tokens, estimate_prompt(run.messages)) if run.limits.tokens else ()),
         )
