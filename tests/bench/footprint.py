@@ -22,6 +22,7 @@ _KINDS = (
     (r"hitl:(\w+):.*", r"\1 of the approval"),
     (r"aura:\{[^}]*\}:(events|run|summary|ids|runs|active|stored|thread)\b.*", r"\1"),
     (r"aura:(tenant|node):.*", r"list of the \1"),
+    (r"aura:nodes", "list of the nodes"),
 )
 """Patterns of keys, and what the report calls them."""
 
