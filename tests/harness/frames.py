@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ def parse_frame(raw: str) -> Frame:
     return Frame(raw, id, type, data, is_done)
 
 
+_EVENT_SECONDS = 180.0
+
+
 class StreamReader:
     """Reads the frames of one response; `seen` holds those that were read so far."""
 
@@ -67,11 +71,15 @@ class StreamReader:
         assert buffer == b"", f"the stream ended inside a frame: {buffer!r}"
 
     async def next(self) -> Frame:
-        """Return the next event frame, without comments. Raises `StopAsyncIteration` at the end of the stream."""
-        while True:
-            frame = await self.any()
-            if frame.id is not None:
-                return frame
+        """Return the next event frame, without comments. Raises `StopAsyncIteration` at the end of the stream.
+
+        Raises `TimeoutError` after `_EVENT_SECONDS`: heartbeats alone would keep a failed test waiting for ever.
+        """
+        async with asyncio.timeout(_EVENT_SECONDS):
+            while True:
+                frame = await self.any()
+                if frame.id is not None:
+                    return frame
 
     async def any(self) -> Frame:
         """Return the next frame of any kind. Raises `StopAsyncIteration` at the end of the stream."""

@@ -279,7 +279,7 @@ async def test_the_run_time_ends_a_run_whose_tool_hangs(
     model.play(calling(("write_note", {"to": "김"})))
     tools = [NoteTool(work=work)]
     async with (
-        running(settings(aura_run_timeout_seconds=100), clock=clock, tools=tools) as aura,
+        running(settings(aura_run_timeout_seconds=100, aura_lease_seconds=60), clock=clock, tools=tools) as aura,
         aura.stream("질문") as stream,
     ):
         await started.wait()
