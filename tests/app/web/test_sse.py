@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from structlog.contextvars import bound_contextvars, merge_contextvars
-from structlog.testing import capture_logs
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from app.errors import RunLost
 from app.ports.journal import LogEntry
@@ -191,6 +191,16 @@ async def test_client_that_takes_nothing_for_a_minute_is_disconnected(monkeypatc
     assert len(streams) == 0
 
 
+class Recorder:
+    """Stands for a logger: it keeps what a line has, together with the context in which it is written."""
+
+    def __init__(self, lines: list[dict[str, Any]]) -> None:
+        self._lines = lines
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._lines.append({**get_contextvars(), **fields, "event": event})
+
+
 async def test_log_line_of_a_stream_has_its_own_identity_and_not_that_of_the_stream_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -205,9 +215,10 @@ async def test_log_line_of_a_stream_has_its_own_identity_and_not_that_of_the_str
             opened[-1].begin(writer, writer.end)
     second.reads.clear()
     journal.tails[1].append([HELLO])
-    with capture_logs(processors=[merge_contextvars]) as logs:
-        await eventually(lambda: second.is_aborted)
-    line = next(line for line in logs if line["event"] == "stream.stalled")
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr("app.web.sse.log", Recorder(lines))
+    await eventually(lambda: second.is_aborted)
+    (line,) = [line for line in lines if line["event"] == "stream.stalled"]
     identity = {name: line.get(name) for name in ("sessionId", "tenantId", "traceId", "nodeId", "userId")}
     assert identity == {
         "sessionId": "session_B_1_abcd",
