@@ -16,23 +16,17 @@ _TITLE = "답변"
 _MAX_TITLE_CHARACTERS = 120
 
 
-class _Fields(msgspec.Struct):
-    content: str = ""
-
-
-class _Frame(_Fields):
-    data: _Fields = msgspec.field(default_factory=_Fields)
-
-
-_decode = msgspec.json.Decoder(_Frame).decode
+# Nowhere else in a frame, for the same reason. Every reader looks at every frame, so the frame is not decoded for it.
+_TEXT, _AFTER_TEXT = b'"content":', b',"format":'
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 def answer_text(body: bytes) -> str:
     """Return the piece of the answer in a frame body of any shape; empty for another type."""
     if not body.startswith(_CONTENT):
         return ""
-    frame = _decode(body.partition(b"data: ")[2])
-    return frame.content or frame.data.content
+    start = body.index(_TEXT) + len(_TEXT)
+    return _decode_text(body[start : body.index(_AFTER_TEXT, start)])
 
 
 def is_last_content(body: bytes) -> bool:

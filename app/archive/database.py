@@ -8,25 +8,18 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from app.archive import tables
-from app.errors import ConfigurationError, StorageUnavailable
+from app.errors import StorageUnavailable
+from app.postgres.conninfo import CONNECT_SECONDS, conninfo_of
 
 ResultT = TypeVar("ResultT")
 
 _MAX_CONNECTIONS = 4
-_CONNECT_SECONDS = 3.0
 _RESPONSE_SECONDS = 10.0
 _PAUSE_SECONDS = 2.0
 """For how long nobody waits for a database that did not answer: each request would otherwise wait for it anew."""
-_DEFAULT_PARAMETERS: dict[str, str | int] = {
-    "application_name": "aura-archive",
-    "client_encoding": "utf8",
-    "connect_timeout": int(_CONNECT_SECONDS),
-    "tcp_user_timeout": 10_000,
-}
 
 
 class Database:
@@ -36,15 +29,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            given = conninfo_to_dict(url)
-            defaults = {name: value for name, value in _DEFAULT_PARAMETERS.items() if name not in given}
-            self._conninfo = make_conninfo(url, **defaults)
-        except psycopg.Error:  # its message may contain the password
-            raise ConfigurationError(
-                "AURA_ARCHIVE_URL: it is not a valid PostgreSQL URL: percent-encode special characters in user and"
-                " password, and check the parameter names after the question mark"
-            ) from None
+        self._conninfo = conninfo_of(url, "AURA_ARCHIVE_URL", "aura-archive")
         self._pool: AsyncConnectionPool[AsyncConnection] | None = None
         self._has_tables = False
         self._paused_until = 0.0
@@ -106,9 +91,9 @@ class Database:
                 kwargs={"autocommit": True, "prepare_threshold": None},
                 min_size=0,
                 max_size=_MAX_CONNECTIONS,
-                timeout=_CONNECT_SECONDS,
+                timeout=CONNECT_SECONDS,
                 max_idle=60,
-                reconnect_timeout=_CONNECT_SECONDS,
+                reconnect_timeout=CONNECT_SECONDS,
                 check=AsyncConnectionPool.check_connection,
                 open=False,
                 name="archive",

@@ -12,23 +12,17 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.audit.chain import entry_hash, read_header
 from app.errors import ConfigurationError, StorageUnavailable
 from app.ports.audit import ChainName, StoredEntry
+from app.postgres.conninfo import conninfo_of
 
 ResultT = TypeVar("ResultT")
 
 SCHEMA = "aura_audit_1"
 """Ends with the number of the format."""
 _RESPONSE_SECONDS = 10.0
-_DEFAULT_PARAMETERS: dict[str, str | int] = {
-    "application_name": "aura-audit",
-    "client_encoding": "utf8",
-    "connect_timeout": 3,
-    "tcp_user_timeout": 10_000,
-}
 _CREATE = """
 SELECT pg_advisory_xact_lock(hashtext('aura_audit_1'));
 CREATE SCHEMA IF NOT EXISTS aura_audit_1;
@@ -49,15 +43,7 @@ class PostgresArchive:
     """One connection, opened when it is needed. The constructor raises `ConfigurationError` for an invalid URL."""
 
     def __init__(self, url: str) -> None:
-        try:
-            given = conninfo_to_dict(url)
-            defaults = {name: value for name, value in _DEFAULT_PARAMETERS.items() if name not in given}
-            self._conninfo = make_conninfo(url, **defaults)
-        except psycopg.Error:  # its message may contain the password
-            raise ConfigurationError(
-                "AURA_AUDIT_URL: it is not a valid PostgreSQL URL: percent-encode special characters in user and"
-                " password, and check the parameter names after the question mark"
-            ) from None
+        self._conninfo = conninfo_of(url, "AURA_AUDIT_URL", "aura-audit")
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 

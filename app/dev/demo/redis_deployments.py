@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,83 +20,12 @@ _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
 
-class ClusterServers:
-    """A cluster of masters with one replica each; also a context manager. A master that dies is replaced after about
-    `_NODE_TIMEOUT_MS`."""
+class _Deployment(ABC):
+    """Servers that start and stop together; a context manager."""
 
-    def __init__(self, masters: int = 3, *, replicas: bool = True, persistent: bool = False) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(_NODE_TIMEOUT_MS))
-        more = ("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
-        self._count = masters
-        total = 2 * masters if replicas else masters
-        self.servers = [RedisServer(*options, *more, persistent=persistent) for _ in range(total)]
-
-    @property
-    def url(self) -> str:
-        """The address that names the first masters as seeds."""
-        return "redis://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers[: self._count])
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for server in self.servers:
-            server.stop()
-
-    def masters(self) -> list[RedisServer]:
-        """Return the servers that hold slots, in the order of their slots, as a living node says."""
-        by_port = {server.port: server for server in self.servers}
-        ranges = sorted(self._ask_any("CLUSTER", "SLOTS"), key=lambda each: int(each[0]))
-        return list(dict.fromkeys(by_port[int(each[2][1])] for each in ranges))
-
-    def is_whole(self) -> bool:
-        """Return whether every running server knows that all slots are served, and replicas follow their masters."""
-        return all(_is_healthy(server) for server in self.servers if server.is_running)
-
-    def _start(self) -> None:
-        for server in self.servers:
-            server.start()
-        masters, replicas = self.servers[: self._count], self.servers[self._count :]
-        for number, server in enumerate(masters):
-            first, last = number * SLOTS // self._count, (number + 1) * SLOTS // self._count - 1
-            ask(server, "CLUSTER", "ADDSLOTSRANGE", first, last)
-            ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in self.servers[1:]:
-            ask(server, "CLUSTER", "MEET", "127.0.0.1", masters[0].port)
-        _wait_until(lambda: all(map(self._knows_all, self.servers)), "all nodes know each other")
-        for master, replica in zip(masters, replicas, strict=False):
-            ask(replica, "CLUSTER", "REPLICATE", ask(master, "CLUSTER", "MYID"))
-        _wait_until(self.is_whole, "the cluster works and every replica follows its master")
-
-    def _knows_all(self, server: RedisServer) -> bool:
-        return f"cluster_known_nodes:{len(self.servers)}" in str(ask(server, "CLUSTER", "INFO"))
-
-    def _ask_any(self, *command: Any) -> Any:
-        for server in self.servers:
-            if server.is_running:
-                try:
-                    return ask(server, *command)
-                except redis.RedisError:
-                    continue
-        raise RedisNotStarted("no node of the cluster answers")
-
-
-class SentinelServers:
-    """A master with replicas, and sentinels that replace it when it dies; also a context manager."""
-
-    def __init__(self, *, replicas: int = 2, sentinels: int = 3, persistent: bool = False) -> None:
-        self.servers = [RedisServer(persistent=persistent) for _ in range(1 + replicas)]
-        self.sentinels = [SentinelServer() for _ in range(sentinels)]
-
-    @property
-    def url(self) -> str:
-        """The address that names the sentinels and the master's name."""
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in self.sentinels)}/{MASTER_NAME}"
+    def __init__(self, servers: list[RedisServer], sentinels: Sequence[SentinelServer] = ()) -> None:
+        self.servers = servers
+        self.sentinels = sentinels
 
     def __enter__(self) -> Self:
         try:
@@ -109,24 +39,90 @@ class SentinelServers:
         for server in (*self.sentinels, *self.servers):
             server.stop()
 
+    def is_whole(self) -> bool:
+        """Return whether every running server works: slots are served, and replicas follow their masters."""
+        return all(_is_healthy(server) for server in self.servers if server.is_running)
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start the servers, and wait until they know each other."""
+
+
+class ClusterServers(_Deployment):
+    """A cluster of masters with one replica each. A master that dies is replaced after about `_NODE_TIMEOUT_MS`."""
+
+    def __init__(self, masters: int = 3, *, replicas: bool = True, persistent: bool = False) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(_NODE_TIMEOUT_MS))
+        more = ("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
+        self._count = masters
+        total = 2 * masters if replicas else masters
+        super().__init__([RedisServer(*options, *more, persistent=persistent) for _ in range(total)])
+
+    @property
+    def url(self) -> str:
+        """The address that names the first masters as seeds."""
+        return "redis://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers[: self._count])
+
+    def masters(self) -> list[RedisServer]:
+        """Return the servers that hold slots, in the order of their slots, as a living node says."""
+        by_port = {server.port: server for server in self.servers}
+        ranges = sorted(self._execute_on_any("CLUSTER", "SLOTS"), key=lambda each: int(each[0]))
+        return list(dict.fromkeys(by_port[int(each[2][1])] for each in ranges))
+
+    def _start(self) -> None:
+        for server in self.servers:
+            server.start()
+        masters, replicas = self.servers[: self._count], self.servers[self._count :]
+        for number, server in enumerate(masters):
+            first, last = number * SLOTS // self._count, (number + 1) * SLOTS // self._count - 1
+            execute(server, "CLUSTER", "ADDSLOTSRANGE", first, last)
+            execute(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in self.servers[1:]:
+            execute(server, "CLUSTER", "MEET", "127.0.0.1", masters[0].port)
+        _wait_until(lambda: all(map(self._knows_all, self.servers)), "all nodes know each other")
+        for master, replica in zip(masters, replicas, strict=False):
+            execute(replica, "CLUSTER", "REPLICATE", execute(master, "CLUSTER", "MYID"))
+        _wait_until(self.is_whole, "the cluster works and every replica follows its master")
+
+    def _knows_all(self, server: RedisServer) -> bool:
+        return f"cluster_known_nodes:{len(self.servers)}" in str(execute(server, "CLUSTER", "INFO"))
+
+    def _execute_on_any(self, *command: Any) -> Any:
+        for server in self.servers:
+            if server.is_running:
+                try:
+                    return execute(server, *command)
+                except redis.RedisError:
+                    continue
+        raise RedisNotStarted("no node of the cluster answers")
+
+
+class SentinelServers(_Deployment):
+    """A master with replicas, and sentinels that replace it when it dies."""
+
+    def __init__(self, *, replicas: int = 2, sentinels: int = 3, persistent: bool = False) -> None:
+        servers = [RedisServer(persistent=persistent) for _ in range(1 + replicas)]
+        super().__init__(servers, [SentinelServer() for _ in range(sentinels)])
+
+    @property
+    def url(self) -> str:
+        """The address that names the sentinels and the master's name."""
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in self.sentinels)}/{MASTER_NAME}"
+
     def master(self) -> RedisServer:
         """Return the server that the sentinels name as the master."""
         for sentinel in self.sentinels:
             if sentinel.is_running:
-                _, port = ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
+                _, port = execute(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
                 return next(server for server in self.servers if server.port == int(port))
         raise RedisNotStarted("no sentinel runs")
-
-    def is_whole(self) -> bool:
-        """Return whether the replicas that run follow the master."""
-        return all(_is_healthy(server) for server in self.servers if server.is_running)
 
     def _start(self) -> None:
         master, *replicas = self.servers
         for server in self.servers:
             server.start()
         for replica in replicas:
-            ask(replica, "REPLICAOF", "127.0.0.1", master.port)
+            execute(replica, "REPLICAOF", "127.0.0.1", master.port)
         _wait_until(lambda: all(map(_is_healthy, replicas)), "every replica follows the master")
         for sentinel in self.sentinels:
             sentinel.watch(master.port, quorum=len(self.sentinels) // 2 + 1)
@@ -136,7 +132,7 @@ class SentinelServers:
     def _know_each_other(self) -> bool:
         expected = {"num-slaves": len(self.servers) - 1, "num-other-sentinels": len(self.sentinels) - 1}
         for sentinel in self.sentinels:
-            reply = ask(sentinel, "SENTINEL", "MASTER", MASTER_NAME)
+            reply = execute(sentinel, "SENTINEL", "MASTER", MASTER_NAME)
             fields = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
             if any(int(fields[name]) < count for name, count in expected.items()):
                 return False
@@ -172,17 +168,17 @@ class SentinelServer(RedisServer):
         return [str(binary), str(configuration), "--sentinel"]
 
 
-def ask(server: RedisServer, *command: Any) -> Any:
+def execute(server: RedisServer, *command: Any) -> Any:
     """Return the reply of one server to one command. Raises the driver's errors."""
     with redis.Redis(port=server.port, decode_responses=True, socket_timeout=2, protocol=2) as client:
         return client.execute_command(*command)
 
 
 def _is_healthy(server: RedisServer) -> bool:
-    information = ask(server, "INFO", "everything")
+    information = execute(server, "INFO", "everything")
     follows = information["role"] == "master" or information["master_link_status"] == "up"
     is_of_cluster = bool(information["cluster_enabled"])
-    return follows and (not is_of_cluster or "cluster_state:ok" in str(ask(server, "CLUSTER", "INFO")))
+    return follows and (not is_of_cluster or "cluster_state:ok" in str(execute(server, "CLUSTER", "INFO")))
 
 
 def _wait_until(condition: Callable[[], bool], what: str) -> None:

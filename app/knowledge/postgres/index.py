@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.errors import ConfigurationError, StorageUnavailable
 from app.knowledge.postgres.search import PostgresSearch
 from app.knowledge.postgres.tables import PreparedEvent, Tables
 from app.knowledge.postgres.tsvector import build_document
 from app.ports.knowledge import START, AudienceRule, Hit, KnowledgeEntry, LogPosition, MissingVector, Query, Vector
+from app.postgres.conninfo import conninfo_of
 
 ResultT = TypeVar("ResultT")
 
@@ -26,12 +26,6 @@ CANCEL_SECONDS = 1.0
 _MAX_CONNECTIONS = 4
 _MAINTENANCE_SECONDS = 600.0
 _END_OF_TIME = 1 << 62
-_DEFAULT_PARAMETERS: dict[str, str | int] = {
-    "application_name": "aura",
-    "client_encoding": "utf8",
-    "connect_timeout": 3,
-    "tcp_user_timeout": 10_000,
-}
 
 
 class PostgresIndex:
@@ -43,15 +37,7 @@ class PostgresIndex:
     """
 
     def __init__(self, url: str, model: str | None, audience: AudienceRule = "named") -> None:
-        try:
-            given = conninfo_to_dict(url)
-            defaults = {name: value for name, value in _DEFAULT_PARAMETERS.items() if name not in given}
-            self._conninfo = make_conninfo(url, **defaults)
-        except psycopg.Error:  # its message may contain the password
-            raise ConfigurationError(
-                "AURA_KNOWLEDGE_URL: it is not a valid PostgreSQL URL: percent-encode special characters in user and"
-                " password, and check the parameter names after the question mark"
-            ) from None
+        self._conninfo = conninfo_of(url, "AURA_KNOWLEDGE_URL", "aura")
         self._model = model
         self._has_vector_index = audience == "tenant"
         self._generation = 0

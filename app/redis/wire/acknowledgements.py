@@ -22,7 +22,7 @@ _MAX_WAIT_SECONDS = 1.0
 """How long one `WAIT` waits for the replicas; less where the service expects faster replies of Redis."""
 _MARKER_TTL_SECONDS = 60
 _PAUSE_SECONDS = 0.1
-"""A caller that gets False asks again."""
+"""A caller that gets False tries again."""
 
 # Returns 1 and writes the marker where the key (a string, or a field of a hash) has this value; else 0.
 _MARK = Script(
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 class Acknowledgements:
-    """Asks the replicas of the masters. With `replicas` 0 nothing is asked, and everything counts as acknowledged."""
+    """Waits for replicas of the masters. With `replicas` 0 nothing is sent, and everything counts as acknowledged."""
 
     def __init__(self, connection: Connection, replicas: int) -> None:
         self._connection = connection
@@ -54,32 +54,28 @@ class Acknowledgements:
         """Return whether enough replicas have a write, after which a key or a field of it has this value.
 
         False, after a short pause, where the value is another one now: the master may be another server, which lacks
-        the write. False also where the master cannot be asked.
+        the write. False also where the master cannot be queried.
         """
         if not self._replicas:
             return True
-        mark = _MARK.command(
-            key=key,
-            marker_key=f"aura:{{{_slot_part(key)}}}:acknowledged",
-            field=field,
-            value=value,
-            ttl=_MARKER_TTL_SECONDS,
-        )
         try:
-            pipeline = await self._connection.separate_pipeline(key)
-            is_acknowledged = await self._group(pipeline).wait(mark)
-        except NoScriptError:
-            try:
-                await self._connection.run_script(_MARK, **_named(mark))  # which loads it
-                is_acknowledged = await self._group(pipeline).wait(mark)
-            except (NoScriptError, StorageUnavailable):
-                is_acknowledged = False
-        except StorageUnavailable:
+            is_acknowledged = await self._wait_for(key, field, value)
+        except (NoScriptError, StorageUnavailable):
             is_acknowledged = False
         if not is_acknowledged:
             log.warning("redis.not_acknowledged", replicas=self._replicas)
             await asyncio.sleep(_PAUSE_SECONDS)
         return is_acknowledged
+
+    async def _wait_for(self, key: str, field: str, value: str) -> bool:
+        marker_key = f"aura:{{{_slot_part(key)}}}:acknowledged"
+        arguments = {"key": key, "marker_key": marker_key, "field": field, "value": value, "ttl": _MARKER_TTL_SECONDS}
+        mark, group = _MARK.command(**arguments), self._group(await self._connection.separate_pipeline(key))
+        try:
+            return await group.wait(mark)
+        except NoScriptError:
+            await self._connection.run_script(_MARK, **arguments)  # which loads it
+            return await group.wait(mark)
 
     def _group(self, pipeline: Pipeline) -> _Group:
         found = self._groups.get(pipeline)
@@ -102,10 +98,10 @@ class _Group:
         result: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((mark, result))
         if self._task is None:
-            self._task = asyncio.create_task(self._ask(), context=contextvars.Context())
+            self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         return result
 
-    async def _ask(self) -> None:
+    async def _run(self) -> None:
         while self._waiting:
             together, self._waiting = self._waiting, []
             try:
@@ -126,7 +122,3 @@ class _Group:
 def _slot_part(key: str) -> str:
     """Return the part of a key that selects its slot in a cluster."""
     return key.partition("{")[2].partition("}")[0] or key
-
-
-def _named(mark: Command) -> dict[str, object]:
-    return dict(zip(("key", "marker_key", "field", "value", "ttl"), mark[3:], strict=True))

@@ -77,7 +77,9 @@ class Cluster:
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._masters: list[Server | None] = []
-        self._reader = MapReader(drivers.address.servers, self._ask, self._follow, timeout_seconds=timeout_seconds)
+        self._reader = MapReader(
+            drivers.address.servers, self._query_node, self._follow, timeout_seconds=timeout_seconds
+        )
 
     @property
     def in_flight(self) -> int:
@@ -117,7 +119,9 @@ class Cluster:
     async def load_script(self, text: str) -> None:
         """Load a script on every master that can be reached. Raises `StorageUnavailable` if there is none."""
         load: Command = ("SCRIPT", "LOAD", text)
-        results = await asyncio.gather(*(self._ask(it, [load]) for it in self._all_masters()), return_exceptions=True)
+        results = await asyncio.gather(
+            *(self._query_node(it, [load]) for it in self._all_masters()), return_exceptions=True
+        )
         replies = [result if isinstance(result, BaseException) else result[0] for result in results]
         errors = [reply for reply in replies if isinstance(reply, BaseException)]
         if len(errors) == len(replies):
@@ -236,7 +240,7 @@ class Cluster:
 
     # --- all nodes ----------------------------------------------------------------------------------------------------
 
-    async def _ask(self, server: Server, commands: Sequence[Command]) -> list[Any]:
+    async def _query_node(self, server: Server, commands: Sequence[Command]) -> list[Any]:
         """Send commands to one node. Raises `StorageUnavailable`."""
         return await self._pipeline(server).submit(commands)
 
@@ -244,7 +248,7 @@ class Cluster:
         names: set[bytes] = set()
         cursor: Any = 0
         while True:
-            (reply,) = await self._ask(server, [("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_KEYS)])
+            (reply,) = await self._query_node(server, [("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_KEYS)])
             if isinstance(reply, Exception):
                 raise unavailable(reply) from reply
             cursor, found = reply

@@ -13,12 +13,12 @@ from app.redis.wire.pipeline import Pipeline
 
 
 async def find_server(pipelines: Sequence[Pipeline]) -> tuple[Pipeline, bool]:
-    """Ask all servers at once. Return the first that answers, and whether it belongs to a cluster; close the others.
+    """Query all servers at once. Return the first that answers, and whether it belongs to a cluster; close the others.
 
     Raises `StorageUnavailable` where none answers; all are closed then.
     """
-    asked = {asyncio.create_task(_is_of_cluster(pipeline)): pipeline for pipeline in pipelines}
-    waiting, failure = set(asked), StorageUnavailable("Redis cannot be reached")
+    queried = {asyncio.create_task(_is_of_cluster(pipeline)): pipeline for pipeline in pipelines}
+    waiting, failure = set(queried), StorageUnavailable("Redis cannot be reached")
     found: tuple[Pipeline, bool] | None = None
     try:
         while waiting and found is None:
@@ -26,7 +26,7 @@ async def find_server(pipelines: Sequence[Pipeline]) -> tuple[Pipeline, bool]:
             for task in done:
                 error = task.exception()
                 if error is None:
-                    found = asked[task], task.result()
+                    found = queried[task], task.result()
                 else:
                     failure = error if isinstance(error, StorageUnavailable) else unavailable(error)
     finally:

@@ -15,11 +15,11 @@ from app.ports.redis_address import Server
 from app.redis.wire.script import Command
 from app.redis.wire.topology import Topology, newest
 
-Ask = Callable[[Server, Sequence[Command]], Awaitable[list[Any]]]
+Query = Callable[[Server, Sequence[Command]], Awaitable[list[Any]]]
 """Returns a node's replies to commands. Raises `StorageUnavailable`."""
 
-_QUESTION: tuple[Command, ...] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
-_MASTERS_ASKED = 3
+_QUERIES: tuple[Command, ...] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+_MASTERS_QUERIED = 3
 """One of them may be cut off from the others, without knowing it yet."""
 _INTERVAL_SECONDS = 2.0
 _MIN_INTERVAL_SECONDS = 0.1
@@ -29,14 +29,14 @@ log = structlog.get_logger(__name__)
 
 
 class MapReader:
-    """Calls `follow` with each map. The seeds are asked only where no node that is known answers."""
+    """Calls `follow` with each map. The seeds are queried only where no node that is known answers."""
 
     def __init__(
-        self, seeds: Iterable[Server], ask: Ask, follow: Callable[[Topology], None], *, timeout_seconds: float
+        self, seeds: Iterable[Server], query: Query, follow: Callable[[Topology], None], *, timeout_seconds: float
     ) -> None:
         self.topology: Topology | None = None
         self._seeds = tuple(seeds)
-        self._ask = ask
+        self._query = query
         self._follow = follow
         self._answer_seconds = min(timeout_seconds, _MAX_ANSWER_SECONDS)
         self._is_requested = asyncio.Event()
@@ -76,11 +76,11 @@ class MapReader:
         """Read the map and follow it. Returns whether a node gave one."""
         known = self.topology
         masters = sorted(known.all_masters) if known is not None else []
-        first = random.sample(masters, min(_MASTERS_ASKED, len(masters)))
-        maps = await self._ask_each(first)
+        first = random.sample(masters, min(_MASTERS_QUERIED, len(masters)))
+        maps = await self._query_each(first)
         if not any(each.is_up for each in maps):
             others = {*(known.servers if known is not None else ()), *self._seeds}.difference(first)
-            maps += await self._ask_each(sorted(others))
+            maps += await self._query_each(sorted(others))
         found = newest(maps)
         if found is None:
             return False
@@ -90,14 +90,14 @@ class MapReader:
         self._follow(found)
         return True
 
-    async def _ask_each(self, servers: Sequence[Server]) -> list[Topology]:
-        answers = await asyncio.gather(*map(self._ask_one, servers))
+    async def _query_each(self, servers: Sequence[Server]) -> list[Topology]:
+        answers = await asyncio.gather(*map(self._query_one, servers))
         return [answer for answer in answers if answer is not None]
 
-    async def _ask_one(self, server: Server) -> Topology | None:
+    async def _query_one(self, server: Server) -> Topology | None:
         try:
             async with asyncio.timeout(self._answer_seconds):
-                info, slots = await self._ask(server, _QUESTION)
+                info, slots = await self._query(server, _QUERIES)
             return Topology.read(server, info, slots)
         except (StorageUnavailable, TimeoutError, ValueError, TypeError, IndexError, KeyError, AttributeError):
             return None

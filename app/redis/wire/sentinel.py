@@ -39,7 +39,7 @@ class Sentinels:
         self._drivers = drivers
         self._name = drivers.address.master or ""
         # During a failover the address is that of the new master already, and that in the state is not.
-        self._question: tuple[Command, ...] = (
+        self._queries: tuple[Command, ...] = (
             ("SENTINEL", "MASTER", self._name),
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name),
         )
@@ -72,17 +72,17 @@ class Sentinels:
 
     async def _find_master(self) -> Server:
         """Raises the driver's `MasterNotFoundError` where no sentinel knows a master of this name."""
-        answers = await asyncio.gather(*map(self._ask, self._pipelines))
+        answers = await asyncio.gather(*map(self._query, self._pipelines))
         known = [answer for answer in answers if answer is not None]
         if not known:
             raise MasterNotFoundError(f"no sentinel that answers knows the master {self._name}")
         return max(known, key=lambda answer: answer[0])[1]
 
-    async def _ask(self, sentinel: Server) -> tuple[int, Server] | None:
+    async def _query(self, sentinel: Server) -> tuple[int, Server] | None:
         """Return the epoch and the master that a sentinel knows, or None."""
         try:
             async with asyncio.timeout(self._answer_seconds):
-                state, address = await self._pipelines[sentinel].submit(self._question)
+                state, address = await self._pipelines[sentinel].submit(self._queries)
             fields = dict(zip(state[::2], state[1::2], strict=True))
             return int(fields[b"config-epoch"]), Server(address[0].decode(), int(address[1]))
         except (StorageUnavailable, TimeoutError, KeyError, ValueError, TypeError, AttributeError):

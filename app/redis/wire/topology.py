@@ -42,10 +42,10 @@ class Topology(NamedTuple):
     """Whether the node thinks that the cluster works. One that is cut off from the majority does not."""
 
     @classmethod
-    def read(cls, asked: Server, info: Any, slots: Sequence[Any]) -> Self:
+    def read(cls, queried: Server, info: Any, slots: Sequence[Any]) -> Self:
         """Read the replies of `CLUSTER INFO` and `CLUSTER SLOTS`. The first may be an error: a user may not send it.
 
-        `asked` is the node that gave them: a node that does not know its own host leaves it out. Raises `ValueError`,
+        `queried` is the node that gave them: a node that does not know its own host leaves it out. Raises `ValueError`,
         `TypeError` or `IndexError` for anything else.
         """
         lines = info.split(b"\r\n") if isinstance(info, bytes) else []
@@ -53,7 +53,7 @@ class Topology(NamedTuple):
         masters: list[Server | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         servers: set[Server] = set()
         for first, last, *nodes in slots:
-            here = [Server(_host(node[0], asked), int(node[1])) for node in nodes]
+            here = [Server(_host(node[0], queried), int(node[1])) for node in nodes]
             masters[first : last + 1] = [here[0]] * (last + 1 - first)
             servers.update(here)
         epoch, is_up = int(fields.get(b"cluster_current_epoch", 0)), fields.get(b"cluster_state", b"ok") == b"ok"
@@ -71,18 +71,18 @@ def newest(maps: Iterable[Topology]) -> Topology | None:
 
 
 class Redirect(NamedTuple):
-    """Another node to ask instead: for good (`MOVED`), or for this command alone (`ASK`: the slot is on its way)."""
+    """Another node to send to: for good (`MOVED`), or for this command alone (`ASK`: the slot is on its way)."""
 
     slot: int
     server: Server
     is_for_good: bool
 
 
-def redirect_of(reply: Any, asked: Server) -> Redirect | None:
+def redirect_of(reply: Any, queried: Server) -> Redirect | None:
     """Return where a reply sends the command; None where it does not."""
     if not isinstance(reply, AskError):  # of which `MovedError` is a kind
         return None
-    server = Server(_host(reply.host, asked), int(reply.port))
+    server = Server(_host(reply.host, queried), int(reply.port))
     return Redirect(reply.slot_id, server, isinstance(reply, MovedError))
 
 
@@ -91,6 +91,6 @@ def is_passing(reply: Any) -> bool:
     return isinstance(reply, TryAgainError | ClusterDownError | MasterDownError)
 
 
-def _host(given: bytes | str | None, asked: Server) -> str:
+def _host(given: bytes | str | None, queried: Server) -> str:
     host = given.decode() if isinstance(given, bytes) else given
-    return host if host and host != "?" else asked.host
+    return host if host and host != "?" else queried.host

@@ -21,7 +21,7 @@ from tests.harness.waiting import eventually
 MakeSettings = Callable[..., Settings]
 
 
-async def ask(aura: Aura, prompt: str, *, as_: dict[str, str] | None = None, **body: Any) -> list[Frame]:
+async def complete_run(aura: Aura, prompt: str, *, as_: dict[str, str] | None = None, **body: Any) -> list[Frame]:
     async with aura.stream(body={"prompt": prompt, **body}, headers=as_ or headers()) as stream:
         return await stream.rest()
 
@@ -73,7 +73,7 @@ async def test_a_stream_is_resumed_from_the_archive(
 ) -> None:
     model.play(ScriptedTurn(text="안녕하세요"))
     async with running(settings(aura_archive_url=archive.url)) as aura:
-        frames = await ask(aura, "하나")
+        frames = await complete_run(aura, "하나")
         session_id = session_of(frames)
         await eventually(lambda: archive.sessions() == [session_id])
         expire_runs(redis_client, session_id)
@@ -92,13 +92,13 @@ async def test_lists_continue_in_the_archive(
 ) -> None:
     model.play(*(ScriptedTurn(text="네.") for _ in range(5)))
     async with running(settings(aura_archive_url=archive.url)) as aura:
-        sessions = [session_of(await ask(aura, f"질문 {number}")) for number in range(3)]
+        sessions = [session_of(await complete_run(aura, f"질문 {number}")) for number in range(3)]
         await eventually(lambda: sorted(archive.sessions()) == sorted(sessions))
         expire_runs(redis_client, *sessions)
         listed = (await get(aura, "/aura/runs")).json()["data"]
         assert [run["sessionId"] for run in listed["runs"]] == sessions[::-1], "Redis lists them, and has no data"
         expire_lists(redis_client)
-        sessions += [session_of(await ask(aura, "나중")), session_of(await ask(aura, "끝"))]
+        sessions += [session_of(await complete_run(aura, "나중")), session_of(await complete_run(aura, "끝"))]
         for caller in ({}, {"user": "boss", "role": "approver"}):
             seen: list[str] = []
             offset: int | None = 0
@@ -118,7 +118,7 @@ async def test_what_another_tenant_has_in_the_archive_does_not_exist(
 ) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings(aura_archive_url=archive.url)) as aura:
-        session_id = session_of(await ask(aura, "하나"))
+        session_id = session_of(await complete_run(aura, "하나"))
         await eventually(lambda: archive.sessions() == [session_id])
         expire_runs(redis_client, session_id)
         path = f"/aura/runs/{session_id}"
@@ -136,13 +136,13 @@ async def test_a_thread_remembers_runs_of_the_archive(
 ) -> None:
     model.play(*(ScriptedTurn(text=f"답 {number}") for number in range(4)))
     async with running(settings(aura_archive_url=archive.url)) as aura:
-        first = session_of(await ask(aura, "하나", thread_id="t-1"))
+        first = session_of(await complete_run(aura, "하나", thread_id="t-1"))
         await eventually(lambda: archive.sessions() == [first])
         expire_runs(redis_client, first)
         expire_lists(redis_client)
-        await ask(aura, "둘", thread_id="t-1")
-        await ask(aura, "다른 대화", thread_id="t-2")
-        await ask(aura, "셋", thread_id="t-1", as_=headers(user="other"))
+        await complete_run(aura, "둘", thread_id="t-1")
+        await complete_run(aura, "다른 대화", thread_id="t-2")
+        await complete_run(aura, "셋", thread_id="t-1", as_=headers(user="other"))
     contents = [[message["content"] for message in request["messages"][1:]] for request in model.requests]
     assert contents == [["하나"], ["하나", "답 0", "둘"], ["다른 대화"], ["셋"]]
 
@@ -152,7 +152,7 @@ async def test_without_an_archive_nothing_is_listed_for_it(
 ) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
-        frames = await ask(aura, "하나")
+        frames = await complete_run(aura, "하나")
         assert frames[-1].is_done
         assert answer(frames) == "네."
         assert not redis_client.exists("aura:archive")

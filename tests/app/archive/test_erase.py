@@ -13,7 +13,7 @@ from app.dev.demo.script import ScriptedTurn
 from app.ports.knowledge import Query, Searcher
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase, EraseCommand, expire_runs
-from tests.app.archive.test_archive import ask, session_of
+from tests.app.archive.test_archive import complete_run, session_of
 from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
 from tests.harness.audit import StoredRecord
 from tests.harness.knowledge import Publish, mail, until_counted, until_subscribed
@@ -58,13 +58,15 @@ async def test_everything_of_a_person_is_removed_and_counted(
     model.play(*(ScriptedTurn(text="네.") for _ in range(4)))
     kim, environment = headers(user="kim"), {"AURA_ARCHIVE_URL": archive.url}
     async with running(settings(aura_archive_url=archive.url)) as aura:
-        old = session_of(await ask(aura, "나의 비밀 하나", as_=kim, thread_id="t-1"))
+        old = session_of(await complete_run(aura, "나의 비밀 하나", as_=kim, thread_id="t-1"))
         await eventually(lambda: archive.sessions() == [old])
         expire_runs(redis_client, old)
-        new = session_of(await ask(aura, "나의 비밀 둘", as_={**kim, "Idempotency-Key": "k-1"}, thread_id="t-1"))
+        new = session_of(
+            await complete_run(aura, "나의 비밀 둘", as_={**kim, "Idempotency-Key": "k-1"}, thread_id="t-1")
+        )
         others = [
-            session_of(await ask(aura, "남의 비밀", as_=headers(user="lee"), thread_id="t-1")),
-            session_of(await ask(aura, "동명이인의 비밀", as_=NAMESAKE, thread_id="t-1")),
+            session_of(await complete_run(aura, "남의 비밀", as_=headers(user="lee"), thread_id="t-1")),
+            session_of(await complete_run(aura, "동명이인의 비밀", as_=NAMESAKE, thread_id="t-1")),
         ]
         await eventually(lambda: len(archive.sessions()) == 4)
         counted = await erase_command(*PERSON, "--dry-run", **environment)
@@ -174,7 +176,7 @@ async def test_nothing_is_removed_while_the_archive_is_down(
 ) -> None:
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
-        await ask(aura, "나의 비밀", as_=headers(user="kim"))
+        await complete_run(aura, "나의 비밀", as_=headers(user="kim"))
         url = f"postgresql://u:p@127.0.0.1:{unused_tcp_port}/d"
         failed = await erase_command(*PERSON, AURA_ARCHIVE_URL=url)
         assert failed.exit_code == 2, failed.output

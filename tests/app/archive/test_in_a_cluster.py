@@ -12,7 +12,7 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase, EraseCommand, expire_runs
-from tests.app.archive.test_archive import ask, get, replay, session_of
+from tests.app.archive.test_archive import complete_run, get, replay, session_of
 from tests.harness.service import headers, running
 from tests.harness.waiting import eventually
 
@@ -38,8 +38,8 @@ async def test_runs_are_archived_read_and_erased_in_a_cluster(
     model.play(ScriptedTurn(text="네."), ScriptedTurn(text="네."))
     with redis.Redis.from_url(cluster.url, decode_responses=True) as client:
         async with running(settings(redis_url=cluster.url, aura_archive_url=archive.url)) as aura:
-            frames = await ask(aura, "하나", thread_id="t-1")
-            other = session_of(await ask(aura, "둘", as_=headers(user="lee")))
+            frames = await complete_run(aura, "하나", thread_id="t-1")
+            other = session_of(await complete_run(aura, "둘", as_=headers(user="lee")))
             await eventually(lambda: len(archive.sessions()) == 2)
             expire_runs(client, session_of(frames))
             assert [frame.id for frame in await replay(aura, session_of(frames))] == [frame.id for frame in frames]

@@ -20,7 +20,7 @@ from app.ports.archive import ArchiveStatus, Retention
 from app.redis.archive import RedisArchiveOutbox
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase, expire_runs
-from tests.app.archive.test_archive import ask, get, replay, session_of
+from tests.app.archive.test_archive import complete_run, get, replay, session_of
 from tests.harness.approvals import StartWaitingRun
 from tests.harness.frames import answer
 from tests.harness.postgres import PostgresServer
@@ -56,7 +56,7 @@ async def test_a_process_that_stops_copies_the_runs_that_have_just_ended(
 ) -> None:
     model.play(YES)
     async with running(settings(aura_archive_url=archive.url)) as aura:
-        session_id = session_of(await ask(aura, "하나"))
+        session_id = session_of(await complete_run(aura, "하나"))
     assert archive.sessions() == [session_id]
     assert not redis_client.zcard("aura:archive")
 
@@ -72,8 +72,8 @@ async def test_runs_do_not_notice_that_the_database_is_down_and_are_copied_after
     model.play(YES, YES)
     with capture_logs() as logs:
         async with running(settings(aura_archive_url=archive.url)) as aura:
-            first = session_of(await ask(aura, "하나", thread_id="t-1"))
-            second = await ask(aura, "둘", thread_id="t-1")
+            first = session_of(await complete_run(aura, "하나", thread_id="t-1"))
+            second = await complete_run(aura, "둘", thread_id="t-1")
             assert answer(second) == "네.", "the history of the thread is read from Redis alone"
             sessions = [first, session_of(second)]
             await eventually(
@@ -99,7 +99,7 @@ async def test_a_run_is_stored_once_however_often_it_is_copied(
     model.play(YES)
     configured = settings(aura_archive_url=archive.url)
     async with running(configured) as aura, running(configured) as other:
-        frames = await ask(aura, "하나")
+        frames = await complete_run(aura, "하나")
         session_id = session_of(frames)
         for _ in range(3):  # as if a process had ended after it stored the run, and before it removed it from the list
             await eventually(lambda: not redis_client.zcard("aura:archive"))
@@ -117,7 +117,7 @@ async def test_the_run_of_a_process_that_is_gone_is_copied_by_another_one(
     model.play(YES)
     url = "postgresql://u:p@127.0.0.1:1/d"  # this process lists the run, and cannot copy it
     async with running(settings(aura_archive_url=url)) as aura:
-        session_id = session_of(await ask(aura, "하나"))
+        session_id = session_of(await complete_run(aura, "하나"))
         assert redis_client.zscore("aura:archive", session_id) is not None
     assert archive.sessions() == []
     async with running(settings(aura_archive_url=archive.url)):
@@ -143,7 +143,7 @@ async def test_nothing_of_a_tenant_without_days_is_archived(
 ) -> None:
     model.play(YES)
     async with running(settings(aura_archive_url=archive.url, aura_archive_tenant_days="tenant1=0")) as aura:
-        await ask(aura, "하나")
+        await complete_run(aura, "하나")
         await eventually(lambda: not redis_client.zcard("aura:archive"))
     assert archive.sessions() == []
 
@@ -185,7 +185,7 @@ async def test_a_run_that_the_database_refuses_holds_up_no_other_run(
     model.play(YES, YES)
     configured = settings()
     async with running(configured) as aura:
-        refused, stored = session_of(await ask(aura, "하나")), session_of(await ask(aura, "둘"))
+        refused, stored = session_of(await complete_run(aura, "하나")), session_of(await complete_run(aura, "둘"))
     redis_client.hset(f"aura:{{user1}}:run:{refused}", "prompt", "a\0b")  # PostgreSQL stores no NUL
     redis_client.zadd("aura:archive", {refused: 0, stored: 0})
     with capture_logs() as logs:
@@ -200,7 +200,7 @@ async def test_a_run_whose_owner_somebody_has_changed_is_not_archived(
 ) -> None:
     model.play(YES, YES, YES)
     async with running(settings()) as aura:
-        sessions = [session_of(await ask(aura, prompt)) for prompt in ("하나", "둘", "셋")]
+        sessions = [session_of(await complete_run(aura, prompt)) for prompt in ("하나", "둘", "셋")]
     for session_id, field in zip(sessions, ("tenant", "user"), strict=False):
         redis_client.hset(f"aura:{{user1}}:run:{session_id}", field, "mallory")
     redis_client.zadd("aura:archive", dict.fromkeys(sessions, 0))
@@ -227,7 +227,7 @@ async def test_runs_that_will_soon_be_lost_are_an_error_in_the_log(
 ) -> None:
     model.play(YES)
     async with running(settings(aura_archive_url=f"postgresql://u:p@127.0.0.1:{unused_tcp_port}/d")) as aura:
-        session_id = session_of(await ask(aura, "하나"))
+        session_id = session_of(await complete_run(aura, "하나"))
         parts = aura.service.archive
         assert parts is not None
         outbox = RedisArchiveOutbox(aura.service.connection, retention_seconds=3600)

@@ -18,7 +18,7 @@ from app.ports.journal import LogEntry
 from app.settings import Settings
 from statemachine.frames import DONE_BODY
 from tests.app.archive.conftest import ArchiveDatabase
-from tests.app.archive.test_archive import ask, session_of
+from tests.app.archive.test_archive import complete_run, session_of
 from tests.harness.service import running
 
 MakeSettings = Callable[..., Settings]
@@ -30,7 +30,7 @@ async def ended_run(settings: MakeSettings, model: ScriptedModelServer) -> Archi
     """A run with the record and the checkpoint of a real one, and a log of two entries."""
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
-        session_id = session_of(await ask(aura, "하나", thread_id="t-1"))
+        session_id = session_of(await complete_run(aura, "하나", thread_id="t-1"))
         record, checkpoint = (
             await aura.service.journal.get_record(session_id),
             await aura.service.journal.load(session_id),

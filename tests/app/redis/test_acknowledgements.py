@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
-from app.dev.demo.redis_deployments import ask
+from app.dev.demo.redis_deployments import execute
 from app.dev.demo.script import ScriptedTurn
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.advice import configuration_advice
@@ -27,8 +27,8 @@ MakeSettings = Callable[..., Settings]
 def replicated() -> Iterator[tuple[RedisServer, RedisServer]]:
     """A master and its replica."""
     with RedisServer("--repl-diskless-sync-delay", "0") as master, RedisServer() as replica:
-        ask(replica, "REPLICAOF", "127.0.0.1", master.port)
-        while ask(replica, "INFO", "replication")["master_link_status"] != "up":
+        execute(replica, "REPLICAOF", "127.0.0.1", master.port)
+        while execute(replica, "INFO", "replication")["master_link_status"] != "up":
             pass
         yield master, replica
 
@@ -74,9 +74,9 @@ async def test_what_waits_at_the_same_time_shares_one_command(
     found = Acknowledgements(connection, 1)
     await connection.pipeline([("SET", f"key-{number}", "value") for number in range(200)])
     assert await found.has("key-0", "value")
-    before = ask(replicated[0], "INFO", "commandstats")["cmdstat_wait"]["calls"]
+    before = execute(replicated[0], "INFO", "commandstats")["cmdstat_wait"]["calls"]
     assert all(await asyncio.gather(*(found.has(f"key-{number}", "value") for number in range(200))))
-    assert ask(replicated[0], "INFO", "commandstats")["cmdstat_wait"]["calls"] - before <= 3
+    assert execute(replicated[0], "INFO", "commandstats")["cmdstat_wait"]["calls"] - before <= 3
 
 
 async def test_a_risky_call_runs_only_after_replicas_have_its_start(

@@ -11,7 +11,7 @@ import pytest
 from redis.crc import key_slot
 
 from app.dev.demo.redis import RedisServer
-from app.dev.demo.redis_deployments import ClusterServers, ask
+from app.dev.demo.redis_deployments import ClusterServers, execute
 from app.errors import StorageUnavailable
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -65,7 +65,7 @@ async def test_a_process_has_one_connection_for_commands_to_each_master(
 ) -> None:
     await asyncio.gather(*(connection.execute("SET", key, key) for key in KEYS))
     for master in cluster.masters():
-        clients = str(ask(master, "CLIENT", "LIST", "TYPE", "normal"))
+        clients = str(execute(master, "CLIENT", "LIST", "TYPE", "normal"))
         assert clients.count("cmd=set") + clients.count("'cmd': 'set'") == 1
 
 
@@ -112,16 +112,16 @@ async def test_slots_move_while_commands_go_on(cluster: ClusterServers, connecti
     await connection.pipeline([("SET", name, name) for name in names])
     source, slot = master_of(cluster, "{tag}"), key_slot(b"{tag}")
     target = next(server for server in cluster.masters() if server is not source)
-    source_id, target_id = (ask(server, "CLUSTER", "MYID") for server in (source, target))
-    ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-    ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
-    ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[:100])
+    source_id, target_id = (execute(server, "CLUSTER", "MYID") for server in (source, target))
+    execute(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    execute(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    execute(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[:100])
     replies = await connection.pipeline([("GET", name) for name in names])
     assert replies == [name.encode() for name in names]
     assert await connection.execute("SET", "{tag}:new", "1") == b"OK"
-    ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[100:])
+    execute(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[100:])
     for server in (target, source):
-        ask(server, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
+        execute(server, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
     replies = await connection.pipeline([("GET", name) for name in [*names, "{tag}:new"]])
     assert replies == [*(name.encode() for name in names), b"1"]
 
@@ -145,7 +145,7 @@ async def test_messages_arrive_again_after_the_node_that_was_listened_to_is_kill
     pubsub, received = PubSub(connection, "node-x", timeout_seconds=2), list[bytes | None]()
     await pubsub.start()
     await pubsub.subscribe("news", received.append)
-    listened_to = next(it for it in cluster.servers if "news" in ask(it, "PUBSUB", "CHANNELS"))
+    listened_to = next(it for it in cluster.servers if "news" in execute(it, "PUBSUB", "CHANNELS"))
     listened_to.kill()
     await eventually(lambda: received == [None, None])  # subscribed again
     await keep_trying(connection, "PUBLISH", "news", "one")
@@ -165,12 +165,12 @@ async def test_closing_fails_the_commands_in_flight(cluster: ClusterServers, con
 
 def master_of(cluster: ClusterServers, key: str) -> RedisServer:
     slot = key_slot(key.encode())
-    ranges = ask(cluster.servers[-1], "CLUSTER", "SLOTS")
+    ranges = execute(cluster.servers[-1], "CLUSTER", "SLOTS")
     (port,) = [int(each[2][1]) for each in ranges if int(each[0]) <= slot <= int(each[1])]
     return next(server for server in cluster.servers if server.port == port)
 
 
 def replica_of(cluster: ClusterServers, master: RedisServer) -> RedisServer:
-    ranges = ask(cluster.servers[-1], "CLUSTER", "SLOTS")
+    ranges = execute(cluster.servers[-1], "CLUSTER", "SLOTS")
     (port,) = {int(each[3][1]) for each in ranges if int(each[2][1]) == master.port}
     return next(server for server in cluster.servers if server.port == port)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from app.dev.demo.redis import RedisServer
-from app.dev.demo.redis_deployments import MASTER_NAME, SentinelServer, SentinelServers, ask
+from app.dev.demo.redis_deployments import MASTER_NAME, SentinelServer, SentinelServers, execute
 from app.errors import StorageUnavailable
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -42,7 +42,7 @@ async def test_the_new_master_is_followed(watched: SentinelServers, connection: 
     first.kill() if how == "killed" else first.pause()
     await eventually(lambda: watched.master() is not first)
     assert await keep_trying(connection, "SET", "key", "after") == b"OK"
-    assert ask(watched.master(), "GET", "key") == "after"
+    assert execute(watched.master(), "GET", "key") == "after"
     await eventually(lambda: len(received) == 2)  # subscribed again
     await connection.execute("PUBLISH", "news", "one")
     await eventually(lambda: b"one" in received)
@@ -56,11 +56,11 @@ async def test_a_switch_that_an_administrator_orders_is_followed_at_once(
     """The old master goes on and would answer: the news alone leads to the new one."""
     await connection.execute("SET", "key", "before")
     first = watched.master()
-    ask(watched.sentinels[0], "SENTINEL", "FAILOVER", MASTER_NAME)
+    execute(watched.sentinels[0], "SENTINEL", "FAILOVER", MASTER_NAME)
     await eventually(lambda: watched.master() is not first)
     await asyncio.sleep(1)
     assert await connection.execute("SET", "key", "after") == b"OK"
-    assert ask(watched.master(), "GET", "key") == "after"
+    assert execute(watched.master(), "GET", "key") == "after"
 
 
 async def test_dead_and_hanging_sentinels_do_not_keep_the_master_from_being_found(watched: SentinelServers) -> None:

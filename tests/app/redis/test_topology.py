@@ -39,10 +39,10 @@ def test_a_command_without_a_key_belongs_to_no_slot(command: tuple[Any, ...]) ->
 
 def test_a_map_has_the_master_of_each_slot_and_all_servers() -> None:
     slots = [[0, 1, [b"10.0.0.1", 7000, b"id"], [b"10.0.0.2", 7000, b"id2"]], [3, 16383, [b"", 7001, b"id3"]]]
-    found = Topology.read(Server("asked", 1), INFO, slots)
-    assert found.masters[:4] == (A, A, None, Server("asked", 7001))
-    assert found.servers == {A, B, Server("asked", 7001)}
-    assert found.all_masters == {A, Server("asked", 7001)}
+    found = Topology.read(Server("queried", 1), INFO, slots)
+    assert found.masters[:4] == (A, A, None, Server("queried", 7001))
+    assert found.servers == {A, B, Server("queried", 7001)}
+    assert found.all_masters == {A, Server("queried", 7001)}
     assert (found.epoch, found.is_up) == (6, True)
 
 
