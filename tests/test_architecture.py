@@ -51,7 +51,7 @@ ONLY_IN = {
     "psycopg_pool": {"archive"},
     "cryptography": {"crypto"},
     "aiohttp": {"http"},
-    "msgspec": {"model", "web", "ports"},
+    "msgspec": {"model", "web", "ports", "logs"},
     "quart": {"web", "bootstrap"},
     "hypercorn": {"server", "web"},  # there only the types of its ASGI
     "resvg_py": {"web"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from typing import Any
@@ -113,3 +114,15 @@ async def test_headers_that_anybody_sends_are_short_in_the_log(
         (line,) = entries(written, "request.failed")
         assert len(line["source"]) == 64
         assert line["tenantId"] == "tenant1"
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_the_service() -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    logs.configure("INFO", "json", secrets=(), output=Closed())
+    try:
+        structlog.get_logger("test").info("thing.happened")
+    finally:
+        logs.configure("INFO", "json", secrets=())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,11 +19,8 @@ SECRETS = ["s3cret/of&the service", "s3cret", "it's\\quoted"]
 @pytest.fixture
 def written(request: pytest.FixtureRequest) -> Iterator[Written]:
     """A function that returns the log of the test until now, at the level DEBUG, as JSON or in the given format."""
-    logs.configure("DEBUG", getattr(request, "param", "json"), secrets=SECRETS)
     buffer = io.StringIO()
-    (handler,) = logging.getLogger().handlers
-    assert isinstance(handler, logging.StreamHandler)
-    handler.setStream(buffer)
+    logs.configure("DEBUG", getattr(request, "param", "json"), secrets=SECRETS, output=buffer)
     yield buffer.getvalue
     logs.configure("INFO", "json", secrets=())
 
