@@ -5,6 +5,7 @@ The structs are frozen: a change makes a copy. All times are absolute Unix secon
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -13,12 +14,12 @@ from msgspec.structs import replace
 
 from statemachine.call import CallStatus, Confidence, ToolCall, Via
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
-from statemachine.instructions import with_beginning, without_beginning
+from statemachine.instructions import NOTHING_SHARED, with_beginning, without_beginning
 from statemachine.older_checkpoints import upgrade, version_of
 from statemachine.states import INITIAL_STATE, State, Trigger
 from statemachine.stored import JsonObject, StoredStruct
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
 
@@ -276,15 +277,18 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     def call(self, call_id: str) -> ToolCall | None:
         return next((call for call in self.calls if call.id == call_id), None)
 
-    def to_json(self) -> bytes:
-        """Return the run as it is saved: what it has twice, or shares with all other runs, is left out."""
+    def to_json(self, shared: Mapping[str, str] = NOTHING_SHARED) -> bytes:
+        """Return the run as it is saved: what it has twice, or shares with other runs, is left out.
+
+        `shared` has the texts that are stored once for many runs, by their digests (`statemachine/instructions.py`).
+        """
         request = self.request
         saved = replace(
             request,
             prompt="" if self.first_prompt == request.prompt else request.prompt,
             thread_id="" if request.thread_id == request.session_id else request.thread_id,
         )
-        return msgspec.json.encode(replace(self, request=saved, messages=without_beginning(self.messages)))
+        return msgspec.json.encode(replace(self, request=saved, messages=without_beginning(self.messages, shared)))
 
     @property
     def first_prompt(self) -> object:
@@ -293,13 +297,14 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
         return message.get("content") if message.get("role") == "user" else None
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Checkpoint:
-        """Load a saved checkpoint of any released schema version.
+    def from_json(cls, text: str | bytes, shared: Mapping[str, str] = NOTHING_SHARED) -> Checkpoint:
+        """Load a saved checkpoint of any released schema version. `shared` has the texts that `to_json` may refer to.
 
-        Raises `CheckpointTooNew` if a newer release wrote it (a newer node can load it), else `CheckpointUnreadable`.
+        Raises `CheckpointTooNew` if a newer release wrote it (a newer node can load it), `SharedTextMissing` if it
+        refers to a text that is not in `shared`, else `CheckpointUnreadable`.
         """
         try:
-            checkpoint = _load(text)
+            checkpoint = _load(text, shared)
         except (ValueError, RecursionError) as error:
             version = version_of(text)
             if version > SCHEMA_VERSION:
@@ -314,7 +319,7 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
 
-def _load(text: str | bytes) -> Checkpoint:
+def _load(text: str | bytes, shared: Mapping[str, str]) -> Checkpoint:
     try:
         saved = _decode(text)
     except ValueError:
@@ -322,14 +327,14 @@ def _load(text: str | bytes) -> Checkpoint:
         if older is None:
             raise
         return msgspec.convert(older, Checkpoint)
-    return _complete(saved)
+    return _complete(saved, shared)
 
 
-def _complete(saved: Checkpoint) -> Checkpoint:
-    """Return a run with what `to_json` has left out. Raises `ValueError` where that cannot be found."""
+def _complete(saved: Checkpoint, shared: Mapping[str, str]) -> Checkpoint:
+    """Return a run with what `to_json` has left out. Raises `ValueError` or `SharedTextMissing` if it is not there."""
     request = saved.request
     prompt = request.prompt or saved.first_prompt
     if not isinstance(prompt, str):
         raise ValueError("it has no prompt")
     whole = replace(request, prompt=prompt, thread_id=request.thread_id or request.session_id)
-    return replace(saved, request=whole, messages=with_beginning(saved.messages))
+    return replace(saved, request=whole, messages=with_beginning(saved.messages, shared))

@@ -26,3 +26,11 @@ class CheckpointUnreadable(WorkflowError):
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"checkpoint cannot be read: {cause}")
+
+
+class SharedTextMissing(CheckpointUnreadable):
+    """The system prompt of a checkpoint begins with a text that is stored once for many runs, and is not at hand."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"its system prompt begins with the text whose SHA-256 is {digest}, which is not there")
+        self.digest = digest

@@ -1,12 +1,21 @@
-"""The built-in texts of the system prompt, and how a saved conversation refers to them.
+"""The texts with which system prompts begin, and how a saved conversation refers to them.
 
-Most system prompts begin with the same text. A checkpoint stores its number instead. What a number stands for **never
-changes**, because saved runs refer to it. Where a text is changed, the earlier one stays under its number as a literal,
-the new one gets the next number, and the schema version is raised, so that an older release leaves those runs alone.
+Most system prompts begin with the same text. A checkpoint stores a reference instead:
+
+- **A built-in text has a number.** What a number stands for **never changes**, because saved runs refer to it. Where a
+  text is changed, the earlier one stays under its number as a literal, the new one gets the next number, and the schema
+  version is raised, so that an older release leaves those runs alone.
+- **A text of the operator has its SHA-256.** It is stored beside the runs, once, and given to the functions here as
+  `shared`: a dictionary from the digest (hex) to the text.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from statemachine.errors import SharedTextMissing
 from statemachine.stored import JsonObject
 
 INSTRUCTIONS = """\
@@ -30,22 +39,60 @@ BEGINNINGS: dict[int, str] = {
 _FIELD = "begins_with"
 
 
-def without_beginning(messages: list[JsonObject]) -> list[JsonObject]:
-    """Return a conversation whose system prompt has the number of its beginning instead of the text, if it has one."""
-    first = messages[0] if messages else {}
-    if first.get("role") == "system" and isinstance(content := first.get("content"), str):
-        for number, text in BEGINNINGS.items():
-            if content.startswith(text):
-                return [{**first, "content": content[len(text) :], _FIELD: number}, *messages[1:]]
-    return messages
+NOTHING_SHARED: Mapping[str, str] = MappingProxyType({})
 
 
-def with_beginning(messages: list[JsonObject]) -> list[JsonObject]:
-    """Return the whole conversation. Raises `ValueError` for a number that this release does not know."""
+def text_digest(text: str) -> str:
+    """Return the digest under which a text is shared: its SHA-256 (hex)."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def shared_beginning(messages: list[JsonObject], shared: Mapping[str, str]) -> str | None:
+    """Return the digest of the shared text with which the system prompt of a conversation begins, None without one."""
+    content = _system_prompt(messages) if shared else None
+    if content is None:
+        return None
+    return next((digest for digest, text in shared.items() if content.startswith(text)), None)
+
+
+def without_beginning(messages: list[JsonObject], shared: Mapping[str, str] = NOTHING_SHARED) -> list[JsonObject]:
+    """Return a conversation whose system prompt has a reference to its beginning instead of the text, if it has one."""
+    content = _system_prompt(messages)
+    if content is None:
+        return messages
+    for number, text in BEGINNINGS.items():
+        if content.startswith(text):
+            return _shortened(messages, content, text, number)
+    digest = shared_beginning(messages, shared)
+    return messages if digest is None else _shortened(messages, content, shared[digest], digest)
+
+
+def with_beginning(messages: list[JsonObject], shared: Mapping[str, str] = NOTHING_SHARED) -> list[JsonObject]:
+    """Return the whole conversation.
+
+    Raises `SharedTextMissing` for a digest that is not in `shared`, and `ValueError` for a number that this release
+    does not know.
+    """
     if not messages or _FIELD not in messages[0]:
         return messages
     first = dict(messages[0])
-    text = BEGINNINGS.get(first.pop(_FIELD))
-    if text is None:
-        raise ValueError("its system prompt begins with a text that this release does not have")
+    match first.pop(_FIELD):
+        case str(digest):
+            text = shared.get(digest)
+            if text is None:
+                raise SharedTextMissing(digest)
+        case int(number) if number in BEGINNINGS:
+            text = BEGINNINGS[number]
+        case _:
+            raise ValueError("its system prompt begins with a text that this release does not have")
     return [{**first, "content": text + first["content"]}, *messages[1:]]
+
+
+def _system_prompt(messages: list[JsonObject]) -> str | None:
+    first = messages[0] if messages else {}
+    content = first.get("content") if first.get("role") == "system" else None
+    return content if isinstance(content, str) else None
+
+
+def _shortened(messages: list[JsonObject], content: str, text: str, reference: int | str) -> list[JsonObject]:
+    return [{**messages[0], "content": content[len(text) :], _FIELD: reference}, *messages[1:]]

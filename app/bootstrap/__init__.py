@@ -14,7 +14,7 @@ from app.audit.service import Audit, audit_keys
 from app.bootstrap.archive import make_outbox, make_run_archive
 from app.bootstrap.audit import make_audit_stores
 from app.bootstrap.connection import connect, make_nodes
-from app.bootstrap.keys import make_purpose_keys, make_seals
+from app.bootstrap.keys import make_checkpoints, make_purpose_keys, make_seals
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
 from app.bootstrap.service import Service, reader_of
@@ -160,18 +160,17 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     keys, diagnostics = make_purpose_keys(settings), SenderDiagnostics(connection, clock)
     seals, acknowledgements = make_seals(settings, keys), Acknowledgements(connection, settings.aura_redis_replicas)
     requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock, acknowledgements)
-    decisions = RedisDecisions(connection, pubsub, requests, seals, diagnostics, clock)
+    checkpoints = make_checkpoints(settings, connection, seals, clock)
+    decisions = RedisDecisions(connection, pubsub, requests, seals.requests, checkpoints, diagnostics, clock)
     nodes = make_nodes(settings, connection, pubsub, node_id, acknowledgements)
     quotas, archive_outbox = _quotas(settings), make_outbox(settings, connection)
     tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
-    journal = RedisJournal(
-        connection, pubsub, nodes, seals.checkpoints, tenants, quotas, acknowledgements, archive_outbox
-    )
+    journal = RedisJournal(connection, pubsub, nodes, checkpoints, tenants, quotas, acknowledgements, archive_outbox)
     archive = make_run_archive(settings, journal, archive_outbox, clock)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
-    task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, seals.checkpoints), keys, clock)
+    task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
     audit = _audit(settings, connection, node_id, clock, toolbox)
     waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
     effects = Effects(model, toolbox, requests, clock, audit.trail, waiting)

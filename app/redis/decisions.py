@@ -20,7 +20,8 @@ from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, RequestStatus, Taken
 from app.redis import keys, tasks
 from app.redis.approval_requests import REQUEST_TTL_SECONDS, SESSION_TTL_SECONDS, RedisApprovalRequests, new_request
-from app.redis.seals import Seals
+from app.redis.checkpoints import Checkpoints
+from app.redis.seals import RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -79,7 +80,8 @@ class RedisDecisions:
         connection: Connection,
         pubsub: PubSub,
         requests: RedisApprovalRequests,
-        seals: Seals,
+        seal: RequestSeal,
+        checkpoints: Checkpoints,
         diagnostics: SenderDiagnostics,
         clock: Clock,
     ) -> None:
@@ -87,7 +89,8 @@ class RedisDecisions:
         self._pubsub = pubsub
         self._clock = clock
         self._requests = requests
-        self._seals = seals
+        self._seal = seal
+        self._checkpoints = checkpoints
         self._diagnostics = diagnostics
         self._watches: dict[str, _Watch] = {}
         self._resubscribed: list[str] = []
@@ -120,7 +123,7 @@ class RedisDecisions:
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
         session_id = checkpoint.session_id
-        request = self._seals.requests.seal(new_request(checkpoint, approval, deadline_at, task_id))
+        request = self._seal.seal(new_request(checkpoint, approval, deadline_at, task_id))
         owner = {name: request[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
         raw = compact_json(request).encode("utf-8", "replace")
         (stale,), *_ = await self._connection.pipeline(
@@ -166,7 +169,7 @@ class RedisDecisions:
         raw_request, signal, stored = await self._connection.get_many(
             [keys.hitl_request(watch.request_id), keys.hitl_signal(session_id), keys.checkpoint(session_id)]
         )
-        checkpoint = None if stored is None else self._seals.checkpoints.open(session_id, stored)
+        checkpoint = None if stored is None else await self._checkpoints.open(session_id, stored)
         approval = checkpoint.open_approval if checkpoint is not None else None
         if checkpoint is None or approval is None or approval.request_id != watch.request_id:
             return Taken(checkpoint)

@@ -15,13 +15,13 @@ from app.ports.quotas import Quotas
 from app.ports.tasks import TaskTicket
 from app.redis import keys, scripts, tasks
 from app.redis.archive import RedisArchiveOutbox
+from app.redis.checkpoints import Checkpoints
 from app.redis.commit_queue import CommitQueue
 from app.redis.feeds import Feeds
 from app.redis.log_entries import first_id, log_entries
 from app.redis.nodes import RedisNodes
 from app.redis.quotas import RedisTenants, expiry_bucket, user_exceeded
 from app.redis.run_index import RedisRunIndex, idempotent_session
-from app.redis.seals import CheckpointSeal
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -44,14 +44,14 @@ class RedisJournal(RedisRunIndex):
         connection: Connection,
         pubsub: PubSub,
         nodes: RedisNodes,
-        seal: CheckpointSeal,
+        checkpoints: Checkpoints,
         tenants: RedisTenants,
         quotas: Quotas,
         acknowledgements: Acknowledgements,
         archive: RedisArchiveOutbox | None = None,
     ) -> None:
         """With `archive` each run is listed there, so that it is archived when it has ended."""
-        super().__init__(connection, seal, retention_seconds=tenants.retention_seconds)
+        super().__init__(connection, checkpoints, retention_seconds=tenants.retention_seconds)
         self._nodes = nodes
         self._tenants = tenants
         self._quotas = quotas
@@ -103,7 +103,7 @@ class RedisJournal(RedisRunIndex):
         ticket: TaskTicket | None = None,
     ) -> RunLock | str:
         request, created_at = checkpoint.request, checkpoint.created_at
-        session_id, tenant_id, saved = request.session_id, request.tenant_id, self._seal.seal(checkpoint)
+        session_id, tenant_id, saved = request.session_id, request.tenant_id, await self._checkpoints.seal(checkpoint)
         try:
             listing = await self._tenants.list_run(tenant_id, session_id, int(created_at * 1000))
         except QuotaExceeded:
@@ -215,7 +215,7 @@ class RedisJournal(RedisRunIndex):
             now_ms=int(now * 1000),
             ttl=self._retention_seconds,
             **_entry_arguments(bodies),
-            checkpoint=self._seal.seal(checkpoint) if checkpoint is not None else "",
+            checkpoint=await self._checkpoints.seal(checkpoint) if checkpoint is not None else "",
             summary=Summary.of(checkpoint).to_json() if checkpoint is not None else "",
             is_final=int(is_final),
             waits_until=_waits_until_ms(checkpoint),

@@ -92,6 +92,11 @@ def wake(session_id: str) -> str:
     return f"aura:wake:{session_id}"
 
 
+def shared_text(digest: str) -> str:
+    """A text with which the system prompts of many runs begin."""
+    return f"aura:text:{digest}"
+
+
 _RELEASED = ":left"
 
 NODES = "aura:nodes"

@@ -11,8 +11,8 @@ import structlog
 from app.errors import FieldInvalid, RecordChanged
 from app.ports.journal import Idempotency, ListedRun, ListEnd, RunList, RunRecord, Thread
 from app.redis import keys
+from app.redis.checkpoints import Checkpoints
 from app.redis.log_entries import last_id
-from app.redis.seals import CheckpointSeal
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_wrong_type, raise_error_reply
 from statemachine.checkpoint import Checkpoint
@@ -35,16 +35,16 @@ _RECORD_FIELDS = ("user", "tenant", "prompt", "owner", "epoch", "final", "task")
 class RedisRunIndex:
     """Reads checkpoints, run records and the sorted sets that list runs."""
 
-    def __init__(self, connection: Connection, seal: CheckpointSeal, *, retention_seconds: int) -> None:
+    def __init__(self, connection: Connection, checkpoints: Checkpoints, *, retention_seconds: int) -> None:
         self._connection = connection
-        self._seal = seal
+        self._checkpoints = checkpoints
         self._retention_seconds = retention_seconds
 
     async def load(self, session_id: str) -> Checkpoint | None:
         if not is_session_id(session_id):
             return None
         (raw,) = await self._connection.get_many([keys.checkpoint(session_id)])
-        return None if raw is None else self._seal.open(session_id, raw)
+        return None if raw is None else await self._checkpoints.open(session_id, raw)
 
     async def open_request_id(self, session_id: str) -> str | None:
         (raw,) = await self._connection.get_many([keys.summary(session_id)])
@@ -95,7 +95,7 @@ class RedisRunIndex:
             [("ZREVRANGE", index, 0, _THREAD_RUNS - 1), ("ZCARD", index)]
         )
         sessions = await self._within(_THREAD_BYTES, keys.sessions(newest))
-        found = [run for run in reversed(await self._checkpoints(sessions)) if run is not None]
+        found = [run for run in reversed(await self._load_many(sessions)) if run is not None]
         return Thread(found, not_loaded=run_count - len(found))
 
     async def _within(self, max_bytes: int, session_ids: Sequence[str]) -> list[str]:
@@ -167,7 +167,7 @@ class RedisRunIndex:
             if not is_wrong_type(size):
                 raise_error_reply(size)
         for session_id in existing[:_MAX_SUMMARIZED]:
-            (checkpoint,) = await self._checkpoints([session_id])
+            (checkpoint,) = await self._load_many([session_id])
             if checkpoint is None:
                 continue
             summary = summaries[session_id] = Summary.of(checkpoint)
@@ -176,13 +176,13 @@ class RedisRunIndex:
             await self._connection.execute("SET", key, text, "NX", "EX", self._retention_seconds)
         return existing[_MAX_SUMMARIZED] if len(existing) > _MAX_SUMMARIZED else None
 
-    async def _checkpoints(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
+    async def _load_many(self, session_ids: Sequence[str]) -> list[Checkpoint | None]:
         """Return the checkpoints in order, None for one that has expired, cannot be read or was changed by others."""
         found = await self._connection.get_many([keys.checkpoint(id) for id in session_ids])
         checkpoints: list[Checkpoint | None] = []
         for session_id, raw in zip(session_ids, found, strict=True):
             try:
-                checkpoints.append(None if raw is None else self._seal.open(session_id, raw))
+                checkpoints.append(None if raw is None else await self._checkpoints.open(session_id, raw))
             except (CheckpointTooNew, CheckpointUnreadable):
                 checkpoints.append(None)
             except RecordChanged as error:

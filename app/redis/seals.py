@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.crypto.purpose_keys import TAG_CHARACTERS, MessageAuthenticator, Purpose, PurposeKeys
 from app.errors import RecordChanged
 from statemachine.checkpoint import Checkpoint
+from statemachine.instructions import NOTHING_SHARED
 from statemachine.stored import JsonObject, canonical_json
 
 _MAC_FIELD = b',"mac":"'
@@ -64,27 +66,27 @@ class CheckpointSeal:
         self._mac = keys.authenticator(Purpose.CHECKPOINT)
         self._accept_unsigned = accept_unsigned
 
-    def seal(self, checkpoint: Checkpoint) -> bytes:
-        """Return the checkpoint as it is stored."""
-        return self.seal_text(checkpoint.to_json())
+    def seal(self, checkpoint: Checkpoint, shared: Mapping[str, str] = NOTHING_SHARED) -> bytes:
+        """Return the checkpoint as it is stored: with references to the `shared` texts."""
+        return self.seal_text(checkpoint.to_json(shared))
 
     def seal_text(self, text: bytes) -> bytes:
         """Return the JSON object of a checkpoint with its MAC."""
         content = text[:-1]
         return b"".join((content, _MAC_FIELD, self._mac.tag(content), b'"}'))
 
-    def open(self, session_id: str, stored: bytes) -> Checkpoint:
+    def open(self, session_id: str, stored: bytes, shared: Mapping[str, str] = NOTHING_SHARED) -> Checkpoint:
         """Return a stored checkpoint of this session.
 
-        Raises `RecordChanged`, `CheckpointTooNew`, `CheckpointUnreadable`.
+        Raises `RecordChanged`, `CheckpointTooNew`, `SharedTextMissing`, `CheckpointUnreadable`.
         """
         content, tag = stored[:-_SEAL_BYTES], stored[-TAG_CHARACTERS - 2 : -2]
         if stored[-_SEAL_BYTES : -TAG_CHARACTERS - 2] == _MAC_FIELD and stored.endswith(b'"}'):
             if not self._mac.verify(content, tag):
                 raise RecordChanged(f"the checkpoint of {session_id}: {_WRONG}")
-            checkpoint = Checkpoint.from_json(content + b"}")
+            checkpoint = Checkpoint.from_json(content + b"}", shared)
         elif self._accept_unsigned:
-            checkpoint = Checkpoint.from_json(stored)
+            checkpoint = Checkpoint.from_json(stored, shared)
         else:
             raise RecordChanged(f"the checkpoint of {session_id}: {_UNSIGNED}")
         if checkpoint.session_id != session_id:

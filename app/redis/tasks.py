@@ -11,7 +11,7 @@ from typing import Any
 
 from app.ports.tasks import TaskRecord, TaskTicket
 from app.redis import keys, scripts
-from app.redis.seals import CheckpointSeal
+from app.redis.checkpoints import Checkpoints
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object
@@ -40,9 +40,9 @@ def link_command(task_id: str, request_id: str) -> Command:
 class RedisTaskOutbox:
     """The sorted set of listed runs, and the task fields of the runs. No run waits for it."""
 
-    def __init__(self, connection: Connection, seal: CheckpointSeal) -> None:
+    def __init__(self, connection: Connection, checkpoints: Checkpoints) -> None:
         self._connection = connection
-        self._seal = seal
+        self._checkpoints = checkpoints
         self._set_once = connection.register(scripts.SET_ONCE)
         self._claim_due = connection.register(scripts.CLAIM_DUE)
         self._swap = connection.register(scripts.SWAP)
@@ -59,7 +59,7 @@ class RedisTaskOutbox:
         if checkpoint is None or run[0] is None:
             return None
         return TaskRecord(
-            checkpoint=self._seal.open(session_id, checkpoint),
+            checkpoint=await self._checkpoints.open(session_id, checkpoint),
             is_final=run[0] == b"1",
             task_id=run[1].decode() if run[1] is not None else None,
             is_started=run[2] is not None,

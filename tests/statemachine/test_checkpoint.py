@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from statemachine.call import CallStatus
 from statemachine.checkpoint import SCHEMA_VERSION, Checkpoint, Limits, Review, Usage
-from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, WorkflowError
-from statemachine.instructions import BEGINNINGS, INSTRUCTIONS
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, FactRefused, SharedTextMissing, WorkflowError
+from statemachine.instructions import BEGINNINGS, INSTRUCTIONS, shared_beginning, text_digest
 from statemachine.messages import ApprovalGranted, AwaitDecision, CallModel, Effect, RunRecovered, RunTools
 from statemachine.prompt import system_prompt
 from statemachine.states import OPEN_STATES, State
@@ -166,13 +166,35 @@ def test_a_run_with_another_conversation_is_saved_whole(messages: list[JsonObjec
     assert Checkpoint.from_json(run.to_json()) == run
 
 
-@pytest.mark.parametrize("messages", [[], [{}, {"role": "user", "content": None}], [{"begins_with": 99}, {}]])
+@pytest.mark.parametrize(
+    "messages", [[], [{}, {"role": "user", "content": None}], [{"begins_with": 99}, {}], [{"begins_with": []}]]
+)
 def test_a_saved_run_that_lacks_what_was_left_out_cannot_be_read(messages: list[JsonObject]) -> None:
     raw = json.loads(Run().checkpoint.to_json())
     raw["messages"] = messages
     raw["request"]["prompt"] = "p" if messages and "begins_with" in messages[0] else ""
     with pytest.raises(CheckpointUnreadable, match=r"no prompt|does not have"):
         Checkpoint.from_json(json.dumps(raw))
+
+
+def test_a_shared_text_is_saved_as_its_digest() -> None:
+    text = "You are a helper of the sales department."
+    shared = {text_digest("another text"): "another text", text_digest(text): text}
+    messages = [{"role": "system", "content": f"{text}\n\nmore"}, {"role": "user", "content": "안녕하세요"}]
+    run = replace(Run().checkpoint, messages=messages)
+    saved = run.to_json(shared)
+    assert json.loads(saved)["messages"][0] == {
+        "role": "system",
+        "content": "\n\nmore",
+        "begins_with": text_digest(text),
+    }
+    assert Checkpoint.from_json(saved, shared) == run
+    with pytest.raises(SharedTextMissing) as missing:
+        Checkpoint.from_json(saved)
+    assert missing.value.digest == text_digest(text)
+    assert shared_beginning(messages, shared) == text_digest(text)
+    assert shared_beginning(messages[1:], shared) is None
+    assert shared_beginning(messages, {}) is None
 
 
 def test_a_text_to_which_saved_runs_refer_never_changes() -> None:

@@ -18,10 +18,12 @@ from app.dev.demo.main_service import AgentTask, MainServiceStandIn, is_ended
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.scenarios import Scenario
 from app.dev.demo.script import ScriptedCall, ScriptedTurn
+from app.redis.checkpoints import Checkpoints
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
 from app.settings import Settings
 from app.web.auth import issue_token
+from tests.harness.clock import ClockAhead
 from tests.harness.frames import Frame, check, types
 from tests.harness.service import NO_LIMITS, SECRET, Aura, headers, running
 from tests.harness.stored import sealed, seals
@@ -229,7 +231,9 @@ async def test_approval_request_has_the_task_id_if_it_is_known(
 
 async def test_linking_does_not_change_a_decision(redis_client: redis.Redis, redis_server: Any) -> None:
     connection = Connection(redis_server.url, timeout_seconds=3)
-    outbox = RedisTaskOutbox(connection, seals().checkpoints)
+    outbox = RedisTaskOutbox(
+        connection, Checkpoints(connection, seals().checkpoints, SystemClock(), [], retention_seconds=60)
+    )
     decided = '{"requestId": "req-1", "status": "approved", "approvedBy": "boss"}'
     redis_client.set("hitl:request:req-1", decided, ex=60)
     redis_client.set("hitl:request:req-2", "not json", ex=60)
@@ -285,15 +289,6 @@ async def test_rejected_token_causes_one_warning_and_one_request_per_run(
     assert len(main.requests) == len(KINDS)
     assert {line["log_level"] for line in _abandoned(logged)} == {"warning"}
     assert "Bearer" not in json.dumps(logged, default=str)
-
-
-class ClockAhead(SystemClock):
-    """Real time plus `ahead` seconds."""
-
-    ahead = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.ahead
 
 
 async def test_expired_token_causes_one_warning(
