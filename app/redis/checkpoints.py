@@ -79,8 +79,10 @@ class Checkpoints:
         self._kept_at[digest] = now
 
     async def _fetch_text(self, missing: SharedTextMissing) -> None:
-        """Get a text that another replica has stored. Raises `RecordChanged` where it is gone or is another one: the run
-        must not continue with other instructions."""
+        """Get a text that another replica has stored.
+
+        Raises `RecordChanged` where it is gone or is another one: the run must not continue with other instructions.
+        """
         (stored,) = await self._connection.get_many([keys.shared_text(missing.digest)])
         text = "" if stored is None else stored.decode("utf-8", "replace")
         if text_digest(text) != missing.digest:

@@ -208,7 +208,7 @@ class Client(asyncio.Protocol):
             result.set_result(self.reading)
 
 
-_APPROVE = """
+APPROVE = """
 local decided = '"status":"approved","approvedBy":"bench","approvedAt":' .. ARGV[1]
 local request = string.gsub(redis.call('GET', KEYS[1]), '"status":"pending"', decided)
 redis.call('SET', KEYS[1], request, 'EX', 1800)
@@ -244,7 +244,7 @@ class Approver(asyncio.Protocol):
         signal = {"type": "approval", "requestId": request_id, "status": "approved", "timestamp": now // 1000}
         raw = json.dumps(signal)
         commands = [
-            ("EVAL", _APPROVE, "1", f"hitl:request:{request_id}", str(now)),
+            ("EVAL", APPROVE, "1", f"hitl:request:{request_id}", str(now)),
             ("SET", f"hitl:signal:{session_id}", raw, "EX", "300"),
             ("PUBLISH", f"hitl:channel:{session_id}", raw),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.bench import cluster, footprint, gateways, scaling
+from tests.bench import cluster, footprint, gateways, scaling, takeover
 from tests.bench.client import Approver
 from tests.bench.environment import DEFAULT_QUOTAS, Environment
 from tests.bench.fairness import measure_fairness
@@ -183,6 +183,11 @@ async def _cluster(rounds: int, profiler: Profiler | None) -> ScenarioResult:
     return ScenarioResult("cluster", {}, [each.describe() for each in found], raw={"costs": [*map(asdict, found)]})
 
 
+async def _takeover(rounds: int, profiler: Profiler | None) -> ScenarioResult:
+    found = await takeover.measure_takeover(10_000)
+    return ScenarioResult("takeover", {}, found.describe(), raw=asdict(found))
+
+
 SCENARIOS: dict[str, Scenario] = {
     "chat": RunScenario("chat", "bench chat 200 0", clients=32, runs_each=10),
     "paced": RunScenario("paced", "bench chat 200 10", clients=16, runs_each=1),
@@ -199,4 +204,5 @@ SCENARIOS: dict[str, Scenario] = {
     "fairness": _fairness,
     "gateways": _gateways,
     "cluster": _cluster,
+    "takeover": _takeover,
 }

@@ -19,6 +19,7 @@ from tests.bench.load import check, connect_clients, run_round
 from tests.bench.model_stub import expected_answer
 from tests.bench.scaling import Point
 from tests.bench.scenarios import SCENARIOS, ScenarioResult
+from tests.bench.takeover import measure_takeover
 from tests.bench.targets import TARGETS
 from tests.bench.waiting import APPROVAL_SETTINGS, measure_disconnected, measure_waiting
 
@@ -82,6 +83,13 @@ async def test_cost_on_a_cluster_is_measured_beside_a_standalone_server(monkeypa
     assert [each.masters for each in found] == [0, 1, 3]
     assert found[0].ratio == 1
     assert all(each.cpu_ms > 0 and "chat, 1 process" in each.describe() for each in found)
+
+
+async def test_runs_that_wait_in_a_cluster_are_taken_over_and_approved() -> None:
+    found = await measure_takeover(20)
+    assert (found.tools_started, found.started_twice) == (20, 0)
+    assert found.redis_kb > 0
+    assert len(found.describe()) == 5
 
 
 def test_invalid_stream_is_detected() -> None:

@@ -129,28 +129,28 @@ async def approve_all(
 async def measure_disconnected(environment: Environment, count: int, *, warmup: int = _WARMUP_RUNS) -> float:
     """The memory (KB) per waiting run whose client has disconnected. At the end all are approved and must complete."""
     waiting_clients = WaitingClients()
-    await _start_and_disconnect(environment, waiting_clients, 0, warmup)
+    await start_and_disconnect(environment, waiting_clients, 0, warmup)
     memory = environment.memory_bytes()
-    await _start_and_disconnect(environment, waiting_clients, warmup, count)
+    await start_and_disconnect(environment, waiting_clients, warmup, count)
     await asyncio.sleep(1)
     memory = environment.memory_bytes() - memory
     approver = await Approver.connect(environment.redis_port)
     await approve_all(waiting_clients, [], approver)
     for first in range(0, len(waiting_clients.readings), _AT_ONCE):
         await asyncio.gather(
-            *(_read_to_its_end(environment, reading) for reading in waiting_clients.readings[first : first + _AT_ONCE])
+            *(read_to_its_end(environment, reading) for reading in waiting_clients.readings[first : first + _AT_ONCE])
         )
     approver.close()
     return memory / count / 1024
 
 
-async def _read_to_its_end(environment: Environment, reading: Reading) -> None:
+async def read_to_its_end(environment: Environment, reading: Reading) -> None:
     client = await Client.connect(environment.port, reading.session_id.split("_")[1])
     check(await client.resume(reading.session_id, 1), PROMPT)
     client.close()
 
 
-async def _start_and_disconnect(
+async def start_and_disconnect(
     environment: Environment, waiting_clients: WaitingClients, start: int, count: int
 ) -> None:
     for first in range(start, start + count, _AT_ONCE):
