@@ -121,7 +121,7 @@ async def test_stream_in_another_process_is_woken_without_a_broadcast(
     await follow_run(nodes, model, cluster, while_it_waits)
     after, sharded_after = (total(cluster, counter) for counter in counters)
     assert after - before <= len(cluster.servers) - 1
-    assert sharded_after - sharded_before > len(cluster.servers)  # a wake-up for each commit, to the one replica
+    assert sharded_after - sharded_before >= 4  # a wake-up for each commit, to the one replica
     await eventually(lambda: not wake_channels(cluster))
 
 
