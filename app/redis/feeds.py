@@ -15,8 +15,8 @@ from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import LogEntry
 from app.redis import keys
 from app.redis.log_entries import log_entries
+from app.redis.wake_ups import WakeUps
 from app.redis.wire.connection import Connection
-from app.redis.wire.pubsub import PubSub
 
 _MAX_BUFFERED_ENTRIES = 256
 _PAGE_ENTRIES = 100
@@ -98,9 +98,9 @@ class Feed:
 class Feeds:
     """The feeds of all runs that this process writes or reads."""
 
-    def __init__(self, connection: Connection, pubsub: PubSub) -> None:
+    def __init__(self, connection: Connection, wake_ups: WakeUps) -> None:
         self._connection = connection
-        self._pubsub = pubsub
+        self._wake_ups = wake_ups
         self._written: set[str] = set()
         self._feeds: dict[str, Feed] = {}
         self._polled_readers: set[RedisTail] = set()
@@ -129,7 +129,7 @@ class Feeds:
         feed = self._feeds.get(session_id)
         if feed is not None:
             feed.adopt()
-            self._pubsub.unsubscribe(keys.wake(session_id))
+            self._wake_ups.unsubscribe(session_id)
 
     def publish(self, session_id: str, entries: Sequence[LogEntry]) -> None:
         """Give the readers the entries that this process has committed."""
@@ -167,17 +167,17 @@ class Feeds:
             feed.readers.remove(reader)
         self._polled_readers.discard(reader)
         if not feed.readers and self._feeds.get(session_id) is feed:
-            self._pubsub.unsubscribe(keys.wake(session_id))
+            self._wake_ups.unsubscribe(session_id)
             feed.is_subscribed = False
             del self._feeds[session_id]
 
     async def subscribe(self, session_id: str, feed: Feed) -> None:
         """Subscribe to the wake-ups of other processes, unless this process writes the run. While Redis is unavailable
         the subscription is pending."""
-        if not (feed.is_local or feed.is_subscribed) and feed.readers:
+        if not (feed.is_local or feed.is_subscribed) and feed.readers and self._wake_ups.is_ready:
             feed.is_subscribed = True
             with suppress(StorageUnavailable):
-                await self._pubsub.subscribe(keys.wake(session_id), feed.notify)
+                await self._wake_ups.subscribe(session_id, feed.notify)
 
     def poll_later(self, reader: RedisTail) -> None:
         """Notify a reader after the poll interval, whether there is news or not."""

@@ -22,6 +22,7 @@ from app.redis.log_entries import first_id, log_entries
 from app.redis.nodes import RedisNodes
 from app.redis.quotas import RedisTenants, expiry_bucket, user_exceeded
 from app.redis.run_index import RedisRunIndex, idempotent_session
+from app.redis.wake_ups import WakeUps
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -65,7 +66,8 @@ class RedisJournal(RedisRunIndex):
         self._create = connection.register(scripts.CREATE)
         self._commit = connection.register(scripts.COMMIT)
         self._prevent = connection.register(scripts.PREVENT)
-        self._feeds = Feeds(connection, pubsub)
+        self._wake_ups = WakeUps(connection, pubsub)
+        self._feeds = Feeds(connection, self._wake_ups)
         self._queue = CommitQueue(connection)
 
     async def start(self) -> None:
@@ -193,7 +195,7 @@ class RedisJournal(RedisRunIndex):
             idempotency_ttl=_idempotency_ttl(idempotency, self._retention_seconds),
             **self._user_limits,
             oldest_ms=now_ms - 2000 * self._retention_seconds,
-            wake_channel=keys.wake(session_id),
+            **self._wake_ups.arguments(session_id),
             is_in_thread=int(thread_id is not None),
             ticket=encrypted_token,
             ticket_ttl_ms=ticket_ttl_ms,
@@ -221,7 +223,7 @@ class RedisJournal(RedisRunIndex):
             waits_until=_waits_until_ms(checkpoint),
             stored_until=stored_until,
             session_id=session_id,
-            wake_channel=keys.wake(session_id),
+            **self._wake_ups.arguments(session_id),
         )
         if is_final and self._archive is not None:  # in the same write; were it lost, the run is due later all the same
             self._queue.write_later(self._archive.note_end(session_id, now))

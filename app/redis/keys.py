@@ -88,8 +88,13 @@ def _owner(*parts: str) -> str:
 
 
 def wake(session_id: str) -> str:
-    """Channel: the log of a run has new events; the message is the id of the last one."""
-    return f"aura:wake:{session_id}"
+    """Channel: the log of a run has new events; the message is the id of the last one. It is in the slot of the run's
+    keys, so that a cluster can keep its messages there (`app.redis.wake_ups`)."""
+    return f"aura:wake:{{{user_id_of(session_id)}}}:{session_id}"
+
+
+ANY_WAKE = "aura:wake:*"
+"""The pattern of these channels."""
 
 
 def shared_text(digest: str) -> str:

@@ -108,9 +108,13 @@ class RedisRights:
         for pattern in ("checkpoint:*", *(example(_ANY) for example in examples)):
             yield from ((name, pattern) for name in ("GET", "SET"))
         yield ("SUBSCRIBE", keys.keep_alive(_ANY))
-        for channel in (keys.hitl_channel(_ANY), keys.wake(_ANY), keys.node(_ANY), keys.KNOWLEDGE_CHANNEL):
-            yield ("SUBSCRIBE", channel)
-            yield ("PUBLISH", channel, "")
+        is_sharded = self._connection.sharded is not None
+        for channel in (keys.hitl_channel(_ANY), keys.ANY_WAKE, keys.node(_ANY), keys.KNOWLEDGE_CHANNEL):
+            kind = "S" if is_sharded and channel == keys.ANY_WAKE else ""
+            yield (f"{kind}SUBSCRIBE", channel)
+            yield (f"{kind}PUBLISH", channel, "")
+        if is_sharded:
+            yield ("SUNSUBSCRIBE", keys.ANY_WAKE)
         yield from (("SUBSCRIBE", channel) for channel in self._event_channels)
 
 

@@ -9,8 +9,9 @@ from app.redis.quota_scripts import SUM_STORED
 from app.redis.wire.script import Script
 
 # Appends one entry with `event_count` events to the log. Their ids follow each other and rise within all runs of the
-# user (CONTRACT §3); the id of the first one is that of the entry. One wake-up is published for all of them. Returns
-# the ids of the first and the last event; without events the id that the first one would have.
+# user (CONTRACT §3); the id of the first one is that of the entry. One wake-up is published for all of them, with
+# `wake_command`; a server that refuses it has stored the events all the same, and readers find them when they poll.
+# Returns the ids of the first and the last event; without events the id that the first one would have.
 _APPEND = """
 local function append_entry()
   local id = tonumber(now_ms)
@@ -26,7 +27,7 @@ local function append_entry()
   redis.call('XADD', events_key, first_id .. '-0', 'b', entry)
   redis.call('SET', ids_key, last_id, 'EX', ttl)
   redis.call('EXPIRE', events_key, ttl)
-  redis.call('PUBLISH', wake_channel, last_id)
+  redis.pcall(wake_command, wake_channel, last_id)
   return first_id, last_id
 end
 """
@@ -137,6 +138,7 @@ return {'OK', first_id}
         "max_per_minute",
         "max_stored",
         "oldest_ms",
+        "wake_command",
         "wake_channel",
         "is_in_thread",
         "ticket",
@@ -210,6 +212,7 @@ return reply
         "waits_until",
         "stored_until",
         "session_id",
+        "wake_command",
         "wake_channel",
     ),
 )

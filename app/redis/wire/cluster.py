@@ -66,13 +66,9 @@ class _Batch:
 class Cluster:
     """Sends the commands of a batch at the same time and returns the replies in the order of the commands."""
 
-    def __init__(
-        self, drivers: Drivers, *, timeout_seconds: float, on_map: Callable[[Topology], None] = lambda _: None
-    ) -> None:
-        """`on_map` is called with each new map of the cluster."""
+    def __init__(self, drivers: Drivers, *, timeout_seconds: float) -> None:
         self._drivers = drivers
         self._timeout_seconds = timeout_seconds
-        self._on_map = on_map
         self._pipelines: dict[Server, Pipeline] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -80,6 +76,9 @@ class Cluster:
         self._reader = MapReader(
             drivers.address.servers, self._query_node, self._follow, timeout_seconds=timeout_seconds
         )
+        self.request_map = self._reader.request
+        self.followers: list[Callable[[Topology], None]] = []
+        """They are called with each new map of the cluster."""
 
     @property
     def in_flight(self) -> int:
@@ -116,16 +115,18 @@ class Cluster:
         """Return the master that holds the slot of a key, None where there is none at the moment."""
         return self._masters[slot_of(("GET", key)) or 0]
 
-    async def load_script(self, text: str) -> None:
-        """Load a script on every master that can be reached. Raises `StorageUnavailable` if there is none."""
-        load: Command = ("SCRIPT", "LOAD", text)
-        results = await asyncio.gather(
-            *(self._query_node(it, [load]) for it in self._all_masters()), return_exceptions=True
-        )
-        replies = [result if isinstance(result, BaseException) else result[0] for result in results]
-        errors = [reply for reply in replies if isinstance(reply, BaseException)]
-        if len(errors) == len(replies):
-            raise errors[0] if errors else StorageUnavailable("the Redis cluster has no master")
+    async def query_masters(self, command: Command, *, within_seconds: float | None = None) -> list[Any]:
+        """Return the replies of all masters that answer in time. Raises `StorageUnavailable` if there is none."""
+
+        async def query(server: Server) -> Any:
+            async with asyncio.timeout(within_seconds):
+                return (await self._query_node(server, [command]))[0]
+
+        results = await asyncio.gather(*map(query, self._all_masters()), return_exceptions=True)
+        replies = [result for result in results if not isinstance(result, StorageUnavailable | TimeoutError)]
+        if not replies:
+            raise StorageUnavailable("no master of the Redis cluster answers")
+        return replies
 
     async def find_keys(self, pattern: str) -> list[bytes]:
         """Return the names of all keys on all masters that match a pattern. Raises `StorageUnavailable`."""
@@ -264,4 +265,5 @@ class Cluster:
             task = asyncio.create_task(pipeline.close(), context=contextvars.Context())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        self._on_map(topology)
+        for follow in self.followers:
+            follow(topology)

@@ -2,7 +2,7 @@
 
 All runs and readers share them, so that a burst delays neither a request nor the lease. The caller does not need to
 know whether the address is that of a standalone server, of a master that sentinels watch, or of a cluster, which gets
-one connection for commands to each master.
+one connection for commands to each master, and one for sharded Pub/Sub where it is needed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from app.redis.wire.pipeline import SCANNED_KEYS, Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
 from app.redis.wire.sentinel import Sentinels
+from app.redis.wire.sharded import ShardedPubSub
+
+_MAX_ANSWER_SECONDS = 1.0
+"""How long the start waits for each master of a cluster: one of them may hang."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,13 @@ class Connection:
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
         self._scripts: dict[str, Script] = {}
+        self.sharded: ShardedPubSub | None = None
+        """Sharded Pub/Sub. None where the server is no cluster, lacks it (before Redis 7), or is not known yet."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the kind of server is known: from the first reply on."""
+        return self._server is not None
 
     def stats(self) -> ConnectionStats:
         in_flight = 0 if self._server is None else self._server.in_flight
@@ -80,7 +91,7 @@ class Connection:
             await pipeline.close()
         if self._discovery is not None:
             await self._discovery  # it ends, since the pipelines have failed its commands
-        for part in (self._listening, self._cluster, self._sentinels):
+        for part in (self._listening, self._cluster, self.sharded, self._sentinels):
             if part is not None:
                 await part.close()
 
@@ -178,7 +189,9 @@ class Connection:
         if self._cluster is None:
             await self.execute("SCRIPT", "LOAD", script.text)
         else:
-            await self._cluster.load_script(script.text)
+            replies = await self._cluster.query_masters(("SCRIPT", "LOAD", script.text))
+            if all(isinstance(reply, Exception) for reply in replies):
+                raise_error_reply(replies[0])
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
@@ -223,13 +236,9 @@ class Connection:
             pipeline, is_of_cluster = await find_server(self._pipelines)
             if is_of_cluster:
                 await pipeline.close()
-                cluster = Cluster(
-                    self._drivers,
-                    timeout_seconds=self.timeout_seconds,
-                    on_map=lambda topology: self._listening.abort_unless_to(topology.servers),
-                )
-                await cluster.start()
-                self._server = self._cluster = cluster
+                opened = await _open_cluster(self._drivers, self._listening, timeout_seconds=self.timeout_seconds)
+                self._cluster, self.sharded = opened
+                self._server = self._cluster
                 return None
         except StorageUnavailable as error:
             return error
@@ -238,3 +247,22 @@ class Connection:
         self._only_server = servers[self._pipelines.index(pipeline)] if servers else None
         self._server, self._pipelines = pipeline, [pipeline]
         return None
+
+
+async def _open_cluster(
+    drivers: Drivers, listening: Listening, *, timeout_seconds: float
+) -> tuple[Cluster, ShardedPubSub | None]:
+    """Return the cluster, and its sharded Pub/Sub if its masters have that. Raises `StorageUnavailable`."""
+    cluster = Cluster(drivers, timeout_seconds=timeout_seconds)
+    cluster.followers.append(lambda topology: listening.abort_unless_to(topology.servers))
+    try:
+        await cluster.start()
+        answers = await cluster.query_masters(("COMMAND", "INFO", "SPUBLISH"), within_seconds=_MAX_ANSWER_SECONDS)
+    except StorageUnavailable:
+        await cluster.close()
+        raise
+    if cluster.topology is None or not all(isinstance(answer, list) and answer != [None] for answer in answers):
+        return cluster, None
+    sharded = ShardedPubSub(drivers, cluster.topology, cluster.request_map, timeout_seconds=timeout_seconds)
+    cluster.followers.append(sharded.follow)
+    return cluster, sharded

@@ -1,4 +1,4 @@
-"""The one connection of a process for Pub/Sub. Only `PubSub` opens it again after it was lost."""
+"""A connection for Pub/Sub. Only its `Subscriber` opens it again after it was lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.redis.wire.sentinel import Sentinels
 
 
 class Listening:
-    """In a cluster every node gets every message, so it leads to any living node."""
+    """Leads to one of several servers: in a cluster every node gets every message of classic Pub/Sub."""
 
     def __init__(self, drivers: Drivers, sentinels: Sentinels | None) -> None:
         self._drivers = drivers

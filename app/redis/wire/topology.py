@@ -25,6 +25,11 @@ def slot_of(command: Command) -> int | None:
     return _slot(command[2 if name in _KEY_IS_SECOND else 1])
 
 
+def slot_of_channel(channel: str) -> int:
+    """Return the hash slot of a channel of sharded Pub/Sub."""
+    return _slot(channel)
+
+
 def _slot(key: str | bytes) -> int:
     return key_slot(key if isinstance(key, bytes) else key.encode())
 

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import pytest
-from redis.crc import key_slot
 
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import ClusterServers, execute
 from app.errors import StorageUnavailable
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from tests.harness.slots import SlotMove, master_of
 from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -110,18 +110,14 @@ async def test_slots_move_while_commands_go_on(cluster: ClusterServers, connecti
     """Keys of one slot are on both masters meanwhile: `ASK`, then `MOVED`."""
     names = [f"{{tag}}:{number}" for number in range(200)]
     await connection.pipeline([("SET", name, name) for name in names])
-    source, slot = master_of(cluster, "{tag}"), key_slot(b"{tag}")
-    target = next(server for server in cluster.masters() if server is not source)
-    source_id, target_id = (execute(server, "CLUSTER", "MYID") for server in (source, target))
-    execute(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-    execute(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
-    execute(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[:100])
+    move = SlotMove(cluster, "{tag}")
+    move.begin()
+    move.send_keys(names[:100])
     replies = await connection.pipeline([("GET", name) for name in names])
     assert replies == [name.encode() for name in names]
     assert await connection.execute("SET", "{tag}:new", "1") == b"OK"
-    execute(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 2000, "KEYS", *names[100:])
-    for server in (target, source):
-        execute(server, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
+    move.send_keys(names[100:])
+    move.end()
     replies = await connection.pipeline([("GET", name) for name in [*names, "{tag}:new"]])
     assert replies == [*(name.encode() for name in names), b"1"]
 
@@ -161,13 +157,6 @@ async def test_closing_fails_the_commands_in_flight(cluster: ClusterServers, con
     await connection.close()
     with pytest.raises(StorageUnavailable, match="closed"):
         await waiting
-
-
-def master_of(cluster: ClusterServers, key: str) -> RedisServer:
-    slot = key_slot(key.encode())
-    ranges = execute(cluster.servers[-1], "CLUSTER", "SLOTS")
-    (port,) = [int(each[2][1]) for each in ranges if int(each[0]) <= slot <= int(each[1])]
-    return next(server for server in cluster.servers if server.port == port)
 
 
 def replica_of(cluster: ClusterServers, master: RedisServer) -> RedisServer:

@@ -176,19 +176,18 @@ async def test_unsubscribing_ends_the_wait_for_the_acknowledgement(connection: C
 async def test_a_subscription_that_could_not_be_sent_is_made_after_the_reconnect(
     connection: Connection, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pubsub, may_connect, listen = (
-        PubSub(connection, "node-x", timeout_seconds=0.2),
-        asyncio.Event(),
-        connection.listen,
-    )
+    may_connect, listen = asyncio.Event(), connection.listen
+    may_connect.set()
 
     async def later(*callbacks: Any) -> RedisProtocol:
         await may_connect.wait()
         return await listen(*callbacks)
 
+    monkeypatch.setattr(connection, "listen", later)
+    pubsub = PubSub(connection, "node-x", timeout_seconds=0.2)
     await pubsub.start()
     await eventually(lambda: pubsub.is_connected)
-    monkeypatch.setattr(connection, "listen", later)
+    may_connect.clear()
     redis_client.client_kill_filter(_type="pubsub")
     await eventually(lambda: not pubsub.is_connected)
     received: list[bytes | None] = []
