@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import pytest
+from typing import Any
 
 from app.clock import SystemClock
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import execute
+from app.errors import StorageUnavailable
 from app.ports.nodes import RunOwner
 from app.ports.quotas import Quotas
 from app.redis.approval_requests import RedisApprovalRequests
@@ -25,6 +25,7 @@ from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.pubsub import PubSub
+from app.redis.wire.script import Command
 from tests.harness.stored import seals
 from tests.harness.waiting import eventually
 from tests.journal_suite.store import StoreProcess
@@ -32,11 +33,30 @@ from tests.journal_suite.store import StoreProcess
 _TIMEOUT_SECONDS = 2.0
 
 
+class _LosableConnection(Connection):
+    """A connection that can be lost for ever, or without which messages arrive."""
+
+    def __init__(self, address: str, *, timeout_seconds: float) -> None:
+        super().__init__(address, timeout_seconds=timeout_seconds)
+        self.is_lost = False
+        self.may_listen = asyncio.Event()
+        self.may_listen.set()
+
+    def _submit(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:
+        if self.is_lost:
+            raise StorageUnavailable("this process was cut off")
+        return super()._submit(commands)
+
+    async def listen(self, on_message: Callable[[Any], None], on_lost: Callable[[], None]) -> RedisProtocol:
+        await self.may_listen.wait()
+        return await super().listen(on_message, on_lost)
+
+
 @dataclass(frozen=True)
 class RedisProcess:
     """The parts that `app/bootstrap` builds for each process, and nothing else of it."""
 
-    connection: Connection
+    connection: _LosableConnection
     pubsub: PubSub
     journal: RedisJournal
     decisions: RedisDecisions
@@ -51,6 +71,7 @@ class RedisProcess:
         await self.nodes.start()
 
     async def cut_off(self) -> None:
+        self.connection.is_lost = True
         await self.pubsub.stop()
         await self.connection.close()
 
@@ -80,12 +101,10 @@ class RedisStore:
         self, owner: RunOwner, on_news: Callable[[str], None], *, lease_seconds: float, retention_seconds: int
     ) -> StoreProcess:
         node_id, clock, sealed, quotas = new_node_id(), SystemClock(), seals(), Quotas()
-        connection = Connection(self._url, timeout_seconds=_TIMEOUT_SECONDS)
+        connection = _LosableConnection(self._url, timeout_seconds=_TIMEOUT_SECONDS)
         pubsub = PubSub(connection, node_id, timeout_seconds=_TIMEOUT_SECONDS)
-        acknowledgements, diagnostics = (
-            Acknowledgements(connection, self._replicas),
-            SenderDiagnostics(connection, clock),
-        )
+        acknowledgements = Acknowledgements(connection, self._replicas)
+        diagnostics = SenderDiagnostics(connection, clock)
         requests = RedisApprovalRequests(connection, sealed.requests, diagnostics, clock, acknowledgements)
         nodes = RedisNodes(
             connection,
@@ -114,21 +133,13 @@ class RedisStore:
     async def lost_messages(self, process: StoreProcess) -> AsyncIterator[None]:
         """Close the connection for Pub/Sub: it is made again when the context ends."""
         assert isinstance(process, RedisProcess)
-        connection, may_connect = process.connection, asyncio.Event()
-        listen = connection.listen
-
-        async def later(*callbacks: Callable[..., None]) -> RedisProtocol:
-            await may_connect.wait()
-            return await listen(*callbacks)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(connection, "listen", later)
-            for server in self._servers:
-                if execute(server, "ROLE")[0] != "sentinel":
-                    execute(server, "CLIENT", "KILL", "TYPE", "pubsub")
-            await eventually(lambda: not process.pubsub.is_connected)
-            yield
-        may_connect.set()
+        process.connection.may_listen.clear()
+        for server in self._servers:
+            if execute(server, "ROLE")[0] != "sentinel":
+                execute(server, "CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: not process.pubsub.is_connected)
+        yield
+        process.connection.may_listen.set()
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

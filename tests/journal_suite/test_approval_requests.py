@@ -88,8 +88,8 @@ async def test_the_first_decision_counts(process: Process, other: Process) -> No
     outdated = await stored(process, run)
     first, second = run.decision("rejected", "boss"), run.decision("approved", "owner")
     assert (await decide(other, run, first))[1] is True
+    recorded: list[None] = []
     for request in (outdated, await stored(process, run)):
-        recorded: list[None] = []
         found, is_this = await process.requests.decide(request, second, on_recorded=lambda: recorded.append(None))
         assert (found.decision, is_this, recorded) == (first, False, [])
     assert (await stored(other, run)).decision == first

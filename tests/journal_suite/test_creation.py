@@ -8,9 +8,9 @@ import pytest
 
 from app.errors import FieldInvalid, RunExists
 from app.ports.journal import Idempotency, RunLock
+from tests.harness.waiting import eventually
 from tests.journal_suite.conftest import Process, StartProcess
 from tests.journal_suite.runs import TENANT, USER, StoredRun, bodies_of, read
-from tests.journal_suite.store import LONG_LEASE_SECONDS
 
 KEY = Idempotency("key-1", "digest-1")
 
@@ -77,10 +77,8 @@ async def test_a_request_that_was_answered_with_an_earlier_run_is_not_taken_over
     await first.create(leaving.journal, KEY)
     assert await repeated.try_to_create(leaving.journal, KEY) == first.session_id
     await leaving.parts.stop()
-    heir = await start(claims=True, lease_seconds=LONG_LEASE_SECONDS)
-    async with asyncio.timeout(20):
-        while first.session_id not in heir.locks:
-            await asyncio.sleep(0.02)
+    heir = await start(claims=True)
+    await eventually(lambda: first.session_id in heir.locks)
     assert repeated.session_id not in heir.locks
 
 
@@ -144,8 +142,9 @@ async def test_the_first_events_are_committed_together(process: Process, other: 
     assert len(run.bodies) > 1
 
     async def watch() -> int:
-        while await other.journal.get_record(run.session_id) is None:
-            await asyncio.sleep(0)
+        record = None
+        while record is None:
+            record = await other.journal.get_record(run.session_id)
         return len(await read(other.journal, run.session_id))
 
     watching = asyncio.create_task(watch())

@@ -26,16 +26,14 @@ def accept(_: Checkpoint, __: Decision) -> None:
 
 async def until_decided(process: Process, run: StoredRun) -> Decision:
     """Take the decision as the engine does: whenever there is news, until there is one."""
-    async with asyncio.timeout(30):
-        while True:
-            while run.session_id not in process.news:
-                await asyncio.sleep(0.005)
-            process.news.clear()
-            taken = await process.decisions.take(run.session_id, accept)
-            assert taken.checkpoint == run.checkpoint
-            assert not taken.is_changed
-            if taken.decision is not None:
-                return taken.decision
+    while True:
+        await eventually(lambda: run.session_id in process.news)
+        process.news.clear()
+        taken = await process.decisions.take(run.session_id, accept)
+        assert taken.checkpoint == run.checkpoint
+        assert not taken.is_changed
+        if taken.decision is not None:
+            return taken.decision
 
 
 class DeciderEnds(Exception):

@@ -119,7 +119,7 @@ async def test_what_is_erased_of_a_person_is_found_no_more(process: Process, oth
 @pytest.mark.parametrize("owner", [{"user_id": "lee"}, {"tenant_id": "tenant2"}], ids=["another user", "a namesake"])
 async def test_what_is_stored_of_others_stays(process: Process, other: Process, owner: dict[str, str]) -> None:
     await StoredRun(thread_id="t-1").create(process.journal, KEY)
-    run, lock = await waiting(process, thread_id="t-1", **owner)
+    run, lock = await waiting(process, thread_id="t-1", **owner)  # type: ignore[arg-type]
     tenant_id, user_id = run.checkpoint.request.tenant_id, run.checkpoint.request.user_id
     await other.personal_runs.erase(TENANT, USER)
     assert await process.journal.load(run.session_id) == run.checkpoint
