@@ -120,8 +120,8 @@ class DecisionBus(Protocol):
     No decision is lost: not one that was made before the watch began or before the commit that shows the request, nor
     one whose message nobody received. Such a one is found within seconds.
 
-    For a run that waits only its ids are kept in memory. Every method raises `StorageUnavailable` where storage does not
-    answer in time.
+    For a run that waits only its ids are kept in memory. Every method raises `StorageUnavailable` where storage does
+    not answer in time.
     """
 
     def subscribe(self, on_news: Callable[[str], None]) -> None:

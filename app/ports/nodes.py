@@ -62,8 +62,8 @@ class Nodes(Protocol):
         """Record that a run is to be cancelled and notify its node. Returns False where the run has ended or is
         unknown. Raises `StorageUnavailable`.
 
-        The owner learns it by `RunOwner.cancel_local`, even if it cannot be notified for a while; by its next commit; or
-        with its claim, if that is the next thing that happens.
+        The owner learns it by `RunOwner.cancel_local`, even if it cannot be notified for a while; by its next commit;
+        or with its claim, if that is the next thing that happens.
         """
         ...
 

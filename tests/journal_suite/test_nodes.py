@@ -1,4 +1,4 @@
-"""`Nodes`: each run has one writer, and one whose writer is gone gets exactly one other (leases, takeover, cancelling)."""
+"""`Nodes`: each run has one writer, and where that is gone exactly one other: leases, takeovers, cancelling."""
 
 from __future__ import annotations
 

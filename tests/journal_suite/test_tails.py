@@ -100,6 +100,24 @@ async def test_a_reader_gets_the_last_events_of_a_writer_that_was_taken_over(pro
     reader.tail.close()
 
 
+async def test_a_reader_gets_what_others_wrote_before_its_own_process_has_the_run_again(
+    process: Process, other: Process
+) -> None:
+    """As for a process that loses its lease, and takes the run over from the next owner."""
+    run = StoredRun()
+    lock = await run.create(process.journal)
+    reader = Follower(process.journal, run.session_id)
+    await reader.until(len(run.written))
+    process.journal.release(run.session_id)
+    other.journal.adopt(run.session_id)
+    await run.write_text(other.journal, lock, 1, 2)
+    other.journal.release(run.session_id)
+    process.journal.adopt(run.session_id)
+    await run.write_text(process.journal, lock, 3)
+    assert await reader.until(len(run.written)) == run.written
+    reader.tail.close()
+
+
 async def test_after_its_end_a_run_has_the_end_marker_again_and_again(process: Process, other: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)

@@ -71,6 +71,7 @@ async def test_a_decision_that_may_not_count_is_not_confirmed(start: StartProces
     assert (await stored(process, run)).status is RequestStatus.PENDING
 
 
+@pytest.mark.slow
 async def test_a_reader_gets_nothing_and_is_called_again_later(process: Process, start: StartProcess) -> None:
     """A stream stays open during an outage: it raises nothing."""
     cut = await start()
