@@ -1,8 +1,9 @@
 """The runs that are not in the archive yet, in Redis: `ports.archive.ArchiveOutbox`.
 
-A run is listed in the round trip that creates it, or else in the one that ends it, and removed when it is archived; so a
-run that has ended is found whatever happens to its process. Each write of the list touches one small entry: one when a run begins, one when it
-ends, and two when it is copied. That is a hundredth of what the run itself writes, so one key serves a whole cluster.
+A run is listed in the round trip that creates it, or else in the one that ends it, and removed when it is archived; so
+a run that has ended is found whatever happens to its process. Each write of the list touches one small entry: one when
+a run begins, one when it ends, and two when it is copied. That is a hundredth of what the run itself writes, so one key
+serves a whole cluster.
 """
 
 from __future__ import annotations
