@@ -96,6 +96,7 @@ async def test_what_is_archived_or_not_to_be_archived_is_not_listed_again(
         assert archive_of(aura).archiver.status.lost == 0
 
 
+@pytest.mark.slow
 async def test_the_search_waits_for_a_database_that_is_down(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, postgres: PostgresServer
 ) -> None:
