@@ -18,7 +18,9 @@ from tests.journal_suite.redis_store import RedisStore
 from tests.journal_suite.store import LONG_LEASE_SECONDS, LONG_RETENTION_SECONDS, Store, StoreProcess
 
 _SLOW = pytest.mark.slow
-STORES = ["standalone", pytest.param("sentinel", marks=_SLOW), pytest.param("cluster", marks=_SLOW)]
+REPLICATED = [pytest.param("sentinel", marks=_SLOW), pytest.param("cluster", marks=_SLOW)]
+"""The stores that can lose a server."""
+STORES = ["standalone", *REPLICATED]
 """The name of each store; `{name}_store` is its fixture. Another store comes here."""
 
 
@@ -38,13 +40,14 @@ def standalone_store(redis_server: RedisServer) -> RedisStore:
 @pytest.fixture(scope="session")
 def sentinel_store() -> Iterator[RedisStore]:
     with SentinelServers(replicas=1) as watched:
-        yield RedisStore(watched.url, [*watched.servers, *watched.sentinels], replicas=1)
+        servers = [*watched.servers, *watched.sentinels]
+        yield RedisStore(watched.url, servers, replicas=1, masters=lambda: [watched.master()])
 
 
 @pytest.fixture(scope="session")
 def cluster_store() -> Iterator[RedisStore]:
     with ClusterServers() as cluster:
-        yield RedisStore(cluster.url, cluster.servers, replicas=1)
+        yield RedisStore(cluster.url, cluster.servers, replicas=1, masters=cluster.masters)
 
 
 @dataclass

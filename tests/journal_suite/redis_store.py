@@ -84,12 +84,23 @@ class RedisProcess:
 
 
 class RedisStore:
-    """Servers that hold one store. `replicas` acknowledge what must not be lost (`AURA_REDIS_REPLICAS`)."""
+    """Servers that hold one store. `replicas` acknowledge what must not be lost (`AURA_REDIS_REPLICAS`).
 
-    def __init__(self, url: str, servers: Sequence[RedisServer], *, replicas: int = 0) -> None:
+    `masters` returns the servers that take writes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        servers: Sequence[RedisServer],
+        *,
+        replicas: int = 0,
+        masters: Callable[[], list[RedisServer]] | None = None,
+    ) -> None:
         self._url = url
         self._servers = servers
         self._replicas = replicas
+        self._masters = masters
 
     def clear(self) -> None:
         """Remove everything that is stored. The servers stay."""
@@ -140,6 +151,16 @@ class RedisStore:
         await eventually(lambda: not process.pubsub.is_connected)
         yield
         process.connection.may_listen.set()
+
+    async def lose_server(self) -> None:
+        if self._masters is None:
+            raise NotImplementedError
+        masters = self._masters
+        lost = masters()[0]
+        lost.kill()
+        await eventually(lambda: lost not in masters())
+        lost.start()  # it becomes a replica
+        await eventually(lambda: all(execute(it, "INFO")["connected_slaves"] >= self._replicas for it in masters()))
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

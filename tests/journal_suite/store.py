@@ -65,6 +65,13 @@ class Store(Protocol):
         """Keep notifications from this process until the context ends; it may notice that. Everything else works."""
         ...
 
+    async def lose_server(self) -> None:
+        """Kill a server that holds data, and return when another one has taken its place and the store is whole again.
+
+        Raises `NotImplementedError` where the store has one server only.
+        """
+        ...
+
     def outage(self) -> AbstractAsyncContextManager[None]:
         """Answer no process until the context ends; then continue with everything that was stored before."""
         ...

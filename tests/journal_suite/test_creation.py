@@ -125,10 +125,14 @@ async def test_a_creation_that_was_prevented_fails_although_it_comes_late(proces
 async def test_a_reader_that_comes_before_the_creation_gets_all_events(process: Process) -> None:
     """The caller may read before it has the reply to its creation."""
     run = StoredRun()
-    tail = process.journal.tail(run.session_id, 0, lambda: None)
+    calls: list[None] = []
+    tail = process.journal.tail(run.session_id, 0, lambda: calls.append(None))
     lock = await run.create(process.journal)
+    assert calls
+    calls.clear()
     run.say()
     await run.commit(process.journal, lock)
+    assert calls
     entries = tail.buffered()
     if entries is None:
         entries = await tail.fetch()

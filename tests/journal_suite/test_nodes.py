@@ -8,10 +8,11 @@ import pytest
 from msgspec import structs
 
 from app.errors import RunLost
+from app.ports.journal import RunLock
 from statemachine.checkpoint import SCHEMA_VERSION
 from tests.harness.waiting import eventually
 from tests.journal_suite.conftest import Process, StartProcess
-from tests.journal_suite.runs import StoredRun, bodies_of
+from tests.journal_suite.runs import StoredRun, bodies_of, copy_of
 from tests.journal_suite.store import SHORT_LEASE_SECONDS, Store
 
 SHORT = {"lease_seconds": SHORT_LEASE_SECONDS}
@@ -164,6 +165,28 @@ async def test_a_run_that_is_handed_over_is_taken_over_at_once(start: StartProce
     await asyncio.sleep(0.6)
     assert set(heir.locks) == {given.session_id}
     assert await epoch(full, kept) == (full.nodes.node_id, 1)
+
+
+async def test_a_commit_comes_before_the_takeover_or_is_fenced(start: StartProcess) -> None:
+    """Whatever the former owner was told to be stored, the next one has."""
+    heir, full = await start(claims=True), await start()
+    runs = [StoredRun(user_id=f"user{number}") for number in range(20)]
+    locks = [await run.create(full.journal) for run in runs]
+
+    async def write(run: StoredRun, lock: RunLock) -> None:
+        for number in range(100_000):
+            await run.write_text(full.journal, lock, number)
+
+    writing = [asyncio.create_task(write(run, lock)) for run, lock in zip(runs, locks, strict=True)]
+    await asyncio.sleep(0.05)
+    await full.nodes.hand_over([copy_of(lock) for lock in locks])
+    results = await asyncio.gather(*writing, return_exceptions=True)
+    assert {type(result) for result in results} == {RunLost}
+    await eventually(lambda: len(heir.locks) == len(runs))
+    for run, lock in zip(runs, locks, strict=True):
+        assert lock.sequence > 0
+        assert heir.locks[run.session_id].sequence == lock.sequence
+        assert await bodies_of(heir.journal, run.session_id) == run.written
 
 
 async def test_a_run_that_another_process_has_taken_over_is_not_handed_over(start: StartProcess) -> None:
