@@ -16,7 +16,7 @@ import structlog
 from app.errors import StorageUnavailable
 from app.ports.archive import Archive, ArchiveOutbox, Retention
 from app.ports.clock import Clock
-from app.ports.journal import Journal, RunRecord
+from app.ports.journal import RunRecord
 
 _PAUSE_SECONDS = 0.05
 """Between two parts: the search takes little of what the runs under way need."""
@@ -30,7 +30,6 @@ class Backlog:
 
     def __init__(
         self,
-        journal: Journal,
         outbox: ArchiveOutbox,
         archive: Archive,
         retention: Retention,
@@ -38,7 +37,6 @@ class Backlog:
         *,
         check_seconds: float,
     ) -> None:
-        self._journal = journal
         self._outbox = outbox
         self._archive = archive
         self._retention = retention
@@ -75,9 +73,8 @@ class Backlog:
         Raises `StorageUnavailable`.
         """
         count = 0
-        async for session_ids in self._outbox.stored_runs():
-            records = await asyncio.gather(*(self._journal.get_record(session_id) for session_id in session_ids))
-            count += await self._list([record for record in records if record is not None])
+        async for records in self._outbox.stored_runs():
+            count += await self._list(records)
             await asyncio.sleep(_PAUSE_SECONDS)
         return count
 

@@ -68,5 +68,5 @@ def make_run_archive(
         check_seconds=outbox.check_seconds,
         kept_seconds=settings.aura_retention_seconds,
     )
-    backlog = Backlog(journal, outbox, archive, retention, clock, check_seconds=outbox.check_seconds)
+    backlog = Backlog(outbox, archive, retention, clock, check_seconds=outbox.check_seconds)
     return RunArchive(archive, archiver, backlog, ArchivedJournal(journal, archive))

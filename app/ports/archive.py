@@ -138,7 +138,7 @@ class ArchiveOutbox(Protocol):
 
     async def remove(self, session_ids: Sequence[str]) -> None: ...
 
-    def stored_runs(self) -> AsyncIterator[list[str]]:
+    def stored_runs(self) -> AsyncIterator[list[RunRecord]]:
         """Iterate over all runs that storage has, listed or not, some at a time. One may come twice; one that is
         created or expires meanwhile may be missing."""
         ...

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from app.ports.journal import RunRecord
 from app.redis import keys, scripts
+from app.redis.run_index import read_records
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
 
@@ -60,12 +62,13 @@ class RedisArchiveOutbox:
             scored = [part for session_id in session_ids for part in (int(until * 1000), session_id)]
             await self._connection.execute("ZADD", keys.ARCHIVE, "XX", *scored)
 
-    async def stored_runs(self) -> AsyncIterator[list[str]]:
+    async def stored_runs(self) -> AsyncIterator[list[RunRecord]]:
         """Iterate over the runs of all users, by the names of their keys."""
         async for names in self._connection.scan(keys.ANY_RUN):
             session_ids = keys.sessions(name.rpartition(b":")[2] for name in names)
             if session_ids:
-                yield session_ids
+                records = await read_records(self._connection, session_ids)
+                yield [record for record in records if record is not None]
 
     async def add(self, session_ids: Sequence[str], due_at: float) -> int:
         if not session_ids:
