@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class Backlog:
-    """`check_seconds`: when a run that has not ended is looked up by the archiver."""
+    """`check_seconds`: when a run that has not ended is checked by the archiver."""
 
     def __init__(
         self,

@@ -217,7 +217,10 @@ class RunReader(RunIndex, Protocol):
         ...
 
     def read_bodies(self, session_id: str) -> AsyncIterator[bytes]:
-        """Iterate over the bodies of all entries in order. Raises `StorageUnavailable`."""
+        """Iterate over the bodies of all entries in order; none where the run does not exist or has expired.
+
+        Raises `StorageUnavailable`.
+        """
         ...
 
 

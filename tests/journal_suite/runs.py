@@ -73,7 +73,7 @@ class StoredRun:
         if isinstance(step.effect, Stop):
             self.bodies.append(DONE_BODY)
 
-    def say(self, text: str = "네.") -> None:
+    def answer(self, text: str = "네.") -> None:
         self.apply(AnswerArrived(text))
 
     def ask(self, call_id: str = "c1") -> None:

@@ -50,7 +50,11 @@ class StoreProcess(Protocol):
 
 
 class Store(Protocol):
-    """A store that is empty when a test begins. Its time is the time of this machine."""
+    """A store that all tests of a session use. Its time is the time of this machine."""
+
+    def clear(self) -> None:
+        """Remove everything that is stored. No process runs at this moment."""
+        ...
 
     async def start_process(
         self, owner: RunOwner, on_news: Callable[[str], None], *, lease_seconds: float, retention_seconds: int

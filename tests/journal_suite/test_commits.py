@@ -27,7 +27,7 @@ async def expect_unchanged(process: Process, run: StoredRun, checkpoint: Checkpo
 async def test_a_commit_appends_its_events_and_saves_its_checkpoint(process: Process, other: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
-    for sequence, step in enumerate((run.say, run.say, run.finish), 1):
+    for sequence, step in enumerate((run.answer, run.answer, run.finish), 1):
         step()
         await run.commit(process.journal, lock)
         assert lock.sequence == sequence
@@ -46,7 +46,7 @@ async def test_without_a_checkpoint_the_saved_one_stays(process: Process, other:
 async def test_a_commit_without_events_saves_its_checkpoint(process: Process, other: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.say()
+    run.answer()
     await process.journal.commit(lock, (), run.checkpoint, time.time())
     await expect_unchanged(other, run, run.checkpoint)
 
@@ -55,7 +55,7 @@ async def test_a_repeated_commit_is_stored_once(process: Process, other: Process
     """Its reply was lost, so the process sends it again; the answer must be that of the first one."""
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.say()
+    run.answer()
     repeats = [copy_of(lock) for _ in range(4)]
     await run.commit(process.journal, lock)
     for journal, repeat in zip([process.journal, other.journal] * 2, repeats, strict=True):
@@ -67,7 +67,7 @@ async def test_a_repeated_commit_is_stored_once(process: Process, other: Process
 async def test_commits_with_the_same_number_at_the_same_time_are_stored_once(process: Process, other: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.say()
+    run.answer()
     journals = [process.journal, other.journal] * 4
     await asyncio.gather(
         *(journal.commit(copy_of(lock), run.bodies, run.checkpoint, time.time()) for journal in journals)
@@ -80,7 +80,7 @@ async def test_a_writer_of_another_epoch_is_fenced(process: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
     saved = run.checkpoint
-    run.say()
+    run.answer()
     for epoch in (0, 2):
         with pytest.raises(RunLost):
             await process.journal.commit(replace(lock, epoch=epoch), run.bodies, run.checkpoint, time.time())
@@ -95,7 +95,7 @@ async def test_a_writer_that_missed_commits_is_fenced(process: Process, other: P
     lock = await run.create(process.journal)
     suspended = copy_of(lock)
     for _ in range(2):
-        run.say()
+        run.answer()
         await run.commit(other.journal, lock)
     with pytest.raises(RunLost):
         await process.journal.commit(suspended, run.bodies, run.checkpoint, time.time())
@@ -106,7 +106,7 @@ async def test_a_run_whose_last_commits_were_lost_is_damaged_and_can_still_be_en
     run = StoredRun()
     lock = await run.create(process.journal)
     saved, ahead = run.checkpoint, replace(lock, sequence=3)
-    run.say()
+    run.answer()
     with pytest.raises(RunDamaged):
         await process.journal.commit(ahead, run.bodies, run.checkpoint, time.time())
     await expect_unchanged(process, run, saved)
@@ -174,7 +174,7 @@ async def test_commits_of_many_runs_at_once_are_all_stored(process: Process) -> 
     locks = await asyncio.gather(*(run.create(process.journal) for run in runs))
     for _ in range(3):
         for run in runs:
-            run.say()
+            run.answer()
         await asyncio.gather(*(run.commit(process.journal, lock) for run, lock in zip(runs, locks, strict=True)))
     for run in runs:
         await expect_unchanged(process, run, run.checkpoint)
@@ -187,7 +187,7 @@ async def test_an_id_is_the_time_in_milliseconds(process: Process) -> None:
     before = int(time.time() * 1000)
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.say()
+    run.answer()
     await run.commit(process.journal, lock)
     ids = [entry.id for entry in await read(process.journal, run.session_id)]
     assert before <= ids[0] < ids[-1] <= int(time.time() * 1000) + len(ids)
@@ -202,7 +202,7 @@ async def test_ids_rise_and_are_unique_in_all_runs_of_a_user(process: Process, o
     async def write(run: StoredRun, number: int) -> None:
         lock = await run.create(journals[number])
         for _ in range(10):
-            run.say()
+            run.answer()
             await run.commit(journals[number], lock, at=now - 3600 * number)
 
     await asyncio.gather(*(write(run, number) for number, run in enumerate(runs)))
@@ -236,7 +236,7 @@ async def test_commits_of_an_outage_are_stored_once_and_in_order_afterwards(proc
 
     async def write(run: StoredRun, lock: RunLock) -> None:
         for _ in range(3):
-            run.say()
+            run.answer()
             await run.commit(process.journal, lock)
 
     async with store.outage():

@@ -130,7 +130,7 @@ async def test_a_reader_that_comes_before_the_creation_gets_all_events(process: 
     lock = await run.create(process.journal)
     assert calls
     calls.clear()
-    run.say()
+    run.answer()
     await run.commit(process.journal, lock)
     assert calls
     entries = tail.buffered()

@@ -129,7 +129,7 @@ async def test_a_decision_that_is_not_accepted_does_not_count(process: Process, 
 
 
 async def test_a_decision_after_the_deadline_in_the_checkpoint_does_not_count(process: Process, other: Process) -> None:
-    """The request may say another time: what counts is the checkpoint."""
+    """The request may have another time: what counts is the checkpoint."""
     run = StoredRun(created_at=time.time() - 1000)
     lock = await run.create(process.journal)
     run.ask()

@@ -120,7 +120,7 @@ async def test_a_thread_has_its_runs_the_oldest_first(process: Process, other: P
 
 
 async def test_a_checkpoint_of_a_newer_release_is_left_alone(process: Process, other: Process) -> None:
-    """It can be told from one that does not exist, and hides no other run."""
+    """It differs from one that does not exist, and hides no other run."""
     newer, older = StoredRun(thread_id="t-1"), StoredRun(thread_id="t-1")
     lock = await newer.create(process.journal)
     await older.create(process.journal)

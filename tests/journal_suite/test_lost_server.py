@@ -37,7 +37,7 @@ async def test_a_run_that_was_taken_over_stays_with_its_new_owner(start: StartPr
     await eventually(lambda: len(heir.locks) == len(runs))
     await store.lose_server()
     for run, former in zip(runs, locks, strict=True):
-        run.say()
+        run.answer()
         with pytest.raises(RunLost):
             await leaving.journal.commit(former, run.bodies, run.checkpoint, time.time())
         await run.commit(heir.journal, heir.locks[run.session_id])

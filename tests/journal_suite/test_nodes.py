@@ -62,7 +62,7 @@ async def test_the_run_of_a_lost_process_goes_on_where_it_stands(start: StartPro
     run, other_run = StoredRun(), StoredRun(user_id="lee")
     lock = await run.create(cut.journal)
     await other_run.create(process.journal)
-    run.say()
+    run.answer()
     await run.commit(cut.journal, lock)
     await cut.parts.cut_off()
     await eventually(lambda: heir.locks)
@@ -168,7 +168,7 @@ async def test_a_run_that_is_handed_over_is_taken_over_at_once(start: StartProce
 
 
 async def test_a_commit_comes_before_the_takeover_or_is_fenced(start: StartProcess) -> None:
-    """Whatever the former owner was told to be stored, the next one has."""
+    """The next owner has everything that was confirmed to the former one."""
     heir, full = await start(claims=True), await start()
     runs = [StoredRun(user_id=f"user{number}") for number in range(20)]
     locks = [await run.create(full.journal) for run in runs]
@@ -211,7 +211,7 @@ async def test_a_request_to_cancel_reaches_the_owner_on_another_process(process:
     await eventually(lambda: process.cancelled)
     assert set(process.cancelled) == {(run.session_id, "boss")}
     assert other.cancelled == []
-    run.say()
+    run.answer()
     await run.commit(process.journal, lock)  # the owner knows it by its next commit at the latest
     assert lock.cancelled_by == "boss"
 
@@ -240,7 +240,7 @@ async def test_what_has_ended_or_does_not_exist_cannot_be_cancelled(process: Pro
 async def test_a_request_to_cancel_of_an_outage_of_the_messages_is_found(
     process: Process, other: Process, store: Store
 ) -> None:
-    """A waiting run writes nothing by itself, so nothing else would tell its owner."""
+    """A waiting run writes nothing by itself, so nothing else would notify its owner."""
     run = StoredRun()
     await run.create(process.journal)
     async with store.lost_messages(process.parts):

@@ -45,7 +45,7 @@ async def test_a_run_without_writes_expires(start: StartProcess) -> None:
     lock = await run.create(process.journal, KEY)
     await asyncio.sleep(SHORT_RETENTION_SECONDS + 0.2)
     await expect_gone(process, run)
-    run.say()
+    run.answer()
     with pytest.raises(RunLost):
         await run.commit(process.journal, lock)
     assert await process.nodes.request_cancel(run.session_id, "boss") is False
@@ -82,14 +82,17 @@ async def test_reading_a_thread_keeps_its_checkpoints(start: StartProcess) -> No
 
 
 async def test_an_expired_run_of_a_lost_process_is_not_claimed(start: StartProcess) -> None:
-    leaving = await start(retention_seconds=SHORT_RETENTION_SECONDS)
-    run = StoredRun()
+    leaving, other = await start(retention_seconds=SHORT_RETENTION_SECONDS), await start()
+    run, living = StoredRun(), StoredRun(user_id="lee")
     await run.create(leaving.journal)
+    await living.create(other.journal)
     await asyncio.sleep(SHORT_RETENTION_SECONDS + 0.2)
-    await leaving.parts.stop()
+    for process in (leaving, other):
+        await process.parts.stop()
     heir = await start(claims=True)
-    await eventually(lambda: run.session_id in heir.refused)
-    assert heir.locks == {}
+    await eventually(lambda: heir.locks)
+    await asyncio.sleep(0.6)  # another round
+    assert set(heir.locks) == {living.session_id}
 
 
 # --- erased -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A store that cannot be reached is `StorageUnavailable`, in every method and within seconds; nothing else is."""
+"""Every method raises `StorageUnavailable` where the store cannot be reached, but those that must write."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CALLS: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_every_method_says_that_the_store_cannot_be_reached(
+async def test_every_method_reports_that_the_store_cannot_be_reached(
     start: StartProcess, process: Process, call: Call
 ) -> None:
     cut = await start()
