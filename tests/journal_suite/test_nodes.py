@@ -152,13 +152,13 @@ async def test_a_run_that_is_handed_over_is_taken_over_at_once(start: StartProce
     given, kept = StoredRun(), StoredRun()
     lock = await given.create(full.journal)
     await kept.create(full.journal)
-    given.say()
+    given.answer()
     await given.commit(full.journal, lock)
     await full.nodes.hand_over([lock])
     await eventually(lambda: given.session_id in heir.locks, seconds=10)
     claimed = heir.locks[given.session_id]
     assert (claimed.epoch, claimed.sequence) == (2, 1)
-    given.say()
+    given.answer()
     with pytest.raises(RunLost):
         await full.journal.commit(lock, given.bodies, given.checkpoint, 0.0)
     await given.commit(heir.journal, claimed)
