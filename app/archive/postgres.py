@@ -86,6 +86,10 @@ class PostgresRunArchive:
     async def get_record(self, session_id: str) -> RunRecord | None:
         return _first_record(await self._database.rows(f"{tables.RECORD} WHERE session = %s", session_id))
 
+    async def stored(self, session_ids: Sequence[str]) -> set[str]:
+        query = "SELECT session FROM aura_archive_1.run WHERE session = ANY(%s)"
+        return {str(row[0]) for row in await self._database.rows(query, list(session_ids))}
+
     async def load(self, session_id: str) -> Checkpoint | None:
         rows = await self._database.rows("SELECT checkpoint FROM aura_archive_1.run WHERE session = %s", session_id)
         return Checkpoint.from_json(bytes(rows[0][0])) if rows else None

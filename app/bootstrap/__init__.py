@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import structlog
 from quart import Quart
 from structlog.contextvars import bind_contextvars
 
-from app.audit.policy import load_policy
-from app.audit.service import Audit, audit_keys
+from app.audit.service import Audit
 from app.bootstrap.archive import make_outbox, make_run_archive
-from app.bootstrap.audit import make_audit_stores
+from app.bootstrap.audit import make_audit
 from app.bootstrap.connection import connect, make_nodes
 from app.bootstrap.keys import make_checkpoints, make_purpose_keys, make_seals
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
 from app.bootstrap.service import Service, reader_of
+from app.bootstrap.tools import make_toolbox
 from app.clock import SystemClock
 from app.crypto.purpose_keys import PurposeKeys
 from app.integrations.agent_task import agent_step
 from app.integrations.main_service import MainService
 from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
-from app.knowledge.service import Knowledge
 from app.ports.clock import Clock
 from app.ports.journal import RunReader
 from app.ports.quotas import Quotas
@@ -39,7 +37,6 @@ from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.acknowledgements import Acknowledgements
-from app.redis.wire.connection import Connection
 from app.runs.access import AccessPolicy
 from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
@@ -50,8 +47,6 @@ from app.runs.resume import RunLocator
 from app.runs.service import RunService
 from app.runs.task import RunPorts
 from app.settings import Settings
-from app.tools import KNOWN_TOOL_NAMES, configured_tools
-from app.tools.registry import ToolRegistry
 from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
 from app.web.cors import CorsPolicy
@@ -66,15 +61,13 @@ from app.web.routes.audit import audit_routes
 from app.web.routes.console import console_routes
 from app.web.routes.diagram import diagram_routes
 from app.web.routes.documents import document_routes
-from app.web.routes.health import VERSION, health_routes
+from app.web.routes.health import health_routes
 from app.web.routes.hitl import hitl_routes
 from app.web.routes.runs import run_routes
 from app.web.routes.stream import stream_routes
 from app.web.sse import EventStreams
 from app.web.token_keys import TokenRules
 from statemachine.instructions import INSTRUCTIONS
-
-log = structlog.get_logger(__name__)
 
 
 def create_app(
@@ -169,9 +162,9 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     archive = make_run_archive(settings, journal, archive_outbox, clock)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
-    model, toolbox = make_model(settings), _toolbox(settings, clock, knowledge, tools)
+    model, toolbox = make_model(settings), make_toolbox(settings, clock, knowledge, tools)
     task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
-    audit = _audit(settings, connection, node_id, clock, toolbox)
+    audit = make_audit(settings, connection, node_id, clock, toolbox)
     waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
     effects = Effects(model, toolbox, requests, clock, audit.trail, waiting)
     ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
@@ -194,14 +187,6 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         audit=audit,
         archive=archive,
     )
-
-
-def _audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
-    secrets, days = settings.audit_secrets, settings.aura_audit_retention_days
-    risky = [name for name in toolbox.names if toolbox.needs_approval(name)]
-    policy = load_policy(settings.model_dump(), audit_keys(secrets)[0], version=VERSION, approval_required=risky)
-    store, archive = make_audit_stores(settings, connection)
-    return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
 
 
 def _quotas(settings: Settings) -> Quotas:
@@ -267,22 +252,6 @@ def _run_service(settings: Settings, ports: RunPorts, reader: RunReader) -> RunS
         AdmissionQueue(max_wait_seconds=settings.aura_max_wait_seconds),
         max_runs=settings.aura_max_runs,
         drain_seconds=settings.aura_drain_seconds,
-    )
-
-
-def _toolbox(
-    settings: Settings, clock: Clock, knowledge: Knowledge | None, tools: Sequence[Tool] | None
-) -> ToolRegistry:
-    if settings.github_token is not None and settings.aura_github_repositories is None:
-        remedy = "all tenants may use all repositories of the token: list those of each in AURA_GITHUB_REPOSITORIES"
-        log.warning("github.unrestricted", remedy=remedy)
-    return ToolRegistry(
-        configured_tools(settings, clock, knowledge) if tools is None else tools,
-        approval_required=settings.aura_approval_required,
-        known_names=KNOWN_TOOL_NAMES,
-        default_timeout_seconds=settings.aura_tool_timeout_seconds,
-        result_limit_bytes=settings.aura_tool_result_bytes,
-        secrets=settings.secrets,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.archive.archiver import Archiver
+from app.archive.backlog import Backlog
 from app.archive.journal import ArchivedJournal
 from app.ports.archive import Archive, Retention
 from app.ports.clock import Clock
@@ -20,12 +21,15 @@ class RunArchive:
 
     archive: Archive
     archiver: Archiver
+    backlog: Backlog
     reader: ArchivedJournal
 
     def start(self) -> None:
         self.archiver.start()
+        self.backlog.start()
 
     async def stop(self) -> None:
+        await self.backlog.stop()
         await self.archiver.stop()
         await self.archive.close()
 
@@ -54,13 +58,15 @@ def make_run_archive(
     archive = open_run_archive(settings)
     if archive is None or outbox is None:
         return None
+    retention = Retention(settings.aura_archive_days, settings.aura_archive_tenant_days)
     archiver = Archiver(
         journal,
         outbox,
         archive,
-        Retention(settings.aura_archive_days, settings.aura_archive_tenant_days),
+        retention,
         clock,
         check_seconds=outbox.check_seconds,
         kept_seconds=settings.aura_retention_seconds,
     )
-    return RunArchive(archive, archiver, ArchivedJournal(journal, archive))
+    backlog = Backlog(outbox, archive, retention, clock, check_seconds=outbox.check_seconds)
+    return RunArchive(archive, archiver, backlog, ArchivedJournal(journal, archive))

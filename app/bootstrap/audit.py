@@ -1,12 +1,25 @@
-"""Wires where the record of decisions is stored."""
+"""Wires the record of decisions."""
 
 from __future__ import annotations
 
-from app.audit.service import open_archive
+from app.audit.policy import load_policy
+from app.audit.service import Audit, audit_keys, open_archive
 from app.ports.audit import AuditArchive
+from app.ports.clock import Clock
 from app.redis.audit import RedisAuditStore
 from app.redis.wire.connection import Connection
 from app.settings import Settings
+from app.tools.registry import ToolRegistry
+from app.web.routes.health import VERSION
+
+
+def make_audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
+    """Build the record of one process, whose first entry says which settings and which tools it has."""
+    secrets, days = settings.audit_secrets, settings.aura_audit_retention_days
+    risky = [name for name in toolbox.names if toolbox.needs_approval(name)]
+    policy = load_policy(settings.model_dump(), audit_keys(secrets)[0], version=VERSION, approval_required=risky)
+    store, archive = make_audit_stores(settings, connection)
+    return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)
 
 
 def make_audit_stores(settings: Settings, connection: Connection) -> tuple[RedisAuditStore, AuditArchive | None]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _EXIT_RUNS_ACTIVE = 1
-_KEPT = "the record of decisions (aura audit) stays: it has digests and no content"
+_KEPT = "the record of decisions (aura audit) stays: it has digests and no content, and now this erasure"
 
 
 @click.command()
@@ -25,7 +25,8 @@ def erase(*, user: str, tenant: str, dry_run: bool, cancel: bool) -> None:
     """Remove what is stored of a person in Redis and, with AURA_ARCHIVE_URL, in the archive.
 
     These are runs with their prompts, answers and logs, threads, idempotency keys, tokens, approval requests, and the
-    domain events of this person. The command can be repeated. The exit code is 1 if runs have not ended.
+    domain events of this person. The record of decisions gets an entry with the numbers. The command can be repeated.
+    The exit code is 1 if runs have not ended.
     """
     if dry_run:
         counts, active = asyncio.run(_count(tenant, user))

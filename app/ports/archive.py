@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +68,10 @@ class Archive(Protocol):
 
     async def get_record(self, session_id: str) -> RunRecord | None: ...
 
+    async def stored(self, session_ids: Sequence[str]) -> set[str]:
+        """Return those of these runs that are archived."""
+        ...
+
     async def load(self, session_id: str) -> Checkpoint | None:
         """Return the last checkpoint of a run. Raises `CheckpointTooNew`, `CheckpointUnreadable`."""
         ...
@@ -121,8 +125,8 @@ class Archive(Protocol):
 
 
 class ArchiveOutbox(Protocol):
-    """The runs that are not archived yet: a run is listed when it is created, and is due when it has ended, or when it
-    is to be checked again. Every method raises `StorageUnavailable`."""
+    """The runs that are not archived yet: a run is listed when it is created, or else when it ends. It is due when it
+    has ended, or when it is to be checked again. Every method raises `StorageUnavailable`."""
 
     async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
         """Return runs that are due, and make them due again at `until`, in case this process ends."""
@@ -133,6 +137,15 @@ class ArchiveOutbox(Protocol):
         ...
 
     async def remove(self, session_ids: Sequence[str]) -> None: ...
+
+    def stored_runs(self) -> AsyncIterator[list[RunRecord]]:
+        """Iterate over all runs that storage has, listed or not, some at a time. One may come twice; one that is
+        created or expires meanwhile may be missing."""
+        ...
+
+    async def add(self, session_ids: Sequence[str], due_at: float) -> int:
+        """List runs that are not listed. Returns how many were not."""
+        ...
 
     async def count_due(self, now: float) -> int: ...
 

@@ -152,6 +152,31 @@ class ToolEnded(AuditEvent, frozen=True, tag="tool.ended"):
     outcome: ToolOutcome
 
 
+class ErasureStarted(AuditEvent, frozen=True, tag="erasure.started"):
+    """An operator removes what is stored of a person: `user`. Nothing of it was removed before this entry is stored.
+
+    With `cancel` the runs that have not ended are cancelled first.
+    """
+
+    user: str
+    by: Literal["operator"]
+    via: Literal["cli"]
+    cancel: bool = False
+
+
+class PersonErased(AuditEvent, frozen=True, tag="erased"):
+    """An erasure has ended. `removed` has how many things of each kind were removed, and nothing of their content.
+
+    `interrupted`: it did not get to its end; a repetition has entries of its own.
+    """
+
+    user: str
+    removed: dict[str, int]
+    by: Literal["operator"]
+    via: Literal["cli"]
+    interrupted: bool = False
+
+
 class AuthenticationFailed(AuditEvent, frozen=True, tag="authentication.failed"):
     """A request without a valid token. Nothing of the token is known to be true, so it has no user and no tenant."""
 

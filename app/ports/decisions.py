@@ -80,7 +80,10 @@ class Taken:
 
 
 class ApprovalRequests(Protocol):
-    """The stored approval requests (CONTRACT §5). Every method raises `StorageUnavailable`."""
+    """The stored approval requests (CONTRACT §5). Every method raises `StorageUnavailable`.
+
+    A request is decided or closed once: the first one counts, whatever process it comes from. All others get that one.
+    """
 
     async def get(self, request_id: str) -> ApprovalRequest | None:
         """Return the request, or None where it does not exist or cannot be read."""
@@ -96,7 +99,8 @@ class ApprovalRequests(Protocol):
         """Record the decision unless there is one already, call `on_recorded`, and publish it.
 
         Returns the request with the decision that counts, and whether it is this one. After the deadline nothing is
-        recorded and the status is `expired`.
+        recorded and the status is `expired`. A decision that was recorded counts even if it cannot be published, for
+        example because `on_recorded` raises or this process ends: `DecisionBus` finds it.
         """
         ...
 
@@ -113,8 +117,11 @@ class ApprovalRequests(Protocol):
 class DecisionBus(Protocol):
     """Opens approval requests for runs and watches for the decisions about them (CONTRACT §5).
 
-    For a run that waits only its ids are kept in memory. Every method raises `StorageUnavailable` where Redis does not
-    answer in time.
+    No decision is lost: not one that was made before the watch began or before the commit that shows the request, nor
+    one whose message nobody received. Such a one is found within seconds.
+
+    For a run that waits only its ids are kept in memory. Every method raises `StorageUnavailable` where storage does
+    not answer in time.
     """
 
     def subscribe(self, on_news: Callable[[str], None]) -> None:
@@ -145,12 +152,13 @@ class DecisionBus(Protocol):
 
         The checkpoint, the request and the signal are read in one round trip; messages that were received since the
         last call are judged too. A decision counts if it was made before the deadline in the checkpoint and `accept`
-        does not raise `SignalIgnored`. The watch ends with a decision.
+        does not raise `SignalIgnored`. The watch ends with a decision, and goes on without one. The decision about one
+        request never counts for another one of the run.
         Raises `RecordChanged` where another program has changed the checkpoint, `CheckpointTooNew`,
         `CheckpointUnreadable`.
         """
         ...
 
     def unwatch(self, session_id: str) -> None:
-        """Stop watching this session."""
+        """Stop watching this session: the callback is not called for it again. A second call changes nothing."""
         ...

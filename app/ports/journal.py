@@ -1,4 +1,7 @@
-"""The event log and the checkpoint of every run."""
+"""The event log and the checkpoint of every run.
+
+What these ports promise is tested for every store by `tests/journal_suite/`, whose README says how to add another one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from statemachine.views.summary import Summary
 
 
 class LogEntry(NamedTuple):
-    """One frame of the log of a run: its id (ms since the epoch, CONTRACT §3) and its encoded body."""
+    """One frame of the log of a run: its id (ms since the epoch, CONTRACT §3) and its encoded body.
+
+    The ids of all runs of a user are unique. They rise within a run, from an earlier commit to a later one and from an
+    earlier run to a later one, whatever process writes, and also if a clock is set back.
+    """
 
     id: int
     body: bytes
@@ -52,7 +59,7 @@ class Idempotency:
 @dataclass(slots=True)
 class RunLock:
     """The right of a node to write one run. `epoch` fences other writers; `sequence`, the number of the last commit,
-    makes a repeated commit recognisable.
+    makes a repeated commit recognisable: two commits of one epoch with the same number are the same commit.
 
     `created_at` (Unix s) is the creation of the run. `cancelled_by` is the id of the user who requested that the run be
     cancelled; the first commit after the request sets it.
@@ -107,7 +114,10 @@ class Thread:
 
 
 class Tail(Protocol):
-    """One reader of the log of one run. It is a cursor without a task or a queue, so a slow reader costs nothing."""
+    """One reader of the log of one run. It is a cursor without a task or a queue, so a slow reader costs nothing.
+
+    It gets each entry once and in order, however slow it is, whichever process writes the run, and if that changes.
+    """
 
     @property
     def is_draining(self) -> bool:
@@ -126,13 +136,13 @@ class Tail(Protocol):
         """Return the next entries in order from storage and move the cursor behind them.
 
         An empty list: there are none yet, or storage is unavailable; the callback of the tail is called when there may
-        be. For an ended run without further entries it returns the end marker again. Raises `RunLost` where the log has
-        expired.
+        be. For an ended run without further entries it returns the end marker again, as often as it is called. Raises
+        `RunLost` where the log does not exist or has expired.
         """
         ...
 
     def close(self) -> None:
-        """End the tail: its callback is not called again."""
+        """End the tail: its callback is not called again. A second call changes nothing."""
         ...
 
 
@@ -142,7 +152,7 @@ class RunIndex(Protocol):
     async def load(self, session_id: str) -> Checkpoint | None:
         """Return the saved checkpoint, or None where the run does not exist or has expired.
 
-        Raises `CheckpointTooNew`, `CheckpointUnreadable`.
+        Raises `CheckpointTooNew`, `CheckpointUnreadable`; the checkpoint stays as it is.
         """
         ...
 
@@ -174,7 +184,10 @@ class RunIndex(Protocol):
         ...
 
     async def load_thread(self, tenant_id: str, user_id: str, thread_id: str) -> Thread:
-        """Return the newest runs of a conversation. Their retention time begins again."""
+        """Return the newest runs of a conversation. Their retention time begins again.
+
+        A run that a newer release has written is left out and counted.
+        """
         ...
 
     async def list_runs(
@@ -196,16 +209,27 @@ class RunReader(RunIndex, Protocol):
 
     def tail(self, session_id: str, last_event_id: int, on_news: Callable[[], None]) -> Tail:
         """Return a reader of all entries after `last_event_id` (0 for all). `on_news` is called whenever there may be
-        further entries."""
+        further entries.
+
+        The id may be that of any entry, also one inside of a commit, or none of this run. A reader may come before the
+        caller of `create` has its reply.
+        """
         ...
 
     def read_bodies(self, session_id: str) -> AsyncIterator[bytes]:
-        """Iterate over the bodies of all entries in order. Raises `StorageUnavailable`."""
+        """Iterate over the bodies of all entries in order; none where the run does not exist or has expired.
+
+        Raises `StorageUnavailable`.
+        """
         ...
 
 
 class Journal(RunReader, Protocol):
-    """The event log and the checkpoint of every run, committed together."""
+    """The event log and the checkpoint of every run, committed together.
+
+    Each write happens completely or not at all: a reader on any process that finds a checkpoint finds its events, too.
+    Each write keeps the whole run for the retention time, which is configured; then all of it has expired.
+    """
 
     async def create(
         self,
@@ -219,6 +243,8 @@ class Journal(RunReader, Protocol):
     ) -> RunLock | str:
         """Create a run with its first events. Returns its lock, or the session that the idempotency key created before.
 
+        Of several creations with one session id, or of one user with one idempotency key, one creates the run, also
+        where they come at the same time and from several processes. Nothing is left of the others.
         `prompt_digest` is that of the prompt alone, by which `find_newest` finds the run.
         `thread_id` is set where the run belongs to a conversation whose earlier runs count. With a `ticket` the run is
         listed in the `TaskOutbox`.
@@ -230,10 +256,11 @@ class Journal(RunReader, Protocol):
     async def commit(self, lock: RunLock, bodies: Sequence[bytes], checkpoint: Checkpoint | None, now: float) -> None:
         """Append the events and save the checkpoint in one atomic, fenced write, then notify the readers.
 
-        `now` is Unix seconds. Without a checkpoint the saved one stays. The write is retried while storage is
-        unavailable, and stored once. It updates the `sequence` and `cancelled_by` of the lock. Raises `RunLost` where
-        another node writes the run or the run has expired, and `RunDamaged` where storage has lost earlier commits of
-        the run; then the run can still be ended.
+        `now` is Unix seconds. Without a checkpoint the saved one stays. The end marker as the last of the events ends
+        the run. The write is retried while storage is unavailable, and stored once: a commit whose number is stored
+        already succeeds and changes nothing. It updates the `sequence` and `cancelled_by` of the lock. Raises `RunLost`
+        where another node writes the run, where this one has missed commits, or where the run has expired; and
+        `RunDamaged` where storage has lost earlier commits of the run; then the run can still be ended.
         """
         ...
 
@@ -243,7 +270,7 @@ class Journal(RunReader, Protocol):
         ...
 
     def adopt(self, session_id: str) -> None:
-        """Notify readers directly from now on: this process writes the run."""
+        """Notify readers directly from now on: this process writes the run. They miss nothing of its former owner."""
         ...
 
     def release(self, session_id: str) -> None:

@@ -1,15 +1,18 @@
 """The runs that are not in the archive yet, in Redis: `ports.archive.ArchiveOutbox`.
 
-A run is listed in the round trip that creates it, and removed when it is archived; so a run that has ended is found
-whatever happens to its process. Each write of the list touches one small entry: one when a run begins, one when it
-ends, and two when it is copied. That is a hundredth of what the run itself writes, so one key serves a whole cluster.
+A run is listed in the round trip that creates it, or else in the one that ends it, and removed when it is archived; so
+a run that has ended is found whatever happens to its process. Each write of the list touches one small entry: one when
+a run begins, one when it ends, and two when it is copied. That is a hundredth of what the run itself writes, so one key
+serves a whole cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
+from app.ports.journal import RunRecord
 from app.redis import keys, scripts
+from app.redis.run_index import read_records
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
 
@@ -36,8 +39,8 @@ class RedisArchiveOutbox:
         return ("ZREM", keys.ARCHIVE, session_id)
 
     def note_end(self, session_id: str, now: float) -> Command:
-        """Return the write that makes a run due which is about to end."""
-        return ("ZADD", keys.ARCHIVE, "XX", int((now + _SETTLE_SECONDS) * 1000), session_id)
+        """Return the write that makes a run due which is about to end. It lists one that began without an archive."""
+        return ("ZADD", keys.ARCHIVE, int((now + _SETTLE_SECONDS) * 1000), session_id)
 
     async def claim_due(self, now: float, until: float, limit: int) -> list[str]:
         due = await self._connection.run_script(
@@ -58,6 +61,20 @@ class RedisArchiveOutbox:
         if session_ids:
             scored = [part for session_id in session_ids for part in (int(until * 1000), session_id)]
             await self._connection.execute("ZADD", keys.ARCHIVE, "XX", *scored)
+
+    async def stored_runs(self) -> AsyncIterator[list[RunRecord]]:
+        """Iterate over the runs of all users, by the names of their keys."""
+        async for names in self._connection.scan(keys.ANY_RUN):
+            session_ids = keys.sessions(name.rpartition(b":")[2] for name in names)
+            if session_ids:
+                records = await read_records(self._connection, session_ids)
+                yield [record for record in records if record is not None]
+
+    async def add(self, session_ids: Sequence[str], due_at: float) -> int:
+        if not session_ids:
+            return 0
+        scored = [part for session_id in session_ids for part in (int(due_at * 1000), session_id)]
+        return int(await self._connection.execute("ZADD", keys.ARCHIVE, "NX", *scored))
 
     async def remove(self, session_ids: Sequence[str]) -> None:
         if session_ids:

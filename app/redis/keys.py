@@ -31,6 +31,10 @@ def run(session_id: str) -> str:
     return f"aura:{{{user_id_of(session_id)}}}:run:{session_id}"
 
 
+ANY_RUN = "aura:{*}:run:*"
+"""The pattern of the keys that `run` returns."""
+
+
 def event_ids(session_id: str) -> str:
     """The last event id of any run of this user."""
     return f"aura:{{{user_id_of(session_id)}}}:ids"

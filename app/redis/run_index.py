@@ -54,7 +54,7 @@ class RedisRunIndex:
     async def get_record(self, session_id: str) -> RunRecord | None:
         if not is_session_id(session_id):
             return None
-        (record,) = await self._records([session_id])
+        (record,) = await read_records(self._connection, [session_id])
         return record
 
     async def find_by_idempotency_key(self, tenant_id: str, user_id: str, idempotency: Idempotency) -> str | None:
@@ -66,7 +66,7 @@ class RedisRunIndex:
     ) -> RunRecord | None:
         last = 0 if prompt_digests is None else _NEWEST_RUNS - 1
         sessions = await self._connection.execute("ZREVRANGE", keys.runs_of(tenant_id, user_id), 0, last)
-        for record in await self._records(keys.sessions(sessions)):
+        for record in await read_records(self._connection, keys.sessions(sessions)):
             if record is not None and (prompt_digests is None or record.prompt_digest in prompt_digests):
                 return record
         return None
@@ -190,11 +190,11 @@ class RedisRunIndex:
                 checkpoints.append(None)
         return checkpoints
 
-    async def _records(self, session_ids: Sequence[str]) -> list[RunRecord | None]:
-        """Return the records in order, None for a run that does not exist."""
-        commands = [("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids]
-        found = await self._connection.pipeline_results(commands)
-        return [_record(session_id, fields) for session_id, fields in zip(session_ids, found, strict=True)]
+
+async def read_records(connection: Connection, session_ids: Sequence[str]) -> list[RunRecord | None]:
+    """Return the records in order, None for a run that does not exist. Raises `StorageUnavailable`."""
+    found = await connection.pipeline_results([("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids])
+    return [_record(session_id, fields) for session_id, fields in zip(session_ids, found, strict=True)]
 
 
 def _index(tenant_id: str, user_id: str | None) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -128,10 +128,17 @@ class Cluster:
             raise StorageUnavailable("no master of the Redis cluster answers")
         return replies
 
-    async def find_keys(self, pattern: str) -> list[bytes]:
-        """Return the names of all keys on all masters that match a pattern. Raises `StorageUnavailable`."""
-        found = await asyncio.gather(*(self._scan(server, pattern) for server in self._all_masters()))
-        return list(set().union(*found))
+    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """Iterate over the names of the keys that match a pattern, master after master. Raises `StorageUnavailable`."""
+        for server in self._all_masters():
+            cursor: Any = None
+            while cursor != 0:
+                scan: Command = ("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCANNED_KEYS)
+                (reply,) = await self._query_node(server, [scan])
+                if isinstance(reply, Exception):
+                    raise unavailable(reply) from reply
+                cursor = int(reply[0])
+                yield reply[1]
 
     async def close(self) -> None:
         """Fail every batch and disconnect from all nodes."""
@@ -244,18 +251,6 @@ class Cluster:
     async def _query_node(self, server: Server, commands: Sequence[Command]) -> list[Any]:
         """Send commands to one node. Raises `StorageUnavailable`."""
         return await self._pipeline(server).submit(commands)
-
-    async def _scan(self, server: Server, pattern: str) -> set[bytes]:
-        names: set[bytes] = set()
-        cursor: Any = 0
-        while True:
-            (reply,) = await self._query_node(server, [("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_KEYS)])
-            if isinstance(reply, Exception):
-                raise unavailable(reply) from reply
-            cursor, found = reply
-            names.update(found)
-            if not int(cursor):
-                return names
 
     def _follow(self, topology: Topology) -> None:
         """Follow a new map. What a server without slots has not answered is sent to the new masters."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,17 +170,20 @@ class Connection:
 
     async def find_keys(self, pattern: str) -> list[bytes]:
         """Return the names of all keys that match a pattern, of every master. Takes time in a large database."""
+        return list({name async for names in self.scan(pattern) for name in names})
+
+    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """Iterate over the names of all keys that match a pattern, some at a time. A name may come twice."""
         await self.execute("PING")  # so that it is known whether this is a cluster
         if self._cluster is not None:
-            return await self._cluster.find_keys(pattern)
-        found: set[bytes] = set()
-        cursor = 0
-        while True:
-            next_cursor, names = await self.execute("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_KEYS)
-            found.update(names)
-            cursor = int(next_cursor)
-            if not cursor:
-                return list(found)
+            async for names in self._cluster.scan(pattern):
+                yield names
+            return
+        cursor = None
+        while cursor != 0:
+            reply = await self.execute("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCANNED_KEYS)
+            cursor = int(reply[0])
+            yield reply[1]
 
     def _submit(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:
         return self._submit_first(commands) if self._server is None else self._server.submit(commands)

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import redis
+from click.testing import CliRunner
 
+from app.archive import erasure as erasure_module
+from app.archive.erasure import Erasure
+from app.cli import main
 from app.dev.demo.model import ScriptedModelServer
+from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
+from app.errors import StorageUnavailable
+from app.ports.audit import AuditEvent, ErasureStarted, PersonErased
+from app.ports.erasure import Counts
 from app.ports.knowledge import Query, Searcher
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase, EraseCommand, expire_runs
 from tests.app.archive.test_archive import complete_run, session_of
 from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
-from tests.harness.audit import StoredRecord
+from tests.harness.audit import KeptTrail, StoredRecord
 from tests.harness.knowledge import Publish, mail, until_counted, until_subscribed
-from tests.harness.service import Aura, headers, running
+from tests.harness.service import SECRET, Aura, headers, running
 from tests.harness.stored import everything_stored
 from tests.harness.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
 PERSON = ("--user", "kim", "--tenant", "tenant1")
+NO_NODES = cast("Any", None)
+"""Where nothing is cancelled."""
+AUDITOR = {"JWT_SECRET": SECRET}
 NAMESAKE = headers(user="kim", tenant="tenant2")
 
 
@@ -53,10 +65,12 @@ async def test_everything_of_a_person_is_removed_and_counted(
     archive: ArchiveDatabase,
     redis_client: redis.Redis,
     stored: Callable[[str], bool],
+    record: StoredRecord,
+    redis_server: RedisServer,
     erase_command: EraseCommand,
 ) -> None:
     model.play(*(ScriptedTurn(text="네.") for _ in range(4)))
-    kim, environment = headers(user="kim"), {"AURA_ARCHIVE_URL": archive.url}
+    kim, environment, url = headers(user="kim"), {"AURA_ARCHIVE_URL": archive.url}, redis_server.url
     async with running(settings(aura_archive_url=archive.url)) as aura:
         old = session_of(await complete_run(aura, "나의 비밀 하나", as_=kim, thread_id="t-1"))
         await eventually(lambda: archive.sessions() == [old])
@@ -97,6 +111,16 @@ async def test_everything_of_a_person_is_removed_and_counted(
         assert (await aura.client.get("/aura/runs", headers=kim)).json()["data"] == {"runs": []}
         again = await erase_command(*PERSON, **environment)
         assert again.output.startswith("0 things were removed"), again.output
+    entries = [event for event in record.events() if event["kind"].startswith("eras")]
+    person = {"user": "kim", "by": "operator", "via": "cli"}
+    begun, nothing = {"kind": "erasure.started", **person}, {"kind": "erased", **person, "removed": {}}
+    assert len(entries) == 4
+    for entry in (begun, begun, nothing, {**nothing, "removed": found}):
+        entries.remove(entry)
+    assert not [event for event in record.events("tenant2") if event["kind"].startswith("eras")]
+    verified = await asyncio.to_thread(CliRunner().invoke, main, ["audit", "verify"], env=AUDITOR | {"REDIS_URL": url})
+    assert verified.exit_code == 0, verified.output
+    assert "nothing is wrong" in verified.output
 
 
 async def test_the_content_of_an_approval_is_removed_and_the_record_of_its_decision_stays(
@@ -118,7 +142,7 @@ async def test_the_content_of_an_approval_is_removed_and_the_record_of_its_decis
 
 
 async def test_a_run_that_has_not_ended_is_refused_or_cancelled(
-    waiting_run: StartWaitingRun, stored: Callable[[str], bool], erase_command: EraseCommand
+    waiting_run: StartWaitingRun, stored: Callable[[str], bool], record: StoredRecord, erase_command: EraseCommand
 ) -> None:
     person = ("--user", "user1", "--tenant", "tenant1")
     async with waiting_run() as run:
@@ -128,10 +152,14 @@ async def test_a_run_that_has_not_ended_is_refused_or_cancelled(
         assert "--cancel" in refused.output
         assert stored(run.session_id)
         assert "1 runs have not ended" in (await erase_command(*person, "--dry-run")).output
+        assert not [kind for kind in record.kinds() if kind.startswith("eras")]
         done = await erase_command(*person, "--cancel")
         assert done.exit_code == 0, done.output
         assert (await run.stream.rest())[-2]["status"] == "cancelled"
         assert not stored(run.session_id)
+        (begun,) = [event for event in record.events() if event["kind"] == "erasure.started"]
+        assert begun["cancel"] is True
+        assert "erased" in record.kinds()
 
 
 async def found_by(aura: Aura, user: str) -> set[str]:
@@ -181,3 +209,48 @@ async def test_nothing_is_removed_while_the_archive_is_down(
         failed = await erase_command(*PERSON, AURA_ARCHIVE_URL=url)
         assert failed.exit_code == 2, failed.output
         assert stored("나의 비밀")
+
+
+class Place:
+    """A place that stores something of people, and may be unavailable in the middle."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.recorded: list[AuditEvent] = []
+        self.seen: list[int] = []
+
+    async def count(self, tenant_id: str, user_id: str) -> Counts:
+        return {"things": 2}
+
+    async def erase(self, tenant_id: str, user_id: str) -> Counts:
+        self.seen.append(len(self.recorded))
+        if self.fails:
+            raise StorageUnavailable("it is away")
+        return {"things": 2}
+
+    async def active_runs(self, tenant_id: str, user_id: str) -> list[str]:
+        return []
+
+
+async def test_nothing_is_removed_before_it_is_recorded_and_an_interruption_is_recorded_too() -> None:
+    trail, first, second = KeptTrail(), Place(), Place(fails=True)
+    first.recorded = trail.events
+    erasure = Erasure(first, [second], NO_NODES, trail)
+    with pytest.raises(StorageUnavailable):
+        await erasure.erase("tenant1", "kim", cancel=False)
+    assert first.seen == [1]
+    started, ended = trail.events
+    assert started == ErasureStarted(user="kim", by="operator", via="cli")
+    assert ended == PersonErased(user="kim", removed={"things": 2}, by="operator", via="cli", interrupted=True)
+
+
+async def test_nothing_is_removed_where_it_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(KeptTrail):
+        async def write(self, tenant_id: str, event: AuditEvent) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(erasure_module, "_RECORD_SECONDS", 0.05)
+    place = Place()
+    with pytest.raises(StorageUnavailable, match="record of decisions"):
+        await Erasure(place, [], NO_NODES, Stuck()).erase("tenant1", "kim", cancel=False)
+    assert place.seen == []

@@ -11,13 +11,11 @@ import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from app.redis.wire.protocol import RedisProtocol
 from app.settings import Settings
 from tests.harness.approvals import StartWaitingRun
 from tests.harness.frames import check, types
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import NoteTool, calling, risky
-from tests.harness.waiting import eventually
 
 
 async def _cancel(aura: Aura, session_id: str, **as_: str) -> Any:
@@ -53,39 +51,6 @@ async def test_run_is_cancelled_from_another_node_in_the_middle_of_its_answer(
     assert response.status_code == 202
     check(frames)
     assert frames[-2]["status"] == "cancelled"
-
-
-async def test_a_cancel_request_missed_during_a_broken_subscription_is_found_after_reconnecting(
-    settings: Callable[..., Settings],
-    model: ScriptedModelServer,
-    redis_client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The run waits, so no write of its own would return the request either."""
-    model.play(calling(("send_note", {"to": "kim"})))
-    tool, may_connect = risky(), asyncio.Event()
-    tools = [tool]
-    async with running(settings(), tools=tools) as owner, running(settings(), tools=tools) as other:
-        connection = owner.service.connection
-        listen = connection.listen
-
-        async def later(*callbacks: Any) -> RedisProtocol:
-            await may_connect.wait()
-            return await listen(*callbacks)
-
-        async with owner.stream("메모") as stream:
-            hitl = await stream.until("hitl")
-            monkeypatch.setattr(connection, "listen", later)
-            redis_client.client_kill_filter(_type="pubsub")
-            await eventually(lambda: not owner.service.pubsub.is_connected)
-            assert (await _cancel(other, hitl["sessionId"])).status_code == 202
-            assert owner.service.runs.owns(hitl["sessionId"])
-            may_connect.set()
-            async with asyncio.timeout(10):
-                frames = await stream.rest()
-    check(frames)
-    assert frames[-2]["status"] == "cancelled"
-    assert tool.ran == []
 
 
 async def test_a_waiting_run_that_is_being_loaded_is_cancelled_after_loading(
