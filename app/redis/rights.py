@@ -99,7 +99,7 @@ class RedisRights:
 
     def _needed(self) -> Iterator[Command]:
         """Yields an example of each command that this process sends, for each kind of key and channel."""
-        called = {name for script in self._connection.scripts for name in _CALLS.findall(script.text)}
+        called = {name for script in self._connection.scripts.values() for name in _CALLS.findall(script.text)}
         for name in sorted({*DATA_COMMANDS, *called} - _NOT_BY_NAME):
             yield (name, "aura:*")
         yield ("MEMORY", "USAGE", "aura:*")

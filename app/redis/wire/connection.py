@@ -62,7 +62,8 @@ class Connection:
         self._cluster: Cluster | None = None
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
-        self._scripts: dict[str, Script] = {}
+        self.scripts: dict[str, Script] = {}
+        """The registered scripts, by their SHA-1."""
         self.sharded: ShardedPubSub | None = None
         """Sharded Pub/Sub. None where the server is no cluster, lacks it (before Redis 7), or is not known yet."""
 
@@ -77,13 +78,8 @@ class Connection:
 
     def register(self, script: Script) -> Script:
         """Remember a script, so that it is loaded into a server that does not have it. Returns the script."""
-        self._scripts[script.sha] = script
+        self.scripts[script.sha] = script
         return script
-
-    @property
-    def scripts(self) -> list[Script]:
-        """The registered scripts."""
-        return list(self._scripts.values())
 
     async def close(self) -> None:
         """Fail all commands and disconnect."""
@@ -145,7 +141,7 @@ class Connection:
         missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
             for sha in {commands[i][1] for i in missing}:
-                await self._load(self._scripts[sha])
+                await self._load(self.scripts[sha])
             for i, reply in zip(missing, await self._submit([commands[i] for i in missing]), strict=True):
                 replies[i] = reply
         return [translate_reply(reply) for reply in replies]
