@@ -6,7 +6,8 @@ An event is stored before any reader is notified of it (CONTRACT §3).
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from app.errors import QuotaExceeded, RunDamaged, RunExists, RunLost
@@ -285,7 +286,8 @@ class RedisJournal(RedisRunIndex):
         await self._connection.execute("PING")
 
 
-def _run_keys(session_id: str) -> dict[str, str]:
+@lru_cache(maxsize=1024)  # every commit needs the keys of its run
+def _run_keys(session_id: str) -> Mapping[str, str]:
     """Return the keys of a run that the scripts write."""
     return {
         "run_key": keys.run(session_id),
