@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import httpx2
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from app.dev.chaos.cluster import Cluster
 from app.dev.chaos.plan import DecisionPath, RunPlan
+from app.redis.wire.connection import Connection
+from app.retry import retry_until_available
 from app.web.auth import issue_token
 
 TENANT = "chaos"
@@ -60,6 +61,11 @@ class RunRecord:
     problems: list[str] = field(default_factory=list)
     connections: int = 0
     refusals: Counter[int] = field(default_factory=Counter)
+    is_gone: bool = False
+    """Whether the service has answered that the run, which was there, does not exist."""
+    started_at: float = 0.0
+    ended_at: float = math.inf
+    """When the client began, and when it had the end (Unix s)."""
 
     @property
     def is_done(self) -> bool:
@@ -67,13 +73,15 @@ class RunRecord:
 
 
 class _RequestRefused(Exception):
-    """The service did not answer with a stream; the client retries."""
+    """The service did not answer with a stream; the client retries, except where the run is gone."""
 
 
 class RunClient:
     """Executes one `RunPlan` against the cluster and records the result in `record`."""
 
-    def __init__(self, plan: RunPlan, cluster: Cluster, http: httpx2.AsyncClient, redis: Redis, secret: str) -> None:
+    def __init__(
+        self, plan: RunPlan, cluster: Cluster, http: httpx2.AsyncClient, redis: Connection, secret: str
+    ) -> None:
         self.record = RunRecord(plan)
         self._plan = plan
         self._cluster = cluster
@@ -89,7 +97,8 @@ class RunClient:
 
     async def follow(self) -> None:
         """Read the run to its end; reconnect whenever the stream breaks."""
-        while not self.record.is_done:
+        self.record.started_at = time.time()
+        while not self.record.is_done and not self.record.is_gone:
             try:
                 async with self._open() as response:
                     async for frame in _read_frames(response):
@@ -98,6 +107,7 @@ class RunClient:
                 pass
             if not self.record.is_done:
                 await asyncio.sleep(_PAUSE_SECONDS)
+        self.record.ended_at = time.time()
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[httpx2.Response]:
@@ -120,10 +130,8 @@ class RunClient:
         async with request as response:
             record.connections += 1
             if response.status_code != 200:
-                record.refusals[response.status_code] += 1
-                if response.status_code not in (429, 503, 504):
-                    method = response.request.method
-                    record.problems.append(f"{method} {response.request.url}: {response.status_code}")
+                self._note_refusal(f"{response.request.method} {response.request.url}", response.status_code)
+                record.is_gone = response.status_code == 404 and record.session_id is not None
                 raise _RequestRefused
             session_id = response.headers["X-Session-ID"]
             if record.session_id not in (None, session_id):
@@ -152,7 +160,7 @@ class RunClient:
         return len(self.record.frames) == self._plan.cancels_after and not self.record.is_done
 
     async def _cancel(self) -> None:
-        response = await self._post_until_accepted(f"/aura/runs/{self.record.session_id}/cancel", {}, (202, 409))
+        response = await self._post_until_accepted(f"/aura/runs/{self.record.session_id}/cancel", {}, (202, 404, 409))
         self.record.cancelled = response.status_code == 202
 
     # --- deciding -----------------------------------------------------------------------------------------------------
@@ -163,19 +171,22 @@ class RunClient:
         verdict: Verdict = "rejected" if self._plan.rejects else "approved"
         if unknown:
             verdict = "skipped" if self._plan.skips_unknown else "approved"
-        if unknown or self._plan.decision_path is DecisionPath.HTTP:
-            final_status = await self._decide_by_http(request_id, verdict)
-        else:
-            final_status = await self._retry_until_available(lambda: self._decide_in_redis(request_id, verdict))
-        self.record.decisions.append(
-            ClientDecision(request_id, str(request["actionType"]), verdict, unknown, final_status)
-        )
+        final_status = "no answer"  # where the experiment is interrupted: the decision may count
+        try:
+            if unknown or self._plan.decision_path is DecisionPath.HTTP:
+                final_status = await self._decide_by_http(request_id, verdict)
+            else:
+                final_status = await retry_until_available(lambda: self._decide_in_redis(request_id, verdict))
+        finally:
+            self.record.decisions.append(
+                ClientDecision(request_id, str(request["actionType"]), verdict, unknown, final_status)
+            )
 
     async def _decide_by_http(self, request_id: str, verdict: Verdict) -> str:
         verb = "approve" if verdict == "approved" else "reject"
         body: dict[str, Any] = {"skip": True} if verdict == "skipped" else {}
-        response = await self._post_until_accepted(f"/aura/hitl/{verb}/{request_id}", body, (200, 409))
-        return str(response.json()["data"]["status"])
+        response = await self._post_until_accepted(f"/aura/hitl/{verb}/{request_id}", body, (200, 404, 409))
+        return str(response.json()["data"]["status"]) if response.status_code != 404 else "unknown"
 
     async def _decide_in_redis(self, request_id: str, verdict: Verdict) -> str:
         """Decide as the other services do, which share only the Redis keys with Aura (CONTRACT §5)."""
@@ -187,13 +198,13 @@ class RunClient:
             "timestamp": int(time.time()),
         }
         if self._plan.decision_path is DecisionPath.MAIN_SERVICE:
-            request = json.loads(await self._redis.get(key) or "{}")
+            request = json.loads(await self._redis.execute("GET", key) or "{}")
             if request.get("status") != "pending":
                 return str(request.get("status"))
             request |= {"status": verdict, f"{verdict}At": int(time.time() * 1000), f"{verdict}By": self._plan.user}
-            await self._redis.set(key, json.dumps(request), keepttl=True)
-        await self._redis.set(f"hitl:signal:{session_id}", json.dumps(signal), ex=300)
-        await self._redis.publish(f"hitl:channel:{session_id}", json.dumps(signal))
+            await self._redis.execute("SET", key, json.dumps(request), "KEEPTTL")
+        await self._redis.execute("SET", f"hitl:signal:{session_id}", json.dumps(signal), "EX", 300)
+        await self._redis.execute("PUBLISH", f"hitl:channel:{session_id}", json.dumps(signal))
         return verdict
 
     # --- retrying -----------------------------------------------------------------------------------------------------
@@ -210,20 +221,17 @@ class RunClient:
                 except httpx2.TransportError:
                     pass
                 else:
+                    if response.status_code not in accepted or response.status_code == 404:
+                        self._note_refusal(path, response.status_code)
                     if response.status_code in accepted:
                         return response
-                    self.record.refusals[response.status_code] += 1
-                    if response.status_code not in (429, 503, 504):
-                        self.record.problems.append(f"{path}: {response.status_code} {response.text[:200]}")
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _retry_until_available(self, attempt: Callable[[], Awaitable[str]]) -> str:
-        """Repeat `attempt` until Redis is available."""
-        while True:
-            try:
-                return await attempt()
-            except (RedisError, OSError, TimeoutError):
-                await asyncio.sleep(_PAUSE_SECONDS)
+    def _note_refusal(self, what: str, status: int) -> None:
+        """Count an answer that is no success; some are expected at overload and in an outage."""
+        self.record.refusals[status] += 1
+        if status not in (429, 503, 504):
+            self.record.problems.append(f"{what}: {status}")
 
 
 async def _read_frames(response: httpx2.Response) -> AsyncIterator[bytes]:
