@@ -12,6 +12,7 @@ import json
 import random
 import secrets
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -102,15 +103,17 @@ class RedisNodes:
         listed; where the change fails, the entry is removed by the next takeover."""
         new_owner = keys.released_by(self.node_id)
         for start in range(0, len(locks), _BATCH_RELEASES):
-            commands: list[Command] = []
-            for lock in locks[start : start + _BATCH_RELEASES]:
-                session_id = lock.session_id
-                commands += list_run(new_owner, session_id, int(lock.created_at * 1000))
-                release = self._release.command(
-                    run_key=keys.run(session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
+            batch = locks[start : start + _BATCH_RELEASES]
+            lists = [list_run(new_owner, lock.session_id, int(lock.created_at * 1000)) for lock in batch]
+            releases = [
+                self._release.command(
+                    run_key=keys.run(lock.session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
                 )
-                commands += [release, self.unlist_run(session_id)]
-            await self._connection.pipeline(commands)
+                for lock in batch
+            ]
+            # One after the other: the masters of a cluster do not wait for each other.
+            for commands in (list(chain(*lists)), releases, [self.unlist_run(lock.session_id) for lock in batch]):
+                await self._connection.pipeline(commands)
 
     # --- cancel requests ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.dev.demo.redis import RedisNotStarted, RedisServer
 
@@ -192,8 +194,9 @@ class SentinelServer(RedisServer):
 
 
 def execute(server: RedisServer, *command: Any) -> Any:
-    """Return the reply of one server to one command. Raises the driver's errors."""
-    with redis.Redis(port=server.port, decode_responses=True, socket_timeout=2, protocol=2) as client:
+    """Return the reply of one server to one command. Raises the driver's errors, after two seconds at the latest."""
+    once = Retry(NoBackoff(), 0)
+    with redis.Redis(port=server.port, decode_responses=True, socket_timeout=2, protocol=2, retry=once) as client:
         return client.execute_command(*command)
 
 
