@@ -137,6 +137,15 @@ class RedisDecisions:
         await self.watch(session_id, approval.request_id)
         self._watches[session_id].seen_request_hash = hash(raw)
 
+    async def _restore(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> bytes | None:
+        """Store the request of a waiting run again, which a failover has lost: nobody could decide it. Returns it."""
+        request = self._seals.requests.seal(new_request(checkpoint, approval, deadline_at, None))
+        raw, key = compact_json(request).encode("utf-8", "replace"), keys.hitl_request(approval.request_id)
+        log.warning("request.restored", requestId=approval.request_id, sessionId=checkpoint.session_id)
+        await self._connection.execute("SET", key, raw, "EX", REQUEST_TTL_SECONDS, "NX")
+        (stored,) = await self._connection.get_many([key])
+        return stored
+
     async def watch(self, session_id: str, request_id: str) -> None:
         watch = self._watches.get(session_id)
         if watch is None or watch.request_id != request_id:
@@ -170,6 +179,8 @@ class RedisDecisions:
         approval = checkpoint.open_approval if checkpoint is not None else None
         if checkpoint is None or approval is None or approval.request_id != watch.request_id:
             return Taken(checkpoint)
+        if raw_request is None and checkpoint.deadline_at is not None and checkpoint.deadline_at > self._clock.now():
+            raw_request = await self._restore(checkpoint, approval, checkpoint.deadline_at)
         request = self._requests.parse(watch.request_id, raw_request)
         if request is not None and not request.shows(approval):
             return Taken(checkpoint, is_changed=True)

@@ -31,6 +31,8 @@ READ_TIMEOUT_SECONDS = 6.0
 """The read timeout of a stream (s). It is longer than the heartbeat interval, so that only a dead stream reaches it."""
 _LONG_READ_TIMEOUT_SECONDS = 45.0
 _PAUSE_SECONDS = 0.25
+_RESTORED_SECONDS = 20.0
+"""A request that a failover has lost is stored again by the node of its run, which polls at least every 10 s."""
 _TOKEN_SECONDS = 24 * 3600
 
 Verdict = Literal["approved", "rejected", "skipped"]
@@ -185,8 +187,15 @@ class RunClient:
     async def _decide_by_http(self, request_id: str, verdict: Verdict) -> str:
         verb = "approve" if verdict == "approved" else "reject"
         body: dict[str, Any] = {"skip": True} if verdict == "skipped" else {}
-        response = await self._post_until_accepted(f"/aura/hitl/{verb}/{request_id}", body, (200, 404, 409))
-        return str(response.json()["data"]["status"]) if response.status_code != 404 else "unknown"
+        path, until = f"/aura/hitl/{verb}/{request_id}", time.monotonic() + _RESTORED_SECONDS
+        while True:
+            response = await self._post_until_accepted(path, body, (200, 404, 409))
+            if response.status_code != 404:
+                return str(response.json()["data"]["status"])
+            if time.monotonic() > until:
+                self.record.problems.append(f"{path}: 404")
+                return "unknown"
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _decide_in_redis(self, request_id: str, verdict: Verdict) -> str:
         """Decide as the other services do, which share only the Redis keys with Aura (CONTRACT §5)."""
@@ -221,10 +230,9 @@ class RunClient:
                 except httpx2.TransportError:
                     pass
                 else:
-                    if response.status_code not in accepted or response.status_code == 404:
-                        self._note_refusal(path, response.status_code)
                     if response.status_code in accepted:
                         return response
+                    self._note_refusal(path, response.status_code)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _note_refusal(self, what: str, status: int) -> None:
