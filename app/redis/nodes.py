@@ -26,12 +26,12 @@ from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
+from app.retry import retry_until_available
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_text
 from statemachine.sessions import is_session_id
 
 _BATCH_RUNS = 500
 _BATCH_RELEASES = 50
-_RETRY_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -141,22 +141,16 @@ class RedisNodes:
 
     async def _cancel_if_requested(self, session_id: str) -> None:
         """Cancel a run if its record says so: a message is only a wake-up, and its sender may name anybody."""
-        while True:
-            try:
-                return await self._cancel_requested([session_id])
-            except StorageUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await retry_until_available(lambda: self._cancel_requested([session_id]))
 
     async def _check_cancel_requests(self) -> None:
-        while True:
-            try:
-                listed = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
-                session_ids = keys.sessions(listed)
-                for start in range(0, len(session_ids), _BATCH_RUNS):
-                    await self._cancel_requested(session_ids[start : start + _BATCH_RUNS])
-                return
-            except StorageUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await retry_until_available(self._cancel_all_requested)
+
+    async def _cancel_all_requested(self) -> None:
+        listed = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
+        session_ids = keys.sessions(listed)
+        for start in range(0, len(session_ids), _BATCH_RUNS):
+            await self._cancel_requested(session_ids[start : start + _BATCH_RUNS])
 
     async def _cancel_requested(self, session_ids: list[str]) -> None:
         """Cancel those of these runs whose cancellation is recorded."""

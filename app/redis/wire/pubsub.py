@@ -21,12 +21,12 @@ from app.redis.wire.connection import Connection
 from app.redis.wire.errors import DRIVER_ERRORS, is_forbidden, unavailable
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command
+from app.retry import growing_pause
 
 Listener = Callable[[bytes | None], None]
 """Called with a message, or with None where the subscription is new and the keys must be read."""
 
 _PING_SECONDS = 2.0
-_RECONNECT_SECONDS = 0.2
 _FORBIDDEN_SECONDS = 1.0
 """An administrator has to grant the right first, so there is no hurry."""
 _BATCH_CHANNELS = 500
@@ -127,6 +127,7 @@ class PubSub:
                 self._protocol.send(pack_command(command))
 
     async def _stay_connected(self) -> None:
+        failures = 0
         while True:
             lost = asyncio.Event()
             cause = "ConnectionError"
@@ -134,15 +135,16 @@ class PubSub:
                 self._protocol = await self._connection.listen(self._on_message, lost.set)
                 # Later subscriptions are sent by `subscribe` itself.
                 self._send("SUBSCRIBE", [self._keep_alive_channel, *self._listeners])
+                failures = 0
                 await lost.wait()
             except DRIVER_ERRORS as error:
                 cause = type(error).__name__
             self._protocol = None
             self._acknowledged.clear()
             log.warning("pubsub.lost", cause=self._refusal.log_cause if self._refusal else cause)
-            await asyncio.sleep(
-                _FORBIDDEN_SECONDS if self._refusal is not None and is_forbidden(self._refusal) else _RECONNECT_SECONDS
-            )
+            failures += 1
+            is_refused = self._refusal is not None and is_forbidden(self._refusal)
+            await asyncio.sleep(_FORBIDDEN_SECONDS if is_refused else growing_pause(failures))
 
     def _on_message(self, message: Any) -> None:
         self._has_received.set()
