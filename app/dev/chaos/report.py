@@ -95,7 +95,7 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
     return table
 
 
-class _ProgressLines:
+class ProgressLines:
     """Prints the newest text of the progress every `_LINE_SECONDS`, for a log file or a CI job."""
 
     def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
@@ -118,7 +118,7 @@ def _progress(console: Console, seed: int) -> Iterator[Callable[[str], None]]:
             yield status.update
     else:
         console.print(f"aura chaos: seed {seed}: starting", markup=False, highlight=False)
-        yield _ProgressLines(console).update
+        yield ProgressLines(console).update
 
 
 def run(options: Options, *, as_json: bool) -> int:

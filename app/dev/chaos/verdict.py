@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -111,19 +111,17 @@ def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> None:
     found = Verdict()
     _judge_stream(found, record, log)
     _judge_end(found, record, log, is_interrupted=evidence.is_interrupted)
+    _judge_failed_calls(found, record, log)
     for problem in record.problems:
         found.add("broken", f"{_name(record)}: {problem}")
     tools = Verdict()
     _judge_tool_calls(tools, record, log, evidence)
-    if _is_lossy(record, evidence):
-        if not found.is_good and _is_told(record):
-            verdict.lost_by_replication += found.findings
-            found = Verdict()
-        if not tools.is_good and not evidence.has_replicas:
-            verdict.lost_by_replication += tools.findings
-            tools = Verdict()
-    for part in (found, tools):
-        verdict.merge(part)
+    lost = Verdict()
+    for part, is_excused in ((found, _is_told(record)), (tools, not evidence.has_replicas)):
+        (lost if is_excused and _is_lossy(record, evidence) else verdict).merge(part)
+    if not lost.is_good:
+        counts = ", ".join(f"{count} {name}" for name, count in asdict(lost.counts).items() if count)
+        verdict.lost_by_replication.append(f"{_name(record)}: {counts.replace('_', ' ')}")
 
 
 def _is_lossy(record: RunRecord, evidence: Evidence) -> bool:
@@ -203,9 +201,12 @@ def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame],
         is_missing = not decisions or (decisions[-1] == "approved" and not executions)
         if is_completed and tool in plan.kind.tools and is_missing:
             verdict.add("calls_lost", f"{name}: {tool} was {decisions or 'never requested'} and did not run")
+
+
+def _judge_failed_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
     failed = [event for event in _events(log) if event["type"] == "tool_execution" and event["status"] == "failed"]
     for event in failed if not record.cancelled else ():
-        verdict.add("calls_lost", f"{name}: {event['toolName']} failed: {event.get('error')}")
+        verdict.add("calls_lost", f"{_name(record)}: {event['toolName']} failed: {event.get('error')}")
 
 
 def _events(frames: Sequence[Frame]) -> list[dict[str, Any]]:
