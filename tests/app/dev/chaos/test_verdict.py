@@ -228,7 +228,8 @@ def test_run_that_had_ended_well_before_the_failover_lost_its_end_is_counted_apa
 
 
 def test_call_that_failed_as_its_run_was_lost_is_counted_with_the_run() -> None:
-    log = [LOG[0], frame(2, "tool_execution", toolName="send_email", status="failed"), *TOLD[1:]]
+    failed = frame(2, "tool_execution", toolName="send_email", status="failed")
+    log = [LOG[0], failed, frame(3, "error", errorType="StorageUnavailable"), *ended(4, "failed")]
     given: dict[str, Any] = {"kind": RunKind.MAIL, "decisions": [SENT], "has_replicas": True}
     assert count_findings(log, log, **given, lossy_times=DURING) == {"lost": 1}
     assert count_findings(log, log, **given) == {"wrong_ends": 1, "calls_lost": 1}
