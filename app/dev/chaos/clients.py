@@ -135,7 +135,7 @@ class RunClient:
                 self._note_refusal(f"{response.request.method} {response.request.url}", response.status_code)
                 record.is_gone = response.status_code == 404 and record.session_id is not None
                 raise _RequestRefused
-            session_id = response.headers["X-Session-ID"]
+            session_id = response.headers.get("X-Session-ID", record.session_id)  # without it, the stream is an error
             if record.session_id not in (None, session_id):
                 record.problems.append(f"the stream of run {record.session_id} names the run {session_id}")
             record.session_id = session_id
