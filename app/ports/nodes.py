@@ -21,6 +21,10 @@ class RunOwner(Protocol):
         """
         ...
 
+    def locks(self) -> list[RunLock]:
+        """Return the locks of the runs that this process writes."""
+        ...
+
     def release_all(self) -> None:
         """Stop writing every run: the lease of this node has ended, and another node may write them now."""
         ...

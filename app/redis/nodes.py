@@ -59,6 +59,8 @@ class RedisNodes:
         self._release = connection.register(scripts.RELEASE)
         self._lease_ends_at = 0.0  # in the time of the event loop
         self._is_lost = True
+        self._failovers = connection.failovers
+        self._unlisted: dict[str, list[RunLock]] = {}
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
         self._cancel_check: asyncio.Task[None] | None = None
@@ -175,7 +177,27 @@ class RedisNodes:
                 log.warning("node.unreachable", cause=cause)
             self._check_lease()
             if self.has_lease and (self._takeover_task is None or self._takeover_task.done()):
-                self._takeover_task = asyncio.create_task(self._takeover.run(self._owner))
+                self._takeover_task = asyncio.create_task(self._take_over())
+
+    async def _take_over(self) -> None:
+        """Take over runs; before, list again what a failover may have removed from the lists of this node.
+
+        A run that is listed and has another owner, or has ended, does not matter: its claim is refused.
+        """
+        if self._failovers != self._connection.failovers:
+            self._failovers = self._connection.failovers
+            self._unlisted[self.node_id] = self._owner.locks()
+        try:
+            for node_id, locks in list(self._unlisted.items()):
+                for start in range(0, len(locks), _BATCH_RUNS):
+                    batch = locks[start : start + _BATCH_RUNS]
+                    lists = [list_run(node_id, lock.session_id, int(lock.created_at * 1000)) for lock in batch]
+                    await self._connection.pipeline(list(chain(*lists)))
+                del self._unlisted[node_id]
+        except StorageUnavailable as error:
+            log.warning("node.runs_not_listed", cause=error.log_cause)
+            return
+        await self._takeover.run(self._owner)
 
     async def _renew(self) -> None:
         """Renew the lease, or acquire one after a loss. It counts from before the write, so that this node does not
@@ -206,6 +228,7 @@ class RedisNodes:
         self._is_lost = True
         log.warning("node.lease_lost", nodeId=self.node_id, cause=cause)
         self._pubsub.unsubscribe(keys.node(self.node_id))
+        self._unlisted[self.node_id] = self._owner.locks()  # where a failover took the lease, it may have taken more
         self.node_id = new_node_id()
         self._owner.release_all()
 

@@ -27,6 +27,7 @@ from app.redis.wire.pipeline import SCANNED_KEYS, Pipeline
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
 from app.redis.wire.sentinel import Sentinels
+from app.redis.wire.topology import Topology
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,9 @@ class Connection:
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
         self._scripts: dict[str, Script] = {}
+        self._masters: frozenset[Server] = frozenset()
+        self.failovers = 0
+        """How often another server has become a master: it may lack the last writes of the former one."""
 
     def stats(self) -> ConnectionStats:
         in_flight = 0 if self._server is None else self._server.in_flight
@@ -190,9 +194,16 @@ class Connection:
 
     def _on_switch(self) -> None:
         """Leave the server that is the master no longer."""
+        self.failovers += 1
         for pipeline in (*self._pipelines, *self._separate.values()):
             pipeline.abort()
         self._listening.abort()
+
+    def _on_map(self, topology: Topology) -> None:
+        if topology.all_masters != self._masters:
+            self._masters = topology.all_masters
+            self.failovers += 1
+        self._listening.abort_unless_to(topology.servers)
 
     async def _submit_first(self, commands: Sequence[Command]) -> list[Any]:
         """Find out the kind of server, then send the commands to it; both together within twice the timeout."""
@@ -226,7 +237,7 @@ class Connection:
                 cluster = Cluster(
                     self._drivers,
                     timeout_seconds=self.timeout_seconds,
-                    on_map=lambda topology: self._listening.abort_unless_to(topology.servers),
+                    on_map=self._on_map,
                 )
                 await cluster.start()
                 self._server = self._cluster = cluster
