@@ -134,8 +134,9 @@ def _is_told(record: RunRecord) -> bool:
     events = _events(record.frames)
     if record.is_gone or any(event.get("errorType") == "StorageUnavailable" for event in events):
         return True
-    ends = [event["status"] for event in events if event["type"] == "end"]
-    return record.is_done and ends[:1] == [_expected_end(record)] and _answer(record) == record.plan.text
+    end = next((event["status"] for event in events if event["type"] == "end"), None)
+    is_expected = end == _expected_end(record) or (end == "cancelled" and record.cancelled)
+    return record.is_done and is_expected and _is_right(record, end)
 
 
 def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
@@ -171,14 +172,18 @@ def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame], *, is_
     if ends[0] != expected and not (ends[0] == "cancelled" and record.cancelled):
         messages = [event.get("message") for event in _events(log) if event["type"] in ("error", "end")]
         verdict.add("wrong_ends", f"{name}: {ends[0]} instead of {expected}, {messages}")
-    answer = _answer(record)
-    is_right = answer == plan.text if ends[0] == "completed" else plan.text.startswith(answer)
-    if record.is_done and not is_right:
-        verdict.add("wrong_answers", f"{name}: {_difference(plan.text, answer)}")
+    if record.is_done and not _is_right(record, ends[0]):
+        verdict.add("wrong_answers", f"{name}: {_difference(plan.text, _answer(record))}")
 
 
 def _expected_end(record: RunRecord) -> str:
     return "rejected" if any(decision.verdict == "rejected" for decision in record.decisions) else "completed"
+
+
+def _is_right(record: RunRecord, end: str | None) -> bool:
+    """Return whether the client has the whole answer, or the beginning of it where the run was stopped."""
+    answer, text = _answer(record), record.plan.text
+    return answer == text if end == "completed" else text.startswith(answer)
 
 
 def _answer(record: RunRecord) -> str:

@@ -225,6 +225,9 @@ def test_run_that_a_failover_spoiled_without_telling_its_user_is_a_failure() -> 
 def test_run_that_had_ended_well_before_the_failover_lost_its_end_is_counted_apart() -> None:
     assert count_findings(LOG, LOG[:3], lossy_times=DURING) == {"lost": 1}
     assert count_findings(LOG, LOG[:3]) == {"foreign_frames": 2}
+    rejected, decisions = [LOG[0], *ended(2, "rejected")], [("send_email", "rejected")]
+    given: dict[str, Any] = {"kind": RunKind.MAIL, "decisions": decisions, "has_replicas": True}
+    assert count_findings(rejected, LOG[:1], **given, lossy_times=DURING) == {"lost": 1}
 
 
 def test_call_that_failed_as_its_run_was_lost_is_counted_with_the_run() -> None:
