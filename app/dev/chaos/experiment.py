@@ -154,7 +154,10 @@ class Experiment:
         finally:
             await redis.close()
         for node in cluster.nodes:
-            await node.terminate()
+            if node.up_since is None:  # it is just starting, which only an interruption can leave so
+                node.kill()
+            else:
+                await node.terminate()
         texts = [node.log_path.read_text(errors="replace") for node in cluster.nodes]
         node_logs = [takeover.parse_log(text) for text in texts]
         return self._evidence(
