@@ -117,7 +117,7 @@ def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> None:
     tools = Verdict()
     _judge_tool_calls(tools, record, log, evidence)
     lost = Verdict()
-    for part, is_excused in ((found, _is_told(record)), (tools, not evidence.has_replicas)):
+    for part, is_excused in ((found, _knows_its_end(record)), (tools, not evidence.has_replicas)):
         (lost if is_excused and _is_lossy(record, evidence) else verdict).merge(part)
     if not lost.is_good:
         counts = ", ".join(f"{count} {name}" for name, count in asdict(lost.counts).items() if count)
@@ -129,7 +129,7 @@ def _is_lossy(record: RunRecord, evidence: Evidence) -> bool:
     return any(since <= record.ended_at and record.started_at <= until for since, until in evidence.lossy_times)
 
 
-def _is_told(record: RunRecord) -> bool:
+def _knows_its_end(record: RunRecord) -> bool:
     """Return whether the client knows how its run has ended: well, or that storage has lost it."""
     events = _events(record.frames)
     if record.is_gone or any(event.get("errorType") == "StorageUnavailable" for event in events):

@@ -204,19 +204,19 @@ def test_unknown_runs_missing_runs_and_broken_nodes_are_found() -> None:
     assert count_findings(takeovers=Takeovers(late=["too slow"])) == {"late_takeovers": 1}
 
 
-TOLD = [LOG[0], frame(2, "error", errorType="StorageUnavailable"), *ended(3, "failed")]
+LOST_RUN = [LOG[0], frame(2, "error", errorType="StorageUnavailable"), *ended(3, "failed")]
 DURING, BEFORE = [(12.0, 15.0)], [(3.0, 9.0)]
 
 
-def test_run_of_which_a_failover_lost_writes_is_counted_apart_where_its_user_was_told() -> None:
-    assert count_findings(TOLD, TOLD) == {"wrong_ends": 1}
-    assert count_findings(TOLD, TOLD, lossy_times=BEFORE) == {"wrong_ends": 1}
-    assert count_findings(TOLD, TOLD, lossy_times=DURING, has_replicas=True) == {"lost": 1}
-    assert count_findings(TOLD, [LOG[0]], lossy_times=DURING) == {"lost": 1}  # a reader noticed it, the log has no end
+def test_run_of_which_a_failover_lost_writes_is_counted_apart_where_its_client_knows() -> None:
+    assert count_findings(LOST_RUN, LOST_RUN) == {"wrong_ends": 1}
+    assert count_findings(LOST_RUN, LOST_RUN, lossy_times=BEFORE) == {"wrong_ends": 1}
+    assert count_findings(LOST_RUN, LOST_RUN, lossy_times=DURING, has_replicas=True) == {"lost": 1}
+    assert count_findings(LOST_RUN, [LOG[0]], lossy_times=DURING) == {"lost": 1}  # a reader noticed it, the log has no end
     assert count_findings(LOG[:2], [], is_gone=True, lossy_times=DURING) == {"lost": 1}
 
 
-def test_run_that_a_failover_spoiled_without_telling_its_user_is_a_failure() -> None:
+def test_run_that_a_failover_spoiled_without_an_error_is_a_failure() -> None:
     assert count_findings(LOG[:3], LOG[:3], lossy_times=DURING) == {"not_finished": 1}
     doubled = [LOG[0], LOG[1], frame(3, "content", content="하나 둘"), *ended(4)]
     assert count_findings(doubled, doubled, lossy_times=DURING) == {"wrong_answers": 1}
