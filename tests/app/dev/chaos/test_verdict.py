@@ -212,7 +212,7 @@ def test_run_of_which_a_failover_lost_writes_is_counted_apart_where_its_client_k
     assert count_findings(LOST_RUN, LOST_RUN) == {"wrong_ends": 1}
     assert count_findings(LOST_RUN, LOST_RUN, lossy_times=BEFORE) == {"wrong_ends": 1}
     assert count_findings(LOST_RUN, LOST_RUN, lossy_times=DURING, has_replicas=True) == {"lost": 1}
-    assert count_findings(LOST_RUN, [LOG[0]], lossy_times=DURING) == {"lost": 1}  # a reader noticed it, the log has no end
+    assert count_findings(LOST_RUN, [LOG[0]], lossy_times=DURING) == {"lost": 1}  # only the reader knows
     assert count_findings(LOG[:2], [], is_gone=True, lossy_times=DURING) == {"lost": 1}
 
 
