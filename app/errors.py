@@ -260,6 +260,15 @@ class RunDamaged(AuraError):
         super().__init__(f"the last writes of run {session_id} are gone from Redis; send the request again")
 
 
+class EventsGone(RunDamaged):
+    """Redis no longer has the event after which a reader continues, so what follows would not fit what it has.
+
+    It is sent as `error` and `end` frames, status 200: the same request would never succeed.
+    """
+
+    status = 200
+
+
 class RecordChanged(AuraError):
     """What this service stored was changed by another program, so nothing of it may run (CONTRACT §5)."""
 

@@ -137,7 +137,7 @@ class Tail(Protocol):
 
         An empty list: there are none yet, or storage is unavailable; the callback of the tail is called when there may
         be. For an ended run without further entries it returns the end marker again, as often as it is called. Raises
-        `RunLost` where the log does not exist or has expired.
+        `RunLost` where the log does not exist or has expired, or has lost what this tail has read of it.
         """
         ...
 
@@ -177,6 +177,10 @@ class RunIndex(Protocol):
 
     async def end_id(self, session_id: str) -> int | None:
         """Return the id of the end marker of a run, or None where the run has not ended or has expired."""
+        ...
+
+    async def lacks_event(self, session_id: str, event_id: int) -> bool:
+        """Return whether the log of a run is there, but has no event with this id."""
         ...
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:

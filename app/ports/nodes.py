@@ -26,6 +26,10 @@ class RunOwner(Protocol):
         """
         ...
 
+    def locks(self) -> list[RunLock]:
+        """Return the locks of the runs that this process writes."""
+        ...
+
     def release_all(self) -> None:
         """Stop writing every run: the lease of this node ends, and then another node may write them. Called before
         another node can claim one of them."""

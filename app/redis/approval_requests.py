@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import structlog
+
 from app.errors import StorageUnavailable
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, RequestStatus
@@ -20,6 +22,8 @@ from statemachine.decisions import Decision, parse_stored_decision
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_number, read_text
 from statemachine.frames import compact_json
 from statemachine.stored import JsonObject
+
+log = structlog.get_logger(__name__)
 
 REQUEST_TTL_SECONDS = 30 * 60
 SESSION_TTL_SECONDS = 60 * 60
@@ -60,6 +64,15 @@ class RedisApprovalRequests:
     async def get_many(self, request_ids: Sequence[str]) -> list[ApprovalRequest | None]:
         found = await self._connection.get_many([keys.hitl_request(id) for id in request_ids])
         return [self.parse(id, raw) for id, raw in zip(request_ids, found, strict=True)]
+
+    async def restore(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> bytes | None:
+        """Store the request of a waiting run again, which a failover has lost: nobody could decide it. Returns it."""
+        request = self._seal.seal(new_request(checkpoint, approval, deadline_at, None))
+        raw, key = compact_json(request).encode("utf-8", "replace"), keys.hitl_request(approval.request_id)
+        log.warning("request.restored", requestId=approval.request_id, sessionId=checkpoint.session_id)
+        await self._connection.execute("SET", key, raw, "EX", REQUEST_TTL_SECONDS, "NX")
+        (stored,) = await self._connection.get_many([key])
+        return stored
 
     def parse(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
         """Parse a stored request, within bounds; None where there is none, or what is stored is none."""

@@ -11,9 +11,9 @@ import structlog
 from app.errors import StorageUnavailable
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
+from app.retry import growing_pause
 
-_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""The pauses after the first failures; later pauses are as long as the last one."""
+_FIRST_PAUSE_SECONDS = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +63,8 @@ class CommitQueue:
                 log.warning("journal.paused", commits=len(unwritten))
             self._queue = unwritten + self._queue
             self._has_commands.set()
-            await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
             failures += 1
+            await asyncio.sleep(growing_pause(failures, first_seconds=_FIRST_PAUSE_SECONDS))
 
     async def _write_batch(
         self, batch: Sequence[tuple[Command, asyncio.Future[Any]]]

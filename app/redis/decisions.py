@@ -173,6 +173,8 @@ class RedisDecisions:
         approval = checkpoint.open_approval if checkpoint is not None else None
         if checkpoint is None or approval is None or approval.request_id != watch.request_id:
             return Taken(checkpoint)
+        if raw_request is None and checkpoint.deadline_at is not None and checkpoint.deadline_at > self._clock.now():
+            raw_request = await self._requests.restore(checkpoint, approval, checkpoint.deadline_at)
         request = self._requests.parse(watch.request_id, raw_request)
         if request is not None and not request.shows(approval):
             return Taken(checkpoint, is_changed=True)

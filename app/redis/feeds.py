@@ -14,7 +14,7 @@ from contextlib import suppress
 from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import LogEntry
 from app.redis import keys
-from app.redis.log_entries import log_entries
+from app.redis.log_entries import last_id, log_entries
 from app.redis.wake_ups import WakeUps
 from app.redis.wire.connection import Connection
 
@@ -191,10 +191,11 @@ class Feeds:
         for reader in readers:
             reader.on_news()
 
-    async def read_page(self, session_id: str, last_event_id: int) -> list[LogEntry]:
+    async def read_page(self, session_id: str, last_event_id: int, *, must_exist: bool = False) -> list[LogEntry]:
         """Return the next entries of the log; for an ended run without further entries the end marker again.
 
-        Raises `RunLost` where the log has expired, and `StorageUnavailable`.
+        Raises `RunLost` where the log has expired, or with `must_exist` lacks this event: a failover has lost it. Also
+        raises `StorageUnavailable`.
         """
         events = keys.events(session_id)
         # The id may be inside an entry. `final` comes first: where it is set, the entries after it are the last ones.
@@ -205,6 +206,8 @@ class Feeds:
                 ("XRANGE", events, f"({last_event_id}", "+", "COUNT", _PAGE_ENTRIES),
             ]
         )
+        if must_exist and not (current and last_id(current[0]) >= last_event_id):
+            raise RunLost(session_id, "its last events are gone from Redis")
         entries = log_entries([*current, *further], after=last_event_id)
         if entries:
             return entries
@@ -216,7 +219,7 @@ class Feeds:
 class RedisTail:
     """The cursor of one reader: `ports.journal.Tail`. `on_news` is called whenever there may be news."""
 
-    __slots__ = ("_feed", "_feeds", "_session_id", "last_event_id", "on_news")
+    __slots__ = ("_feed", "_feeds", "_has_read", "_session_id", "last_event_id", "on_news")
 
     def __init__(
         self, feeds: Feeds, feed: Feed, session_id: str, last_event_id: int, on_news: Callable[[], None]
@@ -224,6 +227,7 @@ class RedisTail:
         self._feeds = feeds
         self._feed = feed
         self._session_id = session_id
+        self._has_read = False  # then `last_event_id` is that of an event, and not what a client has sent
         self.last_event_id = last_event_id
         self.on_news = on_news
 
@@ -234,7 +238,7 @@ class RedisTail:
     def buffered(self) -> list[LogEntry] | None:
         entries = self._feed.entries_after(self.last_event_id)
         if entries:
-            self.last_event_id = entries[-1].id
+            self.last_event_id, self._has_read = entries[-1].id, True
         elif entries is not None and self._feed.is_local:
             self._feed.mark_read(self.last_event_id)
         else:
@@ -246,11 +250,11 @@ class RedisTail:
         await self._feeds.subscribe(self._session_id, self._feed)
         is_certain, changes = self._feed.is_local, self._feed.ownership_changes
         try:
-            entries = await self._feeds.read_page(self._session_id, self.last_event_id)
+            entries = await self._feeds.read_page(self._session_id, self.last_event_id, must_exist=self._has_read)
         except StorageUnavailable:  # the stream continues when Redis is available again; until then heartbeats are sent
             entries, is_certain = [], False
         if entries:
-            self.last_event_id = entries[-1].id
+            self.last_event_id, self._has_read = entries[-1].id, True
         elif is_certain and self._feed.ownership_changes == changes:  # no other process has written in between
             self._feed.mark_read(self.last_event_id)
         elif not is_certain and self in self._feed.readers:

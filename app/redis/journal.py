@@ -116,15 +116,13 @@ class RedisJournal(RedisRunIndex):
             return existing
         entry = _entry_arguments(bodies)
         create = self._create_command(checkpoint, saved, entry, prompt_digest, idempotency, thread_id, ticket)
-        *earlier, reply = await self._connection.pipeline(
-            [
-                *self._nodes.list_run(session_id, created_at),
-                *([] if ticket is None else [tasks.list_run(session_id, ticket)]),
-                *([] if self._archive is None else [self._archive.list_run(session_id, created_at)]),
-                *([] if listing is None else [listing]),
-                create,
-            ]
-        )
+        lists = [
+            *self._nodes.list_run(session_id, created_at),
+            *([] if ticket is None else [tasks.list_run(session_id, ticket)]),
+            *([] if self._archive is None else [self._archive.list_run(session_id, created_at)]),
+            *([] if listing is None else [listing]),
+        ]
+        earlier, reply = await _list_and_create(self._connection, lists, create)
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":
@@ -284,6 +282,19 @@ class RedisJournal(RedisRunIndex):
 
     async def ping(self) -> None:
         await self._connection.execute("PING")
+
+
+async def _list_and_create(connection: Connection, lists: Sequence[Command], create: Command) -> tuple[list[Any], Any]:
+    """List a run, then create it: a run that no list names would never be taken over.
+
+    One server executes them in this order. The masters of a cluster do not wait for each other: there, the run is
+    created only after the lists are known to have it.
+    """
+    if connection.stats().is_cluster:
+        earlier = await connection.pipeline(lists)
+        return earlier, (await connection.pipeline([create]))[0]
+    *earlier, reply = await connection.pipeline([*lists, create])
+    return earlier, reply
 
 
 @lru_cache(maxsize=1024)  # every commit needs the keys of its run

@@ -12,6 +12,7 @@ import json
 import random
 import secrets
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -25,12 +26,12 @@ from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.redis.wire.script import Command
+from app.retry import retry_until_available
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_text
 from statemachine.sessions import is_session_id
 
 _BATCH_RUNS = 500
 _BATCH_RELEASES = 50
-_RETRY_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,8 @@ class RedisNodes:
         self._release = connection.register(scripts.RELEASE)
         self._lease_ends_at = 0.0  # in the time of the event loop
         self._is_lost = True
+        self._failovers = connection.failovers
+        self._unlisted: dict[str, list[RunLock]] = {}
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
         self._cancel_check: asyncio.Task[None] | None = None
@@ -102,15 +105,17 @@ class RedisNodes:
         listed; where the change fails, the entry is removed by the next takeover."""
         new_owner = keys.released_by(self.node_id)
         for start in range(0, len(locks), _BATCH_RELEASES):
-            commands: list[Command] = []
-            for lock in locks[start : start + _BATCH_RELEASES]:
-                session_id = lock.session_id
-                commands += list_run(new_owner, session_id, int(lock.created_at * 1000))
-                release = self._release.command(
-                    run_key=keys.run(session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
+            batch = locks[start : start + _BATCH_RELEASES]
+            lists = [list_run(new_owner, lock.session_id, int(lock.created_at * 1000)) for lock in batch]
+            releases = [
+                self._release.command(
+                    run_key=keys.run(lock.session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
                 )
-                commands += [release, self.unlist_run(session_id)]
-            await self._connection.pipeline(commands)
+                for lock in batch
+            ]
+            # One after the other: the masters of a cluster do not wait for each other.
+            for commands in (list(chain(*lists)), releases, [self.unlist_run(lock.session_id) for lock in batch]):
+                await self._connection.pipeline(commands)
 
     # --- cancel requests ----------------------------------------------------------------------------------------------
 
@@ -138,22 +143,16 @@ class RedisNodes:
 
     async def _cancel_if_requested(self, session_id: str) -> None:
         """Cancel a run if its record says so: a message is only a wake-up, and its sender may name anybody."""
-        while True:
-            try:
-                return await self._cancel_requested([session_id])
-            except StorageUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await retry_until_available(lambda: self._cancel_requested([session_id]))
 
     async def _check_cancel_requests(self) -> None:
-        while True:
-            try:
-                listed = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
-                session_ids = keys.sessions(listed)
-                for start in range(0, len(session_ids), _BATCH_RUNS):
-                    await self._cancel_requested(session_ids[start : start + _BATCH_RUNS])
-                return
-            except StorageUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await retry_until_available(self._cancel_all_requested)
+
+    async def _cancel_all_requested(self) -> None:
+        listed = await self._connection.execute("ZRANGE", keys.runs_on(self.node_id), 0, -1)
+        session_ids = keys.sessions(listed)
+        for start in range(0, len(session_ids), _BATCH_RUNS):
+            await self._cancel_requested(session_ids[start : start + _BATCH_RUNS])
 
     async def _cancel_requested(self, session_ids: list[str]) -> None:
         """Cancel those of these runs whose cancellation is recorded."""
@@ -178,7 +177,27 @@ class RedisNodes:
                 log.warning("node.unreachable", cause=cause)
             self._check_lease()
             if self.has_lease and (self._takeover_task is None or self._takeover_task.done()):
-                self._takeover_task = asyncio.create_task(self._takeover.run(self._owner))
+                self._takeover_task = asyncio.create_task(self._take_over())
+
+    async def _take_over(self) -> None:
+        """Take over runs; before, list again what a failover may have removed from the lists of this node.
+
+        A run that is listed and has another owner, or has ended, does not matter: its claim is refused.
+        """
+        if self._failovers != self._connection.failovers:
+            self._failovers = self._connection.failovers
+            self._unlisted[self.node_id] = self._owner.locks()
+        try:
+            for node_id, locks in list(self._unlisted.items()):
+                for start in range(0, len(locks), _BATCH_RUNS):
+                    batch = locks[start : start + _BATCH_RUNS]
+                    lists = [list_run(node_id, lock.session_id, int(lock.created_at * 1000)) for lock in batch]
+                    await self._connection.pipeline(list(chain(*lists)))
+                del self._unlisted[node_id]
+        except StorageUnavailable as error:
+            log.warning("node.runs_not_listed", cause=error.log_cause)
+            return
+        await self._takeover.run(self._owner)
 
     async def _renew(self) -> None:
         """Renew the lease, or acquire one after a loss. It counts from before the write, so that this node does not
@@ -209,6 +228,7 @@ class RedisNodes:
         self._is_lost = True
         log.warning("node.lease_lost", nodeId=self.node_id, cause=cause)
         self._pubsub.unsubscribe(keys.node(self.node_id))
+        self._unlisted[self.node_id] = self._owner.locks()  # where a failover took the lease, it may have taken more
         self.node_id = new_node_id()
         self._owner.release_all()
 

@@ -77,6 +77,10 @@ class RedisRunIndex:
         )
         return last_id(last[0]) if final == b"1" and last else None
 
+    async def lacks_event(self, session_id: str, event_id: int) -> bool:
+        found = await self._connection.execute("XREVRANGE", keys.events(session_id), event_id, "-", "COUNT", 1)
+        return bool(found) and last_id(found[0]) < event_id
+
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
         listed = await self._connection.execute("ZREVRANGEBYSCORE", index, event_id, "-inf", "LIMIT", 0, _NEWEST_RUNS)

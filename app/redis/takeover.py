@@ -126,8 +126,8 @@ class Takeover:
 
     async def _deregister(self, dead: str) -> None:
         """Remove a dead node, unless one of its last writes has listed a run with it just now."""
-        (_, count) = await self._connection.pipeline([("ZREM", keys.NODES, dead), ("ZCARD", keys.runs_on(dead))])
-        if count:
+        await self._connection.execute("ZREM", keys.NODES, dead)
+        if await self._connection.execute("ZCARD", keys.runs_on(dead)):  # after that: another master may have this key
             await self._connection.execute("ZADD", keys.NODES, "NX", 0, dead)
 
     async def _try_claim(

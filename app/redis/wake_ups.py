@@ -24,7 +24,7 @@ class WakeUps:
     @property
     def is_ready(self) -> bool:
         """Whether the kind of server is known, and with it the kind of Pub/Sub."""
-        return self._connection.is_known
+        return self._connection.stats().is_known
 
     def arguments(self, session_id: str) -> dict[str, str]:
         """Return the arguments of the scripts that wake the readers of a run."""

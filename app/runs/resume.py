@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.errors import NotFound
+from app.errors import EventsGone, NotFound
 from app.ports.identity import Principal
 from app.ports.journal import RunIndex, RunRecord
 from app.runs.access import AccessPolicy, Owner
@@ -43,16 +43,19 @@ class RunLocator:
         If `session_id` is given, the run is that session. Otherwise it is the caller's run whose log contains the event
         `last_event_id`. If no run contains it, because the gateway has made the id, the run is the caller's newest one,
         whose prompt has one of the digests where these are given; the reader continues after the time in the id.
-        Raises `PermissionDenied`.
+        Raises `PermissionDenied`, and `EventsGone` where that session lacks the event: storage has lost it.
         """
         event_id = _as_milliseconds(last_event_id)
+        is_own = event_id > 0 and (last_event_id or "").strip() == str(event_id)  # the gateway makes microseconds
         if session_id:
             record = await self._journal.get_record(session_id)
             if record is None or not self._access.exists(principal, _owner(record)):
                 return None
             self._access.check(principal, _owner(record))
+            if is_own and await self._journal.lacks_event(session_id, event_id):
+                raise EventsGone(session_id)
             return StreamPosition(session_id, event_id)
-        if last_event_id and last_event_id.strip() == str(event_id):
+        if is_own:
             held = await self._journal.find_by_event_id(principal.tenant_id, principal.user_id, event_id)
             if held is not None:
                 return StreamPosition(held.session_id, event_id)

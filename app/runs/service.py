@@ -140,12 +140,9 @@ class RunService:
         """Continue a waiting run: something may decide its request, or its deadline has passed."""
         waiting = self._waiting.pop(session_id)
         if waiting is not None:
-            self._resume(waiting)
+            self._spawn(RunTask(self._ports, waiting.lock, None, waiting.request_id), Start())
         elif session_id in self._tasks:
             self._tasks[session_id].notify()
-
-    def _resume(self, waiting: WaitingRun) -> None:
-        self._spawn(RunTask(self._ports, waiting.lock, None, waiting.request_id), Start())
 
     async def cancel(self, session_id: str, cancelled_by: str) -> bool:
         """Cancel a run on whichever node it is. Returns False where it has ended or is unknown."""
@@ -159,7 +156,7 @@ class RunService:
         waiting = self._waiting.pop(session_id)
         if waiting is not None:
             waiting.lock.cancelled_by = cancelled_by
-            self._resume(waiting)
+            self._spawn(RunTask(self._ports, waiting.lock, None, waiting.request_id), Start())
             return
         if session_id in self._takeovers:
             self._takeovers[session_id] = cancelled_by
@@ -191,6 +188,10 @@ class RunService:
         if session_id not in self._skipped:  # it is offered again and again
             self._skipped.add(session_id)
             log.warning("run.skipped", sessionId=session_id, cause=str(error))
+
+    def locks(self) -> list[RunLock]:
+        """Return the locks of the runs that this process writes."""
+        return [*(task.lock for task in self._tasks.values()), *self._waiting.locks]
 
     def release_all(self) -> None:
         """Stop writing every run: the lease has ended, and another node may write them now."""

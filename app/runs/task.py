@@ -23,7 +23,7 @@ from app.ports.decisions import ApprovalRequests, DecisionBus, RequestStatus, Ta
 from app.ports.journal import Journal, RunLock
 from app.ports.nodes import Nodes
 from app.ports.tasks import TaskReporter
-from app.retry import retry_until_available
+from app.retry import growing_pause, retry_until_available
 from app.runs.audit_events import decision_applied, request_opened
 from app.runs.changed_records import changed_request, checkpoint_gone, empty_checkpoint, end_of_changed
 from app.runs.effects import Effects
@@ -47,7 +47,6 @@ from statemachine.messages import (
 from statemachine.states import State
 from statemachine.workflow import advance, advance_all
 
-_PAUSE_SECONDS = 0.5
 _MAX_CONCURRENT_RELOADS = 64
 """Waiting runs that are loaded at the same time. When thousands are decided in one second, the others wait here and
 not in the queue of Redis, where they would delay requests and the lease beyond their time limits."""
@@ -139,6 +138,7 @@ class RunTask:
         self._saved = saved
         self._waits_for = waits_for
         self._has_news = False
+        self._failures = 0  # how often in a row storage was unavailable to an effect
 
     @property
     def session_id(self) -> str:
@@ -296,13 +296,15 @@ class RunTask:
                 return await self._apply_decision(effect, decision)
             async with aclosing(self._ports.effects.perform(self.checkpoint, effect)) as batches:  # type: ignore[type-var]
                 async for facts in batches:
+                    self._failures = 0
                     following = await self._step(advance_all(self.checkpoint, facts, self._ports.clock.now()))
                     if not isinstance(following, Continue):
                         return following
             raise RuntimeError(f"{type(effect).__name__} did not lead to another effect")
         except StorageUnavailable as error:
             log.warning("run.paused", cause=error.log_cause)
-            await asyncio.sleep(_PAUSE_SECONDS)
+            self._failures += 1
+            await asyncio.sleep(growing_pause(self._failures))
             return effect
         except RunLost:
             raise

@@ -68,9 +68,14 @@ class WaitingRuns:
         """Remove and return a run; None where it does not wait here."""
         return self._runs.pop(session_id, None)
 
+    @property
+    def locks(self) -> list[RunLock]:
+        """The locks of all runs that wait here."""
+        return [run.lock for run in self._runs.values()]
+
     def pop_all(self) -> list[RunLock]:
         """Remove every run and return their locks."""
-        locks = [run.lock for run in self._runs.values()]
+        locks = self.locks
         self._runs.clear()
         self._deadlines.clear()
         return locks

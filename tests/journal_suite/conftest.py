@@ -62,7 +62,7 @@ class Process:
     claims: bool = False
     cannot_read: set[str] = field(default_factory=set)
     offered: list[str] = field(default_factory=list)
-    locks: dict[str, RunLock] = field(default_factory=dict)
+    claimed: dict[str, RunLock] = field(default_factory=dict)
     releases: int = 0
     cancelled: list[tuple[str, str]] = field(default_factory=list)
     news: list[str] = field(default_factory=list)
@@ -93,8 +93,11 @@ class Process:
             return
         lock = await claim()
         if lock is not None:
-            assert session_id not in self.locks, "the same run was claimed twice"
-            self.locks[session_id] = lock
+            assert session_id not in self.claimed, "the same run was claimed twice"
+            self.claimed[session_id] = lock
+
+    def locks(self) -> list[RunLock]:
+        return list(self.claimed.values())
 
     def release_all(self) -> None:
         self.releases += 1

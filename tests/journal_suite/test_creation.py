@@ -78,8 +78,8 @@ async def test_a_request_that_was_answered_with_an_earlier_run_is_not_taken_over
     assert await repeated.try_to_create(leaving.journal, KEY) == first.session_id
     await leaving.parts.stop()
     heir = await start(claims=True)
-    await eventually(lambda: first.session_id in heir.locks)
-    assert repeated.session_id not in heir.locks
+    await eventually(lambda: first.session_id in heir.claimed)
+    assert repeated.session_id not in heir.claimed
 
 
 async def test_an_idempotency_key_belongs_to_one_request(process: Process, other: Process) -> None:

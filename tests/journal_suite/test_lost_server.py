@@ -34,13 +34,13 @@ async def test_a_run_that_was_taken_over_stays_with_its_new_owner(start: StartPr
     runs = [StoredRun(user_id=f"user{number}") for number in range(30)]
     locks = [await run.create(leaving.journal) for run in runs]
     await leaving.nodes.hand_over(locks)
-    await eventually(lambda: len(heir.locks) == len(runs))
+    await eventually(lambda: len(heir.claimed) == len(runs))
     await store.lose_server()
     for run, former in zip(runs, locks, strict=True):
         run.answer()
         with pytest.raises(RunLost):
             await leaving.journal.commit(former, run.bodies, run.checkpoint, time.time())
-        await run.commit(heir.journal, heir.locks[run.session_id])
+        await run.commit(heir.journal, heir.claimed[run.session_id])
         assert await bodies_of(leaving.journal, run.session_id) == run.written
 
 

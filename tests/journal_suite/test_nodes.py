@@ -48,12 +48,12 @@ async def test_a_process_that_is_cut_off_releases_its_runs_before_others_claim_t
     lock = await run.create(cut.journal)
     node_id = cut.nodes.node_id
     await cut.parts.cut_off()
-    await eventually(lambda: cut.releases == 1 or heir.locks)
+    await eventually(lambda: cut.releases == 1 or heir.claimed)
     assert cut.releases == 1, "another node was faster"
     assert not cut.nodes.has_lease
     assert cut.nodes.node_id != node_id
-    await eventually(lambda: heir.locks)
-    assert heir.locks[run.session_id].epoch == lock.epoch + 1
+    await eventually(lambda: heir.claimed)
+    assert heir.claimed[run.session_id].epoch == lock.epoch + 1
 
 
 async def test_the_run_of_a_lost_process_goes_on_where_it_stands(start: StartProcess, process: Process) -> None:
@@ -65,8 +65,8 @@ async def test_the_run_of_a_lost_process_goes_on_where_it_stands(start: StartPro
     run.answer()
     await run.commit(cut.journal, lock)
     await cut.parts.cut_off()
-    await eventually(lambda: heir.locks)
-    claimed = heir.locks[run.session_id]
+    await eventually(lambda: heir.claimed)
+    claimed = heir.claimed[run.session_id]
     assert (claimed.epoch, claimed.sequence, claimed.cancelled_by) == (2, 1, None)
     assert claimed.created_at == pytest.approx(lock.created_at, abs=0.001)
     assert await epoch(process, run) == (heir.nodes.node_id, 2)
@@ -75,7 +75,7 @@ async def test_the_run_of_a_lost_process_goes_on_where_it_stands(start: StartPro
     run.finish()
     await run.commit(heir.journal, claimed)
     assert await bodies_of(process.journal, run.session_id) == run.written
-    assert set(heir.locks) == {run.session_id}, "the run of a living process was taken over"
+    assert set(heir.claimed) == {run.session_id}, "the run of a living process was taken over"
     assert await epoch(process, other_run) == (process.nodes.node_id, 1)
 
 
@@ -85,12 +85,12 @@ async def test_each_run_is_taken_over_by_exactly_one_process(start: StartProcess
     runs = [StoredRun(user_id=f"user{number % 9}") for number in range(80)]
     await asyncio.gather(*(run.create(gone.journal) for run in runs))
     await gone.parts.stop()
-    await eventually(lambda: sum(len(heir.locks) for heir in heirs) >= len(runs))
+    await eventually(lambda: sum(len(heir.claimed) for heir in heirs) >= len(runs))
     await asyncio.sleep(1.2)  # two further rounds of every heir
-    taken = [session_id for heir in heirs for session_id in heir.locks]
+    taken = [session_id for heir in heirs for session_id in heir.claimed]
     assert sorted(taken) == sorted(run.session_id for run in runs)
     for heir in heirs:
-        for session_id, lock in heir.locks.items():
+        for session_id, lock in heir.claimed.items():
             record = await heir.journal.get_record(session_id)
             assert record is not None
             assert (record.owner, record.epoch, lock.epoch) == (heir.nodes.node_id, 2, 2)
@@ -101,7 +101,7 @@ async def test_a_process_that_stops_gives_its_runs_away_at_once(start: StartProc
     run = StoredRun()
     await run.create(leaving.journal)
     await leaving.parts.stop()
-    await eventually(lambda: run.session_id in heir.locks, seconds=10)
+    await eventually(lambda: run.session_id in heir.claimed, seconds=10)
 
 
 async def test_a_run_that_nobody_claims_is_offered_again(start: StartProcess) -> None:
@@ -112,7 +112,7 @@ async def test_a_run_that_nobody_claims_is_offered_again(start: StartProcess) ->
     await eventually(lambda: full.offered.count(run.session_id) >= 2)
     assert (await epoch(full, run))[1] == 1
     full.claims = True
-    await eventually(lambda: run.session_id in full.locks)
+    await eventually(lambda: run.session_id in full.claimed)
 
 
 async def test_a_run_of_a_newer_release_is_left_to_a_process_that_can_read_it(start: StartProcess) -> None:
@@ -125,11 +125,11 @@ async def test_a_run_of_a_newer_release_is_left_to_a_process_that_can_read_it(st
     await newer.commit(leaving.journal, lock)
     await leaving.parts.stop()
     heir = await start(cannot_read={newer.session_id}, claims=True)
-    await eventually(lambda: older.session_id in heir.locks)
+    await eventually(lambda: older.session_id in heir.claimed)
     await eventually(lambda: heir.offered.count(newer.session_id) >= 2)
     assert (await epoch(heir, newer))[1] == 1
     upgraded = await start(claims=True)
-    await eventually(lambda: newer.session_id in upgraded.locks)
+    await eventually(lambda: newer.session_id in upgraded.claimed)
 
 
 async def test_a_run_that_has_ended_or_expired_is_not_claimed(start: StartProcess) -> None:
@@ -141,9 +141,9 @@ async def test_a_run_that_has_ended_or_expired_is_not_claimed(start: StartProces
     await ended.commit(leaving.journal, lock)
     await leaving.parts.stop()
     heir = await start(claims=True)
-    await eventually(lambda: waiting.session_id in heir.locks)
+    await eventually(lambda: waiting.session_id in heir.claimed)
     await asyncio.sleep(0.6)  # another round
-    assert ended.session_id not in heir.locks
+    assert ended.session_id not in heir.claimed
     assert await bodies_of(heir.journal, ended.session_id) == ended.written
 
 
@@ -155,15 +155,15 @@ async def test_a_run_that_is_handed_over_is_taken_over_at_once(start: StartProce
     given.answer()
     await given.commit(full.journal, lock)
     await full.nodes.hand_over([lock])
-    await eventually(lambda: given.session_id in heir.locks, seconds=10)
-    claimed = heir.locks[given.session_id]
+    await eventually(lambda: given.session_id in heir.claimed, seconds=10)
+    claimed = heir.claimed[given.session_id]
     assert (claimed.epoch, claimed.sequence) == (2, 1)
     given.answer()
     with pytest.raises(RunLost):
         await full.journal.commit(lock, given.bodies, given.checkpoint, 0.0)
     await given.commit(heir.journal, claimed)
     await asyncio.sleep(0.6)
-    assert set(heir.locks) == {given.session_id}
+    assert set(heir.claimed) == {given.session_id}
     assert await epoch(full, kept) == (full.nodes.node_id, 1)
 
 
@@ -182,10 +182,10 @@ async def test_a_commit_comes_before_the_takeover_or_is_fenced(start: StartProce
     await full.nodes.hand_over([copy_of(lock) for lock in locks])
     results = await asyncio.gather(*writing, return_exceptions=True)
     assert {type(result) for result in results} == {RunLost}
-    await eventually(lambda: len(heir.locks) == len(runs))
+    await eventually(lambda: len(heir.claimed) == len(runs))
     for run, lock in zip(runs, locks, strict=True):
         assert lock.sequence > 0
-        assert heir.locks[run.session_id].sequence == lock.sequence
+        assert heir.claimed[run.session_id].sequence == lock.sequence
         assert await bodies_of(heir.journal, run.session_id) == run.written
 
 
@@ -195,7 +195,7 @@ async def test_a_run_that_another_process_has_taken_over_is_not_handed_over(star
     run = StoredRun()
     lock = await run.create(former.journal)
     await former.nodes.hand_over([lock])
-    await eventually(lambda: run.session_id in heir.locks)
+    await eventually(lambda: run.session_id in heir.claimed)
     await former.nodes.hand_over([lock])
     await asyncio.sleep(1.2)
     assert await epoch(heir, run) == (heir.nodes.node_id, 2)
@@ -223,8 +223,8 @@ async def test_a_request_to_cancel_is_known_to_the_next_owner(start: StartProces
     await gone.parts.cut_off()
     assert await process.nodes.request_cancel(run.session_id, "boss") is True
     heir = await start(claims=True)
-    await eventually(lambda: heir.locks)
-    assert heir.locks[run.session_id].cancelled_by == "boss"
+    await eventually(lambda: heir.claimed)
+    assert heir.claimed[run.session_id].cancelled_by == "boss"
 
 
 async def test_what_has_ended_or_does_not_exist_cannot_be_cancelled(process: Process, other: Process) -> None:
@@ -262,5 +262,5 @@ async def test_a_process_goes_on_under_a_new_id_after_an_outage_that_its_lease_d
         await eventually(lambda: process.releases)
     assert process.nodes.node_id != node_id
     await eventually(lambda: process.nodes.has_lease)
-    await eventually(lambda: run.session_id in process.locks)
-    assert process.locks[run.session_id].epoch == lock.epoch + 1
+    await eventually(lambda: run.session_id in process.claimed)
+    assert process.claimed[run.session_id].epoch == lock.epoch + 1

@@ -90,9 +90,9 @@ async def test_an_expired_run_of_a_lost_process_is_not_claimed(start: StartProce
     for process in (leaving, other):
         await process.parts.stop()
     heir = await start(claims=True)
-    await eventually(lambda: heir.locks)
+    await eventually(lambda: heir.claimed)
     await asyncio.sleep(0.6)  # another round
-    assert set(heir.locks) == {living.session_id}
+    assert set(heir.claimed) == {living.session_id}
 
 
 # --- erased -----------------------------------------------------------------------------------------------------------

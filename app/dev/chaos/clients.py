@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import httpx2
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from app.dev.chaos.cluster import Cluster
 from app.dev.chaos.plan import DecisionPath, RunPlan
+from app.redis.wire.connection import Connection
+from app.retry import retry_until_available
 from app.web.auth import issue_token
 
 TENANT = "chaos"
@@ -30,6 +31,8 @@ READ_TIMEOUT_SECONDS = 6.0
 """The read timeout of a stream (s). It is longer than the heartbeat interval, so that only a dead stream reaches it."""
 _LONG_READ_TIMEOUT_SECONDS = 45.0
 _PAUSE_SECONDS = 0.25
+_RESTORED_SECONDS = 20.0
+"""A request that a failover has lost is stored again by the node of its run, which polls at least every 10 s."""
 _TOKEN_SECONDS = 24 * 3600
 
 Verdict = Literal["approved", "rejected", "skipped"]
@@ -60,6 +63,11 @@ class RunRecord:
     problems: list[str] = field(default_factory=list)
     connections: int = 0
     refusals: Counter[int] = field(default_factory=Counter)
+    is_gone: bool = False
+    """Whether the service has answered that the run, which was there, does not exist."""
+    started_at: float = 0.0
+    ended_at: float = math.inf
+    """When the client began, and when it had the end (Unix s)."""
 
     @property
     def is_done(self) -> bool:
@@ -67,13 +75,15 @@ class RunRecord:
 
 
 class _RequestRefused(Exception):
-    """The service did not answer with a stream; the client retries."""
+    """The service did not answer with a stream; the client retries, except where the run is gone."""
 
 
 class RunClient:
     """Executes one `RunPlan` against the cluster and records the result in `record`."""
 
-    def __init__(self, plan: RunPlan, cluster: Cluster, http: httpx2.AsyncClient, redis: Redis, secret: str) -> None:
+    def __init__(
+        self, plan: RunPlan, cluster: Cluster, http: httpx2.AsyncClient, redis: Connection, secret: str
+    ) -> None:
         self.record = RunRecord(plan)
         self._plan = plan
         self._cluster = cluster
@@ -89,7 +99,8 @@ class RunClient:
 
     async def follow(self) -> None:
         """Read the run to its end; reconnect whenever the stream breaks."""
-        while not self.record.is_done:
+        self.record.started_at = time.time()
+        while not self.record.is_done and not self.record.is_gone:
             try:
                 async with self._open() as response:
                     async for frame in _read_frames(response):
@@ -98,6 +109,7 @@ class RunClient:
                 pass
             if not self.record.is_done:
                 await asyncio.sleep(_PAUSE_SECONDS)
+        self.record.ended_at = time.time()
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[httpx2.Response]:
@@ -120,12 +132,10 @@ class RunClient:
         async with request as response:
             record.connections += 1
             if response.status_code != 200:
-                record.refusals[response.status_code] += 1
-                if response.status_code not in (429, 503, 504):
-                    method = response.request.method
-                    record.problems.append(f"{method} {response.request.url}: {response.status_code}")
+                self._note_refusal(f"{response.request.method} {response.request.url}", response.status_code)
+                record.is_gone = response.status_code == 404 and record.session_id is not None
                 raise _RequestRefused
-            session_id = response.headers["X-Session-ID"]
+            session_id = response.headers.get("X-Session-ID", record.session_id)  # without it, the stream is an error
             if record.session_id not in (None, session_id):
                 record.problems.append(f"the stream of run {record.session_id} names the run {session_id}")
             record.session_id = session_id
@@ -152,7 +162,7 @@ class RunClient:
         return len(self.record.frames) == self._plan.cancels_after and not self.record.is_done
 
     async def _cancel(self) -> None:
-        response = await self._post_until_accepted(f"/aura/runs/{self.record.session_id}/cancel", {}, (202, 409))
+        response = await self._post_until_accepted(f"/aura/runs/{self.record.session_id}/cancel", {}, (202, 404, 409))
         self.record.cancelled = response.status_code == 202
 
     # --- deciding -----------------------------------------------------------------------------------------------------
@@ -163,19 +173,29 @@ class RunClient:
         verdict: Verdict = "rejected" if self._plan.rejects else "approved"
         if unknown:
             verdict = "skipped" if self._plan.skips_unknown else "approved"
-        if unknown or self._plan.decision_path is DecisionPath.HTTP:
-            final_status = await self._decide_by_http(request_id, verdict)
-        else:
-            final_status = await self._retry_until_available(lambda: self._decide_in_redis(request_id, verdict))
-        self.record.decisions.append(
-            ClientDecision(request_id, str(request["actionType"]), verdict, unknown, final_status)
-        )
+        final_status = "no answer"  # where the experiment is interrupted: the decision may count
+        try:
+            if unknown or self._plan.decision_path is DecisionPath.HTTP:
+                final_status = await self._decide_by_http(request_id, verdict)
+            else:
+                final_status = await retry_until_available(lambda: self._decide_in_redis(request_id, verdict))
+        finally:
+            self.record.decisions.append(
+                ClientDecision(request_id, str(request["actionType"]), verdict, unknown, final_status)
+            )
 
     async def _decide_by_http(self, request_id: str, verdict: Verdict) -> str:
         verb = "approve" if verdict == "approved" else "reject"
         body: dict[str, Any] = {"skip": True} if verdict == "skipped" else {}
-        response = await self._post_until_accepted(f"/aura/hitl/{verb}/{request_id}", body, (200, 409))
-        return str(response.json()["data"]["status"])
+        path, until = f"/aura/hitl/{verb}/{request_id}", time.monotonic() + _RESTORED_SECONDS
+        while True:
+            response = await self._post_until_accepted(path, body, (200, 404, 409))
+            if response.status_code != 404:
+                return str(response.json()["data"]["status"])
+            if time.monotonic() > until:
+                self.record.problems.append(f"{path}: 404")
+                return "unknown"
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _decide_in_redis(self, request_id: str, verdict: Verdict) -> str:
         """Decide as the other services do, which share only the Redis keys with Aura (CONTRACT §5)."""
@@ -187,13 +207,13 @@ class RunClient:
             "timestamp": int(time.time()),
         }
         if self._plan.decision_path is DecisionPath.MAIN_SERVICE:
-            request = json.loads(await self._redis.get(key) or "{}")
+            request = json.loads(await self._redis.execute("GET", key) or "{}")
             if request.get("status") != "pending":
                 return str(request.get("status"))
             request |= {"status": verdict, f"{verdict}At": int(time.time() * 1000), f"{verdict}By": self._plan.user}
-            await self._redis.set(key, json.dumps(request), keepttl=True)
-        await self._redis.set(f"hitl:signal:{session_id}", json.dumps(signal), ex=300)
-        await self._redis.publish(f"hitl:channel:{session_id}", json.dumps(signal))
+            await self._redis.execute("SET", key, json.dumps(request), "KEEPTTL")
+        await self._redis.execute("SET", f"hitl:signal:{session_id}", json.dumps(signal), "EX", 300)
+        await self._redis.execute("PUBLISH", f"hitl:channel:{session_id}", json.dumps(signal))
         return verdict
 
     # --- retrying -----------------------------------------------------------------------------------------------------
@@ -212,18 +232,14 @@ class RunClient:
                 else:
                     if response.status_code in accepted:
                         return response
-                    self.record.refusals[response.status_code] += 1
-                    if response.status_code not in (429, 503, 504):
-                        self.record.problems.append(f"{path}: {response.status_code} {response.text[:200]}")
+                    self._note_refusal(path, response.status_code)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _retry_until_available(self, attempt: Callable[[], Awaitable[str]]) -> str:
-        """Repeat `attempt` until Redis is available."""
-        while True:
-            try:
-                return await attempt()
-            except (RedisError, OSError, TimeoutError):
-                await asyncio.sleep(_PAUSE_SECONDS)
+    def _note_refusal(self, what: str, status: int) -> None:
+        """Count an answer that is no success; some are expected at overload and in an outage."""
+        self.record.refusals[status] += 1
+        if status not in (429, 503, 504):
+            self.record.problems.append(f"{what}: {status}")
 
 
 async def _read_frames(response: httpx2.Response) -> AsyncIterator[bytes]:

@@ -9,21 +9,24 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from redis.asyncio import Redis
 
 from app.dev.chaos import plan, takeover
 from app.dev.chaos.clients import READ_TIMEOUT_SECONDS, Frame, RunClient
 from app.dev.chaos.cluster import Cluster, InjectedFault
 from app.dev.chaos.environment import Environment, start_environment
+from app.dev.chaos.plan import RedisKind
+from app.dev.chaos.storage import STORAGES
 from app.dev.chaos.verdict import Evidence
-from app.dev.demo.redis import RedisServer
+from app.redis import keys
 from app.redis.log_entries import log_entries
+from app.redis.wire.connection import Connection
+from app.retry import retry_until_available
 from app.setting_types import NO_QUOTAS
 from statemachine.results import answer_text, is_last_content, with_result
 
@@ -31,18 +34,25 @@ AT_ONCE = 30
 _HEARTBEAT_SECONDS = READ_TIMEOUT_SECONDS / 3
 _ROUND_SECONDS = 30.0
 """How long a batch of `AT_ONCE` runs may take on average, without leases, before the experiment is stopped (s)."""
+_OUTAGE_SECONDS = {RedisKind.SINGLE: 0.0, RedisKind.CLUSTER: 30.0, RedisKind.SENTINEL: 30.0}
+"""What failovers may add to that (s)."""
 _SETTLE_SECONDS = 60.0
+_REDIS_TIMEOUT_SECONDS = 3.0
 INTERNAL_ERRORS = ("run.failed_unexpectedly", "run.abandoned", "request.crashed")
 """The log events of internal errors, of this release and earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """`replicas` is how many replicas acknowledge what must not be lost; 0 for one server."""
+
     runs: int
     kill_every_seconds: float
     nodes: int
     seed: int
     lease_seconds: float
+    redis: RedisKind = RedisKind.SINGLE
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +78,20 @@ class Experiment:
         self._folder = Path(tempfile.mkdtemp(prefix="aura-chaos-"))
         self._secret = secrets.token_urlsafe(48)
         self._clients: list[RunClient] = []
+        self._injected: list[InjectedFault] = []
+        self._started_at = time.time()
+        self._main: asyncio.Task[Any] | None = None
+        self._is_interrupted = self._is_ending = False
+
+    def interrupt(self) -> None:
+        """End the experiment now. What it has shown so far is judged all the same; the second call stops even that."""
+        self._is_interrupted = True
+        if self._main is not None:
+            self._main.cancel()
 
     async def run(self) -> ExperimentResult:
-        """Run the experiment. The logs of the nodes are kept, except where the experiment raises or is cancelled."""
+        """Run the experiment. The logs of the nodes are kept, except where it raises or is interrupted twice."""
+        self._main = asyncio.current_task()
         try:
             return await self._run()
         except BaseException:
@@ -78,15 +99,31 @@ class Experiment:
             raise
 
     async def _run(self) -> ExperimentResult:
-        started_at = time.time()
-        async with start_environment(self._plans) as environment:
-            with RedisServer(persistent=True) as redis:
-                variables = {**environment.node_variables(), **self._settings()}
-                async with Cluster(redis, variables, self._options.nodes, self._folder) as cluster:
-                    evidence = await self._observe(cluster, environment)
-                    return ExperimentResult(
-                        self._options, evidence, cluster.injected, started_at, time.time() - started_at, self._folder
-                    )
+        options = self._options
+        try:
+            async with (
+                start_environment(self._plans) as environment,
+                STORAGES[options.redis](options.replicas) as storage,
+                Cluster(
+                    storage, {**environment.node_variables(), **self._settings()}, options.nodes, self._folder
+                ) as cluster,
+            ):
+                self._injected = cluster.injected
+                evidence = await self._observe(cluster, environment)
+        except asyncio.CancelledError:
+            if not self._continue_interrupted():
+                raise
+            evidence = self._evidence()
+        return ExperimentResult(
+            options, evidence, self._injected, self._started_at, time.time() - self._started_at, self._folder
+        )
+
+    def _continue_interrupted(self) -> bool:
+        """Return whether the cancellation was the first interruption, after which the evidence is collected."""
+        if not self._is_interrupted or self._is_ending or self._main is None:
+            return False
+        self._is_ending = True
+        return self._main.uncancel() == 0
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -94,50 +131,69 @@ class Experiment:
             "JWT_SECRET": self._secret,
             "AURA_LEASE_SECONDS": f"{self._options.lease_seconds:g}",
             "AURA_HEARTBEAT_SECONDS": f"{_HEARTBEAT_SECONDS:g}",
+            "AURA_REDIS_REPLICAS": str(self._options.replicas),
         }
 
     async def _observe(self, cluster: Cluster, environment: Environment) -> Evidence:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-        async with (
-            httpx2.AsyncClient(limits=limits, trust_env=False) as http,
-            Redis.from_url(cluster.redis.url, socket_timeout=3) as redis,
-        ):
-            await self._run_clients_and_faults(cluster, http, redis)
+        redis = Connection(cluster.storage.url, timeout_seconds=_REDIS_TIMEOUT_SECONDS)
+        try:
+            async with httpx2.AsyncClient(limits=limits, trust_env=False) as http:
+                try:
+                    await self._run_clients_and_faults(cluster, http, redis)
+                except asyncio.CancelledError:
+                    if not self._continue_interrupted():
+                        raise
+                await cluster.storage.settle()
             logs = {
                 client.record.session_id: await _read_log(redis, client.record.session_id)
                 for client in self._clients
                 if client.record.session_id is not None
             }
-            stored = frozenset([key.decode().rpartition(":")[2] async for key in redis.scan_iter("aura:*:events:*")])
+            stored = await retry_until_available(lambda: redis.find_keys("aura:*:events:*"))
+        finally:
+            await redis.close()
         for node in cluster.nodes:
-            await node.terminate()
+            if node.up_since is None:  # it is just starting, which only an interruption can leave so
+                node.kill()
+            else:
+                await node.terminate()
         texts = [node.log_path.read_text(errors="replace") for node in cluster.nodes]
         node_logs = [takeover.parse_log(text) for text in texts]
-        return Evidence(
-            records=[client.record for client in self._clients],
+        return self._evidence(
             logs=logs,
             mails=environment.mails(),
             pulls=environment.pulls(),
-            stored_runs=stored,
-            planned=self._options.runs,
-            node_problems=_node_problems(cluster, texts),
+            stored_runs=frozenset(key.decode().rpartition(":")[2] for key in stored),
+            node_problems=[*_node_problems(cluster, texts), *cluster.storage.problems],
             takeovers=takeover.measure(node_logs, cluster.injected, self._options.lease_seconds),
         )
 
-    async def _run_clients_and_faults(self, cluster: Cluster, http: httpx2.AsyncClient, redis: Redis) -> None:
+    def _evidence(self, **collected: Any) -> Evidence:
+        """Return the evidence: what is known here already, and what was collected."""
+        with_replicas = self._options.replicas > 0
+        return Evidence(
+            records=[client.record for client in self._clients],
+            planned=self._options.runs,
+            lossy_times=[
+                (fault.since, fault.until)
+                for fault in self._injected
+                if (fault.kind.certainly_lags if with_replicas else fault.kind.replaces_master)
+            ],
+            has_replicas=with_replicas,
+            is_interrupted=self._is_interrupted,
+            **collected,
+        )
+
+    async def _run_clients_and_faults(self, cluster: Cluster, http: httpx2.AsyncClient, redis: Connection) -> None:
         """Run clients and faults concurrently. Once few runs are left, no new fault is injected."""
         options = self._options
-        faults = plan.faults(
-            options.seed,
-            nodes=options.nodes,
-            every_seconds=options.kill_every_seconds,
-            lease_seconds=options.lease_seconds,
-        )
         stop = asyncio.Event()
-        fault_task = asyncio.create_task(cluster.inject_faults(faults, stop))
+        fault_task = asyncio.create_task(cluster.inject_faults(self._faults(), stop))
         progress_task = asyncio.create_task(self._report_progress(cluster))
         client_tasks: set[asyncio.Task[None]] = set()
-        max_seconds = (options.runs / AT_ONCE + 1) * (_ROUND_SECONDS + 2 * options.lease_seconds)
+        round_seconds = _ROUND_SECONDS + 2 * options.lease_seconds + _OUTAGE_SECONDS[options.redis]
+        max_seconds = (options.runs / AT_ONCE + 1) * round_seconds
         at_once = min(AT_ONCE, -(-options.runs // 3))
         try:
             with contextlib.suppress(TimeoutError):
@@ -153,12 +209,17 @@ class Experiment:
             if client_tasks:
                 await asyncio.wait(client_tasks, timeout=_SETTLE_SECONDS + 2 * options.lease_seconds)
         finally:
-            everything = [fault_task, progress_task, *client_tasks]
-            for task in everything:
-                task.cancel()
-            for result in await asyncio.gather(*everything, return_exceptions=True):
-                if isinstance(result, Exception):
-                    raise result
+            await _cancel_all([fault_task, progress_task, *client_tasks])
+
+    def _faults(self) -> Iterator[plan.Fault]:
+        options = self._options
+        return plan.faults(
+            options.seed,
+            nodes=options.nodes,
+            every_seconds=options.kill_every_seconds,
+            lease_seconds=options.lease_seconds,
+            redis=options.redis,
+        )
 
     async def _report_progress(self, cluster: Cluster) -> None:
         while True:
@@ -169,15 +230,23 @@ class Experiment:
             await asyncio.sleep(0.5)
 
 
+async def _cancel_all(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel the tasks and wait for their ends. Raises the first error of one of them."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
 async def _wait_until_fewer(tasks: set[asyncio.Task[None]], count: int) -> None:
     """Wait until fewer than `count` of the tasks are still running."""
     while len(running := [task for task in tasks if not task.done()]) >= count:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _read_log(redis: Redis, session_id: str) -> list[Frame]:
-    (key,) = [key async for key in redis.scan_iter(f"aura:*:events:{session_id}")] or [b""]
-    entries: Any = await redis.xrange(key) if key else []
+async def _read_log(redis: Connection, session_id: str) -> list[Frame]:
+    entries: Any = await retry_until_available(lambda: redis.execute("XRANGE", keys.events(session_id), "-", "+"))
     frames: list[Frame] = []
     answer = ""
     for id, body in log_entries(entries):

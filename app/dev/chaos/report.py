@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import shutil
 import signal
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
 from app.dev.chaos.experiment import Experiment, ExperimentResult, Options
+from app.dev.chaos.plan import RedisKind
 from app.dev.chaos.takeover import MARGIN_SECONDS
 from app.dev.chaos.verdict import Verdict, judge, outcomes_asked
 from app.server import process
 
 GOOD, BAD, INTERRUPTED = 0, 1, 130
 _MAX_FINDINGS = 40
+_LINE_SECONDS = 30.0
 
 
 def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
@@ -30,6 +36,10 @@ def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
         "seed": result.options.seed,
         "seconds": round(result.seconds, 1),
         "runs": evidence.planned,
+        "interrupted": evidence.is_interrupted,
+        "runs_ended": sum(record.is_done for record in evidence.records),
+        "redis": result.options.redis.value,
+        "replicas": result.options.replicas,
         "nodes": result.options.nodes,
         "lease_seconds": result.options.lease_seconds,
         "faults": dict(sorted(Counter(fault.kind.value for fault in result.injected).items())),
@@ -50,17 +60,24 @@ def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
         "slowest_takeover_seconds": {kind: round(s, 2) for kind, s in sorted(takeovers.slowest_seconds.items())},
         "takeover_bound_seconds": result.options.lease_seconds + MARGIN_SECONDS,
         **asdict(verdict.counts),
+        "lost_by_asynchronous_replication": len(verdict.lost_by_replication),
         "is_good": verdict.is_good,
         "findings": verdict.findings,
+        "losses": verdict.lost_by_replication,
     }
 
 
 def _table(found: dict[str, Any], verdict: Verdict) -> Table:
-    table = Table(title=f"aura chaos · seed {found['seed']}", title_justify="left", show_header=False)
+    interrupted = ", interrupted" if found["interrupted"] else ""
+    title = f"aura chaos · {found['redis']} · seed {found['seed']}{interrupted}"
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
     faults = ", ".join(f"{count} {kind}" for kind, count in found["faults"].items())
-    table.add_row("runs", f"{found['runs']} on {found['nodes']} nodes, {found['events']} events, {found['seconds']} s")
+    ended = f"{found['runs_ended']} of {found['runs']} ended"
+    table.add_row("runs", f"{ended} on {found['nodes']} nodes, {found['events']} events, {found['seconds']} s")
+    if found["redis"] != RedisKind.SINGLE.value:
+        table.add_row("replicas that acknowledge", str(found["replicas"]))
     table.add_row("faults", f"{sum(found['faults'].values())}: {faults}")
     table.add_row("connections", str(found["connections"]))
     table.add_row("tools run", f"{found['tools_run']}; outcome unknown, approver asked: {found['outcomes_asked']}")
@@ -69,40 +86,84 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
     table.add_row(
         "slowest takeover", f"{slowest or 'none'} (kill, pause, cut: at most {found['takeover_bound_seconds']:g} s)"
     )
+    if found["redis"] != RedisKind.SINGLE.value:
+        lost = f"{found['lost_by_asynchronous_replication']} (not a failure: see app/redis/README.md)"
+        table.add_row("lost by asynchronous replication", lost)
     table.add_section()
     for name, count in asdict(verdict.counts).items():
         table.add_row(name.replace("_", " "), f"[{'red' if count else 'green'}]{count}[/]")
     return table
 
 
+class ProgressLines:
+    """Prints the newest text of the progress every `_LINE_SECONDS`, for a log file or a CI job."""
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now = now
+        self._started_at = self._printed_at = now()
+
+    def update(self, text: str) -> None:
+        if self._now() - self._printed_at >= _LINE_SECONDS:
+            self._printed_at = self._now()
+            seconds = self._printed_at - self._started_at
+            self._console.print(f"aura chaos: {seconds:.0f} s: {text}", soft_wrap=True, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def _progress(console: Console, seed: int) -> Iterator[Callable[[str], None]]:
+    """Yield what shows the progress: a line that changes in a terminal, else new lines."""
+    if console.is_terminal:
+        with console.status(f"seed {seed}: starting") as status:
+            yield status.update
+    else:
+        console.print(f"aura chaos: seed {seed}: starting", markup=False, highlight=False)
+        yield ProgressLines(console).update
+
+
 def run(options: Options, *, as_json: bool) -> int:
-    """Run an experiment, print its result and return the exit code: `GOOD` only if every count is zero."""
+    """Run an experiment, print its result and return the exit code: `GOOD` only if every count is zero.
+
+    SIGINT (Ctrl-C) and SIGTERM end the experiment: what it has shown so far is printed, and the code is `INTERRUPTED`.
+    """
     console = Console(stderr=True)
     results: list[ExperimentResult] = []
+    # The experiment's own client of Redis logs as the service does; its output is the verdict alone.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
     async def main() -> None:
-        if task := asyncio.current_task():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        with console.status(f"seed {options.seed}: starting") as status:
-            results.append(await Experiment(options, status.update).run())
+        with _progress(console, options.seed) as progress:
+            experiment = Experiment(options, progress)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, experiment.interrupt)
+            results.append(await experiment.run())
 
     try:
         process.run(main)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("aura chaos: interrupted; all processes are stopped", style="yellow")
+        console.print("aura chaos: interrupted twice; all processes are stopped", style="yellow")
         return INTERRUPTED
     (result,) = results
     verdict = judge(result.evidence)
-    found = figures(result, verdict)
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2))
-    else:
-        Console().print(_table(found, verdict))
-        for words in verdict.findings[:_MAX_FINDINGS]:
-            console.print(f"  {words}", style="red", markup=False, highlight=False)
+    _print(console, result, verdict, as_json=as_json)
     if verdict.is_good:
         with contextlib.suppress(OSError):
             shutil.rmtree(result.folder)
-        return GOOD
-    console.print(f"the nodes' logs: {result.folder}", style="yellow", markup=False)
-    return BAD
+    else:
+        console.print(f"the nodes' logs: {result.folder}", style="yellow", markup=False)
+    if result.evidence.is_interrupted:
+        console.print("aura chaos: interrupted: this is the verdict so far; all processes are stopped", style="yellow")
+        return INTERRUPTED
+    return GOOD if verdict.is_good else BAD
+
+
+def _print(console: Console, result: ExperimentResult, verdict: Verdict, *, as_json: bool) -> None:
+    found = figures(result, verdict)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    Console().print(_table(found, verdict))
+    for words in verdict.findings[:_MAX_FINDINGS]:
+        console.print(f"  {words}", style="red", markup=False, highlight=False)
+    for words in verdict.lost_by_replication[:_MAX_FINDINGS]:
+        console.print(f"  lost by asynchronous replication: {words}", markup=False, highlight=False)

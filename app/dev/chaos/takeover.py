@@ -65,9 +65,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
         since = runs.without_owner_since((owner[0], session_id), cause, at)
-        outage = sum(
-            max(0.0, min(at, fault.until) - max(since, fault.since)) for fault in injected if fault.kind.affects_redis
-        )
+        outage = _outage_seconds(since, at, injected)
         seconds, kind = at - since - outage, cause.kind.value
         result.counts[kind] = result.counts.get(kind, 0) + 1
         result.slowest_seconds[kind] = max(result.slowest_seconds.get(kind, 0.0), seconds)
@@ -103,8 +101,20 @@ def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[Inject
     if owner is None:
         return None
     index, since = owner
-    faults = [fault for fault in injected if fault.node == index and since <= fault.since <= at]
+    faults = [
+        fault for fault in injected if fault.kind.ends_lease and fault.node == index and since <= fault.since <= at
+    ]
     return min(faults, key=lambda fault: fault.since, default=None)
+
+
+def _outage_seconds(since: float, until: float, injected: Sequence[InjectedFault]) -> float:
+    """Return for how long of this time at least one fault interrupted Redis."""
+    seconds, covered = 0.0, since
+    for fault in sorted(injected, key=lambda fault: fault.since):
+        if fault.kind.interrupts_redis:
+            seconds += max(0.0, min(until, fault.until) - max(covered, fault.since))
+            covered = max(covered, fault.until)
+    return seconds
 
 
 def time_of(line: LogLine) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -46,6 +46,9 @@ class Verdict:
 
     counts: Counts = field(default_factory=Counts)
     findings: list[str] = field(default_factory=list)
+    lost_by_replication: list[str] = field(default_factory=list)
+    """A text for each run of which a failover has lost acknowledged writes, as an asynchronous one may. They are not
+    among the counts."""
 
     @property
     def is_good(self) -> bool:
@@ -56,40 +59,84 @@ class Verdict:
             setattr(self.counts, name, getattr(self.counts, name) + count)
             self.findings.append(f"{name.replace('_', ' ')}: {words}")
 
+    def merge(self, other: Verdict) -> None:
+        for name in Counts.__slots__:
+            setattr(self.counts, name, getattr(self.counts, name) + getattr(other.counts, name))
+        self.findings += other.findings
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything that an experiment left to be judged."""
 
     records: Sequence[RunRecord]
-    logs: Mapping[str, Sequence[Frame]]
-    """The frames in the Redis Stream of each run, by session id."""
-    mails: Mapping[str, int]
-    pulls: Mapping[str, int]
-    stored_runs: frozenset[str]
     planned: int
-    node_problems: Sequence[str]
-    takeovers: Takeovers
+    logs: Mapping[str, Sequence[Frame]] = field(default_factory=dict)
+    """The frames in the Redis Stream of each run, by session id."""
+    mails: Mapping[str, int] = field(default_factory=dict)
+    pulls: Mapping[str, int] = field(default_factory=dict)
+    stored_runs: frozenset[str] = frozenset()
+    node_problems: Sequence[str] = ()
+    takeovers: Takeovers = field(default_factory=Takeovers)
+    lossy_times: Sequence[tuple[float, float]] = ()
+    """From when to when (Unix s) a master was replaced by one that may lack acknowledged writes."""
+    has_replicas: bool = False
+    """Whether replicas have acknowledged what must happen at most once: then no failover excuses a second time."""
+    is_interrupted: bool = False
+    """Whether the experiment was ended early: then runs may be unfinished."""
 
 
 def judge(evidence: Evidence) -> Verdict:
     verdict = Verdict()
-    verdict.add("not_finished", "runs that were never started", evidence.planned - len(evidence.records))
+    if not evidence.is_interrupted:
+        verdict.add("not_finished", "runs that were never started", evidence.planned - len(evidence.records))
     for record in evidence.records:
-        log = evidence.logs.get(record.session_id or "", ())
-        _judge_stream(verdict, record, log)
-        _judge_end(verdict, record, log)
-        _judge_tool_calls(verdict, record, log, evidence)
-        for problem in record.problems:
-            verdict.add("broken", f"{_name(record)}: {problem}")
+        _judge_run(verdict, record, evidence)
     known = {record.session_id for record in evidence.records}
-    for session_id in sorted(evidence.stored_runs - known):
+    unknown = sorted(evidence.stored_runs - known)
+    if evidence.is_interrupted:  # a client may not have read yet which run it has started
+        unknown = unknown[sum(record.session_id is None for record in evidence.records) :]
+    for session_id in unknown:
         verdict.add("runs_too_many", f"no client started {session_id}")
     for problem in evidence.node_problems:
         verdict.add("broken", problem)
     for late in evidence.takeovers.late:
         verdict.add("late_takeovers", late)
     return verdict
+
+
+def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> None:
+    """Judge one run; what an asynchronous failover has lost of it is noted apart."""
+    log = evidence.logs.get(record.session_id or "", ())
+    found = Verdict()
+    _judge_stream(found, record, log)
+    _judge_end(found, record, log, is_interrupted=evidence.is_interrupted)
+    _judge_failed_calls(found, record, log)
+    for problem in record.problems:
+        found.add("broken", f"{_name(record)}: {problem}")
+    tools = Verdict()
+    _judge_tool_calls(tools, record, log, evidence)
+    lost = Verdict()
+    for part, is_excused in ((found, _knows_its_end(record)), (tools, not evidence.has_replicas)):
+        (lost if is_excused and _is_lossy(record, evidence) else verdict).merge(part)
+    if not lost.is_good:
+        counts = ", ".join(f"{count} {name}" for name, count in asdict(lost.counts).items() if count)
+        verdict.lost_by_replication.append(f"{_name(record)}: {counts.replace('_', ' ')}")
+
+
+def _is_lossy(record: RunRecord, evidence: Evidence) -> bool:
+    """Return whether a failover that may lose writes happened while the run was under way."""
+    return any(since <= record.ended_at and record.started_at <= until for since, until in evidence.lossy_times)
+
+
+def _knows_its_end(record: RunRecord) -> bool:
+    """Return whether the client knows how its run has ended: well, or that storage has lost it."""
+    events = _events(record.frames)
+    if record.is_gone or any(event.get("errorType") == "StorageUnavailable" for event in events):
+        return True
+    end = next((event["status"] for event in events if event["type"] == "end"), None)
+    is_expected = end == _expected_end(record) or (end == "cancelled" and record.cancelled)
+    return record.is_done and is_expected and _is_right(record, end)
 
 
 def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
@@ -109,9 +156,9 @@ def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> 
     verdict.add("gaps", f"{name}", sum(now and not before for before, now in pairwise([False, *missing])))
 
 
-def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
+def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame], *, is_interrupted: bool) -> None:
     name, plan = _name(record), record.plan
-    if not record.is_done:
+    if not record.is_done and not is_interrupted:
         last = str(record.frames[-1:])[:300]
         verdict.add("not_finished", f"{name}: after {len(record.frames)} frames, the last {last}")
     ends = [event["status"] for event in _events(log) if event["type"] == "end"]
@@ -121,14 +168,26 @@ def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> Non
         verdict.add("second_ends", f"{name}: a frame follows the end")
     if not ends:
         return
-    expected = "rejected" if any(decision.verdict == "rejected" for decision in record.decisions) else "completed"
+    expected = _expected_end(record)
     if ends[0] != expected and not (ends[0] == "cancelled" and record.cancelled):
         messages = [event.get("message") for event in _events(log) if event["type"] in ("error", "end")]
         verdict.add("wrong_ends", f"{name}: {ends[0]} instead of {expected}, {messages}")
-    answer = "".join(event["content"] for event in _events(record.frames) if event["type"] == "content")
-    is_right = answer == plan.text if ends[0] == "completed" else plan.text.startswith(answer)
-    if record.is_done and not is_right:
-        verdict.add("wrong_answers", f"{name}: {_difference(plan.text, answer)}")
+    if record.is_done and not _is_right(record, ends[0]):
+        verdict.add("wrong_answers", f"{name}: {_difference(plan.text, _answer(record))}")
+
+
+def _expected_end(record: RunRecord) -> str:
+    return "rejected" if any(decision.verdict == "rejected" for decision in record.decisions) else "completed"
+
+
+def _is_right(record: RunRecord, end: str | None) -> bool:
+    """Return whether the client has the whole answer, or the beginning of it where the run was stopped."""
+    answer, text = _answer(record), record.plan.text
+    return answer == text if end == "completed" else text.startswith(answer)
+
+
+def _answer(record: RunRecord) -> str:
+    return "".join(event["content"] for event in _events(record.frames) if event["type"] == "content")
 
 
 def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame], evidence: Evidence) -> None:
@@ -147,9 +206,12 @@ def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame],
         is_missing = not decisions or (decisions[-1] == "approved" and not executions)
         if is_completed and tool in plan.kind.tools and is_missing:
             verdict.add("calls_lost", f"{name}: {tool} was {decisions or 'never requested'} and did not run")
+
+
+def _judge_failed_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
     failed = [event for event in _events(log) if event["type"] == "tool_execution" and event["status"] == "failed"]
     for event in failed if not record.cancelled else ():
-        verdict.add("calls_lost", f"{name}: {event['toolName']} failed: {event.get('error')}")
+        verdict.add("calls_lost", f"{_name(record)}: {event['toolName']} failed: {event.get('error')}")
 
 
 def _events(frames: Sequence[Frame]) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.dev.demo.redis import RedisNotStarted, RedisServer
 
@@ -18,6 +20,8 @@ _DOWN_AFTER_MS = 1000
 SLOTS = 16384
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+_MOVED_KEYS = 10
+_MOVE_TIMEOUT_MS = 5000
 
 
 class _Deployment(ABC):
@@ -51,8 +55,11 @@ class _Deployment(ABC):
 class ClusterServers(_Deployment):
     """A cluster of masters with one replica each. A master that dies is replaced after about `_NODE_TIMEOUT_MS`."""
 
-    def __init__(self, masters: int = 3, *, replicas: bool = True, persistent: bool = False) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(_NODE_TIMEOUT_MS))
+    def __init__(
+        self, masters: int = 3, *, replicas: bool = True, persistent: bool = False, arguments: Sequence[str] = ()
+    ) -> None:
+        """`arguments` are added to the command line of each server."""
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(_NODE_TIMEOUT_MS), *arguments)
         more = ("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
         self._count = masters
         total = 2 * masters if replicas else masters
@@ -63,11 +70,29 @@ class ClusterServers(_Deployment):
         """The address that names the first masters as seeds."""
         return "redis://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers[: self._count])
 
-    def masters(self) -> list[RedisServer]:
-        """Return the servers that hold slots, in the order of their slots, as a living node says."""
+    @property
+    def seeds(self) -> list[RedisServer]:
+        """The servers that the address names: the first masters."""
+        return self.servers[: self._count]
+
+    def masters(self, *, without: RedisServer | None = None) -> list[RedisServer]:
+        """Return the servers that hold slots, in the order of their slots, as a living node says (`without`: another
+        one than this)."""
         by_port = {server.port: server for server in self.servers}
-        ranges = sorted(self._execute_on_any("CLUSTER", "SLOTS"), key=lambda each: int(each[0]))
+        slots = self._execute_on_any("CLUSTER", "SLOTS", without=without)
+        ranges = sorted(slots, key=lambda each: int(each[0]))
         return list(dict.fromkeys(by_port[int(each[2][1])] for each in ranges))
+
+    def move_slot(self, slot: int, source: RedisServer, target: RedisServer, *, pause_seconds: float = 0.0) -> None:
+        """Move a hash slot and its keys from one master to another, some keys at a time with a pause after each."""
+        source_id, target_id = (execute(server, "CLUSTER", "MYID") for server in (source, target))
+        execute(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+        execute(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        while keys := execute(source, "CLUSTER", "GETKEYSINSLOT", slot, _MOVED_KEYS):
+            execute(source, "MIGRATE", "127.0.0.1", target.port, "", 0, _MOVE_TIMEOUT_MS, "KEYS", *keys)
+            time.sleep(pause_seconds)
+        for server in (target, source):  # the new owner first: no node redirects to one that does not know it
+            execute(server, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
 
     def _start(self) -> None:
         for server in self.servers:
@@ -87,9 +112,9 @@ class ClusterServers(_Deployment):
     def _knows_all(self, server: RedisServer) -> bool:
         return f"cluster_known_nodes:{len(self.servers)}" in str(execute(server, "CLUSTER", "INFO"))
 
-    def _execute_on_any(self, *command: Any) -> Any:
+    def _execute_on_any(self, *command: Any, without: RedisServer | None = None) -> Any:
         for server in self.servers:
-            if server.is_running:
+            if server.is_running and server is not without:
                 try:
                     return execute(server, *command)
                 except redis.RedisError:
@@ -169,8 +194,9 @@ class SentinelServer(RedisServer):
 
 
 def execute(server: RedisServer, *command: Any) -> Any:
-    """Return the reply of one server to one command. Raises the driver's errors."""
-    with redis.Redis(port=server.port, decode_responses=True, socket_timeout=2, protocol=2) as client:
+    """Return the reply of one server to one command. Raises the driver's errors, after two seconds at the latest."""
+    once = Retry(NoBackoff(), 0)
+    with redis.Redis(port=server.port, decode_responses=True, socket_timeout=2, protocol=2, retry=once) as client:
         return client.execute_command(*command)
 
 

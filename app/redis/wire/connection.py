@@ -28,6 +28,7 @@ from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command, Script
 from app.redis.wire.sentinel import Sentinels
 from app.redis.wire.sharded import ShardedPubSub
+from app.redis.wire.topology import Topology
 
 _MAX_ANSWER_SECONDS = 1.0
 """How long the start waits for each master of a cluster: one of them may hang."""
@@ -37,9 +38,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
-    """The number of commands that are sent and not answered, and whether the server is known to be a cluster."""
+    """The number of commands that are sent and not answered, and what is known of the server since its first reply."""
 
     in_flight: int
+    is_known: bool
     is_cluster: bool
 
 
@@ -62,19 +64,17 @@ class Connection:
         self._cluster: Cluster | None = None
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
+        self._masters: frozenset[Server] = frozenset()
         self.scripts: dict[str, Script] = {}
         """The registered scripts, by their SHA-1."""
         self.sharded: ShardedPubSub | None = None
         """Sharded Pub/Sub. None where the server is no cluster, lacks it (before Redis 7), or is not known yet."""
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the kind of server is known: from the first reply on."""
-        return self._server is not None
+        self.failovers = 0
+        """How often another server has become a master: it may lack the last writes of the former one."""
 
     def stats(self) -> ConnectionStats:
         in_flight = 0 if self._server is None else self._server.in_flight
-        return ConnectionStats(in_flight, is_cluster=self._cluster is not None)
+        return ConnectionStats(in_flight, is_known=self._server is not None, is_cluster=self._cluster is not None)
 
     def register(self, script: Script) -> Script:
         """Remember a script, so that it is loaded into a server that does not have it. Returns the script."""
@@ -202,9 +202,16 @@ class Connection:
 
     def _on_switch(self) -> None:
         """Leave the server that is the master no longer."""
+        self.failovers += 1
         for pipeline in (*self._pipelines, *self._separate.values()):
             pipeline.abort()
         self._listening.abort()
+
+    def _on_map(self, topology: Topology) -> None:
+        if topology.all_masters != self._masters:
+            self._masters = topology.all_masters
+            self.failovers += 1
+        self._listening.abort_unless_to(topology.servers)
 
     async def _submit_first(self, commands: Sequence[Command]) -> list[Any]:
         """Find out the kind of server, then send the commands to it; both together within twice the timeout."""
@@ -235,8 +242,9 @@ class Connection:
             pipeline, is_of_cluster = await find_server(self._pipelines)
             if is_of_cluster:
                 await pipeline.close()
-                opened = await _open_cluster(self._drivers, self._listening, timeout_seconds=self.timeout_seconds)
-                self._cluster, self.sharded = opened
+                self._cluster, self.sharded = await _open_cluster(
+                    self._drivers, self._on_map, timeout_seconds=self.timeout_seconds
+                )
                 self._server = self._cluster
                 return None
         except StorageUnavailable as error:
@@ -249,11 +257,11 @@ class Connection:
 
 
 async def _open_cluster(
-    drivers: Drivers, listening: Listening, *, timeout_seconds: float
+    drivers: Drivers, on_map: Callable[[Topology], None], *, timeout_seconds: float
 ) -> tuple[Cluster, ShardedPubSub | None]:
     """Return the cluster, and its sharded Pub/Sub if its masters have that. Raises `StorageUnavailable`."""
     cluster = Cluster(drivers, timeout_seconds=timeout_seconds)
-    cluster.followers.append(lambda topology: listening.abort_unless_to(topology.servers))
+    cluster.followers.append(on_map)
     try:
         await cluster.start()
         answers = await cluster.query_masters(("COMMAND", "INFO", "SPUBLISH"), within_seconds=_MAX_ANSWER_SECONDS)

@@ -14,6 +14,7 @@ from app.errors import StorageUnavailable
 from app.ports.redis_address import Server
 from app.redis.wire.script import Command
 from app.redis.wire.topology import Topology, newest
+from app.retry import growing_pause
 
 Query = Callable[[Server, Sequence[Command]], Awaitable[list[Any]]]
 """Returns a node's replies to commands. Raises `StorageUnavailable`."""
@@ -58,6 +59,7 @@ class MapReader:
         self._is_requested.set()
 
     async def _keep_reading(self) -> None:
+        failures = 0
         while True:
             try:
                 async with asyncio.timeout(_INTERVAL_SECONDS):
@@ -66,11 +68,14 @@ class MapReader:
                 pass
             self._is_requested.clear()
             try:
-                if not await self._read():
+                if await self._read():
+                    failures = 0
+                else:
+                    failures += 1
                     log.warning("redis.cluster_unknown", cause="no node describes the cluster")
             except Exception:  # what a node says may have any form
                 log.exception("redis.cluster_map_failed")
-            await asyncio.sleep(_MIN_INTERVAL_SECONDS)
+            await asyncio.sleep(growing_pause(failures) if failures else _MIN_INTERVAL_SECONDS)
 
     async def _read(self) -> bool:
         """Read the map and follow it. Returns whether a node gave one."""

@@ -20,6 +20,7 @@ from app.redis.wire.drivers import Open
 from app.redis.wire.errors import DRIVER_ERRORS, is_read_only, unavailable
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command
+from app.retry import growing_pause
 
 MAX_IN_FLIGHT = 512
 """Commands that are sent and not answered; further ones are queued. A reply can be a page of a log of 200 kB, so there
@@ -57,6 +58,9 @@ class Pipeline:
     It connects with the first batch, and again after the connection was lost; the batches without replies are then sent
     once more. `on_demoted` is called when the server refuses writes because it is a replica now: then this pipeline
     connects again, since another server may have the address.
+
+    After it could not connect, the next attempts have pauses between them that grow; until the next one, every batch
+    fails at once.
     """
 
     def __init__(
@@ -73,6 +77,9 @@ class Pipeline:
         self._in_flight = 0
         self._ticks = self._reply_tick = 0
         self._timeout_timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._reopens_at = 0.0  # in the time of the event loop
+        self._failure: BaseException = StorageUnavailable(CLOSED)
 
     @property
     def is_connected(self) -> bool:
@@ -106,7 +113,8 @@ class Pipeline:
         return batch.result
 
     def abort(self) -> None:
-        """Give up the connection; the batches without replies are sent over a new one."""
+        """Give up the connection; the batches without replies are sent over a new one. Ends a pause, too."""
+        self._reopens_at = 0.0
         if self._protocol is not None:
             self._protocol.abort()
 
@@ -129,7 +137,10 @@ class Pipeline:
                 self._queue.popleft()
             elif self._protocol is None:
                 if self._opening is None:
-                    self._opening = _start(self._open())
+                    if asyncio.get_running_loop().time() < self._reopens_at:
+                        self._fail_all(self._failure)
+                    else:
+                        self._opening = _start(self._open())
                 return
             elif not self._protocol.is_open:
                 return  # `_on_lost` continues
@@ -177,7 +188,10 @@ class Pipeline:
             await self._disconnect()
             self._driver = await self._open_driver()
             self._protocol = attach(self._driver, self._on_reply, self._on_lost)
+            self._failures = 0
         except DRIVER_ERRORS as error:
+            self._failures, self._failure = self._failures + 1, error
+            self._reopens_at = asyncio.get_running_loop().time() + growing_pause(self._failures)
             self._fail_all(error)
         finally:
             self._opening = None

@@ -23,10 +23,10 @@ from app.redis.wire.drivers import Drivers
 from app.redis.wire.errors import DRIVER_ERRORS
 from app.redis.wire.pipeline import Pipeline
 from app.redis.wire.script import Command
+from app.retry import growing_pause
 
 _SWITCH = "+switch-master"
 _SUBSCRIBE: Command = ("SUBSCRIBE", _SWITCH)
-_RECONNECT_SECONDS = 0.5
 _MAX_ANSWER_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,7 @@ class Sentinels:
             return None
 
     async def _stay_subscribed(self, sentinel: Server) -> None:
+        failures = 0
         while True:
             lost = asyncio.Event()
             try:
@@ -96,12 +97,14 @@ class Sentinels:
                 try:
                     protocol = attach(driver, self._on_message, lost.set)
                     protocol.send(pack_command(_SUBSCRIBE))
+                    failures = 0
                     await lost.wait()
                 finally:
                     await driver.disconnect(nowait=True)
             except DRIVER_ERRORS as error:
                 log.debug("sentinel.lost", cause=type(error).__name__)
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            failures += 1
+            await asyncio.sleep(growing_pause(failures))
 
     def _on_message(self, message: Any) -> None:
         """Follow `<name> <old host> <old port> <new host> <new port>`; every sentinel sends it."""

@@ -21,6 +21,7 @@ from app.redis.wire.channels import Channels
 from app.redis.wire.errors import DRIVER_ERRORS, is_forbidden, unavailable
 from app.redis.wire.protocol import RedisProtocol
 from app.redis.wire.script import Command
+from app.retry import growing_pause
 
 OpenListening = Callable[[Callable[[Any], None], Callable[[], None]], Awaitable[RedisProtocol]]
 """Opens a connection in place of the last one, for messages and the loss of it. Raises one of `DRIVER_ERRORS`."""
@@ -40,7 +41,6 @@ CLASSIC = Verbs("SUBSCRIBE", "UNSUBSCRIBE", b"subscribe", b"unsubscribe", b"mess
 SHARDED = Verbs("SSUBSCRIBE", "SUNSUBSCRIBE", b"ssubscribe", b"sunsubscribe", b"smessage")
 
 _PING_SECONDS = 2.0
-_RECONNECT_SECONDS = 0.2
 _FORBIDDEN_SECONDS = 1.0
 """An administrator has to grant the right first, so there is no hurry."""
 _BATCH_CHANNELS = 500
@@ -133,6 +133,7 @@ class Subscriber:
                 self._protocol.send(pack_command(command))
 
     async def _stay_connected(self) -> None:
+        failures = 0
         while True:
             lost = asyncio.Event()
             cause = "ConnectionError"
@@ -141,6 +142,7 @@ class Subscriber:
                 # Later subscriptions are sent when they are added.
                 pulse = [] if self._pulse is None else [(self._pulse, 0)]
                 self._send(self._verbs.subscribe, [*pulse, *self._slots.items()])
+                failures = 0
                 await lost.wait()
             except DRIVER_ERRORS as error:
                 cause = type(error).__name__
@@ -148,9 +150,9 @@ class Subscriber:
             self._leaving.clear()
             self._owner.lost(self._slots)
             log.warning("pubsub.lost", cause=self.refusal.log_cause if self.refusal else cause)
-            await asyncio.sleep(
-                _FORBIDDEN_SECONDS if self.refusal is not None and is_forbidden(self.refusal) else _RECONNECT_SECONDS
-            )
+            failures += 1
+            is_refused = self.refusal is not None and is_forbidden(self.refusal)
+            await asyncio.sleep(_FORBIDDEN_SECONDS if is_refused else growing_pause(failures))
 
     def _on_message(self, message: Any) -> None:
         self._has_received.set()

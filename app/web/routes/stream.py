@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from quart import Blueprint, Response, g, request
 
-from app.errors import NotFound, QuotaExceeded, RequestMalformed, ServiceBusy, ThreadBusy, UrlTooLong
+from app.errors import EventsGone, NotFound, QuotaExceeded, RequestMalformed, ServiceBusy, ThreadBusy, UrlTooLong
 from app.ports.identity import Principal
 from app.runs.creation import StartRun
 from app.runs.resume import RunLocator, StreamPosition
@@ -49,7 +49,7 @@ def _add_start(
         body=StreamBody,
         query=StreamQuery,
         headers=StartHeaders,
-        errors=(ResumeExpired, ServiceBusy, ThreadBusy, QuotaExceeded),
+        errors=(ResumeExpired, EventsGone, ServiceBusy, ThreadBusy, QuotaExceeded),
     )
     async def start() -> Response:
         principal = auth.authenticate(request.headers)
@@ -117,7 +117,8 @@ def _start_by_url(query: StartQuery, headers: StartHeaders) -> StartRun | None:
 async def _find_attached(
     locator: RunLocator, principal: Principal, headers: ResumeHeaders, query: StreamQuery, repeated: StartRun | None
 ) -> StreamPosition:
-    """Return the position of a caller that names a run, or a prompt, or nothing. Raises `NotFound`."""
+    """Return the position of a caller that names a run, or a prompt, or nothing. Raises `NotFound`,
+    and `EventsGone` where the run's last events are lost."""
     found = await locator.find(
         principal,
         session_id=query.session_id or headers.session_id,
@@ -134,7 +135,7 @@ async def _find_resumed(
 ) -> StreamPosition:
     """Return where to resume. This never starts a run, so a prompt is not executed twice after a network error (§3).
 
-    Raises `ResumeExpired` where there is no run to resume.
+    Raises `ResumeExpired` where there is no run to resume, `EventsGone` where its last events are lost.
     """
     position = await locator.find(
         principal,

@@ -12,8 +12,11 @@ import pytest
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import ClusterServers, execute
 from app.errors import StorageUnavailable
+from app.redis import keys
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from tests.harness.approvals import MakeSettings
+from tests.harness.service import running
 from tests.harness.slots import SlotMove, master_of
 from tests.harness.waiting import eventually
 
@@ -163,3 +166,21 @@ def replica_of(cluster: ClusterServers, master: RedisServer) -> RedisServer:
     ranges = execute(cluster.servers[-1], "CLUSTER", "SLOTS")
     (port,) = {int(each[3][1]) for each in ranges if int(each[2][1]) == master.port}
     return next(server for server in cluster.servers if server.port == port)
+
+
+async def test_a_run_is_created_only_when_its_node_is_known_to_list_it(
+    cluster: ClusterServers, settings: MakeSettings
+) -> None:
+    """The masters do not wait for each other: while the one of the list hangs, no other one may create the run."""
+    async with running(settings(redis_url=cluster.url, aura_redis_timeout_seconds=0.5)) as aura:
+        list_key = keys.runs_on(aura.service.nodes.node_id)
+        masters = cluster.masters()
+        suspended = master_of(cluster, list_key)
+        suspended.pause()
+        try:
+            async with aura.stream("질문") as stream:
+                assert stream.response.status_code == 503
+            others = [master for master in masters if master is not suspended]
+            assert [key for master in others for key in execute(master, "KEYS", "aura:*:events:*")] == []
+        finally:
+            suspended.resume()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,36 @@ async def test_a_server_that_accepts_and_does_not_reply_makes_storage_unavailabl
         await connection.close()
         for client in clients:
             client.close()
+
+
+async def test_attempts_to_reach_a_server_that_is_gone_become_rare_and_its_return_is_noticed_within_a_second() -> None:
+    with RedisServer(persistent=True) as server:
+        connection = Connection(server.url, timeout_seconds=3)
+        await connection.execute("PING")
+        server.kill()
+        attempts: list[asyncio.StreamWriter] = []
+
+        async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            attempts.append(writer)
+            writer.close()
+
+        async with await asyncio.start_server(refuse, "127.0.0.1", server.port):
+            async with asyncio.timeout(10):
+                for _ in range(300):
+                    with pytest.raises(StorageUnavailable):
+                        await connection.execute("PING")
+                    await asyncio.sleep(0.01)
+        assert 1 < len(attempts) < 20  # each attempt connects twice
+        server.start()
+        until = asyncio.get_running_loop().time() + 1.5
+        while asyncio.get_running_loop().time() < until:
+            with suppress(StorageUnavailable):
+                assert await connection.execute("PING")
+                break
+            await asyncio.sleep(0.02)
+        else:
+            pytest.fail("the server is back, and not used")
+        await connection.close()
 
 
 async def test_closing_the_connection_to_a_cluster_fails_the_commands_in_flight() -> None:

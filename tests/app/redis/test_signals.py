@@ -331,3 +331,15 @@ async def test_many_runs_wait_on_one_connection(
         ended = await asyncio.gather(*(one(f"user{number}") for number in range(count)))
         assert len(redis_client.client_list(_type="pubsub")) == before
     assert ended == ["rejected"] * count
+
+
+async def test_a_request_that_a_failover_has_lost_is_stored_again(
+    waiting_run: StartWaitingRun, redis_client: redis.Redis
+) -> None:
+    async with waiting_run(FINAL_ANSWER) as run:
+        before = run.stored_request()
+        redis_client.delete(f"hitl:request:{run.request_id}")
+        await eventually(lambda: redis_client.exists(f"hitl:request:{run.request_id}"), 10)
+        assert run.stored_request() == before
+        assert (await run.aura.decide("approve", run.request_id)).status_code == 200
+        await run.expect_completed()

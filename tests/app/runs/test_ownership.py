@@ -221,3 +221,26 @@ async def test_a_run_that_another_node_has_continued_is_not_written(waiting_run:
     assert [line["event"] for line in logs if line["log_level"] in ("warning", "error")].count("run.lost") == 1
     assert not [line for line in logs if line["event"] in ("run.failed_unexpectedly", "run.abandoned")]
     assert run.tool.ran == []
+
+
+async def test_a_node_lists_its_runs_again_after_a_failover(
+    waiting_run: StartWaitingRun, redis_client: redis.Redis
+) -> None:
+    """The new master may lack the entries; a run that no node lists would never be taken over."""
+    async with waiting_run() as run:
+        (listed,) = redis_client.keys("aura:node:*:runs")
+        redis_client.delete(listed)
+        run.aura.service.connection.failovers += 1
+        await eventually(lambda: redis_client.zrange(listed, 0, -1) == [run.session_id], 5)
+
+
+async def test_a_node_that_lost_its_lease_lists_the_runs_that_it_had(
+    waiting_run: StartWaitingRun, redis_client: redis.Redis
+) -> None:
+    """It gets them back by a takeover, although its list and its lease are gone."""
+    async with waiting_run(FINAL_ANSWER) as run:
+        (listed,) = redis_client.keys("aura:node:*:runs")
+        redis_client.delete(listed, keys.NODES)
+        await eventually(lambda: redis_client.keys("aura:node:*:runs") not in ([], [listed]), 10)
+        assert (await run.aura.decide("approve", run.request_id)).status_code == 200
+        await run.expect_completed()

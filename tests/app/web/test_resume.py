@@ -10,10 +10,12 @@ import redis
 
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
+from app.redis import keys
 from statemachine.stored import digest
-from tests.harness.frames import DONE, StreamReader, answer, check, parse_frame, types
+from tests.harness.frames import DONE, Frame, StreamReader, answer, check, parse_frame, types
 from tests.harness.raw import LONG_TEXT, MakeSettings, RawStream, raw_frames, read_stream
 from tests.harness.service import STREAM, headers, running
+from tests.harness.stored import read_log, write_log
 from tests.harness.tools import NoteTool, calling
 from tests.harness.waiting import eventually
 
@@ -88,6 +90,30 @@ async def test_resuming_on_a_second_replica_while_the_run_continues(
         frames = await stream.rest()
     assert raw_frames(resumed_frames) == raw_frames(frames[1:])
     assert len(model.requests) == 1
+
+
+async def test_reader_of_events_that_a_failover_has_lost_gets_storage_unavailable(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    """What follows would not fit what the reader has. One is connected, the other one comes back."""
+    model.play(ScriptedTurn(text="가나다라마바사", hang_after=0))
+    async with running(settings()) as one, running(settings()) as two, one.stream("질문") as first:
+        thought = await first.until("thought")
+        session = thought["sessionId"]
+        async with two.stream(method="GET", params={"sessionId": session}) as connected:
+            await connected.until("thought")
+            kept = read_log(redis_client, session)[:1]
+            redis_client.delete(keys.events(session))
+            write_log(redis_client, session, kept)
+            assert lost(await connected.rest())
+        returning = headers(**{"Last-Event-ID": str(thought.id)})
+        resumed, frames = await read_stream(two, method="GET", params={"sessionId": session}, headers=returning)
+        assert (resumed.response.status_code, lost(frames)) == (200, True)
+        model.release()
+
+
+def lost(frames: list[Frame]) -> bool:
+    return types(frames)[-3:] == ["error", "end", DONE] and frames[-3]["errorType"] == "StorageUnavailable"
 
 
 @pytest.mark.parametrize("inserted", ["{ms}000", "{ms}123", "{ms}000000", "not-a-number", "abc-{ms}", "1e3", "-5"])
