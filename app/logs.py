@@ -11,7 +11,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, TextIO
 from urllib.parse import quote
 
@@ -24,6 +24,8 @@ MAX_TRACEBACK_CHARACTERS = 16_000
 _MAX_ITEMS = 50
 _MAX_DEPTH = 4
 _MAX_BITS = 64
+_CACHED_TEXTS, _CACHED_CHARACTERS = 2048, 128
+"""The identity of a run is in each of its lines, so most values have been cleaned just before."""
 _TRACEBACK = "exception"
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
@@ -43,11 +45,12 @@ def configure(
     output = output or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        _Cleaner(secrets),
+        # What comes after it is not from outside.
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
-        structlog.processors.format_exc_info,
-        _Cleaner(secrets),
     ]
     renderer = _renderer(format)
     structlog.configure(
@@ -95,11 +98,14 @@ class _Cleaner:
     def __init__(self, secrets: Sequence[str]) -> None:
         spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
         self._secrets = sorted(spellings, key=len, reverse=True)  # the longest first: one may be a part of another
+        self._cached_text = lru_cache(maxsize=_CACHED_TEXTS)(self._text)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {name: self._clean(value, name) for name, value in event.items()}
 
     def _clean(self, value: Any, name: str, depth: int = _MAX_DEPTH) -> Any:
+        if type(value) is str and len(value) <= _CACHED_CHARACTERS and name != _TRACEBACK:
+            return self._cached_text(value)
         if value is None or isinstance(value, bool | float) or name.startswith("_"):
             return value  # a name with `_` is structlog's own, and is removed before the line is written
         if isinstance(value, int) and value.bit_length() <= _MAX_BITS:
