@@ -173,7 +173,7 @@ class RedisJournal(RedisRunIndex):
         session_id, user = request.session_id, (request.tenant_id, request.user_id)
         encrypted_token, ticket_ttl_ms = tasks.ticket_arguments(ticket, checkpoint.created_at)
         return self._create.command(
-            **_run_keys(session_id),
+            **names_of_run(session_id),
             **_user_keys(checkpoint),
             idempotency_key=keys.idempotency(*user, idempotency.key if idempotency else ""),
             thread_key=keys.thread(*user, thread_id or ""),
@@ -194,7 +194,7 @@ class RedisJournal(RedisRunIndex):
             idempotency_ttl=_idempotency_ttl(idempotency, self._retention_seconds),
             **self._user_limits,
             oldest_ms=now_ms - 2000 * self._retention_seconds,
-            **self._wake_ups.arguments(session_id),
+            wake_command=self._wake_ups.command,
             is_in_thread=int(thread_id is not None),
             ticket=encrypted_token,
             ticket_ttl_ms=ticket_ttl_ms,
@@ -209,7 +209,7 @@ class RedisJournal(RedisRunIndex):
         is_final = bool(bodies) and bodies[-1] == DONE_BODY
         stored_until = self._stored_until(now)
         command = self._commit.command(
-            **_run_keys(session_id),
+            **names_of_run(session_id),
             **_user_keys(checkpoint),
             epoch=lock.epoch,
             sequence=lock.sequence + 1,
@@ -222,7 +222,7 @@ class RedisJournal(RedisRunIndex):
             waits_until=_waits_until_ms(checkpoint),
             stored_until=stored_until,
             session_id=session_id,
-            **self._wake_ups.arguments(session_id),
+            wake_command=self._wake_ups.command,
         )
         if is_final and self._archive is not None:  # in the same write; were it lost, the run is due later all the same
             self._queue.write_later(self._archive.note_end(session_id, now))
@@ -297,15 +297,16 @@ async def _list_and_create(connection: Connection, lists: Sequence[Command], cre
     return earlier, reply
 
 
-@lru_cache(maxsize=1024)  # every commit needs the keys of its run
-def _run_keys(session_id: str) -> Mapping[str, str]:
-    """Return the keys of a run that the scripts write."""
+@lru_cache(maxsize=1024)  # every commit needs them
+def names_of_run(session_id: str) -> Mapping[str, str]:
+    """Return the keys of a run that the scripts write, and the channel that wakes its readers."""
     return {
         "run_key": keys.run(session_id),
         "events_key": keys.events(session_id),
         "checkpoint_key": keys.checkpoint(session_id),
         "summary_key": keys.summary(session_id),
         "ids_key": keys.event_ids(session_id),
+        "wake_channel": keys.wake(session_id),
     }
 
 
@@ -314,10 +315,13 @@ def _entry_arguments(bodies: Sequence[bytes]) -> dict[str, Any]:
     return {"event_count": len(bodies), "entry": pack(bodies)}
 
 
-def _user_keys(checkpoint: Checkpoint | None) -> dict[str, str | None]:
+_NO_USER_KEYS: Mapping[str, None] = {"runs_key": None, "active_key": None, "stored_key": None}
+
+
+def _user_keys(checkpoint: Checkpoint | None) -> Mapping[str, str | None]:
     """Return the keys of the user that the scripts write: none for streamed text (no checkpoint)."""
     if checkpoint is None:
-        return {"runs_key": None, "active_key": None, "stored_key": None}
+        return _NO_USER_KEYS
     user = (checkpoint.request.tenant_id, checkpoint.request.user_id)
     return {
         "runs_key": keys.runs_of(*user),

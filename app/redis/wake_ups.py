@@ -26,10 +26,10 @@ class WakeUps:
         """Whether the kind of server is known, and with it the kind of Pub/Sub."""
         return self._connection.stats().is_known
 
-    def arguments(self, session_id: str) -> dict[str, str]:
-        """Return the arguments of the scripts that wake the readers of a run."""
-        command = "PUBLISH" if self._connection.sharded is None else "SPUBLISH"
-        return {"wake_command": command, "wake_channel": keys.wake(session_id)}
+    @property
+    def command(self) -> str:
+        """The command with which the scripts wake the readers of a run, on the channel `keys.wake`."""
+        return "PUBLISH" if self._connection.sharded is None else "SPUBLISH"
 
     async def subscribe(self, session_id: str, listener: Listener) -> None:
         """Subscribe to the wake-ups of a run, as `Channels.subscribe` does. Raises `StorageUnavailable`."""
