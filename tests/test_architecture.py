@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(("redis", "model", "integrations"), ADAPTER),
     "knowledge": {*ADAPTER, "postgres"},
     "postgres": {"errors"},
-    "web": {"runs", "ports", "errors", "console", "crypto"},
+    "web": {"runs", "ports", "errors", "console", "crypto", "retry"},
     "audit": {"ports", "errors", "crypto", "postgres"},
     "archive": {"ports", "errors", "postgres"},
     "server": {"bootstrap", "web", "settings", "logs", "errors"},

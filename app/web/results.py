@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.ports.journal import RunReader
+from app.retry import retry_until_available
 from statemachine.frames import RESULT_LIMIT_BYTES
 from statemachine.results import answer_text, is_last_content, with_result
 
@@ -27,11 +28,15 @@ class AnswerReader:
         return None if self._answer is None else with_result(body, self._answer)
 
     async def fetch(self) -> None:
-        """Read the whole answer from the log. Raises `StorageUnavailable`."""
+        """Read the whole answer from the log, as soon as storage is available."""
+        self._answer = await retry_until_available(self._read)
+        self._is_whole = True
+
+    async def _read(self) -> str:
         answer = ""
         async for body in self._journal.read_bodies(self._session_id):
             answer = _extended(answer, body)
-        self._answer, self._is_whole = answer, True
+        return answer
 
 
 def _extended(answer: str, body: bytes) -> str:
