@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,12 +137,16 @@ class SentinelServers(_Deployment):
         return f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in self.sentinels)}/{MASTER_NAME}"
 
     def master(self) -> RedisServer:
-        """Return the server that the sentinels name as the master."""
+        """Return the server that most sentinels name as the master: one of them can be behind the others."""
+        votes: Counter[int] = Counter()
         for sentinel in self.sentinels:
             if sentinel.is_running:
-                _, port = execute(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
-                return next(server for server in self.servers if server.port == int(port))
-        raise RedisNotStarted("no sentinel runs")
+                with suppress(redis.RedisError):
+                    votes[int(execute(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)[1])] += 1
+        if not votes:
+            raise RedisNotStarted("no sentinel answers")
+        ((port, _),) = votes.most_common(1)
+        return next(server for server in self.servers if server.port == port)
 
     def _start(self) -> None:
         master, *replicas = self.servers

@@ -1,13 +1,15 @@
 """Redis Sentinel: which server is the master now, and the news that it is another one.
 
 The sentinels agree on a new master after a failover. The one that has carried it out knows it first, so of their
-answers the one with the highest configuration epoch counts. Its message `+switch-master` is what is followed.
+answers the one with the highest configuration epoch counts. A sentinel can also keep an earlier master under the same
+epoch, so of several such answers the one that most sentinels give counts. The message `+switch-master` is followed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -73,10 +75,11 @@ class Sentinels:
     async def _find_master(self) -> Server:
         """Raises the driver's `MasterNotFoundError` where no sentinel knows a master of this name."""
         answers = await asyncio.gather(*map(self._query, self._pipelines))
-        known = [answer for answer in answers if answer is not None]
-        if not known:
+        votes = Counter(answer for answer in answers if answer is not None)
+        if not votes:
             raise MasterNotFoundError(f"no sentinel that answers knows the master {self._name}")
-        return max(known, key=lambda answer: answer[0])[1]
+        _, master = max(votes, key=lambda answer: (answer[0], votes[answer]))
+        return master
 
     async def _query(self, sentinel: Server) -> tuple[int, Server] | None:
         """Return the epoch and the master that a sentinel knows, or None."""

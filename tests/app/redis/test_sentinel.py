@@ -11,12 +11,17 @@ import pytest
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import MASTER_NAME, SentinelServer, SentinelServers, execute
 from app.errors import StorageUnavailable
+from app.ports.redis_address import RedisAddress, Server
 from app.redis.wire.connection import Connection
+from app.redis.wire.drivers import Drivers
 from app.redis.wire.pubsub import PubSub
+from app.redis.wire.sentinel import Sentinels
 from tests.app.redis.test_cluster import keep_trying
 from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.slow
+
+OLD, NEW = Server("10.0.0.1", 6379), Server("10.0.0.2", 6379)
 
 
 @pytest.fixture
@@ -70,6 +75,32 @@ async def test_dead_and_hanging_sentinels_do_not_keep_the_master_from_being_foun
     assert await connection.execute("SET", "key", "value") == b"OK"
     await connection.close()
     watched.sentinels[1].resume()
+
+
+@pytest.mark.parametrize(
+    "answers", [[(5, OLD), (5, NEW), (5, NEW)], [(5, OLD), None, (6, NEW)], [(5, OLD), (5, OLD), (6, NEW)]]
+)
+async def test_the_newest_answer_counts_and_of_several_that_of_most_sentinels(
+    answers: list[tuple[int, Server] | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As seen in a failover: one sentinel kept the earlier master under the same epoch as the others."""
+    drivers = Drivers(RedisAddress.parse("redis+sentinel://a:1,b:2,c:3/aura"), timeout_seconds=1)
+    sentinels = Sentinels(drivers, timeout_seconds=1, on_switch=lambda: None)
+    given = iter(answers)
+
+    async def query(*_: object) -> tuple[int, Server] | None:
+        return next(given)
+
+    tried: list[Server] = []
+
+    async def opened(_: Drivers, server: Server, **__: object) -> None:
+        tried.append(server)
+
+    monkeypatch.setattr(Sentinels, "_query", query)
+    monkeypatch.setattr(Drivers, "open", opened)
+    await sentinels.open_master()
+    assert tried == [NEW]
+    await sentinels.close()
 
 
 async def test_sentinels_that_know_no_such_master_make_storage_unavailable(watched: SentinelServers) -> None:
