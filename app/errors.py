@@ -260,13 +260,18 @@ class RunDamaged(AuraError):
         super().__init__(f"the last writes of run {session_id} are gone from Redis; send the request again")
 
 
-class EventsGone(RunDamaged):
-    """Redis no longer has the event after which a reader continues, so what follows would not fit what it has.
+class EventsGone(AuraError):
+    """Redis no longer has the event after which a reader of a run under way continues, for example after a failover.
 
-    It is sent as `error` and `end` frames, status 200: the same request would never succeed.
+    What follows would not fit what the reader has. It is sent as `error` and `end` frames, status 200; a GET gets 404,
+    so that an `EventSource` does not come back.
     """
 
-    status = 200
+    status, code, error_type, retryable = 200, "E5002", "StorageUnavailable", True
+    prefix = RunDamaged.prefix
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the last events of run {session_id} are gone from Redis; attach again without Last-Event-ID")
 
 
 class RecordChanged(AuraError):

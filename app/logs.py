@@ -164,5 +164,5 @@ def _renderer(format: Literal["json", "console"]) -> Processor:
 
 
 def _json(event: EventDict, **_: object) -> str:
-    """Encode an event whose values are cleaned, so JSON has all their types."""
-    return msgspec.json.encode(event).decode()
+    """Encode an event. JSON has the types of cleaned values; only a subclass of a number is none that msgspec knows."""
+    return msgspec.json.encode(event, enc_hook=str).decode()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import cast
 
 from statemachine.errors import SharedTextMissing
 from statemachine.stored import JsonObject
@@ -34,7 +35,7 @@ BEGINNINGS: dict[int, str] = {
     1: f"{INSTRUCTIONS}\n\n{CONTEXT_WARNING}\n<screen_context>\n",
     2: INSTRUCTIONS,
 }
-"""The beginnings of system prompts by their numbers; of two that fit, the first one is the longer."""
+"""The beginnings of system prompts by their numbers."""
 
 _FIELD = "begins_with"
 
@@ -49,22 +50,18 @@ def text_digest(text: str) -> str:
 
 def shared_beginning(messages: list[JsonObject], shared: Mapping[str, str]) -> str | None:
     """Return the digest of the shared text with which the system prompt of a conversation begins, None without one."""
-    content = _system_prompt(messages) if shared else None
-    if content is None:
-        return None
-    return next((digest for digest, text in shared.items() if content.startswith(text)), None)
+    found = _find_beginning(_system_prompt(messages), shared) if shared else None
+    return found if isinstance(found, str) else None
 
 
 def without_beginning(messages: list[JsonObject], shared: Mapping[str, str] = NOTHING_SHARED) -> list[JsonObject]:
     """Return a conversation whose system prompt has a reference to its beginning instead of the text, if it has one."""
     content = _system_prompt(messages)
-    if content is None:
+    found = _find_beginning(content, shared)
+    if content is None or found is None:
         return messages
-    for number, text in BEGINNINGS.items():
-        if content.startswith(text):
-            return _shortened(messages, content, text, number)
-    digest = shared_beginning(messages, shared)
-    return messages if digest is None else _shortened(messages, content, shared[digest], digest)
+    text = shared[found] if isinstance(found, str) else BEGINNINGS[found]
+    return [{**messages[0], "content": content[len(text) :], _FIELD: found}, *messages[1:]]
 
 
 def with_beginning(messages: list[JsonObject], shared: Mapping[str, str] = NOTHING_SHARED) -> list[JsonObject]:
@@ -94,5 +91,10 @@ def _system_prompt(messages: list[JsonObject]) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _shortened(messages: list[JsonObject], content: str, text: str, reference: int | str) -> list[JsonObject]:
-    return [{**messages[0], "content": content[len(text) :], _FIELD: reference}, *messages[1:]]
+def _find_beginning(content: str | None, shared: Mapping[str, str]) -> int | str | None:
+    """Return the reference to the longest text with which a system prompt begins: an operator's can extend ours."""
+    if content is None:
+        return None
+    texts = {**cast("dict[int | str, str]", BEGINNINGS), **cast("Mapping[int | str, str]", shared)}
+    fitting = [reference for reference, text in texts.items() if content.startswith(text)]
+    return max(fitting, key=lambda reference: len(texts[reference]), default=None)

@@ -66,8 +66,8 @@ class ArchivedJournal:
             return found
         return await self._archive.end_id(session_id)
 
-    async def lacks_event(self, session_id: str, event_id: int) -> bool:
-        return await self._journal.lacks_event(session_id, event_id)
+    async def ends_before(self, session_id: str, event_id: int) -> bool:
+        return await self._journal.ends_before(session_id, event_id)
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         found = await self._journal.find_by_event_id(tenant_id, user_id, event_id)

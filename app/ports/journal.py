@@ -179,8 +179,9 @@ class RunIndex(Protocol):
         """Return the id of the end marker of a run, or None where the run has not ended or has expired."""
         ...
 
-    async def lacks_event(self, session_id: str, event_id: int) -> bool:
-        """Return whether the log of a run is there, but has no event with this id."""
+    async def ends_before(self, session_id: str, event_id: int) -> bool:
+        """Return whether a run has not ended, and the last event of its log has a smaller id: a failover has lost the
+        event of a reader that has this one."""
         ...
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:

@@ -15,6 +15,7 @@ from app.redis.checkpoints import Checkpoints
 from app.redis.log_entries import last_id
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_wrong_type, raise_error_reply
+from app.redis.wire.script import Command
 from statemachine.checkpoint import Checkpoint
 from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
 from statemachine.sessions import is_session_id
@@ -72,14 +73,12 @@ class RedisRunIndex:
         return None
 
     async def end_id(self, session_id: str) -> int | None:
-        final, last = await self._connection.pipeline(
-            [("HGET", keys.run(session_id), "final"), ("XREVRANGE", keys.events(session_id), "+", "-", "COUNT", 1)]
-        )
+        final, last = await self._connection.pipeline(_last_entry(session_id))
         return last_id(last[0]) if final == b"1" and last else None
 
-    async def lacks_event(self, session_id: str, event_id: int) -> bool:
-        found = await self._connection.execute("XREVRANGE", keys.events(session_id), event_id, "-", "COUNT", 1)
-        return bool(found) and last_id(found[0]) < event_id
+    async def ends_before(self, session_id: str, event_id: int) -> bool:
+        final, last = await self._connection.pipeline(_last_entry(session_id))
+        return final != b"1" and bool(last) and last_id(last[0]) < event_id
 
     async def find_by_event_id(self, tenant_id: str, user_id: str, event_id: int) -> RunRecord | None:
         index = keys.runs_of(tenant_id, user_id)
@@ -199,6 +198,11 @@ async def read_records(connection: Connection, session_ids: Sequence[str]) -> li
     """Return the records in order, None for a run that does not exist. Raises `StorageUnavailable`."""
     found = await connection.pipeline_results([("HMGET", keys.run(id), *_RECORD_FIELDS) for id in session_ids])
     return [_record(session_id, fields) for session_id, fields in zip(session_ids, found, strict=True)]
+
+
+def _last_entry(session_id: str) -> list[Command]:
+    """Return the commands that read whether a run has ended, and the last entry of its log."""
+    return [("HGET", keys.run(session_id), "final"), ("XREVRANGE", keys.events(session_id), "+", "-", "COUNT", 1)]
 
 
 def _index(tenant_id: str, user_id: str | None) -> str:

@@ -43,7 +43,7 @@ class RunLocator:
         If `session_id` is given, the run is that session. Otherwise it is the caller's run whose log contains the event
         `last_event_id`. If no run contains it, because the gateway has made the id, the run is the caller's newest one,
         whose prompt has one of the digests where these are given; the reader continues after the time in the id.
-        Raises `PermissionDenied`, and `EventsGone` where that session lacks the event: storage has lost it.
+        Raises `PermissionDenied`, and `EventsGone` where storage has lost the event of a run under way.
         """
         event_id = _as_milliseconds(last_event_id)
         is_own = event_id > 0 and (last_event_id or "").strip() == str(event_id)  # the gateway makes microseconds
@@ -52,7 +52,7 @@ class RunLocator:
             if record is None or not self._access.exists(principal, _owner(record)):
                 return None
             self._access.check(principal, _owner(record))
-            if is_own and await self._journal.lacks_event(session_id, event_id):
+            if is_own and await self._journal.ends_before(session_id, event_id):
                 raise EventsGone(session_id)
             return StreamPosition(session_id, event_id)
         if is_own:

@@ -197,6 +197,15 @@ def test_a_shared_text_is_saved_as_its_digest() -> None:
     assert shared_beginning(messages, {}) is None
 
 
+def test_a_shared_text_that_extends_the_built_in_one_is_saved_as_its_own_digest() -> None:
+    text = f"{INSTRUCTIONS}\n항상 존댓말을 쓰세요."
+    shared = {text_digest(text): text}
+    run = replace(Run().checkpoint, messages=[{"role": "system", "content": text}, {"role": "user", "content": "네"}])
+    saved = run.to_json(shared)
+    assert json.loads(saved)["messages"][0] == {"role": "system", "content": "", "begins_with": text_digest(text)}
+    assert Checkpoint.from_json(saved, shared) == run
+
+
 def test_a_text_to_which_saved_runs_refer_never_changes() -> None:
     """Where this fails, do not change a digest: `statemachine/instructions.py` says how to change a text."""
     assert {number: digest(text) for number, text in BEGINNINGS.items()} == {

@@ -117,14 +117,16 @@ def _start_by_url(query: StartQuery, headers: StartHeaders) -> StartRun | None:
 async def _find_attached(
     locator: RunLocator, principal: Principal, headers: ResumeHeaders, query: StreamQuery, repeated: StartRun | None
 ) -> StreamPosition:
-    """Return the position of a caller that names a run, or a prompt, or nothing. Raises `NotFound`,
-    and `EventsGone` where the run's last events are lost."""
-    found = await locator.find(
-        principal,
-        session_id=query.session_id or headers.session_id,
-        last_event_id=headers.last_event_id,
-        prompt_digests=None if repeated is None else _prompt_digests(repeated),
-    )
+    """Return the position of a caller that names a run, or a prompt, or nothing. Raises `NotFound`."""
+    try:
+        found = await locator.find(
+            principal,
+            session_id=query.session_id or headers.session_id,
+            last_event_id=headers.last_event_id,
+            prompt_digests=None if repeated is None else _prompt_digests(repeated),
+        )
+    except EventsGone as error:
+        raise NotFound(error.cause) from error
     if found is None:
         raise NotFound("there is no run to attach to; send a prompt by POST to start one")
     return found

@@ -107,8 +107,11 @@ async def test_reader_of_events_that_a_failover_has_lost_gets_storage_unavailabl
             write_log(redis_client, session, kept)
             assert lost(await connected.rest())
         returning = headers(**{"Last-Event-ID": str(thought.id)})
-        resumed, frames = await read_stream(two, method="GET", params={"sessionId": session}, headers=returning)
+        params = {"sessionId": session}
+        resumed, frames = await read_stream(two, params=params, headers=returning)
         assert (resumed.response.status_code, lost(frames)) == (200, True)
+        again = await two.client.get(STREAM, params=params, headers=returning)
+        assert again.status_code == 404, "an EventSource would come back for ever"
         model.release()
 
 
