@@ -15,8 +15,10 @@ from app.ports.decisions import ApprovalRequest, RequestStatus
 from app.redis import keys, scripts
 from app.redis.seals import DECISION_FIELDS, RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
+from app.redis.tasks import link_command
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
+from app.redis.wire.script import Command
 from statemachine.checkpoint import Approval, Checkpoint
 from statemachine.decisions import Decision, parse_stored_decision
 from statemachine.foreign_json import ForeignJsonInvalid, parse_object, read_number, read_text
@@ -67,12 +69,27 @@ class RedisApprovalRequests:
 
     async def restore(self, checkpoint: Checkpoint, approval: Approval, deadline_at: float) -> bytes | None:
         """Store the request of a waiting run again, which a failover has lost: nobody could decide it. Returns it."""
-        request = self._seal.seal(new_request(checkpoint, approval, deadline_at, None))
-        raw, key = compact_json(request).encode("utf-8", "replace"), keys.hitl_request(approval.request_id)
-        log.warning("request.restored", requestId=approval.request_id, sessionId=checkpoint.session_id)
-        await self._connection.execute("SET", key, raw, "EX", REQUEST_TTL_SECONDS, "NX")
-        (stored,) = await self._connection.get_many([key])
+        task_id = await self._connection.execute("HGET", keys.run(checkpoint.session_id), "task")
+        raw, (store, *others) = self.writes(checkpoint, approval, deadline_at, task_id.decode() if task_id else None)
+        if await self._connection.execute(*store, "NX") is not None:
+            await self._connection.pipeline(others)
+            log.warning("request.restored", requestId=approval.request_id, sessionId=checkpoint.session_id)
+            return raw
+        (stored,) = await self._connection.get_many([keys.hitl_request(approval.request_id)])
         return stored
+
+    def writes(
+        self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, task_id: str | None
+    ) -> tuple[bytes, list[Command]]:
+        """Return a new request as it is stored, and the commands that store it, the request itself first."""
+        request = self._seal.seal(new_request(checkpoint, approval, deadline_at, task_id))
+        owner = {name: request[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
+        raw, session_key = compact_json(request).encode("utf-8", "replace"), keys.hitl_session(checkpoint.session_id)
+        return raw, [
+            ("SET", keys.hitl_request(approval.request_id), raw, "EX", REQUEST_TTL_SECONDS),
+            ("SET", session_key, compact_json(owner), "EX", SESSION_TTL_SECONDS),
+            *([] if task_id is None else [link_command(task_id, approval.request_id)]),
+        ]
 
     def parse(self, request_id: str, raw: bytes | None) -> ApprovalRequest | None:
         """Parse a stored request, within bounds; None where there is none, or what is stored is none."""

@@ -18,8 +18,8 @@ import structlog
 from app.errors import StorageUnavailable
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequest, RequestStatus, Taken
-from app.redis import keys, tasks
-from app.redis.approval_requests import REQUEST_TTL_SECONDS, SESSION_TTL_SECONDS, RedisApprovalRequests, new_request
+from app.redis import keys
+from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.checkpoints import Checkpoints
 from app.redis.seals import RequestSeal
 from app.redis.sender_diagnostics import SenderDiagnostics
@@ -34,7 +34,6 @@ from statemachine.decisions import (
     is_only_request,
     parse_signal,
 )
-from statemachine.frames import compact_json
 
 _POLL_SECONDS = 2.0
 _POLL_SESSIONS, _POLL_ROUNDS = 500, 5
@@ -123,17 +122,9 @@ class RedisDecisions:
         self, checkpoint: Checkpoint, approval: Approval, deadline_at: float, *, task_id: str | None = None
     ) -> None:
         session_id = checkpoint.session_id
-        request = self._seal.seal(new_request(checkpoint, approval, deadline_at, task_id))
-        owner = {name: request[name] for name in ("sessionId", "requestId", "userId", "tenantId")}
-        raw = compact_json(request).encode("utf-8", "replace")
-        (stale,), *_ = await self._connection.pipeline(
-            [
-                ("MGET", keys.hitl_signal(session_id)),  # unlike GET it is no error where others stored another type
-                ("SET", keys.hitl_request(approval.request_id), raw, "EX", REQUEST_TTL_SECONDS),
-                ("SET", keys.hitl_session(session_id), compact_json(owner), "EX", SESSION_TTL_SECONDS),
-                *([] if task_id is None else [tasks.link_command(task_id, approval.request_id)]),
-            ]
-        )
+        raw, writes = self._requests.writes(checkpoint, approval, deadline_at, task_id)
+        # Unlike GET, MGET is no error where others stored another type.
+        (stale,), *_ = await self._connection.pipeline([("MGET", keys.hitl_signal(session_id)), *writes])
         # A signal without a `requestId` is older than this request; it must not decide it.
         if stale is not None and not has_request_id(stale):
             await self._connection.execute("DEL", keys.hitl_signal(session_id))

@@ -12,7 +12,6 @@ import json
 import random
 import secrets
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import structlog
@@ -21,7 +20,8 @@ from app.errors import StorageUnavailable
 from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
-from app.redis.takeover import Takeover, list_run
+from app.redis.run_lists import RunLists, list_locked, list_runs
+from app.redis.takeover import Takeover
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
@@ -59,8 +59,7 @@ class RedisNodes:
         self._release = connection.register(scripts.RELEASE)
         self._lease_ends_at = 0.0  # in the time of the event loop
         self._is_lost = True
-        self._failovers = connection.failovers
-        self._unlisted: dict[str, list[RunLock]] = {}
+        self._lists = RunLists(connection)
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
         self._cancel_check: asyncio.Task[None] | None = None
@@ -93,7 +92,7 @@ class RedisNodes:
     def list_run(self, session_id: str, created_at: float) -> list[Command]:
         """Return the writes that list a run with this node. Send them before the run is created, since a run that no
         node lists is never taken over. `created_at` is Unix seconds."""
-        return list_run(self.node_id, session_id, int(created_at * 1000))
+        return list_runs(self.node_id, [(int(created_at * 1000), session_id)])
 
     def unlist_run(self, session_id: str) -> Command:
         """Return the write that removes a run from the list of this node. Without it the run is removed when another
@@ -106,7 +105,7 @@ class RedisNodes:
         new_owner = keys.released_by(self.node_id)
         for start in range(0, len(locks), _BATCH_RELEASES):
             batch = locks[start : start + _BATCH_RELEASES]
-            lists = [list_run(new_owner, lock.session_id, int(lock.created_at * 1000)) for lock in batch]
+            lists = list_locked(new_owner, batch)
             releases = [
                 self._release.command(
                     run_key=keys.run(lock.session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
@@ -114,7 +113,7 @@ class RedisNodes:
                 for lock in batch
             ]
             # One after the other: the masters of a cluster do not wait for each other.
-            for commands in (list(chain(*lists)), releases, [self.unlist_run(lock.session_id) for lock in batch]):
+            for commands in (lists, releases, [self.unlist_run(lock.session_id) for lock in batch]):
                 await self._connection.pipeline(commands)
 
     # --- cancel requests ----------------------------------------------------------------------------------------------
@@ -180,23 +179,8 @@ class RedisNodes:
                 self._takeover_task = asyncio.create_task(self._take_over())
 
     async def _take_over(self) -> None:
-        """Take over runs; before, list again what a failover may have removed from the lists of this node.
-
-        A run that is listed and has another owner, or has ended, does not matter: its claim is refused.
-        """
-        if self._failovers != self._connection.failovers:
-            self._failovers = self._connection.failovers
-            self._unlisted[self.node_id] = self._owner.locks()
-        try:
-            for node_id, locks in list(self._unlisted.items()):
-                for start in range(0, len(locks), _BATCH_RUNS):
-                    batch = locks[start : start + _BATCH_RUNS]
-                    lists = [list_run(node_id, lock.session_id, int(lock.created_at * 1000)) for lock in batch]
-                    await self._connection.pipeline(list(chain(*lists)))
-                del self._unlisted[node_id]
-        except StorageUnavailable as error:
-            log.warning("node.runs_not_listed", cause=error.log_cause)
-            return
+        """Take over runs; before, list again what a failover may have removed from the lists of this node."""
+        await self._lists.restore(self.node_id, self._owner)
         await self._takeover.run(self._owner)
 
     async def _renew(self) -> None:
@@ -228,7 +212,7 @@ class RedisNodes:
         self._is_lost = True
         log.warning("node.lease_lost", nodeId=self.node_id, cause=cause)
         self._pubsub.unsubscribe(keys.node(self.node_id))
-        self._unlisted[self.node_id] = self._owner.locks()  # where a failover took the lease, it may have taken more
+        self._lists.doubt(self.node_id, self._owner)  # where a failover took the lease, it may have taken more
         self.node_id = new_node_id()
         self._owner.release_all()
 

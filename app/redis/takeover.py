@@ -15,26 +15,15 @@ from app.errors import AuraError, StorageUnavailable
 from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
+from app.redis.run_lists import list_runs
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_refusal
-from app.redis.wire.script import Command
 from statemachine.sessions import is_session_id
 
 _MAX_LOGGED = 1000
 
 log = structlog.get_logger(__name__)
-
-
-def list_run(node_id: str, session_id: str, score: Any) -> list[Command]:
-    """Return the writes that list a run with a node, and register the node as dead if it is not registered.
-
-    `score` is the creation of the run in ms.
-    """
-    return [
-        ("ZADD", keys.runs_on(node_id), score, session_id),
-        ("ZADD", keys.NODES, "NX", 0, node_id),
-    ]
 
 
 class Takeover:
@@ -137,7 +126,7 @@ class Takeover:
 
         The run is listed with this node first, so that it is always listed.
         """
-        await self._connection.pipeline(list_run(own, session_id, score))
+        await self._connection.pipeline(list_runs(own, [(score, session_id)]))
         key = keys.run(session_id)
         reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
         while reply[0] == b"OK" and not await self._acknowledgements.has(key, own, field="owner"):

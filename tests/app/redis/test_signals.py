@@ -338,8 +338,10 @@ async def test_a_request_that_a_failover_has_lost_is_stored_again(
 ) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         before = run.stored_request()
-        redis_client.delete(f"hitl:request:{run.request_id}")
-        await eventually(lambda: redis_client.exists(f"hitl:request:{run.request_id}"), 10)
+        session = redis_client.get(f"hitl:session:{run.session_id}")
+        redis_client.delete(f"hitl:request:{run.request_id}", f"hitl:session:{run.session_id}")
+        await eventually(lambda: redis_client.exists(f"hitl:session:{run.session_id}"), 10)
         assert run.stored_request() == before
+        assert redis_client.get(f"hitl:session:{run.session_id}") == session
         assert (await run.aura.decide("approve", run.request_id)).status_code == 200
         await run.expect_completed()

@@ -234,6 +234,19 @@ async def test_a_node_lists_its_runs_again_after_a_failover(
         await eventually(lambda: redis_client.zrange(listed, 0, -1) == [run.session_id], 5)
 
 
+async def test_a_list_that_others_have_overwritten_does_not_keep_a_node_from_taking_over(
+    waiting_run: StartWaitingRun, settings: MakeSettings, redis_client: redis.Redis
+) -> None:
+    async with waiting_run() as run, running(settings(), tools=[run.tool]) as heir:
+        own = keys.runs_on(heir.service.nodes.node_id)
+        redis_client.set(own, "another type")
+        heir.service.connection.failovers += 1
+        await asyncio.sleep(1)  # it has tried to list its runs there
+        redis_client.delete(own)
+        redis_client.zadd(keys.NODES, {run.aura.service.nodes.node_id: 0})
+        await eventually(lambda: heir.service.runs.owns(run.session_id), 10)
+
+
 async def test_a_node_that_lost_its_lease_lists_the_runs_that_it_had(
     waiting_run: StartWaitingRun, redis_client: redis.Redis
 ) -> None:
