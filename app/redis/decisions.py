@@ -203,7 +203,7 @@ class RedisDecisions:
                 continue
             if request is not None:
                 recorded, is_ours = await self._requests.record(request, decision)
-                if not recorded.shows(approval):  # it was changed just now: the next look at it ends the run
+                if not recorded.shows(approval):  # it was changed just now: the next reading of it ends the run
                     return None
                 if recorded.is_decided and not is_ours:  # the earlier decision counts, even if it is not accepted
                     return judge(recorded.decision)
