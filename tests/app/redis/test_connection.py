@@ -67,7 +67,7 @@ async def test_a_server_that_accepts_and_does_not_reply_makes_storage_unavailabl
             client.close()
 
 
-async def test_attempts_to_reach_a_server_that_is_gone_become_rare_and_its_return_is_noticed_within_a_second() -> None:
+async def test_attempts_to_reach_a_server_that_is_gone_become_rare_and_its_return_is_noticed() -> None:
     with RedisServer(persistent=True) as server:
         connection = Connection(server.url, timeout_seconds=3)
         await connection.execute("PING")
@@ -84,9 +84,9 @@ async def test_attempts_to_reach_a_server_that_is_gone_become_rare_and_its_retur
                     with pytest.raises(StorageUnavailable):
                         await connection.execute("PING")
                     await asyncio.sleep(0.01)
-        assert 1 < len(attempts) < 20  # each attempt connects twice
+        assert 1 < len(attempts) < 100, "without pauses, each of the 300 commands would connect"
         server.start()
-        until = asyncio.get_running_loop().time() + 1.5
+        until = asyncio.get_running_loop().time() + 10
         while asyncio.get_running_loop().time() < until:
             with suppress(StorageUnavailable):
                 assert await connection.execute("PING")
