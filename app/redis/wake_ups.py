@@ -1,8 +1,8 @@
 """How the readers of a log learn that another process has added to it: the one choice between two kinds of Pub/Sub.
 
-In a cluster a classic message goes to all nodes, whoever listens. A wake-up comes with each commit, so there it is
-sharded: it stays with the master of the run's slot. A single server gains nothing by that, and neither kind costs a
-round trip: the script of the commit publishes. A reader that gets no wake-up, for example since an older release has
+In a cluster a classic message goes to all nodes, wherever its listeners are. A wake-up comes with each commit, so there
+it is sharded: it stays with the master of the run's slot. A single server gains nothing by that, and neither kind costs
+a round trip: the script of the commit publishes. A reader that gets no wake-up, for example since an older release has
 sent it in another way, reads again after two seconds (`Feeds.poll_later`).
 """
 

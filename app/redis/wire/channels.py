@@ -17,7 +17,7 @@ Listener = Callable[[bytes | None], None]
 
 
 class Channels(ABC):
-    """The listeners, and who waits for an acknowledgement. Subclasses decide on which connection a channel is."""
+    """The listeners, and the waits for acknowledgements. Subclasses decide on which connection a channel is."""
 
     def __init__(self, *, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds

@@ -64,7 +64,7 @@ class Connection:
         self._cluster: Cluster | None = None
         self._server: Pipeline | Cluster | None = None  # None until the kind of server is known
         self._discovery: asyncio.Task[StorageUnavailable | None] | None = None
-        self._masters: frozenset[Server] = frozenset()
+        self._masters: frozenset[Server] | None = None  # of a cluster
         self.scripts: dict[str, Script] = {}
         """The registered scripts, by their SHA-1."""
         self.sharded: ShardedPubSub | None = None
@@ -94,7 +94,9 @@ class Connection:
     async def listen(self, on_message: Callable[[Any], None], on_lost: Callable[[], None]) -> RedisProtocol:
         """Open a new connection for Pub/Sub in place of the last one. Raises one of `DRIVER_ERRORS`."""
         topology = self._cluster.topology if self._cluster is not None else None
-        servers = self._address.servers if topology is None else sorted(topology.all_masters)
+        servers: Sequence[Server] = self._address.servers if topology is None else sorted(topology.all_masters)
+        if self._only_server is not None:
+            servers = [self._only_server]
         return await self._listening.open(servers, on_message, on_lost)
 
     async def separate_pipeline(self, key: str) -> Pipeline:
@@ -208,9 +210,9 @@ class Connection:
         self._listening.abort()
 
     def _on_map(self, topology: Topology) -> None:
-        if topology.all_masters != self._masters:
-            self._masters = topology.all_masters
+        if self._masters is not None and topology.all_masters != self._masters:
             self.failovers += 1
+        self._masters = topology.all_masters
         self._listening.abort_unless_to(topology.servers)
 
     async def _submit_first(self, commands: Sequence[Command]) -> list[Any]:
@@ -252,6 +254,8 @@ class Connection:
         if len(servers) > 1:
             log.warning("redis.several_servers", cause="REDIS_URL names several servers, and they are no cluster")
         self._only_server = servers[self._pipelines.index(pipeline)] if servers else None
+        if self._only_server is not None:
+            self._listening.abort_unless_to([self._only_server])
         self._server, self._pipelines = pipeline, [pipeline]
         return None
 

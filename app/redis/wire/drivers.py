@@ -1,4 +1,4 @@
-"""Opens connections with redis-py, which knows TLS, user names, passwords and what a server wants to hear first."""
+"""Opens connections with redis-py, which knows TLS, user names, passwords and what a server requires first."""
 
 from __future__ import annotations
 

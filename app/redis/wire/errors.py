@@ -1,6 +1,6 @@
 """Errors of the Redis driver and error replies of a server, translated to `StorageUnavailable`.
 
-Clients read what kind of failure it is. What the driver says about it is for the log: it names the server's address.
+Clients read what kind of failure it is. The driver's text about it is for the log: it names the server's address.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _MAX_DETAIL_CHARACTERS = 300
 
 def unavailable(error: BaseException) -> StorageUnavailable:
     """Return the error that clients get for one of the driver: its kind in words, and its text for the log."""
-    said = str(error).splitlines()[0] if str(error) else "no answer in time"
-    return StorageUnavailable(_kind(error), detail=f"{type(error).__name__}: {said}"[:_MAX_DETAIL_CHARACTERS])
+    text = str(error).splitlines()[0] if str(error) else "no answer in time"
+    return StorageUnavailable(_kind(error), detail=f"{type(error).__name__}: {text}"[:_MAX_DETAIL_CHARACTERS])
 
 
 def _kind(error: BaseException) -> str:

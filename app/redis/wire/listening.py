@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Collection
 from typing import Any
@@ -24,6 +25,7 @@ class Listening:
         self._driver: AbstractConnection | None = None
         self._server: Server | None = None
         self._protocol: RedisProtocol | None = None
+        self._opening: asyncio.Timeout | None = None
 
     async def open(
         self, servers: Collection[Server], on_message: Callable[[Any], None], on_lost: Callable[[], None]
@@ -33,15 +35,21 @@ class Listening:
         Raises one of `DRIVER_ERRORS`.
         """
         await self.close()
-        # With RESP 3 the driver would merely log a message between replies.
-        if self._sentinels is not None:
-            driver = await self._sentinels.open_master(retries=0, protocol=2)
-        else:
-            others = [server for server in servers if server != self._server] or [*servers, None][:1]
-            self._server = random.choice(others)  # noqa: S311 - not for cryptography
-            driver = await self._drivers.open(self._server, retries=0, protocol=2)
+        try:
+            async with asyncio.timeout(None) as self._opening:
+                driver = await self._open_driver(servers)
+        finally:
+            self._opening = None
         self._driver, self._protocol = driver, attach(driver, on_message, on_lost)
         return self._protocol
+
+    async def _open_driver(self, servers: Collection[Server]) -> AbstractConnection:
+        # With RESP 3 the driver would merely log a message between replies.
+        if self._sentinels is not None:
+            return await self._sentinels.open_master(retries=0, protocol=2)
+        others = [server for server in servers if server != self._server] or [*servers, None][:1]
+        self._server = random.choice(others)  # noqa: S311 - not for cryptography
+        return await self._drivers.open(self._server, retries=0, protocol=2)
 
     def abort(self) -> None:
         """Give up the connection."""
@@ -49,9 +57,16 @@ class Listening:
             self._protocol.abort()
 
     def abort_unless_to(self, servers: Collection[Server]) -> None:
-        """Give up a connection to a node that has left the cluster, or may be cut off from it."""
-        if self._server is not None and self._server not in servers:
-            self.abort()
+        """Give up a connection to a node that has left the cluster, or may be cut off from it.
+
+        If it is being opened, `open` raises `TimeoutError`: the node may hang.
+        """
+        if self._server is None or self._server in servers:
+            return
+        self.abort()
+        if self._opening is not None:
+            self._opening.reschedule(asyncio.get_running_loop().time())
+            self._opening = None
 
     async def close(self) -> None:
         driver, self._driver = self._driver, None

@@ -73,7 +73,7 @@ class MapReader:
                 else:
                     failures += 1
                     log.warning("redis.cluster_unknown", cause="no node describes the cluster")
-            except Exception:  # what a node says may have any form
+            except Exception:  # what a node reports may have any form
                 log.exception("redis.cluster_map_failed")
             await asyncio.sleep(growing_pause(failures) if failures else _MIN_INTERVAL_SECONDS)
 

@@ -35,7 +35,10 @@ log = structlog.get_logger(__name__)
 
 
 class Sentinels:
-    """`on_switch` is called when another server has become the master."""
+    """`on_switch` is called when another server has become the master: open connections lead to the former one.
+
+    A connection to the former master that is being opened needs nothing: `open_master` gives it up by itself.
+    """
 
     def __init__(self, drivers: Drivers, *, timeout_seconds: float, on_switch: Callable[[], None]) -> None:
         self._drivers = drivers
@@ -52,6 +55,8 @@ class Sentinels:
             for server in drivers.address.servers
         }
         self._master: Server | None = None
+        self._openings: dict[asyncio.Timeout, Server | None] = {}
+        """The connections that are being opened; None where the master is still being queried."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -68,9 +73,39 @@ class Sentinels:
         await asyncio.gather(*self._tasks, *(it.close() for it in self._pipelines.values()), return_exceptions=True)
 
     async def open_master(self, *, retries: int = 1, protocol: int = 3) -> AbstractConnection:
-        """Return an open connection to the master. Raises one of `DRIVER_ERRORS`."""
-        self._master = await self._find_master()
-        return await self._drivers.open(self._master, retries=retries, protocol=protocol)
+        """Return an open connection to the master. Raises one of `DRIVER_ERRORS`.
+
+        The former master may hang, so where the master changes meanwhile, the new one is tried at once.
+        """
+        while True:
+            opening = asyncio.timeout(None)
+            try:
+                async with opening:
+                    self._openings[opening] = None
+                    master = self._openings[opening] = await self._find_master()
+                    if opening.when() is None:  # else the answers are older than the news
+                        self._set_master(master)
+                    driver = await self._drivers.open(master, retries=retries, protocol=protocol)
+            except TimeoutError:
+                if opening.expired():
+                    continue
+                raise
+            finally:
+                self._openings.pop(opening, None)
+            if master == self._master:
+                return driver
+            await driver.disconnect(nowait=True)  # the master changed just when the connection was open
+
+    def _set_master(self, master: Server) -> None:
+        """Leave the former master, if there was one: in any way it became known that this one is the master now."""
+        former, self._master = self._master, master
+        if former is None or master == former:
+            return
+        log.warning("redis.master_switched", master=str(master))
+        for opening, server in self._openings.items():
+            if server != master and opening.when() is None:
+                opening.reschedule(asyncio.get_running_loop().time())
+        self._on_switch()
 
     async def _find_master(self) -> Server:
         """Raises the driver's `MasterNotFoundError` where no sentinel knows a master of this name."""
@@ -93,14 +128,20 @@ class Sentinels:
 
     async def _stay_subscribed(self, sentinel: Server) -> None:
         failures = 0
+
+        def on_message(message: Any) -> None:
+            nonlocal failures
+            if not isinstance(message, Exception):  # the subscription is acknowledged
+                failures = 0
+            self._on_message(message)
+
         while True:
             lost = asyncio.Event()
             try:
                 driver = await self._drivers.open_sentinel(sentinel)
                 try:
-                    protocol = attach(driver, self._on_message, lost.set)
+                    protocol = attach(driver, on_message, lost.set)
                     protocol.send(pack_command(_SUBSCRIBE))
-                    failures = 0
                     await lost.wait()
                 finally:
                     await driver.disconnect(nowait=True)
@@ -116,11 +157,7 @@ class Sentinels:
         words = message[2].decode("utf-8", "replace").split()
         if len(words) != 5 or words[0] != self._name or not words[4].isdecimal():
             return
-        master = Server(words[3], int(words[4]))
-        if master != self._master:
-            self._master = master
-            log.warning("redis.master_switched", master=str(master))
-            self._on_switch()
+        self._set_master(Server(words[3], int(words[4])))
 
 
 def _opener(drivers: Drivers, sentinel: Server) -> Callable[[], Any]:

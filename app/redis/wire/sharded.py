@@ -17,6 +17,7 @@ from app.ports.redis_address import Server
 from app.redis.wire.channels import Channels
 from app.redis.wire.drivers import Drivers
 from app.redis.wire.listening import Listening
+from app.redis.wire.pipeline import CLOSED
 from app.redis.wire.subscriber import SHARDED, Subscriber
 from app.redis.wire.topology import Topology, slot_of_channel
 
@@ -44,16 +45,17 @@ class ShardedPubSub(Channels):
     def __init__(
         self, drivers: Drivers, topology: Topology, request_map: Callable[[], None], *, timeout_seconds: float
     ) -> None:
-        """`request_map` asks for a new map of the cluster, which comes by `follow`."""
+        """`request_map` requests a new map of the cluster, which comes by `follow`."""
         super().__init__(timeout_seconds=timeout_seconds)
         self._drivers = drivers
         self._request_map = request_map
         self._masters: Sequence[Server | None] = topology.masters
         self._shards: dict[Server, _Shard] = {}
         self._slots: dict[str, int] = {}
-        self._homes: dict[str, Server] = {}
+        self._server_by_channel: dict[str, Server] = {}
         """Where each channel is subscribed; without an entry it waits for the next map."""
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     @property
     def servers(self) -> list[Server]:
@@ -64,18 +66,21 @@ class ShardedPubSub(Channels):
         """Subscribe at the new masters of slots that have moved, and close connections that are not needed."""
         if topology.masters != self._masters:
             self._masters = topology.masters
-            for channel, server in list(self._homes.items()):
+            for channel, server in list(self._server_by_channel.items()):
                 if server != self._masters[self._slots[channel]]:
                     self._shards[server].subscriber.remove(channel)
                     self.moved([channel])
-        for channel in self._slots.keys() - self._homes.keys():
+        for channel in self._slots.keys() - self._server_by_channel.keys():
             self._place(channel)
         self._close_unused(topology.all_masters)
 
     async def close(self) -> None:
-        """End all subscriptions."""
-        await asyncio.gather(*self._closing, *(shard.close() for shard in self._shards.values()))
-        self._shards.clear()
+        """End all subscriptions; further ones raise `StorageUnavailable`."""
+        self._is_closed = True
+        shards = list(self._shards.values())
+        for by_channel_or_server in (self._shards, self._slots, self._server_by_channel):
+            by_channel_or_server.clear()
+        await asyncio.gather(*self._closing, *(shard.close() for shard in shards))
 
     def lost(self, channels: Collection[str]) -> None:
         super().lost(channels)
@@ -84,21 +89,25 @@ class ShardedPubSub(Channels):
     def moved(self, channels: Collection[str]) -> None:
         super().moved(channels)
         for channel in channels:
-            self._homes.pop(channel, None)
+            self._server_by_channel.pop(channel, None)
         self._request_map()
 
     def _add(self, channel: str) -> None:
-        self._slots[channel] = slot_of_channel(channel)
+        if self._is_closed:
+            raise StorageUnavailable(CLOSED)
+        slot = self._slots[channel] = slot_of_channel(channel)
+        if self._masters[slot] is None:
+            self._request_map()  # once: a slot can be without a master for long
         self._place(channel)
 
     def _remove(self, channel: str) -> None:
         self._slots.pop(channel, None)
-        server = self._homes.pop(channel, None)
+        server = self._server_by_channel.pop(channel, None)
         if server is not None:
             self._shards[server].subscriber.remove(channel)
 
     def _refusal_of(self, channel: str) -> StorageUnavailable | None:
-        server = self._homes.get(channel)
+        server = self._server_by_channel.get(channel)
         return None if server is None else self._shards[server].subscriber.refusal
 
     def _place(self, channel: str) -> None:
@@ -106,12 +115,11 @@ class ShardedPubSub(Channels):
         slot = self._slots[channel]
         server = self._masters[slot]
         if server is None:
-            self._request_map()
             return
         shard = self._shards.get(server)
         if shard is None:
             shard = self._shards[server] = _Shard(self._drivers, server, self, timeout_seconds=self._timeout_seconds)
-        self._homes[channel] = server
+        self._server_by_channel[channel] = server
         shard.subscriber.add(channel, slot)
 
     def _close_unused(self, masters: Collection[Server]) -> None:

@@ -71,6 +71,7 @@ class Subscriber:
         self._leaving: set[str] = set()  # whose UNSUBSCRIBE has not been answered
         self._has_received = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._failures = 0  # since the last acknowledgement
         self.refusal: StorageUnavailable | None = None
 
     def start(self) -> None:
@@ -133,7 +134,6 @@ class Subscriber:
                 self._protocol.send(pack_command(command))
 
     async def _stay_connected(self) -> None:
-        failures = 0
         while True:
             lost = asyncio.Event()
             cause = "ConnectionError"
@@ -142,7 +142,6 @@ class Subscriber:
                 # Later subscriptions are sent when they are added.
                 pulse = [] if self._pulse is None else [(self._pulse, 0)]
                 self._send(self._verbs.subscribe, [*pulse, *self._slots.items()])
-                failures = 0
                 await lost.wait()
             except DRIVER_ERRORS as error:
                 cause = type(error).__name__
@@ -150,9 +149,9 @@ class Subscriber:
             self._leaving.clear()
             self._owner.lost(self._slots)
             log.warning("pubsub.lost", cause=self.refusal.log_cause if self.refusal else cause)
-            failures += 1
+            self._failures += 1
             is_refused = self.refusal is not None and is_forbidden(self.refusal)
-            await asyncio.sleep(_FORBIDDEN_SECONDS if is_refused else growing_pause(failures))
+            await asyncio.sleep(_FORBIDDEN_SECONDS if is_refused else growing_pause(self._failures))
 
     def _on_message(self, message: Any) -> None:
         self._has_received.set()
@@ -166,6 +165,8 @@ class Subscriber:
             self._on_channel(kind, name.decode(), data)
 
     def _on_channel(self, kind: bytes, channel: str, data: Any) -> None:
+        if kind == self._verbs.subscribed:
+            self._failures = 0
         if kind == self._verbs.message:
             self._owner.received(channel, data)
         elif kind == self._verbs.unsubscribed and channel in self._leaving:
@@ -174,7 +175,7 @@ class Subscriber:
             if kind == self._verbs.subscribed:
                 self.refusal = None
                 self._owner.subscribed(channel)
-            elif kind == self._verbs.unsubscribed:  # nobody has requested it: the slot has left the server
+            elif kind == self._verbs.unsubscribed:  # without a request: the slot has left the server
                 self._leave([channel])
 
     def _leave(self, channels: list[str]) -> None:

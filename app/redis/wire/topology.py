@@ -1,4 +1,4 @@
-"""The map of a Redis Cluster: which server holds which hash slot, as its nodes describe it, and what redirects say."""
+"""The map of a Redis Cluster: which server holds which hash slot, as its nodes describe it, and what redirects name."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def _slot(key: str | bytes) -> int:
 
 
 class Topology(NamedTuple):
-    """What one node has said of its cluster."""
+    """What one node reports of its cluster."""
 
     masters: tuple[Server | None, ...]
-    """The master of each slot; None for a slot that nobody serves."""
+    """The master of each slot; None for a slot that no node serves."""
     servers: frozenset[Server]
     """All masters and replicas of the map."""
     epoch: int
@@ -92,7 +92,7 @@ def redirect_of(reply: Any, queried: Server) -> Redirect | None:
 
 
 def is_passing(reply: Any) -> bool:
-    """Return whether a reply says that the slot is on its way, or that no master serves it at the moment."""
+    """Return whether a reply means that the slot is on its way, or that no master serves it at the moment."""
     return isinstance(reply, TryAgainError | ClusterDownError | MasterDownError)
 
 

@@ -68,6 +68,36 @@ async def test_a_switch_that_an_administrator_orders_is_followed_at_once(
     assert execute(watched.master(), "GET", "key") == "after"
 
 
+async def test_a_switch_is_followed_within_a_second_while_connections_to_a_hung_master_are_being_opened(
+    watched: SentinelServers,
+) -> None:
+    """Sentinels with Redis's default settings notice a hung master after the timeout of this client only."""
+    for sentinel in watched.sentinels:
+        execute(sentinel, "SENTINEL", "SET", MASTER_NAME, "down-after-milliseconds", 30_000)
+    connection = Connection(watched.url, timeout_seconds=4)
+    pubsub, received = PubSub(connection, "node-x", timeout_seconds=4), list[bytes | None]()
+    await pubsub.start()
+    await pubsub.subscribe("news", received.append)
+    separate = await connection.separate_pipeline("key")
+    await separate.submit([("SET", "key", "before")])
+    first = watched.master()
+    first.pause()
+    lost = asyncio.gather(connection.execute("PING"), separate.submit([("PING",)]), return_exceptions=True)
+    await asyncio.sleep(6.5)  # silent for longer than the timeout: all three are being opened again
+    assert not pubsub.is_connected
+    execute(watched.sentinels[0], "SENTINEL", "FAILOVER", MASTER_NAME)
+    await eventually(lambda: watched.master() is not first)
+    async with asyncio.timeout(1):
+        assert await connection.execute("SET", "key", "after") == b"OK"
+        assert await separate.submit([("GET", "key")]) == [b"after"]
+        await eventually(lambda: received == [None, None])
+    assert connection.failovers == 1
+    await lost
+    await pubsub.stop()
+    await connection.close()
+    first.resume()
+
+
 async def test_dead_and_hanging_sentinels_do_not_keep_the_master_from_being_found(watched: SentinelServers) -> None:
     watched.sentinels[0].kill()
     watched.sentinels[1].pause()

@@ -136,6 +136,23 @@ async def test_channel_of_a_server_that_hangs_is_subscribed_when_it_answers_agai
     await eventually(lambda: received == [None])
 
 
+async def test_first_map_of_a_cluster_is_no_failover(connection: Connection) -> None:
+    assert connection.stats().is_cluster
+    assert connection.failovers == 0
+
+
+async def test_closed_subscriptions_can_be_ended_and_no_new_ones_are_made(
+    cluster: ClusterServers, connection: Connection, pubsub: ShardedPubSub
+) -> None:
+    await pubsub.subscribe(wake("u7"), lambda _: None)
+    await connection.close()
+    pubsub.unsubscribe(wake("u7"))
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await pubsub.subscribe(wake("u7"), lambda _: None)
+    assert pubsub.servers == []
+    await eventually(lambda: not channels_of(master_of(cluster, wake("u7"))))
+
+
 async def test_user_without_the_right_is_named_it_and_the_subscription_is_made_once_it_is_granted(
     cluster: ClusterServers,
 ) -> None:
