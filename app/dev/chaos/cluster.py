@@ -127,7 +127,8 @@ class Cluster:
         finally:
             until = time.time()
             span = (outage.since, min(until, outage.until)) if outage.until else None
-            self.injected.append(InjectedFault(kind, node, since, until, span, outage.replaces_master))
+            replaced = (outage.replaces_master, outage.replaces_successor)
+            self.injected.append(InjectedFault(kind, node, since, until, span, *replaced))
 
     async def _apply_to_node(self, node: Node, fault: Fault, outage: Outage) -> None:
         """Carry out a fault of a node, which must be started or waited for afterwards."""

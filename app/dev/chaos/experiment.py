@@ -197,7 +197,8 @@ class Experiment:
             lossy_times=[
                 (fault.since, fault.until)
                 for fault in self._injected
-                if fault.replaced_master and (fault.kind.certainly_lags or not with_replicas)
+                if fault.replaced_master
+                and (fault.kind.certainly_lags or fault.replaced_successor or not with_replicas)
             ],
             has_replicas=with_replicas,
             is_interrupted=self._is_interrupted,

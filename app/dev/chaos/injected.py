@@ -17,6 +17,8 @@ class Outage:
     until: float = 0.0
     replaces_master: bool = False
     """Whether another server becomes the master, which may lack writes that the former one has acknowledged."""
+    replaces_successor: bool = False
+    """Whether that one is replaced, too, in the same failover: the last one lacks what it acknowledged meanwhile."""
 
     @property
     def is_open(self) -> bool:
@@ -47,3 +49,5 @@ class InjectedFault:
     """From when to when (Unix s) some runs could not be written; None where all could."""
     replaced_master: bool = False
     """Whether another server became the master, which may lack writes that the former one had acknowledged."""
+    replaced_successor: bool = False
+    """Whether that one was replaced, too, by a server that lacks what it had acknowledged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from abc import abstractmethod
@@ -74,12 +75,15 @@ class _ReplicatedStorage(Storage):
     """Servers of which one replaces another."""
 
     _servers: ClusterServers | SentinelServers
+    _successors: list[RedisServer] | None = None
+    """The masters when this fault's master was replaced."""
 
     async def settle(self) -> None:
         if not await self._until(self._is_settled):
             self.problems.append(f"Redis did not heal within {_HEAL_SECONDS:g} s: a master lacks replicas")
 
     async def inject(self, fault: Fault, outage: Outage) -> None:
+        self._successors = None
         try:
             await self._apply(fault, outage)
         except (*_ERRORS, FaultFailed) as error:
@@ -87,6 +91,9 @@ class _ReplicatedStorage(Storage):
         if outage.is_open and await self._until(self._can_acknowledge):
             outage.end()
         await self.settle()
+        if self._successors is not None:
+            with contextlib.suppress(*_ERRORS):
+                outage.replaces_successor = await self._in_thread(self._masters) != self._successors
 
     async def _apply(self, fault: Fault, outage: Outage) -> None:
         masters = await self._in_thread(self._masters)
@@ -154,6 +161,7 @@ class _ReplicatedStorage(Storage):
             raise FaultFailed(f"no other server has replaced the master within {_HEAL_SECONDS:g} s")
         if not self.replicas and outage.is_open:
             outage.end()
+        self._successors = await self._in_thread(self._masters)
 
     def _can_acknowledge(self) -> bool:
         """Return whether every master has as many replicas as must acknowledge."""

@@ -91,7 +91,9 @@ async def test_second_ctrl_c_while_the_evidence_is_collected_ends_the_experiment
         await in_a_task(interrupted_while_reading(monkeypatch, 2).run)
 
 
-@pytest.mark.parametrize(("replicas", "lossy"), [(0, [(3.0, 4.0), (5.0, 6.0)]), (2, [(5.0, 6.0)])])
+@pytest.mark.parametrize(
+    ("replicas", "lossy"), [(0, [(3.0, 4.0), (5.0, 6.0), (7.0, 8.0)]), (2, [(5.0, 6.0), (7.0, 8.0)])]
+)
 async def test_only_a_master_that_was_replaced_may_have_lost_writes(
     replicas: int, lossy: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +101,7 @@ async def test_only_a_master_that_was_replaced_may_have_lost_writes(
         InjectedFault(FaultKind.SEED_KILL, -1, 1.0, 2.0, None, replaced_master=False),
         InjectedFault(FaultKind.SEED_KILL, -1, 3.0, 4.0, (3.0, 3.5), replaced_master=True),
         InjectedFault(FaultKind.PARTITION, -1, 5.0, 6.0, (5.0, 5.5), replaced_master=True),
+        InjectedFault(FaultKind.MASTER_KILL, -1, 7.0, 8.0, (7.0, 7.5), replaced_master=True, replaced_successor=True),
     ]
     fake_processes(monkeypatch, injected)
     interrupted_while_reading(monkeypatch, 0)

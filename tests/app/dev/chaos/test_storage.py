@@ -123,6 +123,17 @@ async def test_outage_ends_when_a_successor_is_known(kind: FaultKind, monkeypatc
     assert ends == [outage.until]  # the killed or suspended server is still away
 
 
+@pytest.mark.parametrize("replaces_again", [True, False])
+async def test_successor_that_is_replaced_itself_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, *, replaces_again: bool
+) -> None:
+    cluster, outage = FakeCluster(), Outage()
+    monkeypatch.setattr(cluster, "_rejoin", lambda server: setattr(cluster, "_master", int(replaces_again)))
+    await cluster.inject(fault(FaultKind.MASTER_KILL), outage)
+    assert outage.replaces_master
+    assert outage.replaces_successor == replaces_again
+
+
 async def test_server_that_is_too_old_for_the_cluster_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "redis-server"
     program.write_text("#!/bin/sh\necho \">>> 'cluster-preferred-endpoint-type'\"\necho 'Bad directive'\nexit 1\n")
