@@ -8,28 +8,19 @@ import random
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from app.dev.chaos.abstract_storage import Storage
+from app.dev.chaos.injected import InjectedFault, Outage
 from app.dev.chaos.link import Links
 from app.dev.chaos.node import Node
 from app.dev.chaos.plan import Fault, FaultKind
-from app.dev.chaos.storage import Storage
 
 _POLL_SECONDS = 0.05
 _MAX_WAIT_SECONDS = 60.0
 _MIN_UPTIME_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class InjectedFault:
-    """A fault that was injected, with its start and end (Unix s). `node` is -1 for a fault of Redis."""
-
-    kind: FaultKind
-    node: int
-    since: float
-    until: float
 
 
 class Cluster:
@@ -117,49 +108,57 @@ class Cluster:
             self._redis_has_fault = True
             try:
                 await self.storage.settle()
-                with self._recorded(fault.kind, -1):
-                    await self.storage.inject(fault)
+                with self._recorded(fault.kind, -1) as outage:
+                    await self.storage.inject(fault, outage)
             finally:
                 self._redis_has_fault = False
             return
         node = self.nodes[fault.node]
         node.up_since = None
-        with self._recorded(fault.kind, fault.node):
-            await self._apply_to_node(node, fault)
+        with self._recorded(fault.kind, fault.node) as outage:
+            await self._apply_to_node(node, fault, outage)
+        await node.start()
 
     @contextlib.contextmanager
-    def _recorded(self, kind: FaultKind, node: int) -> Iterator[None]:
-        since = time.time()
+    def _recorded(self, kind: FaultKind, node: int) -> Iterator[Outage]:
+        since, outage = time.time(), Outage()
         try:
-            yield
+            yield outage
         finally:
-            self.injected.append(InjectedFault(kind, node, since, time.time()))
+            until = time.time()
+            span = (outage.since, min(until, outage.until)) if outage.until else None
+            replaced = (outage.replaces_master, outage.replaces_successor)
+            self.injected.append(InjectedFault(kind, node, since, until, span, *replaced))
 
-    async def _apply_to_node(self, node: Node, fault: Fault) -> None:
+    async def _apply_to_node(self, node: Node, fault: Fault, outage: Outage) -> None:
+        """Carry out a fault of a node, which must be started or waited for afterwards."""
         match fault.kind:
             case FaultKind.KILL:
                 node.mark_down()
                 node.signal(signal.SIGKILL)
                 await node.wait_for_exit()
                 await asyncio.sleep(fault.duration_seconds)
-                await node.start()
             case FaultKind.TERMINATE:
                 node.takes_requests = False  # as a load balancer does, which polls /ready
                 await node.terminate()
                 await asyncio.sleep(fault.duration_seconds)
-                await node.start()
             case FaultKind.PAUSE:
                 node.signal(signal.SIGSTOP)
                 try:
                     await asyncio.sleep(fault.duration_seconds)
                 finally:
                     node.signal(signal.SIGCONT)
-                await node.start()
-            case FaultKind.CUT | FaultKind.MASTER_CUT:
-                is_of_all = fault.kind is FaultKind.CUT
-                node.links.cut(None if is_of_all else await self.storage.master_port(fault.node))
-                try:
-                    await asyncio.sleep(fault.duration_seconds)
-                finally:
-                    node.links.mend()
-                await node.start()
+            case FaultKind.CUT:
+                await self._cut(node, fault, None)
+            case FaultKind.MASTER_CUT:
+                port = await self.storage.master_port(fault.node)
+                outage.begin()
+                await self._cut(node, fault, port)
+                outage.end()
+
+    async def _cut(self, node: Node, fault: Fault, port: int | None) -> None:
+        node.links.cut(port)
+        try:
+            await asyncio.sleep(fault.duration_seconds)
+        finally:
+            node.links.mend()

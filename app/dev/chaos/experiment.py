@@ -18,8 +18,9 @@ import httpx2
 
 from app.dev.chaos import plan, takeover
 from app.dev.chaos.clients import READ_TIMEOUT_SECONDS, Frame, RunClient
-from app.dev.chaos.cluster import Cluster, InjectedFault
+from app.dev.chaos.cluster import Cluster
 from app.dev.chaos.environment import Environment, start_environment
+from app.dev.chaos.injected import InjectedFault
 from app.dev.chaos.plan import RedisKind
 from app.dev.chaos.storage import STORAGES
 from app.dev.chaos.verdict import Evidence
@@ -38,6 +39,8 @@ _OUTAGE_SECONDS = {RedisKind.SINGLE: 0.0, RedisKind.CLUSTER: 30.0, RedisKind.SEN
 """What failovers may add to that (s)."""
 _SETTLE_SECONDS = 60.0
 _REDIS_TIMEOUT_SECONDS = 3.0
+_READ_SECONDS = 60.0
+"""How long Redis may be unavailable while the evidence is collected (s)."""
 INTERNAL_ERRORS = ("run.failed_unexpectedly", "run.abandoned", "request.crashed")
 """The log events of internal errors, of this release and earlier ones."""
 
@@ -81,12 +84,12 @@ class Experiment:
         self._injected: list[InjectedFault] = []
         self._started_at = time.time()
         self._main: asyncio.Task[Any] | None = None
-        self._is_interrupted = self._is_ending = False
+        self._is_interrupted = self._is_collecting = False
 
     def interrupt(self) -> None:
         """End the experiment now. What it has shown so far is judged all the same; the second call stops even that."""
-        self._is_interrupted = True
-        if self._main is not None:
+        is_second, self._is_interrupted = self._is_interrupted, True
+        if self._main is not None and (is_second or not self._is_collecting):
             self._main.cancel()
 
     async def run(self) -> ExperimentResult:
@@ -100,6 +103,7 @@ class Experiment:
 
     async def _run(self) -> ExperimentResult:
         options = self._options
+        collected: dict[str, Any] = {}
         try:
             async with (
                 start_environment(self._plans) as environment,
@@ -109,20 +113,19 @@ class Experiment:
                 ) as cluster,
             ):
                 self._injected = cluster.injected
-                evidence = await self._observe(cluster, environment)
-        except asyncio.CancelledError:
+                collected = await self._observe(cluster, environment)
+        except asyncio.CancelledError:  # while the processes were starting: nothing has run yet
             if not self._continue_interrupted():
                 raise
-            evidence = self._evidence()
-        return ExperimentResult(
-            options, evidence, self._injected, self._started_at, time.time() - self._started_at, self._folder
-        )
+        seconds = time.time() - self._started_at
+        evidence = self._evidence(**collected)
+        return ExperimentResult(options, evidence, self._injected, self._started_at, seconds, self._folder)
 
     def _continue_interrupted(self) -> bool:
         """Return whether the cancellation was the first interruption, after which the evidence is collected."""
-        if not self._is_interrupted or self._is_ending or self._main is None:
+        if not self._is_interrupted or self._is_collecting or self._main is None:
             return False
-        self._is_ending = True
+        self._is_collecting = True
         return self._main.uncancel() == 0
 
     def _settings(self) -> dict[str, str]:
@@ -134,7 +137,11 @@ class Experiment:
             "AURA_REDIS_REPLICAS": str(self._options.replicas),
         }
 
-    async def _observe(self, cluster: Cluster, environment: Environment) -> Evidence:
+    async def _observe(self, cluster: Cluster, environment: Environment) -> dict[str, Any]:
+        """Run clients and faults, and return what the experiment then finds, as fields of `Evidence`.
+
+        Once the evidence is collected, the first interruption no longer stops anything: the collection ends soon.
+        """
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         redis = Connection(cluster.storage.url, timeout_seconds=_REDIS_TIMEOUT_SECONDS)
         try:
@@ -144,13 +151,9 @@ class Experiment:
                 except asyncio.CancelledError:
                     if not self._continue_interrupted():
                         raise
-                await cluster.storage.settle()
-            logs = {
-                client.record.session_id: await _read_log(redis, client.record.session_id)
-                for client in self._clients
-                if client.record.session_id is not None
-            }
-            stored = await retry_until_available(lambda: redis.find_keys("aura:*:events:*"))
+                self._is_collecting = True
+            await cluster.storage.settle()
+            found = await self._read_storage(cluster, redis)
         finally:
             await redis.close()
         for node in cluster.nodes:
@@ -160,14 +163,30 @@ class Experiment:
                 await node.terminate()
         texts = [node.log_path.read_text(errors="replace") for node in cluster.nodes]
         node_logs = [takeover.parse_log(text) for text in texts]
-        return self._evidence(
-            logs=logs,
-            mails=environment.mails(),
-            pulls=environment.pulls(),
-            stored_runs=frozenset(key.decode().rpartition(":")[2] for key in stored),
-            node_problems=[*_node_problems(cluster, texts), *cluster.storage.problems],
-            takeovers=takeover.measure(node_logs, cluster.injected, self._options.lease_seconds),
-        )
+        return {
+            **found,
+            "mails": environment.mails(),
+            "pulls": environment.pulls(),
+            "node_problems": [*_node_problems(cluster, texts), *cluster.storage.problems],
+            "takeovers": takeover.measure(node_logs, cluster.injected, self._options.lease_seconds),
+        }
+
+    async def _read_storage(self, cluster: Cluster, redis: Connection) -> dict[str, Any]:
+        """Return the stored logs and runs. Where Redis does not come back, that is a problem, and some are missing."""
+        logs: dict[str, list[Frame]] = {}
+        stored: list[bytes] = []
+        try:
+            for session_id in (client.record.session_id for client in self._clients):
+                if session_id is not None:
+                    async with asyncio.timeout(_READ_SECONDS):
+                        logs[session_id] = await _read_log(redis, session_id)
+            async with asyncio.timeout(_READ_SECONDS):
+                stored = await retry_until_available(lambda: redis.find_keys("aura:*:events:*"))
+        except TimeoutError:
+            cluster.storage.problems.append(
+                f"Redis was unavailable for {_READ_SECONDS:g} s at the end: {len(logs)} logs were read"
+            )
+        return {"logs": logs, "stored_runs": frozenset(key.decode().rpartition(":")[2] for key in stored)}
 
     def _evidence(self, **collected: Any) -> Evidence:
         """Return the evidence: what is known here already, and what was collected."""
@@ -178,7 +197,8 @@ class Experiment:
             lossy_times=[
                 (fault.since, fault.until)
                 for fault in self._injected
-                if (fault.kind.certainly_lags if with_replicas else fault.kind.replaces_master)
+                if fault.replaced_master
+                and (fault.kind.certainly_lags or fault.replaced_successor or not with_replicas)
             ],
             has_replicas=with_replicas,
             is_interrupted=self._is_interrupted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -176,14 +177,17 @@ class Links:
         return self._url()
 
     async def open(self) -> None:
-        """Raises `ConfigurationError` where this machine has no further addresses for itself."""
+        """Raises `ConfigurationError` where an address of the node does not exist, or its port is in use."""
         try:
             for link in self._links.values():
                 await link.open()
         except OSError as error:
-            raise ConfigurationError(
-                f"each node needs an address of its own, like 127.0.0.2, which Linux has: {error}; use --redis single"
-            ) from error
+            remedy = (
+                "another program uses this port: start again, with other ports"
+                if error.errno == errno.EADDRINUSE
+                else "a node needs an address of its own, like 127.0.1.1, which Linux has: use --redis single"
+            )
+            raise ConfigurationError(f"the way of a node to Redis cannot be opened: {error}; {remedy}") from error
 
     async def close(self) -> None:
         for link in self._links.values():

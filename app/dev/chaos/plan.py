@@ -118,7 +118,7 @@ class FaultKind(StrEnum):
     MASTER_KILL = "master kill"
     """A master is killed, replaced by a replica, and comes back as a replica."""
     SEED_KILL = "seed kill"
-    """The server or the sentinel that the address of Redis names first is killed."""
+    """The server or the sentinel that the address of Redis names first is killed. It need not be a master."""
     PARTITION = "partition"
     """A master is suspended until it is replaced; then it continues, and does not know that yet."""
     LAGGING_REPLICA = "lagging replica"
@@ -143,16 +143,6 @@ class FaultKind(StrEnum):
     def affects_redis(self) -> bool:
         """Whether it is a fault of Redis and not of one node."""
         return not self.ends_lease and self is not FaultKind.MASTER_CUT
-
-    @property
-    def interrupts_redis(self) -> bool:
-        """Whether some runs cannot be written, and so not be taken over, until the fault is over."""
-        return not self.ends_lease and self is not FaultKind.RESHARD
-
-    @property
-    def replaces_master(self) -> bool:
-        """Whether another server becomes the master, which may lack writes that the former one has acknowledged."""
-        return self in (FaultKind.MASTER_KILL, FaultKind.SEED_KILL, FaultKind.PARTITION, FaultKind.LAGGING_REPLICA)
 
     @property
     def certainly_lags(self) -> bool:

@@ -49,6 +49,9 @@ def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
                 "kind": fault.kind.value,
                 "node": fault.node,
                 "lasted_seconds": round(fault.until - fault.since, 2),
+                "outage_seconds": round(fault.outage[1] - fault.outage[0], 2) if fault.outage else 0.0,
+                "replaced_master": fault.replaced_master,
+                "replaced_successor": fault.replaced_successor,
             }
             for fault in sorted(result.injected, key=lambda fault: fault.since)
         ],

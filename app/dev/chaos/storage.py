@@ -3,87 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
 
 import redis
 from redis.crc import key_slot
 
+from app.dev.chaos.abstract_storage import Storage
+from app.dev.chaos.injected import Outage
 from app.dev.chaos.link import Link, Links, SentinelLink
 from app.dev.chaos.plan import Fault, FaultKind, RedisKind
 from app.dev.demo.redis import RedisNotStarted, RedisServer
 from app.dev.demo.redis_deployments import MASTER_NAME, ClusterServers, SentinelServers, execute
+from app.errors import ConfigurationError
 
 _HEAL_SECONDS = 60.0
+"""How long a fault waits for a successor of a master, and afterwards until the servers have healed (s)."""
 _POLL_SECONDS = 0.1
 _MOVED_SLOTS = 3
 _SCANNED_KEYS = 1000
 _ERRORS = (redis.RedisError, RedisNotStarted, OSError)
+_ENDPOINT_OPTION = "cluster-preferred-endpoint-type"
 
-T = TypeVar("T")
 
-
-class Storage(ABC):
-    """The servers; also an async context manager, which starts and stops them.
-
-    All of that is done in one thread: a server ends with the thread that started it. `replicas` is how many replicas
-    acknowledge what must not be lost (`AURA_REDIS_REPLICAS`).
-    """
-
-    max_replicas = 0
-    """How many replicas a master has."""
-
-    def __init__(self, replicas: int) -> None:
-        self.replicas = replicas
-        self.problems: list[str] = []
-        """What did not heal in time, as texts."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="redis")
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._in_thread(self._start)
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._in_thread(self._stop)
-        self._thread.shutdown()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    @property
-    @abstractmethod
-    def url(self) -> str:
-        """The address of Redis for the experiment itself, which has no faults on its way."""
-
-    @abstractmethod
-    def links(self, index: int) -> Links:
-        """Return the ways of a node to the servers, which are not open yet."""
-
-    async def settle(self) -> None:
-        """Wait until nothing is left of earlier faults."""
-        return
-
-    @abstractmethod
-    async def inject(self, fault: Fault) -> None:
-        """Carry out a fault of Redis. Returns when the servers have healed."""
-
-    async def master_port(self, index: int) -> int | None:
-        """Return the port of one of several masters; None where there is only one."""
-        return None
-
-    @abstractmethod
-    def _start(self) -> None: ...
-
-    @abstractmethod
-    def _stop(self) -> None: ...
+class FaultFailed(Exception):
+    """A fault did not have its effect in time. What it did to the servers is undone."""
 
 
 class SingleStorage(Storage):
@@ -101,7 +48,8 @@ class SingleStorage(Storage):
         link = Link(self._server.port)
         return Links({self._server.port: link}, lambda: link.url)
 
-    async def inject(self, fault: Fault) -> None:
+    async def inject(self, fault: Fault, outage: Outage) -> None:
+        outage.begin()
         if fault.kind is FaultKind.REDIS_PAUSE:
             self._server.pause()
             try:
@@ -114,6 +62,7 @@ class SingleStorage(Storage):
                 await asyncio.sleep(fault.duration_seconds)
             finally:
                 await self._in_thread(lambda: self._server.restart(keep_data=True))
+        outage.end()
 
     def _start(self) -> None:
         self._server.start()
@@ -126,63 +75,97 @@ class _ReplicatedStorage(Storage):
     """Servers of which one replaces another."""
 
     _servers: ClusterServers | SentinelServers
+    _successors: list[RedisServer] | None = None
+    """The masters when this fault's master was replaced."""
 
     async def settle(self) -> None:
-        await self._until(self._is_settled, "every master has its replicas")
+        if not await self._until(self._is_settled):
+            self.problems.append(f"Redis did not heal within {_HEAL_SECONDS:g} s: a master lacks replicas")
 
-    async def inject(self, fault: Fault) -> None:
+    async def inject(self, fault: Fault, outage: Outage) -> None:
+        self._successors = None
         try:
-            await self._apply(fault)
-        except _ERRORS as error:
-            self.problems.append(f"a {fault.kind.value} was not carried out: {type(error).__name__}: {error}")
+            await self._apply(fault, outage)
+        except (*_ERRORS, FaultFailed) as error:
+            self.problems.append(f"a {fault.kind.value} failed: {type(error).__name__}: {error}")
+        if outage.is_open and await self._until(self._can_acknowledge):
+            outage.end()
         await self.settle()
+        if self._successors is not None:
+            with contextlib.suppress(*_ERRORS):
+                outage.replaces_successor = await self._in_thread(self._masters) != self._successors
 
-    async def _apply(self, fault: Fault) -> None:
+    async def _apply(self, fault: Fault, outage: Outage) -> None:
         masters = await self._in_thread(self._masters)
         master = masters[fault.node % len(masters)]
         match fault.kind:
             case FaultKind.MASTER_KILL:
-                await self._kill(master, fault)
+                await self._kill(master, fault, outage)
             case FaultKind.SEED_KILL:
-                await self._kill_seed(fault)
+                await self._kill_seed(fault, outage)
             case FaultKind.PARTITION:
-                await self._suspend(master, fault)
+                await self._suspend(master, fault, outage)
             case FaultKind.LAGGING_REPLICA:
-                await self._promote_lagging_replica(master, fault)
+                await self._promote_lagging_replica(master, fault, outage)
             case _:
                 raise ValueError(f"{fault.kind.value} is no fault of this Redis")
 
-    async def _kill(self, server: RedisServer, fault: Fault) -> None:
+    async def _kill(self, server: RedisServer, fault: Fault, outage: Outage) -> None:
         """Kill a server, and start it again once another one is the master in its place, if it was one."""
+        outage.replaces_master = server in await self._in_thread(self._masters)
+        if outage.replaces_master or self.replicas:
+            outage.begin()
         await self._in_thread(server.kill)
         try:
-            await self._until(lambda: self._is_replaced(server), "a killed master has a successor")
+            await self._wait_for_successor(server, outage)
             await asyncio.sleep(fault.duration_seconds)
         finally:
             await self._in_thread(lambda: self._rejoin(server))
 
-    async def _suspend(self, master: RedisServer, fault: Fault) -> None:
+    async def _suspend(self, master: RedisServer, fault: Fault, outage: Outage) -> None:
+        outage.replaces_master = True
+        outage.begin()
         master.pause()
         try:
-            await self._until(lambda: self._is_replaced(master), "a suspended master has a successor")
+            await self._wait_for_successor(master, outage)
             await asyncio.sleep(fault.duration_seconds)
         finally:
             master.resume()
 
-    async def _promote_lagging_replica(self, master: RedisServer, fault: Fault) -> None:
+    async def _promote_lagging_replica(self, master: RedisServer, fault: Fault, outage: Outage) -> None:
         replicas = await self._in_thread(lambda: self._replicas_of(master))
+        if self.replicas:
+            outage.begin()
         try:
             for replica in replicas:
                 await self._in_thread(replica.kill)
             await asyncio.sleep(fault.duration_seconds)
+            outage.replaces_master = True
+            if not outage.is_open:
+                outage.begin()
             await self._in_thread(master.kill)
             for replica in replicas:
                 await self._in_thread(replica.start)
-            await self._until(lambda: self._is_replaced(master), "a lagging replica is the master")
+            await self._wait_for_successor(master, outage)
         finally:
             for replica in replicas:
                 await self._in_thread(replica.start)
             await self._in_thread(lambda: self._rejoin(master))
+
+    async def _wait_for_successor(self, server: RedisServer, outage: Outage) -> None:
+        """Wait until the others report that a server is no master. Raises `FaultFailed` where that takes too long.
+
+        The outage ends here, unless replicas must acknowledge a takeover: too few may follow the new master yet.
+        """
+        if not await self._until(lambda: self._is_replaced(server)):
+            raise FaultFailed(f"no other server has replaced the master within {_HEAL_SECONDS:g} s")
+        if not self.replicas and outage.is_open:
+            outage.end()
+        self._successors = await self._in_thread(self._masters)
+
+    def _can_acknowledge(self) -> bool:
+        """Return whether every master has as many replicas as must acknowledge."""
+        return all(len(_replica_ports(master)) >= self.replicas for master in self._masters())
 
     def _replicas_of(self, master: RedisServer) -> list[RedisServer]:
         return [server for server in self._servers.servers if server.port in _replica_ports(master)]
@@ -192,14 +175,14 @@ class _ReplicatedStorage(Storage):
         online = {server: _replica_ports(server) for server in self._masters()}
         return self._servers.is_whole() and all(len(ports) == self.max_replicas for ports in online.values())
 
-    async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until a condition is true; note as a problem where it does not become true in time."""
+    async def _until(self, condition: Callable[[], bool]) -> bool:
+        """Wait until a condition is true. Returns False where it does not become true in time."""
         deadline = time.monotonic() + _HEAL_SECONDS
         while not await self._in_thread(lambda: _is_true(condition)):
             if time.monotonic() > deadline:
-                self.problems.append(f"Redis did not heal within {_HEAL_SECONDS:g} s ({what})")
-                return
+                return False
             await asyncio.sleep(_POLL_SECONDS)
+        return True
 
     @abstractmethod
     def _masters(self) -> list[RedisServer]:
@@ -207,14 +190,14 @@ class _ReplicatedStorage(Storage):
 
     @abstractmethod
     def _is_replaced(self, server: RedisServer) -> bool:
-        """Return whether a server is no master, as the others say."""
+        """Return whether a server is no master, as the others report."""
 
     @abstractmethod
     def _rejoin(self, server: RedisServer) -> None:
         """Start a server that was killed, with its data; where another one is the master, it follows that one."""
 
     @abstractmethod
-    async def _kill_seed(self, fault: Fault) -> None: ...
+    async def _kill_seed(self, fault: Fault, outage: Outage) -> None: ...
 
     def _start(self) -> None:
         self._servers.__enter__()
@@ -235,7 +218,7 @@ class ClusterStorage(_ReplicatedStorage):
     def __init__(self, replicas: int) -> None:
         super().__init__(replicas)
         self._servers: ClusterServers = ClusterServers(
-            persistent=True, arguments=("--cluster-preferred-endpoint-type", "unknown-endpoint")
+            persistent=True, arguments=(f"--{_ENDPOINT_OPTION}", "unknown-endpoint")
         )
 
     @property
@@ -254,9 +237,9 @@ class ClusterStorage(_ReplicatedStorage):
             masters = self._servers.seeds
         return masters[index % len(masters)].port
 
-    async def _apply(self, fault: Fault) -> None:
+    async def _apply(self, fault: Fault, outage: Outage) -> None:
         if fault.kind is not FaultKind.RESHARD:
-            await super()._apply(fault)
+            await super()._apply(fault, outage)
             return
         masters = await self._in_thread(self._masters)
         source, target = (masters[(fault.node + step) % len(masters)] for step in (0, 1))
@@ -267,8 +250,8 @@ class ClusterStorage(_ReplicatedStorage):
                 )
             )
 
-    async def _kill_seed(self, fault: Fault) -> None:
-        await self._kill(self._servers.seeds[0], fault)
+    async def _kill_seed(self, fault: Fault, outage: Outage) -> None:
+        await self._kill(self._servers.seeds[0], fault, outage)
 
     def _masters(self) -> list[RedisServer]:
         return self._servers.masters()
@@ -278,6 +261,17 @@ class ClusterStorage(_ReplicatedStorage):
 
     def _rejoin(self, server: RedisServer) -> None:
         server.start()
+
+    def _start(self) -> None:
+        """Raises `ConfigurationError` where the server's program is too old."""
+        try:
+            super()._start()
+        except RedisNotStarted as error:
+            if _ENDPOINT_OPTION in str(error):
+                raise ConfigurationError(
+                    f"--redis cluster needs Redis 7 or Valkey: install one, or use another --redis; {error}"
+                ) from error
+            raise
 
 
 class SentinelStorage(_ReplicatedStorage):
@@ -301,7 +295,7 @@ class SentinelStorage(_ReplicatedStorage):
             lambda: f"redis+sentinel://{sentinels}/{MASTER_NAME}",
         )
 
-    async def _kill_seed(self, fault: Fault) -> None:
+    async def _kill_seed(self, fault: Fault, outage: Outage) -> None:
         seed = self._servers.sentinels[0]
         await self._in_thread(seed.kill)
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.dev.chaos.cluster import InjectedFault
+from app.dev.chaos.injected import InjectedFault
 from app.dev.chaos.plan import FaultKind
 
 MARGIN_SECONDS = 2.0
@@ -110,10 +110,9 @@ def _cause(owner: tuple[int, float] | None, at: float, injected: Sequence[Inject
 def _outage_seconds(since: float, until: float, injected: Sequence[InjectedFault]) -> float:
     """Return for how long of this time at least one fault interrupted Redis."""
     seconds, covered = 0.0, since
-    for fault in sorted(injected, key=lambda fault: fault.since):
-        if fault.kind.interrupts_redis:
-            seconds += max(0.0, min(until, fault.until) - max(covered, fault.since))
-            covered = max(covered, fault.until)
+    for start, end in sorted(fault.outage for fault in injected if fault.outage is not None):
+        seconds += max(0.0, min(until, end) - max(covered, start))
+        covered = max(covered, end)
     return seconds
 
 

@@ -72,7 +72,7 @@ class Evidence:
     records: Sequence[RunRecord]
     planned: int
     logs: Mapping[str, Sequence[Frame]] = field(default_factory=dict)
-    """The frames in the Redis Stream of each run, by session id."""
+    """The frames in the Redis Stream of each run, by session id; of an absent run, the stream could not be read."""
     mails: Mapping[str, int] = field(default_factory=dict)
     pulls: Mapping[str, int] = field(default_factory=dict)
     stored_runs: frozenset[str] = frozenset()
@@ -109,7 +109,8 @@ def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> None:
     """Judge one run; what an asynchronous failover has lost of it is noted apart."""
     log = evidence.logs.get(record.session_id or "", ())
     found = Verdict()
-    _judge_stream(found, record, log)
+    if record.session_id is None or record.session_id in evidence.logs:
+        _judge_stream(found, record, log)
     _judge_end(found, record, log, is_interrupted=evidence.is_interrupted)
     _judge_failed_calls(found, record, log)
     for problem in record.problems:

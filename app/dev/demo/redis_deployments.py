@@ -78,7 +78,7 @@ class ClusterServers(_Deployment):
         return self.servers[: self._count]
 
     def masters(self, *, without: RedisServer | None = None) -> list[RedisServer]:
-        """Return the servers that hold slots, in the order of their slots, as a living node says (`without`: another
+        """Return the servers that hold slots, in the order of their slots, as a living node reports (`without`: another
         one than this)."""
         by_port = {server.port: server for server in self.servers}
         slots = self._execute_on_any("CLUSTER", "SLOTS", without=without)

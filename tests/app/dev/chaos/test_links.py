@@ -12,6 +12,7 @@ from rich.console import Console
 
 from app.dev.chaos.link import Link, Links, SentinelLink
 from app.dev.chaos.report import ProgressLines
+from app.errors import ConfigurationError
 
 
 async def exchange(port: int, host: str, sent: bytes) -> bytes:
@@ -43,8 +44,8 @@ async def echo_server(piece_bytes: int = 1000) -> AsyncIterator[int]:
 @pytest.mark.parametrize("piece_bytes", [1, 5, 1000])
 async def test_address_that_a_sentinel_names_becomes_that_of_the_link(piece_bytes: int) -> None:
     async with echo_server(piece_bytes) as port, SentinelLink(port, host="127.0.1.4"):
-        said = b"$9\r\n127.0.0.1\r\n$5\r\n12127\r\n+switch-master aura 127.0.0.1 1 127.0.0.1 2\r\n"
-        assert await exchange(port, "127.0.1.4", said) == said.replace(b"127.0.0.1", b"127.0.1.4")
+        sent = b"$9\r\n127.0.0.1\r\n$5\r\n12127\r\n+switch-master aura 127.0.0.1 1 127.0.0.1 2\r\n"
+        assert await exchange(port, "127.0.1.4", sent) == sent.replace(b"127.0.0.1", b"127.0.1.4")
 
 
 async def test_node_that_is_cut_from_one_server_reaches_the_others() -> None:
@@ -61,6 +62,16 @@ async def test_node_that_is_cut_from_one_server_reaches_the_others() -> None:
             assert await held == b"PING"
         finally:
             await links.close()
+
+
+async def test_way_that_cannot_be_opened_is_refused_with_its_cause_and_remedy() -> None:
+    async with echo_server() as port:
+        taken = Links({port: Link(port, host="127.0.0.1")}, lambda: "redis://")
+        with pytest.raises(ConfigurationError, match=r"address already in use.*start again, with other ports"):
+            await taken.open()
+        absent = Links({port: Link(port, host="192.0.2.1")}, lambda: "redis://")
+        with pytest.raises(ConfigurationError, match=r"like 127\.0\.1\.1, which Linux has: use --redis single"):
+            await absent.open()
 
 
 def test_progress_has_a_line_every_thirty_seconds() -> None:

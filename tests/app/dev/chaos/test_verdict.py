@@ -12,7 +12,7 @@ import pytest
 
 from app.dev.chaos import plan, takeover
 from app.dev.chaos.clients import DONE_BODY, ClientDecision, Frame, RunRecord, Verdict
-from app.dev.chaos.cluster import InjectedFault
+from app.dev.chaos.injected import InjectedFault
 from app.dev.chaos.plan import Fault, FaultKind, RedisKind, RunKind, RunPlan
 from app.dev.chaos.takeover import Takeovers
 from app.dev.chaos.verdict import Evidence, judge
@@ -252,6 +252,11 @@ def test_interrupted_experiment_is_judged_by_what_it_has_shown() -> None:
     assert count_findings(kind=RunKind.MAIL, decisions=[SENT], mails=2, **given) == {"tools_run_twice": 1}
 
 
+def test_stream_whose_log_could_not_be_read_is_not_compared_with_it() -> None:
+    assert count_findings(logs={}) == {}
+    assert count_findings(LOG[:3], logs={}) == {"not_finished": 1}
+
+
 def test_interrupted_client_may_not_know_its_run() -> None:
     started = RunRecord(run_plan(), None)
     assert judge(Evidence([started], 1, stored_runs=frozenset({SESSION}), is_interrupted=True)).is_good
@@ -277,6 +282,11 @@ def fault(kind: FaultKind, since: float, until: float, node: int = 0) -> Injecte
     return InjectedFault(kind, node, T0 + since, T0 + until)
 
 
+def outage(kind: FaultKind, since: float, over: float, until: float, node: int = -1) -> InjectedFault:
+    """A fault whose outage is over at a time, and which ends later."""
+    return InjectedFault(kind, node, T0 + since, T0 + until, (T0 + since, T0 + over))
+
+
 def test_takeover_time_starts_at_the_owners_first_fault() -> None:
     injected = [fault(FaultKind.KILL, 9, 12), fault(FaultKind.PAUSE, 5, 8), fault(FaultKind.KILL, 0.5, 1)]
     found = takeover.measure([[JOINED], [taken_over(16)]], injected, 10)
@@ -287,7 +297,7 @@ def test_takeover_time_starts_at_the_owners_first_fault() -> None:
 
 
 def test_takeover_time_excludes_redis_outages() -> None:
-    injected = [fault(FaultKind.KILL, 5, 6), fault(FaultKind.REDIS_PAUSE, 7, 10, node=-1)]
+    injected = [fault(FaultKind.KILL, 5, 6), outage(FaultKind.REDIS_PAUSE, 7, 10, 10)]
     found = takeover.measure([[JOINED], [taken_over(19)]], injected, 10)
     assert found.slowest_bounded_seconds == pytest.approx(11)
     assert found.late == []
@@ -296,16 +306,28 @@ def test_takeover_time_excludes_redis_outages() -> None:
 def test_takeover_time_excludes_failovers_once_where_they_overlap() -> None:
     injected = [
         fault(FaultKind.KILL, 5, 6),
-        fault(FaultKind.MASTER_KILL, 7, 10, node=-1),
-        fault(FaultKind.MASTER_CUT, 8, 11, node=1),
+        outage(FaultKind.MASTER_KILL, 7, 10, 13),
+        outage(FaultKind.MASTER_CUT, 8, 11, 11, node=1),
         fault(FaultKind.RESHARD, 11, 14, node=-1),
     ]
     found = takeover.measure([[JOINED], [taken_over(19)]], injected, 10)
     assert found.slowest_bounded_seconds == pytest.approx(10)
 
 
+def test_takeover_that_waits_until_the_servers_have_healed_is_late() -> None:
+    injected = [fault(FaultKind.KILL, 5, 6), outage(FaultKind.MASTER_KILL, 7, 10, 22)]
+    found = takeover.measure([[JOINED], [taken_over(22)]], injected, 10)
+    assert found.slowest_bounded_seconds == pytest.approx(14)
+    assert len(found.late) == 1
+
+
+def test_seed_kill_that_interrupts_nothing_excuses_no_late_takeover() -> None:
+    injected = [fault(FaultKind.KILL, 5, 6), fault(FaultKind.SEED_KILL, 7, 12, node=-1)]
+    assert len(takeover.measure([[JOINED], [taken_over(18)]], injected, 10).late) == 1
+
+
 def test_node_that_was_cut_from_one_master_may_have_kept_its_lease() -> None:
-    injected = [fault(FaultKind.MASTER_CUT, 2, 4), fault(FaultKind.KILL, 8, 9)]
+    injected = [outage(FaultKind.MASTER_CUT, 2, 4, 4, node=0), fault(FaultKind.KILL, 8, 9)]
     found = takeover.measure([[JOINED], [taken_over(16)]], injected, 10)
     assert found.counts == {"kill": 1}
     assert found.slowest_seconds["kill"] == pytest.approx(8)
