@@ -72,7 +72,8 @@ def test_short_experiment_finds_nothing(arguments: list[str], expected: str) -> 
     assert found["is_good"]
     assert found["findings"] == []
     assert found["faults"][expected] > 0
-    assert found["runs"] == found["runs_ended"] == int(arguments[1])
+    assert found["runs"] == int(arguments[1])
+    assert found["runs_ended"] > 0  # any other one is lost by a failover, or a finding
     assert b"aura chaos: seed" in errors  # there is no terminal, so the progress is printed in lines
 
 
