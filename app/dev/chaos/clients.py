@@ -31,8 +31,6 @@ READ_TIMEOUT_SECONDS = 6.0
 """The read timeout of a stream (s). It is longer than the heartbeat interval, so that only a dead stream reaches it."""
 _LONG_READ_TIMEOUT_SECONDS = 45.0
 _PAUSE_SECONDS = 0.25
-_RESTORED_SECONDS = 20.0
-"""A request that a failover has lost is stored again by the node of its run, which polls at least every 10 s."""
 _TOKEN_SECONDS = 24 * 3600
 
 Verdict = Literal["approved", "rejected", "skipped"]
@@ -41,13 +39,12 @@ Frame = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class ClientDecision:
-    """One approval request and the client's decision; `final_status` is the status that the service reported for it."""
+    """One approval request and the client's decision."""
 
     request_id: str
     tool: str
     verdict: Verdict
     outcome_unknown: bool
-    final_status: str
 
 
 @dataclass(slots=True)
@@ -134,7 +131,9 @@ class RunClient:
             record.connections += 1
             if response.status_code != 200:
                 self._note_refusal(f"{response.request.method} {response.request.url}", response.status_code)
-                record.is_gone = response.status_code == 404 and record.session_id is not None
+                if response.status_code == 404 and record.session_id is not None:
+                    record.is_gone = not record.frames
+                    record.frames.clear()  # storage has lost the last of them: what there is now is read from its begin
                 raise _RequestRefused
             session_id = response.headers.get("X-Session-ID", record.session_id)  # without it, the stream is an error
             if record.session_id not in (None, session_id):
@@ -145,6 +144,7 @@ class RunClient:
     async def _handle_frame(self, frame: bytes) -> None:
         """Record a frame; cancel the run or decide an approval request where that is due."""
         if frame.startswith(b":"):
+            await self._decide_again()
             return
         head, _, body = frame.partition(b"\n")
         if not head.startswith(b"id: ") or not head[4:].isdigit():
@@ -153,8 +153,8 @@ class RunClient:
         self.record.frames.append((int(head[4:]), body))
         if self._is_cancel_due():
             await self._cancel()
-        elif body.startswith(b"event: hitl\n") and not self.record.cancelled:
-            await self._decide(json.loads(body.partition(b"data: ")[2]))
+        elif self._is_asked():
+            await self._decide()
 
     # --- cancelling ---------------------------------------------------------------------------------------------------
 
@@ -169,37 +169,38 @@ class RunClient:
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
-    async def _decide(self, request: dict[str, Any]) -> None:
+    def _is_asked(self) -> bool:
+        """Whether the run waits for a decision of this client, as far as it knows."""
+        frames = self.record.frames
+        return bool(frames) and frames[-1][1].startswith(b"event: hitl\n") and not self.record.cancelled
+
+    async def _decide_again(self) -> None:
+        """Decide once more, as a person does who still sees the request: a failover can lose it, or the decision."""
+        if self._is_asked():
+            await self._decide()
+
+    async def _decide(self) -> None:
         await asyncio.sleep(self._plan.decision_delay_seconds)
+        request = json.loads(self.record.frames[-1][1].partition(b"data: ")[2])
         request_id, unknown = str(request["requestId"]), request.get("outcomeUnknown") is True
         verdict: Verdict = "rejected" if self._plan.rejects else "approved"
         if unknown:
             verdict = "skipped" if self._plan.skips_unknown else "approved"
-        final_status = "no answer"  # where the experiment is interrupted: the decision may count
-        try:
-            if unknown or self._plan.decision_path is DecisionPath.HTTP:
-                final_status = await self._decide_by_http(request_id, verdict)
-            else:
-                final_status = await retry_until_available(lambda: self._decide_in_redis(request_id, verdict))
-        finally:
-            self.record.decisions.append(
-                ClientDecision(request_id, str(request["actionType"]), verdict, unknown, final_status)
-            )
+        # It is recorded first: where the experiment is interrupted, it may count.
+        decision = ClientDecision(request_id, str(request["actionType"]), verdict, unknown)
+        if decision not in self.record.decisions:
+            self.record.decisions.append(decision)
+        if unknown or self._plan.decision_path is DecisionPath.HTTP:
+            await self._decide_by_http(request_id, verdict)
+        else:
+            await retry_until_available(lambda: self._decide_in_redis(request_id, verdict))
 
-    async def _decide_by_http(self, request_id: str, verdict: Verdict) -> str:
+    async def _decide_by_http(self, request_id: str, verdict: Verdict) -> None:
         verb = "approve" if verdict == "approved" else "reject"
         body: dict[str, Any] = {"skip": True} if verdict == "skipped" else {}
-        path, until = f"/aura/hitl/{verb}/{request_id}", time.monotonic() + _RESTORED_SECONDS
-        while True:
-            response = await self._post_until_accepted(path, body, (200, 404, 409))
-            if response.status_code != 404:
-                return str(response.json()["data"]["status"])
-            if time.monotonic() > until:
-                self.record.problems.append(f"{path}: 404")
-                return "unknown"
-            await asyncio.sleep(_PAUSE_SECONDS)
+        await self._post_until_accepted(f"/aura/hitl/{verb}/{request_id}", body, (200, 404, 409))
 
-    async def _decide_in_redis(self, request_id: str, verdict: Verdict) -> str:
+    async def _decide_in_redis(self, request_id: str, verdict: Verdict) -> None:
         """Decide as the other services do, which share only the Redis keys with Aura (CONTRACT §5)."""
         key, session_id = f"hitl:request:{request_id}", self.record.session_id
         signal = {
@@ -211,12 +212,11 @@ class RunClient:
         if self._plan.decision_path is DecisionPath.MAIN_SERVICE:
             request = json.loads(await self._redis.execute("GET", key) or "{}")
             if request.get("status") != "pending":
-                return str(request.get("status"))
+                return
             request |= {"status": verdict, f"{verdict}At": int(time.time() * 1000), f"{verdict}By": self._plan.user}
             await self._redis.execute("SET", key, json.dumps(request), "KEEPTTL")
         await self._redis.execute("SET", f"hitl:signal:{session_id}", json.dumps(signal), "EX", 300)
         await self._redis.execute("PUBLISH", f"hitl:channel:{session_id}", json.dumps(signal))
-        return verdict
 
     # --- retrying -----------------------------------------------------------------------------------------------------
 
