@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import cast
 
 from statemachine.errors import SharedTextMissing
 from statemachine.stored import JsonObject
@@ -50,18 +49,20 @@ def text_digest(text: str) -> str:
 
 def shared_beginning(messages: list[JsonObject], shared: Mapping[str, str]) -> str | None:
     """Return the digest of the shared text with which the system prompt of a conversation begins, None without one."""
-    found = _find_beginning(_system_prompt(messages), shared) if shared else None
-    return found if isinstance(found, str) else None
+    content = _system_prompt(messages) if shared else None
+    reference, _ = _find_beginning(content, shared) if content is not None else (None, "")
+    return reference if isinstance(reference, str) else None
 
 
 def without_beginning(messages: list[JsonObject], shared: Mapping[str, str] = NOTHING_SHARED) -> list[JsonObject]:
     """Return a conversation whose system prompt has a reference to its beginning instead of the text, if it has one."""
     content = _system_prompt(messages)
-    found = _find_beginning(content, shared)
-    if content is None or found is None:
+    if content is None:
         return messages
-    text = shared[found] if isinstance(found, str) else BEGINNINGS[found]
-    return [{**messages[0], "content": content[len(text) :], _FIELD: found}, *messages[1:]]
+    reference, text = _find_beginning(content, shared)
+    if reference is None:
+        return messages
+    return [{**messages[0], "content": content[len(text) :], _FIELD: reference}, *messages[1:]]
 
 
 def with_beginning(messages: list[JsonObject], shared: Mapping[str, str] = NOTHING_SHARED) -> list[JsonObject]:
@@ -91,10 +92,14 @@ def _system_prompt(messages: list[JsonObject]) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _find_beginning(content: str | None, shared: Mapping[str, str]) -> int | str | None:
-    """Return the reference to the longest text with which a system prompt begins: an operator's can extend ours."""
-    if content is None:
-        return None
-    texts = {**cast("dict[int | str, str]", BEGINNINGS), **cast("Mapping[int | str, str]", shared)}
-    fitting = [reference for reference, text in texts.items() if content.startswith(text)]
-    return max(fitting, key=lambda reference: len(texts[reference]), default=None)
+def _find_beginning(content: str, shared: Mapping[str, str]) -> tuple[int | str | None, str]:
+    """Return the longest text with which a system prompt begins, and its reference: an operator's text can extend ours.
+
+    Without such a text these are None and ''.
+    """
+    found: tuple[int | str | None, str] = (None, "")
+    for texts in (BEGINNINGS, shared):
+        for reference, text in texts.items():
+            if len(text) > len(found[1]) and content.startswith(text):
+                found = reference, text
+    return found

@@ -66,7 +66,7 @@ class StoredRun:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:
-        """Make the next step: `bodies` and `checkpoint` are to be committed. `ask` and `finish` wrap it."""
+        """Make the next step: `bodies` and `checkpoint` are to be committed. The methods below make one of a kind."""
         now = time.time()
         step = advance(self.checkpoint, fact, now)
         self.checkpoint, self.bodies = step.checkpoint, frames(step.events, self.session_id, now)
@@ -76,7 +76,7 @@ class StoredRun:
     def answer(self, text: str = "네.") -> None:
         self.apply(AnswerArrived(text))
 
-    def ask(self, call_id: str = "c1") -> None:
+    def request_approval(self, call_id: str = "c1") -> None:
         """Request the approval of a mail."""
         call = RequestedCall(
             id=call_id,

@@ -20,7 +20,7 @@ async def waiting(process: Process, *, deadline_at: float | None = None, **optio
     """Create a run that waits for an approval, as the engine does: the request first, then the commit that shows it."""
     run = StoredRun(**options)  # type: ignore[arg-type]
     lock = await run.create(process.journal)
-    run.ask()
+    run.request_approval()
     await process.decisions.open_request(run.checkpoint, run.approval, deadline_at or run.wait.deadline_at)
     await run.commit(process.journal, lock)
     return run, lock

@@ -64,7 +64,7 @@ async def test_a_decision_that_comes_before_the_commit_that_shows_the_request_is
 ) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.ask()
+    run.request_approval()
     await process.decisions.open_request(run.checkpoint, run.approval, run.wait.deadline_at)
     decision = run.decision()
     await decide(other, run, decision)
@@ -132,7 +132,7 @@ async def test_a_decision_after_the_deadline_in_the_checkpoint_does_not_count(pr
     """The request may have another time: what counts is the checkpoint."""
     run = StoredRun(created_at=time.time() - 1000)
     lock = await run.create(process.journal)
-    run.ask()
+    run.request_approval()
     run.checkpoint = structs.replace(run.checkpoint, deadline_at=time.time() - 1)
     await process.decisions.open_request(run.checkpoint, run.approval, time.time() + 60)
     await run.commit(process.journal, lock)
@@ -149,7 +149,7 @@ async def test_the_decision_about_one_request_does_not_decide_the_next(process: 
     await run.commit(process.journal, lock)
     run.apply(ToolFinished("c1", answer="ok", result={}))
     await run.commit(process.journal, lock)
-    run.ask("c2")
+    run.request_approval("c2")
     await process.decisions.open_request(run.checkpoint, run.approval, run.wait.deadline_at)
     await run.commit(process.journal, lock)
     assert run.approval.request_id != first.request_id
@@ -174,7 +174,7 @@ async def test_a_session_that_is_not_watched_any_more_wakes_nobody(process: Proc
 
 async def test_a_run_whose_data_is_gone_has_no_checkpoint(process: Process, other: Process) -> None:
     run = StoredRun()
-    run.ask()
+    run.request_approval()
     await process.decisions.open_request(run.checkpoint, run.approval, run.wait.deadline_at)
     assert (await process.decisions.take(run.session_id, accept)).checkpoint is None
     await decide(other, run, run.decision())
@@ -184,7 +184,7 @@ async def test_a_run_whose_data_is_gone_has_no_checkpoint(process: Process, othe
 async def test_a_decision_about_a_run_of_a_newer_release_is_left_to_it(process: Process, other: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.ask()
+    run.request_approval()
     await process.decisions.open_request(run.checkpoint, run.approval, run.wait.deadline_at)
     run.checkpoint = structs.replace(run.checkpoint, schema_version=SCHEMA_VERSION + 1)
     await run.commit(process.journal, lock)

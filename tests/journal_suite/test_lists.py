@@ -61,7 +61,7 @@ async def test_lists_without_runs_are_empty(process: Process) -> None:
 async def test_a_list_shows_the_last_commit_of_each_run(process: Process, other: Process) -> None:
     run = StoredRun()
     lock = await run.create(process.journal)
-    run.ask()
+    run.request_approval()
     await run.commit(process.journal, lock)
     (waiting,) = (await other.journal.list_runs(TENANT, USER, 0, 10)).runs
     assert waiting.summary is not None

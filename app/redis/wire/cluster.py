@@ -21,7 +21,8 @@ from app.ports.redis_address import Server
 from app.redis.wire.drivers import Drivers
 from app.redis.wire.errors import is_read_only, unavailable
 from app.redis.wire.map_reader import MapReader
-from app.redis.wire.pipeline import CLOSED, SCANNED_KEYS, Pipeline
+from app.redis.wire.pipeline import CLOSED, Pipeline
+from app.redis.wire.scanning import scan_keys
 from app.redis.wire.script import Command
 from app.redis.wire.topology import Topology, is_passing, redirect_of, slot_of
 
@@ -131,14 +132,8 @@ class Cluster:
     async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """Iterate over the names of the keys that match a pattern, master after master. Raises `StorageUnavailable`."""
         for server in self._all_masters():
-            cursor: Any = None
-            while cursor != 0:
-                scan: Command = ("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCANNED_KEYS)
-                (reply,) = await self._query_node(server, [scan])
-                if isinstance(reply, Exception):
-                    raise unavailable(reply) from reply
-                cursor = int(reply[0])
-                yield reply[1]
+            async for names in scan_keys(partial(self._query_node, server), pattern):
+                yield names
 
     async def close(self) -> None:
         """Fail every batch and disconnect from all nodes."""

@@ -23,8 +23,9 @@ from app.redis.wire.discovery import find_server
 from app.redis.wire.drivers import Drivers, Open
 from app.redis.wire.errors import is_wrong_type, raise_error_reply, translate_reply, unavailable
 from app.redis.wire.listening import Listening
-from app.redis.wire.pipeline import SCANNED_KEYS, Pipeline
+from app.redis.wire.pipeline import Pipeline
 from app.redis.wire.protocol import RedisProtocol
+from app.redis.wire.scanning import scan_keys
 from app.redis.wire.script import Command, Script
 from app.redis.wire.sentinel import Sentinels
 from app.redis.wire.sharded import ShardedPubSub
@@ -173,15 +174,9 @@ class Connection:
     async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """Iterate over the names of all keys that match a pattern, some at a time. A name may come twice."""
         await self.execute("PING")  # so that it is known whether this is a cluster
-        if self._cluster is not None:
-            async for names in self._cluster.scan(pattern):
-                yield names
-            return
-        cursor = None
-        while cursor != 0:
-            reply = await self.execute("SCAN", cursor or 0, "MATCH", pattern, "COUNT", SCANNED_KEYS)
-            cursor = int(reply[0])
-            yield reply[1]
+        found = scan_keys(self._submit, pattern) if self._cluster is None else self._cluster.scan(pattern)
+        async for names in found:
+            yield names
 
     def _submit(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:
         return self._submit_first(commands) if self._server is None else self._server.submit(commands)

@@ -26,8 +26,6 @@ MAX_IN_FLIGHT = 512
 """Commands that are sent and not answered; further ones are queued. A reply can be a page of a log of 200 kB, so there
 must not be thousands of them. A busy event loop reads replies only some ten times a second, so there must be many."""
 
-SCANNED_KEYS = 1000
-"""How many keys one SCAN looks at."""
 CLOSED = "the connection to Redis is closed"
 
 _TICKS_PER_TIMEOUT = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import redis
@@ -11,6 +11,8 @@ from structlog.testing import capture_logs
 from app.bootstrap.archive import RunArchive
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
+from app.redis.archive import RedisArchiveOutbox
+from app.redis.wire import scanning
 from app.settings import Settings
 from tests.app.archive.conftest import ArchiveDatabase
 from tests.app.archive.test_archive import complete_run, session_of
@@ -108,8 +110,17 @@ async def test_the_search_waits_for_a_database_that_is_down(
 
 @pytest.mark.slow
 async def test_many_runs_are_found_some_at_a_time(
-    settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase
+    settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found: list[int] = []
+    add = RedisArchiveOutbox.add
+
+    async def add_and_count(self: RedisArchiveOutbox, session_ids: Sequence[str], due_at: float) -> int:
+        found.append(len(session_ids))
+        return await add(self, session_ids, due_at)
+
+    monkeypatch.setattr(scanning, "_SCANNED_KEYS", 50)
+    monkeypatch.setattr(RedisArchiveOutbox, "add", add_and_count)
     model.play(*[YES] * 150)
     async with running(settings()) as aura:
         sessions = {
@@ -118,3 +129,5 @@ async def test_many_runs_are_found_some_at_a_time(
         }
     async with running(settings(aura_archive_url=archive.url)):
         await eventually(lambda: set(archive.sessions()) == sessions)
+    assert sum(found) == 150
+    assert max(found) < 150

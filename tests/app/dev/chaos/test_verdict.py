@@ -103,9 +103,7 @@ def count_findings(
 ) -> dict[str, int]:
     """Judge one run, which lasted from second 10 to 20; returns the counts that are not zero."""
     run = run_plan(kind)
-    client_decisions = [
-        ClientDecision(f"req-{i}", tool, verdict, i > 0) for i, (tool, verdict) in enumerate(decisions)
-    ]
+    client_decisions = [ClientDecision(f"req-{i}", tool, verdict, i > 0) for i, (tool, verdict) in enumerate(decisions)]
     record = RunRecord(
         run, SESSION, list(seen), client_decisions, cancelled, started_at=10, ended_at=20, is_gone=is_gone
     )
