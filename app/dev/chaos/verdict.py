@@ -12,6 +12,7 @@ from typing import Any
 from app.dev.chaos.clients import DONE_BODY, Frame, RunRecord
 from app.dev.chaos.plan import RunPlan
 from app.dev.chaos.takeover import Takeovers
+from statemachine.sessions import user_id_of
 
 _EXCERPT_CHARACTERS = 40
 
@@ -90,14 +91,17 @@ def judge(evidence: Evidence) -> Verdict:
     verdict = Verdict()
     if not evidence.is_interrupted:
         verdict.add("not_finished", "runs that were never started", evidence.planned - len(evidence.records))
-    for record in evidence.records:
-        _judge_run(verdict, record, evidence)
+    users_with_losses = {record.plan.user for record in evidence.records if _judge_run(verdict, record, evidence)}
     known = {record.session_id for record in evidence.records}
     unknown = sorted(evidence.stored_runs - known)
     if evidence.is_interrupted:  # a client may not have read yet which run it has started
         unknown = unknown[sum(record.session_id is None for record in evidence.records) :]
     for session_id in unknown:
-        verdict.add("runs_too_many", f"no client started {session_id}")
+        # A request that a node handles late starts a run again where a failover has lost its idempotency key.
+        if user_id_of(session_id) in users_with_losses:
+            verdict.lost_by_replication.append(f"{session_id}: one run too many")
+        else:
+            verdict.add("runs_too_many", f"no client started {session_id}")
     for problem in evidence.node_problems:
         verdict.add("broken", problem)
     for late in evidence.takeovers.late:
@@ -105,8 +109,8 @@ def judge(evidence: Evidence) -> Verdict:
     return verdict
 
 
-def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> None:
-    """Judge one run; what an asynchronous failover has lost of it is noted apart."""
+def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> bool:
+    """Judge one run; what an asynchronous failover has lost of it is noted apart. Return whether it has lost any."""
     log = evidence.logs.get(record.session_id or "", ())
     found = Verdict()
     if record.session_id is None or record.session_id in evidence.logs:
@@ -123,6 +127,7 @@ def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> None:
     if not lost.is_good:
         counts = ", ".join(f"{count} {name}" for name, count in asdict(lost.counts).items() if count)
         verdict.lost_by_replication.append(f"{_name(record)}: {counts.replace('_', ' ')}")
+    return not lost.is_good
 
 
 def _is_lossy(record: RunRecord, evidence: Evidence) -> bool:

@@ -212,6 +212,9 @@ def test_run_of_which_a_failover_lost_writes_is_counted_apart_where_its_client_k
     assert count_findings(LOST_RUN, LOST_RUN, lossy_times=DURING, has_replicas=True) == {"lost": 1}
     assert count_findings(LOST_RUN, [LOG[0]], lossy_times=DURING) == {"lost": 1}  # only the reader knows
     assert count_findings(LOG[:2], [], is_gone=True, lossy_times=DURING) == {"lost": 1}
+    again = frozenset({f"session_{run_plan(RunKind.ANSWER).user}_1795000000_ffff"})  # its idempotency key was lost, too
+    assert count_findings(LOG[:2], [], is_gone=True, lossy_times=DURING, stored_runs=again) == {"lost": 2}
+    assert count_findings(LOG[:2], LOG[:2], lossy_times=DURING, stored_runs=again)["runs_too_many"] == 1
 
 
 def test_run_that_a_failover_spoiled_without_an_error_is_a_failure() -> None:
