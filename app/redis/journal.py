@@ -122,7 +122,10 @@ class RedisJournal(RedisRunIndex):
             *([] if self._archive is None else [self._archive.list_run(session_id, created_at)]),
             *([] if listing is None else [listing]),
         ]
+        failovers = self._connection.failovers
         earlier, reply = await _list_and_create(self._connection, lists, create)
+        if self._connection.failovers != failovers:
+            self._nodes.list_runs_again()
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":

@@ -94,6 +94,10 @@ class RedisNodes:
         node lists is never taken over. `created_at` is Unix seconds."""
         return list_runs(self.node_id, [(int(created_at * 1000), session_id)])
 
+    def list_runs_again(self) -> None:
+        """Have all runs listed again soon: a failover may have removed the entry of one that was not created yet."""
+        self._lists.doubt_all()
+
     def unlist_run(self, session_id: str) -> Command:
         """Return the write that removes a run from the list of this node. Without it the run is removed when another
         node tries to take it over."""
@@ -102,7 +106,7 @@ class RedisNodes:
     async def hand_over(self, locks: Sequence[RunLock]) -> None:
         """Change the owner to one that is never alive. Each run is listed with that owner first, so that it is always
         listed; where the change fails, the entry is removed by the next takeover."""
-        new_owner = keys.released_by(self.node_id)
+        new_owner, failovers = keys.released_by(self.node_id), self._connection.failovers
         for start in range(0, len(locks), _BATCH_RELEASES):
             batch = locks[start : start + _BATCH_RELEASES]
             lists = list_locked(new_owner, batch)
@@ -115,6 +119,8 @@ class RedisNodes:
             # One after the other: the masters of a cluster do not wait for each other.
             for commands in (lists, releases, [self.unlist_run(lock.session_id) for lock in batch]):
                 await self._connection.pipeline(commands)
+            if self._connection.failovers != failovers:  # it may have removed the entries before the runs were released
+                await self._connection.pipeline(lists)
 
     # --- cancel requests ----------------------------------------------------------------------------------------------
 

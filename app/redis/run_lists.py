@@ -49,6 +49,10 @@ class RunLists:
         """Remember the runs that this process has now under this node id: their list may be incomplete."""
         self._doubtful[node_id] = owner.locks()
 
+    def doubt_all(self) -> None:
+        """Have all runs of this process listed again at the next `restore`."""
+        self._failovers = -1
+
     async def restore(self, node_id: str, owner: RunOwner) -> None:
         """List all runs whose list may be incomplete. While Redis is unavailable, the next call tries it again.
 

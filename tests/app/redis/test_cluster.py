@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
+from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import ClusterServers, execute
+from app.dev.demo.script import ScriptedTurn
 from app.errors import StorageUnavailable
-from app.redis import keys
+from app.redis import keys, scripts
 from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
+from app.redis.wire.script import Command
 from tests.harness.approvals import MakeSettings
 from tests.harness.service import running
 from tests.harness.slots import SlotMove, master_of
@@ -184,3 +188,28 @@ async def test_a_run_is_created_only_when_its_node_is_known_to_list_it(
             assert [key for master in others for key in execute(master, "KEYS", "aura:*:events:*")] == []
         finally:
             suspended.resume()
+
+
+async def test_a_run_whose_creation_outlasts_a_failover_is_listed_again(
+    cluster: ClusterServers, settings: MakeSettings, model: ScriptedModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failover removes its entry, and the runs that the node had are listed again before this one is there."""
+    send = Connection.pipeline
+
+    async def creates_late(self: Connection, commands: Sequence[Command]) -> list[Any]:
+        if any(len(command) > 1 and command[1] == scripts.CREATE.sha for command in commands):
+            await self.execute("DEL", list_key)
+            self.failovers += 1
+            await asyncio.sleep(1.5)
+        return await send(self, commands)
+
+    model.play(ScriptedTurn(text="네.", hang_after=0))
+    async with running(settings(redis_url=cluster.url)) as aura:
+        list_key = keys.runs_on(aura.service.nodes.node_id)
+        monkeypatch.setattr(Connection, "pipeline", creates_late)
+        async with aura.stream("질문") as stream:
+            session_id = (await stream.until("start"))["sessionId"]
+            master = master_of(cluster, list_key)
+            await eventually(lambda: session_id in execute(master, "ZRANGE", list_key, 0, -1))
+            model.release()
+            await stream.rest()
