@@ -125,7 +125,7 @@ class RedisJournal(RedisRunIndex):
         failovers = self._connection.failovers
         earlier, reply = await _list_and_create(self._connection, lists, create)
         if self._connection.failovers != failovers:
-            self._nodes.list_runs_again()
+            self._nodes.lists.doubt_all()  # it may have removed the entry of this run, which was not there yet
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":

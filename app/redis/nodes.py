@@ -59,7 +59,7 @@ class RedisNodes:
         self._release = connection.register(scripts.RELEASE)
         self._lease_ends_at = 0.0  # in the time of the event loop
         self._is_lost = True
-        self._lists = RunLists(connection)
+        self.lists = RunLists(connection)
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
         self._cancel_check: asyncio.Task[None] | None = None
@@ -93,10 +93,6 @@ class RedisNodes:
         """Return the writes that list a run with this node. Send them before the run is created, since a run that no
         node lists is never taken over. `created_at` is Unix seconds."""
         return list_runs(self.node_id, [(int(created_at * 1000), session_id)])
-
-    def list_runs_again(self) -> None:
-        """Have all runs listed again soon: a failover may have removed the entry of one that was not created yet."""
-        self._lists.doubt_all()
 
     def unlist_run(self, session_id: str) -> Command:
         """Return the write that removes a run from the list of this node. Without it the run is removed when another
@@ -186,7 +182,7 @@ class RedisNodes:
 
     async def _take_over(self) -> None:
         """Take over runs; before, list again what a failover may have removed from the lists of this node."""
-        await self._lists.restore(self.node_id, self._owner)
+        await self.lists.restore(self.node_id, self._owner)
         await self._takeover.run(self._owner)
 
     async def _renew(self) -> None:
@@ -218,7 +214,7 @@ class RedisNodes:
         self._is_lost = True
         log.warning("node.lease_lost", nodeId=self.node_id, cause=cause)
         self._pubsub.unsubscribe(keys.node(self.node_id))
-        self._lists.doubt(self.node_id, self._owner)  # where a failover took the lease, it may have taken more
+        self.lists.doubt(self.node_id, self._owner)  # where a failover took the lease, it may have taken more
         self.node_id = new_node_id()
         self._owner.release_all()
 
