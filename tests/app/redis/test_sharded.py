@@ -17,6 +17,7 @@ from app.redis.rights import RedisRights
 from app.redis.wire import sharded as module
 from app.redis.wire.connection import Connection
 from app.redis.wire.sharded import ShardedPubSub
+from app.retry import retry_until_available
 from tests.harness.slots import SlotMove, master_of
 from tests.harness.waiting import eventually
 
@@ -30,7 +31,7 @@ def cluster() -> Iterator[ClusterServers]:
 @pytest.fixture
 async def connection(cluster: ClusterServers) -> AsyncIterator[Connection]:
     connection = Connection(cluster.url, timeout_seconds=2)
-    await connection.execute("PING")
+    await retry_until_available(lambda: connection.execute("PING"))  # on a loaded machine the first answer can be late
     yield connection
     await connection.close()
 
