@@ -47,6 +47,14 @@ class ClientDecision:
     outcome_unknown: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ClientConnection:
+    """One stream that a client opened. The client had received `frames_before` frames of the run by then."""
+
+    node_url: str
+    frames_before: int
+
+
 @dataclass(slots=True)
 class RunRecord:
     """What one client received and did."""
@@ -58,7 +66,7 @@ class RunRecord:
     cancelled: bool = False
     """Whether the service accepted the cancel request, or may have accepted one that it did not answer."""
     problems: list[str] = field(default_factory=list)
-    connections: int = 0
+    connections: list[ClientConnection] = field(default_factory=list)
     refusals: Counter[int] = field(default_factory=Counter)
     is_gone: bool = False
     """Whether the service has answered that the run, which was there, does not exist."""
@@ -128,7 +136,7 @@ class RunClient:
                 "GET", url, params=query, headers={**self._headers, **resume}, timeout=self._timeout
             )
         async with request as response:
-            record.connections += 1
+            record.connections.append(ClientConnection(node.url, len(record.frames)))
             if response.status_code != 200:
                 self._note_refusal(f"{response.request.method} {response.request.url}", response.status_code)
                 if response.status_code == 404 and record.session_id is not None:

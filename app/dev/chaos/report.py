@@ -55,7 +55,7 @@ def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
             }
             for fault in sorted(result.injected, key=lambda fault: fault.since)
         ],
-        "connections": sum(record.connections for record in evidence.records),
+        "connections": sum(len(record.connections) for record in evidence.records),
         "events": sum(len(log) for log in evidence.logs.values()),
         "tools_run": sum(evidence.mails.values()) + sum(evidence.pulls.values()),
         "outcomes_asked": outcomes_asked(evidence.records),

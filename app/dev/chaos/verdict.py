@@ -151,7 +151,8 @@ def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> 
     seen: Counter[int] = Counter(id for id, _ in record.frames)
     name = _name(record)
     disorder = sum(later <= earlier for (earlier, _), (later, _) in pairwise(record.frames))
-    verdict.add("duplicate_ids", f"{name}: {[id for id in seen if seen[id] > 1][:5]}", disorder)
+    verdict.add("duplicate_ids", f"{name}: {_disorder(record)}", disorder)
+    verdict.add("duplicate_ids", f"{name}: its log holds ids twice", len(log) - len(stored))
     foreign = [id for id, body in record.frames if stored.get(id) != body]
     verdict.add("foreign_frames", f"{name}: {foreign[:5]}", len(foreign))
     if not record.is_done:
@@ -160,6 +161,16 @@ def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> 
     lost = [id for id, _ in log if id not in seen]
     verdict.add("lost_events", f"{name}: {lost[:5]}", len(lost))
     verdict.add("gaps", f"{name}", sum(now and not before for before, now in pairwise([False, *missing])))
+
+
+def _disorder(record: RunRecord) -> str:
+    """Return which ids did not rise, after how many frames, and over which connections they came."""
+    frames = record.frames
+    places = [at for at, ((earlier, _), (later, _)) in enumerate(pairwise(frames), start=1) if later <= earlier]
+    connections = [
+        f"{connection.node_url} after {connection.frames_before} frames" for connection in record.connections
+    ]
+    return f"{[frames[at][0] for at in places[:5]]} after {places[:5]} frames; connected to {', '.join(connections)}"
 
 
 def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame], *, is_interrupted: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.dev.chaos import plan, takeover
-from app.dev.chaos.clients import DONE_BODY, ClientDecision, Frame, RunRecord, Verdict
+from app.dev.chaos.clients import DONE_BODY, ClientConnection, ClientDecision, Frame, RunRecord, Verdict
 from app.dev.chaos.injected import InjectedFault
 from app.dev.chaos.plan import Fault, FaultKind, RedisKind, RunKind, RunPlan
 from app.dev.chaos.takeover import Takeovers
@@ -136,6 +136,15 @@ def test_missing_events_are_lost_and_each_series_is_a_gap() -> None:
 def test_repeated_or_reordered_events_are_duplicates() -> None:
     assert count_findings([*LOG[:2], LOG[1], *LOG[2:]]) == {"duplicate_ids": 1, "wrong_answers": 1}
     assert count_findings([LOG[1], LOG[0], *LOG[2:]]) == {"duplicate_ids": 1}
+    assert count_findings(LOG, [*LOG[:2], LOG[1], *LOG[2:]]) == {"duplicate_ids": 1}
+
+
+def test_finding_about_a_duplicate_names_the_connections_of_the_client() -> None:
+    connections = [ClientConnection("http://a", 0), ClientConnection("http://b", 2)]
+    record = RunRecord(run_plan(), SESSION, [*LOG[:2], LOG[1], *LOG[2:]], connections=connections)
+    verdict = judge(Evidence(records=[record], planned=1, logs={SESSION: LOG}))
+    (finding,) = (finding for finding in verdict.findings if finding.startswith("duplicate ids"))
+    assert finding.endswith("[2] after [2] frames; connected to http://a after 0 frames, http://b after 2 frames")
 
 
 def test_frame_that_differs_from_the_log_is_foreign() -> None:
