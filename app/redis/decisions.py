@@ -56,7 +56,8 @@ class _Watch:
     """One open request that a run of this process waits for.
 
     `messages` are those received and not judged yet. `seen_request_hash` and `seen_signal_hash` belong to stored values
-    that have been judged and decide nothing, so that they are judged, and counted, once.
+    that have been judged and decide nothing, so that they are judged, and counted, once. None: no request has been
+    judged yet; then even its absence is news, because a failover may have lost it.
     """
 
     __slots__ = ("messages", "request_id", "seen_request_hash", "seen_signal_hash")
@@ -64,7 +65,8 @@ class _Watch:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.messages: tuple[_Candidate, ...] = ()
-        self.seen_request_hash = self.seen_signal_hash = hash(None)
+        self.seen_request_hash: int | None = None
+        self.seen_signal_hash = hash(None)
 
     def already_seen(self, request: bytes | None, signal: bytes | None) -> bool:
         """Whether these stored values have been judged before."""

@@ -345,3 +345,18 @@ async def test_a_request_that_a_failover_has_lost_is_stored_again(
         assert redis_client.get(f"hitl:session:{run.session_id}") == session
         assert (await run.aura.decide("approve", run.request_id)).status_code == 200
         await run.expect_completed()
+
+
+async def test_a_request_that_is_lost_together_with_its_node_is_stored_again_by_the_next_one(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
+) -> None:
+    tool = risky()
+    model.play(calling((tool.name, {"to": "김"})), FINAL_ANSWER)
+    async with running(settings(), tools=[tool]) as aura, aura.stream("메모를 보내줘") as stream:
+        hitl = await stream.until("hitl")
+    redis_client.delete(f"hitl:request:{hitl['requestId']}", f"hitl:session:{hitl['sessionId']}")
+    async with running(settings(), tools=[tool]) as heir:
+        await eventually(lambda: redis_client.exists(f"hitl:session:{hitl['sessionId']}"), 15)
+        assert (await heir.decide("approve", hitl["requestId"])).status_code == 200
+        async with heir.stream(method="GET", params={"sessionId": hitl["sessionId"]}) as stream:
+            assert (await stream.rest())[-2]["status"] == "completed"
