@@ -14,7 +14,7 @@ from contextlib import suppress
 from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import LogEntry
 from app.redis import keys
-from app.redis.log_entries import last_id, log_entries
+from app.redis.log_entries import end_entry, last_id, log_entries
 from app.redis.wake_ups import WakeUps
 from app.redis.wire.connection import Connection
 
@@ -197,8 +197,17 @@ class Feeds:
         Raises `RunLost` where the log has expired, or with `must_exist` lacks this event: a failover has lost it. Also
         raises `StorageUnavailable`.
         """
+        for _ in range(2):
+            page = await self._try_to_read(session_id, last_event_id, must_exist)
+            if page is not None:
+                return page
+        raise RunLost(session_id, "its log has no end")
+
+    async def _try_to_read(self, session_id: str, last_event_id: int, must_exist: bool) -> list[LogEntry] | None:
+        """Read a page. None where the run ended in between: a master of a cluster that sends one of the commands on to
+        another one, as while a slot moves, executes the later ones before it."""
         events = keys.events(session_id)
-        # The id may be inside an entry. `final` comes first: where it is set, the entries after it are the last ones.
+        # The id may be inside an entry.
         final, current, further = await self._connection.pipeline(
             [
                 ("HGET", keys.run(session_id), "final"),
@@ -213,7 +222,7 @@ class Feeds:
             return entries
         if final is None:
             raise RunLost(session_id, "its data is gone from Redis")
-        return log_entries(current)[-1:] if final == b"1" else []
+        return end_entry(current) if final == b"1" else []
 
 
 class RedisTail:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from app.ports.journal import LogEntry
+from statemachine.frames import DONE_BODY
 from statemachine.packed_frames import frame_count, unpack
 
 RawEntry = tuple[bytes, list[bytes] | dict[bytes, bytes]]
@@ -19,6 +20,12 @@ def log_entries(raw: Iterable[RawEntry], *, after: int = 0) -> list[LogEntry]:
             events = enumerate(unpack(_packed(entry)), first_id(entry))
             found += [LogEntry(id, body) for id, body in events if id > after]
     return found
+
+
+def end_entry(raw: Iterable[RawEntry]) -> list[LogEntry] | None:
+    """Return the last event of these entries if it is the end marker of a run, as a list of one; else None."""
+    last = log_entries(raw)[-1:]
+    return last if last and last[0].body == DONE_BODY else None
 
 
 def first_id(entry: RawEntry) -> int:

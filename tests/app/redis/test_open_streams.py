@@ -23,7 +23,7 @@ async def quota(redis_server: RedisServer) -> AsyncIterator[RedisStreamQuota]:
 
 
 def numbers(redis_client: redis.Redis) -> list[str]:
-    return [number for key in redis_client.keys("aura:{u1}:streams:*") for number in redis_client.hvals(str(key))]
+    return [str(number) for key in redis_client.keys("aura:{u1}:streams:*") for number in redis_client.hvals(str(key))]
 
 
 async def test_streams_that_end_before_the_report_are_not_written(
