@@ -1,4 +1,7 @@
-"""Group commit: the commits of all runs that arrive during a write are sent together in the next one."""
+"""Group commit: the commits of all runs that arrive during a write are sent together in the next one.
+
+In a cluster each master has a queue of its own, so that one that does not answer delays only the runs that it holds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import structlog
 
 from app.errors import StorageUnavailable
+from app.ports.redis_address import Server
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
 from app.retry import growing_pause
@@ -19,35 +23,57 @@ log = structlog.get_logger(__name__)
 
 
 class CommitQueue:
-    """Writes commands in order, one pipeline at a time, and retries them while Redis is unavailable.
+    """Writes commands, one pipeline at a time for each master, and retries them while Redis is unavailable.
 
-    A command may be executed twice, so it must be idempotent.
+    A command may be executed twice, so it must be idempotent. Commands whose order matters must be written one after
+    the other: when a slot moves to another master, its next command is in another queue.
     """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._queues: dict[Server | None, _MasterQueue] = {}
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(queue.stop() for queue in self._queues.values()))
+
+    async def write(self, command: Command) -> Any:
+        """Write a command and return its reply, however long Redis is unavailable. Raises any other error."""
+        future = self._queue(self._connection.home_of(command)).add(command)
+        return await future
+
+    def write_later(self, command: Command) -> None:
+        """Write a command without a result: together with the next one, or soon in a cluster, where the next one may be
+        for another master."""
+        home = self._connection.home_of(command)
+        self._queue(home).add(command, starts_write=home is not None)
+
+    def _queue(self, home: Server | None) -> _MasterQueue:
+        found = self._queues.get(home)
+        if found is None:
+            found = self._queues[home] = _MasterQueue(self._connection)
+        return found
+
+
+class _MasterQueue:
+    """The commands that wait for one master of a cluster, or for the only one."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._has_commands = asyncio.Event()
-        self._writer: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
         self._writer = asyncio.create_task(self._write())
 
     async def stop(self) -> None:
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
 
-    async def write(self, command: Command) -> Any:
-        """Write a command and return its reply, however long Redis is unavailable. Raises any other error."""
+    def add(self, command: Command, *, starts_write: bool = True) -> asyncio.Future[Any]:
+        """Return the future of the reply. Without `starts_write` the command waits for one that has it."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((command, future))
-        self._has_commands.set()
-        return await future
-
-    def write_later(self, command: Command) -> None:
-        """Write a command together with the next one, without a result."""
-        self._queue.append((command, asyncio.get_running_loop().create_future()))
+        if starts_write:
+            self._has_commands.set()
+        return future
 
     async def _write(self) -> None:
         failures = 0

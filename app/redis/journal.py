@@ -72,7 +72,6 @@ class RedisJournal(RedisRunIndex):
         self._queue = CommitQueue(connection)
 
     async def start(self) -> None:
-        await self._queue.start()
         await self._tenants.start()
 
     async def stop(self) -> None:

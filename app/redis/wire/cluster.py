@@ -112,9 +112,10 @@ class Cluster:
             self._send(batch, range(len(commands)))
         return batch.result
 
-    def master_of(self, key: str) -> Server | None:
-        """Return the master that holds the slot of a key, None where there is none at the moment."""
-        return self._masters[slot_of(("GET", key)) or 0]
+    def home_of(self, command: Command) -> Server | None:
+        """Return the master that holds the slot of a command, None where there is none at the moment, or no slot."""
+        slot = slot_of(command)
+        return None if slot is None else self._masters[slot]
 
     async def query_masters(self, command: Command, *, within_seconds: float | None = None) -> list[Any]:
         """Return the replies of all masters that answer in time. Raises `StorageUnavailable` if there is none."""

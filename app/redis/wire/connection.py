@@ -100,6 +100,11 @@ class Connection:
             servers = [self._only_server]
         return await self._listening.open(servers, on_message, on_lost)
 
+    def home_of(self, command: Command) -> Server | None:
+        """Return the master of a cluster that holds the key of a command; None where there is only one server, or where
+        it is not known at the moment."""
+        return None if self._cluster is None else self._cluster.home_of(command)
+
     async def separate_pipeline(self, key: str) -> Pipeline:
         """Return a second connection for commands, to the master of this key: what blocks it delays nothing else.
 
@@ -109,7 +114,7 @@ class Connection:
             await self.execute("PING")
         server = self._only_server
         if self._cluster is not None:
-            server = self._cluster.master_of(key)
+            server = self._cluster.home_of(("GET", key))
             if server is None:
                 raise StorageUnavailable("no node of the Redis cluster serves this slot")
         found = self._separate.get(server)
@@ -144,7 +149,11 @@ class Connection:
         missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
             for sha in {commands[i][1] for i in missing}:
-                await self._load(self.scripts[sha])
+                load = ("SCRIPT", "LOAD", self.scripts[sha].text)
+                if self._cluster is None:
+                    await self.execute(*load)
+                else:
+                    await _execute_on_masters(self._cluster, load)
             for i, reply in zip(missing, await self._submit([commands[i] for i in missing]), strict=True):
                 replies[i] = reply
         return [translate_reply(reply) for reply in replies]
@@ -180,14 +189,6 @@ class Connection:
 
     def _submit(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:
         return self._submit_first(commands) if self._server is None else self._server.submit(commands)
-
-    async def _load(self, script: Script) -> None:
-        if self._cluster is None:
-            await self.execute("SCRIPT", "LOAD", script.text)
-        else:
-            replies = await self._cluster.query_masters(("SCRIPT", "LOAD", script.text))
-            if all(isinstance(reply, Exception) for reply in replies):
-                raise_error_reply(replies[0])
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
@@ -253,6 +254,13 @@ class Connection:
             self._listening.abort_unless_to([self._only_server])
         self._server, self._pipelines = pipeline, [pipeline]
         return None
+
+
+async def _execute_on_masters(cluster: Cluster, command: Command) -> None:
+    """Execute a command on every master that answers. Raises `StorageUnavailable` where none of them succeeds."""
+    replies = await cluster.query_masters(command)
+    if all(isinstance(reply, Exception) for reply in replies):
+        raise_error_reply(replies[0])
 
 
 async def _open_cluster(
