@@ -126,10 +126,11 @@ class RedisDecisions:
         session_id = checkpoint.session_id
         raw, writes = self._requests.writes(checkpoint, approval, deadline_at, task_id)
         # Unlike GET, MGET is no error where others stored another type.
-        (stale,), *_ = await self._connection.pipeline([("MGET", keys.hitl_signal(session_id)), *writes])
-        # A signal without a `requestId` is older than this request; it must not decide it.
+        (stale,) = await self._connection.execute("MGET", keys.hitl_signal(session_id))
+        # A signal without a `requestId` is older than this request, which nobody has seen yet; it must not decide it.
         if stale is not None and not has_request_id(stale):
             await self._connection.execute("DEL", keys.hitl_signal(session_id))
+        await self._connection.pipeline(writes)
         await self.watch(session_id, approval.request_id)
         self._watches[session_id].seen_request_hash = hash(raw)
 
