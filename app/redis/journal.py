@@ -34,8 +34,6 @@ from statemachine.packed_frames import pack
 from statemachine.views.summary import Summary
 
 _PAGE_ENTRIES = 200
-_PREVENTION_SECONDS = 600
-"""For how long the creation of a run is prevented: longer than a request can be delayed on its way to Redis."""
 
 
 class RedisJournal(RedisRunIndex):
@@ -122,9 +120,11 @@ class RedisJournal(RedisRunIndex):
             *([] if listing is None else [listing]),
         ]
         failovers = self._connection.failovers
-        earlier, reply = await _list_and_create(self._connection, lists, create)
-        if self._connection.failovers != failovers:
-            self._nodes.lists.doubt_all()  # it may have removed the entry of this run, which was not there yet
+        try:
+            earlier, reply = await _list_and_create(self._connection, lists, create)
+        finally:  # also without an answer: the run may exist all the same
+            if self._connection.failovers != failovers:
+                self._nodes.lists.doubt_all()  # it may have removed the entry of this run, which was not there yet
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":
@@ -257,7 +257,7 @@ class RedisJournal(RedisRunIndex):
         return reply
 
     async def prevent_creation(self, session_id: str) -> bool:
-        command = self._prevent.command(run_key=keys.run(session_id), ttl=_PREVENTION_SECONDS)
+        command = self._prevent.command(run_key=keys.run(session_id), ttl=scripts.PREVENTION_SECONDS)
         return bool(await self._queue.write(command))
 
     def adopt(self, session_id: str) -> None:

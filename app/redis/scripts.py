@@ -217,6 +217,9 @@ return reply
     ),
 )
 
+PREVENTION_SECONDS = 600
+"""For how long the creation of a run is prevented: longer than a request can be delayed on its way to Redis."""
+
 # Prevents the creation of a run that does not exist: the key of the run gets a value that makes a delayed CREATE fail.
 # Returns 1, or 0 where the run exists.
 PREVENT = Script(
@@ -244,21 +247,35 @@ return {'OK', run[1]}
     args=("cancelled_by",),
 )
 
-# Changes the owner of a run from a dead node to this one, and raises the epoch, so that the old owner is fenced.
-# Returns {'OK', epoch, sequence, who requested the cancellation or false}, {'GONE'}, {'FINAL'} or {'TAKEN'}.
+# Changes the owner of a run from a dead node to this one, and raises the epoch, so that the old owner is fenced. Where
+# another one has the run, or there is none, the caller removes it from the list of the dead node; that node may be
+# suspended while it creates or claims the run, and must not succeed any more: the run would be listed nowhere.
+# Returns {'OK', epoch, sequence, who requested the cancellation or false}, {'GONE'}, {'FINAL'}, {'TAKEN'}, or
+# {'BARRED'} where this node itself was dead after it had listed the run.
 CLAIM = Script(
     """
-local run = redis.call('HMGET', run_key, 'owner', 'final', 'epoch', 'seq', 'cancelled_by')
-if not run[1] then return {'GONE'} end
+local run = redis.call('HMGET', run_key, 'owner', 'final', 'epoch', 'seq', 'cancelled_by', 'barred')
+if not run[1] then
+  redis.call('HSET', run_key, 'token', '')
+  redis.call('EXPIRE', run_key, prevention_ttl)
+  return {'GONE'}
+end
 if run[2] == '1' then return {'FINAL'} end
 if run[1] == new_owner then return {'OK', run[3], run[4], run[5]} end
-if run[1] ~= dead_owner then return {'TAKEN'} end
+local barred = (run[6] or '') .. ' '
+if string.find(barred, ' ' .. new_owner .. ' ', 1, true) then return {'BARRED'} end
+if run[1] ~= dead_owner then
+  if not string.find(barred, ' ' .. dead_owner .. ' ', 1, true) then
+    redis.call('HSET', run_key, 'barred', barred .. dead_owner)
+  end
+  return {'TAKEN'}
+end
 local epoch = redis.call('HINCRBY', run_key, 'epoch', 1)
 redis.call('HSET', run_key, 'owner', new_owner)
 return {'OK', tostring(epoch), run[4], run[5]}
 """,
     keys=("run_key",),
-    args=("dead_owner", "new_owner"),
+    args=("dead_owner", "new_owner", "prevention_ttl"),
 )
 
 # Gives a run to `new_owner`, which is never alive, unless another node owns it already.

@@ -128,10 +128,16 @@ class Takeover:
         """
         await self._connection.pipeline(list_runs(own, [(score, session_id)]))
         key = keys.run(session_id)
-        reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
+        claim = self._claim.command(
+            run_key=key, dead_owner=dead, new_owner=own, prevention_ttl=scripts.PREVENTION_SECONDS
+        )
+        (reply,) = await self._connection.pipeline([claim])
         while reply[0] == b"OK" and not await self._acknowledgements.has(key, own, field="owner"):
             # A no-op, unless the master is another server and lacks the claim.
-            reply = await self._connection.run_script(self._claim, run_key=key, dead_owner=dead, new_owner=own)
+            (reply,) = await self._connection.pipeline([claim])
+        if reply[0] == b"BARRED":
+            await self._connection.execute("ZREM", keys.runs_on(own), session_id)
+            return None
         if reply[0] != b"OK":
             await self._connection.pipeline(
                 [("ZREM", keys.runs_on(dead), session_id), ("ZREM", keys.runs_on(own), session_id)]
