@@ -123,8 +123,7 @@ class RedisJournal(RedisRunIndex):
         try:
             earlier, reply = await _list_and_create(self._connection, lists, create)
         finally:  # also without an answer: the run may exist all the same
-            if self._connection.failovers != failovers:
-                self._nodes.lists.doubt_all()  # it may have removed the entry of this run, which was not there yet
+            self._nodes.lists.doubt_since(failovers)
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":

@@ -20,6 +20,7 @@ from app.errors import StorageUnavailable
 from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
+from app.redis.orphans import Orphans
 from app.redis.run_lists import RunLists, list_locked, list_runs
 from app.redis.takeover import Takeover
 from app.redis.wire.acknowledgements import Acknowledgements
@@ -62,6 +63,7 @@ class RedisNodes:
         self.lists = RunLists(connection)
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
+        self._orphans = Orphans(connection, lambda: self.node_id, self.hand_over, lease_seconds=lease_seconds)
         self._cancel_check: asyncio.Task[None] | None = None
         self._cancellations: set[asyncio.Task[None]] = set()
         self._owner: RunOwner
@@ -85,7 +87,7 @@ class RedisNodes:
             tasks = [task for task in started if task is not None]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, self._orphans.stop(), return_exceptions=True)
         with contextlib.suppress(StorageUnavailable):
             await self._run_lease(lease_ms=0, renew_only=False)
 
@@ -183,6 +185,7 @@ class RedisNodes:
     async def _take_over(self) -> None:
         """Take over runs; before, list again what a failover may have removed from the lists of this node."""
         await self.lists.restore(self.node_id, self._owner)
+        self._orphans.check(self._owner)
         await self._takeover.run(self._owner)
 
     async def _renew(self) -> None:

@@ -49,9 +49,11 @@ class RunLists:
         """Remember the runs that this process has now under this node id: their list may be incomplete."""
         self._doubtful[node_id] = owner.locks()
 
-    def doubt_all(self) -> None:
-        """Have all runs of this process listed again at the next `restore`."""
-        self._failovers = -1
+    def doubt_since(self, failovers: int) -> None:
+        """Have all runs of this process listed again at the next `restore`, if there was a failover since so many: it
+        may have removed the entry of a run that was just being created, and was not listed again with the others."""
+        if self._connection.failovers != failovers:
+            self._failovers = -1
 
     async def restore(self, node_id: str, owner: RunOwner) -> None:
         """List all runs whose list may be incomplete. While Redis is unavailable, the next call tries it again.

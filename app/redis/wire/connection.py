@@ -39,11 +39,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
-    """The number of commands that are sent and not answered, and what is known of the server since its first reply."""
+    """The number of commands that are sent and not answered, and what is known of the server since its first reply.
+
+    `has_failovers`: another server may become the master, as in a cluster and with sentinels.
+    """
 
     in_flight: int
     is_known: bool
     is_cluster: bool
+    has_failovers: bool
 
 
 class Connection:
@@ -75,7 +79,13 @@ class Connection:
 
     def stats(self) -> ConnectionStats:
         in_flight = 0 if self._server is None else self._server.in_flight
-        return ConnectionStats(in_flight, is_known=self._server is not None, is_cluster=self._cluster is not None)
+        is_cluster = self._cluster is not None
+        return ConnectionStats(
+            in_flight,
+            is_known=self._server is not None,
+            is_cluster=is_cluster,
+            has_failovers=is_cluster or self._sentinels is not None,
+        )
 
     def register(self, script: Script) -> Script:
         """Remember a script, so that it is loaded into a server that does not have it. Returns the script."""

@@ -306,6 +306,12 @@ def test_takeover_time_starts_at_the_owners_first_fault() -> None:
     assert len(takeover.measure([[JOINED], [taken_over(17.5)]], injected, 10).late) == 1
 
 
+def test_takeover_of_a_run_that_a_failover_has_taken_from_the_lists_has_no_bound() -> None:
+    found_again = line(16, "run.listed_again", sessionId=SESSION, ofNode="node-a")
+    found = takeover.measure([[JOINED], [found_again, taken_over(17.5)]], [fault(FaultKind.KILL, 5, 6)], 10)
+    assert (found.counts, found.late) == ({"other": 1}, [])
+
+
 def test_takeover_time_excludes_redis_outages() -> None:
     injected = [fault(FaultKind.KILL, 5, 6), outage(FaultKind.REDIS_PAUSE, 7, 10, 10)]
     found = takeover.measure([[JOINED], [taken_over(19)]], injected, 10)

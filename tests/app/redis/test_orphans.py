@@ -1,0 +1,89 @@
+"""Runs that a failover has left without a node that writes them are found and go on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.dev.demo.redis_deployments import ClusterServers
+from app.redis import keys
+from app.redis.wire.connection import Connection
+from tests.harness.waiting import eventually
+from tests.journal_suite.conftest import Process
+from tests.journal_suite.redis_store import RedisProcess, RedisStore
+from tests.journal_suite.runs import StoredRun
+from tests.journal_suite.store import LONG_RETENTION_SECONDS
+
+LEASE_SECONDS = 1.0
+
+Start = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterServers]:
+    with ClusterServers(2, replicas=False) as servers:
+        yield servers
+
+
+@pytest.fixture
+async def start(cluster: ClusterServers) -> AsyncIterator[Start]:
+    store, started = RedisStore(cluster.url, cluster.servers, masters=cluster.masters), list[Process]()
+    store.clear()
+
+    async def start_process(*, claims: bool = False) -> Process:
+        process = Process(claims=claims)
+        process.parts = await store.start_process(
+            process, process.news.append, lease_seconds=LEASE_SECONDS, retention_seconds=LONG_RETENTION_SECONDS
+        )
+        started.append(process)
+        return process
+
+    yield start_process
+    for process in started:
+        await process.parts.stop()
+
+
+def connection_of(process: Process) -> Connection:
+    assert isinstance(process.parts, RedisProcess)
+    return process.parts.connection
+
+
+async def owner_of(process: Process, run: StoredRun) -> tuple[str, int]:
+    record = await process.journal.get_record(run.session_id)
+    assert record is not None
+    return record.owner, record.epoch
+
+
+async def test_a_run_of_a_dead_node_that_is_listed_nowhere_is_taken_over(start: Start) -> None:
+    gone, run, ended = await start(), StoredRun(), StoredRun(user_id="lee")
+    lock, dead = await run.create(gone.journal), gone.nodes.node_id
+    ended_lock = await ended.create(gone.journal)
+    ended.answer()
+    ended.finish()
+    await ended.commit(gone.journal, ended_lock)
+    await gone.parts.cut_off()
+    with capture_logs() as logs:
+        heir = await start(claims=True)
+        await connection_of(heir).execute("DEL", keys.runs_on(dead))
+        await connection_of(heir).execute("ZREM", keys.NODES, dead)
+        await eventually(lambda: heir.claimed)
+    assert heir.claimed[run.session_id].epoch == lock.epoch + 1
+    assert heir.claimed[run.session_id].created_at == pytest.approx(lock.created_at, abs=1)
+    assert [(it["sessionId"], it["ofNode"]) for it in logs if it["event"] == "run.listed_again"] == [
+        (run.session_id, dead)
+    ]
+
+
+async def test_a_run_whose_end_is_lost_goes_on_after_the_failover(start: Start) -> None:
+    """Its node, which took the run for ended, hands it over; what a node still writes it keeps."""
+    process = await start(claims=True)
+    kept, ended = StoredRun(), StoredRun(user_id="lee")
+    process.claimed[kept.session_id] = await kept.create(process.journal)
+    await ended.create(process.journal)
+    await connection_of(process).execute("ZREM", keys.runs_on(process.nodes.node_id), ended.session_id)
+    connection_of(process).failovers += 1
+    await eventually(lambda: ended.session_id in process.claimed)
+    assert await owner_of(process, ended) == (process.nodes.node_id, 2)
+    assert await owner_of(process, kept) == (process.nodes.node_id, 1)
