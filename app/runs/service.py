@@ -234,6 +234,8 @@ class RunService:
         self._tasks[task.session_id] = task
         # In a context of its own: that of the request would keep its connection in memory as long as the run lasts.
         task.control.task = asyncio.create_task(self._run_task(task, start), context=contextvars.Context())
+        if self.is_draining:  # it was created, claimed or woken while the drain began, which may not wait for it
+            task.release()
 
     async def _run_task(self, task: RunTask, start: Start) -> None:
         """Run the loop of one run until it has ended, waits, or is written by another node."""

@@ -17,10 +17,12 @@ from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import RunLock
+from app.ports.nodes import Claim
 from app.redis import feeds, keys, scripts
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_read_only, translate_reply
 from app.redis.wire.script import Command
+from app.runs.service import RunService
 from app.settings import Settings
 from tests.harness.approvals import FINAL_ANSWER, StartWaitingRun
 from tests.harness.frames import answer, check, types
@@ -71,6 +73,31 @@ async def test_a_draining_node_hands_over_each_run_as_soon_as_possible(
     check(frames)
     assert frames[-2]["status"] == rest[-2]["status"] == "completed"
     assert len(tools[0].ran) == len(tools[1].ran) == 1
+
+
+async def test_a_run_that_is_claimed_while_a_node_drains_is_handed_over(
+    settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain does not know of it: it would go on in a process whose parts are closed one after the other."""
+    take_over = RunService.take_over
+
+    async def drains_meanwhile(self: RunService, session_id: str, claim: Claim) -> None:
+        async def claim_and_drain() -> RunLock | None:
+            lock = await claim()
+            await self.drain()
+            return lock
+
+        await take_over(self, session_id, claim_and_drain)
+
+    async with running(settings(), tools=[risky()]) as gone:
+        model.play(calling(("send_note", {"to": "김"})))
+        async with gone.stream("메모") as stream:
+            session_id = (await stream.until("hitl"))["sessionId"]
+    monkeypatch.setattr(RunService, "take_over", drains_meanwhile)
+    async with running(settings(), tools=[risky()]) as leaving:
+        released = keys.released_by(leaving.service.nodes.node_id)
+        await eventually(lambda: redis_client.hget(keys.run(session_id), "owner") == released)
+        assert redis_client.zrange(keys.runs_on(released), 0, -1) == [session_id]
 
 
 async def test_runs_of_a_newer_release_do_not_hide_the_others(
