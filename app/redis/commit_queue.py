@@ -6,6 +6,7 @@ In a cluster each master has a queue of its own, so that one that does not answe
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ class _MasterQueue:
         self._connection = connection
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._has_commands = asyncio.Event()
-        self._writer = asyncio.create_task(self._write())
+        self._writer = asyncio.create_task(self._write(), context=contextvars.Context())  # it serves all runs
 
     async def stop(self) -> None:
         self._writer.cancel()
