@@ -30,6 +30,10 @@ class RunOwner(Protocol):
         """Return the locks of the runs that this process writes."""
         ...
 
+    def owns(self, session_id: str) -> bool:
+        """Return whether this process writes the run, or is just taking it over."""
+        ...
+
     def release_all(self) -> None:
         """Stop writing every run: the lease of this node ends, and then another node may write them. Called before
         another node can claim one of them."""

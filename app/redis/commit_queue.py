@@ -45,8 +45,8 @@ class CommitQueue:
     def write_later(self, command: Command) -> None:
         """Write a command without a result: together with the next one, or soon in a cluster, where the next one may be
         for another master."""
-        home = self._connection.home_of(command)
-        self._queue(home).add(command, starts_write=home is not None)
+        queue = self._queue(self._connection.home_of(command))
+        queue.add(command, starts_write=self._connection.stats().is_cluster)
 
     def _queue(self, home: Server | None) -> _MasterQueue:
         found = self._queues.get(home)
@@ -62,7 +62,8 @@ class _MasterQueue:
         self._connection = connection
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._has_commands = asyncio.Event()
-        self._writer = asyncio.create_task(self._write(), context=contextvars.Context())  # it serves all runs
+        # In a context of its own: else it would log under the name of the run that needs it first.
+        self._writer = asyncio.create_task(self._write(), context=contextvars.Context())
 
     async def stop(self) -> None:
         self._writer.cancel()

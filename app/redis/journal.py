@@ -119,18 +119,18 @@ class RedisJournal(RedisRunIndex):
             *([] if self._archive is None else [self._archive.list_run(session_id, created_at)]),
             *([] if listing is None else [listing]),
         ]
-        failovers = self._connection.failovers
+        lock, node_id, failovers = RunLock(session_id, 1, created_at), self._nodes.node_id, self._connection.failovers
         try:
             earlier, reply = await _list_and_create(self._connection, lists, create)
         finally:  # also without an answer: the run may exist all the same
-            self._nodes.lists.doubt_since(failovers)
+            self._nodes.lists.doubt_since(failovers, node_id, lock)
         if listing is not None:
             self._tenants.note_listed(tenant_id, earlier[-1])
         if reply[0] == b"OK":
             self._feeds.create(session_id, _entries(int(reply[1]), bodies))
             size = len(saved) + len(entry["entry"])
             self._tenants.add_stored(tenant_id, expiry_bucket(created_at, self._retention_seconds), size)
-            return RunLock(session_id, 1, created_at)
+            return lock
         return await self._not_created(tenant_id, session_id, reply, idempotency)
 
     async def _not_created(
@@ -225,7 +225,7 @@ class RedisJournal(RedisRunIndex):
             session_id=session_id,
             wake_command=self._wake_ups.command,
         )
-        if is_final and self._archive is not None:  # in the same write; were it lost, the run is due later all the same
+        if is_final and self._archive is not None:  # were it lost, the run is due later all the same
             self._queue.write_later(self._archive.note_end(session_id, now))
         reply = await self._write(lock, command)
         lock.sequence += 1

@@ -54,13 +54,13 @@ class RedisNodes:
         self._connection = connection
         self._pubsub = pubsub
         self._lease_seconds = lease_seconds
-        self._takeover = Takeover(connection, lambda: self.node_id, acknowledgements, limit=takeover_limit)
+        self.lists = RunLists(connection)
+        self._takeover = Takeover(connection, lambda: self.node_id, self.lists, acknowledgements, limit=takeover_limit)
         self._lease = connection.register(scripts.LEASE)
         self._cancel = connection.register(scripts.CANCEL)
         self._release = connection.register(scripts.RELEASE)
         self._lease_ends_at = 0.0  # in the time of the event loop
         self._is_lost = True
-        self.lists = RunLists(connection)
         self._renewal: asyncio.Task[None] | None = None
         self._takeover_task: asyncio.Task[None] | None = None
         self._orphans = Orphans(connection, lambda: self.node_id, self.hand_over, lease_seconds=lease_seconds)
@@ -87,7 +87,7 @@ class RedisNodes:
             tasks = [task for task in started if task is not None]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, self._orphans.stop(), return_exceptions=True)
+            await asyncio.gather(*tasks, self.lists.stop(), self._orphans.stop(), return_exceptions=True)
         with contextlib.suppress(StorageUnavailable):
             await self._run_lease(lease_ms=0, renew_only=False)
 
@@ -108,15 +108,18 @@ class RedisNodes:
         for start in range(0, len(locks), _BATCH_RELEASES):
             batch = locks[start : start + _BATCH_RELEASES]
             lists = list_locked(new_owner, batch)
-            releases = [
-                self._release.command(
-                    run_key=keys.run(lock.session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
-                )
-                for lock in batch
-            ]
+            await self._connection.pipeline(lists)
             # One after the other: the masters of a cluster do not wait for each other.
-            for commands in (lists, releases, [self.unlist_run(lock.session_id) for lock in batch]):
-                await self._connection.pipeline(commands)
+            releases = await self._connection.pipeline(
+                [
+                    self._release.command(
+                        run_key=keys.run(lock.session_id), old_owner=self.node_id, epoch=lock.epoch, new_owner=new_owner
+                    )
+                    for lock in batch
+                ]
+            )
+            released = [lock.session_id for lock, is_released in zip(batch, releases, strict=True) if is_released]
+            await self._connection.pipeline([self.unlist_run(session_id) for session_id in released])
             if self._connection.failovers != failovers:  # it may have removed the entries before the runs were released
                 await self._connection.pipeline(lists)
 
@@ -179,14 +182,12 @@ class RedisNodes:
                 cause = error.log_cause if isinstance(error, StorageUnavailable) else "no answer in time"
                 log.warning("node.unreachable", cause=cause)
             self._check_lease()
-            if self.has_lease and (self._takeover_task is None or self._takeover_task.done()):
-                self._takeover_task = asyncio.create_task(self._take_over())
-
-    async def _take_over(self) -> None:
-        """Take over runs; before, list again what a failover may have removed from the lists of this node."""
-        await self.lists.restore(self.node_id, self._owner)
-        self._orphans.check(self._owner)
-        await self._takeover.run(self._owner)
+            if not self.has_lease:
+                continue
+            self.lists.restore(self.node_id, self._owner)
+            self._orphans.check(self._owner)
+            if self._takeover_task is None or self._takeover_task.done():
+                self._takeover_task = asyncio.create_task(self._takeover.run(self._owner))
 
     async def _renew(self) -> None:
         """Renew the lease, or acquire one after a loss. It counts from before the write, so that this node does not
@@ -217,7 +218,7 @@ class RedisNodes:
         self._is_lost = True
         log.warning("node.lease_lost", nodeId=self.node_id, cause=cause)
         self._pubsub.unsubscribe(keys.node(self.node_id))
-        self.lists.doubt(self.node_id, self._owner)  # where a failover took the lease, it may have taken more
+        self.lists.doubt(self.node_id, self._owner.locks())  # where a failover took the lease, it may have taken more
         self.node_id = new_node_id()
         self._owner.release_all()
 

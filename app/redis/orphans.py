@@ -3,12 +3,13 @@
 In a cluster the record of a run, the list of its node and the register of the nodes can be on different masters, and a
 failover may take the last writes of one of them. Then a run that goes on is listed nowhere, or the end of a run is lost
 and its node does not know. So the records of all runs are read some time after each failover, and after the start of a
-process, which may be all that is left of those that have seen a failover.
+process: all processes that noticed the failover may have ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -20,11 +21,10 @@ from app.redis import keys, scripts
 from app.redis.run_index import read_records
 from app.redis.run_lists import list_locked
 from app.redis.wire.connection import Connection
+from app.redis.wire.errors import is_refusal
 
 _MARGIN_SECONDS = 1.0
-"""How long after the end of every lease of that time the runs are read."""
-_RECHECK_SECONDS = 2.0
-"""After which time a run of this process counts as forgotten: it may be just created or taken over."""
+"""How long the search waits after every lease of the time of the failover has ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,9 @@ class Orphans:
         self._connection = connection
         self._node_id = node_id
         self._hand_over = hand_over
-        self._delay_seconds = lease_seconds + _MARGIN_SECONDS
+        self._lease_seconds = lease_seconds
+        # A run that this process does not write after this time either is not one that it is just creating.
+        self._recheck_seconds = 2 * connection.timeout_seconds + _MARGIN_SECONDS
         self._dead = connection.register(scripts.DEAD)
         self._failovers = -1  # none is known yet: the first search is that of the start
         self._due_at: float | None = None  # in the time of the event loop
@@ -53,11 +55,11 @@ class Orphans:
         """Start a search when it is due, unless one is under way. A single server has no failovers, so no orphans."""
         if not self._connection.stats().has_failovers:
             return
-        now = asyncio.get_running_loop().time()
         if self._failovers != self._connection.failovers:
-            self._failovers, self._due_at = self._connection.failovers, now + self._delay_seconds
+            self._failovers = self._connection.failovers
+            self._plan()
         is_running = self._search is not None and not self._search.done()
-        if self._due_at is not None and now >= self._due_at and not is_running:
+        if self._due_at is not None and asyncio.get_running_loop().time() >= self._due_at and not is_running:
             self._due_at = None
             self._search = asyncio.create_task(self._run(owner))
 
@@ -66,26 +68,32 @@ class Orphans:
             self._search.cancel()
             await asyncio.gather(self._search, return_exceptions=True)
 
+    def _plan(self) -> None:
+        """Search when the leases of now have ended. The processes do not all begin in the same moment."""
+        jitter = random.uniform(0, self._lease_seconds / 4)  # noqa: S311 - not a secret
+        self._due_at = asyncio.get_running_loop().time() + self._lease_seconds + _MARGIN_SECONDS + jitter
+
     async def _run(self, owner: RunOwner) -> None:
-        """Search once; where Redis is unavailable, another time."""
+        """Search once; where that fails, another time."""
         try:
             forgotten = await self._list_again(owner)
             if forgotten:
-                await asyncio.sleep(_RECHECK_SECONDS)
+                await asyncio.sleep(self._recheck_seconds)
                 await self._release_forgotten(forgotten, owner)
         except StorageUnavailable as error:
-            log.warning("orphans.not_read", cause=error.log_cause)
-            self._due_at = asyncio.get_running_loop().time() + self._delay_seconds
+            log.warning("orphans.not_found", cause=error.log_cause)
+            self._plan()
+        except Exception:  # what others have written may have any form
+            log.exception("orphans.not_found")
+            self._plan()
 
     async def _list_again(self, owner: RunOwner) -> list[str]:
-        """List each run of a dead node with that node. Returns the runs of this process that it does not write."""
+        """List the runs of dead nodes with these nodes. Returns the runs of this process that it does not write."""
         living, forgotten = await self._living_nodes(), list[str]()
         async for names in self._connection.scan(keys.ANY_RUN):
-            for record in await self._read_unfinished(keys.sessions(name.rpartition(b":")[2] for name in names)):
-                if record.owner not in living:
-                    await self._list(record)
-                elif self._is_forgotten(record, owner):
-                    forgotten.append(record.session_id)
+            records = await self._read_unfinished(keys.sessions(name.rpartition(b":")[2] for name in names))
+            await self._list([record for record in records if record.owner not in living])
+            forgotten += [record.session_id for record in records if self._is_forgotten(record, owner)]
         return forgotten
 
     async def _living_nodes(self) -> frozenset[str]:
@@ -98,22 +106,35 @@ class Orphans:
         records = await read_records(self._connection, session_ids)
         return [record for record in records if record is not None and not record.is_final]
 
-    async def _list(self, record: RunRecord) -> None:
-        is_new, _ = await self._connection.pipeline(list_locked(record.owner, [_lock(record)]))
-        if is_new:
-            log.warning("run.listed_again", sessionId=record.session_id, ofNode=keys.real_node(record.owner))
+    async def _list(self, records: Sequence[RunRecord]) -> None:
+        """List each run with its owner. Raises `StorageUnavailable`, but not where others have written another type."""
+        commands = [command for record in records for command in list_locked(record.owner, [_lock(record)])]
+        replies = await self._connection.pipeline_results(commands)
+        for reply in replies:
+            if isinstance(reply, Exception) and not (isinstance(reply, StorageUnavailable) and is_refusal(reply)):
+                raise reply
+        listed = {
+            record.session_id: record.owner for record, added in zip(records, replies[::2], strict=True) if added == 1
+        }
+        for record in await self._read_unfinished(list(listed)):
+            if record.owner == listed[record.session_id]:  # else another node has just taken it over
+                _report(record)
 
     def _is_forgotten(self, record: RunRecord, owner: RunOwner) -> bool:
-        return record.owner == self._node_id() and all(lock.session_id != record.session_id for lock in owner.locks())
+        return record.owner == self._node_id() and not owner.owns(record.session_id)
 
     async def _release_forgotten(self, session_ids: Sequence[str], owner: RunOwner) -> None:
         """Hand over the runs that this process still does not write."""
         records = [it for it in await self._read_unfinished(session_ids) if self._is_forgotten(it, owner)]
         for record in records:
-            log.warning("run.listed_again", sessionId=record.session_id, ofNode=record.owner)
+            _report(record)
         await self._hand_over([_lock(record) for record in records])
 
 
+def _report(record: RunRecord) -> None:
+    log.warning("run.listed_again", sessionId=record.session_id, ofNode=keys.real_node(record.owner))
+
+
 def _lock(record: RunRecord) -> RunLock:
-    """Return what is known of the right to write a run. The session id has the second of its creation."""
+    """Return a lock made from a record. The time of the creation is that in the session id."""
     return RunLock(record.session_id, record.epoch, float(record.session_id.split("_")[-2]))

@@ -74,7 +74,7 @@ class RedisRunIndex:
 
     async def end_id(self, session_id: str) -> int | None:
         final, last = await self._connection.pipeline(_last_entry(session_id))
-        end = end_entry(last) if final == b"1" else None  # `final` may be newer, as in `Feeds.read_page`
+        end = end_entry(last) if final == b"1" else None  # `final` may be newer than `last`: a redirect
         return end[0].id if end else None
 
     async def ends_before(self, session_id: str, event_id: int) -> bool:

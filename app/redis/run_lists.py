@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -44,28 +45,39 @@ class RunLists:
         self._connection = connection
         self._failovers = connection.failovers
         self._doubtful: dict[str, list[RunLock]] = {}
+        self._restoring: asyncio.Task[None] | None = None
 
-    def doubt(self, node_id: str, owner: RunOwner) -> None:
-        """Remember the runs that this process has now under this node id: their list may be incomplete."""
-        self._doubtful[node_id] = owner.locks()
+    def doubt(self, node_id: str, locks: Iterable[RunLock]) -> None:
+        """Have these runs listed again with a node at the next `restore`: their list may be incomplete."""
+        self._doubtful[node_id] = [*self._doubtful.get(node_id, ()), *locks]
 
-    def doubt_since(self, failovers: int) -> None:
-        """Have all runs of this process listed again at the next `restore`, if there was a failover since so many: it
-        may have removed the entry of a run that was just being created, and was not listed again with the others."""
+    def doubt_since(self, failovers: int, node_id: str, lock: RunLock) -> None:
+        """Have a run listed again that was being created or claimed, if the number of failovers is `failovers` no
+        longer: one may have removed the entry, and the others may have been listed again before this run was known."""
         if self._connection.failovers != failovers:
-            self._failovers = -1
+            self.doubt(node_id, [lock])
 
-    async def restore(self, node_id: str, owner: RunOwner) -> None:
-        """List all runs whose list may be incomplete. While Redis is unavailable, the next call tries it again.
+    def restore(self, node_id: str, owner: RunOwner) -> None:
+        """Begin to list all runs again whose list may be incomplete. While Redis is unavailable, the next call tries it
+        again.
 
         A run that is listed and has another owner, or has ended, does not matter: its claim is refused.
         """
         if self._failovers != self._connection.failovers:
             self._failovers = self._connection.failovers
-            self.doubt(node_id, owner)
-        for listed_with, locks in list(self._doubtful.items()):
-            if await self._list(listed_with, locks) and self._doubtful.get(listed_with) is locks:
-                del self._doubtful[listed_with]
+            self.doubt(node_id, owner.locks())
+        if self._doubtful and (self._restoring is None or self._restoring.done()):
+            self._restoring = asyncio.create_task(self._restore())
+
+    async def stop(self) -> None:
+        if self._restoring is not None:
+            self._restoring.cancel()
+            await asyncio.gather(self._restoring, return_exceptions=True)
+
+    async def _restore(self) -> None:
+        for node_id, locks in list(self._doubtful.items()):
+            if await self._list(node_id, locks) and self._doubtful.get(node_id) is locks:
+                del self._doubtful[node_id]
 
     async def _list(self, node_id: str, locks: Sequence[RunLock]) -> bool:
         """Return whether nothing is left to be tried again."""

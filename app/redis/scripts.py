@@ -250,8 +250,9 @@ return {'OK', run[1]}
 # Changes the owner of a run from a dead node to this one, and raises the epoch, so that the old owner is fenced. Where
 # another one has the run, or there is none, the caller removes it from the list of the dead node; that node may be
 # suspended while it creates or claims the run, and must not succeed any more: the run would be listed nowhere.
+# `releasing_owner` is the node that hands the run over to `dead_owner`, else the same as that.
 # Returns {'OK', epoch, sequence, who requested the cancellation or false}, {'GONE'}, {'FINAL'}, {'TAKEN'}, or
-# {'BARRED'} where this node itself was dead after it had listed the run.
+# {'BARRED'}: this node itself was dead after it had listed the run, or the run is just being handed over.
 CLAIM = Script(
     """
 local run = redis.call('HMGET', run_key, 'owner', 'final', 'epoch', 'seq', 'cancelled_by', 'barred')
@@ -265,6 +266,7 @@ if run[1] == new_owner then return {'OK', run[3], run[4], run[5]} end
 local barred = (run[6] or '') .. ' '
 if string.find(barred, ' ' .. new_owner .. ' ', 1, true) then return {'BARRED'} end
 if run[1] ~= dead_owner then
+  if run[1] == releasing_owner then return {'BARRED'} end
   if not string.find(barred, ' ' .. dead_owner .. ' ', 1, true) then
     redis.call('HSET', run_key, 'barred', barred .. dead_owner)
   end
@@ -275,14 +277,17 @@ redis.call('HSET', run_key, 'owner', new_owner)
 return {'OK', tostring(epoch), run[4], run[5]}
 """,
     keys=("run_key",),
-    args=("dead_owner", "new_owner", "prevention_ttl"),
+    args=("dead_owner", "releasing_owner", "new_owner", "prevention_ttl"),
 )
 
-# Gives a run to `new_owner`, which is never alive, unless another node owns it already.
+# Gives a run to `new_owner`, which is never alive, unless another node owns it already. Returns 1 where it has the run
+# now, else 0: another node has it, or its creation is still under way.
 RELEASE = Script(
     """
 local run = redis.call('HMGET', run_key, 'owner', 'epoch')
 if run[1] == old_owner and run[2] == epoch then redis.call('HSET', run_key, 'owner', new_owner) end
+if run[1] == new_owner or (run[1] == old_owner and run[2] == epoch) then return 1 end
+return 0
 """,
     keys=("run_key",),
     args=("old_owner", "epoch", "new_owner"),

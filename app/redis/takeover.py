@@ -15,7 +15,7 @@ from app.errors import AuraError, StorageUnavailable
 from app.ports.journal import RunLock
 from app.ports.nodes import RunOwner
 from app.redis import keys, scripts
-from app.redis.run_lists import list_runs
+from app.redis.run_lists import RunLists, list_runs
 from app.redis.wire.acknowledgements import Acknowledgements
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_refusal
@@ -31,9 +31,16 @@ class Takeover:
     at most `limit` runs are taken over at the same time."""
 
     def __init__(
-        self, connection: Connection, node_id: Callable[[], str], acknowledgements: Acknowledgements, *, limit: int
+        self,
+        connection: Connection,
+        node_id: Callable[[], str],
+        lists: RunLists,
+        acknowledgements: Acknowledgements,
+        *,
+        limit: int,
     ) -> None:
         self._connection = connection
+        self._lists = lists
         self._acknowledgements = acknowledgements
         self._node_id = node_id
         self._limit = limit
@@ -126,10 +133,15 @@ class Takeover:
 
         The run is listed with this node first, so that it is always listed.
         """
+        failovers = self._connection.failovers
         await self._connection.pipeline(list_runs(own, [(score, session_id)]))
         key = keys.run(session_id)
         claim = self._claim.command(
-            run_key=key, dead_owner=dead, new_owner=own, prevention_ttl=scripts.PREVENTION_SECONDS
+            run_key=key,
+            dead_owner=dead,
+            releasing_owner=keys.real_node(dead),
+            new_owner=own,
+            prevention_ttl=scripts.PREVENTION_SECONDS,
         )
         (reply,) = await self._connection.pipeline([claim])
         while reply[0] == b"OK" and not await self._acknowledgements.has(key, own, field="owner"):
@@ -149,6 +161,7 @@ class Takeover:
         created_ms = float(score) if math.isfinite(float(score)) else 0.0
         lock = RunLock(session_id, int(reply[1]), created_ms / 1000, int(reply[2]), cancelled_by)
         claims.append(lock)
+        self._lists.doubt_since(failovers, own, lock)
         return lock
 
 

@@ -70,8 +70,8 @@ class RunService:
         self._waiting.start()
 
     def owns(self, session_id: str) -> bool:
-        """Whether this process writes the run."""
-        return session_id in self._tasks or session_id in self._waiting
+        """Whether this process writes the run, or is just taking it over."""
+        return session_id in self._tasks or session_id in self._waiting or session_id in self._takeovers
 
     def counts(self) -> RunCounts:
         return RunCounts(starting=len(self._creations), active=len(self._tasks), waiting=len(self._waiting))

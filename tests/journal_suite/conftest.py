@@ -99,6 +99,9 @@ class Process:
     def locks(self) -> list[RunLock]:
         return list(self.claimed.values())
 
+    def owns(self, session_id: str) -> bool:
+        return session_id in self.claimed
+
     def release_all(self) -> None:
         self.releases += 1
 

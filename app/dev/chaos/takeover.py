@@ -50,9 +50,11 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
     node lost its lease because Redis was unavailable or the machine was slow), the takeover counts as `other`. A run
     that was created after the fault (a request of a disconnected node arrived late) had no owner since its creation;
     if the node never received the reply to that creation, since the end of the fault. The takeover of a run that had to
-    be listed again, because a failover had lost what was known of it, has no bound.
+    be listed again with its former owner, because a failover had lost what was known of it, has no bound.
     """
-    found_again = {str(line["sessionId"]) for _, line in _lines(logs, "run.listed_again")}
+    found_again = {
+        (str(line["sessionId"]), str(line["ofNode"])): time_of(line) for _, line in _lines(logs, "run.listed_again")
+    }
     runs = _Runs(
         owners={str(line["nodeId"]): (index, time_of(line)) for index, line in _lines(logs, "node.joined")},
         started_at={(index, str(line["sessionId"])): time_of(line) for index, line in _lines(logs, "run.started")},
@@ -63,7 +65,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
         at, former, session_id = time_of(line), str(line["fromNode"]), str(line["sessionId"])
         owner = runs.owners.get(former)
         cause = _cause(owner, at, injected)
-        if cause is None or owner is None or session_id in found_again:
+        if cause is None or owner is None or found_again.get((session_id, former), at + 1) <= at:
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
         since = runs.without_owner_since((owner[0], session_id), cause, at)

@@ -11,6 +11,7 @@ import redis
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
+from app.ports.journal import RunLock
 from app.redis import keys, scripts
 from app.redis.wire.connection import Connection
 from app.redis.wire.script import Command
@@ -29,6 +30,7 @@ RUN = keys.run("session_u1_1706156400_a2ef")
 async def connection(redis_server: RedisServer) -> AsyncIterator[Connection]:
     connection = Connection(redis_server.url, timeout_seconds=3)
     connection.register(scripts.CLAIM)
+    connection.register(scripts.RELEASE)
     yield connection
     await connection.close()
 
@@ -53,7 +55,12 @@ def end_lease(redis_client: redis.Redis, node_id: str) -> None:
 
 async def claim(connection: Connection, *, dead: str, new: str) -> bytes:
     reply = await connection.run_script(
-        scripts.CLAIM, run_key=RUN, dead_owner=dead, new_owner=new, prevention_ttl=scripts.PREVENTION_SECONDS
+        scripts.CLAIM,
+        run_key=RUN,
+        dead_owner=dead,
+        releasing_owner=keys.real_node(dead),
+        new_owner=new,
+        prevention_ttl=scripts.PREVENTION_SECONDS,
     )
     return bytes(reply[0])
 
@@ -71,6 +78,36 @@ async def test_a_node_whose_entry_was_removed_cannot_claim_the_run_any_more(
     assert await claim(connection, dead="node-a", new="node-c") == b"OK"
     assert await claim(connection, dead="node-a", new="node-c") == b"OK"  # once more: its reply was lost
     assert redis_client.hget(RUN, "epoch") == "2"
+
+
+async def test_a_run_that_is_just_being_handed_over_stays_listed_with_its_next_owner(
+    connection: Connection, redis_client: redis.Redis
+) -> None:
+    redis_client.hset(RUN, mapping={"owner": "node-a", "epoch": 1, "seq": 0, "final": 0})
+    released = keys.released_by("node-a")
+    assert await claim(connection, dead=released, new="node-b") == b"BARRED"
+    release = {"old_owner": "node-a", "new_owner": released}
+    assert await connection.run_script(scripts.RELEASE, run_key=RUN, epoch=2, **release) == 0
+    assert await connection.run_script(scripts.RELEASE, run_key=RUN, epoch=1, **release) == 1
+    assert await connection.run_script(scripts.RELEASE, run_key=RUN, epoch=1, **release) == 1  # its reply was lost
+    assert await claim(connection, dead=released, new="node-b") == b"OK"
+
+
+async def test_a_run_whose_creation_is_under_way_stays_listed_with_the_node_that_stops(
+    store: RedisStore, redis_client: redis.Redis
+) -> None:
+    """It cannot be handed over yet: the next node finds it with this one, or prevents it."""
+    leaving, run = await start(store), StoredRun()
+    await run.create(leaving.journal)
+    record = redis_client.hgetall(keys.run(run.session_id))
+    redis_client.delete(keys.run(run.session_id))
+    await leaving.nodes.hand_over([RunLock(run.session_id, 1, 0.0)])
+    assert redis_client.zrange(keys.runs_on(leaving.nodes.node_id), 0, -1) == [run.session_id]
+    redis_client.hset(keys.run(run.session_id), mapping={str(name): str(value) for name, value in record.items()})  # its creation arrives
+    heir = await start(store, claims=True)
+    await leaving.parts.stop()
+    await eventually(lambda: run.session_id in heir.claimed)
+    await heir.parts.stop()
 
 
 async def test_a_run_that_does_not_exist_yet_cannot_be_created_after_its_entry_was_removed(
@@ -92,7 +129,7 @@ async def test_a_run_that_a_node_may_not_claim_stays_listed_for_the_others(
     end_lease(redis_client, dead)
     await eventually(lambda: barred.offered.count(run.session_id) >= 2)
     assert redis_client.zrange(keys.runs_on(dead), 0, -1) == [run.session_id]
-    assert not redis_client.exists(keys.runs_on(barred.nodes.node_id))
+    await eventually(lambda: not redis_client.exists(keys.runs_on(barred.nodes.node_id)))  # between two attempts
     heir = await start(store, claims=True)
     await eventually(lambda: run.session_id in heir.claimed)
     assert not barred.claimed
