@@ -113,11 +113,8 @@ class Orphans:
         for reply in replies:
             if isinstance(reply, Exception) and not (isinstance(reply, StorageUnavailable) and is_refusal(reply)):
                 raise reply
-        listed = {
-            record.session_id: record.owner for record, added in zip(records, replies[::2], strict=True) if added == 1
-        }
-        for record in await self._read_unfinished(list(listed)):
-            if record.owner == listed[record.session_id]:  # else another node has just taken it over
+        for record, added in zip(records, replies[::2], strict=True):
+            if added == 1:
                 _report(record)
 
     def _is_forgotten(self, record: RunRecord, owner: RunOwner) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from app.dev.chaos.injected import InjectedFault
 from app.dev.chaos.plan import FaultKind
 
 MARGIN_SECONDS = 2.0
+_LINES_SECONDS = 1.0
+"""How much later than the takeover that it leads to the log line about a run that was listed again may be."""
 
 LogLine = Mapping[str, Any]
 
@@ -65,7 +68,7 @@ def measure(logs: Sequence[Iterable[LogLine]], injected: Sequence[InjectedFault]
         at, former, session_id = time_of(line), str(line["fromNode"]), str(line["sessionId"])
         owner = runs.owners.get(former)
         cause = _cause(owner, at, injected)
-        if cause is None or owner is None or found_again.get((session_id, former), at + 1) <= at:
+        if cause is None or owner is None or found_again.get((session_id, former), math.inf) <= at + _LINES_SECONDS:
             result.counts["other"] = result.counts.get("other", 0) + 1
             continue
         since = runs.without_owner_since((owner[0], session_id), cause, at)

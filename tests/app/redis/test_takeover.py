@@ -99,11 +99,13 @@ async def test_a_run_whose_creation_is_under_way_stays_listed_with_the_node_that
     """It cannot be handed over yet: the next node finds it with this one, or prevents it."""
     leaving, run = await start(store), StoredRun()
     await run.create(leaving.journal)
-    record = redis_client.hgetall(keys.run(run.session_id))
+    record = {str(name): str(value) for name, value in redis_client.hgetall(keys.run(run.session_id)).items()}
     redis_client.delete(keys.run(run.session_id))
     await leaving.nodes.hand_over([RunLock(run.session_id, 1, 0.0)])
     assert redis_client.zrange(keys.runs_on(leaving.nodes.node_id), 0, -1) == [run.session_id]
-    redis_client.hset(keys.run(run.session_id), mapping={str(name): str(value) for name, value in record.items()})  # its creation arrives
+    redis_client.hset(
+        keys.run(run.session_id), mapping={str(name): str(value) for name, value in record.items()}
+    )  # its creation arrives
     heir = await start(store, claims=True)
     await leaving.parts.stop()
     await eventually(lambda: run.session_id in heir.claimed)

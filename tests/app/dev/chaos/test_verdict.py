@@ -312,7 +312,7 @@ def test_takeover_of_a_run_that_a_failover_has_taken_from_the_lists_has_no_bound
         return takeover.measure([[JOINED], [found_again, taken_over(17.5)]], [fault(FaultKind.KILL, 5, 6)], 10)
 
     assert (measure(16, "node-a").counts, measure(16, "node-a").late) == ({"other": 1}, [])
-    assert len(measure(18, "node-a").late) == len(measure(16, "node-b").late) == 1
+    assert len(measure(19, "node-a").late) == len(measure(16, "node-b").late) == 1
 
 
 def test_takeover_time_excludes_redis_outages() -> None:
