@@ -14,7 +14,7 @@ from contextlib import suppress
 from app.errors import RunLost, StorageUnavailable
 from app.ports.journal import LogEntry
 from app.redis import keys
-from app.redis.log_entries import end_entry, last_id, log_entries
+from app.redis.log_entries import end_marker, last_id, log_entries
 from app.redis.wake_ups import WakeUps
 from app.redis.wire.connection import Connection
 
@@ -222,7 +222,10 @@ class Feeds:
             return entries
         if final is None:
             raise RunLost(session_id, "its data is gone from Redis")
-        return end_entry(current) if final == b"1" else []
+        if final != b"1":
+            return []
+        end = end_marker(current)
+        return None if end is None else [end]
 
 
 class RedisTail:

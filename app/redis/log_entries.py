@@ -22,10 +22,10 @@ def log_entries(raw: Iterable[RawEntry], *, after: int = 0) -> list[LogEntry]:
     return found
 
 
-def end_entry(raw: Iterable[RawEntry]) -> list[LogEntry] | None:
-    """Return the last event of these entries if it is the end marker of a run, as a list of one; else None."""
-    last = log_entries(raw)[-1:]
-    return last if last and last[0].body == DONE_BODY else None
+def end_marker(raw: Iterable[RawEntry]) -> LogEntry | None:
+    """Return the last event of these entries if it is the end marker of a run."""
+    entries = log_entries(raw)
+    return entries[-1] if entries and entries[-1].body == DONE_BODY else None
 
 
 def first_id(entry: RawEntry) -> int:

@@ -12,7 +12,7 @@ from app.errors import FieldInvalid, RecordChanged
 from app.ports.journal import Idempotency, ListedRun, ListEnd, RunList, RunRecord, Thread
 from app.redis import keys
 from app.redis.checkpoints import Checkpoints
-from app.redis.log_entries import end_entry, last_id
+from app.redis.log_entries import end_marker, last_id
 from app.redis.wire.connection import Connection
 from app.redis.wire.errors import is_wrong_type, raise_error_reply
 from app.redis.wire.script import Command
@@ -74,8 +74,8 @@ class RedisRunIndex:
 
     async def end_id(self, session_id: str) -> int | None:
         final, last = await self._connection.pipeline(_last_entry(session_id))
-        end = end_entry(last) if final == b"1" else None  # `final` may be newer than `last`: a redirect
-        return end[0].id if end else None
+        end = end_marker(last) if final == b"1" else None  # a redirect can let `final` be newer than `last`
+        return None if end is None else end.id
 
     async def ends_before(self, session_id: str, event_id: int) -> bool:
         final, last = await self._connection.pipeline(_last_entry(session_id))

@@ -136,17 +136,18 @@ class Takeover:
         failovers = self._connection.failovers
         await self._connection.pipeline(list_runs(own, [(score, session_id)]))
         key = keys.run(session_id)
-        claim = self._claim.command(
+        claim = partial(
+            self._connection.run_script,
+            self._claim,
             run_key=key,
             dead_owner=dead,
             releasing_owner=keys.real_node(dead),
             new_owner=own,
             prevention_ttl=scripts.PREVENTION_SECONDS,
         )
-        (reply,) = await self._connection.pipeline([claim])
+        reply = await claim()
         while reply[0] == b"OK" and not await self._acknowledgements.has(key, own, field="owner"):
-            # A no-op, unless the master is another server and lacks the claim.
-            (reply,) = await self._connection.pipeline([claim])
+            reply = await claim()  # a no-op, unless the master is another server and lacks the claim
         if reply[0] == b"BARRED":
             await self._connection.execute("ZREM", keys.runs_on(own), session_id)
             return None

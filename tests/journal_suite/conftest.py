@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -67,6 +67,23 @@ class Process:
     cancelled: list[tuple[str, str]] = field(default_factory=list)
     news: list[str] = field(default_factory=list)
 
+    @classmethod
+    async def start(
+        cls,
+        store: Store,
+        *,
+        claims: bool = False,
+        cannot_read: Collection[str] = (),
+        lease_seconds: float = LONG_LEASE_SECONDS,
+        retention_seconds: int = LONG_RETENTION_SECONDS,
+    ) -> Self:
+        """Start a process on a store. The caller stops its parts."""
+        process = cls(claims=claims, cannot_read=set(cannot_read))
+        process.parts = await store.start_process(
+            process, process.news.append, lease_seconds=lease_seconds, retention_seconds=retention_seconds
+        )
+        return process
+
     @property
     def journal(self) -> Journal:
         return self.parts.journal
@@ -114,17 +131,11 @@ StartProcess = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def start(store: Store) -> AsyncIterator[StartProcess]:
-    """Starts a process; `claims`, `lease_seconds` and `retention_seconds` can be set. All are stopped at the end."""
+    """Starts a process with the options of `Process.start`. All are stopped at the end."""
     started: list[StoreProcess] = []
 
     async def start_process(**options: Any) -> Process:
-        process = Process(claims=options.pop("claims", False), cannot_read=options.pop("cannot_read", set()))
-        seconds: dict[str, Any] = {
-            "lease_seconds": LONG_LEASE_SECONDS,
-            "retention_seconds": LONG_RETENTION_SECONDS,
-            **options,
-        }
-        process.parts = await store.start_process(process, process.news.append, **seconds)
+        process = await Process.start(store, **options)
         started.append(process.parts)
         return process
 

@@ -150,8 +150,8 @@ def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> 
     stored = dict(log)
     seen: Counter[int] = Counter(id for id, _ in record.frames)
     name = _name(record)
-    disorder = sum(later <= earlier for (earlier, _), (later, _) in pairwise(record.frames))
-    verdict.add("duplicate_ids", f"{name}: {_disorder(record)}", disorder)
+    disorder = [at for at, ((earlier, _), (later, _)) in enumerate(pairwise(record.frames), 1) if later <= earlier]
+    verdict.add("duplicate_ids", f"{name}: {_places(record, disorder[:5])}", len(disorder))
     verdict.add("duplicate_ids", f"{name}: its log holds ids twice", len(log) - len(stored))
     foreign = [id for id, body in record.frames if stored.get(id) != body]
     verdict.add("foreign_frames", f"{name}: {foreign[:5]}", len(foreign))
@@ -163,14 +163,10 @@ def _judge_stream(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> 
     verdict.add("gaps", f"{name}", sum(now and not before for before, now in pairwise([False, *missing])))
 
 
-def _disorder(record: RunRecord) -> str:
-    """Return which ids did not rise, after how many frames, and over which connections they came."""
-    frames = record.frames
-    places = [at for at, ((earlier, _), (later, _)) in enumerate(pairwise(frames), start=1) if later <= earlier]
-    connections = [
-        f"{connection.node_url} after {connection.frames_before} frames" for connection in record.connections
-    ]
-    return f"{[frames[at][0] for at in places[:5]]} after {places[:5]} frames; connected to {', '.join(connections)}"
+def _places(record: RunRecord, places: Sequence[int]) -> str:
+    """Return the ids of the frames at these places, and over which connections the frames of the run came."""
+    connections = ", ".join(f"{it.node_url} after {it.frames_before} frames" for it in record.connections)
+    return f"{[record.frames[at][0] for at in places]} after {[*places]} frames; connected to {connections}"
 
 
 def _judge_end(verdict: Verdict, record: RunRecord, log: Sequence[Frame], *, is_interrupted: bool) -> None:

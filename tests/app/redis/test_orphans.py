@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,17 +15,10 @@ from tests.harness.waiting import eventually
 from tests.journal_suite.conftest import Process
 from tests.journal_suite.redis_store import RedisProcess, RedisStore
 from tests.journal_suite.runs import StoredRun
-from tests.journal_suite.store import LONG_RETENTION_SECONDS
 
 LEASE_SECONDS = 1.0
 
 Start = Callable[..., Awaitable[Process]]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ClusterServers]:
-    with ClusterServers(2, replicas=False) as servers:
-        yield servers
 
 
 @pytest.fixture
@@ -34,12 +27,8 @@ async def start(cluster: ClusterServers) -> AsyncIterator[Start]:
     store.clear()
 
     async def start_process(*, claims: bool = False) -> Process:
-        process = Process(claims=claims)
-        process.parts = await store.start_process(
-            process, process.news.append, lease_seconds=LEASE_SECONDS, retention_seconds=LONG_RETENTION_SECONDS
-        )
-        started.append(process)
-        return process
+        started.append(await Process.start(store, claims=claims, lease_seconds=LEASE_SECONDS))
+        return started[-1]
 
     yield start_process
     for process in started:

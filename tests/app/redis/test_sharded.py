@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import redis
@@ -20,12 +20,6 @@ from app.redis.wire.sharded import ShardedPubSub
 from app.retry import retry_until_available
 from tests.harness.slots import SlotMove, master_of
 from tests.harness.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ClusterServers]:
-    with ClusterServers(2, replicas=False) as servers:
-        yield servers
 
 
 @pytest.fixture

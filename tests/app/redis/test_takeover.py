@@ -21,7 +21,6 @@ from tests.harness.waiting import eventually
 from tests.journal_suite.conftest import Process
 from tests.journal_suite.redis_store import RedisStore
 from tests.journal_suite.runs import StoredRun
-from tests.journal_suite.store import LONG_LEASE_SECONDS, LONG_RETENTION_SECONDS
 
 RUN = keys.run("session_u1_1706156400_a2ef")
 
@@ -39,14 +38,6 @@ async def connection(redis_server: RedisServer) -> AsyncIterator[Connection]:
 def store(redis_server: RedisServer, redis_client: redis.Redis) -> RedisStore:
     """The store of `redis_client`, which is empty."""
     return RedisStore(redis_server.url, [redis_server])
-
-
-async def start(store: RedisStore, *, claims: bool = False) -> Process:
-    process = Process(claims=claims)
-    process.parts = await store.start_process(
-        process, process.news.append, lease_seconds=LONG_LEASE_SECONDS, retention_seconds=LONG_RETENTION_SECONDS
-    )
-    return process
 
 
 def end_lease(redis_client: redis.Redis, node_id: str) -> None:
@@ -97,7 +88,7 @@ async def test_a_run_whose_creation_is_under_way_stays_listed_with_the_node_that
     store: RedisStore, redis_client: redis.Redis
 ) -> None:
     """It cannot be handed over yet: the next node finds it with this one, or prevents it."""
-    leaving, run = await start(store), StoredRun()
+    leaving, run = await Process.start(store), StoredRun()
     await run.create(leaving.journal)
     record = {str(name): str(value) for name, value in redis_client.hgetall(keys.run(run.session_id)).items()}
     redis_client.delete(keys.run(run.session_id))
@@ -106,7 +97,7 @@ async def test_a_run_whose_creation_is_under_way_stays_listed_with_the_node_that
     redis_client.hset(
         keys.run(run.session_id), mapping={str(name): str(value) for name, value in record.items()}
     )  # its creation arrives
-    heir = await start(store, claims=True)
+    heir = await Process.start(store, claims=True)
     await leaving.parts.stop()
     await eventually(lambda: run.session_id in heir.claimed)
     await heir.parts.stop()
@@ -123,7 +114,7 @@ async def test_a_run_that_does_not_exist_yet_cannot_be_created_after_its_entry_w
 async def test_a_run_that_a_node_may_not_claim_stays_listed_for_the_others(
     store: RedisStore, redis_client: redis.Redis
 ) -> None:
-    gone, barred = await start(store), await start(store, claims=True)
+    gone, barred = await Process.start(store), await Process.start(store, claims=True)
     run = StoredRun()
     await run.create(gone.journal)
     redis_client.hset(keys.run(run.session_id), "barred", f" {barred.nodes.node_id}")
@@ -132,7 +123,7 @@ async def test_a_run_that_a_node_may_not_claim_stays_listed_for_the_others(
     await eventually(lambda: barred.offered.count(run.session_id) >= 2)
     assert redis_client.zrange(keys.runs_on(dead), 0, -1) == [run.session_id]
     await eventually(lambda: not redis_client.exists(keys.runs_on(barred.nodes.node_id)))  # between two attempts
-    heir = await start(store, claims=True)
+    heir = await Process.start(store, claims=True)
     await eventually(lambda: run.session_id in heir.claimed)
     assert not barred.claimed
     for process in (gone, barred, heir):
@@ -163,7 +154,7 @@ async def test_a_run_whose_creation_outlasts_the_lease_of_its_node_gets_another_
 
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
-        lost, other = aura.service.nodes.node_id, await start(store, claims=True)
+        lost, other = aura.service.nodes.node_id, await Process.start(store, claims=True)
         monkeypatch.setattr(Connection, "pipeline", creates_late)
         async with aura.stream("질문") as stream:
             frames = await stream.rest()
