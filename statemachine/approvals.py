@@ -9,6 +9,7 @@ from statemachine.call import CallStatus, Grant, ToolCall
 from statemachine.errors import FactRefused
 from statemachine.ledger import end_call, get_call, start_call
 from statemachine.messages import ApprovalGranted, ApprovalRejected, Effect
+from statemachine.outside_text import warning_of
 from statemachine.states import Trigger
 from statemachine.step_builder import StepBuilder
 from statemachine.stored import digest
@@ -37,7 +38,7 @@ def approval_granted(builder: StepBuilder, fact: ApprovalGranted) -> Effect:
         decider_told=fact.via == "redis",
     )
     secrets = list(fact.secret_fields) if edited else call.secret_fields
-    warnings = fact.warnings if edited else call.warnings
+    warnings = (*warning_of(call), *fact.warnings) if edited else call.warnings
     changed = replace(call, arguments=arguments, secret_fields=secrets, warnings=warnings)
     start_call(builder, replace(changed, grant=grant, outcome_unknown=False))
     return next_tool_effect(builder)

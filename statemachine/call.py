@@ -77,7 +77,9 @@ class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
 
     `arguments` are passed to the tool; `secret_fields` are the paths of the secrets in them, and `warnings` are about
     what people see of them. `question` is the text that an approver reads; if it is empty, the core makes one from the
-    title.
+    title. An `outward` tool sends something to others, and the result of an `untrusted` one is text that others wrote
+    (`statemachine/outside_text.py`). `definition` identifies the definition of a tool that may change while the
+    service runs; it is empty for all others.
     """
 
     id: str
@@ -89,6 +91,9 @@ class ResolvedCall(StoredStruct, frozen=True, kw_only=True):
     idempotent: bool = False
     question: str = ""
     warnings: tuple[ArgumentWarning, ...] = ()
+    outward: bool = False
+    untrusted: bool = False
+    definition: str = ""
 
     def warnings_as_json(self) -> list[JsonObject]:
         return [msgspec.to_builtins(warning) for warning in self.warnings]

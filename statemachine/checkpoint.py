@@ -19,7 +19,7 @@ from statemachine.older_checkpoints import upgrade, version_of
 from statemachine.states import INITIAL_STATE, State, Trigger
 from statemachine.stored import JsonObject, StoredStruct
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 StepStatus = Literal["pending", "in_progress", "completed", "failed", "skipped"]
 
@@ -206,9 +206,10 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
 
     `history_messages` counts the messages after the system prompt that are from earlier runs of the thread.
     `omitted_turns` counts the earlier runs that were left out because they did not fit; `is_history_shortened` says
-    whether the newest of them was cut in its middle. `spent_tokens` counts against `limits.tokens`, and
-    `reserved_tokens` is the estimate for the model turn in progress. `seed` is random and makes the ids of the approval
-    requests unguessable; with it the same facts lead to the same ids.
+    whether the newest of them was cut in its middle. `outside_text` names the tools whose results are text that others
+    wrote, in this run and in the runs of its thread (`outside_text.py`). `spent_tokens` counts against `limits.tokens`,
+    and `reserved_tokens` is the estimate for the model turn in progress. `seed` is random and makes the ids of the
+    approval requests unguessable; with it the same facts lead to the same ids.
     """
 
     schema_version: int = field(default_factory=lambda: SCHEMA_VERSION)
@@ -222,6 +223,7 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     history_messages: int = 0
     omitted_turns: int = 0
     is_history_shortened: bool = False
+    outside_text: tuple[str, ...] = ()
     turn: int = 1
     model_attempt: int = 1
     retry_at: float | None = None
@@ -312,6 +314,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
             raise CheckpointUnreadable(f"{type(error).__name__}: {error}") from error
         if checkpoint.schema_version > SCHEMA_VERSION:
             raise CheckpointTooNew(checkpoint.schema_version, SCHEMA_VERSION)
+        if checkpoint.schema_version < _MARKS_OUTSIDE_TEXT:
+            checkpoint = _distrusted(checkpoint)
         # The next write has the fields of this version, so an older release must not take it for one of its own.
         return replace(checkpoint, schema_version=SCHEMA_VERSION)
 
@@ -328,6 +332,17 @@ def _load(text: str | bytes, shared: Mapping[str, str]) -> Checkpoint:
             raise
         return msgspec.convert(older, Checkpoint)
     return _complete(saved, shared)
+
+
+_MARKS_OUTSIDE_TEXT = 6
+"""The first schema version that records whether a run has read text from outside."""
+
+
+def _distrusted(saved: Checkpoint) -> Checkpoint:
+    """Return a run of an older release with the results of all its tools marked as text from outside."""
+    calls = [replace(call, untrusted=True) for call in saved.calls]
+    ended = [call.name for call in calls if call.status in (CallStatus.COMPLETED, CallStatus.FAILED)]
+    return replace(saved, calls=calls, outside_text=tuple(dict.fromkeys(ended)))
 
 
 def _complete(saved: Checkpoint, shared: Mapping[str, str]) -> Checkpoint:

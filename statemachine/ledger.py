@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from statemachine.call import CallStatus, ToolCall
 from statemachine.checkpoint import StepStatus
+from statemachine.errors import FactRefused
 from statemachine.events import ToolExecution, ToolStatus
+from statemachine.outside_text import needs_approval
 from statemachine.plan import set_step_status
 from statemachine.step_builder import StepBuilder
 
@@ -33,8 +35,10 @@ def get_call(builder: StepBuilder, call_id: str) -> ToolCall:
 
 
 def start_call(builder: StepBuilder, call: ToolCall) -> None:
-    """Mark a call as started."""
-    call = replace(call, status=CallStatus.STARTED, started_at=builder.now)
+    """Mark a call as started. Raises `FactRefused` for one that needs an approval and has none."""
+    if call.grant is None and needs_approval(builder.checkpoint, call):
+        raise FactRefused("start", builder.checkpoint.state, f"call {call.id} needs an approval")
+    call = replace(call, status=CallStatus.STARTED, started_at=builder.now, error=None)
     builder.put_call(call)
     builder.add_event(tool_event(call, "executing"))
     set_step_status(builder, call.id, "in_progress")

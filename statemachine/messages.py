@@ -11,6 +11,7 @@ from statemachine.call import ArgumentWarning, Confidence, ResolvedCall, ToolCal
 from statemachine.checkpoint import Approval, Checkpoint, PlanStep, Usage
 from statemachine.events import ErrorType, Event, ThoughtType
 from statemachine.masking import Path
+from statemachine.outside_text import needs_approval
 from statemachine.stored import JsonObject
 
 # --- facts ------------------------------------------------------------------------------------------------------------
@@ -28,11 +29,6 @@ class RequestedCall(ResolvedCall, frozen=True, kw_only=True):
     refusal: str | None = None
     plan: tuple[PlanStep, ...] | None = None
     extras: JsonObject = field(default_factory=dict)
-
-    @property
-    def asks_a_person(self) -> bool:
-        """Whether the call would wait for an approval."""
-        return self.needs_approval and self.refusal is None
 
     def with_extras(self, extras: JsonObject) -> RequestedCall:
         return replace(self, extras=extras) if extras else self
@@ -75,15 +71,18 @@ class ToolsRequested(Struct, frozen=True):
     extras: JsonObject = {}
     source: ModelSource | None = None
 
-    @property
-    def asks_a_person(self) -> bool:
+    def asks_a_person(self, checkpoint: Checkpoint) -> bool:
         """Whether a call would wait for an approval."""
-        return any(call.asks_a_person for call in self.calls)
+        return any(_asks_a_person(checkpoint, call) for call in self.calls)
 
-    def without_approvals(self, refusal: str) -> ToolsRequested:
+    def without_approvals(self, checkpoint: Checkpoint, refusal: str) -> ToolsRequested:
         """Return the fact with the calls refused that would wait for an approval."""
-        calls = tuple(replace(call, refusal=refusal) if call.asks_a_person else call for call in self.calls)
-        return replace(self, calls=calls)
+        calls = (replace(call, refusal=refusal) if _asks_a_person(checkpoint, call) else call for call in self.calls)
+        return replace(self, calls=tuple(calls))
+
+
+def _asks_a_person(checkpoint: Checkpoint, call: RequestedCall) -> bool:
+    return call.refusal is None and needs_approval(checkpoint, call)
 
 
 class AnswerFinished(Struct, frozen=True):
@@ -132,6 +131,7 @@ class ToolFinished(Struct, frozen=True):
     """A call has its outcome. `answer` is the text for the model, already cut to its size limit.
 
     `sources` are the documents that the result is based on, each a small JSON object. A `thought` shows them (§2.2).
+    `outcome_unknown`: the call failed with `error` after it was sent, and it may have taken effect.
     """
 
     call_id: str
@@ -139,6 +139,7 @@ class ToolFinished(Struct, frozen=True):
     result: Any = None
     error: str | None = None
     sources: tuple[JsonObject, ...] = ()
+    outcome_unknown: bool = False
 
 
 class ApprovalGranted(Struct, frozen=True):

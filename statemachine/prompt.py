@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from statemachine.checkpoint import Checkpoint
 from statemachine.instructions import CONTEXT_WARNING, INSTRUCTIONS
+from statemachine.outside_text import joined
 from statemachine.shortening import shorten, size_in_bytes
 from statemachine.stored import JsonObject, canonical_json
 
@@ -29,12 +30,13 @@ class History(Struct, frozen=True):
     """What a run gets of the earlier runs (turns) of its thread.
 
     `omitted_turns` counts the runs that were left out because they did not fit. `is_shortened`: the newest run is in
-    `messages`, but did not fit as a whole.
+    `messages`, but did not fit as a whole. `outside_text` names what those in `messages` have read from outside.
     """
 
     messages: tuple[JsonObject, ...] = ()
     omitted_turns: int = 0
     is_shortened: bool = False
+    outside_text: tuple[str, ...] = ()
 
 
 NO_HISTORY = History()
@@ -132,6 +134,7 @@ def history(runs: Sequence[Checkpoint], max_tokens: int, *, not_loaded: int = 0)
     With 0 tokens all are left out. `not_loaded` counts further runs, older than those.
     """
     kept: list[list[JsonObject]] = []
+    outside_text: tuple[str, ...] = ()
     is_shortened = False
     free_bytes = max_tokens * _BYTES_PER_TOKEN
     for run in reversed(runs if max_tokens else ()):
@@ -142,8 +145,11 @@ def history(runs: Sequence[Checkpoint], max_tokens: int, *, not_loaded: int = 0)
             messages, is_shortened = shorten(messages, free_bytes), True
         free_bytes -= size_in_bytes(messages)
         kept.insert(0, messages)
+        outside_text = joined(run.outside_text, outside_text)
     omitted_turns = not_loaded + len(runs) - len(kept)
-    return History(tuple(message for messages in kept for message in messages), omitted_turns, is_shortened)
+    return History(
+        tuple(message for messages in kept for message in messages), omitted_turns, is_shortened, outside_text
+    )
 
 
 def without_history(checkpoint: Checkpoint) -> tuple[list[JsonObject], int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from statemachine import endings
 from statemachine.call import CallStatus, Confidence, ToolCall
 from statemachine.checkpoint import Approval, PlanStep
@@ -21,6 +23,7 @@ from statemachine.messages import (
     ToolsRequested,
 )
 from statemachine.model_turns import request_turn
+from statemachine.outside_text import guarded, joined, source_of
 from statemachine.plan import add_step, step_id_for, update_plan
 from statemachine.provider_fields import portable_id, with_provider_fields
 from statemachine.states import Trigger
@@ -133,13 +136,14 @@ def _record_call(builder: StepBuilder, id: str, requested: RequestedCall, confid
         add_tool_message(builder, id, requested.refusal or "The plan is recorded and shown to the user.")
         return
     call = ToolCall.of(requested, id=id, confidence=confidence, turn=builder.checkpoint.turn)
+    call = guarded(builder.checkpoint, call)
     builder.put_call(call)
     if not builder.checkpoint.plan_declared:
         title = requested.title or requested.name
         add_step(builder, PlanStep(id=id, title=title, description=requested.question, confidence=confidence))
     if requested.refusal is not None:
         end_call(builder, call, CallStatus.FAILED, answer=requested.refusal, error=requested.refusal)
-    elif requested.needs_approval:
+    elif call.needs_approval:
         _queue_within_limit(builder, call)
     else:
         start_call(builder, call)
@@ -163,6 +167,12 @@ def tool_finished(builder: StepBuilder, fact: ToolFinished) -> Effect:
     call = builder.find_call(fact.call_id)
     if call is None or call.status is not CallStatus.STARTED:
         raise FactRefused("ToolFinished", builder.checkpoint.state, f"call {fact.call_id} is not running")
+    if call.untrusted:
+        sources = joined(builder.checkpoint.outside_text, [source_of(call)])
+        builder.update(outside_text=sources)
+    if fact.outcome_unknown and not call.idempotent:
+        queue_repetition(builder, replace(call, error=fact.error))
+        return Continue() if builder.checkpoint.running else next_tool_effect(builder)
     status = CallStatus.COMPLETED if fact.error is None else CallStatus.FAILED
     end_call(builder, call, status, answer=fact.answer, result=fact.result, error=fact.error)
     if fact.sources:
@@ -185,6 +195,13 @@ def next_tool_effect(builder: StepBuilder) -> Effect:
     builder.update(turn=turn, model_attempt=1, retry_at=None)
     builder.transition(Trigger.REPORT_RESULTS)
     return request_turn(builder)
+
+
+def queue_repetition(builder: StepBuilder, call: ToolCall) -> None:
+    """Queue a started call of which nobody knows whether it ran: a person decides whether it is repeated."""
+    unknown = replace(call, status=CallStatus.REQUESTED, needs_approval=True, outcome_unknown=True, grant=None)
+    builder.put_call(unknown)
+    queue_approval(builder, unknown, first=True)
 
 
 def queue_approval(builder: StepBuilder, call: ToolCall, *, first: bool) -> None:

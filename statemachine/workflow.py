@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from msgspec.structs import replace
-
 from statemachine import endings
 from statemachine.approvals import approval_granted, approval_rejected, deadline_passed
-from statemachine.call import CallStatus
 from statemachine.checkpoint import Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
 from statemachine.events import Content, Start, Thought
@@ -45,7 +42,7 @@ from statemachine.provider_fields import with_provider_fields
 from statemachine.states import OPEN_STATES, State, Trigger
 from statemachine.step_builder import StepBuilder
 from statemachine.stored import JsonObject
-from statemachine.tool_calls import next_tool_effect, queue_approval, tool_finished, tools_requested
+from statemachine.tool_calls import next_tool_effect, queue_repetition, tool_finished, tools_requested
 
 _MODEL_TURN = frozenset({State.PLANNING, State.CONTENT})
 _ANY_OPEN = frozenset(OPEN_STATES)
@@ -94,6 +91,7 @@ def begin(
         history_messages=len(history.messages),
         omitted_turns=history.omitted_turns,
         is_history_shortened=history.is_shortened,
+        outside_text=history.outside_text,
     )
     builder = StepBuilder(checkpoint, "RunRequest", now)
     effect = request_first_turn(builder)
@@ -262,9 +260,7 @@ def _run_recovered(builder: StepBuilder, fact: RunRecovered) -> Effect:
     checkpoint = builder.checkpoint
     if checkpoint.state is State.TOOL:
         for call in reversed([call for call in checkpoint.running if not call.idempotent]):
-            unknown = replace(call, status=CallStatus.REQUESTED, needs_approval=True, outcome_unknown=True, grant=None)
-            builder.put_call(unknown)
-            queue_approval(builder, unknown, first=True)
+            queue_repetition(builder, call)
         return next_tool_effect(builder)
     if checkpoint.state is State.AWAITING_APPROVAL:
         return _await_open_approval(builder)

@@ -170,13 +170,13 @@ class Effects:
 
     async def _within_quota(self, checkpoint: Checkpoint, fact: Fact) -> Fact:
         """Return the fact with its calls that need an approval refused, if the user has no room for a waiting run."""
-        if not isinstance(fact, ToolsRequested) or not fact.asks_a_person:
+        if not isinstance(fact, ToolsRequested) or not fact.asks_a_person(checkpoint):
             return fact
         refusal = await retry_until_available(
             lambda: self._waiting.reserve(checkpoint.request, checkpoint.run_deadline_at),
             on_unavailable=lambda error: log.warning("run.paused", cause=error.cause),
         )
-        return fact if refusal is None else fact.without_approvals(refusal)
+        return fact if refusal is None else fact.without_approvals(checkpoint, refusal)
 
     def _resolved(self, call: RawCall) -> RequestedCall:
         return self._tools.resolve(call.id, call.name, call.arguments).with_extras(call.extras)

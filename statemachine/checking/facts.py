@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from msgspec import Struct
+
 from statemachine.checkpoint import Checkpoint, Usage
 from statemachine.messages import (
     AnswerArrived,
@@ -23,21 +25,42 @@ from statemachine.messages import (
     ToolsRequested,
 )
 
-TURNS: dict[str, tuple[tuple[bool, bool], ...]] = {
-    "a safe call": ((False, True),),
-    "a safe call that is not idempotent": ((False, False),),
-    "a risky call": ((True, False),),
-    "a risky call that is idempotent": ((True, True),),
-    "a safe and a risky call": ((False, True), (True, False)),
-    "two risky calls and a safe one": ((True, False), (True, True), (False, False)),
+
+class _Kind(Struct, frozen=True):
+    """The marks of the tool that the model calls."""
+
+    name: str = "safe"
+    needs_approval: bool = False
+    idempotent: bool = False
+    outward: bool = False
+    untrusted: bool = False
+
+
+_SAFE = _Kind(idempotent=True)
+_ONCE = _Kind()
+_RISKY = _Kind("risky", needs_approval=True)
+_RISKY_IDEMPOTENT = _Kind("risky", needs_approval=True, idempotent=True)
+_READ = _Kind("read", idempotent=True, untrusted=True)
+_SEND = _Kind("send", outward=True)
+
+TURNS: dict[str, tuple[_Kind, ...]] = {
+    "a safe call": (_SAFE,),
+    "a safe call that is not idempotent": (_ONCE,),
+    "a risky call": (_RISKY,),
+    "a risky call that is idempotent": (_RISKY_IDEMPOTENT,),
+    "a safe and a risky call": (_SAFE, _RISKY),
+    "two risky calls and a safe one": (_RISKY, _RISKY_IDEMPOTENT, _ONCE),
+    "a call that reads text from outside": (_READ,),
+    "a call that sends something to others": (_SEND,),
+    "a call that reads text from outside and one that sends": (_READ, _SEND),
 }
-"""The calls that the model may request in a turn, each as (needs approval, is idempotent)."""
+"""The calls that the model may request in a turn."""
 
 
 def facts(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]:
     """Yield every relevant form of every fact, legal or not, with its description and its time (Unix s)."""
     yield from ((f"the model requests {name}", _tools_requested(run, calls), now) for name, calls in TURNS.items())
-    refused = _tools_requested(run, ((True, False),), refusal="no such tool")
+    refused = _tools_requested(run, (_RISKY,), refusal="no such tool")
     yield "the model requests a call that cannot run", refused, now
     yield "the model sends a thought", ThoughtArrived("…"), now
     yield "the answer begins", AnswerArrived("…"), now
@@ -47,6 +70,7 @@ def facts(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]:
     for call in run.running:
         yield f"{call.id} succeeds", ToolFinished(call.id, "…"), now
         yield f"{call.id} fails", ToolFinished(call.id, "…", error="…"), now
+        yield f"{call.id} may have run", ToolFinished(call.id, "…", error="…", outcome_unknown=True), now
     yield "a call that is not running ends", ToolFinished("another", "…"), now
     yield from _decisions(run, now)
     yield "the deadlines are compared at once", DeadlinePassed(), now
@@ -78,18 +102,19 @@ def _decisions(run: Checkpoint, now: float) -> Iterator[tuple[str, Fact, float]]
     yield "the approval's deadline passes", DeadlinePassed(), late
 
 
-def _tools_requested(run: Checkpoint, calls: Iterable[tuple[bool, bool]], refusal: str | None = None) -> ToolsRequested:
+def _tools_requested(run: Checkpoint, calls: Iterable[_Kind], refusal: str | None = None) -> ToolsRequested:
     requested = []
-    for number, (is_risky, is_idempotent) in enumerate(calls, start=len(run.calls)):
-        name = "risky" if is_risky else "safe"
+    for number, kind in enumerate(calls, start=len(run.calls)):
         requested.append(
             RequestedCall(
-                id=f"{name}-{number}",
-                name=name,
+                id=f"{kind.name}-{number}",
+                name=kind.name,
                 arguments={},
                 raw_arguments="{}",
-                needs_approval=is_risky,
-                idempotent=is_idempotent,
+                needs_approval=kind.needs_approval,
+                idempotent=kind.idempotent,
+                outward=kind.outward,
+                untrusted=kind.untrusted,
                 refusal=refusal,
             )
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from statemachine import states
-from statemachine.call import CallStatus
+from statemachine.call import CallStatus, ToolCall
 from statemachine.checking.facts import facts
 from statemachine.checking.proof import Proof
 from statemachine.checking.table import table_proofs
@@ -32,8 +32,11 @@ from statemachine.messages import (
     ModelFailed,
     RunRecovered,
     Step,
+    ToolFinished,
 )
+from statemachine.prompt import History
 from statemachine.states import State, Transition, Trigger
+from statemachine.stored import JsonObject
 from statemachine.tokens import estimate_prompt
 from statemachine.workflow import advance, begin
 
@@ -56,7 +59,8 @@ class _Situation:
     """A checkpoint, the time, and what an observer of only facts and effects knows.
 
     `started` are the ids of the calls that ran at least once, `approved` those that a person approved and that have not
-    run since. `open_request` is the request id, call id and deadline of the last `AwaitDecision`.
+    run since. `open_request` is the request id, call id and deadline of the last `AwaitDecision`. `has_read`: text from
+    outside is in the run or in its history.
     """
 
     checkpoint: Checkpoint
@@ -64,6 +68,7 @@ class _Situation:
     started: frozenset[str] = frozenset()
     approved: frozenset[str] = frozenset()
     open_request: tuple[str, str, float] | None = None
+    has_read: bool = False
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -76,6 +81,7 @@ class _Situation:
         calls = tuple(
             (
                 *(call.needs_approval, call.idempotent, call.status, call.outcome_unknown),
+                *(call.outward, call.untrusted),
                 *(call.id in self.started, call.id in self.approved),
             )
             for call in open_calls
@@ -84,7 +90,7 @@ class _Situation:
         request = self.open_request and (position.get(self.open_request[1]), max(0.0, self.open_request[2] - self.now))
         return (
             *(run.state, run.turn, run.model_attempt, run.limits.on_reject, run_seconds_left, decision_seconds_left),
-            *(calls, queue, request),
+            *(calls, queue, request, self.has_read, bool(run.outside_text)),
             *((run.spent_tokens, run.reserved_tokens, estimate_prompt(run.messages)) if run.limits.tokens else ()),
         )
 
@@ -102,11 +108,13 @@ class _Search:
     waits: int = 0
     model_calls: int = 0
     executions: int = 0
+    sendings: int = 0
     taken: set[tuple[Trigger, State, State]] = field(default_factory=set)
     violations: dict[str, str] = field(default_factory=dict)
 
 
 _APPROVED = "no risky call runs, and no call that is not idempotent runs again, without a person's approval in time"
+_OUTWARD = "once text from outside is in a run or its history, no call sends anything to others without an approval"
 _DEADLINE = "awaiting_approval always has a deadline, within the run's, and it is the one that was shown"
 _BUDGET = "the model is called only with a reservation within the token budget, and accepted attempts are counted"
 _IN_TABLE = "a run makes only transitions of the table"
@@ -121,6 +129,7 @@ def _run_proofs(search: _Search, table: tuple[Transition, ...], depth: int) -> I
     )
     coverage += f"; they represent {search.paths:.1e} paths of up to {depth} facts"
     yield Proof(_APPROVED, coverage, search.violations.get(_APPROVED))
+    yield Proof(_OUTWARD, f"{search.sendings} such calls started", search.violations.get(_OUTWARD))
     yield Proof(_DEADLINE, f"{search.waits} waits", search.violations.get(_DEADLINE))
     yield Proof(_BUDGET, f"{search.model_calls} model calls", search.violations.get(_BUDGET))
     yield Proof(_ENDS, f"{search.situations} situations, {search.refused} facts refused", search.violations.get(_ENDS))
@@ -195,11 +204,19 @@ def _apply(search: _Search, situation: _Situation, fact: Fact, now: float, path:
     _check_wait(search, step, path)
     _check_budget(search, before, fact, step, path)
     started, approved = _check_executions(search, situation, fact, step, path)
+    has_read = situation.has_read or _reads_outside_text(situation, fact)
     open_request = None
     if isinstance(step.effect, AwaitDecision):
         approval = step.effect.approval
         open_request = (approval.request_id, approval.call_id, step.effect.deadline_at)
-    return _Situation(step.checkpoint, now, started, approved, open_request)
+    return _Situation(step.checkpoint, now, started, approved, open_request, has_read)
+
+
+def _reads_outside_text(situation: _Situation, fact: Fact) -> bool:
+    """Return whether the fact brings a result that others wrote into the run."""
+    if not isinstance(fact, ToolFinished):
+        return False
+    return any(call.id == fact.call_id and call.untrusted for call in situation.checkpoint.running)
 
 
 def _add_violation(search: _Search, claim: str, path: tuple[str, ...], cause: str) -> None:
@@ -263,6 +280,7 @@ def _check_executions(
     starting = [call for call in step.checkpoint.running if call.id not in running_before]
     for call in starting:
         is_repeated = call.id in situation.started
+        _check_sending(search, situation, call, approved, path, is_repeated=is_repeated)
         if call.idempotent if is_repeated else not call.needs_approval:
             continue
         search.executions += 1
@@ -273,7 +291,30 @@ def _check_executions(
     return situation.started | {call.id for call in starting}, frozenset(approved)
 
 
+def _check_sending(
+    search: _Search,
+    situation: _Situation,
+    call: ToolCall,
+    approved: set[str],
+    path: tuple[str, ...],
+    *,
+    is_repeated: bool,
+) -> None:
+    """Check a call that starts now, if it sends something to others and the run has read text from outside.
+
+    Whether it may be repeated is another property: what it sends was decided before.
+    """
+    if not call.outward or not situation.has_read or is_repeated:
+        return
+    search.sendings += 1
+    if call.id not in approved:
+        _add_violation(search, _OUTWARD, path, f"{call.id} is run, and nobody approved it")
+
+
 def _initial_situations() -> Iterator[_Situation]:
     request = RunRequest(session_id="s", thread_id="t", user_id="u", tenant_id="t", trace_id="t", prompt="p")
+    messages: list[JsonObject] = [{"role": "user", "content": "p"}]
     for limits in (_LIMITS, replace(_LIMITS, on_reject="replan"), _BUDGET_LIMITS):
-        yield _Situation(begin(request, [{"role": "user", "content": "p"}], limits, 0.0).checkpoint, 0.0)
+        yield _Situation(begin(request, messages, limits, 0.0).checkpoint, 0.0)
+    history = History(outside_text=("mail",))
+    yield _Situation(begin(request, messages, _LIMITS, 0.0, history).checkpoint, 0.0, has_read=True)

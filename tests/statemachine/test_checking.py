@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from statemachine import machine, states, workflow
+from statemachine import ledger, machine, states, tool_calls, workflow
 from statemachine.checking import Proof, check, search
 from statemachine.checkpoint import Checkpoint
 from statemachine.machine import Situation
@@ -45,7 +45,9 @@ def test_all_properties_of_the_machine_hold() -> None:
     assert [proof.counterexample for proof in proofs if not proof.holds] == []
     (approval,) = [proof for proof in proofs if "risky" in proof.claim]
     assert "no situation left out" in approval.coverage
-    assert len(proofs) == 10
+    (outward,) = [proof for proof in proofs if "outside" in proof.claim]
+    assert int(outward.coverage.split()[0]) > 10
+    assert len(proofs) == 11
 
 
 def test_search_that_ends_early_says_so() -> None:
@@ -115,6 +117,16 @@ def test_transition_that_is_not_in_the_table_is_found(monkeypatch: pytest.Monkey
     wrong = Transition(Trigger.REQUEST_TOOLS, State.PLANNING, State.CONTENT)
     monkeypatch.setattr(machine, "MACHINE", machine.build((wrong, *TRANSITIONS)))
     assert counterexample(violations(2), "only transitions of the table").endswith("planning ─request_tools→ content")
+
+
+def test_a_call_that_sends_after_text_from_outside_was_read_is_found_with_its_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tool_calls, "guarded", lambda _, call: call)
+    monkeypatch.setattr(ledger, "needs_approval", lambda _, call: call.needs_approval)
+    path = counterexample(violations(), "outside")
+    turn = "the model requests a call that sends something to others"
+    assert path == f"begin → {turn}: send-0 is run, and nobody approved it"
 
 
 # --- a broken advance() -----------------------------------------------------------------------------------------------

@@ -80,11 +80,11 @@ def test_a_call_with_an_unknown_outcome_asks_a_person_however_many_approvals_are
 def test_calls_that_would_wait_can_be_refused_before_they_are_recorded() -> None:
     """`app/` does so where too many runs of the user wait already."""
     fact = ToolsRequested((safe("a"), risky("b"), risky("c", refusal="There is no such tool.")))
-    assert fact.asks_a_person
-    refused = fact.without_approvals("Too many wait.")
-    assert not refused.asks_a_person
-    assert [call.refusal for call in refused.calls] == [None, "Too many wait.", "There is no such tool."]
     run = Run()
+    assert fact.asks_a_person(run.checkpoint)
+    refused = fact.without_approvals(run.checkpoint, "Too many wait.")
+    assert not refused.asks_a_person(run.checkpoint)
+    assert [call.refusal for call in refused.calls] == [None, "Too many wait.", "There is no such tool."]
     run.apply(refused)
     assert run.state is State.TOOL
     assert run.model_answers["b"] == "Too many wait."
