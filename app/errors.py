@@ -320,6 +320,10 @@ class ToolError(AuraError):
     prefix = "도구 실행에 실패했습니다."
 
 
+class OutcomeUnknown(ToolError):
+    """A call was sent to its service, then something failed: it may have taken effect."""
+
+
 class ConfigurationError(AuraError):
     """The settings do not allow the start. The message is one line that names the setting and the remedy."""
 

@@ -16,7 +16,7 @@ from app.web.routes.health import VERSION
 def make_audit(settings: Settings, connection: Connection, node_id: str, clock: Clock, toolbox: ToolRegistry) -> Audit:
     """Build the record of one process, whose first entry says which settings and which tools it has."""
     secrets, days = settings.audit_secrets, settings.aura_audit_retention_days
-    risky = [name for name in toolbox.names if toolbox.needs_approval(name)]
+    risky = [tool.name for tool in toolbox.select() if tool.needs_approval]
     policy = load_policy(settings.model_dump(), audit_keys(secrets)[0], version=VERSION, approval_required=risky)
     store, archive = make_audit_stores(settings, connection)
     return Audit.build(store, archive, secrets, node_id, clock, policy, retention_days=days)

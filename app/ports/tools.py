@@ -48,6 +48,14 @@ class Tool(Protocol):
 
     The language model also reads the first paragraph of the class docstring. Arguments of type `SecretStr` are masked
     in events. `timeout_seconds` is None for the registry's default.
+
+    A tool may have more attributes, each with a default:
+
+    - `outward` (False): it sends something to others. Once a run has read text that others wrote, such a tool needs
+      an approval, whatever `needs_approval` says.
+    - `untrusted` (False): its result is text that others wrote, such as mails or web pages.
+    - `description` (the first paragraph of the class docstring), `source` ("built in"): where the tool is from, for
+      operators. `approval_reason`: why it needs an approval, for operators.
     """
 
     name: str
@@ -64,7 +72,8 @@ class Tool(Protocol):
     async def run(self, arguments: Any, context: ToolContext) -> Any:
         """Runs one call and returns its result: a value that can be written as JSON, or a `CitedResult`.
 
-        Raises `ToolError`, whose message the language model reads.
+        Raises `ToolError`, whose message the language model reads, and `OutcomeUnknown` where the call may have taken
+        effect although it failed: then a person decides whether it is repeated, unless the tool is idempotent.
         """
         ...
 
@@ -72,12 +81,20 @@ class Tool(Protocol):
 class Toolbox(Protocol):
     """All tools of the process. Calls are validated and run here and nowhere else."""
 
-    def schemas(self) -> list[JsonObject]:
-        """Returns the `tools` array of a chat completion request."""
+    def schemas(self, allowed: tuple[str, ...] | None = None) -> list[JsonObject]:
+        """Returns the `tools` array of a chat completion request.
+
+        `allowed` are names, or patterns such as `crm__*`, of the tools that the run may use; None: all.
+        """
         ...
 
-    def resolve(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
-        """Validates a call that the language model requested. Never raises: a call that cannot run has a `refusal`."""
+    def resolve(
+        self, call_id: str, name: str, raw_arguments: str, allowed: tuple[str, ...] | None = None
+    ) -> RequestedCall:
+        """Validates a call that the language model requested. Never raises: a call that cannot run has a `refusal`.
+
+        A tool that is not `allowed` does not exist for the run.
+        """
         ...
 
     def validate_edit(self, name: str, arguments: JsonObject, original: JsonObject) -> CheckedArguments:

@@ -126,6 +126,7 @@ class GetPullRequest:
     arguments: type[BaseModel] = GetPullRequestArguments
     needs_approval: bool = False
     idempotent: bool = True
+    untrusted: bool = True
     timeout_seconds: float | None = None
 
     def __init__(
@@ -177,6 +178,7 @@ class CreatePullRequest:
     arguments: type[BaseModel] = CreatePullRequestArguments
     needs_approval: bool = True
     idempotent: bool = True
+    outward: bool = True
     timeout_seconds: float | None = None
 
     def __init__(

@@ -70,6 +70,7 @@ class SendEmail:
     arguments: type[BaseModel] = SendEmailArguments
     needs_approval: bool = True
     idempotent: bool = False
+    outward: bool = True
     timeout_seconds: float | None = None
 
     def __init__(

@@ -7,7 +7,6 @@ exactly these arguments.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import traceback
 from collections.abc import Collection, Sequence
@@ -15,12 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.errors import AuraError, ConfigurationError, FieldInvalid, ToolError, without_addresses
+from app.errors import AuraError, ConfigurationError, FieldInvalid, OutcomeUnknown, ToolError, without_addresses
 from app.ports.tools import CheckedArguments, CitedResult, Tool, ToolContext
 from app.tools import arguments as args
 from app.tools import plan
 from app.tools.argument_warnings import find_warnings
 from app.tools.arguments import ArgumentsInvalid
+from app.tools.registered import RegisteredTool, ToolSet
 from app.tools.results import SecretMask, answer_text, to_json, truncate
 from statemachine.call import CallStatus, ToolCall
 from statemachine.masking import MASK, find_masked
@@ -42,7 +42,7 @@ class ApprovalMissing(AuraError):
 
 
 class ToolRegistry:
-    """All tools of the process (`ports.tools.Toolbox`). Does not change after construction; shared by all runs."""
+    """All tools of the process (`ports.tools.Toolbox`), shared by all runs."""
 
     def __init__(
         self,
@@ -53,78 +53,84 @@ class ToolRegistry:
         secrets: Sequence[str] = (),
         known_names: Collection[str] = (),
     ) -> None:
-        """`approval_required` may name the given tools and those in `known_names`, which need not be configured here.
+        """`approval_required` may name the given tools and those in `known_names`, which need not be configured here;
+        both may have patterns such as `crm__*`.
 
         Raises `ConfigurationError`.
         """
         if result_limit_bytes < _RESULT_LIMIT_MINIMUM_BYTES:
             raise ConfigurationError(f"the tool result limit must be at least {_RESULT_LIMIT_MINIMUM_BYTES} bytes")
-        self._tools: dict[str, Tool] = {}
-        for tool in tools:
-            if tool.name in self._tools or tool.name == plan.NAME:
-                raise ConfigurationError(f"two tools have the name {tool.name!r}; rename one")
-            self._tools[tool.name] = tool
-        _check_names(approval_required, {*self._tools, *known_names})
-        self._approval_required = approval_required
+        self._tools = ToolSet(approval_required)
+        self._tools.add(tools)
+        self._tools.check_required_names(known_names)
         self._default_timeout_seconds = default_timeout_seconds
         self._result_limit_bytes = result_limit_bytes
         self._mask = SecretMask(secrets)
-        self._schemas = [
-            *(_schema(tool.name, _first_paragraph(tool), tool.arguments) for tool in self._tools.values()),
-            _schema(plan.NAME, plan.DESCRIPTION, plan.UpdatePlanArguments),
-        ]
 
-    def schemas(self) -> list[JsonObject]:
-        """Returns the `tools` array of a chat completion request: always the same object, which must not be changed."""
-        return self._schemas
+    def schemas(self, allowed: tuple[str, ...] | None = None) -> list[JsonObject]:
+        """Return the `tools` array of a chat completion request. It is shared: do not change it."""
+        return self._tools.schemas(allowed)
 
-    @property
-    def names(self) -> list[str]:
-        """The names of all tools that the model can call."""
-        return list(self._tools)
+    def select(self, allowed: tuple[str, ...] | None = None) -> list[RegisteredTool]:
+        """Return the tools that the model is offered, with their marks. `allowed` are names or patterns; None: all."""
+        return self._tools.select(allowed)
+
+    def replace(self, source: str, tools: Sequence[Tool]) -> None:
+        """Replace the tools of a source while the service runs. A call that was requested before and whose tool is
+        another one now is not run.
+
+        Raises `ConfigurationError` and changes nothing where a tool of another source has one of the names.
+        """
+        self._tools.replace(source, tools)
 
     def needs_approval(self, name: str) -> bool:
         """Whether a tool needs approval: because it declares so, or because the settings require it in addition."""
-        tool = self._tools.get(name)
-        return name in self._approval_required or (tool is not None and tool.needs_approval)
+        registered = self._tools.find(name)
+        return self._tools.is_approval_required(name) if registered is None else registered.needs_approval
 
     # --- calls that the model requests --------------------------------------------------------------------------------
 
-    def resolve(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
+    def resolve(
+        self, call_id: str, name: str, raw_arguments: str, allowed: tuple[str, ...] | None = None
+    ) -> RequestedCall:
         """Validates a call that the model requested. Never raises: a call that cannot run has a `refusal` text.
 
         `raw_arguments` over the size limit are replaced by `{}`, because every later request would contain them.
         """
+        registered = self._tools.find(name, allowed)
+        if registered is None and name != plan.NAME:
+            return self._refuse_unknown(call_id, name, raw_arguments, allowed)
         try:
             given = args.parse(raw_arguments)
-            if name == plan.NAME:
+            if registered is None:
                 return _plan_call(call_id, raw_arguments, given)
-            return self._resolve_known(call_id, name, raw_arguments, given)
+            return self._resolve_known(call_id, registered, raw_arguments, given)
         except ArgumentsInvalid as error:
-            if name != plan.NAME and name not in self._tools:
-                return self._refuse_unknown(call_id, name, raw_arguments)
             return self._refuse(
                 call_id, name, raw_arguments, f"{name} was not run: {error}. Correct it and call it again."
             )
 
-    def _resolve_known(self, call_id: str, name: str, raw_arguments: str, given: JsonObject) -> RequestedCall:
-        tool = self._tools.get(name)
-        if tool is None:
-            return self._refuse_unknown(call_id, name, raw_arguments)
+    def _resolve_known(
+        self, call_id: str, registered: RegisteredTool, raw_arguments: str, given: JsonObject
+    ) -> RequestedCall:
+        tool = registered.tool
         checked = args.validate(tool.arguments, given)
-        needs_approval = self.needs_approval(name)
         resolved = self._check(checked)
+        may_wait = registered.needs_approval or registered.outward  # the core can require an approval of its own
         return RequestedCall(
             id=call_id,
-            name=name,
+            name=tool.name,
             arguments=resolved.arguments,
             raw_arguments=raw_arguments,
             secret_fields=list(resolved.secret_fields),
             warnings=resolved.warnings,
             title=tool.title,
-            question=self._question(tool, checked) if needs_approval else "",
-            needs_approval=needs_approval,
+            question=self._question(tool, checked) if may_wait else "",
+            needs_approval=registered.needs_approval,
             idempotent=tool.idempotent,
+            outward=registered.outward,
+            untrusted=registered.untrusted,
+            definition=registered.definition,
         )
 
     def _question(self, tool: Tool, checked: BaseModel) -> str:
@@ -134,22 +140,25 @@ class ToolRegistry:
             _log.error("tool %s failed to build its question: %s", tool.name, type(error).__name__)
             return ""
 
-    def _refuse_unknown(self, call_id: str, name: str, raw_arguments: str) -> RequestedCall:
+    def _refuse_unknown(
+        self, call_id: str, name: str, raw_arguments: str, allowed: tuple[str, ...] | None
+    ) -> RequestedCall:
         cause = f"The tool {name[:64]!r} does not exist." if name else "The call names no tool."
-        reason = f"{cause} Available tools: {', '.join([*self._tools, plan.NAME])}."
+        names = [tool.name for tool in self._tools.select(allowed)]
+        reason = f"{cause} Available tools: {', '.join([*names, plan.NAME])}."
         return self._refuse(call_id, name, raw_arguments, reason)
 
     def _refuse(self, call_id: str, name: str, raw_arguments: str, reason: str) -> RequestedCall:
         # No arguments are shown: arguments that are not valid may contain a secret anywhere.
-        tool = self._tools.get(name)
+        registered = self._tools.find(name)
         return RequestedCall(
             id=call_id,
             name=name,
             arguments={},
             raw_arguments=raw_arguments if args.is_small_enough(raw_arguments) else "{}",
-            title=tool.title if tool else "",
+            title=registered.tool.title if registered else "",
             needs_approval=self.needs_approval(name),
-            idempotent=tool.idempotent if tool else False,
+            idempotent=registered.tool.idempotent if registered else False,
             refusal=truncate(self._mask.text(reason), _ERROR_LIMIT_BYTES),
             plan=() if name == plan.NAME else None,
         )
@@ -173,9 +182,10 @@ class ToolRegistry:
         The approver saw masks instead of secrets, so a value that is unchanged from what was shown is replaced by the
         `original` one. Raises `FieldInvalid`, which names the field.
         """
-        tool = self._tools.get(name)
-        if tool is None:
+        registered = self._tools.find(name)
+        if registered is None:
             raise FieldInvalid(f"params: the tool {name!r} is not available")
+        tool = registered.tool
         try:
             args.check_size(_json_text(edited))
             plain, shown = args.dump(args.validate(tool.arguments, original))
@@ -199,9 +209,7 @@ class ToolRegistry:
         """
         self._check_permission(call)
         try:
-            tool = self._tools.get(call.name)
-            if tool is None:
-                raise ToolError(f"the tool {call.name!r} is not available any more")
+            tool = self._find_unchanged(call)
             # No await between the check of the digest and this line, so that the arguments cannot change.
             checked = _validate_stored(tool, call.arguments)
             if self._mask.finds_secret(call.arguments):  # an earlier version has stored the call
@@ -214,8 +222,23 @@ class ToolRegistry:
             _log.warning("tool %s failed in call %s: %s", call.name, call.id, error.log_cause)
             cause = self._mask.text(without_addresses(error.cause))  # a tool may quote what a library says
             message = truncate(self._mask.text(without_addresses(error.message)), _ERROR_LIMIT_BYTES)
-            return ToolFinished(call.id, answer=self._answer(call, f"The tool failed: {cause}"), error=message)
+            answer = self._answer(call, f"The tool failed: {cause}")
+            return ToolFinished(
+                call.id, answer=answer, error=message, outcome_unknown=isinstance(error, OutcomeUnknown)
+            )
         return ToolFinished(call.id, answer=self._answer(call, answer_text(result)), result=result, sources=sources)
+
+    def _find_unchanged(self, call: ToolCall) -> Tool:
+        """Return the tool of a call. Raises `ToolError` where it is gone, or is another one than when it was called."""
+        registered = self._tools.find(call.name)
+        if registered is None:
+            raise ToolError(f"the tool {call.name!r} is not available any more")
+        if registered.definition != call.definition:
+            raise ToolError(
+                f"{call.name} was not run: the tool has changed since it was called; read its description, and call it"
+                " again if it still fits"
+            )
+        return registered.tool
 
     def _check_permission(self, call: ToolCall) -> None:
         if call.status is not CallStatus.STARTED:
@@ -261,24 +284,6 @@ class ToolRegistry:
         shown = truncate(canonical_json(self._mask.json(call.shown_arguments)), self._result_limit_bytes // 4)
         note = f"A person changed the arguments before approving. What ran: {call.name}({shown})\n"
         return note + truncate(text, self._result_limit_bytes - len(note.encode()))
-
-
-def _check_names(approval_required: frozenset[str], known: set[str]) -> None:
-    for name in sorted(approval_required - known):
-        raise ConfigurationError(
-            f"AURA_APPROVAL_REQUIRED names {name!r}, which is not a tool; tools are {', '.join(sorted(known))}"
-        )
-
-
-def _schema(name: str, description: str, model: type[BaseModel]) -> JsonObject:
-    return {
-        "type": "function",
-        "function": {"name": name, "description": description, "parameters": args.json_schema(model)},
-    }
-
-
-def _first_paragraph(tool: Tool) -> str:
-    return " ".join(inspect.cleandoc(type(tool).__doc__ or tool.title).split("\n\n")[0].split())
 
 
 def _plan_call(call_id: str, raw_arguments: str, arguments: JsonObject) -> RequestedCall:

@@ -56,6 +56,7 @@ class SearchWorkspace:
     arguments: type[BaseModel] = SearchArguments
     needs_approval: bool = False
     idempotent: bool = True
+    untrusted: bool = True
     timeout_seconds: float | None = 15
 
     def __init__(self, workspace: WorkspaceSearch) -> None:

@@ -109,6 +109,7 @@ const TEXTS = {
   "warning.very_long": ["Hidden end", "가려진 끝부분"],
   "warning.many_recipients": ["Many recipients", "많은 수신자"],
   "warning.unseen_default": ["Default value", "기본값"],
+  "warning.outside_text": ["Text from outside was read", "외부에서 온 글을 읽음"],
   "warning.more": ["More", "그 밖에"],
   "hidden.character_help": ["A character that cannot be seen", "보이지 않는 문자"],
   "hidden.lines": ["{count} empty lines", "빈 줄 {count}개"],
