@@ -66,6 +66,14 @@ Names = frozenset[str]
 NameList = Annotated[Names, BeforeValidator(_split_names)]
 """Names, separated by commas."""
 
+
+def _split_in_order(names: Any) -> Any:
+    return tuple(name.strip() for name in names.split(",") if name.strip()) if isinstance(names, str) else names
+
+
+OrderedNames = Annotated[tuple[str, ...], BeforeValidator(_split_in_order)]
+"""Names, separated by commas, whose order counts."""
+
 EVENT_CHANNELS = frozenset(f"dwp:events:{name}" for name in ("all", "mail", "approval", "main", "chat", "agent-task"))
 """The channels of the platform's domain events (CONTRACT §7)."""
 
@@ -355,6 +363,17 @@ def _named_key(name: str, environment: Mapping[str, str]) -> SecretStr:
 
 
 # --- quotas -----------------------------------------------------------------------------------------------------------
+
+
+class PluginSettings(BaseModel):
+    """The tools of other packages."""
+
+    aura_tools: OrderedNames = Field(
+        default=(), description="`package.module:name`, …: [tools of your own](../tools/README.md), or all of a module"
+    )
+    aura_tool_plugins: bool = Field(
+        default=True, description="offer the tools of installed packages too (entry points `aura.tools`)"
+    )
 
 
 class QuotaSettings(BaseModel):

@@ -39,6 +39,7 @@ from app.setting_types import (
     NameList,
     Names,
     PlainUrl,
+    PluginSettings,
     QuotaSettings,
     RedisUrl,
     RepositoryLists,
@@ -55,7 +56,7 @@ _NOT_SETTINGS = frozenset({"AURA_TOKEN", "AURA_PLATFORM_URI"})
 """Names that others read: the commands that call a service (`app.cli.options`), and the gateway (§8)."""
 
 
-class Settings(QuotaSettings, ArchiveSettings, IdentitySettings):
+class Settings(PluginSettings, QuotaSettings, ArchiveSettings, IdentitySettings):
     """Every setting under the name of its environment variable, in lower case."""
 
     # Redis
@@ -317,6 +318,7 @@ _WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
     Names: "names, separated by commas",
+    tuple[str, ...]: "names, separated by commas",
     tuple[SecretStr, ...]: "texts, separated by commas, or JSON list",
     dict[str, Any]: "JSON object",
     tuple[ModelServer, ...]: "JSON list",

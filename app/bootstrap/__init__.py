@@ -26,7 +26,6 @@ from app.integrations.token_cipher import TokenCipher
 from app.ports.clock import Clock
 from app.ports.journal import RunReader
 from app.ports.quotas import Quotas
-from app.ports.tools import Tool
 from app.redis.approval_requests import RedisApprovalRequests
 from app.redis.decisions import RedisDecisions
 from app.redis.journal import RedisJournal
@@ -47,6 +46,7 @@ from app.runs.resume import RunLocator
 from app.runs.service import RunService
 from app.runs.task import RunPorts
 from app.settings import Settings
+from app.tools.loading import Loaded
 from app.web.auth import Authenticator
 from app.web.connection import HttpConnection
 from app.web.cors import CorsPolicy
@@ -74,7 +74,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     clock: Clock | None = None,
-    tools: Sequence[Tool] | None = None,
+    tools: Sequence[Loaded] | None = None,
     one_time_codes: OneTimeCodes | None = None,
 ) -> Quart:
     """Build the service as an ASGI app. Nothing connects before it serves; `app.extensions["aura"]` is its `Service`.
@@ -148,7 +148,7 @@ def _register_routes(
         app.register_blueprint(console_routes(responses, one_time_codes))
 
 
-def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | None) -> Service:
+def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | None) -> Service:
     node_id, connection, pubsub = connect(settings)
     keys, diagnostics = make_purpose_keys(settings), SenderDiagnostics(connection, clock)
     seals, acknowledgements = make_seals(settings, keys), Acknowledgements(connection, settings.aura_redis_replicas)
@@ -162,7 +162,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
     archive = make_run_archive(settings, journal, archive_outbox, clock)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
-    model, toolbox = make_model(settings), make_toolbox(settings, clock, knowledge, tools)
+    model, (toolbox, tool_resources) = make_model(settings), make_toolbox(settings, clock, knowledge, tools)
     task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
     audit = make_audit(settings, connection, node_id, clock, toolbox)
     waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
@@ -180,6 +180,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Tool] | Non
         nodes=nodes,
         model=model,
         toolbox=toolbox,
+        tool_resources=tool_resources,
         runs=_run_service(settings, ports, reader_of(journal, archive)),
         streams=_streams(settings, reader_of(journal, archive), open_streams),
         knowledge=knowledge,

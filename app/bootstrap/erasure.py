@@ -56,7 +56,8 @@ async def person_eraser(settings: Settings) -> AsyncIterator[PersonEraser]:
     ]
     acknowledgements = Acknowledgements(connection, settings.aura_redis_replicas)
     nodes = make_nodes(settings, connection, pubsub, node_id, acknowledgements)
-    audit = make_audit(settings, connection, node_id, clock, make_toolbox(settings, clock, knowledge, None))
+    toolbox, _ = make_toolbox(settings, clock, knowledge, None)
+    audit = make_audit(settings, connection, node_id, clock, toolbox)
     erasure = Erasure(RedisRunData(connection), others, nodes, audit.trail)
     try:
         yield PersonEraser(settings, erasure, knowledge, audit)

@@ -27,6 +27,7 @@ from app.redis.wire.pubsub import PubSub
 from app.runs.admission import AdmissionQueue
 from app.runs.service import RunService
 from app.tools.registry import ToolRegistry
+from app.tools.resources import ToolResources
 from app.web.sse import EventStreams
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,7 @@ class Service:
     nodes: RedisNodes
     model: OpenAIModel | FallbackModel
     toolbox: ToolRegistry
+    tool_resources: ToolResources
     runs: RunService
     streams: EventStreams
     knowledge: Knowledge | None
@@ -82,6 +84,7 @@ class Service:
         await self.pubsub.start()
         await self.audit.start()
         await self.journal.start()
+        await self.start_tools()
         await self.open_streams.start()
         await self.decisions.start()
         self.runs.start_deadlines()
@@ -92,6 +95,13 @@ class Service:
             await self.task_reporter.start()
         if self.archive is not None:
             self.archive.start()
+
+    async def start_tools(self) -> None:
+        """Start what tools need. `aura tools call` does it alone, without the rest of the service."""
+        await self.tool_resources.start()
+
+    async def stop_tools(self) -> None:
+        await self.tool_resources.stop()
 
     async def drain(self) -> None:
         """Stop the runs first, so that readers get their last committed step; then end the lease, so that other nodes
@@ -109,6 +119,7 @@ class Service:
             await self.task_reporter.stop()
         if self.archive is not None:
             await self.archive.stop()
+        await self.stop_tools()
         await self.decisions.stop()
         await self.audit.stop()
         await self.journal.stop()

@@ -17,6 +17,7 @@ from app.cli.model import model
 from app.cli.serve import serve
 from app.cli.timeline import timeline
 from app.cli.token import token
+from app.cli.tools import tools
 from app.errors import AuraError
 
 
@@ -37,5 +38,5 @@ def main() -> None:
     """Aura is the AI-agent service of the DWP platform."""
 
 
-for _command in (serve, token, ask, timeline, diagram, audit, erase, knowledge, model, demo, chaos):
+for _command in (serve, token, ask, timeline, diagram, audit, erase, knowledge, model, tools, demo, chaos):
     main.add_command(_command)

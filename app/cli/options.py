@@ -19,9 +19,26 @@ from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from app.client.client import AuraClient
+    from app.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Parsed = TypeVar("Parsed")
+
+env_file_option = click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read settings from this file. The environment wins. [default: .env, if there is one]",
+)
+
+
+def read_settings(env_file: Path | None) -> Settings:
+    """Return the settings as `aura serve` reads them. Raises `ConfigurationError`."""
+    from app.cli.env_file import with_env_file
+    from app.settings import Settings, environment_of_process
+
+    return Settings.from_environment(with_env_file(environment_of_process(), env_file))
+
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MAX_TOKEN_BYTES = 64 * 1024

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from app.cli.options import env_file_option
+
 
 @click.command()
 @click.option(
@@ -15,12 +17,7 @@ import click
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Run this many processes on that port."
 )
-@click.option(
-    "--env-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Read settings from this file. The environment wins. [default: .env, if there is one]",
-)
+@env_file_option
 def serve(bind: str | None, workers: int, env_file: Path | None) -> None:
     """Run the service. Its settings come from the environment and from a file `.env` (see README)."""
     from app import logs

@@ -75,7 +75,8 @@ class ToolSet:
 
     def _put(self, tools: dict[str, RegisteredTool], tool: Tool, source: str, *, is_pinned: bool) -> None:
         if tool.name in tools or tool.name == plan.NAME:
-            raise ConfigurationError(f"two tools have the name {tool.name!r}; rename one")
+            other = tools[tool.name].source if tool.name in tools else BUILT_IN
+            raise ConfigurationError(f"two tools have the name {tool.name!r}: {other}, {source}; rename one")
         description = _description(tool)
         schema = _schema(tool.name, description, args.json_schema(tool.arguments))
         marks = [tool.title, tool.needs_approval, tool.idempotent]

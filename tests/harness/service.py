@@ -17,11 +17,11 @@ from quart import Quart
 from app.bootstrap import create_app
 from app.bootstrap.service import Service
 from app.ports.clock import Clock
-from app.ports.tools import Tool
 from app.server.config import load_config
 from app.server.hypercorn_internals import serve_app
 from app.setting_types import QuotaSettings
 from app.settings import Settings
+from app.tools.loading import Loaded
 from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
 from tests.harness.conformity import Conformity
@@ -84,7 +84,7 @@ async def running(
     settings: Settings,
     *,
     clock: Clock | None = None,
-    tools: Sequence[Tool] | None = None,
+    tools: Sequence[Loaded] | None = None,
     one_time_codes: OneTimeCodes | None = None,
     port: int = 0,
 ) -> AsyncIterator[Aura]:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.errors import ConfigurationError
-from app.tools import KNOWN_TOOL_NAMES, configured_tools
+from app.tools.built_in import KNOWN_TOOL_NAMES, configured_tools
 from app.tools.clock import CurrentTimeArguments, GetCurrentTime
 from app.tools.mail import Encryption
 

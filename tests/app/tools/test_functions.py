@@ -1,0 +1,344 @@
+"""Decorated functions as tools: what is taken from the signature, resources, and errors that name the place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr
+
+from app.errors import ConfigurationError
+from app.ports.clock import Clock
+from app.tools import ToolContext, resource, tool
+from app.tools.definitions import DefinitionInvalid, ToolDefinition
+from app.tools.functions import FunctionTool, Resources
+from app.tools.loading import plug_in
+from app.tools.registry import ToolRegistry
+from statemachine.call import CallStatus, Confidence, Grant, ToolCall
+from statemachine.messages import ToolFinished
+from statemachine.stored import digest
+from tests.harness.tools import NoteTool
+
+CONTEXT = ToolContext(session_id="s1", tenant_id="t1", user_id="kim", idempotency_key="s1:c1")
+
+
+class Pool:
+    """A resource of tests."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
+
+
+@dataclass
+class Order:
+    item: str
+    count: int
+    by: str
+    pool_size: int
+
+
+@tool(needs_approval=True, question="재고를 {count}개 주문하시겠습니까?", outward=True, timeout_seconds=5)
+async def order_stock(
+    item: str, count: Annotated[int, Field(gt=0)], context: ToolContext, pool: Pool, note: str = "없음"
+) -> Order:
+    """Order items for
+    the stock.
+
+    Only whole boxes can be ordered.
+
+    Args:
+        item: The name of the item,
+            as the catalogue has it.
+        note: For the supplier.
+    """
+    return Order(item, count, context.user_id, pool.size)
+
+
+@tool(name="log_in", title="로그인", untrusted=True, idempotent=True)
+async def sign_in(password: SecretStr, copy: bool = False) -> str:
+    return password.get_secret_value() + ("!" if copy else "")
+
+
+def made(definition: ToolDefinition[..., Any], *provided: type) -> FunctionTool:
+    resources = Resources({})
+    for kind in provided:
+        resources.declare(kind)
+        resources.put(kind, kind())
+    return FunctionTool(definition, resources)
+
+
+async def execute(registry: ToolRegistry, name: str, arguments: str) -> ToolFinished:
+    requested = registry.resolve("c1", name, arguments)
+    assert requested.refusal is None
+    grant = Grant(request_id="r1", arguments_digest=digest(requested.arguments), decided_at=0)
+    call = ToolCall.of(requested, id="c1", confidence=Confidence.UNKNOWN, turn=1)
+    values = {name: getattr(call, name) for name in ToolCall.__struct_fields__}
+    return await registry.execute(ToolCall(**values | {"status": CallStatus.STARTED, "grant": grant}), CONTEXT)
+
+
+def test_the_model_reads_the_signature_and_the_docstring() -> None:
+    (schema, _) = ToolRegistry([made(order_stock, Pool)]).schemas()
+    assert schema["function"] == {
+        "name": "order_stock",
+        "description": "Order items for the stock.",
+        "parameters": {
+            "additionalProperties": False,
+            "type": "object",
+            "properties": {
+                "item": {"type": "string", "description": "The name of the item, as the catalogue has it."},
+                "count": {"type": "integer", "exclusiveMinimum": 0},
+                "note": {"type": "string", "default": "없음", "description": "For the supplier."},
+            },
+            "required": ["item", "count"],
+        },
+    }
+
+
+def test_the_marks_are_those_of_the_decorator() -> None:
+    (order, log_in) = ToolRegistry([made(order_stock, Pool), made(sign_in)]).select()
+    assert (order.needs_approval, order.outward, order.untrusted, order.tool.timeout_seconds) == (True, True, False, 5)
+    assert (log_in.needs_approval, log_in.outward, log_in.untrusted, log_in.tool.idempotent) == (
+        False,
+        False,
+        True,
+        True,
+    )
+    assert (order.tool.title, log_in.tool.title) == ("order stock", "로그인")
+    assert order.source.startswith(f"{__name__}:order_stock (tools/test_functions.py line ")
+
+
+async def test_it_runs_with_its_arguments_the_context_and_its_resources() -> None:
+    finished = await execute(ToolRegistry([made(order_stock, Pool)]), "order_stock", '{"item": "볼트", "count": 3}')
+    assert finished.result == {"item": "볼트", "count": 3, "by": "kim", "pool_size": 1}
+
+
+async def test_secrets_are_masked_and_reach_the_function() -> None:
+    registry = ToolRegistry([made(sign_in)])
+    requested = registry.resolve("c1", "log_in", '{"password": "hunter2-hunter2", "copy": true}')
+    assert requested.shown_arguments == {"password": "***", "copy": True}
+    finished = await execute(registry, "log_in", '{"password": "hunter2-hunter2", "copy": true}')
+    assert finished.result == "hunter2-hunter2!"
+
+
+def test_the_question_has_the_arguments() -> None:
+    requested = ToolRegistry([made(order_stock, Pool)]).resolve("c1", "order_stock", '{"item": "볼트", "count": 3}')
+    assert requested.question == "재고를 3개 주문하시겠습니까?"
+
+
+def test_without_a_question_the_title_is_one() -> None:
+    tool = made(sign_in)
+    assert tool.question(tool.arguments(password="x")) == "로그인: 실행하시겠습니까?"
+
+
+@pytest.mark.parametrize("arguments", ['{"item": "x", "count": 0}', '{"item": "x", "count": 1, "pool": 1}', "{}"])
+def test_arguments_that_do_not_fit_are_refused_to_the_model(arguments: str) -> None:
+    assert ToolRegistry([made(order_stock, Pool)]).resolve("c1", "order_stock", arguments).refusal is not None
+
+
+async def test_the_function_can_be_called_in_its_own_tests() -> None:
+    assert await order_stock("볼트", 3, CONTEXT, Pool(2)) == Order("볼트", 3, "kim", 2)
+    assert repr(order_stock).startswith(f"<tool order_stock of {__name__}:order_stock (")
+
+
+def test_a_style_of_docstring_that_is_unknown_describes_nothing() -> None:
+    @tool()
+    async def search(query: str) -> str:
+        """Search.
+
+        Args:
+            query
+        """
+        return query
+
+    assert made(search).description == "Search."
+
+
+# --- what cannot be a tool --------------------------------------------------------------------------------------------
+
+
+async def no_type(item) -> str:  # type: ignore[no-untyped-def]
+    return str(item)
+
+
+async def many(*items: str) -> str:
+    return str(items)
+
+
+async def any_names(**items: str) -> str:
+    return str(items)
+
+
+async def private(_item: str) -> str:
+    return _item
+
+
+async def unknown_type(item: Missing) -> str:  # type: ignore[name-defined]  # noqa: F821
+    return str(item)
+
+
+async def needs_pool(pool: Pool) -> str:
+    return str(pool)
+
+
+async def bad_default(count: Annotated[int, Field(gt="x")]) -> int:
+    return count
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        (no_type, "the parameter `item` has no type: add one, such as `item: str`"),
+        (many, "the parameter *items: 'str' has no name that a model could give"),
+        (any_names, "the parameter **items: 'str' has no name that a model could give"),
+        (private, "the parameter `_item` begins with `_`: rename it"),
+        (unknown_type, "the type of a parameter cannot be resolved: NameError"),
+        (needs_pool, "decorate with @resource the function that provides such a value"),
+        (bad_default, "its arguments have no JSON schema"),
+    ],
+)
+def test_a_function_that_cannot_be_a_tool_is_named_with_its_line(function: Any, cause: str) -> None:
+    with pytest.raises(DefinitionInvalid) as raised:
+        made(tool()(function))
+    assert raised.value.cause.startswith(f"{__name__}:{function.__name__} (tools/test_functions.py line ")
+    assert cause in raised.value.cause
+
+
+def test_decorators_refuse_what_they_cannot_use() -> None:
+    def plain() -> None: ...
+
+    async def fine(count: int) -> int:
+        return count
+
+    decorate: Any = tool()
+    with pytest.raises(DefinitionInvalid, match="write `async def`"):
+        decorate(plain)
+    with pytest.raises(DefinitionInvalid, match="'주문' cannot be offered to models"):
+        tool(name="주문")(fine)
+    with pytest.raises(DefinitionInvalid, match="timeout_seconds is 0: it must be more than 0"):
+        tool(timeout_seconds=0)(fine)
+    with pytest.raises(
+        DefinitionInvalid, match=r"the question names \{item\}, which is no argument; there are: \{count\}"
+    ):
+        made(tool(question="{item}?")(fine))
+    with pytest.raises(DefinitionInvalid, match="is no format text"):
+        made(tool(question="{count")(fine))
+    not_a_generator: Any = fine
+    with pytest.raises(DefinitionInvalid, match="a resource is an asynchronous generator"):
+        resource(not_a_generator)
+
+
+# --- resources --------------------------------------------------------------------------------------------------------
+
+
+class Session(BaseModel):
+    """A resource that pydantic could read as an argument, too: the resource wins."""
+
+    pool_size: int
+
+
+async def test_resources_start_in_the_order_of_their_needs_and_end_in_the_reverse() -> None:
+    steps: list[str] = []
+
+    @resource
+    async def session(pool: Pool, clock: Clock) -> AsyncIterator[Session]:
+        steps.append(f"session of {pool.size} at {clock.now():g}")
+        yield Session(pool_size=pool.size)
+        steps.append("session ended")
+
+    @resource
+    async def pool() -> AsyncIterator[Pool]:
+        steps.append("pool")
+        yield Pool(7)
+        steps.append("pool ended")
+
+    @resource
+    async def unused() -> AsyncIterator[int]:
+        steps.append("unused")
+        yield 1
+
+    @tool()
+    async def count(session: Session) -> int:
+        return session.pool_size
+
+    class FixedClock:
+        def now(self) -> float:
+            return 5
+
+    plugged_in = plug_in([session, unused, pool, count], {Clock: FixedClock()})
+    await plugged_in.resources.start()
+    assert (await execute(ToolRegistry(plugged_in.tools), "count", "{}")).result == 7
+    await plugged_in.resources.stop()
+    assert steps == ["pool", "session of 7 at 5", "session ended", "pool ended"]
+
+
+async def test_a_resource_that_does_not_start_ends_the_start_and_is_named() -> None:
+    ended: list[str] = []
+
+    @resource
+    async def pool() -> AsyncIterator[Pool]:
+        yield Pool()
+        ended.append("pool")
+
+    @resource
+    async def session(pool: Pool) -> AsyncIterator[Session]:
+        raise ConnectionError("refused")
+        yield Session(pool_size=pool.size)
+
+    @tool()
+    async def count(session: Session) -> int:
+        return session.pool_size
+
+    plugged_in = plug_in([pool, session, count], {})
+    with pytest.raises(
+        ConfigurationError, match=r"session \(.* line \d+\): it did not start: ConnectionError: refused"
+    ):
+        await plugged_in.resources.start()
+    assert ended == ["pool"]
+    await plugged_in.resources.stop()
+
+
+async def test_a_tool_that_is_a_context_manager_is_entered_and_left() -> None:
+    steps: list[str] = []
+
+    class Connected(NoteTool):
+        async def __aenter__(self) -> Self:
+            steps.append("in")
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            steps.append("out")
+            raise RuntimeError("it is broken, which is only logged")
+
+    plugged_in = plug_in([Connected()], {})
+    await plugged_in.resources.start()
+    await plugged_in.resources.stop()
+    assert steps == ["in", "out"]
+
+
+def test_resources_whose_needs_cannot_be_met_are_named() -> None:
+    @resource
+    async def first(_second: Session) -> AsyncIterator[Pool]:
+        yield Pool()
+
+    @resource
+    async def second(_first: Pool) -> AsyncIterator[Session]:
+        yield Session(pool_size=1)
+
+    @resource
+    async def third() -> AsyncIterator[Pool]:
+        yield Pool()
+
+    @resource
+    async def untyped():  # type: ignore[no-untyped-def]
+        yield 1
+
+    with pytest.raises(DefinitionInvalid, match="Pool needs itself, through other resources"):
+        plug_in([first, second], {})
+    with pytest.raises(DefinitionInvalid, match="no resource provides its parameter `_second`: add one to AURA_TOOLS"):
+        plug_in([first], {})
+    with pytest.raises(DefinitionInvalid, match="provides Pool already: remove one of them"):
+        plug_in([third, first], {})
+    with pytest.raises(DefinitionInvalid, match=r"its return type must name what it provides"):
+        plug_in([untyped], {})
