@@ -53,7 +53,7 @@ class ForkServer:
         log = self.folder / f"process-{self._count}.log"
         command = {
             "argv": list(arguments),
-            "env": {"PATH": os.environ["PATH"], **environment},
+            "env": {**{name: os.environ[name] for name in ("PATH", "SSL_CERT_FILE")}, **environment},
             "log": str(log),
             "terminal": terminal,
         }

@@ -23,7 +23,7 @@ from app.web.openapi.operation_ids import OPERATION_IDS
 from app.web.openapi.operations import operation_of
 from statemachine.events import EVENT_TYPES
 from statemachine.frames import Shape
-from tests.harness.conformity import Conformity, check_event
+from tests.harness.conformity import check_event, document_routes
 from tests.harness.service import Aura, headers, running
 from tests.harness.tools import calling, risky
 
@@ -38,7 +38,7 @@ def app(settings: MakeSettings) -> Quart:
 
 
 def document(app: Quart) -> dict[str, Any]:
-    return Conformity(app).document
+    return document_routes(app).document
 
 
 # --- OpenAPI --------------------------------------------------------------------------------------------------------
