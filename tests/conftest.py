@@ -35,7 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # workers inherit it
         folder = tempfile.TemporaryDirectory(prefix="aura-certificate-")
         config.add_cleanup(folder.cleanup)
-        os.environ["SSL_CERT_FILE"] = str(Certificate.create(Path(folder.name) / "trusted.pem").path)
+        # of another name than the certificates of tests: two issuers of one name cannot be told apart
+        certificate = Certificate.create(Path(folder.name) / "trusted.pem", "trusted by tests alone")
+        os.environ["SSL_CERT_FILE"] = str(certificate.path)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -94,6 +94,7 @@ async def test_ctrl_c_prints_the_verdict_so_far() -> None:
     assert b"the verdict so far" in errors
 
 
+@pytest.mark.slow
 async def test_ctrl_c_stops_all_processes() -> None:
     process = chaos("--runs", "200", "--kill-every", "1.0", "--lease", "2", "--seed", "5")
     try:

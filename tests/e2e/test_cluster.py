@@ -58,6 +58,7 @@ async def test_run_with_an_approval_completes_on_a_cluster(
         assert len(smtp.messages) == 1
 
 
+@pytest.mark.slow
 async def test_run_is_taken_over_on_a_cluster(
     nodes_on: NodesOn, cluster: RedisServer, model: ScriptedModelServer
 ) -> None:

@@ -58,7 +58,7 @@ def set_request(client: redis.Redis, session_id: str, request_id: str) -> None:
     client.set(f"hitl:request:{request_id}", json.dumps(request), keepttl=True)
 
 
-@pytest.mark.parametrize("decide", [publish, set_signal, set_request])
+@pytest.mark.parametrize("decide", [publish, set_signal, pytest.param(set_request, marks=pytest.mark.slow)])
 async def test_decision_in_redis_completes_the_run(
     nodes: Nodes,
     model: ScriptedModelServer,

@@ -63,12 +63,18 @@ def expect_nothing_left(output: str) -> None:
             ("--approve",),
             ["⚠ GitHub PR을 생성하시겠습니까?", "✔ approved", "the GitHub stand-in created pull request #43"],
         ),
-        (
+        pytest.param(
             "현재 화면에서 선택한 항목들을 분석해주세요",
             ("--context", json.dumps(SCREEN)),
             ["총 **2개**", "11, msg-7", "화면: mail"],
+            marks=pytest.mark.slow,
         ),
-        ("오늘 점심은 뭐 먹을까요?", (), ["오늘 점심은 뭐 먹을까요?", "미리 작성된 대본"]),
+        pytest.param(
+            "오늘 점심은 뭐 먹을까요?",
+            (),
+            ["오늘 점심은 뭐 먹을까요?", "미리 작성된 대본"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 async def test_prompt_is_executed_to_its_end(
@@ -82,6 +88,7 @@ async def test_prompt_is_executed_to_its_end(
     expect_nothing_left(command.output)
 
 
+@pytest.mark.slow
 async def test_command_runs_without_the_fork_server() -> None:
     """`python -m app demo`, as a shell starts it; nothing is printed to stderr."""
     process = await asyncio.create_subprocess_exec(
@@ -111,6 +118,7 @@ async def test_rejected_prompt_exits_with_1_and_sends_nothing(demo: Demo) -> Non
     assert "the mail sink received" not in command.output
 
 
+@pytest.mark.slow
 async def test_openai_api_key_selects_the_real_model(demo: Demo) -> None:
     """No server listens at the address: the run ends with the model's error, which shows that it was requested."""
     real = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
@@ -179,6 +187,7 @@ async def test_signal_stops_the_service_and_all_its_processes(demo: Demo, number
         expect_nothing_left(command.output)
 
 
+@pytest.mark.slow
 async def test_printed_commands_work_when_pasted(demo: Demo, tmp_path: Path) -> None:
     """The commands run as printed, except `redis-cli`, which may not be installed: bash sends its command."""
     port = free_port()
@@ -230,6 +239,7 @@ async def run_script(script: str, folder: Path) -> str:
     return output.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_signal_during_a_prompt_stops_all_processes(demo: Demo, number: signal.Signals, code: int) -> None:
     async with demo("--prompt", "메일을 보내주세요") as command:
@@ -239,6 +249,7 @@ async def test_signal_during_a_prompt_stops_all_processes(demo: Demo, number: si
     expect_nothing_left(command.output)
 
 
+@pytest.mark.slow
 async def test_approval_is_asked_at_the_terminal(demo: Demo) -> None:
     async with demo("--prompt", "메일을 보내주세요", in_terminal=True) as command:
         await command.wait_for_output("s left)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
@@ -29,6 +30,7 @@ async def cited_event_ids(node: ServeProcess, model: ScriptedModelServer) -> lis
     return sorted(source["id"] for frame in frames if frame.type == "thought" for source in frame["sources"])
 
 
+@pytest.mark.slow
 async def test_killed_indexer_is_continued_without_duplicates(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, publish: Publish, database: PostgresServer
 ) -> None:

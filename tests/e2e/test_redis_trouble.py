@@ -105,6 +105,7 @@ async def test_failover_to_a_replica_loses_nothing(
         expect_no_other_run(replica)
 
 
+@pytest.mark.slow
 async def test_failover_to_a_lagging_replica_fails_only_the_run_with_lost_writes(
     nodes_on: NodesOn, server: RedisServer, replica: RedisServer, model: ScriptedModelServer
 ) -> None:
@@ -131,6 +132,7 @@ async def test_failover_to_a_lagging_replica_fails_only_the_run_with_lost_writes
         assert len(smtp.messages) == 1
 
 
+@pytest.mark.slow
 async def test_redis_out_of_memory_refuses_writes_and_keeps_the_lease(
     nodes_on: NodesOn, server: RedisServer, model: ScriptedModelServer
 ) -> None:
@@ -149,6 +151,7 @@ async def test_redis_out_of_memory_refuses_writes_and_keeps_the_lease(
         expect_no_other_run(server)
 
 
+@pytest.mark.slow
 async def test_redis_loading_its_data_pauses_runs(
     nodes_on: NodesOn, server: RedisServer, model: ScriptedModelServer
 ) -> None:
@@ -172,6 +175,7 @@ async def test_redis_loading_its_data_pauses_runs(
         expect_no_other_run(server)
 
 
+@pytest.mark.slow
 async def test_redis_without_free_clients_pauses_runs(
     nodes_on: NodesOn, server: RedisServer, model: ScriptedModelServer
 ) -> None:

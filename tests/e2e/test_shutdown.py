@@ -179,6 +179,7 @@ async def test_sigint_exits_as_sigterm(nodes: Nodes) -> None:
     assert await node.wait_for_exit() == 0
 
 
+@pytest.mark.slow
 async def test_node_exits_while_redis_hangs(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
     with RedisServer() as server:
         async with SmtpSink() as smtp:

@@ -71,6 +71,7 @@ def _of_server(settings: MakeSettings, url: str, **options: Any) -> Settings:
     return settings(openai_base_url=url, openai_model="SmolLM2-135M-Instruct", aura_model_options=options)
 
 
+@pytest.mark.slow
 async def test_run_on_a_real_small_model_ends_with_its_answer(settings: MakeSettings, server_url: str) -> None:
     frames = await _run(_of_server(settings, server_url), "Hi")
     assert frames[-2]["status"] == "completed"
@@ -79,12 +80,14 @@ async def test_run_on_a_real_small_model_ends_with_its_answer(settings: MakeSett
     assert frames[-2]["usage"]["completionTokens"] > 1
 
 
+@pytest.mark.slow
 async def test_answer_that_a_real_server_caps_is_not_completed(settings: MakeSettings, server_url: str) -> None:
     frames = await _run(_of_server(settings, server_url, max_tokens=8), "Write a long story about a dragon.")
     assert (frames[-2]["status"], frames[-3]["errorType"]) == ("failed", "LimitExceeded")
     assert answer(frames).strip(), "the text is kept"
 
 
+@pytest.mark.slow
 async def test_conversation_that_is_too_long_for_a_real_server_names_it(
     settings: MakeSettings, server_url: str
 ) -> None:

@@ -85,6 +85,7 @@ async def test_node_starts_before_redis_and_becomes_ready_after_it(nodes: Nodes)
             await node.ready()
 
 
+@pytest.mark.slow
 async def test_command_runs_without_the_fork_server(redis_server: RedisServer) -> None:
     """`python -m app serve`, as in a container."""
     port = free_port()

@@ -81,6 +81,7 @@ async def test_redis_restart_with_its_data_loses_nothing(
         assert len(model.requests) == 3
 
 
+@pytest.mark.slow
 async def test_hanging_redis_pauses_runs_and_refuses_requests(
     nodes_on: NodesOn, durable_redis: RedisServer, model: ScriptedModelServer
 ) -> None:
@@ -114,6 +115,7 @@ async def test_hanging_redis_pauses_runs_and_refuses_requests(
             await eventually(lambda: sorted(checkpoint["state"] for checkpoint in read_checkpoints(client)) in ended)
 
 
+@pytest.mark.slow
 async def test_redis_data_loss_ends_the_runs_with_an_error(nodes_on: NodesOn, model: ScriptedModelServer) -> None:
     """The streams of the lost runs end with an error; the node accepts new runs."""
     with RedisServer() as volatile_redis:
@@ -198,6 +200,7 @@ async def test_run_whose_creation_reply_was_lost_exists_once(
         await eventually(lambda: len(redis_client.keys("checkpoint:{user1}:*")) == 1, 5)
 
 
+@pytest.mark.slow
 async def test_node_disconnected_from_redis_loses_its_runs_and_keeps_its_clients(
     nodes_on: NodesOn, redis_server: RedisServer, redis_client: redis.Redis, model: ScriptedModelServer
 ) -> None:

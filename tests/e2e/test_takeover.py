@@ -26,6 +26,10 @@ TEXT = "분기 보고서를 정리했습니다. 매출은 12% 늘었고, 비용�
 DONE = "메일을 보냈습니다."
 
 
+def slow(case: str) -> Any:
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
 async def wait_for_takeover(node: ServeProcess) -> None:
     """Wait until the node has taken over a run; `aura chaos` measures how long that takes."""
     await eventually(lambda: node.logged("run.taken_over"))
@@ -58,6 +62,7 @@ async def test_waiting_run_is_taken_over_and_approved(
         assert len(smtp.messages) == 1
 
 
+@pytest.mark.slow
 async def test_deadline_that_passes_without_any_node_times_the_run_out(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
@@ -90,6 +95,7 @@ def decide_by_signal(client: redis.Redis, request_id: str) -> None:
     client.publish(f"hitl:channel:{session_id}", json.dumps(signal))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decide", [decide_as_main_service, decide_by_signal])
 async def test_decision_made_without_any_node_is_applied(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, decide: Callable[[redis.Redis, str], None]
@@ -109,6 +115,7 @@ async def test_decision_made_without_any_node_is_applied(
         assert len(smtp.messages) == 1
 
 
+@pytest.mark.slow
 async def test_takeover_before_the_first_chunk_repeats_the_model_request(
     nodes: Nodes, model: ScriptedModelServer
 ) -> None:
@@ -125,7 +132,7 @@ async def test_takeover_before_the_first_chunk_repeats_the_model_request(
     assert model.requests[1]["messages"] == model.requests[0]["messages"]
 
 
-@pytest.mark.parametrize("repetition", ["repeats nothing", "repeats some", "repeats all"])
+@pytest.mark.parametrize("repetition", [slow("repeats nothing"), "repeats some", slow("repeats all")])
 async def test_takeover_during_an_answer_continues_its_text(
     nodes: Nodes, model: ScriptedModelServer, repetition: str
 ) -> None:
@@ -174,6 +181,7 @@ class BlockedGitHub:
         await answer.json(200, [] if request.path.endswith("/files") else pull)
 
 
+@pytest.mark.slow
 async def test_takeover_during_an_idempotent_tool_runs_it_again(nodes: Nodes, model: ScriptedModelServer) -> None:
     github = BlockedGitHub()
     async with github.http as http:
@@ -199,7 +207,7 @@ async def test_takeover_during_an_idempotent_tool_runs_it_again(nodes: Nodes, mo
     assert roles.count("tool") == 1
 
 
-@pytest.mark.parametrize("verdict", ["approve", "reject"])
+@pytest.mark.parametrize("verdict", ["approve", slow("reject")])
 async def test_takeover_during_a_non_idempotent_tool_asks_the_approver(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis, verdict: str
 ) -> None:
@@ -234,6 +242,7 @@ async def test_takeover_during_a_non_idempotent_tool_asks_the_approver(
             assert client.seen[-2]["status"] == "rejected"
 
 
+@pytest.mark.slow
 async def test_resumed_former_owner_is_fenced(nodes: Nodes, model: ScriptedModelServer) -> None:
     """It still assumes to own the run: its writes are refused, and its readers receive the new owner's events."""
     first, second = await nodes.start_pair()
@@ -270,6 +279,7 @@ async def test_resumed_former_owner_is_fenced(nodes: Nodes, model: ScriptedModel
     assert answer(next_run.seen) == "다시"
 
 
+@pytest.mark.slow
 async def test_resumed_former_owner_of_a_waiting_run_streams_the_new_owners_events(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import redis
 
 from app.dev.demo.main_service import MainServiceStandIn, is_ended
@@ -18,6 +19,7 @@ from tests.harness.service import headers
 from tests.harness.waiting import eventually
 
 
+@pytest.mark.slow
 async def test_takeover_continues_the_agent_task(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
@@ -45,6 +47,7 @@ async def test_takeover_continues_the_agent_task(
         assert len(starts) == 1
 
 
+@pytest.mark.slow
 async def test_another_node_reports_the_end_after_a_kill(
     nodes: Nodes, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -81,6 +81,7 @@ async def test_killed_worker_loses_nothing(nodes: Nodes, model: ScriptedModelSer
         assert worker_pids(node) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel signals the workers")
 async def test_workers_drain_when_their_supervisor_is_killed(nodes: Nodes) -> None:
     node = await nodes.start("--workers", "2")
@@ -96,6 +97,7 @@ async def test_workers_drain_when_their_supervisor_is_killed(nodes: Nodes) -> No
     await eventually(is_closed, 10)
 
 
+@pytest.mark.slow
 async def test_sigterm_during_the_start_of_workers_exits(nodes: Nodes) -> None:
     node = await nodes.start("--workers", "2")  # one worker is ready, the other may not be
     node.terminate()

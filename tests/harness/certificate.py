@@ -24,9 +24,9 @@ class Certificate:
     client: ssl.SSLContext
 
     @classmethod
-    def create(cls, path: Path) -> Self:
+    def create(cls, path: Path, common_name: str = "127.0.0.1") -> Self:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         alternative_name = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         signed = (
             x509.CertificateBuilder()

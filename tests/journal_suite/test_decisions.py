@@ -85,6 +85,7 @@ async def test_a_decision_that_nobody_watched_for_is_taken_by_the_next_process(
     assert (await heir.decisions.take(run.session_id, accept)).decision == decision
 
 
+@pytest.mark.slow
 async def test_a_decision_whose_message_is_lost_is_found_within_seconds(process: Process, other: Process) -> None:
     run, _ = await waiting(process)
     decision = run.decision("rejected")

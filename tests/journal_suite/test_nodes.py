@@ -31,6 +31,7 @@ async def test_every_process_is_a_node_of_its_own_with_a_lease(process: Process,
     assert process.nodes.node_id != other.nodes.node_id
 
 
+@pytest.mark.slow
 async def test_a_lease_is_kept_while_the_process_lives(start: StartProcess, process: Process) -> None:
     living = await start(lease_seconds=2.0)
     run = StoredRun()
@@ -104,6 +105,7 @@ async def test_a_process_that_stops_gives_its_runs_away_at_once(start: StartProc
     await eventually(lambda: run.session_id in heir.claimed, seconds=10)
 
 
+@pytest.mark.slow
 async def test_a_run_that_nobody_claims_is_offered_again(start: StartProcess) -> None:
     leaving, full = await start(), await start()
     run = StoredRun()
@@ -115,6 +117,7 @@ async def test_a_run_that_nobody_claims_is_offered_again(start: StartProcess) ->
     await eventually(lambda: run.session_id in full.claimed)
 
 
+@pytest.mark.slow
 async def test_a_run_of_a_newer_release_is_left_to_a_process_that_can_read_it(start: StartProcess) -> None:
     """It is offered, and hides no other run."""
     leaving = await start()
@@ -132,6 +135,7 @@ async def test_a_run_of_a_newer_release_is_left_to_a_process_that_can_read_it(st
     await eventually(lambda: newer.session_id in upgraded.claimed)
 
 
+@pytest.mark.slow
 async def test_a_run_that_has_ended_or_expired_is_not_claimed(start: StartProcess) -> None:
     leaving = await start()
     ended, waiting = StoredRun(), StoredRun()
@@ -147,6 +151,7 @@ async def test_a_run_that_has_ended_or_expired_is_not_claimed(start: StartProces
     assert await bodies_of(heir.journal, ended.session_id) == ended.written
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_handed_over_is_taken_over_at_once(start: StartProcess) -> None:
     heir, full = await start(claims=True), await start()
     given, kept = StoredRun(), StoredRun()
@@ -188,6 +193,7 @@ async def test_a_commit_comes_before_the_takeover_or_is_fenced(start: StartProce
         assert await bodies_of(heir.journal, run.session_id) == run.written
 
 
+@pytest.mark.slow
 async def test_a_run_that_another_process_has_taken_over_is_not_handed_over(start: StartProcess) -> None:
     """The former owner does not know yet that it has lost the run."""
     former, heir = await start(**SHORT), await start(claims=True)
@@ -215,6 +221,7 @@ async def test_a_request_to_cancel_reaches_the_owner_on_another_process(process:
     assert lock.cancelled_by == "boss"
 
 
+@pytest.mark.slow
 async def test_a_request_to_cancel_is_known_to_the_next_owner(start: StartProcess, process: Process) -> None:
     gone = await start(**SHORT)
     run = StoredRun()

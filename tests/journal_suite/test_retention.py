@@ -55,6 +55,7 @@ async def test_a_run_without_writes_expires(start: StartProcess) -> None:
     assert (await process.journal.load_thread(TENANT, USER, "t-1")).newest == [again.checkpoint]
 
 
+@pytest.mark.slow
 async def test_every_commit_keeps_the_whole_run(start: StartProcess) -> None:
     """Also one without a checkpoint, and one without events."""
     process = await start(retention_seconds=2)
@@ -72,6 +73,7 @@ async def test_every_commit_keeps_the_whole_run(start: StartProcess) -> None:
     assert [it.summary is not None for it in listed.runs] == [True]
 
 
+@pytest.mark.slow
 async def test_reading_a_thread_keeps_its_checkpoints(start: StartProcess) -> None:
     process = await start(retention_seconds=2)
     run = StoredRun(thread_id="t-1")
@@ -81,6 +83,7 @@ async def test_reading_a_thread_keeps_its_checkpoints(start: StartProcess) -> No
         assert (await process.journal.load_thread(TENANT, USER, "t-1")).newest == [run.checkpoint]
 
 
+@pytest.mark.slow
 async def test_an_expired_run_of_a_lost_process_is_not_claimed(start: StartProcess) -> None:
     leaving, other = await start(retention_seconds=SHORT_RETENTION_SECONDS), await start()
     run, living = StoredRun(), StoredRun(user_id="lee")

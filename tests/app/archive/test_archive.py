@@ -87,6 +87,7 @@ async def test_a_stream_is_resumed_from_the_archive(
         assert response.status_code == 204
 
 
+@pytest.mark.slow
 async def test_lists_continue_in_the_archive(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -113,6 +114,7 @@ async def test_lists_continue_in_the_archive(
         assert (await get(aura, "/aura/approvals")).json()["data"] == {"requests": []}
 
 
+@pytest.mark.slow
 async def test_what_another_tenant_has_in_the_archive_does_not_exist(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -131,6 +133,7 @@ async def test_what_another_tenant_has_in_the_archive_does_not_exist(
         assert listed.json()["data"] == {"runs": []}
 
 
+@pytest.mark.slow
 async def test_a_thread_remembers_runs_of_the_archive(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:

@@ -31,6 +31,7 @@ def archive_of(aura: Aura) -> RunArchive:
     return aura.service.archive
 
 
+@pytest.mark.slow
 async def test_a_run_that_ended_before_there_was_an_archive_is_archived(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -64,6 +65,7 @@ async def test_a_run_under_way_when_the_archive_came_is_archived_at_its_end(
             await eventually(lambda: not redis_client.zcard("aura:archive"))
 
 
+@pytest.mark.slow
 async def test_the_end_alone_lists_a_run(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -79,6 +81,7 @@ async def test_the_end_alone_lists_a_run(
         await eventually(lambda: archive.sessions() == [hitl["sessionId"]])
 
 
+@pytest.mark.slow
 async def test_what_is_archived_or_not_to_be_archived_is_not_listed_again(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:

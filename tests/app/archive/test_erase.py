@@ -195,6 +195,7 @@ async def test_the_events_of_a_person_are_found_no_longer(
         assert "kim의 견적서" not in await found_by(aura, "park")
 
 
+@pytest.mark.slow
 async def test_nothing_is_removed_while_the_archive_is_down(
     settings: MakeSettings,
     model: ScriptedModelServer,

@@ -28,6 +28,7 @@ async def cluster() -> AsyncIterator[RedisServer]:
         yield server
 
 
+@pytest.mark.slow
 async def test_runs_are_archived_read_and_erased_in_a_cluster(
     settings: MakeSettings,
     model: ScriptedModelServer,

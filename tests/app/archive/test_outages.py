@@ -93,6 +93,7 @@ async def test_runs_do_not_notice_that_the_database_is_down_and_are_copied_after
     assert {"archive.paused", "archive.thread_not_read"} <= {line["event"] for line in logs}
 
 
+@pytest.mark.slow
 async def test_a_run_is_stored_once_however_often_it_is_copied(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -111,6 +112,7 @@ async def test_a_run_is_stored_once_however_often_it_is_copied(
         assert (await archive_info(aura))["lost"] == (await archive_info(other))["lost"] == 0
 
 
+@pytest.mark.slow
 async def test_the_run_of_a_process_that_is_gone_is_copied_by_another_one(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -138,6 +140,7 @@ async def test_a_run_that_expired_before_it_was_copied_is_counted(
     ]
 
 
+@pytest.mark.slow
 async def test_nothing_of_a_tenant_without_days_is_archived(
     settings: MakeSettings, model: ScriptedModelServer, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -148,6 +151,7 @@ async def test_nothing_of_a_tenant_without_days_is_archived(
     assert archive.sessions() == []
 
 
+@pytest.mark.slow
 async def test_a_run_that_has_not_ended_is_looked_up_again_later(
     waiting_run: StartWaitingRun, archive: ArchiveDatabase, redis_client: redis.Redis
 ) -> None:
@@ -222,6 +226,7 @@ class LateClock(SystemClock):
         return time.time() + self._seconds
 
 
+@pytest.mark.slow
 async def test_runs_that_will_soon_be_lost_are_an_error_in_the_log(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, unused_tcp_port: int
 ) -> None:

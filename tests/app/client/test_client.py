@@ -180,6 +180,7 @@ async def test_damaged_frame_is_read_again() -> None:
     assert requests[1].headers["last-event-id"] == "1000"
 
 
+@pytest.mark.slow
 async def test_stream_that_is_damaged_at_every_read_raises() -> None:
     async with (
         serve(START + b"id: 1001\ndata: {\n\n", b"id: 1001\ndata: {\n\n") as (url, _),

@@ -90,6 +90,7 @@ console.log(page.runs[0]?.pendingApproval?.requestId, answer);
 """
 
 
+@pytest.mark.slow
 @needs_tsc
 async def test_declarations_describe_the_interface(tmp_path: Path) -> None:
     assert TSC is not None
@@ -152,6 +153,7 @@ async def test_requests_beside_the_stream(waiting_run: StartWaitingRun) -> None:
     assert (error["error"], error["status"], error["code"]) == ("ApiError", 404, "E1004")
 
 
+@pytest.mark.slow
 @needs_node
 async def test_leaving_or_aborting_ends_the_reader_at_once_and_not_the_run(waiting_run: StartWaitingRun) -> None:
     async with waiting_run() as waiting:
@@ -183,6 +185,7 @@ async def test_unreachable_address_raises_after_the_retry_timeout() -> None:
     assert lost["error"] == "ConnectionLost"
 
 
+@pytest.mark.slow
 @needs_node
 async def test_read_timeout_breaks_the_connection_and_the_retry_field_sets_the_delay() -> None:
     requests: list[Request] = []

@@ -182,6 +182,7 @@ async def test_end_is_sent_when_only_progress_is_never_available(
     assert verbs(main).count("progress") >= 20
 
 
+@pytest.mark.slow
 async def test_refused_start_does_not_keep_a_task_from_its_end(
     made: Callable[[], Settings], main: MainServiceStandIn
 ) -> None:

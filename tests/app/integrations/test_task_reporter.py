@@ -248,6 +248,7 @@ async def test_linking_does_not_change_a_decision(redis_client: redis.Redis, red
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_undelivered_task_is_reported_after_a_restart(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:
@@ -263,6 +264,7 @@ async def test_undelivered_task_is_reported_after_a_restart(
     check_task(task, "계획")
 
 
+@pytest.mark.slow
 async def test_deleted_run_is_removed_and_run_of_a_newer_release_is_kept(
     made: MakeSettings, main: MainServiceStandIn, redis_client: redis.Redis
 ) -> None:

@@ -54,6 +54,7 @@ def test_every_body_byte_by_byte_is_the_same_turn(done_is_whole: bool) -> None:
         assert read_turn(split(body, range(len(body))), done_is_whole=done_is_whole) == whole, body
 
 
+@pytest.mark.slow
 def test_every_body_in_two_pieces_is_the_same_turn() -> None:
     """At every fifth place, another one for each body: most bodies are alike, so that each kind of place is tried."""
     for number, body in enumerate(_BODIES):

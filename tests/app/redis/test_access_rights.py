@@ -152,6 +152,7 @@ def decide_as_java(client: redis.Redis, request_id: str) -> None:
     client.publish(keys.hitl_channel(request["sessionId"]), json.dumps(signal))
 
 
+@pytest.mark.slow
 async def test_the_main_job_is_done_by_the_users_of_the_readme(
     settings: MakeSettings, model: ScriptedModelServer, users: Users
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_program_without_a_password_can_do_nothing(users: Users) -> None:
         default.get("checkpoint:{u}:s")
 
 
+@pytest.mark.slow
 async def test_the_user_of_aura_has_what_a_cluster_needs(tmp_path: Path) -> None:
     with RedisServer("--cluster-enabled", "yes") as server:
         with redis.Redis.from_url(server.url) as client:
@@ -285,6 +287,7 @@ async def test_ready_names_the_rights_that_the_user_of_aura_lacks(
         assert (await aura.client.get("/ready")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_service_that_starts_without_channels_says_so_and_works_once_it_has_them(
     settings: MakeSettings, model: ScriptedModelServer, users: Users
 ) -> None:

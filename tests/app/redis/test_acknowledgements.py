@@ -55,6 +55,7 @@ async def test_a_write_that_the_master_does_not_have_is_not_acknowledged(connect
     assert not await found.has("none", "value")
 
 
+@pytest.mark.slow
 async def test_nothing_is_acknowledged_while_too_few_replicas_follow(
     connection: Connection, replicated: tuple[RedisServer, RedisServer]
 ) -> None:

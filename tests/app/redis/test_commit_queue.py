@@ -36,6 +36,7 @@ def two_keys(cluster: ClusterServers) -> tuple[str, str]:
     return first, second
 
 
+@pytest.mark.slow
 async def test_a_master_that_hangs_delays_only_its_own_commits(cluster: ClusterServers, connection: Connection) -> None:
     queue, (key, other) = CommitQueue(connection), two_keys(cluster)
     hanging = master_of(cluster, other)

@@ -67,6 +67,7 @@ async def test_a_server_that_accepts_and_does_not_reply_makes_storage_unavailabl
             client.close()
 
 
+@pytest.mark.slow
 async def test_attempts_to_reach_a_server_that_is_gone_become_rare_and_its_return_is_noticed() -> None:
     with RedisServer(persistent=True) as server:
         connection = Connection(server.url, timeout_seconds=3)
@@ -113,6 +114,7 @@ async def test_closing_the_connection_to_a_cluster_fails_the_commands_in_flight(
         server.resume()
 
 
+@pytest.mark.slow
 async def test_keys_are_found_on_a_server_and_on_every_master_of_a_cluster() -> None:
     names = {f"aura:audit:{{{number}}}:x".encode() for number in range(3000)}
     with (

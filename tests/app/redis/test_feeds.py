@@ -92,6 +92,7 @@ def feeds_on(connection: Connection) -> Feeds:
     return Feeds(connection, WakeUps(connection, PubSub(connection, "node-x", timeout_seconds=3)))
 
 
+@pytest.mark.slow
 async def test_a_run_that_ends_while_its_log_is_read_repeats_no_event(
     redis_server: RedisServer, stored: StoredLog
 ) -> None:

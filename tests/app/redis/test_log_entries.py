@@ -55,6 +55,7 @@ async def test_an_entry_holds_the_events_of_one_commit_and_has_the_id_of_the_fir
     assert last_id(entries[0]) == frames[1].id, "`start` and the first `thought` are one commit"
 
 
+@pytest.mark.slow
 async def test_every_replica_resumes_inside_an_entry_without_gap_or_duplicate(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
@@ -80,6 +81,7 @@ async def test_only_the_id_of_the_end_marker_stops_an_event_source(
             assert types(again) == [DONE]
 
 
+@pytest.mark.slow
 async def test_a_run_begun_by_the_earlier_release_continues_with_packed_entries(
     waiting_run: StartWaitingRun, settings: MakeSettings
 ) -> None:

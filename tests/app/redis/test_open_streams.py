@@ -26,6 +26,7 @@ def numbers(redis_client: redis.Redis) -> list[str]:
     return [str(number) for key in redis_client.keys("aura:{u1}:streams:*") for number in redis_client.hvals(str(key))]
 
 
+@pytest.mark.slow
 async def test_streams_that_end_before_the_report_are_not_written(
     quota: RedisStreamQuota, redis_client: redis.Redis
 ) -> None:

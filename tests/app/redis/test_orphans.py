@@ -53,6 +53,7 @@ async def lose_list(cluster: ClusterServers, dead: str) -> None:
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_run_of_a_dead_node_that_is_listed_nowhere_is_taken_over(cluster: ClusterServers, start: Start) -> None:
     gone, run, ended = await start(), StoredRun(), StoredRun(user_id="lee")
     lock, dead = await run.create(gone.journal), gone.nodes.node_id
@@ -72,6 +73,7 @@ async def test_a_run_of_a_dead_node_that_is_listed_nowhere_is_taken_over(cluster
     ]
 
 
+@pytest.mark.slow
 async def test_a_run_whose_end_is_lost_goes_on_after_the_failover(cluster: ClusterServers, start: Start) -> None:
     """Its node, which took the run for ended, hands it over; what the node still writes it keeps."""
     gone, first = await start(), StoredRun()
@@ -90,6 +92,7 @@ async def test_a_run_whose_end_is_lost_goes_on_after_the_failover(cluster: Clust
     assert await owner_of(process, kept) == (process.nodes.node_id, 1)
 
 
+@pytest.mark.slow
 async def test_a_list_that_others_have_written_hides_no_other_run(cluster: ClusterServers, start: Start) -> None:
     gone, hidden, run = await start(), StoredRun(), StoredRun(user_id="lee")
     for each in (hidden, run):

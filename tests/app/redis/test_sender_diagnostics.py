@@ -66,6 +66,7 @@ async def test_a_stored_java_signal_is_noticed(waiting_run: StartWaitingRun) -> 
         await run.expect_completed()
 
 
+@pytest.mark.slow
 async def test_a_request_overwritten_by_java_is_reported_and_a_signal_still_decides(
     waiting_run: StartWaitingRun,
 ) -> None:

@@ -106,6 +106,7 @@ async def test_subscription_at_a_server_that_lost_the_slot_is_made_at_the_other_
     assert channels_of(move.target) == {channel}
 
 
+@pytest.mark.slow
 async def test_connection_without_channels_is_closed_after_a_while(
     cluster: ClusterServers, pubsub: ShardedPubSub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ async def test_connection_without_channels_is_closed_after_a_while(
     assert channels_of(home) == {wake("u4")}
 
 
+@pytest.mark.slow
 async def test_channel_of_a_server_that_hangs_is_subscribed_when_it_answers_again(
     cluster: ClusterServers, pubsub: ShardedPubSub
 ) -> None:

@@ -82,6 +82,7 @@ async def test_a_rejection_without_a_reason_has_a_default_reason(waiting_run: St
         await run.expect_rejected("User rejected")
 
 
+@pytest.mark.slow
 async def test_the_signal_key_alone_is_seen_within_seconds(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
         run.store_signal(
@@ -97,6 +98,7 @@ async def test_the_requests_status_alone_is_seen_within_seconds(waiting_run: Sta
         await run.expect_completed()
 
 
+@pytest.mark.slow
 async def test_the_requests_status_alone_is_seen_whatever_words_stand_in_the_arguments(
     waiting_run: StartWaitingRun,
 ) -> None:
@@ -105,6 +107,7 @@ async def test_the_requests_status_alone_is_seen_whatever_words_stand_in_the_arg
         await run.expect_completed()
 
 
+@pytest.mark.slow
 async def test_the_requests_rejection_alone_is_seen_within_seconds(waiting_run: StartWaitingRun) -> None:
     async with waiting_run() as run:
         run.update_request(status="rejected", rejectedBy="user1", reason="안 됩니다")
@@ -314,6 +317,7 @@ async def test_a_stale_signal_without_a_request_id_does_not_decide_the_next_requ
     assert [ran["to"] for ran in tool.ran] == ["김"]
 
 
+@pytest.mark.slow
 async def test_many_runs_wait_on_one_connection(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
@@ -333,6 +337,7 @@ async def test_many_runs_wait_on_one_connection(
     assert ended == ["rejected"] * count
 
 
+@pytest.mark.slow
 async def test_a_request_that_a_failover_has_lost_is_stored_again(
     waiting_run: StartWaitingRun, redis_client: redis.Redis
 ) -> None:

@@ -111,6 +111,7 @@ async def test_a_run_that_does_not_exist_yet_cannot_be_created_after_its_entry_w
     assert 0 < redis_client.ttl(RUN) <= scripts.PREVENTION_SECONDS
 
 
+@pytest.mark.slow
 async def test_a_run_that_a_node_may_not_claim_stays_listed_for_the_others(
     store: RedisStore, redis_client: redis.Redis
 ) -> None:

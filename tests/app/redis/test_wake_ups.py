@@ -36,6 +36,7 @@ async def test_stream_on_another_process_is_woken_on_a_single_server(
     assert redis_client.pubsub_shardchannels() == []
 
 
+@pytest.mark.slow
 async def test_stream_reads_again_by_itself_if_an_older_release_has_woken_its_own_readers_only(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ async def test_a_queue_that_is_only_long_or_only_persistent_is_no_overload(
     await ended(tasks)
 
 
+@pytest.mark.slow
 async def test_a_long_and_persistent_queue_is_overload_until_it_is_short() -> None:
     processor = Processor()
     admission = AdmissionQueue(max_wait_seconds=2, processor_seconds=processor)
@@ -138,6 +139,7 @@ async def test_a_run_that_would_wait_too_long_is_refused_with_retry_after(
     check(frames)
 
 
+@pytest.mark.slow
 async def test_a_refused_stream_is_read_to_its_end(overrun: tuple[Aura, Crowd]) -> None:
     aura, _ = overrun
     refused = await aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers(**{"X-Correlation-ID": "t-1"}))
@@ -149,6 +151,7 @@ async def test_a_refused_stream_is_read_to_its_end(overrun: tuple[Aura, Crowd]) 
     assert frames[-1].is_done
 
 
+@pytest.mark.slow
 async def test_requests_that_start_no_run_are_served_under_overload(overrun: tuple[Aura, Crowd]) -> None:
     aura, _ = overrun
     resumed = await aura.client.post(STREAM, headers=headers(**{"Last-Event-ID": "1"}))
@@ -158,6 +161,7 @@ async def test_requests_that_start_no_run_are_served_under_overload(overrun: tup
     assert (await aura.client.put(STREAM, headers=headers(Accept="application/json"))).status_code == 405
 
 
+@pytest.mark.slow
 async def test_a_client_that_still_sends_its_body_gets_the_refusal_and_may_retry(overrun: tuple[Aura, Crowd]) -> None:
     aura, _ = overrun
 

@@ -175,6 +175,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[RedisProxy]:
         yield proxy
 
 
+@pytest.mark.slow
 async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
     settings: MakeSettings, model: ScriptedModelServer, proxy: RedisProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +262,7 @@ async def test_a_node_lists_its_runs_again_after_a_failover(
         await eventually(lambda: redis_client.zrange(listed, 0, -1) == [run.session_id], 5)
 
 
+@pytest.mark.slow
 async def test_a_list_that_others_have_overwritten_does_not_keep_a_node_from_taking_over(
     waiting_run: StartWaitingRun, settings: MakeSettings, redis_client: redis.Redis
 ) -> None:
@@ -274,6 +276,7 @@ async def test_a_list_that_others_have_overwritten_does_not_keep_a_node_from_tak
         await eventually(lambda: heir.service.runs.owns(run.session_id), 10)
 
 
+@pytest.mark.slow
 async def test_a_node_that_lost_its_lease_lists_the_runs_that_it_had(
     waiting_run: StartWaitingRun, redis_client: redis.Redis
 ) -> None:

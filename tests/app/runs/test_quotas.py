@@ -205,6 +205,7 @@ async def test_a_large_context_counts_only_while_its_run_is_under_way(
     assert max(redis_client.memory_usage(it) or 0 for it in redis_client.keys("*")) < 20_000
 
 
+@pytest.mark.slow
 async def test_the_bytes_of_a_tenant_are_counted_over_all_replicas_and_users(
     pair: Any, redis_client: redis.Redis
 ) -> None:
@@ -274,6 +275,7 @@ async def test_streams_of_a_node_that_has_died_do_not_count(settings: MakeSettin
         await refused(aura, "AURA_MAX_STREAMS_PER_USER")
 
 
+@pytest.mark.slow
 async def test_streams_that_stay_open_are_written_to_redis_while_they_are_open(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -195,6 +195,7 @@ async def test_event_source_gets_errors_under_a_name_that_is_not_its_own(
         assert refused.text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_refused_before_it_is_parsed_has_the_names_that_it_asks_for(
     settings: MakeSettings,
 ) -> None:

@@ -92,6 +92,7 @@ async def test_resuming_on_a_second_replica_while_the_run_continues(
     assert len(model.requests) == 1
 
 
+@pytest.mark.slow
 async def test_reader_of_events_that_a_failover_has_lost_gets_storage_unavailable(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:
@@ -278,6 +279,7 @@ async def test_disconnected_client_does_not_affect_the_run(settings: MakeSetting
     assert first.decode() == frames[0].raw + "\n\n"
 
 
+@pytest.mark.slow
 async def test_disconnect_after_a_pipelined_request_is_detected(
     settings: MakeSettings, model: ScriptedModelServer
 ) -> None:
@@ -294,6 +296,7 @@ async def test_disconnect_after_a_pipelined_request_is_detected(
         await model.wait_until_idle()
 
 
+@pytest.mark.slow
 async def test_slow_reader_receives_everything(
     settings: MakeSettings, model: ScriptedModelServer, redis_client: redis.Redis
 ) -> None:

@@ -390,6 +390,7 @@ KEYS = st.sampled_from(
 ANYTHING = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
 
 
+@pytest.mark.slow
 @given(messages=ANYTHING | st.lists(st.dictionaries(KEYS, ANYTHING, max_size=5), max_size=4), tools=ANYTHING)
 def test_any_json_is_judged_in_lines(messages: Any, tools: Any) -> None:
     found = problems({"model": "m", "messages": messages, "tools": tools}, allowed_extras=frozenset({"content", "id"}))

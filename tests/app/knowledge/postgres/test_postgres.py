@@ -153,6 +153,7 @@ async def test_runs_continue_during_an_outage_and_no_event_is_lost(
         assert {hit.event.id for hit in found.hits} == {"evt-1", "evt-2"}
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_runs_into_the_timeout(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
