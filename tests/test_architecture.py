@@ -13,6 +13,10 @@ from hypercorn.config import Config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("app", "statemachine") for path in sorted((ROOT / folder).rglob("*.py"))]
+CLIENT = ROOT / "app" / "client"
+"""The Python client, whose modules are a distribution too: only there imports are relative."""
+GENERATED = {CLIENT / "events.py", CLIENT / "response_types.py"}
+"""By `.ci/clients`: they are as long as what they describe."""
 ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 
 # room of `app` → the other rooms it may import; every room may import itself and the core. A room that is missing here
@@ -34,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": {"ports", "errors", "crypto", "postgres"},
     "archive": {"ports", "errors", "postgres"},
     "server": {"bootstrap", "web", "settings", "logs", "errors"},
-    "client": {"ports"},
+    "client": set(),
     "__main__": {"cli"},
 }
 ANYTHING = {"bootstrap", "cli", "dev"}
@@ -86,6 +90,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            if node.level == 1 and path.parent == CLIENT:
+                found.add(f"app.client.{node.module}")
+                continue
             assert node.level == 0, f"{name(path)} has a relative import"
             assert node.module
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
@@ -158,7 +165,7 @@ def test_the_environment_is_read_by_the_settings_alone() -> None:
 def test_files_functions_and_classes_are_short() -> None:
     """At most 400 lines in a file; of the sources 40 in a function, and 250 lines or 20 methods in a class."""
     lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in ALL}
-    assert not {path: count for path, count in lines.items() if count > 400}
+    assert not {path: count for path, count in lines.items() if count > 400 and ROOT / path not in GENERATED}
     assert not [f"{name(path)}: {node.name}" for path in SOURCES for node in nodes(path) if _is_long(node)]
 
 

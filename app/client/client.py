@@ -12,7 +12,19 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from app.client.responses import (
+from .decoding import JsonObject
+from .response_types import (
+    ApprovalDetails,
+    DecisionResult,
+    RequestPage,
+    RequestStatus,
+    RunDetails,
+    RunPage,
+    ServiceInfo,
+    State,
+    Timeline,
+)
+from .responses import (
     RETRYABLE_STATUSES,
     ApiError,
     ClientError,
@@ -23,10 +35,7 @@ from app.client.responses import (
     json_object,
     raise_for_status,
 )
-from app.client.stream import RunStream
-from app.ports.responses import ApprovalDetails, RequestPage, RunDetails, RunPage
-from statemachine.states import State
-from statemachine.stored import JsonObject
+from .stream import RunStream
 
 _MAX_RETRY_DELAY_SECONDS = 5.0
 _UNKNOWN_RESPONSE = "the response is not one of Aura's; check the address"
@@ -63,7 +72,7 @@ class DecisionReply:
     `accepted` is False where an earlier decision applies, or where the deadline had passed.
     """
 
-    status: str
+    status: RequestStatus
     accepted: bool
     reason: str | None = None
 
@@ -179,6 +188,11 @@ class AuraClient:
         path = f"/aura/runs/{quote(session_id, safe='')}"
         return cast("RunDetails", (await self._send_with_retries("GET", path))[1])
 
+    async def timeline(self, session_id: str) -> Timeline:
+        """Return where the time of a run went: its states, model turns, tool calls and waits."""
+        path = f"/aura/runs/{quote(session_id, safe='')}/timeline"
+        return cast("Timeline", (await self._send_with_retries("GET", path))[1])
+
     async def pending(self, *, offset: int = 0, limit: int = 20) -> RequestPage:
         """List open approval requests: the caller's own, or for approvers those of the tenant."""
         query = {"offset": offset, "limit": limit}
@@ -189,6 +203,10 @@ class AuraClient:
         path = f"/aura/approvals/{quote(request_id, safe='')}"
         return cast("ApprovalDetails", (await self._send_with_retries("GET", path))[1])
 
+    async def info(self) -> ServiceInfo:
+        """Return the name, version, model and states of the service."""
+        return cast("ServiceInfo", (await self._send_with_retries("GET", "/aura/info"))[1])
+
     async def _decide(self, verdict: str, request_id: str, fields: JsonObject) -> DecisionReply:
         """Send a decision. It may be repeated: the service answers a second one with the status of the first."""
         present = {name: value for name, value in fields.items() if value is not None}
@@ -197,7 +215,8 @@ class AuraClient:
         status, data = await self._send_with_retries("POST", path, json=body, accepted_status=409)
         if "status" not in data:
             raise ApiError(status, "", _UNKNOWN_RESPONSE)
-        return DecisionReply(str(data["status"]), status != 409, data.get("reason"))
+        result = cast("DecisionResult", data)
+        return DecisionReply(result["status"], status != 409, result.get("reason"))
 
     async def _send_with_retries(
         self, method: str, path: str, *, accepted_status: int = 200, **request: Any

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from statemachine.events import EVENT_TYPES, Event
-from statemachine.stored import JsonObject
+from .decoding import JsonObject, decode_event
+from .events import Event
 
 DONE = "[DONE]"
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -39,7 +39,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """One event. `fields` are all its fields; `event` is None where this client does not know the type."""
+    """One event. `fields` are all its fields under the names of the wire; `event` has them typed.
+
+    `event` is None where this client does not know the type, or where a field is not what it knows.
+    """
 
     id: int | None
     type: str
@@ -117,18 +120,9 @@ def parse_event(frame: Frame) -> ReceivedEvent:
             name: value for name, value in nested.items() if name not in fields or not has_damaged_character(value)
         }
     type = str(fields.get("type", ""))
-    return ReceivedEvent(frame.id, type, fields, _typed_event(type, fields))
+    return ReceivedEvent(frame.id, type, fields, decode_event(type, fields))
 
 
 def has_damaged_character(value: object) -> bool:
     """Return whether a value contains U+FFFD: a character was split on the way, or the model generated it."""
     return _REPLACEMENT_CHARACTER in json.dumps(value, ensure_ascii=False)
-
-
-def _typed_event(type: str, fields: JsonObject) -> Event | None:
-    """Return the typed event, without unknown fields; None for an unknown type or where a field is missing."""
-    event_class = EVENT_TYPES.get(type)
-    try:
-        return None if event_class is None else event_class.of(fields)
-    except ValueError:
-        return None

@@ -7,9 +7,9 @@ import json
 
 import httpx2
 
-from app.client.frames import FrameParser, StreamDamaged, parse_event
-from statemachine.events import ErrorRaised
-from statemachine.stored import JsonObject
+from .decoding import JsonObject
+from .events import ErrorRaised
+from .frames import FrameParser, StreamDamaged, parse_event
 
 RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 """HTTP statuses after which the same request may succeed."""

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import httpx2
 
-from app.client.frames import (
+from .decoding import JsonObject
+from .events import Start
+from .frames import (
     Frame,
     FrameParser,
     ReceivedEvent,
@@ -23,7 +25,7 @@ from app.client.frames import (
     has_damaged_character,
     parse_event,
 )
-from app.client.responses import (
+from .responses import (
     RETRYABLE_STATUSES,
     ApiError,
     ConnectionLost,
@@ -32,8 +34,6 @@ from app.client.responses import (
     is_stream,
     raise_for_status,
 )
-from statemachine.events import Start
-from statemachine.stored import JsonObject
 
 STREAM_PATH = "/aura/test/stream"
 _OWN_NAMES = {"events": "aura"}

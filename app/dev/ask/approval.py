@@ -10,11 +10,11 @@ import asyncio
 from typing import Literal
 
 from app.client.client import AuraClient
+from app.client.events import Hitl
 from app.client.responses import ApiError
 from app.dev.ask.editor import Edited, InvalidEdit, edit, to_arguments, to_text
 from app.dev.ask.keys import Choice, read_choice
 from app.dev.ask.view import View
-from statemachine.events import Hitl
 from statemachine.stored import JsonObject
 
 Verdict = Literal["approve", "reject"]

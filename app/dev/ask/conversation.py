@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from app.client.client import AuraClient
+from app.client.events import End, ErrorRaised, Hitl, TimelineStepUpdated
 from app.client.frames import ReceivedEvent
 from app.client.responses import ClientError
 from app.client.stream import Item, RunStream
 from app.dev.ask.approval import ApprovalDialog, Verdict, send_decision, why_not_approvable
 from app.dev.ask.keys import TerminalClosed, clear_line
 from app.dev.ask.view import JsonView, View, terminal
-from statemachine.events import End, ErrorRaised, Hitl, TimelineStepUpdated
 from statemachine.states import State
 
 COMPLETED, NOT_COMPLETED, REFUSED = 0, 1, 2

@@ -21,7 +21,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from statemachine.events import Hitl
+from app.client.events import Hitl
 
 Choice = Literal["yes", "no", "edit", "discard"]
 

@@ -13,11 +13,11 @@ from typing import Any, assert_never
 from rich.console import Console
 from rich.text import Text
 
+from app.client import events
 from app.client.client import DecisionReply
 from app.client.frames import ReceivedEvent
 from app.client.stream import Interrupted, Item, Resumed
 from app.text.hidden import escape_hidden, make_visible
-from statemachine import events
 from statemachine.stored import JsonObject
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")

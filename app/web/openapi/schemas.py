@@ -9,7 +9,12 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
+from app.ports.responses import ApprovalDetails, DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo
 from statemachine.stored import JsonObject
+from statemachine.views.timeline import Timeline
+
+_CLIENT_RESPONSES = (RunPage, RequestPage, RunDetails, DecisionResult, ApprovalDetails, ServiceInfo, Timeline)
+"""The responses that the clients read, in TypeScript and in Python."""
 
 Direction = Literal["validation", "serialization"]
 """Whether the service reads a type from requests or writes it to responses."""
@@ -53,3 +58,8 @@ def generate_schemas(types: Iterable[tuple[Any, Direction]], prefix: str) -> tup
         inputs, ref_template=prefix + "{model}", schema_generator=JsonSchemaGenerator
     )
     return {key: schema for (key, _), schema in schemas.items()}, shared.get("$defs", {})
+
+
+def generate_client_schemas(prefix: str) -> Definitions:
+    """Return the definitions of all types in the responses that the clients read."""
+    return generate_schemas([(type, "serialization") for type in _CLIENT_RESPONSES], prefix)[1]

@@ -10,12 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.ports.responses import ApprovalDetails, DecisionResult, RequestPage, RunDetails, RunPage, ServiceInfo
 from app.web.openapi.events import event_fields_schema
-from app.web.openapi.schemas import generate_schemas
+from app.web.openapi.schemas import generate_client_schemas
 from statemachine.events import EVENT_TYPES, VERSION, Event
 from statemachine.stored import JsonObject
-from statemachine.views.timeline import Timeline
 
 MODULES = ("types", "errors", "frames", "connection", "stream", "visible", "client")
 """The modules in `app/client/src`, in the order of their bundle: each imports only from those before it."""
@@ -23,7 +21,6 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _INTERNAL_EXPORT = re.compile(r"^(/\*\* @internal .*\*/\n)export ", re.MULTILINE)
 _USAGE = re.compile(r"\A/\*\*.*?\*/\n", re.DOTALL)
 _PREFIX = "#/"
-_RESPONSE_TYPES = (RunPage, RequestPage, RunDetails, DecisionResult, ApprovalDetails, ServiceInfo, Timeline)
 _TYPE_NAMES = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -41,8 +38,7 @@ def generate_types() -> str:
     parts += ["/** Any event; `type` is the name of its kind. */", f"export type AuraEvent ={''.join(names)};"]
     parts += ["/** @internal The event types that this client knows. */"]
     parts += [f"export const EVENT_TYPES: ReadonlySet<string> = new Set({json.dumps(list(EVENT_TYPES))});"]
-    _, definitions = generate_schemas([(type, "serialization") for type in _RESPONSE_TYPES], _PREFIX)
-    for name, schema in definitions.items():
+    for name, schema in generate_client_schemas(_PREFIX).items():
         parts += _comment(schema.get("description"))
         if "properties" in schema:
             parts += [f"export interface {name} {{", *_fields(schema), "}"]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
+from app.client.events import Thought
 from app.client.frames import Frame, FrameParser, StreamDamaged, parse_event
 from app.client.responses import ApiError, ClientError, ConnectionLost, ServiceUnreachable
 from app.client.stream import Interrupted, Resumed
 from app.dev.demo.http import HttpServer, Request, Response
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
-from statemachine.states import State
 from tests.harness.approvals import StartWaitingRun
 from tests.harness.clients import (
     ANSWER,
@@ -209,8 +209,7 @@ def test_flat_and_nested_events_are_parsed(shape: str) -> None:
     fields = {"thoughtType": "analysis", "content": "생각", "later": 1}
     message = {"type": "thought", **fields} if shape == "flat" else {"type": "thought", "data": fields}
     event = parse_event(Frame(1, json.dumps(message))).event
-    assert event is not None
-    assert event.fields()["content"] == "생각"
+    assert event == Thought(thought_type="analysis", content="생각")
 
 
 def test_event_of_unknown_type_has_fields_only() -> None:
@@ -225,7 +224,7 @@ def test_event_of_unknown_type_has_fields_only() -> None:
 
 async def test_listing_runs_and_requests_and_cancelling(waiting_run: StartWaitingRun) -> None:
     async with waiting_run() as waiting, client(waiting.aura.url) as aura_client:
-        (run,) = (await aura_client.runs(state=State.AWAITING_APPROVAL, limit=5))["runs"]
+        (run,) = (await aura_client.runs(state="awaiting_approval", limit=5))["runs"]
         (request,) = (await aura_client.pending())["requests"]
         details = await aura_client.details(waiting.session_id)
         assert run["sessionId"] == request["sessionId"] == details["sessionId"] == waiting.session_id
@@ -235,7 +234,7 @@ async def test_listing_runs_and_requests_and_cancelling(waiting_run: StartWaitin
         assert await aura_client.cancel(waiting.session_id)
         await waiting.stream.rest()
         assert not await aura_client.cancel(waiting.session_id)
-        assert (await aura_client.runs(state=State.AWAITING_APPROVAL, scope="own")) == {"runs": []}
+        assert (await aura_client.runs(state="awaiting_approval", scope="own")) == {"runs": []}
 
 
 async def test_requests_are_retried_while_the_service_is_unavailable(waiting_run: StartWaitingRun) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from app.client.events import Thought
 from app.client.frames import ReceivedEvent
 from app.dev.ask.view import View
-from statemachine.events import Thought
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ from statemachine.events import Thought
 def test_each_source_is_printed_on_a_line_below_its_thought(source: Any, printed: str) -> None:
     out = StringIO()
     thought = Thought(thought_type="analysis", content="찾았습니다.", sources=(source,))
-    View(Console(file=out, width=120)).show(ReceivedEvent(1, "thought", thought.fields(), thought))
+    View(Console(file=out, width=120)).show(ReceivedEvent(1, "thought", {}, thought))
     assert out.getvalue() == f"  ✻ 찾았습니다.\n{printed}"

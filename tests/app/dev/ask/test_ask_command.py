@@ -7,13 +7,13 @@ import signal
 
 import pytest
 
+from app.client.events import Hitl
 from app.client.frames import ReceivedEvent
 from app.dev.ask.view import json_line, strip_control_characters
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
 from app.settings import Settings
-from statemachine.events import Hitl
 from tests.harness.clients import ANSWER, ME, MakeSettings, StartAsk, client, mail_call
 from tests.harness.proxy import ConnectionFaults, CuttingProxy
 from tests.harness.service import running
