@@ -1,4 +1,5 @@
-"""The Python client of the service. It uses HTTP only and knows nothing of the service's internals.
+"""The Python client of the service: `AuraClient`, and `SyncAuraClient` for code without an event loop. It uses HTTP
+only and knows nothing of the service's internals.
 
     async def main() -> None:
         async with AuraClient("http://127.0.0.1:9000", Credentials.from_token(token)) as aura:
@@ -8,6 +9,9 @@
                     case Hitl() as request: await aura.approve(request.request_id, request.arguments_digest)
 
 The client restores broken connections by itself. No event is lost or repeated, and the prompt is executed once.
+
+These modules are `app.client` in the service, where the client for JavaScript is beside them, and `aura_client` in the
+distribution `aura-client`. So they import each other by relative names, and nothing else of the service.
 """
 
 from .client import AuraClient, Credentials, DecisionReply
@@ -29,6 +33,7 @@ from .frames import ReceivedEvent
 from .response_types import ApprovalDetails, RequestPage, RunDetails, RunPage, ServiceInfo, State, Timeline
 from .responses import ApiError, ClientError, ConnectionLost, ServiceUnreachable, TokenUnreadable
 from .stream import Interrupted, Item, Resumed, RunStream
+from .sync_client import SyncAuraClient, SyncRunStream
 
 __all__ = [
     "ApiError",
@@ -58,6 +63,8 @@ __all__ = [
     "ServiceUnreachable",
     "Start",
     "State",
+    "SyncAuraClient",
+    "SyncRunStream",
     "Thought",
     "Timeline",
     "TimelineStepUpdated",
