@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from functools import cache
@@ -137,6 +138,23 @@ def test_a_library_is_imported_only_by_its_adapter() -> None:
         if room(path) not in ONLY_IN[library]
     }
     assert not foreign, "these files must not know these libraries"
+
+
+def test_the_client_imports_nothing_but_itself_and_what_its_distribution_declares() -> None:
+    project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]}
+    files = sorted(CLIENT.glob("*.py"))
+    absolute = {
+        alias.name for path in files for node in nodes(path) if isinstance(node, ast.Import) for alias in node.names
+    }
+    absolute |= {
+        str(node.module)
+        for path in files
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom) and node.level == 0
+    }
+    assert files
+    assert {module.split(".")[0] for module in absolute} <= sys.stdlib_module_names | declared
 
 
 def test_only_the_starting_rooms_import_the_wiring() -> None:

@@ -1,4 +1,4 @@
-"""A running demo for the code blocks of the documentation."""
+"""A running demo, and the archives of the Python client, for the code blocks of the documentation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ import pytest
 
 from app.server.parent import exit_with_parent
 from tests.docs.readmes import ROOT
+from tests.harness.archives import Archives, build_client_archives
 from tests.harness.process import free_port
 
 AURA = Path(sys.executable).with_name("aura")
 _OWN_SETTINGS = ("AURA_", "HITL_", "OPENAI_", "REDIS_", "JWT_")
 _TOKEN = re.compile(r"export TOKEN=(\S+)")
 _REDIS_PORT = re.compile(r"redis-cli -p (\d+)")
+
+
+@pytest.fixture(scope="session")
+def client_archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
+    return build_client_archives(tmp_path_factory.mktemp("archives"))
 
 
 @pytest.fixture(scope="session")

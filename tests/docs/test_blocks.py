@@ -2,9 +2,9 @@
 
 A block runs in a folder of its own with links to the sources, beside a running `aura demo`. The environment is prepared
 as they expect: `SERVICE_URL`, `TOKEN`, `REDIS_PORT`, `PORT` and `JWT_SECRET` are set; `aura` and `python3` are from
-this virtual environment. Of a block itself only the preparation of the environment is replaced: where it makes a
-virtual environment and installs this project there, the environment that runs the tests takes that place. The line that
-runs the tests is not executed.
+this virtual environment; `aura_client` is in its wheel, as after `pip install ./app/client`. Of a block itself only the
+preparation of the environment is replaced: where it makes a virtual environment and installs this project there, the
+environment that runs the tests takes that place. The line that runs the tests is not executed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 
 from tests.docs.conftest import AURA
 from tests.docs.readmes import READMES, ROOT, Block, blocks_of
+from tests.harness.archives import Archives
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ Execute = Callable[[Block], str]
 
 
 @pytest.fixture
-def execute(demo_environment: dict[str, str], tmp_path: Path) -> Execute:
+def execute(demo_environment: dict[str, str], client_archives: Archives, tmp_path: Path) -> Execute:
     """Run a block and return its output; fails unless the exit code is 0."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -53,7 +54,7 @@ def execute(demo_environment: dict[str, str], tmp_path: Path) -> Execute:
     for linked in _LINKS:
         (folder / linked).symlink_to(ROOT / linked)
     path = f"{programs}:{AURA.parent}:{demo_environment['PATH']}"
-    environment = {**demo_environment, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = {**demo_environment, "PATH": path, "PYTHONPATH": f"{ROOT}:{client_archives.wheel}"}
 
     def run(block: Block) -> str:
         process = subprocess.run(
