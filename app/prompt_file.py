@@ -28,7 +28,7 @@ class PromptFile:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text (its byte {error.start} is not); save it as UTF-8") from None
         if not text:
-            raise ValueError(f"{path} is empty; write the instructions into it, or unset the setting")
+            raise ValueError(f"{path} is empty; write the instructions into it, or name no file")
         return cls(path, text)
 
     @classmethod

@@ -214,7 +214,7 @@ _SET_BY_THE_SERVICE = {
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def _options(text: Any) -> Any:
+def parse_options(text: Any) -> Any:
     """Return the options of a JSON text. Raises `ValueError` with the name of an option that cannot work."""
     if not isinstance(text, str):
         return text
@@ -284,7 +284,7 @@ def _finite_float(digits: str) -> float:
     return number
 
 
-ModelOptions = Annotated[dict[str, Any], BeforeValidator(_options)]
+ModelOptions = Annotated[dict[str, Any], BeforeValidator(parse_options)]
 
 # --- model servers ----------------------------------------------------------------------------------------------------
 

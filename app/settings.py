@@ -101,6 +101,10 @@ class Settings(PluginSettings, QuotaSettings, ArchiveSettings, IdentitySettings)
         default=None, description="UTF-8 file, at most 64 KiB, whose text replaces the built-in system prompt"
     )
 
+    aura_agents: str | None = Field(
+        default=None, description="TOML file of [named agents](../agents/README.md); SIGHUP reads it again"
+    )
+
     # approvals
     hitl_timeout_seconds: float = Field(default=300, gt=0, le=1700, description="seconds for a person's decision")
     aura_on_reject: Literal["stop", "replan"] = Field(

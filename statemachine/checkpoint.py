@@ -12,8 +12,9 @@ import msgspec
 from msgspec import field
 from msgspec.structs import replace
 
+from statemachine.agent import Agent
 from statemachine.call import CallStatus, Confidence, ToolCall, Via
-from statemachine.errors import CheckpointTooNew, CheckpointUnreadable
+from statemachine.errors import CheckpointTooNew, CheckpointUnreadable, SharedTextMissing
 from statemachine.instructions import NOTHING_SHARED, with_beginning, without_beginning
 from statemachine.older_checkpoints import upgrade, version_of
 from statemachine.states import INITIAL_STATE, State, Trigger
@@ -209,7 +210,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     whether the newest of them was cut in its middle. `outside_text` names the tools whose results are text that others
     wrote, in this run and in the runs of its thread (`outside_text.py`). `spent_tokens` counts against `limits.tokens`,
     and `reserved_tokens` is the estimate for the model turn in progress. `seed` is random and makes the ids of the
-    approval requests unguessable; with it the same facts lead to the same ids.
+    approval requests unguessable; with it the same facts lead to the same ids. `agent` is None for a run without one. A
+    saved run can have only its `agent_version`: the digest of the definition, which is stored once for all its runs.
     """
 
     schema_version: int = field(default_factory=lambda: SCHEMA_VERSION)
@@ -240,6 +242,8 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
     reviews: list[Review] = []
     ending: Ending | None = None
     cancelled_by: str | None = None
+    agent: Agent | None = None
+    agent_version: str = ""
 
     @property
     def session_id(self) -> str:
@@ -290,7 +294,11 @@ class Checkpoint(StoredStruct, frozen=True, kw_only=True):
             prompt="" if self.first_prompt == request.prompt else request.prompt,
             thread_id="" if request.thread_id == request.session_id else request.thread_id,
         )
-        return msgspec.json.encode(replace(self, request=saved, messages=without_beginning(self.messages, shared)))
+        messages = without_beginning(self.messages, shared)
+        if self.agent is None or self.agent.version not in shared:
+            return msgspec.json.encode(replace(self, request=saved, messages=messages))
+        version = self.agent.version
+        return msgspec.json.encode(replace(self, request=saved, messages=messages, agent=None, agent_version=version))
 
     @property
     def first_prompt(self) -> object:
@@ -352,4 +360,9 @@ def _complete(saved: Checkpoint, shared: Mapping[str, str]) -> Checkpoint:
     if not isinstance(prompt, str):
         raise ValueError("it has no prompt")
     whole = replace(request, prompt=prompt, thread_id=request.thread_id or request.session_id)
-    return replace(saved, request=whole, messages=with_beginning(saved.messages, shared))
+    messages, agent = with_beginning(saved.messages, shared), saved.agent
+    if saved.agent_version:
+        if saved.agent_version not in shared:
+            raise SharedTextMissing(saved.agent_version)
+        agent = Agent.from_definition(shared[saved.agent_version])
+    return replace(saved, request=whole, messages=messages, agent=agent, agent_version="")

@@ -29,8 +29,9 @@ class CheckpointUnreadable(WorkflowError):
 
 
 class SharedTextMissing(CheckpointUnreadable):
-    """The system prompt of a checkpoint begins with a text that is stored once for many runs, and is not at hand."""
+    """A checkpoint refers to a text that is stored once for many runs, and is not at hand: the beginning of its system
+    prompt, or the definition of its agent."""
 
     def __init__(self, digest: str) -> None:
-        super().__init__(f"its system prompt begins with the text whose SHA-256 is {digest}, which is not there")
+        super().__init__(f"it refers to the text whose SHA-256 is {digest}, which is not there")
         self.digest = digest

@@ -6,7 +6,8 @@ Most system prompts begin with the same text. A checkpoint stores a reference in
   text is changed, the earlier one stays under its number as a literal, the new one gets the next number, and the schema
   version is raised, so that an older release leaves those runs alone.
 - **A text of the operator has its SHA-256.** It is stored beside the runs, once, and given to the functions here as
-  `shared`: a dictionary from the digest (hex) to the text.
+  `shared`: a dictionary from the digest (hex) to the text. The definitions of agents are among them, too
+  (`statemachine/agent.py`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from statemachine import endings
+from statemachine.agent import Agent
 from statemachine.approvals import approval_granted, approval_rejected, deadline_passed
 from statemachine.checkpoint import Checkpoint, Limits, RunRequest
 from statemachine.errors import FactRefused
@@ -73,13 +74,13 @@ def begin(
     history: History = NO_HISTORY,
     *,
     seed: str = "",
+    agent: Agent | None = None,
 ) -> Step:
     """Return the first step of a run. Its events are published before the model is requested (§4).
 
-    `messages` is the conversation: the system prompt, the messages of `history`, the user's prompt. `seed` is random
-    text, from which the ids of the run's approval requests are made. The effect is
-    `CallModel`, or `Continue` if the first turn is more than the run's token budget: then the fact `RunRecovered` ends
-    the run.
+    `messages` is the conversation: system prompt, messages of `history`, user's prompt. `seed` is random text, which
+    makes the ids of the run's approval requests. The effect is `CallModel`, or `Continue` if the first turn is more
+    than the run's token budget: then the fact `RunRecovered` ends the run.
     """
     checkpoint = Checkpoint(
         seed=seed,
@@ -92,6 +93,7 @@ def begin(
         omitted_turns=history.omitted_turns,
         is_history_shortened=history.is_shortened,
         outside_text=history.outside_text,
+        agent=agent,
     )
     builder = StepBuilder(checkpoint, "RunRequest", now)
     effect = request_first_turn(builder)

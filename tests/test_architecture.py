@@ -26,6 +26,7 @@ ADAPTER = {"ports", "errors", "http", "retry", "crypto"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{room: set() for room in ("errors", "logs", "ports", "http", "text", "console", "crypto", "prompt_file")},
     "setting_types": {"ports"},
+    "agents": {"ports", "errors", "prompt_file", "setting_types"},
     "clock": {"ports"},
     "retry": {"errors"},
     "settings": {"errors", "prompt_file", "setting_types", "identity_settings"},

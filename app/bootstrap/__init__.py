@@ -9,6 +9,7 @@ from quart import Quart
 from structlog.contextvars import bind_contextvars
 
 from app.audit.service import Audit
+from app.bootstrap.agents import make_agents
 from app.bootstrap.archive import make_outbox, make_run_archive
 from app.bootstrap.audit import make_audit
 from app.bootstrap.connection import connect, make_nodes
@@ -23,6 +24,7 @@ from app.integrations.agent_task import agent_step
 from app.integrations.main_service import MainService
 from app.integrations.task_reporter import MainServiceReporter
 from app.integrations.token_cipher import TokenCipher
+from app.ports.agents import AgentChooser
 from app.ports.clock import Clock
 from app.ports.journal import RunReader
 from app.ports.quotas import Quotas
@@ -36,6 +38,7 @@ from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.acknowledgements import Acknowledgements
+from app.redis.wire.connection import Connection
 from app.runs.access import AccessPolicy
 from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
@@ -67,7 +70,6 @@ from app.web.routes.runs import run_routes
 from app.web.routes.stream import stream_routes
 from app.web.sse import EventStreams
 from app.web.token_keys import TokenRules
-from statemachine.instructions import INSTRUCTIONS
 
 
 def create_app(
@@ -159,14 +161,16 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
     quotas, archive_outbox = _quotas(settings), make_outbox(settings, connection)
     tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
     journal = RedisJournal(connection, pubsub, nodes, checkpoints, tenants, quotas, acknowledgements, archive_outbox)
-    archive = make_run_archive(settings, journal, archive_outbox, clock)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, (toolbox, tool_resources) = make_model(settings), make_toolbox(settings, clock, knowledge, tools)
+    archive, agents = (
+        make_run_archive(settings, journal, archive_outbox, clock),
+        make_agents(settings, toolbox, checkpoints),
+    )
     task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
     audit = make_audit(settings, connection, node_id, clock, toolbox)
-    waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
-    effects = Effects(model, toolbox, requests, clock, audit.trail, waiting)
+    effects = Effects(model, toolbox, requests, clock, audit.trail, _waiting_quota(connection, quotas, clock))
     ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
     return Service(
         connection=connection,
@@ -181,7 +185,8 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
         model=model,
         toolbox=toolbox,
         tool_resources=tool_resources,
-        runs=_run_service(settings, ports, reader_of(journal, archive)),
+        agents=agents,
+        runs=_run_service(settings, ports, reader_of(journal, archive), agents),
         streams=_streams(settings, reader_of(journal, archive), open_streams),
         knowledge=knowledge,
         task_reporter=task_reporter,
@@ -200,6 +205,10 @@ def _quotas(settings: Settings) -> Quotas:
         stored_bytes_tenant=int(settings.aura_stored_megabytes_tenant * MEGABYTE),
         streams_per_user=settings.aura_max_streams_per_user,
     )
+
+
+def _waiting_quota(connection: Connection, quotas: Quotas, clock: Clock) -> RedisWaitingQuota:
+    return RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
 
 
 def _run_ports(
@@ -237,16 +246,8 @@ def _streams(settings: Settings, reader: RunReader, quota: RedisStreamQuota) -> 
     )
 
 
-def _run_service(settings: Settings, ports: RunPorts, reader: RunReader) -> RunService:
-    prompt_file = settings.aura_system_prompt_file
-    instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
-    factory = RunFactory(
-        ports,
-        settings.limits,
-        index=reader,
-        thread_tokens=settings.aura_thread_tokens,
-        instructions=instructions,
-    )
+def _run_service(settings: Settings, ports: RunPorts, reader: RunReader, agents: AgentChooser) -> RunService:
+    factory = RunFactory(ports, agents, index=reader, thread_tokens=settings.aura_thread_tokens)
     return RunService(
         ports,
         factory,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from app.agents.catalog import AgentCatalog
 from app.audit.service import Audit
 from app.bootstrap.archive import RunArchive
 from app.integrations.task_reporter import MainServiceReporter
@@ -59,6 +60,7 @@ class Service:
     model: OpenAIModel | FallbackModel
     toolbox: ToolRegistry
     tool_resources: ToolResources
+    agents: AgentCatalog
     runs: RunService
     streams: EventStreams
     knowledge: Knowledge | None

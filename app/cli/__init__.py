@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from app.cli.agents import agents
 from app.cli.ask import ask
 from app.cli.audit import audit
 from app.cli.chaos import chaos
@@ -38,5 +39,5 @@ def main() -> None:
     """Aura is the AI-agent service of the DWP platform."""
 
 
-for _command in (serve, token, ask, timeline, diagram, audit, erase, knowledge, model, tools, demo, chaos):
+for _command in (serve, token, ask, timeline, diagram, audit, erase, knowledge, model, tools, agents, demo, chaos):
     main.add_command(_command)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
@@ -22,6 +23,7 @@ from app.http.transport import AiohttpTransport, PreparedRequest, StreamedRespon
 from app.model.failures import error_of_connection, error_of_status
 from app.model.reader import TurnReader
 from app.model.requests import encode_request, refused_feature
+from app.ports.model import ModelChoice
 from statemachine.messages import ModelSource
 from statemachine.stored import JsonObject, digest
 from statemachine.turn import ModelDelta
@@ -40,6 +42,13 @@ _CLIENT_HEADERS = frozenset(
     {"accept", "accept-encoding", "authorization", "connection", "content-type", "host", "user-agent"}
 )
 _REDIRECTS = frozenset({301, 302, 307, 308})
+
+
+class _Variant(NamedTuple):
+    """A model at the server, and the options of its requests."""
+
+    source: ModelSource
+    options: JsonObject
 
 
 class OpenAIModel:
@@ -66,12 +75,13 @@ class OpenAIModel:
         Without an `api_key` every turn raises `ModelError`.
         """
         self.name = name
-        self.origin = digest([base_url or "", name])[:16]
-        self._options = {**({"logprobs": True} if logprobs else {}), **(options or {})}
+        self._base_url = base_url or ""
+        self._logprobs = logprobs
+        self._own = self._variant(name, options or {})
         self._done_is_whole = done_is_whole
         self._is_main = is_main
         self._secrets = secrets
-        self._unsupported: frozenset[str] = frozenset()
+        self._unsupported: dict[str, frozenset[str]] = {}  # by the name of the model: another one may refuse others
         self._transport = AiohttpTransport()
         self._client = None if api_key is None else _client(api_key, base_url, timeout_seconds, self._transport)
         self._template: httpx2.Request | None = None
@@ -80,8 +90,17 @@ class OpenAIModel:
 
     @property
     def unsupported(self) -> frozenset[str]:
-        """The features of a request that the server has refused. They are left out since then."""
-        return self._unsupported
+        """The features of a request that the server has refused for this model. They are left out since then."""
+        return self._unsupported.get(self.name, frozenset())
+
+    @property
+    def origin(self) -> str:
+        """What identifies the server and this model without naming an address (`ModelSource`)."""
+        return self._own.source.origin
+
+    def _variant(self, name: str, options: JsonObject) -> _Variant:
+        source = ModelSource(name, digest([self._base_url, name])[:16])
+        return _Variant(source, {**({"logprobs": True} if self._logprobs else {}), **options})
 
     async def close(self) -> None:
         for task in self._draining:
@@ -92,24 +111,27 @@ class OpenAIModel:
 
     @asynccontextmanager
     async def stream(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], *, choice: ModelChoice | None = None
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
         if self._client is None:
             raise ModelError("not_configured", "OPENAI_API_KEY is not set")
-        async with aclosing(self._turn(self._client, messages, tools)) as deltas:
+        variant = self._own if choice is None else self._variant(choice.name or self.name, choice.options)
+        async with aclosing(self._turn(self._client, variant, messages, tools)) as deltas:
             yield deltas
 
     async def _turn(
-        self, client: AsyncOpenAI, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+        self, client: AsyncOpenAI, variant: _Variant, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
     ) -> AsyncGenerator[ModelDelta, None]:
         """Yield the turn. A request whose features the server refuses is sent again without them."""
+        source, options = variant
         while True:
+            without = self._unsupported.get(source.model, frozenset())
             body, features = encode_request(
-                self.name, messages, tools, origin=self.origin, options=self._options, without=self._unsupported
+                source.model, messages, tools, origin=source.origin, options=options, without=without
             )
             has_content = False
             try:
-                async for delta in self._attempt(client, body):
+                async for delta in self._attempt(client, source, body):
                     has_content = has_content or bool(delta.text or delta.reasoning or delta.calls)
                     yield delta
                 return
@@ -119,13 +141,13 @@ class OpenAIModel:
                     refused = refused_feature(error.detail, features)
                 if refused is None:
                     raise self._masked(error) from error
-                self._unsupported |= {refused}
-                log.warning("model.feature_refused", model=self.name, feature=refused, cause=error.cause)
+                self._unsupported[source.model] = self._unsupported.get(source.model, frozenset()) | {refused}
+                log.warning("model.feature_refused", model=source.model, feature=refused, cause=error.cause)
 
-    async def _attempt(self, client: AsyncOpenAI, body: bytes) -> AsyncGenerator[ModelDelta, None]:
+    async def _attempt(self, client: AsyncOpenAI, source: ModelSource, body: bytes) -> AsyncGenerator[ModelDelta, None]:
         """Send one request and yield the deltas of its response. Raises `ModelError`."""
         response = await self._send(client, body)
-        reader = TurnReader(source=ModelSource(self.name, self.origin), done_is_whole=self._done_is_whole)
+        reader = TurnReader(source=source, done_is_whole=self._done_is_whole)
         pieces = _decompressed(response)
         try:
             async for piece in pieces:

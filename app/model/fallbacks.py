@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from app.errors import ModelError
-from app.ports.model import Model
+from app.ports.model import Model, ModelChoice
 from statemachine.stored import JsonObject
 from statemachine.turn import ModelDelta
 
@@ -61,24 +61,26 @@ class FallbackModel:
 
     @asynccontextmanager
     async def stream(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], *, choice: ModelChoice | None = None
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
         failures: list[ModelError] = []
         for server in self._in_order():
             async with AsyncExitStack() as stack:
                 self._extend_rest(server)
+                own = choice if server is self._servers[0] else None
+                name = own.name if own is not None and own.name is not None else server.model.name
                 try:
-                    arrivals = await stack.enter_async_context(server.model.stream(messages, tools))
+                    arrivals = await stack.enter_async_context(server.model.stream(messages, tools, choice=own))
                     beginning = await _read_until_word(arrivals)
                 except ModelError as error:
-                    failures.append(_with_cause(error, f"{server.model.name}: {error.cause}"))
+                    failures.append(_with_cause(error, f"{name}: {error.cause}"))
                     if not _is_down(error):
                         server.rests_until = None
                         raise failures[-1] from error
                     server.rests_until = self._monotonic() + _rest_seconds(error)
                     log.warning(
                         "model.failed",
-                        model=server.model.name,
+                        model=name,
                         kind=error.kind,
                         cause=error.cause,
                         detail=error.detail or None,

@@ -1,8 +1,8 @@
 """Checkpoints as they are stored: with a MAC, and without the texts that many runs share.
 
-The instructions of an operator (`AURA_SYSTEM_PROMPT_FILE`) can have 64 KiB, and every conversation begins with them.
-They are stored once, under their digest, for as long as a run refers to them. So each replica can continue each run,
-whatever file it has itself.
+The instructions of an operator (`AURA_SYSTEM_PROMPT_FILE`, `AURA_AGENTS`) can have 64 KiB, and every conversation
+begins with them. They are stored once, under their digest, for as long as a run refers to them, and so is the
+definition of an agent. So each replica can continue each run, whatever files it has itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _MIN_BYTES = 256
 """A shorter text is not worth a reference of 64 characters and a key of its own."""
 _KEEP_SECONDS = 60
 """A text that runs refer to is written again after this time, so it comes back even if Redis has lost it."""
-_UNKNOWN_TEXTS = 100
-"""How many texts of other replicas a process remembers; files are replaced rarely."""
+_OTHER_TEXTS = 200
+"""How many texts of other replicas and of earlier files a process remembers; files are replaced rarely."""
+_TEXTS_OF_A_RUN = 2
+"""A checkpoint can refer to its instructions and to the definition of its agent."""
 
 
 class Checkpoints:
@@ -43,14 +45,25 @@ class Checkpoints:
         self._seal = seal
         self._clock = clock
         self._retention_seconds = retention_seconds
-        self._shared = {text_digest(text): text for text in texts if len(text.encode()) >= _MIN_BYTES}
-        self._own_count = len(self._shared)
+        self._shared = _by_digest(texts)
+        self._own = frozenset(self._shared)
+        self._of_agents: frozenset[str] = frozenset()
         self._kept_at: dict[str, float] = {}
 
+    def share(self, texts: Iterable[str], definitions: Iterable[str]) -> None:
+        """Refer from now on to the `texts` and the `definitions` of agents too.
+
+        Those of an earlier call become texts as other replicas have them: runs may still refer to them.
+        """
+        given = _by_digest(texts) | {text_digest(text): text for text in definitions}
+        self._shared.update(given)
+        self._of_agents = frozenset(given)
+        self._forget_oldest()
+
     async def seal(self, checkpoint: Checkpoint) -> bytes:
-        """Return the checkpoint as it is stored. The text that it refers to is stored before. Raises
+        """Return the checkpoint as it is stored. The texts that it refers to are stored before. Raises
         `StorageUnavailable`."""
-        await self._keep_text_of(checkpoint)
+        await self._keep_texts_of(checkpoint)
         return self._seal.seal(checkpoint, self._shared)
 
     async def open(self, session_id: str, stored: bytes) -> Checkpoint:
@@ -58,18 +71,24 @@ class Checkpoints:
 
         Raises `RecordChanged`, `CheckpointTooNew`, `CheckpointUnreadable`, `StorageUnavailable`.
         """
-        try:
+        for _ in range(_TEXTS_OF_A_RUN):
+            try:
+                checkpoint = self._seal.open(session_id, stored, self._shared)
+                break
+            except SharedTextMissing as missing:
+                await self._fetch_text(missing)
+        else:
             checkpoint = self._seal.open(session_id, stored, self._shared)
-        except SharedTextMissing as missing:
-            await self._fetch_text(missing)
-            checkpoint = self._seal.open(session_id, stored, self._shared)
-        await self._keep_text_of(checkpoint)  # reading a thread prolongs the life of its checkpoints
+        await self._keep_texts_of(checkpoint)  # reading a thread prolongs the life of its checkpoints
         return checkpoint
 
-    async def _keep_text_of(self, checkpoint: Checkpoint) -> None:
-        digest = shared_beginning(checkpoint.messages, self._shared)
-        if digest is None:
-            return
+    async def _keep_texts_of(self, checkpoint: Checkpoint) -> None:
+        agent = checkpoint.agent
+        for digest in (shared_beginning(checkpoint.messages, self._shared), None if agent is None else agent.version):
+            if digest is not None and digest in self._shared:
+                await self._keep(digest)
+
+    async def _keep(self, digest: str) -> None:
         now, every = self._clock.now(), min(_KEEP_SECONDS, self._retention_seconds / 2)
         if now - self._kept_at.get(digest, 0) < every:
             return
@@ -86,7 +105,17 @@ class Checkpoints:
         (stored,) = await self._connection.get_many([keys.shared_text(missing.digest)])
         text = "" if stored is None else stored.decode("utf-8", "replace")
         if text_digest(text) != missing.digest:
-            raise RecordChanged(f"{keys.shared_text(missing.digest)}, the instructions of runs, is gone or was changed")
-        if len(self._shared) >= self._own_count + _UNKNOWN_TEXTS:
-            del self._shared[list(self._shared)[self._own_count]]  # the one that was fetched first
+            raise RecordChanged(f"{keys.shared_text(missing.digest)}, a text of runs, is gone or was changed")
         self._shared[missing.digest] = text
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Forget what has been here for longest of the texts that new runs do not refer to."""
+        others = [digest for digest in self._shared if digest not in self._own and digest not in self._of_agents]
+        for digest in others[: max(0, len(others) - _OTHER_TEXTS)]:
+            del self._shared[digest]
+            self._kept_at.pop(digest, None)
+
+
+def _by_digest(texts: Iterable[str]) -> dict[str, str]:
+    return {text_digest(text): text for text in texts if len(text.encode()) >= _MIN_BYTES}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from app.errors import RunExists, ServiceBusy, StorageUnavailable, ThreadBusy
+from app.errors import FieldInvalid, RunExists, ServiceBusy, StorageUnavailable, ThreadBusy
+from app.ports.agents import AgentChooser
 from app.ports.identity import Principal
 from app.ports.journal import Idempotency, RunIndex, RunLock
 from app.runs.task import RunPorts
-from statemachine.checkpoint import Limits, RunRequest
+from statemachine.checkpoint import RunRequest
 from statemachine.messages import Step
 from statemachine.prompt import NO_HISTORY, History, conversation, history
 from statemachine.sessions import new_session_id
@@ -23,12 +24,16 @@ _SEED_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """A checked request for a run (CONTRACT §1.1, §1.2)."""
+    """A checked request for a run (CONTRACT §1.1, §1.2).
+
+    `agent` is the name of the agent that it asks for; `agent_id` is the browser's agent session.
+    """
 
     prompt: str
     context: JsonObject
     trace_id: str
     thread_id: str | None = None
+    agent: str | None = None
     agent_id: str | None = None
     source: str | None = None
     caller_type: str | None = None
@@ -43,11 +48,11 @@ class StartRun:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of prompt and context: an idempotency key belongs to one of them.
+        """The SHA-256 of prompt, context and requested agent: an idempotency key belongs to one of them.
 
-        Runs begun by older releases are resumed by it too.
+        Runs begun by older releases, which had no agents, are resumed by it too.
         """
-        return digest([self.prompt, self.context])
+        return digest([self.prompt, self.context, *([] if self.agent is None else [self.agent])])
 
     @property
     def idempotency(self) -> Idempotency | None:
@@ -76,17 +81,14 @@ class CreationUncertain(StorageUnavailable):
 class RunFactory:
     """Creates runs. `thread_tokens` bounds how much of its thread's earlier turns a run sees.
 
-    `instructions` are the static part of the system prompt. `index` finds the runs of a thread.
+    `agents` chooses what a run begins with. `index` finds the runs of a thread.
     """
 
-    def __init__(
-        self, ports: RunPorts, limits: Limits, *, index: RunIndex, thread_tokens: int, instructions: str
-    ) -> None:
+    def __init__(self, ports: RunPorts, agents: AgentChooser, *, index: RunIndex, thread_tokens: int) -> None:
         self._ports = ports
+        self._agents = agents
         self._index = index
-        self._limits = limits
         self._thread_tokens = thread_tokens
-        self._instructions = instructions
 
     async def create(self, principal: Principal, start: StartRun) -> CreatedRun | str:
         """Create a run with a unique session id. A `str` is the session that the idempotency key created before.
@@ -122,7 +124,7 @@ class RunFactory:
     async def _first_step(self, principal: Principal, start: StartRun) -> Step | str:
         """Return the first step of a run with a new session id, or the session that this request created before.
 
-        Raises `ThreadBusy`, `StorageUnavailable`.
+        Raises `ThreadBusy`, `FieldInvalid`, `StorageUnavailable`.
         """
         now = self._ports.clock.now()
         session_id = new_session_id(principal.user_id, int(now), secrets.token_hex(2))
@@ -140,14 +142,16 @@ class RunFactory:
             email=principal.email,
         )
         try:
+            chosen = self._agents.choose(start.agent, start.context.get("activeApp"), principal.tenant_id)
             earlier = await self._history(principal, start.thread_id)
-        except ThreadBusy:
+        except (FieldInvalid, ThreadBusy):  # what the request finds may have changed since it began a run
             existing = await self._find_existing(principal, start)
             if existing is None:
                 raise
             return existing
-        messages = conversation(start.prompt, start.context, earlier, self._instructions)
-        return begin(request, messages, self._limits, now, earlier, seed=secrets.token_hex(_SEED_BYTES))
+        messages = conversation(start.prompt, start.context, earlier, chosen.instructions)
+        seed = secrets.token_hex(_SEED_BYTES)
+        return begin(request, messages, chosen.limits, now, earlier, seed=seed, agent=chosen.agent)
 
     async def _history(self, principal: Principal, thread_id: str | None) -> History:
         """Return what the run gets of its thread's earlier runs; nothing without a `thread_id`.

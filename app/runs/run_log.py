@@ -6,7 +6,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from app.ports.audit import DecisionApplied
-from statemachine.checkpoint import RunRequest
+from statemachine.checkpoint import Checkpoint
 from statemachine.messages import AwaitDecision, Step
 
 log = structlog.get_logger(__name__)
@@ -17,8 +17,9 @@ def bind_run(session_id: str, node_id: str) -> None:
     bind_contextvars(sessionId=session_id, nodeId=node_id)
 
 
-def introduce(request: RunRequest, log_event: str | None, *, log_content: bool) -> None:
-    """Bind the run's identity to every log line of this task, and log its begin."""
+def introduce(checkpoint: Checkpoint, log_event: str | None, *, log_content: bool) -> None:
+    """Bind the run's identity to every log line of this task, and log its begin, with the agent that it has."""
+    request, agent = checkpoint.request, checkpoint.agent
     bind_contextvars(
         traceId=request.trace_id,
         tenantId=request.tenant_id,
@@ -26,7 +27,8 @@ def introduce(request: RunRequest, log_event: str | None, *, log_content: bool) 
         callerType=request.caller_type,
     )
     if log_event is not None:
-        log.info(log_event, **({"prompt": request.prompt} if log_content else {}))
+        named = {} if agent is None else {"agent": agent.name, "agentVersion": agent.short_version}
+        log.info(log_event, **named, **({"prompt": request.prompt} if log_content else {}))
 
 
 def log_commit(step: Step) -> None:

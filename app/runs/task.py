@@ -203,7 +203,7 @@ class RunTask:
         effect, fact, decision = start.effect, start.fact, None
         if self._saved is None:
             fact, decision = await self._reload()
-        introduce(self.checkpoint.request, start.log_event, log_content=self._ports.log_content)
+        introduce(self.checkpoint, start.log_event, log_content=self._ports.log_content)
         if not isinstance(fact, InternalErrorOccurred):  # the end that this leads to is reported with its commit
             self._ports.report(self.checkpoint)
         if start.must_confirm:

@@ -45,7 +45,8 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set, or until SIGTERM or SIGINT where it is None; then drain (CONTRACT §2.3).
 
-    `started` is set when the port accepts connections. Raises `ConfigurationError` where it cannot be bound.
+    SIGHUP reads the file of `AURA_AGENTS` again, where there is one. `started` is set when the port accepts
+    connections. Raises `ConfigurationError` where it cannot be bound.
     """
     app = create_app(settings, one_time_codes=one_time_codes)
     service: Service = app.extensions["aura"]
@@ -53,6 +54,8 @@ async def serve(
     if not bind.startswith(("fd://", "unix:")):  # before anything starts, so that a taken port is one clear error
         config.bind = [f"fd://{bind_socket(config).detach()}"]
     stop_requested = stop_signal() if stop is None else stop
+    if stop is None and service.agents.has_file:
+        on_reload_signal(service.agents.reload)
 
     async def shutdown_trigger() -> None:
         log.info("server.started", bind=bind, descriptorLimit=_descriptor_limit())
@@ -78,6 +81,21 @@ def stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return stop
+
+
+def on_reload_signal(reload: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Call `reload` at each SIGHUP, also for one that came while the supervisor had blocked the signal for this
+    process."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[object]] = set()
+
+    def on_signal() -> None:
+        task = loop.create_task(reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
 
 
 def _raise_descriptor_limit() -> None:

@@ -32,19 +32,25 @@ def supervise(workers: int, config: Config, settings: Settings, environment: Map
 
     `environment` is that of the workers, in which `settings` were found.
 
-    A worker that dies is replaced. Where this process is killed, its workers drain and exit (on Linux): otherwise they
-    would keep the port.
+    A worker that dies is replaced. With a file of agents, SIGHUP is passed to the workers, which read it again. Where
+    this process is killed, its workers drain and exit (on Linux): otherwise they would keep the port.
     """
     create_app(settings)  # raises here what would end every worker
     stop_requests: list[int] = []
+    reload_requests: list[int] = []
     with bind_socket(config) as listener:
         listener.set_inheritable(True)
         pool = _WorkerPool(listener.fileno(), environment)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, _: stop_requests.append(received))
+        if settings.aura_agents is not None:
+            signal.signal(signal.SIGHUP, lambda received, _: reload_requests.append(received))
         pool.start(workers)
         while not stop_requests:
             time.sleep(_POLL_SECONDS)
+            if reload_requests:
+                reload_requests.clear()
+                pool.reload()
             if not stop_requests:
                 pool.replace_dead()
         return pool.stop()
@@ -74,6 +80,12 @@ class _WorkerPool:
             log.error("worker.died", pid=worker.pid, code=worker.returncode)
             self._workers[index] = self._start_worker()
 
+    def reload(self) -> None:
+        """Pass SIGHUP to all workers. One that is still starting gets it as soon as it can read the file again."""
+        for worker, _ in self._workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGHUP)
+
     def stop(self) -> int:
         """Send SIGTERM to all workers and wait for them; return the highest exit code."""
         living = [worker for worker, _ in self._workers if worker.poll() is None]
@@ -83,10 +95,15 @@ class _WorkerPool:
         return max((abs(code) for worker in living if (code := worker.wait()) != -signal.SIGTERM), default=0)
 
     def _start_worker(self) -> tuple[subprocess.Popen[bytes], float]:
-        worker = subprocess.Popen(
-            [*_COMMAND, "--bind", f"fd://{self._descriptor}"],
-            env=self._environment,
-            pass_fds=[self._descriptor],
-            preexec_fn=exit_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
-        )
+        # A worker inherits the mask: a SIGHUP before it has its handler waits, where it would otherwise end the worker.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        try:
+            worker = subprocess.Popen(
+                [*_COMMAND, "--bind", f"fd://{self._descriptor}"],
+                env=self._environment,
+                pass_fds=[self._descriptor],
+                preexec_fn=exit_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no lock taken
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return worker, time.monotonic()

@@ -37,6 +37,10 @@ SAME_URL_SECONDS = 60
 """For how long the URL of a GET that has started a run attaches to it: `EventSource` comes back with the same URL."""
 _REASON_LIMIT_CHARACTERS = 2000
 _DIGEST_CHARACTERS = 64
+_AGENT_LIMIT_CHARACTERS = 64
+_AGENT = (
+    "The name of the agent that runs the prompt. Without it, `context.activeApp` or a default of the service decides."
+)
 _DEPTH_LIMIT = 64  # a checkpoint cannot be written with what is nested much deeper
 
 T = TypeVar("T", bound=BaseModel)
@@ -56,6 +60,9 @@ class StreamBody(BaseModel):
     thread_id: Annotated[Identifier, Field(max_length=200)] | None = None
     same_thread_id: Annotated[Identifier, Field(max_length=200)] | None = Field(
         default=None, alias="threadId", description="The same as `thread_id`."
+    )
+    agent: Annotated[str, Field(max_length=_AGENT_LIMIT_CHARACTERS, strict=True)] | None = Field(
+        default=None, description=_AGENT
     )
 
     @property
@@ -78,10 +85,10 @@ class StreamBody(BaseModel):
             raise ValueError("it is sent again as thread_id, with another value")
         return thread_id
 
-    @field_validator("thread_id", "same_thread_id")
+    @field_validator("thread_id", "same_thread_id", "agent")
     @classmethod
-    def _treat_empty_as_absent(cls, thread_id: str | None) -> str | None:
-        return thread_id or None
+    def _treat_empty_as_absent(cls, name: str | None) -> str | None:
+        return name or None
 
     @field_validator("context", mode="before")
     @classmethod
@@ -206,6 +213,7 @@ class StartQuery(StreamQuery):
     context: str | None = Field(default=None, description="The context of the user's screen, as JSON.")
     thread_id: str | None = None
     same_thread_id: str | None = Field(default=None, alias="threadId", description="The same as `thread_id`.")
+    agent: str | None = Field(default=None, description=_AGENT)
 
     @property
     def body(self) -> StreamBody | None:
@@ -217,7 +225,7 @@ class StartQuery(StreamQuery):
         fields: JsonObject = {"prompt": self.prompt or self.message}
         if self.context:
             fields["context"] = _parse_json(self.context, "the query parameter context")
-        fields |= {"thread_id": self.thread_id, "threadId": self.same_thread_id}
+        fields |= {"thread_id": self.thread_id, "threadId": self.same_thread_id, "agent": self.agent}
         return validate(StreamBody, fields)
 
 

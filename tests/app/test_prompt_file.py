@@ -70,7 +70,7 @@ def test_the_text_does_not_show(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"", "FILE is empty; write the instructions into it, or unset the setting"),
+        (b"", "FILE is empty; write the instructions into it, or name no file"),
         (b"\xef\xbb\xbf \r\n", "FILE is empty"),
         ("한국어".encode("cp949"), "FILE is not UTF-8 text (its byte 0 is not); save it as UTF-8"),
         (b"abc\xff", "FILE is not UTF-8 text (its byte 3 is not)"),

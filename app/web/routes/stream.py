@@ -173,6 +173,7 @@ def _start_run(body: StreamBody, headers: StartHeaders) -> StartRun:
         context=body.context,
         trace_id=g.trace_id,
         thread_id=body.thread,
+        agent=body.agent,
         agent_id=headers.agent_id,
         source=headers.source,
         caller_type=headers.caller_type,

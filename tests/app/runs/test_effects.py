@@ -9,6 +9,7 @@ from typing import Any, cast
 from app.clock import SystemClock
 from app.errors import ModelError
 from app.ports.decisions import ApprovalRequests
+from app.ports.model import ModelChoice
 from app.ports.quotas import WaitingQuota
 from app.runs.effects import Effects
 from app.tools.registry import ToolRegistry
@@ -47,7 +48,7 @@ class ReadyModel:
 
     @asynccontextmanager
     async def stream(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]
+        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], *, choice: ModelChoice | None = None
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
         yield self._deltas_then_failure()
 
