@@ -5,7 +5,6 @@ The definition is stored once for all runs that have it, under its digest (`stat
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ class Agent(StoredStruct, frozen=True, kw_only=True):
     name: str
     model: str | None = None
     options: JsonObject = {}
-    tools: list[str] | None = None
+    tools: tuple[str, ...] | None = None
     language: str | None = None
     instructions: str = ""
     limits: JsonObject = {}
@@ -53,10 +52,6 @@ class Agent(StoredStruct, frozen=True, kw_only=True):
     def short_version(self) -> str:
         """The first twelve characters of the version, as people see it."""
         return self.version[:12]
-
-    def may_use(self, tool: str) -> bool:
-        """Whether the agent may use the tool with this name."""
-        return self.tools is None or any(fnmatchcase(tool, pattern) for pattern in self.tools)
 
 
 _decode = msgspec.json.Decoder(Agent).decode

@@ -66,6 +66,9 @@ ACCEPTED: dict[type[Fact], frozenset[State]] = {
 """The states in which each fact is legal. In every other state it is refused."""
 
 
+_RECEIVED = "요청을 받았습니다."
+
+
 def begin(
     request: RunRequest,
     messages: list[JsonObject],
@@ -97,13 +100,9 @@ def begin(
     )
     builder = StepBuilder(checkpoint, "RunRequest", now)
     effect = request_first_turn(builder)
+    session_id, thread_id = request.session_id, request.thread_id
     events = (
-        Start(
-            message="요청을 받았습니다.",
-            session_id=request.session_id,
-            thread_id=request.thread_id,
-            state=State.PLANNING.value,
-        ),
+        Start(message=_RECEIVED, session_id=session_id, thread_id=thread_id, state=State.PLANNING.value),
         Thought(thought_type="analysis", content="사용자의 요청을 분석하고 있습니다..."),
     )
     return Step(builder.checkpoint, events, effect)

@@ -100,7 +100,7 @@ def _definition(name: str, table: AgentTable, instructions: str, basis: Basis) -
         name=name,
         model=table.model,
         options=options,
-        tools=table.tools,
+        tools=None if table.tools is None else tuple(table.tools),
         language=table.language,
         instructions=text_digest(instructions),
         limits=table.limits.given,

@@ -164,10 +164,8 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
     model, (toolbox, tool_resources) = make_model(settings), make_toolbox(settings, clock, knowledge, tools)
-    archive, agents = (
-        make_run_archive(settings, journal, archive_outbox, clock),
-        make_agents(settings, toolbox, checkpoints),
-    )
+    archive = make_run_archive(settings, journal, archive_outbox, clock)
+    agents = make_agents(settings, toolbox, checkpoints)
     task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
     audit = make_audit(settings, connection, node_id, clock, toolbox)
     effects = Effects(model, toolbox, requests, clock, audit.trail, _waiting_quota(connection, quotas, clock))

@@ -35,7 +35,7 @@ def agents_file(path: str, settings: Settings, toolbox: ToolRegistry) -> AgentsF
     return AgentsFile(
         path,
         basis_of(settings),
-        offered_tools=lambda: [*toolbox.names, *always],
+        offered_tools=lambda: [*(tool.name for tool in toolbox.select()), *always],
         known_tools=KNOWN_TOOL_NAMES,
     )
 

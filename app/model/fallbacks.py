@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -37,11 +37,31 @@ class ClosableModel(Model, Protocol):
     async def close(self) -> None: ...
 
 
+_WHOLE_SERVER = ""
+
+
 @dataclass(slots=True)
 class _Server:
+    """A server, and the monotonic times until which it is asked last: as a whole, or for the model of that name.
+
+    There is no time where it was not down when it was last asked.
+    """
+
     model: ClosableModel
-    rests_until: float | None = None
-    """The monotonic time until which the server is asked last; None: it was not down when it was last asked."""
+    rests_until: dict[str, float] = field(default_factory=dict)
+
+    def rests(self, name: str, now: float) -> bool:
+        return any(now < self.rests_until.get(key, now) for key in (_WHOLE_SERVER, name))
+
+    def extend_rest(self, name: str, until: float) -> None:
+        """Let a server that was down rest until it has answered this turn, so that other turns do not wait for it."""
+        for key in (_WHOLE_SERVER, name):
+            if key in self.rests_until:
+                self.rests_until[key] = max(self.rests_until[key], until)
+
+    def end_rest(self, name: str) -> None:
+        for key in (_WHOLE_SERVER, name):
+            self.rests_until.pop(key, None)
 
 
 class FallbackModel:
@@ -64,20 +84,20 @@ class FallbackModel:
         self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], *, choice: ModelChoice | None = None
     ) -> AsyncIterator[AsyncIterator[ModelDelta]]:
         failures: list[ModelError] = []
-        for server in self._in_order():
+        for server, own, name in self._in_order(choice):
             async with AsyncExitStack() as stack:
-                self._extend_rest(server)
-                own = choice if server is self._servers[0] else None
-                name = own.name if own is not None and own.name is not None else server.model.name
+                server.extend_rest(name, self._monotonic() + REST_SECONDS)
                 try:
                     arrivals = await stack.enter_async_context(server.model.stream(messages, tools, choice=own))
                     beginning = await _read_until_word(arrivals)
                 except ModelError as error:
                     failures.append(_with_cause(error, f"{name}: {error.cause}"))
                     if not _is_down(error):
-                        server.rests_until = None
+                        server.end_rest(name)
                         raise failures[-1] from error
-                    server.rests_until = self._monotonic() + _rest_seconds(error)
+                    # A wrong name or a quota can concern this model alone, and other agents have others.
+                    resting = name if error.server_status in _ACCOUNT_STATUSES else _WHOLE_SERVER
+                    server.rests_until[resting] = self._monotonic() + _rest_seconds(error)
                     log.warning(
                         "model.failed",
                         model=name,
@@ -86,20 +106,20 @@ class FallbackModel:
                         detail=error.detail or None,
                     )
                     continue
-                server.rests_until = None
+                server.end_rest(name)
                 yield await stack.enter_async_context(aclosing(_continued(beginning, arrivals)))
                 return
         raise _decisive(failures)
 
-    def _in_order(self) -> list[_Server]:
-        """Return the servers in the order in which a turn asks them: those that rest come last."""
-        now = self._monotonic()
-        return sorted(self._servers, key=lambda server: server.rests_until is not None and now < server.rests_until)
+    def _in_order(self, choice: ModelChoice | None) -> list[tuple[_Server, ModelChoice | None, str]]:
+        """Return the servers in the order in which a turn asks them: those that rest come last.
 
-    def _extend_rest(self, server: _Server) -> None:
-        """Let a server that was down rest until it has answered this turn, so that other turns do not wait for it."""
-        if server.rests_until is not None:
-            server.rests_until = max(server.rests_until, self._monotonic() + REST_SECONDS)
+        With each is what it gets of the choice, which is for the main server alone, and the name of its model.
+        """
+        now, main = self._monotonic(), self._servers[0]
+        chosen = main.model.name if choice is None or choice.name is None else choice.name
+        asked = [(main, choice, chosen), *((server, None, server.model.name) for server in self._servers[1:])]
+        return sorted(asked, key=lambda one: one[0].rests(one[2], now))
 
 
 def _is_down(error: ModelError) -> bool:

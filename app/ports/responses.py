@@ -76,7 +76,8 @@ class PendingRequest(PendingApproval):
 
 
 class RunSummary(TypedDict):
-    """A run as it is listed. `promptHead` is the beginning of its prompt."""
+    """A run as it is listed. `promptHead` is the beginning of its prompt. `agent` is the name of its agent, and
+    `agentId` the browser's agent session."""
 
     sessionId: str
     threadId: str
@@ -88,6 +89,7 @@ class RunSummary(TypedDict):
     ageSeconds: float
     promptHead: str
     agentId: NotRequired[str]
+    agent: NotRequired[str]
     pendingApproval: NotRequired[PendingApproval]
 
 
@@ -187,9 +189,11 @@ class RunDetails(RunSummary):
     """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service.
 
     `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an
-    estimate. `reservedTokens` is the estimate for the model turn in progress.
+    estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the
+    agent's definition with which the run began and ends.
     """
 
+    agentVersion: str | None
     taskId: str | None
     schemaVersion: int
     prompt: str

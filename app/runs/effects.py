@@ -13,11 +13,12 @@ from app.errors import AuraError, FieldInvalid, ModelError
 from app.ports.audit import AuditTrail, ToolEnded, ToolOutcome
 from app.ports.clock import Clock
 from app.ports.decisions import ApprovalRequests, RequestStatus
-from app.ports.model import Model
+from app.ports.model import Model, ModelChoice
 from app.ports.quotas import WaitingQuota
 from app.ports.tools import Toolbox, ToolContext
 from app.retry import retry_until_available
 from app.runs.audit_events import tool_started
+from statemachine.agent import Agent
 from statemachine.call import ToolCall
 from statemachine.call_pieces import RawCall
 from statemachine.checkpoint import Approval, Checkpoint
@@ -109,11 +110,12 @@ class Effects:
     async def _call_model(self, checkpoint: Checkpoint, effect: CallModel) -> AsyncIterator[Sequence[Fact]]:
         while effect.not_before is not None and self._clock.now() < effect.not_before:
             await self._clock.wait(asyncio.Event(), effect.not_before)
-        tools = self._tools.schemas()
+        agent = checkpoint.agent
+        tools = self._tools.schemas(None if agent is None else agent.tools)
         names = frozenset(tool["function"]["name"] for tool in tools)
         turn, arrived = TurnBuffer(streamed=effect.streamed, tool_names=names), asyncio.Event()
         messages = with_continuation(effect.messages, effect.streamed) if effect.streamed else effect.messages
-        reader = asyncio.create_task(self._read_model(messages, tools, turn, arrived))
+        reader = asyncio.create_task(self._read_model(agent, messages, tools, turn, arrived))
         try:
             while not reader.done():
                 until = min(turn.release_at or checkpoint.run_deadline_at, checkpoint.run_deadline_at)
@@ -125,7 +127,7 @@ class Effects:
                     return
                 if not reader.done() and (facts := turn.take_facts(now)):
                     yield facts
-            end = self._turn_end(turn, reader.result(), checkpoint.limits.calls_per_turn)
+            end = self._turn_end(checkpoint, turn, reader.result())
             yield [await self._within_quota(checkpoint, fact) for fact in end]
         finally:
             if not reader.done():
@@ -133,11 +135,17 @@ class Effects:
                 await asyncio.gather(reader, return_exceptions=True)
 
     async def _read_model(
-        self, messages: Sequence[JsonObject], tools: Sequence[JsonObject], turn: TurnBuffer, arrived: asyncio.Event
+        self,
+        agent: Agent | None,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject],
+        turn: TurnBuffer,
+        arrived: asyncio.Event,
     ) -> ModelError | None:
         """Feed the model's stream into the turn as it arrives. Returns the error that ended it, or None."""
+        choice = None if agent is None else ModelChoice(agent.model, agent.options)
         try:
-            async with self._model.stream(messages, tools) as arrivals:
+            async with self._model.stream(messages, tools, choice=choice) as arrivals:
                 async for delta in arrivals:
                     turn.add_delta(delta, self._clock.now())
                     arrived.set()
@@ -151,20 +159,21 @@ class Effects:
         finally:
             arrived.set()
 
-    def _turn_end(self, turn: TurnBuffer, failure: ModelError | None, max_calls: int) -> list[Fact]:
+    def _turn_end(self, checkpoint: Checkpoint, turn: TurnBuffer, failure: ModelError | None) -> list[Fact]:
+        agent, max_calls = checkpoint.agent, checkpoint.limits.calls_per_turn
         if failure is not None:
-            return self._failed_turn(turn, failure)
+            return self._failed_turn(agent, turn, failure)
         facts, end = turn.finish()
         match end:
             case AnswerCompleted():
                 return [*facts, AnswerFinished(end.text, end.rest, end.usage, end.extras, turn.source)]
             case ToolCallsCompleted():
                 # The core does not consider the calls after the first `max_calls`, so they are not checked, either.
-                checked = [self._resolved(call) for call in end.calls[:max_calls]]
+                checked = [self._resolved(agent, call) for call in end.calls[:max_calls]]
                 calls = (*checked, *map(_unchecked, end.calls[max_calls:]))
                 return [*facts, ToolsRequested(calls, end.text, end.usage, end.confidence, end.extras, turn.source)]
             case ModelFailed():
-                return [*facts, *self._failed_turn(turn, ModelError(end.failure, end.message))]
+                return [*facts, *self._failed_turn(agent, turn, ModelError(end.failure, end.message))]
             case _:
                 assert_never(end)
 
@@ -178,15 +187,17 @@ class Effects:
         )
         return fact if refusal is None else fact.without_approvals(checkpoint, refusal)
 
-    def _resolved(self, call: RawCall) -> RequestedCall:
-        return self._tools.resolve(call.id, call.name, call.arguments).with_extras(call.extras)
+    def _resolved(self, agent: Agent | None, call: RawCall) -> RequestedCall:
+        allowed = None if agent is None else agent.tools
+        return self._tools.resolve(call.id, call.name, call.arguments, allowed).with_extras(call.extras)
 
-    def _failed_turn(self, turn: TurnBuffer, error: ModelError) -> list[Fact]:
+    def _failed_turn(self, agent: Agent | None, turn: TurnBuffer, error: ModelError) -> list[Fact]:
         """Return the facts of a failed turn, with the text that clients have not received yet.
 
         Another attempt continues after that text.
         """
-        model = turn.source.model if turn.source is not None else self._model.name
+        chosen = (agent.model if agent is not None else None) or self._model.name
+        model = turn.source.model if turn.source is not None else chosen
         log.warning("model.failed", model=model, kind=error.kind, cause=error.cause, detail=error.detail or None)
         remaining = turn.take_facts(self._clock.now())
         return [*remaining, turn.failed(error.kind, error.message, error.model_retry_after_seconds)]

@@ -124,6 +124,7 @@ class RunQueries:
         request = await self._requests.get(approval.request_id) if approval is not None else None
         return {
             **self._listed(checkpoint.session_id, Summary.of(checkpoint), request),
+            "agentVersion": None if checkpoint.agent is None else checkpoint.agent.version,
             "taskId": task_id,
             "schemaVersion": checkpoint.schema_version,
             "prompt": checkpoint.request.prompt,
@@ -188,6 +189,8 @@ class RunQueries:
         }
         if summary.agent_id is not None:
             run["agentId"] = summary.agent_id
+        if summary.agent is not None:
+            run["agent"] = summary.agent
         if request is not None and _may_be_shown(request, session_id):
             run["pendingApproval"] = self._pending(request)
         return run

@@ -14,7 +14,8 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     """A run in a few hundred bytes, as a JSON array: a newer release may append fields, which an older one ignores.
 
     `thread_id` is empty if it is the session id. `prompt_head` is the beginning of the prompt. `request_id` is the
-    approval request that the run waits for: what an approver sees is read from the request itself.
+    approval request that the run waits for: what an approver sees is read from the request itself. `agent` is the name
+    of its agent, `agent_id` the browser's agent session.
     """
 
     state: State
@@ -26,6 +27,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     prompt_head: str
     agent_id: str | None = None
     request_id: str | None = None
+    agent: str | None = None
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Summary:
@@ -41,6 +43,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
             prompt_head=request.prompt[:_PROMPT_HEAD_CHARACTERS],
             agent_id=request.agent_id,
             request_id=approval.request_id if approval is not None else None,
+            agent=None if checkpoint.agent is None else checkpoint.agent.name,
         )
 
     def to_json(self) -> bytes:
