@@ -13,6 +13,7 @@ from app.cli.options import ServiceAccess, access_options, context_option, decis
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("--attach", "session_id", metavar="SESSION", help="Show an existing run instead of starting one.")
+@click.option("--agent", metavar="NAME", help="Let this agent run the prompt. [default: the service decides]")
 @access_options
 @context_option
 @decision_options
@@ -21,6 +22,7 @@ def ask(
     *,
     prompt: str | None,
     session_id: str | None,
+    agent: str | None,
     access: ServiceAccess,
     context: dict[str, Any],
     verdict: Literal["approve", "reject"] | None,
@@ -38,8 +40,10 @@ def ask(
         raise click.UsageError("give a PROMPT, or --attach SESSION")
     if session_id is not None and context:
         raise click.UsageError("--context needs a PROMPT: the context of an existing run is fixed")
+    if session_id is not None and agent is not None:
+        raise click.UsageError("--agent needs a PROMPT: the agent of an existing run is fixed")
     client = access.client()
     is_interactive = conversation.is_at_terminal() and not as_json
     policy = conversation.ApprovalPolicy(verdict, reason, is_interactive=is_interactive)
-    stream = client.run(prompt, context) if prompt is not None else client.attach(session_id or "")
+    stream = client.run(prompt, context, agent=agent) if prompt is not None else client.attach(session_id or "")
     sys.exit(conversation.run_in_terminal(client, stream, policy, prompt=prompt, as_json=as_json))

@@ -263,7 +263,7 @@ export interface RequestPage {
 }
 /** The status of an approval request, as `hitl:request:{requestId}` spells it. */
 export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
-/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. */
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the agent's definition with which the run began and ends. */
 export interface RunDetails {
     sessionId: string;
     threadId: string;
@@ -275,7 +275,9 @@ export interface RunDetails {
     ageSeconds: number;
     promptHead: string;
     agentId?: string;
+    agent?: string;
     pendingApproval?: PendingApproval;
+    agentVersion: string | null;
     taskId: string | null;
     schemaVersion: number;
     prompt: string;
@@ -300,7 +302,7 @@ export interface RunPage {
     runs: RunSummary[];
     nextOffset?: number;
 }
-/** A run as it is listed. `promptHead` is the beginning of its prompt. */
+/** A run as it is listed. `promptHead` is the beginning of its prompt. `agent` is the name of its agent, and `agentId` the browser's agent session. */
 export interface RunSummary {
     sessionId: string;
     threadId: string;
@@ -312,6 +314,7 @@ export interface RunSummary {
     ageSeconds: number;
     promptHead: string;
     agentId?: string;
+    agent?: string;
     pendingApproval?: PendingApproval;
 }
 /** The name, version, model and states of the service, and its archive of ended runs if it has one. */
@@ -533,6 +536,9 @@ export interface StreamOptions {
 export interface RunOptions extends StreamOptions {
     context?: Record<string, unknown>;
     threadId?: string;
+    /** The name of the agent that runs the prompt. Default: the service decides. */
+    agent?: string;
+    /** The browser's agent session, which groups the runs that have no thread. */
     agentId?: string;
     /** A second run with the same key attaches to the first. Default: a new key for each run. */
     idempotencyKey?: string;
@@ -594,4 +600,4 @@ export declare class AuraClient {
     private sendWithRetries;
     private sendOnce;
 }
-// Generated from client.ts (SHA-256 bc8cefa9909b401ef30f691a657458af2e923aa7096635afe849358ea2f1cf3d).
+// Generated from client.ts (SHA-256 e0d9ec8cc6e2054a426b4fb39690248540e306e5b7dc558f209a57b514411505).

@@ -469,6 +469,8 @@ export class AuraClient {
         const body = { prompt, context: options.context ?? {} };
         if (options.threadId !== undefined)
             body.thread_id = options.threadId;
+        if (options.agent !== undefined)
+            body.agent = options.agent;
         const headers = { "Idempotency-Key": options.idempotencyKey ?? randomKey() };
         if (options.agentId !== undefined)
             headers["X-Agent-ID"] = options.agentId;
@@ -584,4 +586,4 @@ export class AuraClient {
         }
     }
 }
-// Generated from client.ts (SHA-256 bc8cefa9909b401ef30f691a657458af2e923aa7096635afe849358ea2f1cf3d).
+// Generated from client.ts (SHA-256 e0d9ec8cc6e2054a426b4fb39690248540e306e5b7dc558f209a57b514411505).

@@ -119,15 +119,19 @@ class AuraClient:
         context: JsonObject | None = None,
         *,
         thread_id: str | None = None,
+        agent: str | None = None,
         idempotency_key: str | None = None,
     ) -> RunStream:
         """Return the stream of a new run, which starts when the stream is iterated.
 
-        A second run with the same `idempotency_key` attaches to the first.
+        `agent` is the name of the agent that runs it; without it the service decides. A second run with the same
+        `idempotency_key` attaches to the first.
         """
         body: JsonObject = {"prompt": prompt, "context": context or {}}
         if thread_id is not None:
             body["thread_id"] = thread_id
+        if agent is not None:
+            body["agent"] = agent
         return self._stream(body=body, idempotency_key=idempotency_key)
 
     def attach(self, session_id: str, *, last_event_id: int | None = None) -> RunStream:

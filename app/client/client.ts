@@ -280,7 +280,7 @@ export interface RequestPage {
 }
 /** The status of an approval request, as `hitl:request:{requestId}` spells it. */
 export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
-/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. */
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the agent's definition with which the run began and ends. */
 export interface RunDetails {
   sessionId: string;
   threadId: string;
@@ -292,7 +292,9 @@ export interface RunDetails {
   ageSeconds: number;
   promptHead: string;
   agentId?: string;
+  agent?: string;
   pendingApproval?: PendingApproval;
+  agentVersion: string | null;
   taskId: string | null;
   schemaVersion: number;
   prompt: string;
@@ -317,7 +319,7 @@ export interface RunPage {
   runs: RunSummary[];
   nextOffset?: number;
 }
-/** A run as it is listed. `promptHead` is the beginning of its prompt. */
+/** A run as it is listed. `promptHead` is the beginning of its prompt. `agent` is the name of its agent, and `agentId` the browser's agent session. */
 export interface RunSummary {
   sessionId: string;
   threadId: string;
@@ -329,6 +331,7 @@ export interface RunSummary {
   ageSeconds: number;
   promptHead: string;
   agentId?: string;
+  agent?: string;
   pendingApproval?: PendingApproval;
 }
 /** The name, version, model and states of the service, and its archive of ended runs if it has one. */
@@ -910,6 +913,9 @@ export interface StreamOptions { signal?: AbortSignal }
 export interface RunOptions extends StreamOptions {
   context?: Record<string, unknown>;
   threadId?: string;
+  /** The name of the agent that runs the prompt. Default: the service decides. */
+  agent?: string;
+  /** The browser's agent session, which groups the runs that have no thread. */
   agentId?: string;
   /** A second run with the same key attaches to the first. Default: a new key for each run. */
   idempotencyKey?: string;
@@ -948,6 +954,7 @@ export class AuraClient {
   run(prompt: string, options: RunOptions = {}): RunStream {
     const body: Record<string, unknown> = { prompt, context: options.context ?? {} };
     if (options.threadId !== undefined) body.thread_id = options.threadId;
+    if (options.agent !== undefined) body.agent = options.agent;
     const headers: Record<string, string> = { "Idempotency-Key": options.idempotencyKey ?? randomKey() };
     if (options.agentId !== undefined) headers["X-Agent-ID"] = options.agentId;
     return new RunStream(this.sendRequest, this.options, options.signal, { body, headers }, null, null);

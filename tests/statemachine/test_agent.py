@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -70,3 +71,13 @@ def test_a_run_keeps_its_agent_from_fact_to_fact() -> None:
     run.request_tools(safe())
     run.finish_call()
     assert run.checkpoint.agent is AGENT
+
+
+def test_the_agent_of_a_saved_run_keeps_its_version() -> None:
+    """Where this fails, a field of `Agent` has another name or default than when the run was saved."""
+    saved = Path(__file__).parents[2] / "fixtures" / "checkpoints" / "v6_planning.json"
+    agent = Checkpoint.from_json(saved.read_bytes()).agent
+    assert agent is not None
+    assert (agent.name, agent.model, agent.tools) == ("reviewer", "large-model", ("github_get_pr", "search_*"))
+    assert agent.version == text_digest(agent.definition)
+    assert Checkpoint.from_json((saved.parent / "v6_tool.json").read_bytes()).agent is None

@@ -66,6 +66,9 @@ export interface StreamOptions { signal?: AbortSignal }
 export interface RunOptions extends StreamOptions {
   context?: Record<string, unknown>;
   threadId?: string;
+  /** The name of the agent that runs the prompt. Default: the service decides. */
+  agent?: string;
+  /** The browser's agent session, which groups the runs that have no thread. */
   agentId?: string;
   /** A second run with the same key attaches to the first. Default: a new key for each run. */
   idempotencyKey?: string;
@@ -104,6 +107,7 @@ export class AuraClient {
   run(prompt: string, options: RunOptions = {}): RunStream {
     const body: Record<string, unknown> = { prompt, context: options.context ?? {} };
     if (options.threadId !== undefined) body.thread_id = options.threadId;
+    if (options.agent !== undefined) body.agent = options.agent;
     const headers: Record<string, string> = { "Idempotency-Key": options.idempotencyKey ?? randomKey() };
     if (options.agentId !== undefined) headers["X-Agent-ID"] = options.agentId;
     return new RunStream(this.sendRequest, this.options, options.signal, { body, headers }, null, null);

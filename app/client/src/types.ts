@@ -252,7 +252,7 @@ export interface RequestPage {
 }
 /** The status of an approval request, as `hitl:request:{requestId}` spells it. */
 export type RequestStatus = "pending" | "approved" | "rejected" | "expired" | "cancelled";
-/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. */
+/** A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service. `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the agent's definition with which the run began and ends. */
 export interface RunDetails {
   sessionId: string;
   threadId: string;
@@ -264,7 +264,9 @@ export interface RunDetails {
   ageSeconds: number;
   promptHead: string;
   agentId?: string;
+  agent?: string;
   pendingApproval?: PendingApproval;
+  agentVersion: string | null;
   taskId: string | null;
   schemaVersion: number;
   prompt: string;
@@ -289,7 +291,7 @@ export interface RunPage {
   runs: RunSummary[];
   nextOffset?: number;
 }
-/** A run as it is listed. `promptHead` is the beginning of its prompt. */
+/** A run as it is listed. `promptHead` is the beginning of its prompt. `agent` is the name of its agent, and `agentId` the browser's agent session. */
 export interface RunSummary {
   sessionId: string;
   threadId: string;
@@ -301,6 +303,7 @@ export interface RunSummary {
   ageSeconds: number;
   promptHead: string;
   agentId?: string;
+  agent?: string;
   pendingApproval?: PendingApproval;
 }
 /** The name, version, model and states of the service, and its archive of ended runs if it has one. */

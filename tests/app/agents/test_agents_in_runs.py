@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 
+from app.cli import main
+from app.client import AuraClient, Credentials
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ConfigurationError
 from app.redis import keys
 from app.settings import Settings
 from statemachine.agent import Agent
+from statemachine.events import End
 from statemachine.instructions import INSTRUCTIONS
 from tests.harness.approvals import FINAL_ANSWER
 from tests.harness.frames import Frame, answer, check
@@ -145,6 +149,22 @@ async def test_a_url_names_its_agent(settings: MakeSettings, model: ScriptedMode
         async with aura.stream(method="GET", params={"prompt": "질문", "agent": "mail"}) as stream:
             check(await stream.rest())
     assert model.requests[0]["model"] == "mail-model"
+
+
+async def test_the_client_names_its_agent(settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path) -> None:
+    async with running(settings(aura_agents=write(tmp_path)), tools=[risky()]) as aura:
+        model.play(HELLO)
+        token = headers()["Authorization"].removeprefix("Bearer ")
+        async with AuraClient(aura.url, Credentials.from_token(token)) as client:
+            events = [received.event async for received in client.run("질문", agent="mail").events()]
+    assert isinstance(events[-1], End)
+    assert model.requests[0]["model"] == "mail-model"
+
+
+def test_the_agent_of_an_existing_run_cannot_be_chosen() -> None:
+    result = CliRunner().invoke(main, ["ask", "--attach", "session_1", "--agent", "mail"])
+    assert result.exit_code == 2
+    assert "--agent needs a PROMPT: the agent of an existing run is fixed" in result.output
 
 
 @pytest.mark.parametrize(

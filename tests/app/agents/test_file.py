@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic.fields import FieldInfo
 
+import app.agents
 from app.agents.definitions import Agents, AgentsInvalid
 from app.agents.file import Basis, read_agents
-from app.agents.tables import LimitsTable
+from app.agents.tables import AgentsTable, AgentTable, LimitsTable
 from app.agents.tool_names import check_tool_names
 from app.settings import Settings
+from app.tools import KNOWN_TOOL_NAMES
 from statemachine.checkpoint import Limits
 from statemachine.instructions import text_digest
 
@@ -245,3 +248,15 @@ def test_a_tool_that_does_not_exist_is_an_error_unless_a_server_may_offer_it(tmp
         ("a", False, "agents.a.tools: 'git*' is not offered here: its service is not configured"),
         ("a", True, "agents.a.tools: 'x*' is not a tool; tools are github_get_pr, send_email, update_plan"),
     ]
+
+
+def test_the_example_of_the_documentation_has_every_key_and_can_be_used(tmp_path: Path) -> None:
+    readme = Path(app.agents.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "mail.md").write_text("You help with mail.", encoding="utf-8")
+    agents = read(tmp_path, example)
+    assert [finding.is_error for finding in check_tool_names(agents, ["update_plan"], KNOWN_TOOL_NAMES)] == [False] * 3
+    for key in (*AgentsTable.model_fields, *AgentTable.model_fields, *LimitsTable.model_fields):
+        assert re.search(rf"\b{key}\b", example), key
+        assert f"`{key}" in readme or f", `{key}`" in readme or f"`agents.NAME.{key}`" in readme, key
