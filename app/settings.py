@@ -25,6 +25,8 @@ from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
 from app.identity_settings import ArchiveSettings, IdentitySettings
+from app.mcp_settings import McpSettings
+from app.ports.mcp_servers import McpServer
 from app.prompt_file import PromptFile
 from app.setting_types import (
     EVENT_CHANNELS,
@@ -56,7 +58,7 @@ _NOT_SETTINGS = frozenset({"AURA_TOKEN", "AURA_PLATFORM_URI"})
 """Names that others read: the commands that call a service (`app.cli.options`), and the gateway (§8)."""
 
 
-class Settings(PluginSettings, QuotaSettings, ArchiveSettings, IdentitySettings):
+class Settings(PluginSettings, McpSettings, QuotaSettings, ArchiveSettings, IdentitySettings):
     """Every setting under the name of its environment variable, in lower case."""
 
     # Redis
@@ -285,7 +287,7 @@ class Settings(PluginSettings, QuotaSettings, ArchiveSettings, IdentitySettings)
         urls += [server.base_url for server in self.model_servers]
         in_urls = [secret for url in urls for secret in secrets_in_url(url)]
         shown = (secret.get_secret_value() for secret in (*held, *keys) if secret is not None)
-        return tuple(dict.fromkeys((*shown, *in_urls)))
+        return tuple(dict.fromkeys((*shown, *in_urls, *self.mcp_secrets)))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
@@ -326,6 +328,7 @@ _WORDS: dict[Any, str] = {
     tuple[SecretStr, ...]: "texts, separated by commas, or JSON list",
     dict[str, Any]: "JSON object",
     tuple[ModelServer, ...]: "JSON list",
+    tuple[McpServer, ...]: "JSON object, or the path of its file",
 }
 """The types of settings in the words of the documentation; all others are texts."""
 

@@ -29,10 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agents": {"ports", "errors", "prompt_file", "setting_types"},
     "clock": {"ports"},
     "retry": {"errors"},
-    "settings": {"errors", "prompt_file", "setting_types", "identity_settings"},
+    "settings": {"errors", "ports", "prompt_file", "setting_types", "identity_settings", "mcp_settings"},
     "identity_settings": {"setting_types"},
+    "mcp_settings": {"setting_types", "ports"},
     "runs": {"ports", "errors", "retry"},
-    "tools": {"ports", "errors", "text"},
+    "tools": {"ports", "errors", "text", "crypto"},
     **dict.fromkeys(("redis", "model", "integrations"), ADAPTER),
     "knowledge": {*ADAPTER, "postgres"},
     "postgres": {"errors"},
@@ -62,6 +63,9 @@ ONLY_IN = {
     "hypercorn": {"server", "web"},  # there only the types of its ASGI
     "resvg_py": {"web"},
     "regex": {"text", "tools"},
+    "mcp": {"tools"},
+    "mcp_types": {"tools"},
+    "jsonschema": {"tools"},
     "idna": {"text"},
     "confusable_homoglyphs": {"text"},
 }

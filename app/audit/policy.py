@@ -14,7 +14,7 @@ from app.ports.audit import PolicyLoaded
 
 _RELEVANT = re.compile(
     r"secret|key|jwt|role|approv|reject|hitl|token|unsigned|allow|repositor|audience|audit|console|_per_|per_user"
-    r"|max_|limit|retention|url$|host$|tls$|path$|content$|knowledge"
+    r"|max_|limit|retention|url$|host$|tls$|path$|content$|knowledge|mcp"
 )
 
 
@@ -38,5 +38,7 @@ def _plain(value: Any) -> Any:
             return sorted(value)
         case tuple() | list():
             return [_plain(item) for item in value]
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
         case _:
             return value

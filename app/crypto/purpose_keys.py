@@ -28,6 +28,7 @@ class Purpose(StrEnum):
     SHOWN_REQUEST = "shown approval request"
     RECORDED_DECISION = "recorded decision"
     AUDIT = "audit"
+    MCP_REQUEST_STATE = "MCP request state"
 
 
 class PurposeKeys:

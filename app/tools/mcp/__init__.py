@@ -1,0 +1,1 @@
+"""The tools of MCP servers. Only the modules that connect import the SDK (`mcp`), which is an optional extra."""
