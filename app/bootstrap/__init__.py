@@ -17,7 +17,7 @@ from app.bootstrap.keys import make_checkpoints, make_purpose_keys, make_seals
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
 from app.bootstrap.service import Service, reader_of
-from app.bootstrap.tools import make_toolbox
+from app.bootstrap.tools import make_mcp_servers, make_toolbox
 from app.clock import SystemClock
 from app.crypto.purpose_keys import PurposeKeys
 from app.integrations.agent_task import agent_step
@@ -190,6 +190,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
         task_reporter=task_reporter,
         audit=audit,
         archive=archive,
+        mcp_servers=make_mcp_servers(settings, toolbox, keys),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 from structlog.contextvars import bind_contextvars
@@ -30,6 +31,9 @@ from app.runs.service import RunService
 from app.tools.registry import ToolRegistry
 from app.tools.resources import ToolResources
 from app.web.sse import EventStreams
+
+if TYPE_CHECKING:
+    from app.tools.mcp.servers import McpServers
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +72,7 @@ class Service:
     audit: Audit
     replicas: int
     archive: RunArchive | None
+    mcp_servers: McpServers | None
 
     @property
     def reader(self) -> RunReader:
@@ -89,6 +94,8 @@ class Service:
         await self.start_tools()
         await self.open_streams.start()
         await self.decisions.start()
+        if self.mcp_servers is not None:
+            await self.mcp_servers.start()  # before this node can take over runs, whose calls need the tools
         self.runs.start_deadlines()
         await self.nodes.start()
         if self.knowledge is not None:
@@ -115,6 +122,8 @@ class Service:
     async def stop(self) -> None:
         if not self.runs.is_draining:
             await self.drain()
+        if self.mcp_servers is not None:
+            await self.mcp_servers.stop()
         if self.knowledge is not None:
             await self.knowledge.stop()
         if self.task_reporter is not None:
