@@ -85,8 +85,7 @@ async def _send(
     try:
         return await link.send(request, max(0.0, deadline - asyncio.get_running_loop().time()))
     except CallTimedOut:
-        if link.transport is not None and not link.is_modern:
-            link.lose("a call had no answer in time")  # what the SDK sends next would wait for that call
+        link.check()
         raise _unknown(call, f"did not answer within {call.timeout_seconds:g} s") from None
     except MCPError as error:
         raise _failure(link, call, error) from error

@@ -77,11 +77,16 @@ class ServerConnection:
         if self._closing:
             await asyncio.wait(self._closing)
 
+    @property
+    def cause(self) -> str:
+        """Why the server is not connected; empty if it is."""
+        return self._cause if self._link is None else self._link.cause
+
     async def call(self, tool: McpTool, arguments: JsonObject, context: ToolContext) -> CallToolResult:
         """Run one call. Raises `ToolError` and `OutcomeUnknown`."""
         link = self._link
         if link is None or link.lost.is_set():
-            raise not_connected(self._server.name, self._cause if link is None else link.cause)
+            raise not_connected(self._server.name, self.cause)
         call = Call(
             identity=CallIdentity.of(
                 self._server.name, tool.server_tool, context.session_id, context.idempotency_key, arguments

@@ -25,6 +25,7 @@ from app.tools.mcp.stdio import CommandFailed, stdio_transport
 
 CONNECT_SECONDS = 60.0
 """A command such as npx may have to download its packages first."""
+CHECK_SECONDS = 10.0
 _CLOSE_SECONDS = 8.0
 _CANCEL_SECONDS = 2.0
 _LISTEN_PAUSE_SECONDS = (2.0, 10.0, 60.0)
@@ -55,6 +56,7 @@ class Link:
         self._stop = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[Any]] = set()
+        self._is_checking = False
         self.transport: RemoteTransport | None = None
         self.lost = asyncio.Event()
         self.cause = ""
@@ -86,6 +88,8 @@ class Link:
             await asyncio.wait(self._work, timeout=_CANCEL_SECONDS)  # the server is notified of each
         self._stop.set()
         if self._owner is not None:
+            if not self._opened.done():
+                self._owner.cancel()  # it still connects
             _, running = await asyncio.wait({self._owner}, timeout=_CLOSE_SECONDS)
             for owner in running:
                 owner.cancel()
@@ -119,6 +123,23 @@ class Link:
         if task.cancelled():
             raise ConnectionError("the connection has ended")
         return task.result()
+
+    def check(self) -> None:
+        """After a call without an answer, find out in the background whether the server still answers at all."""
+        if self.transport is not None and not self.is_modern:
+            self.lose("a call had no answer in time")  # what the SDK sends next would wait for that call
+        elif not self._is_checking:
+            self._is_checking = True
+            self._spawn(self._check())
+
+    async def _check(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.client.list_tools(cache_mode="bypass")
+        except TimeoutError:
+            self.lose(f"it hangs: it did not answer within {CHECK_SECONDS:g} s")
+        finally:
+            self._is_checking = False
 
     def lose(self, cause: str) -> None:
         """Mark the connection as unusable; the first cause is kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 SEPARATOR = "__"
@@ -17,17 +18,13 @@ def offered_names(server: str, tools: Iterable[str]) -> dict[str, str]:
 
     A name that cannot be kept as it is, and would be the same as another one, ends in a digest of the original.
     """
-    originals = sorted(set(tools))
-    plain = {tool: f"{server}{SEPARATOR}{_OTHER.sub('_', tool)}" for tool in originals}
-    kept = {name for tool, name in plain.items() if name == f"{server}{SEPARATOR}{tool}"}
+    plain = {tool: f"{server}{SEPARATOR}{_OTHER.sub('_', tool)}" for tool in sorted(set(tools))}
+    uses = Counter(plain.values())
     names: dict[str, str] = {}
     for tool, name in plain.items():
         is_original = name == f"{server}{SEPARATOR}{tool}"
-        others = [other for other, same in plain.items() if same == name and other != tool]
-        if len(name) <= MAX_CHARACTERS and (is_original or (name not in kept and not others)):
-            names[tool] = name
-        else:
-            names[tool] = _with_digest(name, tool)
+        is_kept = len(name) <= MAX_CHARACTERS and (is_original or uses[name] == 1)
+        names[tool] = name if is_kept else _with_digest(name, tool)
     return names
 
 

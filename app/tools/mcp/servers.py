@@ -40,7 +40,7 @@ class McpServers:
         self._states = RequestStates(authenticator)
         self._mask = mask
         self._default_timeout_seconds = default_timeout_seconds
-        self._connections: list[ServerConnection] = []
+        self._connections: dict[str, ServerConnection] = {}
         self._offered: dict[str, Sequence[McpTool]] = {}
 
     async def start(self, seconds: float = START_SECONDS) -> None:
@@ -56,9 +56,9 @@ class McpServers:
             connection = ServerConnection(
                 server, partial(self._publish, server), self._states, self._mask, self._default_timeout_seconds
             )
-            self._connections.append(connection)
+            self._connections[server.name] = connection
             connection.start()
-        waits = [asyncio.create_task(connection.tried.wait()) for connection in self._connections]
+        waits = [asyncio.create_task(connection.tried.wait()) for connection in self._connections.values()]
         if waits:
             _, late = await asyncio.wait(waits, timeout=seconds)
             for wait in late:
@@ -68,8 +68,12 @@ class McpServers:
 
     async def stop(self) -> None:
         """End all connections and the processes behind them."""
-        await asyncio.gather(*(connection.stop() for connection in self._connections))
+        await asyncio.gather(*(connection.stop() for connection in self._connections.values()))
         self._connections.clear()
+
+    def status(self) -> dict[str, str]:
+        """Return why each server is not connected; the text is empty for one that is."""
+        return {name: connection.cause for name, connection in self._connections.items()}
 
     def _publish(self, server: McpServer, tools: Sequence[McpTool]) -> None:
         """Put the tools of a server into the registry, as many as all servers together may offer."""
