@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -97,6 +98,8 @@ class HttpServer:
     async def stop(self) -> None:
         """End all connections at once, as a process that is killed does."""
         self._server.should_exit = self._server.force_exit = True
+        for connection in tuple(self._server.server_state.connections):
+            connection.transport.abort()
         if self._task is not None:
             await self._task
         self._listener.close()
@@ -110,6 +113,21 @@ async def serving(app: Any) -> AsyncIterator[HttpServer]:
         yield server
     finally:
         await server.stop()
+
+
+def without_discovery(app: Any) -> Any:
+    """Return the ASGI app as a server before 2026, which does not know `server/discover`."""
+
+    async def older(scope: Any, receive: Any, send: Any) -> None:
+        if (b"mcp-method", b"server/discover") not in scope.get("headers", ()):
+            await app(scope, receive, send)
+            return
+        error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32601, "message": "Method not found"}}
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(error).encode()})
+
+    return older
 
 
 if __name__ == "__main__":

@@ -7,17 +7,14 @@ import random
 from collections.abc import Callable, Sequence
 
 import structlog
-from mcp import MCPError
 from mcp_types import CallToolResult
-from mcp_types import Tool as ListedTool
-from pydantic import ValidationError
 
 from app.errors import ToolError
 from app.ports.mcp_servers import McpServer
 from app.ports.tools import ToolContext
 from app.tools.mcp import texts
 from app.tools.mcp.calls import Call, SessionEnded, not_connected, run_call
-from app.tools.mcp.link import Link, LinkFailed
+from app.tools.mcp.link import Link
 from app.tools.mcp.listing import list_tools, offered_tools
 from app.tools.mcp.request_states import CallIdentity, RequestStates
 from app.tools.mcp.tool import McpTool
@@ -30,6 +27,8 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _STABLE_SECONDS = 60.0
 """A connection that lasted so long was a good one: the next pause is the first one again."""
 _LIST_PAUSE_SECONDS = 2.0
+_LIST_PAUSE_FACTOR = 20
+"""A list that takes long to read is read less often, so that a server which always changes it costs little."""
 _WITHDRAW_SECONDS = 300.0
 """The tools of a server that is away for longer are not offered any more."""
 
@@ -57,7 +56,7 @@ class ServerConnection:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tools_changed = False
-        self._listed_at = 0.0
+        self._list_again_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._links: set[Link] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -113,14 +112,14 @@ class ServerConnection:
             self._links.add(link)
             try:
                 await link.open()
-                listed = await list_tools(link)
-            except (LinkFailed, MCPError, ValidationError, OSError, RuntimeError) as error:
+                self._link = link  # the tools may be called as soon as they are offered
+                await self._offer(link)
+            except Exception as error:  # noqa: BLE001 - of whatever kind: it is logged, and the server is tried again
+                self._link = None
                 failures += 1
                 self._report(link, error, failures)
             else:
                 connected_at = _now()
-                self._link, self._cause = link, ""
-                self._offer(link, listed)
                 await self._serve(link)
                 self._link, self._cause = None, link.cause
                 failures = 0 if _now() - connected_at > _STABLE_SECONDS else failures + 1
@@ -128,10 +127,13 @@ class ServerConnection:
             self._end(link)
             await self._pause(failures, lost_at)
 
-    def _offer(self, link: Link, listed: list[ListedTool]) -> None:
+    async def _offer(self, link: Link) -> None:
+        """List the tools and offer them."""
+        began = _now()
+        listed = await list_tools(link)
         tools = offered_tools(self._server, listed, self.call, self._timeout_seconds)
         self._publish(tools)
-        self._listed_at = _now()
+        self._list_again_at = _now() + max(_LIST_PAUSE_SECONDS, _LIST_PAUSE_FACTOR * (_now() - began))
         version = link.client.protocol_version
         log.info("mcp.connected", server=self._server.name, tools=len(tools), listed=len(listed), protocol=version)
         self.tried.set()
@@ -143,11 +145,11 @@ class ServerConnection:
             self._wake.clear()
             if link.lost.is_set() or not self._tools_changed:
                 continue
-            await asyncio.sleep(max(0.0, self._listed_at + _LIST_PAUSE_SECONDS - _now()))  # many changes are one
+            await asyncio.sleep(max(0.0, self._list_again_at - _now()))  # many changes are one
             self._tools_changed = False
             try:
-                self._offer(link, await list_tools(link))
-            except (LinkFailed, MCPError, ValidationError, OSError, RuntimeError) as error:
+                await self._offer(link)
+            except Exception as error:  # noqa: BLE001 - as there; what is offered stays as it is
                 cause = texts.error(str(error))
                 log.warning("mcp.list_failed", server=self._server.name, cause=cause)
         log.warning("mcp.lost", server=self._server.name, cause=self._mask(link.cause))

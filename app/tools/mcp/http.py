@@ -20,6 +20,7 @@ _IDLE_SECONDS = 330.0
 _MAX_STREAM_BYTES = 16 * 1024 * 1024
 """Bytes of the answer to one call that is a stream: its progress and its result."""
 _CONNECTION_ERROR = -32000
+_READABLE = ("application/json", "text/event-stream")
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -44,6 +45,10 @@ class RemoteTransport(httpx2.AsyncBaseTransport):
         response.stream = _BoundedBody(response, self._inflow, self._on_flood)
         if response.status_code >= 400:
             return await self._refusal(request, response)
+        kind = response.headers.get("content-type", "").lower()
+        if request.method == "POST" and response.status_code == 200 and not kind.startswith(_READABLE):
+            await response.aclose()
+            return self._failure(request, 502, "the answer is neither JSON nor a stream of events", was_sent=True)
         return response
 
     async def aclose(self) -> None:
