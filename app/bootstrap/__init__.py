@@ -17,7 +17,7 @@ from app.bootstrap.keys import make_checkpoints, make_purpose_keys, make_seals
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
 from app.bootstrap.service import Service, reader_of
-from app.bootstrap.tools import make_mcp_servers, make_toolbox
+from app.bootstrap.tools import make_tools
 from app.clock import SystemClock
 from app.crypto.purpose_keys import PurposeKeys
 from app.integrations.agent_task import agent_step
@@ -38,7 +38,6 @@ from app.redis.rights import RedisRights
 from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.acknowledgements import Acknowledgements
-from app.redis.wire.connection import Connection
 from app.runs.access import AccessPolicy
 from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
@@ -126,7 +125,7 @@ def _register_routes(
     auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
     locator = RunLocator(service.reader, access)
     queries = RunQueries(service.reader, service.requests, clock, access, agent_step)
-    approvals = ApprovalService(service.requests, journal, service.toolbox, clock, access, service.audit.trail)
+    approvals = ApprovalService(service.requests, journal, service.tools.registry, clock, access, service.audit.trail)
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(approval_routes(auth, approvals, responses))
     app.register_blueprint(hitl_routes(auth, approvals, responses))
@@ -163,12 +162,13 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
     journal = RedisJournal(connection, pubsub, nodes, checkpoints, tenants, quotas, acknowledgements, archive_outbox)
     open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
     knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
-    model, (toolbox, tool_resources) = make_model(settings), make_toolbox(settings, clock, knowledge, tools)
+    model, tool_parts = make_model(settings), make_tools(settings, keys, clock, knowledge, tools)
     archive = make_run_archive(settings, journal, archive_outbox, clock)
-    agents = make_agents(settings, toolbox, checkpoints)
+    agents = make_agents(settings, tool_parts.registry, checkpoints)
     task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
-    audit = make_audit(settings, connection, node_id, clock, toolbox)
-    effects = Effects(model, toolbox, requests, clock, audit.trail, _waiting_quota(connection, quotas, clock))
+    audit = make_audit(settings, connection, node_id, clock, tool_parts.registry)
+    waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
+    effects = Effects(model, tool_parts.registry, requests, clock, audit.trail, waiting)
     ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
     return Service(
         connection=connection,
@@ -181,8 +181,7 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
         decisions=decisions,
         nodes=nodes,
         model=model,
-        toolbox=toolbox,
-        tool_resources=tool_resources,
+        tools=tool_parts,
         agents=agents,
         runs=_run_service(settings, ports, reader_of(journal, archive), agents),
         streams=_streams(settings, reader_of(journal, archive), open_streams),
@@ -190,7 +189,6 @@ def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | N
         task_reporter=task_reporter,
         audit=audit,
         archive=archive,
-        mcp_servers=make_mcp_servers(settings, toolbox, keys),
     )
 
 
@@ -204,10 +202,6 @@ def _quotas(settings: Settings) -> Quotas:
         stored_bytes_tenant=int(settings.aura_stored_megabytes_tenant * MEGABYTE),
         streams_per_user=settings.aura_max_streams_per_user,
     )
-
-
-def _waiting_quota(connection: Connection, quotas: Quotas, clock: Clock) -> RedisWaitingQuota:
-    return RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
 
 
 def _run_ports(

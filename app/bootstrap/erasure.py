@@ -10,8 +10,9 @@ from app.audit.service import Audit
 from app.bootstrap.archive import open_run_archive
 from app.bootstrap.audit import make_audit
 from app.bootstrap.connection import connect, make_nodes
+from app.bootstrap.keys import make_purpose_keys
 from app.bootstrap.knowledge import make_knowledge
-from app.bootstrap.tools import make_toolbox
+from app.bootstrap.tools import make_tools
 from app.clock import SystemClock
 from app.knowledge.erasure import KnowledgeData
 from app.knowledge.service import Knowledge
@@ -56,8 +57,8 @@ async def person_eraser(settings: Settings) -> AsyncIterator[PersonEraser]:
     ]
     acknowledgements = Acknowledgements(connection, settings.aura_redis_replicas)
     nodes = make_nodes(settings, connection, pubsub, node_id, acknowledgements)
-    toolbox, _ = make_toolbox(settings, clock, knowledge, None)
-    audit = make_audit(settings, connection, node_id, clock, toolbox)
+    tools = make_tools(settings, make_purpose_keys(settings), clock, knowledge)
+    audit = make_audit(settings, connection, node_id, clock, tools.registry)
     erasure = Erasure(RedisRunData(connection), others, nodes, audit.trail)
     try:
         yield PersonEraser(settings, erasure, knowledge, audit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import structlog
 from structlog.contextvars import bind_contextvars
@@ -12,6 +11,7 @@ from structlog.contextvars import bind_contextvars
 from app.agents.catalog import AgentCatalog
 from app.audit.service import Audit
 from app.bootstrap.archive import RunArchive
+from app.bootstrap.tools import ToolParts
 from app.integrations.task_reporter import MainServiceReporter
 from app.knowledge.service import Knowledge
 from app.model.chat import OpenAIModel
@@ -28,12 +28,7 @@ from app.redis.wire.connection import Connection
 from app.redis.wire.pubsub import PubSub
 from app.runs.admission import AdmissionQueue
 from app.runs.service import RunService
-from app.tools.registry import ToolRegistry
-from app.tools.resources import ToolResources
 from app.web.sse import EventStreams
-
-if TYPE_CHECKING:
-    from app.tools.mcp.servers import McpServers
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +57,7 @@ class Service:
     decisions: RedisDecisions
     nodes: RedisNodes
     model: OpenAIModel | FallbackModel
-    toolbox: ToolRegistry
-    tool_resources: ToolResources
+    tools: ToolParts
     agents: AgentCatalog
     runs: RunService
     streams: EventStreams
@@ -72,7 +66,6 @@ class Service:
     audit: Audit
     replicas: int
     archive: RunArchive | None
-    mcp_servers: McpServers | None
 
     @property
     def reader(self) -> RunReader:
@@ -91,11 +84,9 @@ class Service:
         await self.pubsub.start()
         await self.audit.start()
         await self.journal.start()
-        await self.start_tools()
+        await self.tools.start()  # before this node can take over runs, whose calls need the tools
         await self.open_streams.start()
         await self.decisions.start()
-        if self.mcp_servers is not None:
-            await self.mcp_servers.start()  # before this node can take over runs, whose calls need the tools
         self.runs.start_deadlines()
         await self.nodes.start()
         if self.knowledge is not None:
@@ -104,13 +95,6 @@ class Service:
             await self.task_reporter.start()
         if self.archive is not None:
             self.archive.start()
-
-    async def start_tools(self) -> None:
-        """Start what tools need. `aura tools call` does it alone, without the rest of the service."""
-        await self.tool_resources.start()
-
-    async def stop_tools(self) -> None:
-        await self.tool_resources.stop()
 
     async def drain(self) -> None:
         """Stop the runs first, so that readers get their last committed step; then end the lease, so that other nodes
@@ -122,15 +106,13 @@ class Service:
     async def stop(self) -> None:
         if not self.runs.is_draining:
             await self.drain()
-        if self.mcp_servers is not None:
-            await self.mcp_servers.stop()
         if self.knowledge is not None:
             await self.knowledge.stop()
         if self.task_reporter is not None:
             await self.task_reporter.stop()
         if self.archive is not None:
             await self.archive.stop()
-        await self.stop_tools()
+        await self.tools.stop()
         await self.decisions.stop()
         await self.audit.stop()
         await self.journal.stop()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from app.cli.options import env_file_option, read_settings
 
 if TYPE_CHECKING:
     from app.agents.catalog import AgentsFile
@@ -21,11 +24,12 @@ def agents() -> None:
 
 
 @agents.command()
+@env_file_option
 @click.option("--file", "path", metavar="FILE", help="Check this file. [default: that of AURA_AGENTS]")
 @click.option("--tenant", metavar="T", help="Show which agent a request of this tenant gets.")
 @click.option("--app", metavar="A", help="With --tenant: the request has this `context.activeApp`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-def check(*, path: str | None, tenant: str | None, app: str | None, as_json: bool) -> None:
+def check(*, env_file: Path | None, path: str | None, tenant: str | None, app: str | None, as_json: bool) -> None:
     """Read a file of agents as the service would, with the settings of the environment, and print its agents.
 
     Neither Redis nor a model server is needed. The exit code is 0 if the service can use the file, 1 if it has errors,
@@ -33,11 +37,10 @@ def check(*, path: str | None, tenant: str | None, app: str | None, as_json: boo
     """
     from app import logs
     from app.agents.definitions import AgentsInvalid
-    from app.settings import Settings
 
     if app is not None and tenant is None:
         raise click.UsageError("--app needs --tenant: who may use an agent depends on the tenant")
-    settings = Settings.from_environment()
+    settings = read_settings(env_file)
     logs.configure("ERROR", "console", settings.secrets)
     path = path or settings.aura_agents
     if path is None:
@@ -53,10 +56,12 @@ def check(*, path: str | None, tenant: str | None, app: str | None, as_json: boo
 
 def _file(path: str, settings: Settings) -> AgentsFile:
     from app.bootstrap.agents import agents_file
-    from app.bootstrap.tools import make_toolbox
+    from app.bootstrap.keys import make_purpose_keys
+    from app.bootstrap.tools import make_tools
     from app.clock import SystemClock
 
-    return agents_file(path, settings, make_toolbox(settings, SystemClock(), None, None))
+    tools = make_tools(settings, make_purpose_keys(settings), SystemClock(), knowledge=None)
+    return agents_file(path, settings, tools.registry)
 
 
 def _print_problems(path: str, problems: tuple[str, ...], *, as_json: bool) -> None:

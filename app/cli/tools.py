@@ -14,7 +14,7 @@ import click
 from app.cli.options import env_file_option, read_settings
 
 if TYPE_CHECKING:
-    from app.bootstrap.service import Service
+    from app.bootstrap.tools import ToolParts
     from app.tools.registered import RegisteredTool
     from statemachine.messages import RequestedCall, ToolFinished
 
@@ -58,20 +58,24 @@ def call(
     sys.exit(asyncio.run(_call(env_file, name, arguments, call_id, context, approve=approve)))
 
 
-def _make_service(env_file: Path | None) -> Service:
-    """Build the service of the settings, without starting it. Raises `ConfigurationError`."""
+def _make_tools(env_file: Path | None) -> ToolParts:
+    """Return the tools of the settings, as a service has them. Raises `ConfigurationError`."""
     from app import logs
     from app.bootstrap import create_app
 
     settings = read_settings(env_file)
     logs.configure("ERROR", "console", settings.secrets)
-    service: Service = create_app(settings).extensions["aura"]
-    return service
+    parts: ToolParts = create_app(settings).extensions["aura"].tools
+    return parts
 
 
 async def _list(env_file: Path | None, *, as_json: bool) -> None:
-    service = _make_service(env_file)
-    found = service.toolbox.select()
+    parts = _make_tools(env_file)
+    await parts.start_listing()
+    try:
+        found = parts.registry.select()
+    finally:
+        await parts.stop()
     if as_json:
         click.echo(json.dumps([_as_json(tool) for tool in found], ensure_ascii=False, indent=2))
         return
@@ -127,19 +131,19 @@ def _arguments(schema: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 async def _call(env_file: Path | None, name: str, arguments: str, call_id: str, context: Any, *, approve: bool) -> int:
-    service = _make_service(env_file)
-    await service.start_tools()
+    parts = _make_tools(env_file)
+    await parts.start()
     try:
-        requested = service.toolbox.resolve(call_id, name, arguments)
+        requested = parts.registry.resolve(call_id, name, arguments)
         if requested.refusal is not None:
             click.echo(f"aura: {requested.refusal}", err=True)
             return _REFUSED
         if not _is_approved(requested, approve=approve):
             click.echo("aura: the tool was not run: the call was not approved", err=True)
             return _REFUSED
-        return _print_outcome(await _execute(service, requested, context))
+        return _print_outcome(await _execute(parts, requested, context))
     finally:
-        await service.stop_tools()
+        await parts.stop()
 
 
 def _is_approved(requested: RequestedCall, *, approve: bool) -> bool:
@@ -152,7 +156,7 @@ def _is_approved(requested: RequestedCall, *, approve: bool) -> bool:
     return click.confirm(requested.question or f"{requested.title}: run it?", err=True)
 
 
-async def _execute(service: Service, requested: RequestedCall, context: Any) -> ToolFinished:
+async def _execute(parts: ToolParts, requested: RequestedCall, context: Any) -> ToolFinished:
     """Run the call as a run would: with the grant of a person where it needs one."""
     import time
 
@@ -164,7 +168,7 @@ async def _execute(service: Service, requested: RequestedCall, context: Any) -> 
     call = ToolCall.of(requested, id=requested.id, confidence=Confidence.UNKNOWN, turn=1)
     started = {"status": CallStatus.STARTED, "started_at": now, "grant": grant if requested.needs_approval else None}
     fields = {name: getattr(call, name) for name in ToolCall.__struct_fields__}
-    return await service.toolbox.execute(ToolCall(**fields | started), context)
+    return await parts.registry.execute(ToolCall(**fields | started), context)
 
 
 def _print_outcome(finished: ToolFinished) -> int:

@@ -16,7 +16,7 @@ from app.agents.file import Basis, read_agents
 from app.agents.tables import AgentsTable, AgentTable, LimitsTable
 from app.agents.tool_names import check_tool_names
 from app.settings import Settings
-from app.tools import KNOWN_TOOL_NAMES
+from app.tools.built_in import KNOWN_TOOL_NAMES
 from statemachine.checkpoint import Limits
 from statemachine.instructions import text_digest
 
