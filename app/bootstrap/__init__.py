@@ -16,7 +16,8 @@ from app.bootstrap.connection import connect, make_nodes
 from app.bootstrap.keys import make_checkpoints, make_purpose_keys, make_seals
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
-from app.bootstrap.service import Service, reader_of
+from app.bootstrap.service import Service
+from app.bootstrap.stores import make_stores
 from app.bootstrap.tools import make_tools
 from app.clock import SystemClock
 from app.crypto.purpose_keys import PurposeKeys
@@ -101,7 +102,7 @@ def create_app(
     cors.install(app)
 
     async def bind_node() -> None:
-        bind_contextvars(nodeId=service.nodes.node_id)
+        bind_contextvars(nodeId=service.stores.nodes.node_id)
 
     app.before_request(bind_node)
     app.before_request(check_path_ids)
@@ -119,13 +120,15 @@ def _register_routes(
     responses: ResponseBuilder,
     one_time_codes: OneTimeCodes | None,
 ) -> None:
-    journal, runs = service.journal, service.runs
+    stores, runs = service.stores, service.runs
     access = AccessPolicy(settings.aura_approver_roles, settings.aura_auditor_roles)
     rules = TokenRules(*settings.token_rules)
     auth = Authenticator(settings.token_secrets, clock, leeway_seconds=settings.aura_jwt_leeway_seconds, rules=rules)
-    locator = RunLocator(service.reader, access)
-    queries = RunQueries(service.reader, service.requests, clock, access, agent_step)
-    approvals = ApprovalService(service.requests, journal, service.tools.registry, clock, access, service.audit.trail)
+    locator = RunLocator(stores.reader, access)
+    queries = RunQueries(stores.reader, stores.requests, clock, access, agent_step)
+    approvals = ApprovalService(
+        stores.requests, stores.journal, service.tools.registry, clock, access, service.audit.trail
+    )
     app.register_blueprint(stream_routes(auth, runs, locator, service.streams))
     app.register_blueprint(approval_routes(auth, approvals, responses))
     app.register_blueprint(hitl_routes(auth, approvals, responses))
@@ -136,12 +139,12 @@ def _register_routes(
         health_routes(
             responses,
             runs,
-            service.nodes,
-            journal,
-            service.rights,
-            service.decisions,
+            stores.nodes,
+            stores.journal,
+            stores.rights,
+            stores.decisions,
             service.model,
-            None if service.archive is None else service.archive.archiver.status,
+            None if stores.archive is None else stores.archive.archiver.status,
         )
     )
     app.register_blueprint(document_routes(settings.aura_event_shape))
@@ -150,82 +153,39 @@ def _register_routes(
 
 
 def _build_service(settings: Settings, clock: Clock, tools: Sequence[Loaded] | None) -> Service:
-    node_id, connection, pubsub = connect(settings)
-    keys, diagnostics = make_purpose_keys(settings), SenderDiagnostics(connection, clock)
-    seals, acknowledgements = make_seals(settings, keys), Acknowledgements(connection, settings.aura_redis_replicas)
-    requests = RedisApprovalRequests(connection, seals.requests, diagnostics, clock, acknowledgements)
-    checkpoints = make_checkpoints(settings, connection, seals, clock)
-    decisions = RedisDecisions(connection, pubsub, requests, seals.requests, checkpoints, diagnostics, clock)
-    nodes = make_nodes(settings, connection, pubsub, node_id, acknowledgements)
-    quotas, archive_outbox = _quotas(settings), make_outbox(settings, connection)
-    tenants = RedisTenants(connection, clock, quotas, retention_seconds=settings.aura_retention_seconds)
-    journal = RedisJournal(connection, pubsub, nodes, checkpoints, tenants, quotas, acknowledgements, archive_outbox)
-    open_streams = RedisStreamQuota(connection, lambda: nodes.node_id, quotas.streams_per_user)
-    knowledge = make_knowledge(settings, connection, pubsub, node_id, clock) if settings.aura_knowledge else None
+    keys = make_purpose_keys(settings)
+    stores = make_stores(settings, keys, clock)
+    connection, pubsub = stores.connection, stores.pubsub
+    knowledge = make_knowledge(settings, connection, pubsub, stores.node_id, clock) if settings.aura_knowledge else None
     model, tool_parts = make_model(settings), make_tools(settings, keys, clock, knowledge, tools)
-    archive = make_run_archive(settings, journal, archive_outbox, clock)
-    agents = make_agents(settings, tool_parts.registry, checkpoints)
-    task_reporter = _task_reporter(settings, nodes, RedisTaskOutbox(connection, checkpoints), keys, clock)
-    audit = make_audit(settings, connection, node_id, clock, tool_parts.registry)
-    waiting = RedisWaitingQuota(connection, clock, quotas.waiting_per_user)
-    effects = Effects(model, tool_parts.registry, requests, clock, audit.trail, waiting)
-    ports = _run_ports(settings, journal, decisions, requests, nodes, effects, audit, task_reporter, clock)
-    return Service(
-        connection=connection,
-        replicas=settings.aura_redis_replicas,
-        rights=RedisRights(connection, settings.aura_event_channels if settings.aura_knowledge else ()),
-        pubsub=pubsub,
-        journal=journal,
-        open_streams=open_streams,
-        requests=requests,
-        decisions=decisions,
-        nodes=nodes,
-        model=model,
-        tools=tool_parts,
-        agents=agents,
-        runs=_run_service(settings, ports, reader_of(journal, archive), agents),
-        streams=_streams(settings, reader_of(journal, archive), open_streams),
-        knowledge=knowledge,
-        task_reporter=task_reporter,
-        audit=audit,
-        archive=archive,
-    )
-
-
-def _quotas(settings: Settings) -> Quotas:
-    return Quotas(
-        runs_per_minute_user=settings.aura_runs_per_minute_user,
-        runs_per_minute_tenant=settings.aura_runs_per_minute_tenant,
-        runs_per_user=settings.aura_max_runs_per_user,
-        waiting_per_user=settings.aura_max_waiting_per_user,
-        stored_bytes_user=int(settings.aura_stored_megabytes_user * MEGABYTE),
-        stored_bytes_tenant=int(settings.aura_stored_megabytes_tenant * MEGABYTE),
-        streams_per_user=settings.aura_max_streams_per_user,
-    )
-
-
-def _run_ports(
-    settings: Settings,
-    journal: RedisJournal,
-    decisions: RedisDecisions,
-    requests: RedisApprovalRequests,
-    nodes: RedisNodes,
-    effects: Effects,
-    audit: Audit,
-    task_reporter: MainServiceReporter | None,
-    clock: Clock,
-) -> RunPorts:
-    return RunPorts(
-        journal=journal,
-        decisions=decisions,
-        requests=requests,
-        nodes=nodes,
+    agents = make_agents(settings, tool_parts.registry, stores.checkpoints)
+    outbox = RedisTaskOutbox(connection, stores.checkpoints)
+    task_reporter = _task_reporter(settings, stores.nodes, outbox, keys, clock)
+    audit = make_audit(settings, connection, stores.node_id, clock, tool_parts.registry)
+    effects = Effects(model, tool_parts.registry, stores.requests, clock, audit.trail, stores.waiting)
+    ports = RunPorts(
+        journal=stores.journal,
+        decisions=stores.decisions,
+        requests=stores.requests,
+        nodes=stores.nodes,
         effects=effects,
         audit=audit.trail,
         clock=clock,
         shape=settings.aura_event_shape,
         task_reporter=task_reporter,
         log_content=settings.aura_log_content,
+    )
+    return Service(
+        stores=stores,
+        replicas=settings.aura_redis_replicas,
+        model=model,
+        tools=tool_parts,
+        agents=agents,
+        runs=_run_service(settings, ports, stores.reader, agents),
+        streams=_streams(settings, stores.reader, stores.open_streams),
+        knowledge=knowledge,
+        task_reporter=task_reporter,
+        audit=audit,
     )
 
 

@@ -67,13 +67,15 @@ class SyncAuraClient:
         context: JsonObject | None = None,
         *,
         thread_id: str | None = None,
+        agent: str | None = None,
         idempotency_key: str | None = None,
     ) -> SyncRunStream:
         """Return the stream of a new run, which starts when the stream is iterated.
 
-        A second run with the same `idempotency_key` attaches to the first.
+        `agent` is the name of the agent that runs it; without it the service decides. A second run with the same
+        `idempotency_key` attaches to the first.
         """
-        stream = self._client.run(prompt, context, thread_id=thread_id, idempotency_key=idempotency_key)
+        stream = self._client.run(prompt, context, thread_id=thread_id, agent=agent, idempotency_key=idempotency_key)
         return SyncRunStream(stream, self._thread)
 
     def attach(self, session_id: str, *, last_event_id: int | None = None) -> SyncRunStream:

@@ -126,7 +126,7 @@ async def test_a_waiting_run_keeps_its_ids_but_no_task_timer_or_checkpoint(
                 break
             await asyncio.sleep(0.05)
         assert not more
-        assert not aura.service.journal.feed_count
+        assert not aura.service.stores.journal.feed_count
         assert len(redis_client.client_list()) <= 8 + 1
 
 

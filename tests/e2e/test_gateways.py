@@ -109,7 +109,7 @@ async def test_disconnected_client_is_detected_and_the_run_continues(
         async with browser.stream("길게") as stream:
             start = await stream.next()
             last = await stream.until("content")
-        await eventually(lambda: aura.service.journal.reader_count == 0)
+        await eventually(lambda: aura.service.stores.journal.reader_count == 0)
         model.release()
         back = headers(**{"Last-Event-ID": str(last.id)})
         async with browser.stream("길게", headers=back) as stream:

@@ -133,8 +133,8 @@ async def test_aura_notices_a_client_that_leaves(start: Start, model: ScriptedMo
         async with browser.stream("길게") as stream:
             first = await stream.next()
             await stream.until("content")
-            assert aura.service.journal.reader_count == 1
-        await eventually(lambda: aura.service.journal.reader_count == 0)
+            assert aura.service.stores.journal.reader_count == 1
+        await eventually(lambda: aura.service.stores.journal.reader_count == 0)
         model.release()
         frames = await read_directly(aura, first["sessionId"])
         check(frames)
@@ -151,7 +151,7 @@ async def test_40_streams_at_once(start: Start, model: ScriptedModelServer) -> N
 
         reading = [asyncio.create_task(read(number)) for number in range(40)]
         await model.wait_for_requests(40)
-        await eventually(lambda: aura.service.journal.reader_count == 40)
+        await eventually(lambda: aura.service.stores.journal.reader_count == 40)
         model.release()
         for frames in await asyncio.gather(*reading):
             check(frames)
@@ -185,7 +185,7 @@ async def test_silence_ends_the_stream_at_the_timeout_and_the_client_resumes(
                 await client.collect(stream)
         hitl = client.seen[-1]
         assert hitl.type == "hitl"
-        await eventually(lambda: aura.service.journal.reader_count == 0)
+        await eventually(lambda: aura.service.stores.journal.reader_count == 0)
         assert (await browser.decide("approve", hitl["requestId"])).status_code == 200
         async with browser.stream("메모", headers=numbered(**{"Last-Event-ID": str(hitl.id)})) as stream:
             await client.collect(stream)

@@ -205,7 +205,7 @@ async def test_sender_with_the_default_serializer_gives_a_hint_and_decides_nothi
             path = f"/aura/hitl/default-serializer/{hitl['sessionId']}"
             sent = {**numbered(), "Content-Type": "text/plain"}
             assert (await browser.client.post(path, content=signal, headers=sent)).status_code == 200
-            (hint, *_) = await eventually(lambda: aura.service.decisions.sender_hints)
+            (hint, *_) = await eventually(lambda: aura.service.stores.decisions.sender_hints)
             assert "StringRedisTemplate" in hint
             assert tool.ran == []
             assert (await browser.decide("approve", hitl["requestId"])).status_code == 200

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 from app.cli import main
 from app.client import AuraClient, Credentials
+from app.client.events import End
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ConfigurationError
 from app.redis import keys
 from app.settings import Settings
 from statemachine.agent import Agent
-from statemachine.events import End
 from statemachine.instructions import INSTRUCTIONS
 from tests.harness.approvals import FINAL_ANSWER
 from tests.harness.frames import Frame, answer, check

@@ -27,8 +27,8 @@ YES = ScriptedTurn(text="네.")
 
 
 def archive_of(aura: Aura) -> RunArchive:
-    assert aura.service.archive is not None
-    return aura.service.archive
+    assert aura.service.stores.archive is not None
+    return aura.service.stores.archive
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ async def test_a_run_under_way_when_the_archive_came_is_archived_at_its_end(
     async with waiting_run(FINAL_ANSWER) as run:
         assert not redis_client.exists("aura:archive")
         async with running(settings(aura_archive_url=archive.url), tools=[run.tool]) as heir:
-            await run.aura.service.nodes.stop()
+            await run.aura.service.stores.nodes.stop()
             await eventually(lambda: heir.service.runs.owns(run.session_id))
             assert (await heir.decide("approve", run.request_id)).status_code == 200
             await run.expect_completed()

@@ -43,8 +43,8 @@ def killed(archive: ArchiveDatabase, postgres: PostgresServer) -> Iterator[Postg
 
 
 def status_of(aura: Aura) -> ArchiveStatus:
-    assert aura.service.archive is not None
-    return aura.service.archive.archiver.status
+    assert aura.service.stores.archive is not None
+    return aura.service.stores.archive.archiver.status
 
 
 async def archive_info(aura: Aura) -> Any:
@@ -77,9 +77,13 @@ async def test_runs_do_not_notice_that_the_database_is_down_and_are_copied_after
             assert answer(second) == "네.", "the history of the thread is read from Redis alone"
             sessions = [first, session_of(second)]
             await eventually(
-                lambda: aura.service.archive is not None and not aura.service.archive.archiver.status.is_up
+                lambda: (
+                    aura.service.stores.archive is not None and not aura.service.stores.archive.archiver.status.is_up
+                )
             )
-            await eventually(lambda: aura.service.archive is not None and aura.service.archive.archiver.status.due > 0)
+            await eventually(
+                lambda: aura.service.stores.archive is not None and aura.service.stores.archive.archiver.status.due > 0
+            )
             assert (await archive_info(aura))["status"] == "DOWN"
             listed = (await get(aura, "/aura/runs")).json()["data"]
             assert [run["sessionId"] for run in listed["runs"]] == sessions[::-1]
@@ -233,11 +237,11 @@ async def test_runs_that_will_soon_be_lost_are_an_error_in_the_log(
     model.play(YES)
     async with running(settings(aura_archive_url=f"postgresql://u:p@127.0.0.1:{unused_tcp_port}/d")) as aura:
         session_id = session_of(await complete_run(aura, "하나"))
-        parts = aura.service.archive
+        parts = aura.service.stores.archive
         assert parts is not None
-        outbox = RedisArchiveOutbox(aura.service.connection, retention_seconds=3600)
+        outbox = RedisArchiveOutbox(aura.service.stores.connection, retention_seconds=3600)
         late = Archiver(
-            aura.service.journal,
+            aura.service.stores.journal,
             outbox,
             parts.archive,
             Retention(1),

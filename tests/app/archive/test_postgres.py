@@ -32,8 +32,8 @@ async def ended_run(settings: MakeSettings, model: ScriptedModelServer) -> Archi
     async with running(settings()) as aura:
         session_id = session_of(await complete_run(aura, "하나", thread_id="t-1"))
         record, checkpoint = (
-            await aura.service.journal.get_record(session_id),
-            await aura.service.journal.load(session_id),
+            await aura.service.stores.journal.get_record(session_id),
+            await aura.service.stores.journal.load(session_id),
         )
     assert record is not None
     assert checkpoint is not None

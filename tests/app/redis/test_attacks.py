@@ -94,7 +94,7 @@ async def test_a_repeated_approval_without_a_request_id_does_not_decide_the_next
         second.publish_signal({"type": "approval", "status": "approved"})
         second.store_signal({"type": "approval", "status": "approved"})
         second.publish_signal({"type": "approval", "status": "approved"})
-        await eventually(lambda: aura.service.decisions.ignored_signals >= 2)
+        await eventually(lambda: aura.service.stores.decisions.ignored_signals >= 2)
         assert second.stored_request()["status"] == "pending"
         assert [ran["to"] for ran in tool.ran] == ["김"]
         await aura.decide("approve", second.request_id)
@@ -113,7 +113,7 @@ async def test_a_signal_that_was_stored_before_the_first_request_does_not_decide
         model.release()
         run = WaitingRun(aura, stream, await stream.until("hitl"), tool, redis_client)
         run.publish_signal({"type": "wake up"})
-        await eventually(lambda: aura.service.decisions.ignored_signals == 1)
+        await eventually(lambda: aura.service.stores.decisions.ignored_signals == 1)
         assert tool.ran == []
         await aura.decide("approve", run.request_id)
         await run.expect_completed()
@@ -172,7 +172,7 @@ async def test_with_a_decision_key_nothing_else_in_redis_decides_and_http_still_
         run.store_signal(signal)
         run.publish_signal(signal)
         run.publish_signal({"type": "wake up"})
-        await eventually(lambda: run.aura.service.decisions.ignored_signals >= 1)
+        await eventually(lambda: run.aura.service.stores.decisions.ignored_signals >= 1)
         path = f"/aura/approvals/{run.request_id}"
         shown = (await run.aura.client.get(path, headers=headers())).json()["data"]
         assert shown["status"] == "pending"

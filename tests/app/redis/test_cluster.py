@@ -177,7 +177,7 @@ async def test_a_run_is_created_only_when_its_node_is_known_to_list_it(
 ) -> None:
     """The masters do not wait for each other: while the one of the list hangs, no other one may create the run."""
     async with running(settings(redis_url=cluster.url, aura_redis_timeout_seconds=0.5)) as aura:
-        list_key = keys.runs_on(aura.service.nodes.node_id)
+        list_key = keys.runs_on(aura.service.stores.nodes.node_id)
         masters = cluster.masters()
         suspended = master_of(cluster, list_key)
         suspended.pause()
@@ -205,7 +205,7 @@ async def test_a_run_whose_creation_outlasts_a_failover_is_listed_again(
 
     model.play(ScriptedTurn(text="네.", hang_after=0))
     async with running(settings(redis_url=cluster.url)) as aura:
-        list_key = keys.runs_on(aura.service.nodes.node_id)
+        list_key = keys.runs_on(aura.service.stores.nodes.node_id)
         monkeypatch.setattr(Connection, "pipeline", creates_late)
         async with aura.stream("질문") as stream:
             session_id = (await stream.until("start"))["sessionId"]

@@ -64,7 +64,7 @@ async def test_runs_are_taken_over_whatever_others_write_into_the_lists(
     HOSTILE[how](redis_client)
     with capture_logs() as logs:
         async with running(settings(aura_takeover_limit=1), tools=[tool]) as heir:
-            await eventually(lambda: heir.service.decisions.is_watched(run.session_id), seconds=15)
+            await eventually(lambda: heir.service.stores.decisions.is_watched(run.session_id), seconds=15)
     skipped = [line["skipped"] for line in logs if line["event"] == "takeover.skipped"]
     assert len(skipped) == len(set(skipped))
 

@@ -135,7 +135,7 @@ async def test_an_approval_that_is_written_over_our_expiry_is_ignored(waiting_ru
 
 async def test_a_message_to_a_node_cancels_nothing_by_itself(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
-        node = keys.node(run.aura.service.nodes.node_id)
+        node = keys.node(run.aura.service.stores.nodes.node_id)
         forged = {"sessionId": run.session_id, "cancelledBy": "ceo"}
         for message in (json.dumps(forged), "[" * 200_000, b"\xff", '{"sessionId": []}', '{"sessionId": "x"}'):
             assert run.redis.publish(node, message) == 1

@@ -22,11 +22,11 @@ def as_java_writes(text: str) -> bytes:
 
 
 def hints(aura: Aura) -> list[str]:
-    return aura.service.decisions.sender_hints
+    return aura.service.stores.decisions.sender_hints
 
 
 def ignored(aura: Aura, count: int) -> bool:
-    return aura.service.decisions.ignored_signals == count
+    return aura.service.stores.decisions.ignored_signals == count
 
 
 async def ready(aura: Aura) -> Any:

@@ -125,7 +125,7 @@ async def test_the_main_services_way_keys_then_publish(waiting_run: StartWaiting
 
 async def test_ignored_signals_are_counted_and_hurt_nobody(waiting_run: StartWaitingRun) -> None:
     async with waiting_run(FINAL_ANSWER) as run:
-        decisions = run.aura.service.decisions
+        decisions = run.aura.service.stores.decisions
 
         def ignored(count: int) -> bool:
             return bool(decisions.ignored_signals == count)
@@ -162,7 +162,7 @@ async def test_a_stored_signal_for_another_request_decides_nothing(waiting_run: 
     async with waiting_run(FINAL_ANSWER) as run:
         run.store_signal({"type": "rejection", "requestId": "req-somebodyelse", "status": "rejected"})
         run.publish_signal({"type": "wake up"})
-        await eventually(lambda: run.aura.service.decisions.ignored_signals == 1)
+        await eventually(lambda: run.aura.service.stores.decisions.ignored_signals == 1)
         assert run.stored_request()["status"] == "pending"
         await run.aura.decide("approve", run.request_id)
         await run.expect_completed()
@@ -181,7 +181,7 @@ async def test_a_stored_signal_that_decides_nothing_is_logged_once(
 ) -> None:
     with capture_logs() as logs:
         async with waiting_run(FINAL_ANSWER) as run:
-            decisions = run.aura.service.decisions
+            decisions = run.aura.service.stores.decisions
             run.redis.set(f"hitl:signal:{run.session_id}", raw, ex=300)
             for count in (2, 3):  # what is heard makes the stored one be looked at again
                 run.publish_signal({"type": "wake up"})
@@ -303,14 +303,14 @@ async def test_a_stale_signal_without_a_request_id_does_not_decide_the_next_requ
         assert second.request_id != first.request_id
         # The keys are looked at when something is heard; the old signal is all they could show.
         second.publish_signal({"type": "wake up"})
-        await eventually(lambda: aura.service.decisions.ignored_signals == 1)
+        await eventually(lambda: aura.service.stores.decisions.ignored_signals == 1)
         assert second.stored_request()["status"] == "pending"
         late = await aura.decide("reject", first.request_id)
         assert (late.status_code, late.json()["data"]["status"]) == (409, "approved")
         second.publish_signal(
             {"type": "approval", "requestId": first.request_id, "status": "approved"}
         )  # a second decision
-        await eventually(lambda: aura.service.decisions.ignored_signals == 2)
+        await eventually(lambda: aura.service.stores.decisions.ignored_signals == 2)
         assert (await aura.decide("reject", second.request_id, reason="그만")).status_code == 200
         frames = await stream.rest()
     assert frames[-2]["status"] == "rejected"

@@ -149,13 +149,13 @@ async def test_a_run_whose_creation_outlasts_the_lease_of_its_node_gets_another_
         if not created:
             created.extend(map(str, redis_client.zrange(keys.runs_on(lost), 0, -1)))
             end_lease(redis_client, lost)
-            await eventually(lambda: aura.service.nodes.node_id != lost)
+            await eventually(lambda: aura.service.stores.nodes.node_id != lost)
             await eventually(lambda: not redis_client.exists(keys.runs_on(lost)))
         return [*earlier, *await send(self, [create])]
 
     model.play(ScriptedTurn(text="네."))
     async with running(settings()) as aura:
-        lost, other = aura.service.nodes.node_id, await Process.start(store, claims=True)
+        lost, other = aura.service.stores.nodes.node_id, await Process.start(store, claims=True)
         monkeypatch.setattr(Connection, "pipeline", creates_late)
         async with aura.stream("질문") as stream:
             frames = await stream.rest()

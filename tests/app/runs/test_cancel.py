@@ -57,7 +57,7 @@ async def test_a_waiting_run_that_is_being_loaded_is_cancelled_after_loading(
     waiting_run: StartWaitingRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with waiting_run() as run:
-        decisions, reading, go_on = run.aura.service.decisions, asyncio.Event(), asyncio.Event()
+        decisions, reading, go_on = run.aura.service.stores.decisions, asyncio.Event(), asyncio.Event()
         take = decisions.take
 
         async def later(*args: Any) -> Any:

@@ -33,7 +33,7 @@ class CrashingJournal:
     """Replaces the writes of a service's journal: its node crashes at the write number `at`, before or after it."""
 
     def __init__(self, aura: Aura, at: int, *, after: bool) -> None:
-        journal = aura.service.journal
+        journal = aura.service.stores.journal
         self.inner_commit, self.inner_create = journal.commit, journal.create
         self.aura, self.at, self.after = aura, at, after
         self.writes = 0
@@ -64,7 +64,7 @@ class CrashingJournal:
     def die(self) -> None:
         """Simulate a killed process: its memory is gone and its lease ends."""
         self.aura.service.runs.release_all()
-        self.stopped = asyncio.create_task(self.aura.service.nodes.stop())
+        self.stopped = asyncio.create_task(self.aura.service.stores.nodes.stop())
 
 
 async def _run(first: Aura, second: Aura, prompt: str) -> list[Frame]:

@@ -39,14 +39,14 @@ async def waiting_run(
 async def released(aura: Aura, session_id: str) -> RunLock:
     """Release the waiting run; the lock with which its node may take it over again."""
     aura.service.runs.release_all()
-    record, sequence = await aura.service.journal.get_record(session_id), await _sequence(aura, session_id)
+    record, sequence = await aura.service.stores.journal.get_record(session_id), await _sequence(aura, session_id)
     assert record is not None
     return RunLock(session_id, record.epoch, START, sequence)
 
 
 async def _sequence(aura: Aura, session_id: str) -> int:
     """The number of commits of the run."""
-    return int(await aura.service.connection.execute("HGET", keys.run(session_id), "seq"))
+    return int(await aura.service.stores.connection.execute("HGET", keys.run(session_id), "seq"))
 
 
 async def test_a_run_that_is_released_before_its_task_begins_is_released(
@@ -57,7 +57,7 @@ async def test_a_run_that_is_released_before_its_task_begins_is_released(
         runs.wake(session_id)
         runs.release_all()  # at the same moment the lease is lost
         await eventually(lambda: not runs.owns(session_id))
-        assert not aura.service.decisions.is_watched(session_id)
+        assert not aura.service.stores.decisions.is_watched(session_id)
 
 
 async def test_a_run_that_is_cancelled_before_its_task_begins_is_cancelled(
@@ -99,7 +99,7 @@ async def test_a_waiting_run_with_an_unreadable_checkpoint_is_handed_over(
         redis_client.set(keys.checkpoint(session_id), sealed({"what": "an earlier release wrote there"}))
         aura.service.runs.wake(session_id)
         await eventually(lambda: not aura.service.runs.owns(session_id))
-        assert redis_client.hget(keys.run(session_id), "owner") == keys.released_by(aura.service.nodes.node_id)
+        assert redis_client.hget(keys.run(session_id), "owner") == keys.released_by(aura.service.stores.nodes.node_id)
 
 
 async def test_a_client_that_disconnects_during_creation_still_has_a_run(
@@ -108,7 +108,7 @@ async def test_a_client_that_disconnects_during_creation_still_has_a_run(
     model.play(ScriptedTurn(text="네."))
     is_created, may_return = asyncio.Event(), asyncio.Event()
     async with running(settings()) as aura:
-        create = aura.service.journal.create
+        create = aura.service.stores.journal.create
 
         async def slowly(*args: Any, **kwargs: Any) -> Any:
             opened = await create(*args, **kwargs)
@@ -116,7 +116,7 @@ async def test_a_client_that_disconnects_during_creation_still_has_a_run(
             await may_return.wait()
             return opened
 
-        monkeypatch.setattr(aura.service.journal, "create", slowly)
+        monkeypatch.setattr(aura.service.stores.journal, "create", slowly)
         leaving = asyncio.create_task(aura.client.post(STREAM, json={"prompt": "안녕"}, headers=headers()))
         await is_created.wait()
         leaving.cancel()

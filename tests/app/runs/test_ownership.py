@@ -95,7 +95,7 @@ async def test_a_run_that_is_claimed_while_a_node_drains_is_handed_over(
             session_id = (await stream.until("hitl"))["sessionId"]
     monkeypatch.setattr(RunService, "take_over", drains_meanwhile)
     async with running(settings(), tools=[risky()]) as leaving:
-        released = keys.released_by(leaving.service.nodes.node_id)
+        released = keys.released_by(leaving.service.stores.nodes.node_id)
         await eventually(lambda: redis_client.hget(keys.run(session_id), "owner") == released)
         assert redis_client.zrange(keys.runs_on(released), 0, -1) == [session_id]
 
@@ -164,7 +164,7 @@ async def test_a_commit_that_cannot_be_encoded_fails_its_own_run_only(settings: 
     async with running(settings()) as aura:
         epochs: list[Any] = [1, "\ud800", 1]
         locks = [RunLock(f"session_user1_1700000000_{n:04x}", epoch, 0.0) for n, epoch in enumerate(epochs)]
-        commits = [aura.service.journal.commit(lock, [b"body"], None, 0.0) for lock in locks]
+        commits = [aura.service.stores.journal.commit(lock, [b"body"], None, 0.0) for lock in locks]
         answers = await asyncio.gather(*commits, return_exceptions=True)
     assert [type(answer) for answer in answers] == [RunLost, UnicodeEncodeError, RunLost]  # there are no such runs
 
@@ -191,7 +191,7 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
             await eventually(lambda: not cut.service.runs.owns(hitl["sessionId"]))
             assert (await heir.client.get("/ready")).status_code == 200
             proxy.mend()
-            await eventually(lambda: cut.service.nodes.has_lease)
+            await eventually(lambda: cut.service.stores.nodes.has_lease)
             model.play(ScriptedTurn(text=TEXT, chunk_chars=4, delay_ms=10))
             assert (await heir.decide("approve", hitl["requestId"])).status_code == 200
             async with asyncio.timeout(10):
@@ -203,11 +203,11 @@ async def test_readers_of_a_run_that_was_lost_meanwhile_are_woken_again(
 async def test_a_node_without_a_lease_is_not_ready(settings: MakeSettings, redis_client: redis.Redis) -> None:
     async with running(settings(aura_lease_seconds=60)) as aura:
         assert (await aura.client.get("/ready")).status_code == 200
-        redis_client.zrem(keys.NODES, aura.service.nodes.node_id)
-        await eventually(lambda: not aura.service.nodes.has_lease)
+        redis_client.zrem(keys.NODES, aura.service.stores.nodes.node_id)
+        await eventually(lambda: not aura.service.stores.nodes.has_lease)
         refused = await aura.client.get("/ready")
         assert (refused.status_code, refused.json()["errorCode"]) == (503, "E5002")
-        await eventually(lambda: aura.service.nodes.has_lease)
+        await eventually(lambda: aura.service.stores.nodes.has_lease)
         assert (await aura.client.get("/ready")).status_code == 200
 
 
@@ -258,7 +258,7 @@ async def test_a_node_lists_its_runs_again_after_a_failover(
     async with waiting_run() as run:
         (listed,) = redis_client.keys("aura:node:*:runs")
         redis_client.delete(listed)
-        run.aura.service.connection.failovers += 1
+        run.aura.service.stores.connection.failovers += 1
         await eventually(lambda: redis_client.zrange(listed, 0, -1) == [run.session_id], 5)
 
 
@@ -267,12 +267,12 @@ async def test_a_list_that_others_have_overwritten_does_not_keep_a_node_from_tak
     waiting_run: StartWaitingRun, settings: MakeSettings, redis_client: redis.Redis
 ) -> None:
     async with waiting_run() as run, running(settings(), tools=[run.tool]) as heir:
-        own = keys.runs_on(heir.service.nodes.node_id)
+        own = keys.runs_on(heir.service.stores.nodes.node_id)
         redis_client.set(own, "another type")
-        heir.service.connection.failovers += 1
+        heir.service.stores.connection.failovers += 1
         await asyncio.sleep(1)  # it has tried to list its runs there
         redis_client.delete(own)
-        redis_client.zadd(keys.NODES, {run.aura.service.nodes.node_id: 0})
+        redis_client.zadd(keys.NODES, {run.aura.service.stores.nodes.node_id: 0})
         await eventually(lambda: heir.service.runs.owns(run.session_id), 10)
 
 

@@ -103,7 +103,7 @@ async def test_turn_that_is_lost_in_a_crash_stays_counted(settings: MakeSettings
     async with running(made) as first, running(made), first.stream(LONG_PROMPT) as stream:
         await eventually(lambda: model.requests)
         first.service.runs.release_all()
-        await first.service.nodes.stop()
+        await first.service.stores.nodes.stop()
         async with asyncio.timeout(30):
             frames = await stream.rest()
         record = await record_of(first, frames)

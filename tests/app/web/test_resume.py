@@ -291,7 +291,7 @@ async def test_disconnect_after_a_pipelined_request_is_detected(
         await stream.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(0.1)
         stream.abort()
-        await eventually(lambda: aura.service.journal.reader_count == 0)
+        await eventually(lambda: aura.service.stores.journal.reader_count == 0)
         model.release()
         await model.wait_until_idle()
 
