@@ -8,12 +8,9 @@ from functools import partial
 from quart import Quart
 from structlog.contextvars import bind_contextvars
 
-from app.audit.service import Audit
 from app.bootstrap.agents import make_agents
-from app.bootstrap.archive import make_outbox, make_run_archive
 from app.bootstrap.audit import make_audit
-from app.bootstrap.connection import connect, make_nodes
-from app.bootstrap.keys import make_checkpoints, make_purpose_keys, make_seals
+from app.bootstrap.keys import make_purpose_keys
 from app.bootstrap.knowledge import make_knowledge
 from app.bootstrap.model import make_model
 from app.bootstrap.service import Service
@@ -28,17 +25,9 @@ from app.integrations.token_cipher import TokenCipher
 from app.ports.agents import AgentChooser
 from app.ports.clock import Clock
 from app.ports.journal import RunReader
-from app.ports.quotas import Quotas
-from app.redis.approval_requests import RedisApprovalRequests
-from app.redis.decisions import RedisDecisions
-from app.redis.journal import RedisJournal
 from app.redis.nodes import RedisNodes
 from app.redis.open_streams import RedisStreamQuota
-from app.redis.quotas import MEGABYTE, RedisTenants, RedisWaitingQuota
-from app.redis.rights import RedisRights
-from app.redis.sender_diagnostics import SenderDiagnostics
 from app.redis.tasks import RedisTaskOutbox
-from app.redis.wire.acknowledgements import Acknowledgements
 from app.runs.access import AccessPolicy
 from app.runs.admission import AdmissionQueue
 from app.runs.approvals import ApprovalService
