@@ -57,10 +57,6 @@ class AgentCatalog:
         if file is not None:
             self._use("agents.loaded", *file.read())
 
-    @property
-    def has_file(self) -> bool:
-        return self._file is not None
-
     def choose(self, requested: str | None, active_app: object, tenant_id: str) -> ChosenAgent:
         if self._file is None and requested is not None:
             raise FieldInvalid("agent: this service has no agents (AURA_AGENTS is not set); leave the field out")

@@ -48,13 +48,16 @@ async def serve(
     SIGHUP reads the file of `AURA_AGENTS` again, where there is one. `started` is set when the port accepts
     connections. Raises `ConfigurationError` where it cannot be bound.
     """
+    reloads = stop is None and settings.aura_agents is not None
+    if reloads:  # the file is read before there is a handler: a signal in between waits for it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     app = create_app(settings, one_time_codes=one_time_codes)
     service: Service = app.extensions["aura"]
     bind = config.bind[0]
     if not bind.startswith(("fd://", "unix:")):  # before anything starts, so that a taken port is one clear error
         config.bind = [f"fd://{bind_socket(config).detach()}"]
     stop_requested = stop_signal() if stop is None else stop
-    if stop is None and service.agents.has_file:
+    if reloads:
         on_reload_signal(service.agents.reload)
 
     async def shutdown_trigger() -> None:
@@ -84,8 +87,7 @@ def stop_signal() -> asyncio.Event:
 
 
 def on_reload_signal(reload: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Call `reload` at each SIGHUP, also for one that came while the supervisor had blocked the signal for this
-    process."""
+    """Call `reload` at each SIGHUP, also for one that came while the signal was blocked."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[object]] = set()
 

@@ -35,16 +35,16 @@ def supervise(workers: int, config: Config, settings: Settings, environment: Map
     A worker that dies is replaced. With a file of agents, SIGHUP is passed to the workers, which read it again. Where
     this process is killed, its workers drain and exit (on Linux): otherwise they would keep the port.
     """
-    create_app(settings)  # raises here what would end every worker
     stop_requests: list[int] = []
     reload_requests: list[int] = []
+    if settings.aura_agents is not None:
+        signal.signal(signal.SIGHUP, lambda received, _: reload_requests.append(received))
+    create_app(settings)  # raises here what would end every worker
     with bind_socket(config) as listener:
         listener.set_inheritable(True)
         pool = _WorkerPool(listener.fileno(), environment)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, _: stop_requests.append(received))
-        if settings.aura_agents is not None:
-            signal.signal(signal.SIGHUP, lambda received, _: reload_requests.append(received))
         pool.start(workers)
         while not stop_requests:
             time.sleep(_POLL_SECONDS)
