@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from app.dev.demo.github import GitHubStandIn
 from app.dev.demo.main_service import MainServiceStandIn
 from app.dev.demo.model import MODEL_NAME, ScriptedModelServer
 from app.dev.demo.redis import RedisServer
+from app.dev.demo.scenarios import Scenario
 from app.dev.demo.smtp import SmtpSink
 from app.errors import ConfigurationError
 from app.server import process
@@ -115,8 +116,8 @@ class DemoServices:
 
 
 @asynccontextmanager
-async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
-    """Start the services; stop them when the context exits."""
+async def start_services(settings: Settings, scenarios: Sequence[Scenario] = ()) -> AsyncIterator[DemoServices]:
+    """Start the services; stop them when the context exits. The scripted model plays `scenarios` before its own."""
     uses_scripted_model = settings.openai_api_key is None
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(RedisServer("--appendonly", "yes"))  # the service warns where Redis is not durable
@@ -138,6 +139,7 @@ async def start_services(settings: Settings) -> AsyncIterator[DemoServices]:
         }
         if uses_scripted_model:
             model = await stack.enter_async_context(ScriptedModelServer())
+            model.add(*scenarios)
             model.load(fixtures() / "model_turns")
             service_settings |= {
                 "openai_api_key": SecretStr("scripted, no secret"),

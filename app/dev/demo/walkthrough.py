@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from app import logs
 from app.client.client import AuraClient, Credentials
@@ -17,6 +18,7 @@ from app.dev.ask.conversation import (
     until_signal,
 )
 from app.dev.ask.view import View, terminal
+from app.dev.demo.scenarios import Scenario
 from app.dev.demo.services import HOST, TENANT_ID, USER_ID, DemoServices, demo_settings, listen, start_services
 from app.dev.demo.smtp import ReceivedMail, SmtpSink
 from app.server import process
@@ -68,19 +70,22 @@ _PROMPTS = (
 )
 
 
-def serve(port: int) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code. Raises `ConfigurationError`."""
+def serve(port: int, scenarios: Sequence[Scenario]) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code. Raises `ConfigurationError`.
+
+    The scripted model plays `scenarios` before its own.
+    """
     settings = demo_settings()
     logs.configure(settings.aura_log_level, "console", settings.secrets)
     logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd logs every step of the SMTP dialogue
-    process.run(lambda: _serve(settings, port))
+    process.run(lambda: _serve(settings, port, scenarios))
     return 0
 
 
-async def _serve(settings: Settings, port: int) -> None:
+async def _serve(settings: Settings, port: int, scenarios: Sequence[Scenario]) -> None:
     stop = process.stop_signal()
     listener = listen(port)
-    async with start_services(settings) as services, services.run_service(listener, stop) as url:
+    async with start_services(settings, scenarios) as services, services.run_service(listener, stop) as url:
         view = View(terminal())
         view.line(f"Aura demo on {url}", "bold", "   Ctrl-C stops everything")
         _show_services(view, services)
@@ -106,7 +111,14 @@ async def _serve(settings: Settings, port: int) -> None:
         mail_task.cancel()
 
 
-def run_prompt(prompt: str, context: JsonObject, verdict: Verdict | None, reason: str | None, port: int) -> int:
+def run_prompt(
+    prompt: str,
+    context: JsonObject,
+    verdict: Verdict | None,
+    reason: str | None,
+    port: int,
+    scenarios: Sequence[Scenario],
+) -> int:
     """Execute one prompt to its end, and return the exit code of the run. Raises `ConfigurationError`."""
     settings = demo_settings()
     logs.configure("WARNING", "console", settings.secrets)
@@ -116,7 +128,7 @@ def run_prompt(prompt: str, context: JsonObject, verdict: Verdict | None, reason
 
     async def main() -> None:
         nonlocal code
-        code = await until_signal(_run_prompt(settings, prompt, context, policy, port))
+        code = await until_signal(_run_prompt(settings, prompt, context, policy, port, scenarios))
 
     def run() -> int:
         process.run(main)
@@ -125,9 +137,17 @@ def run_prompt(prompt: str, context: JsonObject, verdict: Verdict | None, reason
     return run_to_exit_code(run, policy)
 
 
-async def _run_prompt(settings: Settings, prompt: str, context: JsonObject, policy: ApprovalPolicy, port: int) -> int:
+async def _run_prompt(
+    settings: Settings,
+    prompt: str,
+    context: JsonObject,
+    policy: ApprovalPolicy,
+    port: int,
+    scenarios: Sequence[Scenario],
+) -> int:
     listener, view = listen(port), View(terminal())
-    async with start_services(settings) as services, services.run_service(listener, asyncio.Event()) as url:
+    services_started = start_services(settings, scenarios)
+    async with services_started as services, services.run_service(listener, asyncio.Event()) as url:
         view.line(f"Aura demo on {url}", "bold")
         _show_services(view, services)
         view.line()
