@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,45 +73,60 @@ def note(arguments: dict[str, Any]) -> None:
         file.write(arguments.get("text", "written") + "\n")
 
 
-def call(id: Any, name: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the result of a call; None if there is none."""
+def die(_: dict[str, Any]) -> str:
+    os._exit(3)
+
+
+def hang(_: dict[str, Any]) -> str:
+    while True:
+        time.sleep(60)
+
+
+def flood(_: dict[str, Any]) -> str:
+    while True:
+        send(method="notifications/message", params={"level": "info", "data": "x" * 100})
+
+
+def garbage(_: dict[str, Any]) -> str:
+    sys.stdout.write("this is not a message\n" * 10)
+    return "ok"
+
+
+def grow(_: dict[str, Any]) -> str:
+    TOOLS.append("grown")
+    send(method="notifications/tools/list_changed")
+    return "ok"
+
+
+def elicit(_: dict[str, Any]) -> str:
+    """Request input as servers of 2025 do, during the call, and return the answer."""
+    form = {"message": "Sure?", "requestedSchema": {"type": "object", "properties": {}}}
+    send(id="q1", method="elicitation/create", params=form)
+    return json.dumps(json.loads(sys.stdin.readline())["result"])
+
+
+WORK: dict[str, Callable[[dict[str, Any]], str]] = {
+    "die": die,
+    "hang": hang,
+    "flood": flood,
+    "long": lambda _: "x" * 2_000_000,
+    "garbage": garbage,
+    "environment": lambda _: json.dumps(dict(os.environ)),
+    "spawn": lambda _: str(subprocess.Popen(["sleep", "600"]).pid),
+    "grow": grow,
+    "ask": elicit,
+}
+
+
+def call(name: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a call."""
     if name in ("write", "put", "die", "hang", "long"):
         note(arguments)
-    match name:
-        case "die":
-            os._exit(3)
-        case "hang":
-            while True:
-                time.sleep(60)
-        case "flood":
-            while True:
-                send(method="notifications/message", params={"level": "info", "data": "x" * 100})
-        case "long":
-            return text_result("x" * 2_000_000)
-        case "garbage":
-            sys.stdout.write("this is not a message\n" * 10)
-            return text_result("ok")
-        case "environment":
-            return text_result(json.dumps(dict(os.environ)))
-        case "spawn":
-            return text_result(str(subprocess.Popen(["sleep", "600"]).pid))
-        case "fail":
-            return text_result("it does not work", isError=True)
-        case "grow":
-            TOOLS.append("grown")
-            send(method="notifications/tools/list_changed")
-            return text_result("ok")
-        case "ask" if PROTOCOL == "2026":
-            return ask(params)
-        case "ask":
-            send(
-                id="q1",
-                method="elicitation/create",
-                params={"message": "Sure?", "requestedSchema": {"type": "object", "properties": {}}},
-            )
-            answer = json.loads(sys.stdin.readline())
-            return text_result(json.dumps(answer["result"]))
-    return text_result(arguments.get("text", "ok"))
+    if name == "fail":
+        return text_result("it does not work", isError=True)
+    if name == "ask" and PROTOCOL == "2026":
+        return ask(params)
+    return text_result(WORK.get(name, lambda given: given.get("text", "ok"))(arguments))
 
 
 def ask(params: dict[str, Any]) -> dict[str, Any]:
@@ -138,9 +154,7 @@ def answer(message: dict[str, Any]) -> None:
     elif method == "tools/call" and params["name"] == "unknown":
         send(id=id, error={"code": -32602, "message": "Unknown tool: unknown"})
     elif method == "tools/call":
-        result = call(id, params["name"], params.get("arguments") or {}, params)
-        if result is not None:
-            send(id=id, result=result)
+        send(id=id, result=call(params["name"], params.get("arguments") or {}, params))
     else:
         send(id=id, error={"code": -32601, "message": "Method not found"})
 

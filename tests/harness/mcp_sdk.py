@@ -15,6 +15,8 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import BaseModel
 
+from tests.harness.waiting import eventually
+
 
 class Notes(BaseModel):
     count: int
@@ -80,8 +82,8 @@ class NoteServer:
 class HttpServer:
     """A server that listens on a port of this machine, and can be stopped and started again on the same one."""
 
-    def __init__(self, app: Any) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, app: Any, listener: socket.socket | None = None) -> None:
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
         self._task: asyncio.Task[None] | None = None
@@ -92,8 +94,7 @@ class HttpServer:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        while not self._server.started:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: self._server.started)
 
     async def stop(self) -> None:
         """End all connections at once, as a process that is killed does."""

@@ -200,7 +200,8 @@ async def test_a_server_that_is_not_there_is_a_warning(written: Written) -> None
     assert warning["server"] == "notes"
 
 
-async def test_a_flood_of_events_ends_the_connection(monkeypatch: pytest.MonkeyPatch, written: Written) -> None:
+@pytest.mark.slow
+async def test_a_flood_of_events_ends_the_connection(written: Written) -> None:
     note = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}\n\n'
     async with answering(note * 6000, kind="text/event-stream") as url, connected(remote(url)) as aura:
         with pytest.raises(OutcomeUnknown):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,10 @@ from tests.harness.mcp import connected, raw
 from tests.harness.waiting import eventually
 
 both = pytest.mark.parametrize("protocol", ["2025", "2026"])
+
+
+def lines_of(record: Path) -> list[str]:
+    return record.read_text().splitlines()
 
 
 def exists(pid: int) -> bool:
@@ -50,7 +53,7 @@ async def test_a_server_that_dies_in_a_writing_call_leaves_an_unknown_outcome(pr
     async with connected(raw(protocol=protocol)) as aura:
         with pytest.raises(OutcomeUnknown, match="may have taken effect"):
             await aura.call("raw__die", path=str(record))
-        assert record.read_text() == "written\n"
+        assert lines_of(record) == ["written"]
         assert "raw__echo" in aura.names, "its tools stay offered while it is briefly away"
         assert (await aura.again("raw__echo", text="back"))["text"] == "back"
 
@@ -71,7 +74,7 @@ async def test_a_call_to_a_server_that_is_away_says_that_nothing_was_sent(record
         with pytest.raises(ToolError, match="not connected; nothing was sent") as caught:
             await aura.call("raw__write", path=str(record))
     assert not isinstance(caught.value, OutcomeUnknown)
-    assert record.read_text() == "written\n"
+    assert lines_of(record) == ["written"]
 
 
 @both
@@ -94,6 +97,7 @@ async def test_a_message_that_is_too_long_ends_the_connection_and_not_the_servic
         assert (await aura.call("other__echo", text="alive"))["text"] == "alive"
 
 
+@pytest.mark.slow
 async def test_a_flood_of_messages_ends_the_connection_while_others_go_on(written: Written) -> None:
     async with connected(raw(), raw("other")) as aura:
         flooded = asyncio.create_task(aura.call("raw__flood"))
@@ -118,7 +122,7 @@ async def test_the_error_of_a_tool_is_an_error_with_its_text() -> None:
 
 @both
 async def test_tools_that_are_added_meanwhile_are_offered(protocol: str) -> None:
-    async with connected(raw(protocol="2025")) as aura:
+    async with connected(raw(protocol=protocol)) as aura:
         assert "raw__grown" not in aura.names
         await aura.call("raw__grow")
         await eventually(lambda: "raw__grown" in aura.names)
@@ -132,6 +136,7 @@ async def test_a_list_without_an_end_is_given_up(written: Written) -> None:
     assert "AURA_MCP_SERVERS" in warning["remedy"]
 
 
+@pytest.mark.slow
 async def test_of_ten_thousand_tools_as_many_are_offered_as_a_model_accepts(written: Written) -> None:
     async with connected(raw("raw", "2026", "many"), raw("other", allow=("echo",))) as aura:
         offered = [name for name in aura.names if name.startswith("raw__")]
@@ -141,8 +146,8 @@ async def test_of_ten_thousand_tools_as_many_are_offered_as_a_model_accepts(writ
 
 
 async def test_the_start_does_not_wait_for_a_silent_server(written: Written) -> None:
-    async with connected(raw("silent", "2026", "silent"), raw("other"), start_seconds=1) as aura:
-        assert "other__echo" in aura.names
+    async with connected(raw("silent", "2026", "silent"), raw("other"), start_seconds=0.1) as aura:
+        await eventually(lambda: "other__echo" in aura.names)
         assert aura.servers.status() == {"silent": "it is being connected", "other": ""}
 
 
@@ -196,10 +201,3 @@ async def test_a_cancelled_call_does_not_wait_for_its_server(record: Path) -> No
 async def test_only_allowed_tools_are_offered() -> None:
     async with connected(raw(allow=("e*", "put"), deny=("environment",))) as aura:
         assert aura.names == ["raw__echo", "raw__put"]
-
-
-async def test_no_process_is_left_when_a_start_is_given_up() -> None:
-    async with connected(raw("silent", "2026", "silent"), start_seconds=0.1):
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        running = await eventually(lambda: [pid for pid in children if exists(int(pid))] or ["none"])
-    assert not any(exists(int(pid)) for pid in running if pid != "none")
