@@ -82,9 +82,9 @@ async def test_a_call_whose_tool_has_changed_while_it_waited_does_not_run(
     model.play(calling(("raw__write", {"path": str(record)})), FINAL_ANSWER)
     async with running(settings(aura_mcp_servers=(raw(),))) as aura, aura.stream("해주세요") as stream:
         hitl = await stream.until("hitl")
-        (tool,) = [each.tool for each in aura.service.toolbox.select() if each.name == "raw__write"]
+        (tool,) = [each.tool for each in aura.service.tools.registry.select() if each.name == "raw__write"]
         tool.title = "another one"
-        aura.service.toolbox.replace("mcp:raw", [tool])
+        aura.service.tools.registry.replace("mcp:raw", [tool])
         await aura.decide("approve", hitl["requestId"])
         frames = await stream.rest()
     check(frames)
@@ -125,7 +125,7 @@ async def test_the_service_serves_while_a_server_is_away(settings: MakeSettings,
     async with running(settings(aura_mcp_servers=(gone, raw(allow=("echo",))))) as aura:
         async with aura.stream("안녕") as stream:
             frames = await stream.rest()
-        await eventually(lambda: any(tool.name == "raw__echo" for tool in aura.service.toolbox.select()))
+        await eventually(lambda: any(tool.name == "raw__echo" for tool in aura.service.tools.registry.select()))
     check(frames)
 
 
