@@ -224,7 +224,8 @@ class RunDetails(TypedDict):
     """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service.
 
     `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an
-    estimate. `reservedTokens` is the estimate for the model turn in progress.
+    estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the
+    agent's definition with which the run began and ends.
     """
 
     sessionId: str
@@ -237,7 +238,9 @@ class RunDetails(TypedDict):
     ageSeconds: float
     promptHead: str
     agentId: NotRequired[str]
+    agent: NotRequired[str]
     pendingApproval: NotRequired[PendingApproval]
+    agentVersion: str | None
     taskId: str | None
     schemaVersion: int
     prompt: str
@@ -266,7 +269,9 @@ class RunPage(TypedDict):
 
 
 class RunSummary(TypedDict):
-    """A run as it is listed. `promptHead` is the beginning of its prompt."""
+    """A run as it is listed. `promptHead` is the beginning of its prompt. `agent` is the name of its agent, and
+    `agentId` the browser's agent session.
+    """
 
     sessionId: str
     threadId: str
@@ -278,6 +283,7 @@ class RunSummary(TypedDict):
     ageSeconds: float
     promptHead: str
     agentId: NotRequired[str]
+    agent: NotRequired[str]
     pendingApproval: NotRequired[PendingApproval]
 
 

@@ -234,7 +234,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("program", "signals", "output"), [(LEAVE, 0, ""), (WAIT, 1, "interrupted\n")])
+@pytest.mark.parametrize(
+    ("program", "signals", "output"), [(LEAVE, 0, ""), (WAIT, 1, "interrupted\n")], ids=["open stream", "Ctrl-C"]
+)
 async def test_program_ends_with_an_open_stream_or_with_ctrl_c(program: str, signals: int, output: str) -> None:
     async with serve() as service:
         process = await asyncio.create_subprocess_exec(
