@@ -11,7 +11,7 @@ import structlog
 from app.agents.definitions import Agents, AgentsInvalid
 from app.agents.file import Basis, read_agents
 from app.agents.selection import choose
-from app.agents.tool_names import ToolFinding, check_tool_names
+from app.agents.tool_names import KnownTools, ToolFinding, check_tool_names
 from app.errors import FieldInvalid
 from app.ports.agents import ChosenAgent
 
@@ -22,18 +22,17 @@ log = structlog.get_logger(__name__)
 class AgentsFile:
     """Where the agents are defined, and what their definitions are completed and compared with.
 
-    `offered_tools` returns the tools that the process has now, `known_tools` are those that it could have.
+    `tools` returns the tools that there are at this moment.
     """
 
     path: str
     basis: Basis
-    offered_tools: Callable[[], Collection[str]]
-    known_tools: Collection[str]
+    tools: Callable[[], KnownTools]
 
     def read(self) -> tuple[Agents, list[ToolFinding]]:
         """Read and check the file. Returns the agents, and what is noteworthy of them. Raises `AgentsInvalid`."""
         agents = read_agents(self.path, self.basis)
-        findings = check_tool_names(agents, self.offered_tools(), self.known_tools)
+        findings = check_tool_names(agents, self.tools())
         if errors := [f"{self.path}: {finding.text}" for finding in findings if finding.is_error]:
             raise AgentsInvalid(errors)
         return agents, findings

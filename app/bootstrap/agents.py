@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.agents.catalog import AgentCatalog, AgentsFile
 from app.agents.definitions import Agents
 from app.agents.file import Basis
+from app.agents.tool_names import KnownTools
 from app.redis.checkpoints import Checkpoints
 from app.settings import Settings
 from app.tools import plan
@@ -32,12 +33,12 @@ def make_agents(settings: Settings, toolbox: ToolRegistry, checkpoints: Checkpoi
 def agents_file(path: str, settings: Settings, toolbox: ToolRegistry) -> AgentsFile:
     """Return the file `path` as a process with these settings and tools would read it."""
     always = [plan.NAME, *([SearchWorkspace.name] if settings.aura_knowledge else [])]
-    return AgentsFile(
-        path,
-        basis_of(settings),
-        offered_tools=lambda: [*(tool.name for tool in toolbox.select()), *always],
-        known_tools=KNOWN_TOOL_NAMES,
-    )
+    servers = [server.name for server in settings.aura_mcp_servers]
+
+    def tools() -> KnownTools:
+        return KnownTools([*(tool.name for tool in toolbox.select()), *always], KNOWN_TOOL_NAMES, servers)
+
+    return AgentsFile(path, basis_of(settings), tools)
 
 
 def basis_of(settings: Settings) -> Basis:

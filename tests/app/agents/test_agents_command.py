@@ -77,7 +77,7 @@ def test_each_agent_is_shown_with_what_its_runs_get(tmp_path: Path) -> None:
     assert "default: general\ndefault of globex: mail\n" in result.output
     assert [line for line in result.output.splitlines() if line.startswith("!")] == [
         "! agents.mail.tools: 'send_email' is not offered here: its service is not configured",
-        "! agents.mail.tools: 'crm__*' is not offered at this moment; a server may offer it later",
+        "! agents.mail.tools: 'crm__*' is a tool of the MCP server 'crm', which is not in AURA_MCP_SERVERS",
     ]
 
 

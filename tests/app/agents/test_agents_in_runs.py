@@ -346,9 +346,9 @@ async def test_a_tool_that_a_server_may_offer_later_is_logged(
     async with running(settings(aura_agents=path), tools=[risky()]):
         pass
     causes = [line["cause"] for line in entries(written, "agents.tool_missing")]
-    assert [cause.split("' ")[1] for cause in causes] == [
-        "is not offered at this moment; a server may offer it later",
-        "is not offered here: its service is not configured",
+    assert causes == [
+        "agents.a.tools: 'crm__*' is a tool of the MCP server 'crm', which is not in AURA_MCP_SERVERS",
+        "agents.a.tools: 'github_get_pr' is not offered here: its service is not configured",
     ]
 
 

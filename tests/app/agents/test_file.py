@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import app.agents
 from app.agents.definitions import Agents, AgentsInvalid
 from app.agents.file import Basis, read_agents
 from app.agents.tables import AgentsTable, AgentTable, LimitsTable
-from app.agents.tool_names import check_tool_names
+from app.agents.tool_names import KnownTools, check_tool_names
 from app.settings import Settings
 from app.tools.built_in import KNOWN_TOOL_NAMES
 from statemachine.checkpoint import Limits
@@ -238,16 +239,23 @@ def test_limits_have_the_bounds_of_the_settings() -> None:
         assert bounds(LimitsTable.model_fields[name]) == bounds(Settings.model_fields[setting])
 
 
-def test_a_tool_that_does_not_exist_is_an_error_unless_a_server_may_offer_it(tmp_path: Path) -> None:
-    text = "[agents.a]\ntools = ['send_email', 'send_*', 'sendmail', 'crm__find', 'git*', 'x*', 'update_plan']"
-    offered, known = ["send_email", "update_plan"], {"send_email", "github_get_pr"}
-    found = check_tool_names(read(tmp_path, text), offered, known)
+def test_a_tool_that_does_not_exist_is_an_error_unless_it_may_come_later(tmp_path: Path) -> None:
+    names = (
+        "'send_email', 'send_*', 'sendmail', 'crm__find', 'hr__find', 'git*', 'x*', 'update_plan', 'crm*', '*__find'"
+    )
+    agents = read(tmp_path, f"[agents.a]\ntools = [{names}]")
+    known = KnownTools(["send_email", "update_plan"], {"send_email", "github_get_pr"}, ["crm"])
+    found = check_tool_names(agents, known)
     assert [(finding.agent, finding.is_error, finding.text) for finding in found] == [
         ("a", True, "agents.a.tools: 'sendmail' is not a tool; did you mean send_email?"),
-        ("a", False, "agents.a.tools: 'crm__find' is not offered at this moment; a server may offer it later"),
+        ("a", False, "agents.a.tools: 'hr__find' is a tool of the MCP server 'hr', which is not in AURA_MCP_SERVERS"),
         ("a", False, "agents.a.tools: 'git*' is not offered here: its service is not configured"),
         ("a", True, "agents.a.tools: 'x*' is not a tool; tools are github_get_pr, send_email, update_plan"),
     ]
+    connected = replace(known, offered=[*known.offered, "crm__search", "crm__list"])
+    (finding,) = (it for it in check_tool_names(agents, connected) if "'crm__find'" in it.text)
+    assert not finding.is_error
+    assert finding.text.endswith("is not offered at this moment; the MCP server offers crm__list, crm__search")
 
 
 def test_the_example_of_the_documentation_has_every_key_and_can_be_used(tmp_path: Path) -> None:
@@ -256,7 +264,9 @@ def test_the_example_of_the_documentation_has_every_key_and_can_be_used(tmp_path
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "mail.md").write_text("You help with mail.", encoding="utf-8")
     agents = read(tmp_path, example)
-    assert [finding.is_error for finding in check_tool_names(agents, ["update_plan"], KNOWN_TOOL_NAMES)] == [False] * 3
+    assert [
+        finding.is_error for finding in check_tool_names(agents, KnownTools(["update_plan"], KNOWN_TOOL_NAMES))
+    ] == [False] * 3
     for key in (*AgentsTable.model_fields, *AgentTable.model_fields, *LimitsTable.model_fields):
         assert re.search(rf"\b{key}\b", example), key
         assert f"`{key}" in readme or f", `{key}`" in readme or f"`agents.NAME.{key}`" in readme, key
