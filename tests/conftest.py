@@ -17,11 +17,11 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.knowledge.postgres.tables import SCHEMA
 from app.settings import Settings
+from app.testing.serving import make_settings
 from tests.harness.certificate import Certificate
 from tests.harness.fork_server import ForkServer
 from tests.harness.knowledge import Publish
 from tests.harness.postgres import PostgresServer
-from tests.harness.service import SECRET
 
 # Tests start many processes of the service: the first one writes the bytecode that the others load.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -49,6 +49,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def aura_redis(redis_server: RedisServer) -> RedisServer:
+    """The Redis of the fixture `aura` (`app.testing.plugin`)."""
+    return redis_server
 
 
 @pytest.fixture(scope="session")
@@ -107,15 +113,6 @@ def settings(
     """A function that creates settings for this Redis and this model; keyword arguments override settings."""
 
     def make(**overrides: Any) -> Settings:
-        values: dict[str, Any] = {
-            "jwt_secret": SECRET,
-            "redis_url": redis_server.url,
-            "openai_api_key": "test-key-0123456789",
-            "openai_base_url": model.base_url,
-            "aura_lease_seconds": 10,  # long enough that a loaded machine does not lose it
-            "aura_drain_seconds": 0.5,
-            "aura_max_wait_seconds": 0,  # disables load shedding, which a loaded machine could trigger
-        }
-        return Settings.from_environment({}, **{**values, **overrides})
+        return make_settings(**{"redis_url": redis_server.url, "model_url": model.base_url, **overrides})
 
     return make

@@ -42,10 +42,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "archive": {"ports", "errors", "postgres"},
     "server": {"bootstrap", "web", "settings", "logs", "errors"},
     "client": set(),
+    "testing": {"bootstrap", "client", "clock", "dev", "server", "settings", "tools", "web"},
     "__main__": {"cli"},
 }
 ANYTHING = {"bootstrap", "cli", "dev"}
-STARTERS = {"server", "cli", "dev", "__main__"}
+STARTERS = {"server", "cli", "dev", "testing", "__main__"}
 
 # library → the only rooms of `app` that may import it
 ONLY_IN = {
@@ -59,7 +60,7 @@ ONLY_IN = {
     "cryptography": {"crypto"},
     "aiohttp": {"http"},
     "msgspec": {"model", "web", "ports", "logs"},
-    "quart": {"web", "bootstrap"},
+    "quart": {"web", "bootstrap", "testing"},
     "hypercorn": {"server", "web"},  # there only the types of its ASGI
     "resvg_py": {"web"},
     "regex": {"text", "tools"},

@@ -1,4 +1,5 @@
-"""Clocks for tests: one that only the test advances, one that runs ten times as fast, and one that is ahead.
+"""Clocks for tests: one that only the test advances, and one that runs ten times as fast. One that is ahead of real time
+is in `app.testing.clock`.
 
 freezegun follows the first one; the timers of the event loop stay real.
 """
@@ -66,12 +67,3 @@ class HurriedClock(SystemClock):
 
     async def wait(self, event: asyncio.Event, until: float | None) -> None:
         await super().wait(event, None if until is None else self.now() + (until - self.now()) / self.FACTOR)
-
-
-class ClockAhead(SystemClock):
-    """Real time plus `ahead` seconds."""
-
-    ahead = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.ahead

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -17,17 +16,16 @@ from quart import Quart
 from app.bootstrap import create_app
 from app.bootstrap.service import Service
 from app.ports.clock import Clock
-from app.server.config import load_config
-from app.server.hypercorn_internals import serve_app
 from app.setting_types import QuotaSettings
 from app.settings import Settings
+from app.testing.serving import SECRET, make_token, serving
 from app.tools.loading import Loaded
-from app.web.auth import issue_token
 from app.web.one_time_codes import OneTimeCodes
 from tests.harness.conformity import Conformity
 from tests.harness.frames import StreamReader
 
-SECRET = "a secret of at least thirty-two bytes, for tests"
+__all__ = ["FIXTURES", "NO_LIMITS", "SECRET", "STREAM", "Aura", "Client", "headers", "running"]
+
 STREAM = "/aura/test/stream"
 NO_LIMITS = dict.fromkeys(QuotaSettings.model_fields, 0)
 """Settings of a test in which one user starts hundreds of runs."""
@@ -37,9 +35,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 def headers(
     user: str = "user1", tenant: str = "tenant1", role: str | None = None, email: str | None = None, **more: str
 ) -> dict[str, str]:
-    token = issue_token(
-        SECRET, user_id=user, tenant_id=tenant, role=role, email=email, now=time.time(), lifetime_seconds=3600
-    )
+    token = make_token(time.time(), user=user, tenant=tenant, role=role, email=email, lifetime_seconds=3600)
     return {"Authorization": f"Bearer {token}", "X-Tenant-ID": tenant, "X-User-ID": user, **more}
 
 
@@ -91,21 +87,8 @@ async def running(
     """Serve until the context exits, then shut down as SIGTERM does. Without a port it takes a free one."""
     app = create_app(settings, clock=clock, tools=tools, one_time_codes=one_time_codes)
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
-    port = listener.getsockname()[1]
-    config = load_config(f"fd://{listener.detach()}")
-    stop = asyncio.Event()
-
-    async def trigger() -> None:
-        await stop.wait()
-        await app.extensions["aura"].drain()
-
-    serving = asyncio.create_task(serve_app(app, config, trigger))
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     hooks = {"response": [Conformity(app).hook()]}
     async with httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(30, pool=None), event_hooks=hooks) as client:
-        try:
-            await client.get("/health")
+        async with serving(app, listener):
             yield Aura(url, app, client)
-        finally:
-            stop.set()
-            await serving

@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.ports.tools import ToolContext
+from app.testing.model import calling
+
+__all__ = ["NoteArguments", "NoteTool", "Work", "calling", "risky"]
 
 
 class NoteArguments(BaseModel):
@@ -54,14 +56,3 @@ class NoteTool:
 
 def risky(name: str = "send_note", work: Work | None = None) -> NoteTool:
     return NoteTool(name, work, needs_approval=True)
-
-
-def calling(*calls: tuple[str, Any], **turn: Any) -> ScriptedTurn:
-    """Returns a turn in which the model requests tools: `(name, arguments)` each, with the ids call_1, call_2 …"""
-    return ScriptedTurn(
-        tool_calls=[
-            ScriptedCall(name=name, arguments=arguments, id=f"call_{number}")
-            for number, (name, arguments) in enumerate(calls, start=1)
-        ],
-        **turn,
-    )

@@ -210,6 +210,15 @@ class RedisServer:
             self.stop()
 
 
+def empty(server: RedisServer) -> None:
+    """Delete all that is stored in a running server. Raises `RedisNotStarted`."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=_STOP_SECONDS) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        reply = connection.recv(256)
+    if not reply.startswith(b"+OK"):
+        raise RedisNotStarted(f"the server cannot be emptied: {reply.decode(errors='replace').strip()}")
+
+
 def _free_port() -> int:
     for port in random.sample(_PORTS, len(_PORTS)):
         with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):

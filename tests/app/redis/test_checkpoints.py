@@ -12,7 +12,7 @@ from app.prompt_file import PromptFile
 from app.redis import keys
 from statemachine.instructions import text_digest
 from tests.harness.approvals import FINAL_ANSWER
-from tests.harness.clock import ClockAhead
+from app.testing.clock import ClockAhead
 from tests.harness.frames import Frame, check
 from tests.harness.raw import MakeSettings
 from tests.harness.service import Aura, running
