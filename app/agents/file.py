@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from app.agents.definitions import AgentDefinition, Agents, AgentsInvalid
 from app.agents.tables import AgentsTable, AgentTable, did_you_mean, problems_of
-from app.prompt_file import PromptFile
-from app.setting_types import token_limit
+from app.settings.prompt_file import PromptFile
+from app.settings.types import token_limit
 from statemachine.agent import Agent
 from statemachine.checkpoint import Limits
 from statemachine.instructions import text_digest

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from app.setting_types import parse_options
+from app.settings.types import parse_options
 from statemachine.stored import JsonObject
 
 MAX_PROMPT_BYTES = 64 * 1024

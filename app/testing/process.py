@@ -129,7 +129,7 @@ class ServiceProcess:
         if self._service is None:
             return
         self._service.runs.release_all()  # no task stores anything any more
-        await self._service.nodes.stop()  # the lease ends, as it would some seconds after the crash
+        await self._service.stores.nodes.stop()  # the lease ends, as it would some seconds after the crash
         await self._serving.aclose()
         self._serving = AsyncExitStack()
         await self._serve()

@@ -79,9 +79,7 @@ class AuraRun:
         request = self._open_request("rejected")
         return self._decide(self._decider.reject(request.request_id, reason, skip=skip))
 
-    def as_user(
-        self, user: str, *, tenant: str = "tenant1", role: str | None = None, email: str | None = None
-    ) -> Self:
+    def as_user(self, user: str, *, tenant: str = "tenant1", role: str | None = None, email: str | None = None) -> Self:
         """Let another person decide from now on. Without this it is the owner of the run."""
         self._decider = self._thread.process.client(user=user, tenant=tenant, role=role, email=email)
         return self

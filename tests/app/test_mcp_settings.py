@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app.errors import ConfigurationError
-from app.mcp_settings.servers import parse_servers
 from app.ports.mcp_servers import McpServer
 from app.settings import Settings
+from app.settings.mcp_servers import parse_servers
 
 ENVIRONMENT = {
     "PATH": "/usr/bin",

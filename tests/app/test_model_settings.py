@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.errors import ConfigurationError
-from app.setting_types import ModelServer
 from app.settings import Settings
+from app.settings.types import ModelServer
 from tests.harness.service import SECRET
 
 MAIN_KEY = "main-key-0123456789"

@@ -27,8 +27,8 @@ from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.script import ScriptedTurn
 from app.dev.demo.smtp import SmtpSink
-from app.setting_types import ModelServer
 from app.settings import Settings
+from app.settings.types import ModelServer
 from app.web.auth import issue_token
 from tests.harness.frames import answer
 from tests.harness.knowledge import mail

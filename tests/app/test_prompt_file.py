@@ -11,8 +11,8 @@ import pytest
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ConfigurationError
-from app.prompt_file import PromptFile
 from app.settings import Settings
+from app.settings.prompt_file import PromptFile
 from statemachine.instructions import INSTRUCTIONS
 from statemachine.prompt import system_prompt
 from tests.harness.service import SECRET, running

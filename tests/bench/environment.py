@@ -20,7 +20,7 @@ import redis
 from app.dev.demo.redis import RedisServer
 from app.dev.demo.redis_deployments import ClusterServers
 from app.server.parent import exit_with_parent
-from app.setting_types import NO_QUOTAS, QuotaSettings
+from app.settings.quotas import NO_QUOTAS, QuotaSettings
 from tests.harness.process import free_port
 from tests.harness.service import SECRET
 

@@ -10,7 +10,7 @@ import redis
 from click.testing import Result
 
 from app.ports.knowledge import KnowledgeIndex
-from app.setting_types import EVENT_CHANNELS
+from app.settings.types import EVENT_CHANNELS
 from tests.harness.service import Aura
 from tests.harness.waiting import eventually
 

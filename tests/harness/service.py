@@ -16,8 +16,8 @@ from quart import Quart
 from app.bootstrap import create_app
 from app.bootstrap.service import Service
 from app.ports.clock import Clock
-from app.setting_types import QuotaSettings
 from app.settings import Settings
+from app.settings.quotas import QuotaSettings
 from app.testing.serving import SECRET, make_token, serving
 from app.tools.loading import Loaded
 from app.web.one_time_codes import OneTimeCodes

@@ -28,7 +28,7 @@ from app.redis import keys
 from app.redis.log_entries import log_entries
 from app.redis.wire.connection import Connection
 from app.retry import retry_until_available
-from app.setting_types import NO_QUOTAS
+from app.settings.quotas import NO_QUOTAS
 from statemachine.results import answer_text, is_last_content, with_result
 
 AT_ONCE = 30

@@ -22,8 +22,8 @@ from app.redis.checkpoints import Checkpoints
 from app.redis.tasks import RedisTaskOutbox
 from app.redis.wire.connection import Connection
 from app.settings import Settings
-from app.web.auth import issue_token
 from app.testing.clock import ClockAhead
+from app.web.auth import issue_token
 from tests.harness.frames import Frame, check, types
 from tests.harness.service import NO_LIMITS, SECRET, Aura, headers, running
 from tests.harness.stored import sealed, seals

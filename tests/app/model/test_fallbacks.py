@@ -16,8 +16,8 @@ from app.dev.demo.script import ScriptedCall, ScriptedTurn
 from app.errors import ModelError
 from app.model.chat import OpenAIModel
 from app.model.fallbacks import REST_SECONDS, FallbackModel
-from app.setting_types import ModelServer
 from app.settings import Settings
+from app.settings.types import ModelServer
 from tests.harness.outcomes import completed
 from tests.harness.service import running
 

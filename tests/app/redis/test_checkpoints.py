@@ -8,11 +8,11 @@ import pytest
 import redis
 
 from app.dev.demo.model import ScriptedModelServer
-from app.prompt_file import PromptFile
 from app.redis import keys
+from app.settings.prompt_file import PromptFile
+from app.testing.clock import ClockAhead
 from statemachine.instructions import text_digest
 from tests.harness.approvals import FINAL_ANSWER
-from app.testing.clock import ClockAhead
 from tests.harness.frames import Frame, check
 from tests.harness.raw import MakeSettings
 from tests.harness.service import Aura, running

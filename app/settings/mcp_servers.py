@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from app.mcp_settings.variables import Variables, is_secret_name
 from app.ports.mcp_servers import ClientCredentials, McpServer
-from app.setting_types import check_base_url, check_header_value, parse_json, secrets_in_url
+from app.settings.types import check_base_url, check_header_value, parse_json, secrets_in_url
+from app.settings.variables import Variables, is_secret_name
 
 _MAX_FILE_BYTES = 1024 * 1024
 _MAX_SERVERS = 32

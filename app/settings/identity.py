@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from app.setting_types import NameList, Names, SearchServerUrl, parse_json
+from app.settings.types import NameList, Names, SearchServerUrl, parse_json
 
 SECRET_BYTES = 32
 """RFC 7518 §3.2: an HS256 key has at least the size of the hash."""

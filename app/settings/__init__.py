@@ -24,11 +24,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from app.errors import ConfigurationError
-from app.identity_settings import ArchiveSettings, IdentitySettings
-from app.mcp_settings import McpSettings
 from app.ports.mcp_servers import McpServer
-from app.prompt_file import PromptFile
-from app.setting_types import (
+from app.settings.identity import ArchiveSettings, IdentitySettings
+from app.settings.prompt_file import PromptFile
+from app.settings.quotas import QuotaSettings
+from app.settings.tools import McpSettings, PluginSettings
+from app.settings.types import (
     EVENT_CHANNELS,
     OPENAI_URL,
     BaseUrl,
@@ -41,8 +42,6 @@ from app.setting_types import (
     NameList,
     Names,
     PlainUrl,
-    PluginSettings,
-    QuotaSettings,
     RedisUrl,
     RepositoryLists,
     SearchServerUrl,

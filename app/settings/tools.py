@@ -1,4 +1,4 @@
-"""The setting of the MCP servers (`AURA_MCP_SERVERS`), in the shape that other clients of MCP use."""
+"""The settings of tools of others: plugged-in ones (`AURA_TOOLS`) and MCP servers (`AURA_MCP_SERVERS`)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from app.mcp_settings.servers import parse_servers
 from app.ports.mcp_servers import McpServer
+from app.settings.mcp_servers import parse_servers
+from app.settings.types import OrderedNames
 
-__all__ = ["McpSettings"]
+
+class PluginSettings(BaseModel):
+    """The tools of other packages."""
+
+    aura_tools: OrderedNames = Field(
+        default=(), description="`package.module:name`, …: [tools of your own](../tools/README.md), or all of a module"
+    )
+    aura_tool_plugins: bool = Field(
+        default=True, description="offer the tools of installed packages too (entry points `aura.tools`)"
+    )
 
 
 class McpSettings(BaseModel):
