@@ -53,7 +53,6 @@ async def lose_list(cluster: ClusterServers, dead: str) -> None:
     await connection.close()
 
 
-@pytest.mark.slow
 async def test_a_run_of_a_dead_node_that_is_listed_nowhere_is_taken_over(cluster: ClusterServers, start: Start) -> None:
     gone, run, ended = await start(), StoredRun(), StoredRun(user_id="lee")
     lock, dead = await run.create(gone.journal), gone.nodes.node_id
