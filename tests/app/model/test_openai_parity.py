@@ -48,7 +48,6 @@ async def _model(player: StreamPlayer) -> AsyncIterator[OpenAIModel]:
     await model.close()
 
 
-@pytest.mark.slow
 async def test_what_the_openai_client_reads_whole_is_read_alike(player: StreamPlayer, model: OpenAIModel) -> None:
     compared = 0
     differences = []
