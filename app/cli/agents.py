@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ import click
 from app.cli.options import env_file_option, read_settings
 
 if TYPE_CHECKING:
-    from app.agents.catalog import AgentsFile
     from app.agents.definitions import AgentDefinition, Agents
     from app.agents.tool_names import ToolFinding
     from app.settings import Settings
@@ -28,9 +28,12 @@ def agents() -> None:
 @click.option("--file", "path", metavar="FILE", help="Check this file. [default: that of AURA_AGENTS]")
 @click.option("--tenant", metavar="T", help="Show which agent a request of this tenant gets.")
 @click.option("--app", metavar="A", help="With --tenant: the request has this `context.activeApp`.")
+@click.option("--connect", is_flag=True, help="Connect to the MCP servers, and compare with their tools.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-def check(*, env_file: Path | None, path: str | None, tenant: str | None, app: str | None, as_json: bool) -> None:
-    """Read a file of agents as the service would, with the settings of the environment, and print its agents.
+def check(
+    *, env_file: Path | None, path: str | None, tenant: str | None, app: str | None, connect: bool, as_json: bool
+) -> None:
+    """Read a file of agents as the service would, with its settings, and print its agents.
 
     Neither Redis nor a model server is needed. The exit code is 0 if the service can use the file, 1 if it has errors,
     and 2 if it could not be checked. A tool that is not offered now, but may be later, is a warning.
@@ -46,7 +49,7 @@ def check(*, env_file: Path | None, path: str | None, tenant: str | None, app: s
     if path is None:
         raise click.UsageError("there is no file to check: pass --file FILE, or set AURA_AGENTS")
     try:
-        defined, findings = _file(path, settings).read()
+        defined, findings = asyncio.run(_read(path, settings, connect=connect))
     except AgentsInvalid as error:
         _print_problems(path, error.problems, as_json=as_json)
         sys.exit(1)
@@ -54,14 +57,22 @@ def check(*, env_file: Path | None, path: str | None, tenant: str | None, app: s
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.as_text())
 
 
-def _file(path: str, settings: Settings) -> AgentsFile:
+async def _read(path: str, settings: Settings, *, connect: bool) -> tuple[Agents, list[ToolFinding]]:
+    """Read the file as a process with these settings would. Raises `AgentsInvalid`, `ConfigurationError`."""
     from app.bootstrap.agents import agents_file
     from app.bootstrap.keys import make_purpose_keys
     from app.bootstrap.tools import make_tools
     from app.clock import SystemClock
 
     tools = make_tools(settings, make_purpose_keys(settings), SystemClock(), knowledge=None)
-    return agents_file(path, settings, tools.registry)
+    file = agents_file(path, settings, tools.registry)
+    if not connect:
+        return file.read()
+    await tools.start_listing()
+    try:
+        return file.read()
+    finally:
+        await tools.stop()
 
 
 def _print_problems(path: str, problems: tuple[str, ...], *, as_json: bool) -> None:

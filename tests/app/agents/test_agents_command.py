@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import main
+from tests.harness.mcp import RAW
 from tests.harness.service import SECRET
 
 FILE = """
@@ -134,6 +136,19 @@ def test_a_file_on_the_command_line_is_checked_instead(tmp_path: Path) -> None:
     other.write_text("[agents.only]", encoding="utf-8")
     result = check(tmp_path, FILE, "--file", str(other), "--json")
     assert [agent["name"] for agent in json.loads(result.output)["agents"]] == ["only"]
+
+
+def test_the_tools_are_compared_with_those_of_connected_servers(tmp_path: Path) -> None:
+    text = "[agents.a]\ntools = ['raw__echo', 'raw__ecco', 'raw__*']"
+    program = {"command": sys.executable, "args": [str(RAW), "2026"]}
+    environment = {"AURA_MCP_SERVERS": json.dumps({"raw": program})}
+    result = check(tmp_path, text, "--json", **environment)
+    assert (result.exit_code, json.loads(result.output)["warnings"]) == (0, [])
+    result = check(tmp_path, text, "--json", "--connect", **environment)
+    assert result.exit_code == 0, result.output
+    (warning,) = json.loads(result.output)["warnings"]
+    assert "'raw__ecco' is not offered at this moment; the MCP server offers " in warning
+    assert "raw__echo" in warning
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from statemachine.instructions import INSTRUCTIONS
 from tests.harness.approvals import FINAL_ANSWER
 from tests.harness.frames import Frame, answer, check
 from tests.harness.logged import Written, entries
+from tests.harness.mcp import raw
 from tests.harness.raw import MakeSettings
 from tests.harness.service import Aura, headers, running
 from tests.harness.stored import checkpoint
@@ -231,6 +232,22 @@ async def test_a_call_of_a_tool_that_the_agent_may_not_use_is_refused_to_the_mod
     refusal = model.requests[1]["messages"][-1]["content"]
     assert refusal == "The tool 'write_note' does not exist. Available tools: send_note, update_plan."
     assert tool.ran == []
+
+
+async def test_an_agent_has_the_tools_of_a_server_that_its_patterns_name(
+    settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "[agents.a]\ntools = ['raw__e*', 'update_plan']\n[agents.b]\ntools = ['crm__*']")
+    async with running(settings(aura_agents=path, aura_mcp_servers=(raw(),))) as aura:
+        await eventually(lambda: any(tool.name == "raw__echo" for tool in aura.service.tools.registry.select()))
+        model.play(calling(("raw__write", {"path": "x"})), HELLO, HELLO)
+        await run(aura, agent="a")
+        await run(aura, agent="b")
+    first, after_call, other = model.requests
+    assert "raw__echo" in tools_of(first)
+    assert all(name.startswith("raw__e") or name == "update_plan" for name in tools_of(first))
+    assert "'raw__write' does not exist" in after_call["messages"][-1]["content"]
+    assert tools_of(other) == ["update_plan"]
 
 
 async def test_a_run_under_way_ends_with_the_agent_that_it_began_with(
