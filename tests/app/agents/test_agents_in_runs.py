@@ -310,13 +310,17 @@ async def test_a_replica_without_agents_ends_a_run_with_the_agent_that_it_began_
     assert [request["model"] for request in model.requests] == ["mail-model"] * 2
 
 
-async def test_a_run_whose_definition_is_gone_ends_and_runs_nothing(
-    settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path, redis_client: redis.Redis
+@pytest.mark.parametrize("stored", [None, '{"model":"their-model","name":"mail"}'])
+async def test_a_run_whose_definition_is_gone_or_changed_ends_and_runs_nothing(
+    settings: MakeSettings, model: ScriptedModelServer, tmp_path: Path, redis_client: redis.Redis, stored: str | None
 ) -> None:
     tool = risky()
     async with running(settings(aura_agents=write(tmp_path)), tools=[tool]) as aura:
         hitl = await start_waiting(aura, model)
-    redis_client.delete(keys.shared_text(checkpoint(redis_client, hitl["sessionId"])["agent_version"]))
+    key = keys.shared_text(checkpoint(redis_client, hitl["sessionId"])["agent_version"])
+    redis_client.delete(key)
+    if stored is not None:
+        redis_client.set(key, stored)
     async with running(settings(), tools=[tool]) as aura:
         async with aura.stream(method="GET", params={"sessionId": hitl["sessionId"]}) as stream:
             frames = await stream.rest()
