@@ -121,9 +121,8 @@ class ScriptedModel:
 def _call(name: str, arguments: JsonObject | str | None, named: JsonObject) -> ScriptedCall:
     if isinstance(arguments, str) and named:
         raise ValueError(f"{name} has its arguments as a text and by name: give one of them")
-    return ScriptedCall(
-        name=name, arguments=arguments if isinstance(arguments, str) else {**(arguments or {}), **named}
-    )
+    sent = arguments if isinstance(arguments, str) else {**(arguments or {}), **named}
+    return ScriptedCall(name=name, arguments=sent)
 
 
 def _turn_text(turn: ScriptedTurn) -> str:

@@ -1,4 +1,4 @@
-"""What a test reads of a run: the request that waits for a person, the tool calls, and the error where it asks in vain."""
+"""What a test reads of a run: the request that waits for a person, the tool calls, and the error of a wrong guess."""
 
 from __future__ import annotations
 

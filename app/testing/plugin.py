@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures `aura` and `aura_redis`. Nothing of the service is imported before a test uses them."""
+"""The pytest plugin: the fixtures `aura` and `aura_redis`. It imports the service only where a test uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from app.testing.service import AuraService, RedisServer
+    from app.dev.demo.redis import RedisServer
+    from app.testing.service import AuraService
 
 _SERVICE: pytest.StashKey[AuraService] = pytest.StashKey()
 _FAILED: pytest.StashKey[bool] = pytest.StashKey()

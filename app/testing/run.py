@@ -7,7 +7,19 @@ from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any, Self
 
-from app.client import AuraClient, Content, DecisionReply, End, ErrorRaised, Hitl, Interrupted, ReceivedEvent, RunStream
+from app.client import (
+    Content,
+    DecisionReply,
+    End,
+    ErrorRaised,
+    Hitl,
+    Interrupted,
+    ReceivedEvent,
+    RunStream,
+    Thought,
+    TimelineStepUpdated,
+    ToolExecution,
+)
 from app.client.events import Event
 from app.testing.outcomes import Call, JsonObject, OpenRequest, UnexpectedOutcome, call_text, error_text
 from app.testing.process import ServiceThread
@@ -105,6 +117,10 @@ class AuraRun:
         causes = [error_text(self.error), *self._thread.model.problems()]
         return ": ".join([f"the run ended as {self._end.status}", *filter(None, causes)])
 
+    def event_texts(self) -> list[str]:
+        """Return the events so far in few words each."""
+        return [_event_text(event) for event in self.events]
+
     def __repr__(self) -> str:
         return f"<AuraRun {self.prompt!r}: {self.describe()}>"
 
@@ -160,13 +176,26 @@ class AuraRun:
         return True
 
     def _last_events(self) -> str:
-        shown = ", ".join(map(_event_text, self.events[-_SHOWN_EVENTS:]))
+        shown = ", ".join(self.event_texts()[-_SHOWN_EVENTS:])
         return f"its last events are {shown}" if shown else "it has no event yet"
 
 
 def _event_text(event: Event) -> str:
-    """Return an event in few words, for messages."""
-    tool, status = getattr(event, "tool_name", None), getattr(event, "status", None)
-    arguments = getattr(event, "tool_args", {})
-    shown = " ".join(filter(None, (call_text(tool, arguments) if tool else "", status)))
-    return f"{event.TYPE} ({shown})" if shown else event.TYPE
+    """Return an event in few words, such as `tool_execution: order_stock(item="볼트") completed`."""
+    match event:
+        case ToolExecution():
+            call = call_text(event.tool_name, event.tool_args)
+            text = " ".join(filter(None, (call, event.status, event.error)))
+        case Hitl():
+            text = event.message
+        case Content() | Thought():
+            text = event.content
+        case ErrorRaised():
+            text = error_text(event)
+        case TimelineStepUpdated():
+            text = f"{event.metadata['from']} → {event.metadata['to']}"
+        case End():
+            text = event.status
+        case _:
+            text = ""
+    return f"{event.TYPE}: {text}" if text else event.TYPE

@@ -23,9 +23,8 @@ class AuraService:
     def __init__(self, redis: RedisServer | None = None, *, timeout_seconds: float | None = 30) -> None:
         """`redis` is emptied; without it the service starts one of its own. `timeout_seconds` limit each step of a run:
         None, for a debugger, does not limit it. Raises `RedisNotStarted`."""
-        self._own_redis = RedisServer().start() if redis is None else None
-        used = self._own_redis or redis
-        assert used is not None
+        used = redis or RedisServer()
+        self._own_redis = used.start() if redis is None else None
         empty(used)
         self._tools: list[Loaded] = []
         self._settings: dict[str, Any] = {}
@@ -98,7 +97,8 @@ class AuraService:
     @property
     def url(self) -> str:
         """The address of the service, for a test that sends requests of its own."""
-        return self.start()._process.url
+        self.start()
+        return self._process.url
 
     def client(
         self, user: str = "user1", tenant: str = "tenant1", *, role: str | None = None, email: str | None = None
@@ -148,6 +148,6 @@ class AuraService:
         self.model.check()
 
     def describe(self) -> str:
-        """Return a line for each run, and its events: what a report of a failed test shows."""
-        lines = [f"{run!r}\n  {run.events!r}" for run in self._runs]
-        return "\n".join([*lines, *self.model.problems()])
+        """Return each run with its events: what the report of a failed test shows."""
+        runs = [line for run in self._runs for line in (repr(run), *(f"  {text}" for text in run.event_texts()))]
+        return "\n".join([*runs, *self.model.problems()])

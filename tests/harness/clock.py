@@ -1,5 +1,5 @@
-"""Clocks for tests: one that only the test advances, and one that runs ten times as fast. One that is ahead of real time
-is in `app.testing.clock`.
+"""Clocks for tests: one that only the test advances, and one that runs ten times as fast. `app.testing.clock` has one
+that is ahead of real time.
 
 freezegun follows the first one; the timers of the event loop stay real.
 """
