@@ -126,7 +126,8 @@ def call(name: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[s
         return text_result("it does not work", isError=True)
     if name == "ask" and PROTOCOL == "2026":
         return ask(params)
-    return text_result(WORK.get(name, lambda given: given.get("text", "ok"))(arguments))
+    work = WORK.get(name)
+    return text_result(arguments.get("text", "ok") if work is None else work(arguments))
 
 
 def ask(params: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _STABLE_SECONDS = 60.0
 """A connection that lasted so long was a good one: the next pause is the first one again."""
 _LIST_PAUSE_SECONDS = 2.0
-_LIST_PAUSE_FACTOR = 20
+_LIST_PAUSE_FACTOR = 10
 """A list that takes long to read is read less often, so that a server which always changes it costs little."""
 _WITHDRAW_SECONDS = 300.0
 """The tools of a server that is away for longer are not offered any more."""
@@ -145,7 +145,8 @@ class ServerConnection:
             self._wake.clear()
             if link.lost.is_set() or not self._tools_changed:
                 continue
-            await asyncio.sleep(max(0.0, self._list_again_at - _now()))  # many changes are one
+            if not await self._may_list(link):
+                break
             self._tools_changed = False
             try:
                 await self._offer(link)
@@ -153,6 +154,15 @@ class ServerConnection:
                 cause = texts.error(str(error))
                 log.warning("mcp.list_failed", server=self._server.name, cause=cause)
         log.warning("mcp.lost", server=self._server.name, cause=self._mask(link.cause))
+
+    async def _may_list(self, link: Link) -> bool:
+        """Wait until the tools may be listed again: many changes are one. Returns False if the connection is lost."""
+        try:
+            async with asyncio.timeout(max(0.0, self._list_again_at - _now())):
+                await link.lost.wait()
+        except TimeoutError:
+            return True
+        return False
 
     def _notice(self) -> None:
         self._tools_changed = True

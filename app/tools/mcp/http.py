@@ -6,6 +6,7 @@ of JSON-RPC, with a mark that no server can know, and with what is certain: whet
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,8 +18,6 @@ from app.tools.mcp.inflow import MAX_MESSAGE_BYTES, Flood, Inflow
 CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 330.0
 """A stream of changes may be silent; proxies and servers send something more often than every five minutes."""
-_MAX_STREAM_BYTES = 16 * 1024 * 1024
-"""Bytes of the answer to one call that is a stream: its progress and its result."""
 _CONNECTION_ERROR = -32000
 _READABLE = ("application/json", "text/event-stream")
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
@@ -103,14 +102,15 @@ class _BoundedBody(httpx2.AsyncByteStream):
         self._inner: Any = response.stream
         self._inflow = inflow
         self._on_flood = on_flood
-        self._is_stream = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-        self._left = _MAX_STREAM_BYTES if self._is_stream else MAX_MESSAGE_BYTES
+        is_stream = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+        self._limit = math.inf if is_stream else MAX_MESSAGE_BYTES  # the SDK bounds each event of a stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
         try:
             async for chunk in self._inner:
-                self._left -= len(chunk)
-                if self._left < 0 and not self._is_stream:
+                received += len(chunk)
+                if received > self._limit:
                     raise httpx2.StreamError(f"the answer has more than {MAX_MESSAGE_BYTES // 1024} KiB")
                 self._inflow.count(len(chunk), chunk.count(b"data:"))
                 yield chunk

@@ -15,6 +15,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     the pauses of the service."""
     monkeypatch.setattr(connection, "_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(connection, "_LIST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "_LIST_PAUSE_FACTOR", 0.0)
     monkeypatch.setattr(stdio, "_EXIT_SECONDS", 0.2)
 
 

@@ -1,4 +1,4 @@
-"""MCP servers that others have written: one from the package index of Python, two from npm (`.ci/run` installs them)."""
+"""MCP servers of others: one from the package index of Python, two from npm. `.ci/run` installs them."""
 
 from __future__ import annotations
 

@@ -119,6 +119,7 @@ async def test_an_approver_can_change_the_arguments(
     assert lines_of(record) == ["person"]
 
 
+@pytest.mark.slow
 async def test_the_service_serves_while_a_server_is_away(settings: MakeSettings, model: ScriptedModelServer) -> None:
     model.play(ScriptedTurn(text="안녕하세요."))
     gone = raw("gone", "2026", "silent")

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import OutcomeUnknown, ToolError
 from app.ports.mcp_servers import McpServer
-from app.tools.mcp import link
+from app.tools.mcp import connection, link
 from tests.harness.logged import Written, entries
 from tests.harness.mcp import connected, raw
 from tests.harness.waiting import eventually
@@ -126,6 +126,17 @@ async def test_tools_that_are_added_meanwhile_are_offered(protocol: str) -> None
         assert "raw__grown" not in aura.names
         await aura.call("raw__grow")
         await eventually(lambda: "raw__grown" in aura.names)
+
+
+async def test_a_server_that_dies_while_its_changed_list_waits_is_connected_again(
+    record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LIST_PAUSE_SECONDS", 3600.0)
+    async with connected(raw()) as aura:
+        await aura.call("raw__grow")
+        with pytest.raises(OutcomeUnknown):
+            await aura.call("raw__die", path=str(record))
+        assert (await aura.again("raw__echo", text="back"))["text"] == "back"
 
 
 async def test_a_list_without_an_end_is_given_up(written: Written) -> None:
