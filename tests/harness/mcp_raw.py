@@ -123,7 +123,7 @@ def call(name: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[s
     if name in ("write", "put", "die", "hang", "long"):
         note(arguments)
     if name == "fail":
-        return text_result("it does not work", isError=True)
+        return text_result(f"it does not work with {os.environ.get('API_KEY', 'no key')}", isError=True)
     if name == "ask" and PROTOCOL == "2026":
         return ask(params)
     work = WORK.get(name)
@@ -161,7 +161,7 @@ def answer(message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    print("a line on standard error", file=sys.stderr, flush=True)
+    print("a line on standard error", os.environ.get("API_KEY", ""), file=sys.stderr, flush=True)
     if "silent" in WORDS:
         time.sleep(600)
     for line in sys.stdin:
