@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _FOLDERS = ("app", "fixtures", "statemachine", "tests")
+_FILE = re.compile(r"`(?P<path>[\w/]+\.py)`:\n\n```python\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 _PAGES = (ROOT / "app" / "web" / "BROWSERS.md",)
@@ -43,6 +44,11 @@ def blocks_of(readme: Path) -> Iterator[Block]:
     text = readme.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         yield Block(readme, text.count("\n", 0, found.start()) + 1, found["language"], found["text"])
+
+
+def files_of(readme: Path) -> dict[str, str]:
+    """Return the files that a README shows: the blocks whose introduction ends with a path, such as `shop/tools.py`:"""
+    return {found["path"]: found["text"] for found in _FILE.finditer(readme.read_text(encoding="utf-8"))}
 
 
 def prose_of(readme: Path) -> str:

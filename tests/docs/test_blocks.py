@@ -5,6 +5,7 @@ as they expect: `SERVICE_URL`, `TOKEN`, `REDIS_PORT`, `PORT` and `JWT_SECRET` ar
 this virtual environment; `aura_client` is in its wheel, as after `pip install ./app/client`. Of a block itself only the
 preparation of the environment is replaced: where it makes a virtual environment and installs this project there, the
 environment that runs the tests takes that place. The line that runs the tests is not executed.
+The files that a README shows are in the folder, and pytest runs the blocks that are tests.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.conftest import AURA
-from tests.docs.readmes import READMES, ROOT, Block, blocks_of
+from tests.docs.readmes import READMES, ROOT, Block, blocks_of, files_of
 from tests.harness.archives import Archives
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,7 @@ _PROGRAMS = ("curl", "redis-cli")
 _RUN_BY = {"sh": "sh", "bash": "sh", "python": "python", "js": "js", "javascript": "js"}
 _NOT_RUN = {"", "html", "json", "mermaid", "nginx", "text", "ts", "yaml"}
 
+FILES = {path: text for readme in READMES for path, text in files_of(readme).items()}
 BLOCKS = [block for readme in READMES for block in blocks_of(readme)]
 
 _PYTHON3 = f"""#!/bin/sh
@@ -53,6 +55,9 @@ def execute(demo_environment: dict[str, str], client_archives: Archives, tmp_pat
     folder.mkdir()
     for linked in _LINKS:
         (folder / linked).symlink_to(ROOT / linked)
+    for shown, text in FILES.items():
+        (folder / shown).parent.mkdir(exist_ok=True)
+        (folder / shown).write_text(text, encoding="utf-8")
     path = f"{programs}:{AURA.parent}:{demo_environment['PATH']}"
     environment = {**demo_environment, "PATH": path, "PYTHONPATH": f"{ROOT}:{client_archives.wheel}"}
 
@@ -77,6 +82,9 @@ def _command(block: Block, folder: Path) -> list[str]:
     match _RUN_BY[block.language]:
         case "sh":
             return ["bash", "-euo", "pipefail", "-c", block.text]
+        case "python" if "def test_" in block.text:
+            (folder / "test_example.py").write_text(block.text, encoding="utf-8")
+            return [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "test_example.py"]
         case "python":
             (folder / "example.py").write_text(block.text, encoding="utf-8")
             return [sys.executable, "example.py"]
