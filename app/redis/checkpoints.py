@@ -63,8 +63,7 @@ class Checkpoints:
     async def seal(self, checkpoint: Checkpoint) -> bytes:
         """Return the checkpoint as it is stored. The texts that it refers to are stored before. Raises
         `StorageUnavailable`."""
-        await self._keep_texts_of(checkpoint)
-        return self._seal.seal(checkpoint, self._shared)
+        return self._seal.seal(checkpoint, await self._keep_texts_of(checkpoint))
 
     async def open(self, session_id: str, stored: bytes) -> Checkpoint:
         """Return a stored checkpoint of this session.
@@ -82,19 +81,23 @@ class Checkpoints:
         await self._keep_texts_of(checkpoint)  # reading a thread prolongs the life of its checkpoints
         return checkpoint
 
-    async def _keep_texts_of(self, checkpoint: Checkpoint) -> None:
+    async def _keep_texts_of(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Store the texts that a checkpoint can refer to, and return them by their digests: a text that this process
+        learns of meanwhile may not be stored."""
         agent = checkpoint.agent
-        for digest in (shared_beginning(checkpoint.messages, self._shared), None if agent is None else agent.version):
-            if digest is not None and digest in self._shared:
-                await self._keep(digest)
+        digests = shared_beginning(checkpoint.messages, self._shared), None if agent is None else agent.version
+        texts = {digest: self._shared[digest] for digest in digests if digest is not None and digest in self._shared}
+        for digest, text in texts.items():
+            await self._keep(digest, text)
+        return texts
 
-    async def _keep(self, digest: str) -> None:
+    async def _keep(self, digest: str, text: str) -> None:
         now, every = self._clock.now(), min(_KEEP_SECONDS, self._retention_seconds / 2)
         if now - self._kept_at.get(digest, 0) < every:
             return
         # What refers to it is written within half a retention time, and lives for one.
         lifetime = 2 * self._retention_seconds
-        await self._connection.execute("SET", keys.shared_text(digest), self._shared[digest], "EX", lifetime)
+        await self._connection.execute("SET", keys.shared_text(digest), text, "EX", lifetime)
         self._kept_at[digest] = now
 
     async def _fetch_text(self, missing: SharedTextMissing) -> None:

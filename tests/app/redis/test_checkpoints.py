@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import redis
+from msgspec.structs import replace
 
+from app.clock import SystemClock
+from app.crypto.purpose_keys import PurposeKeys
 from app.dev.demo.model import ScriptedModelServer
 from app.redis import keys
+from app.redis.checkpoints import Checkpoints
+from app.redis.seals import CheckpointSeal
 from app.settings.prompt_file import PromptFile
 from app.testing.clock import ClockAhead
+from statemachine.agent import Agent
 from statemachine.instructions import text_digest
 from tests.harness.approvals import FINAL_ANSWER
 from tests.harness.frames import Frame, check
 from tests.harness.raw import MakeSettings
-from tests.harness.service import Aura, running
+from tests.harness.service import SECRET, Aura, running
 from tests.harness.tools import calling, risky
 from tests.harness.waiting import eventually
+from tests.statemachine.runs import Run
+
+if TYPE_CHECKING:
+    from app.redis.wire.connection import Connection
 
 INSTRUCTIONS = "당신은 재고 담당 도우미입니다. " * 100
 OTHERS = "You are a helper of the sales department. " * 100
@@ -101,6 +113,29 @@ async def test_a_text_that_redis_has_lost_is_stored_again_while_runs_refer_to_it
         async with aura.stream("안녕하세요") as stream:
             await stream.rest()
     assert redis_client.get(key) == mine.text
+
+
+async def test_a_checkpoint_refers_only_to_texts_that_were_stored_before() -> None:
+    """While one text is stored, a file of agents may be read again: its texts are not stored yet."""
+    stored: set[str] = set()
+    agent = Agent.of(name="mail")
+
+    class Storing:
+        async def execute(self, _: str, key: str, *__: object) -> None:
+            stored.add(key)
+            checkpoints.share([OTHERS], [agent.definition])
+
+    seal = CheckpointSeal(PurposeKeys([SECRET]), accept_unsigned=False)
+    connection = cast("Connection", Storing())
+    checkpoints = Checkpoints(connection, seal, SystemClock(), [INSTRUCTIONS], retention_seconds=3600)
+    messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "네"}]
+    run = replace(Run().checkpoint, messages=messages, agent=agent)
+    first = json.loads(await checkpoints.seal(run))
+    assert first["messages"][0]["begins_with"] == text_digest(INSTRUCTIONS)
+    assert "agent_version" not in first
+    assert stored == {keys.shared_text(text_digest(INSTRUCTIONS))}
+    assert json.loads(await checkpoints.seal(run))["agent_version"] == agent.version
+    assert keys.shared_text(agent.version) in stored
 
 
 async def test_a_short_text_stays_in_each_checkpoint(
