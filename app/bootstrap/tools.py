@@ -35,15 +35,15 @@ class ToolParts:
     resources: ToolResources
     mcp_servers: McpServers | None
 
-    async def start(self) -> None:
+    async def start(self, mcp_seconds: float | None = None) -> None:
         """Start the resources, and connect to the MCP servers. Raises `ConfigurationError`."""
         await self.resources.start()
-        await self.start_listing()
+        await self.start_listing(mcp_seconds)
 
-    async def start_listing(self) -> None:
-        """Start only what tells which tools there are."""
+    async def start_listing(self, mcp_seconds: float | None = None) -> None:
+        """Start only what tells which tools there are: wait at most so long for MCP servers (None: their default)."""
         if self.mcp_servers is not None:
-            await self.mcp_servers.start()
+            await (self.mcp_servers.start() if mcp_seconds is None else self.mcp_servers.start(mcp_seconds))
 
     async def stop(self) -> None:
         if self.mcp_servers is not None:

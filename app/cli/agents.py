@@ -68,7 +68,7 @@ async def _read(path: str, settings: Settings, *, connect: bool) -> tuple[Agents
     file = agents_file(path, settings, tools.registry)
     if not connect:
         return file.read()
-    await tools.start_listing()
+    await tools.start_listing(60)
     try:
         return file.read()
     finally:

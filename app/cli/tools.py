@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from statemachine.messages import RequestedCall, ToolFinished
 
 _FAILED, _REFUSED = 1, 2
+_MCP_SECONDS = 60.0
+"""How long a command waits for the MCP servers; a service does not wait so long."""
 
 
 @click.group(invoke_without_command=True)
@@ -71,7 +73,7 @@ def _make_tools(env_file: Path | None) -> ToolParts:
 
 async def _list(env_file: Path | None, *, as_json: bool) -> None:
     parts = _make_tools(env_file)
-    await parts.start_listing()
+    await parts.start_listing(_MCP_SECONDS)
     try:
         found = parts.registry.select()
     finally:
@@ -132,7 +134,7 @@ def _arguments(schema: dict[str, Any]) -> list[tuple[str, str]]:
 
 async def _call(env_file: Path | None, name: str, arguments: str, call_id: str, context: Any, *, approve: bool) -> int:
     parts = _make_tools(env_file)
-    await parts.start()
+    await parts.start(_MCP_SECONDS)
     try:
         requested = parts.registry.resolve(call_id, name, arguments)
         if requested.refusal is not None:

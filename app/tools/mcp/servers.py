@@ -18,7 +18,7 @@ from app.tools.mcp.tool import McpTool, source_of
 
 log = structlog.get_logger(__name__)
 
-START_SECONDS = 5.0
+START_SECONDS = 10.0
 MAX_TOOLS = 112
 """Model servers accept 128 tools in a request; the rest is for the tools of the service."""
 

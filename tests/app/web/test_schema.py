@@ -141,6 +141,7 @@ def test_every_error_of_the_service_is_documented(app: Quart) -> None:
         "RunExists",
         "ModelError",
         "ToolError",
+        "OutcomeUnknown",
         "ConfigurationError",
         "MethodNotAllowed",
         "EventLogLost",
