@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 _FLOW_SECONDS = 30.0
 _MAX_REQUESTS = 12
+_PAUSE_SECONDS = 5.0
+"""After a flow that failed, calls are refused for so long without another one."""
 _EARLY_SECONDS = 30.0
 """A token is not used any more this long before it expires."""
 
@@ -66,7 +68,7 @@ class ClientCredentialsAuth(httpx2.Auth):
         self._client = http_client(transport, {})
         self._storage = TokenInMemory()
         self._lock = asyncio.Lock()
-        self._failed_at: float | None = None
+        self._retry_at = 0.0
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         used = self._storage.access_token
@@ -85,12 +87,15 @@ class ClientCredentialsAuth(httpx2.Auth):
         async with self._lock:
             if self._storage.access_token not in (None, used):
                 return True
+            if time.monotonic() < self._retry_at:
+                return False
             try:
                 async with asyncio.timeout(_FLOW_SECONDS):
                     return await self._run_flow(request, refused)
             except (OAuthFlowError, OAuthTokenError, TimeoutError, ValueError, httpx2.HTTPError) as error:
                 cause = one_line(str(error) or type(error).__name__, 300)
                 _log.warning("MCP server %s: no OAuth token: %s; check oauth in AURA_MCP_SERVERS", self._server, cause)
+                self._retry_at = time.monotonic() + _PAUSE_SECONDS
                 return False
 
     async def _run_flow(self, request: httpx2.Request, refused: httpx2.Response) -> bool:

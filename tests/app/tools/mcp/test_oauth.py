@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from app.ports.mcp_servers import ClientCredentials, McpServer
 from tests.harness.logged import Written, entries
 from tests.harness.mcp import connected
-from tests.harness.mcp_sdk import HttpServer, NoteServer
+from tests.harness.mcp_sdk import HttpServer, NoteServer, serving
 
 
 class AuthorizedServer:
@@ -106,6 +106,34 @@ async def test_a_token_that_is_not_valid_any_more_is_replaced() -> None:
         await asyncio.gather(*(aura.call("notes__add_note", text=str(number)) for number in range(3)))
         assert sorted(server.notes.notes) == ["0", "1", "2"]
     assert len(server.token_requests) == 2
+
+
+async def test_metadata_are_not_read_from_an_origin_that_the_server_names(written: Written) -> None:
+    """Else a server could have this service read addresses of its own network."""
+    read: list[str] = []
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            read.append(scope["path"])
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+    async with serving(inside) as internal:
+        named = internal.url.encode()
+
+        async def hostile(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                challenge = (b"www-authenticate", b'Bearer resource_metadata="' + named + b'"')
+                await send({"type": "http.response.start", "status": 401, "headers": [challenge]})
+                await send({"type": "http.response.body", "body": b""})
+
+        async with serving(hostile) as server:
+            oauth = ClientCredentials(client_id="aura", client_secret="s3cret", issuer="https://login.example")
+            async with connected(McpServer(name="notes", url=server.url, oauth=oauth)) as aura:
+                assert aura.names == []
+    assert read == []
+    (warning, *_) = entries(written, "MCP server notes: no OAuth token")
+    assert "metadata at another origin" in warning["event"]
 
 
 async def test_the_secret_is_not_sent_to_another_issuer(written: Written) -> None:
