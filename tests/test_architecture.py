@@ -61,7 +61,7 @@ ONLY_IN = {
     "hypercorn": {"server", "web"},  # there only the types of its ASGI
     "resvg_py": {"web"},
     "regex": {"text", "tools"},
-    "mcp": {"tools"},
+    "mcp": {"tools", "dev"},
     "mcp_types": {"tools"},
     "jsonschema": {"tools"},
     "idna": {"text"},

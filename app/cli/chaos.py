@@ -59,7 +59,7 @@ def chaos(
 
     from app.dev.chaos import report
     from app.dev.chaos.experiment import Options
-    from app.dev.chaos.plan import RedisKind
+    from app.dev.chaos.faults import RedisKind
     from app.dev.chaos.storage import STORAGES
     from app.settings import Settings
 

@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from app.dev.chaos.plan import MCP_TOOL, ORDER_TOOL
 from tests.harness.fork_server import ROOT
 from tests.harness.waiting import eventually
 
@@ -58,9 +59,9 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--runs", "12", "--lease", "2", "--seed", "4"], "kill"),
-        (["--runs", "20", "--lease", "3", "--seed", "217", "--redis", "cluster"], "lagging replica"),
-        (["--runs", "20", "--lease", "3", "--seed", "140", "--redis", "sentinel"], "master kill"),
+        (["--runs", "12", "--lease", "2", "--seed", "317"], "kill"),
+        (["--runs", "20", "--lease", "3", "--seed", "154", "--redis", "cluster"], "lagging replica"),
+        (["--runs", "20", "--lease", "3", "--seed", "19", "--redis", "sentinel"], "master kill"),
     ],
     ids=["single", "cluster", "sentinel"],
 )
@@ -72,6 +73,9 @@ def test_short_experiment_finds_nothing(arguments: list[str], expected: str) -> 
     assert found["is_good"]
     assert found["findings"] == []
     assert found["faults"][expected] > 0
+    assert found["faults"]["MCP kill"] > 0
+    assert found["tools_run_by_name"][ORDER_TOOL] > 0, "tools that are plugged in are among those that ran"
+    assert found["tools_run_by_name"][MCP_TOOL] > 0
     assert found["runs"] == int(arguments[1])
     assert found["runs_ended"] > 0  # any other one is lost by a failover, or a finding
     assert b"aura chaos: seed" in errors  # there is no terminal, so the progress is printed in lines

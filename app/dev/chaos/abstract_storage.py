@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
+from app.dev.chaos.faults import Fault
 from app.dev.chaos.injected import Outage
 from app.dev.chaos.link import Links
-from app.dev.chaos.plan import Fault
 from app.dev.demo.redis import RedisNotStarted
 from app.errors import ConfigurationError
 

@@ -1,4 +1,4 @@
-"""The nodes of an experiment and the faults that are injected into them and into their Redis."""
+"""The nodes of an experiment and the faults that are injected into them, into their Redis and their MCP server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Self
 
 from app.dev.chaos.abstract_storage import Storage
+from app.dev.chaos.faults import Fault, FaultKind
 from app.dev.chaos.injected import InjectedFault, Outage
 from app.dev.chaos.link import Links
+from app.dev.chaos.mcp_process import McpServerProcess
 from app.dev.chaos.node import Node
-from app.dev.chaos.plan import Fault, FaultKind
 
 _POLL_SECONDS = 0.05
 _MAX_WAIT_SECONDS = 60.0
@@ -26,8 +27,17 @@ _MIN_UPTIME_SECONDS = 0.5
 class Cluster:
     """All nodes and their Redis; also an async context manager, which waits until every node is ready."""
 
-    def __init__(self, storage: Storage, environment: Mapping[str, str], count: int, folder: Path) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        environment: Mapping[str, str],
+        count: int,
+        folder: Path,
+        mcp: McpServerProcess | None = None,
+    ) -> None:
         self.storage = storage
+        self._mcp = mcp
+        self._mcp_has_fault = False
         self.injected: list[InjectedFault] = []
         self._environment = environment
         self._count = count
@@ -98,7 +108,9 @@ class Cluster:
             ]
             if fault.kind.affects_redis and not self._redis_has_fault:
                 return fault
-            if not fault.kind.affects_redis and len(settled) > 1:
+            if fault.kind is FaultKind.MCP_KILL and not self._mcp_has_fault:
+                return fault
+            if fault.kind.affects_node and len(settled) > 1:
                 return replace(fault, node=settled[0])
             await asyncio.sleep(_POLL_SECONDS)
         return None
@@ -113,11 +125,27 @@ class Cluster:
             finally:
                 self._redis_has_fault = False
             return
+        if fault.kind is FaultKind.MCP_KILL:
+            await self._kill_mcp_server(fault)
+            return
         node = self.nodes[fault.node]
         node.up_since = None
         with self._recorded(fault.kind, fault.node) as outage:
             await self._apply_to_node(node, fault, outage)
         await node.start()
+
+    async def _kill_mcp_server(self, fault: Fault) -> None:
+        if self._mcp is None:
+            raise ValueError("there is no MCP server")
+        self._mcp_has_fault = True
+        try:
+            await self._mcp.wait_for_write()
+            with self._recorded(fault.kind, -1) as outage:
+                outage.calls_under_way = self._mcp.kill()
+                await asyncio.sleep(fault.duration_seconds)
+                await self._mcp.start()
+        finally:
+            self._mcp_has_fault = False
 
     @contextlib.contextmanager
     def _recorded(self, kind: FaultKind, node: int) -> Iterator[Outage]:
@@ -128,7 +156,9 @@ class Cluster:
             until = time.time()
             span = (outage.since, min(until, outage.until)) if outage.until else None
             replaced = (outage.replaces_master, outage.replaces_successor)
-            self.injected.append(InjectedFault(kind, node, since, until, span, *replaced))
+            self.injected.append(
+                InjectedFault(kind, node, since, until, span, *replaced, calls_under_way=outage.calls_under_way)
+            )
 
     async def _apply_to_node(self, node: Node, fault: Fault, outage: Outage) -> None:
         """Carry out a fault of a node, which must be started or waited for afterwards."""

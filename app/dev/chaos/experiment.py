@@ -16,12 +16,13 @@ from typing import Any
 
 import httpx2
 
-from app.dev.chaos import plan, takeover
+from app.dev.chaos import faults, plan, takeover
 from app.dev.chaos.clients import READ_TIMEOUT_SECONDS, Frame, RunClient
 from app.dev.chaos.cluster import Cluster
 from app.dev.chaos.environment import Environment, start_environment
+from app.dev.chaos.faults import FaultKind, RedisKind
 from app.dev.chaos.injected import InjectedFault
-from app.dev.chaos.plan import RedisKind
+from app.dev.chaos.mcp_process import is_sdk_installed
 from app.dev.chaos.storage import STORAGES
 from app.dev.chaos.verdict import Evidence
 from app.redis import keys
@@ -41,6 +42,8 @@ _SETTLE_SECONDS = 60.0
 _REDIS_TIMEOUT_SECONDS = 3.0
 _READ_SECONDS = 60.0
 """How long Redis may be unavailable while the evidence is collected (s)."""
+_COME_BACK_SECONDS = 15.0
+"""How long a node may need after a fault until it is connected to the MCP server again (s)."""
 INTERNAL_ERRORS = ("run.failed_unexpectedly", "run.abandoned", "request.crashed")
 """The log events of internal errors, of this release and earlier ones."""
 
@@ -77,7 +80,8 @@ class Experiment:
     def __init__(self, options: Options, progress: Callable[[str], None]) -> None:
         self._options = options
         self._progress = progress
-        self._plans = plan.runs(options.seed, options.runs)
+        self._with_mcp = is_sdk_installed()
+        self._plans = plan.runs(options.seed, options.runs, with_mcp=self._with_mcp)
         self._folder = Path(tempfile.mkdtemp(prefix="aura-chaos-"))
         self._secret = secrets.token_urlsafe(48)
         self._clients: list[RunClient] = []
@@ -106,10 +110,14 @@ class Experiment:
         collected: dict[str, Any] = {}
         try:
             async with (
-                start_environment(self._plans) as environment,
+                start_environment(self._plans, self._folder, with_mcp=self._with_mcp) as environment,
                 STORAGES[options.redis](options.replicas) as storage,
                 Cluster(
-                    storage, {**environment.node_variables(), **self._settings()}, options.nodes, self._folder
+                    storage,
+                    {**environment.node_variables(), **self._settings()},
+                    options.nodes,
+                    self._folder,
+                    environment.mcp,
                 ) as cluster,
             ):
                 self._injected = cluster.injected
@@ -165,9 +173,12 @@ class Experiment:
         node_logs = [takeover.parse_log(text) for text in texts]
         return {
             **found,
-            "mails": environment.mails(),
-            "pulls": environment.pulls(),
-            "node_problems": [*_node_problems(cluster, texts), *cluster.storage.problems],
+            "executions": environment.executions(),
+            "node_problems": [
+                *_node_problems(cluster, texts),
+                *cluster.storage.problems,
+                *environment.problems(),
+            ],
             "takeovers": takeover.measure(node_logs, cluster.injected, self._options.lease_seconds),
         }
 
@@ -201,6 +212,12 @@ class Experiment:
                 and (fault.kind.certainly_lags or fault.replaced_successor or not with_replicas)
             ],
             has_replicas=with_replicas,
+            has_mcp=self._with_mcp,
+            away_times=[
+                (fault.since, fault.until + _COME_BACK_SECONDS)
+                for fault in self._injected
+                if fault.kind is FaultKind.MCP_KILL or fault.kind.ends_lease
+            ],
             is_interrupted=self._is_interrupted,
             **collected,
         )
@@ -231,14 +248,15 @@ class Experiment:
         finally:
             await _cancel_all([fault_task, progress_task, *client_tasks])
 
-    def _faults(self) -> Iterator[plan.Fault]:
+    def _faults(self) -> Iterator[faults.Fault]:
         options = self._options
-        return plan.faults(
+        return faults.faults(
             options.seed,
             nodes=options.nodes,
             every_seconds=options.kill_every_seconds,
             lease_seconds=options.lease_seconds,
             redis=options.redis,
+            with_mcp=self._with_mcp,
         )
 
     async def _report_progress(self, cluster: Cluster) -> None:

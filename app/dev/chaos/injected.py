@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from app.dev.chaos.plan import FaultKind
+from app.dev.chaos.faults import FaultKind
 
 
 @dataclass(slots=True)
@@ -19,6 +19,8 @@ class Outage:
     """Whether another server becomes the master, which may lack writes that the former one has acknowledged."""
     replaces_successor: bool = False
     """Whether that one is replaced, too, in the same failover: the last one lacks what it acknowledged meanwhile."""
+    calls_under_way: int = 0
+    """How many calls were under way in the MCP server when it was killed."""
 
     @property
     def is_open(self) -> bool:
@@ -36,7 +38,7 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """A fault that was injected, with its start and end (Unix s). `node` is -1 for a fault of Redis.
+    """A fault that was injected, with its start and end (Unix s). `node` is -1 for a fault of another server.
 
     A fault of Redis ends when the servers have healed, which can be long after its outage.
     """
@@ -51,3 +53,5 @@ class InjectedFault:
     """Whether another server became the master, which may lack writes that the former one had acknowledged."""
     replaced_successor: bool = False
     """Whether that one was replaced, too, by a server that lacks what it had acknowledged."""
+    calls_under_way: int = 0
+    """How many calls were under way in the MCP server when it was killed."""

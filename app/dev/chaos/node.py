@@ -28,7 +28,7 @@ class Node:
 
     def __init__(self, index: int, environment: Mapping[str, str], links: Links, folder: Path) -> None:
         self.index = index
-        self.port = _free_port()
+        self.port = free_port()
         self.links = links
         self.log_path = folder / f"node-{index}.log"
         self.up_since: float | None = None
@@ -111,6 +111,7 @@ class Node:
             self._process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -1,17 +1,29 @@
-"""The plan of an experiment, which its seed determines: the runs, the actions of their clients, and the faults. Pure.
+"""The runs of an experiment and the actions of their clients, which its seed determines. Pure.
 
-The cluster may inject a fault later than planned, or into the next node that is ready, but never another fault.
+`faults` has the other half of the plan.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 REPOSITORY = ("dwp-platform", "aura-platform")
 PULL_NUMBER = 42
+TICKET_TOOL, ORDER_TOOL, NOTICE_TOOL = "read_ticket", "order_stock", "post_notice"
+"""The plugged-in tools (`plugged_in`). The first one's result is text of others; the last one is outward."""
+MCP_SERVER, MCP_SERVER_TOOL = "notes", "add_note"
+MCP_TOOL = f"{MCP_SERVER}__{MCP_SERVER_TOOL}"
+
+_DID_NOT_RUN = (
+    "nothing was sent",
+    "the call did not run; call it again",
+    "is not available any more",
+    "does not exist",
+)
+"""Parts of what the service says of an MCP call that it has not made because the server was away."""
 
 _WORDS = (
     "매출",
@@ -32,6 +44,11 @@ _WORDS = (
 _USERS = 12
 
 
+def did_not_run(error: str) -> bool:
+    """Whether the error of an MCP call says that it certainly had no effect, and may be made again."""
+    return any(part in error for part in _DID_NOT_RUN)
+
+
 class RunKind(StrEnum):
     """What the scripted model answers to the prompt of a run."""
 
@@ -40,19 +57,44 @@ class RunKind(StrEnum):
     PULL_REQUEST = "pull request"
     MAIL = "mail"
     BOTH = "mail and pull request"
+    ORDER = "plugged-in tool"
+    OUTSIDE_TEXT = "text from outside"
+    """A plugged-in tool brings text of others. Then an outward one needs an approval, which its own marks do not."""
+    MCP_NOTE = "MCP tool"
+    ORDER_AND_MCP_NOTE = "plugged-in and MCP tool"
 
     @property
     def tools(self) -> tuple[str, ...]:
         """The tools of this kind that need an approval."""
-        match self:
-            case RunKind.PULL_REQUEST:
-                return ("github_create_pr",)
-            case RunKind.MAIL:
-                return ("send_email",)
-            case RunKind.BOTH:
-                return ("send_email", "github_create_pr")
-            case _:
-                return ()
+        return _TOOLS.get(self, ())
+
+    @property
+    def uses_mcp(self) -> bool:
+        """Whether the tools of an MCP server are among them."""
+        return MCP_TOOL in self.tools
+
+
+_TOOLS: Mapping[RunKind, tuple[str, ...]] = {
+    RunKind.PULL_REQUEST: ("github_create_pr",),
+    RunKind.MAIL: ("send_email",),
+    RunKind.BOTH: ("send_email", "github_create_pr"),
+    RunKind.ORDER: (ORDER_TOOL,),
+    RunKind.OUTSIDE_TEXT: (NOTICE_TOOL,),
+    RunKind.MCP_NOTE: (MCP_TOOL,),
+    RunKind.ORDER_AND_MCP_NOTE: (ORDER_TOOL, MCP_TOOL),
+}
+_WEIGHTS: Mapping[RunKind, int] = {
+    RunKind.ANSWER: 36,
+    RunKind.SAFE_TOOLS: 16,
+    RunKind.PULL_REQUEST: 18,
+    RunKind.MAIL: 22,
+    RunKind.BOTH: 8,
+    RunKind.ORDER: 14,
+    RunKind.OUTSIDE_TEXT: 10,
+    RunKind.MCP_NOTE: 20,
+    RunKind.ORDER_AND_MCP_NOTE: 10,
+}
+"""How often each kind of run is chosen."""
 
 
 class DecisionPath(StrEnum):
@@ -99,104 +141,23 @@ class RunPlan:
     def subject(self) -> str:
         return f"chaos {self.number}"
 
-
-class RedisKind(StrEnum):
-    """The Redis of an experiment: one server, a cluster of masters and replicas, or a master that sentinels watch."""
-
-    SINGLE = "single"
-    CLUSTER = "cluster"
-    SENTINEL = "sentinel"
+    def mark(self, tool: str) -> str:
+        """What an execution of this run's call of a tool can be recognised by."""
+        return self.branch if tool == "github_create_pr" else self.subject
 
 
-class FaultKind(StrEnum):
-    KILL = "kill"
-    TERMINATE = "terminate"
-    PAUSE = "pause"
-    CUT = "cut"
-    REDIS_RESTART = "redis restart"
-    REDIS_PAUSE = "redis pause"
-    MASTER_KILL = "master kill"
-    """A master is killed, replaced by a replica, and comes back as a replica."""
-    SEED_KILL = "seed kill"
-    """The server or the sentinel that the address of Redis names first is killed. It need not be a master."""
-    PARTITION = "partition"
-    """A master is suspended until it is replaced; then it continues, and does not know that yet."""
-    LAGGING_REPLICA = "lagging replica"
-    """The replicas of a master are away for a moment. Then it is killed, and one that lacks its last writes replaces
-    it."""
-    RESHARD = "reshard"
-    """Hash slots in which there are keys move to another master."""
-    MASTER_CUT = "master cut"
-    """One node cannot reach one of the masters; all others can."""
+def runs(seed: int, count: int, *, with_mcp: bool = True) -> list[RunPlan]:
+    """The runs in the order in which they start. A longer plan of the same seed begins with the shorter one.
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether the takeover after this fault must happen within the lease time."""
-        return self in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.CUT)
-
-    @property
-    def ends_lease(self) -> bool:
-        """Whether its node loses its lease."""
-        return self.is_bounded or self is FaultKind.TERMINATE
-
-    @property
-    def affects_redis(self) -> bool:
-        """Whether it is a fault of Redis and not of one node."""
-        return not self.ends_lease and self is not FaultKind.MASTER_CUT
-
-    @property
-    def certainly_lags(self) -> bool:
-        """Whether the new master must be expected to lack writes, though its replicas were there before the fault."""
-        return self in (FaultKind.PARTITION, FaultKind.LAGGING_REPLICA)
-
-
-_NODE_KINDS = (FaultKind.KILL, FaultKind.TERMINATE, FaultKind.PAUSE, FaultKind.CUT)
-_WEIGHTS: Mapping[RedisKind, Mapping[FaultKind, int]] = {
-    RedisKind.SINGLE: {
-        **dict(zip(_NODE_KINDS, (34, 20, 16, 12), strict=True)),
-        FaultKind.REDIS_RESTART: 8,
-        FaultKind.REDIS_PAUSE: 10,
-    },
-    RedisKind.CLUSTER: {
-        **dict(zip(_NODE_KINDS, (26, 12, 10, 8), strict=True)),
-        FaultKind.MASTER_KILL: 12,
-        FaultKind.SEED_KILL: 7,
-        FaultKind.PARTITION: 6,
-        FaultKind.LAGGING_REPLICA: 5,
-        FaultKind.RESHARD: 12,
-        FaultKind.MASTER_CUT: 8,
-    },
-    RedisKind.SENTINEL: {
-        **dict(zip(_NODE_KINDS, (32, 14, 12, 10), strict=True)),
-        FaultKind.MASTER_KILL: 14,
-        FaultKind.SEED_KILL: 8,
-        FaultKind.PARTITION: 6,
-        FaultKind.LAGGING_REPLICA: 5,
-    },
-}
-"""How often each kind of fault is chosen, for each kind of Redis."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One planned fault: its start (s after the start of the faults), the index of its node, and its duration (s).
-
-    Where it concerns a master of a cluster, `node` is also the index of the master, in the order of the hash slots.
+    `with_mcp`: whether there is an MCP server, whose tools some kinds of runs call.
     """
-
-    kind: FaultKind
-    at_seconds: float
-    node: int
-    duration_seconds: float
+    weights = {kind: weight for kind, weight in _WEIGHTS.items() if with_mcp or not kind.uses_mcp}
+    numbers = range(1, count + 1)
+    return [_run(random.Random(f"{seed} run {number}"), number, weights) for number in numbers]  # noqa: S311
 
 
-def runs(seed: int, count: int) -> list[RunPlan]:
-    """The runs in the order in which they start. A longer plan of the same seed begins with the shorter one."""
-    return [_run(random.Random(f"{seed} run {number}"), number) for number in range(1, count + 1)]  # noqa: S311
-
-
-def _run(rng: random.Random, number: int) -> RunPlan:
-    kind = rng.choices(list(RunKind), weights=(36, 16, 18, 22, 8))[0]
+def _run(rng: random.Random, number: int, weights: Mapping[RunKind, int]) -> RunPlan:
+    kind = rng.choices(list(weights), weights=list(weights.values()))[0]
     chance = rng.random()
     return RunPlan(
         number=number,
@@ -222,42 +183,3 @@ def _text(rng: random.Random, number: int) -> str:
         for line in range(1, rng.randrange(8, 20))
     )
     return "\n".join(lines) + rng.choice(("", " ✅", "\n", " 끝 🚀"))
-
-
-def faults(
-    seed: int, *, nodes: int, every_seconds: float, lease_seconds: float, redis: RedisKind = RedisKind.SINGLE
-) -> Iterator[Fault]:
-    """Endless faults, one every `every_seconds`. Only one node at a time is unavailable for longer than its lease."""
-    rng = random.Random(f"{seed} faults")  # noqa: S311
-    at_seconds, away, away_until = 0.0, -1, 0.0
-    weights = _WEIGHTS[redis]
-    while True:
-        at_seconds += every_seconds
-        kind = rng.choices(list(weights), weights=list(weights.values()))[0]
-        node, spare = rng.randrange(nodes), rng.randrange(nodes - 1)
-        duration = _fault_duration(rng, kind, lease_seconds)
-        if at_seconds < away_until:  # the others must suffice for a takeover
-            kind, duration = (
-                (kind, duration) if duration <= lease_seconds or kind.affects_redis else (FaultKind.KILL, 0.5)
-            )
-            node = spare if spare < away else spare + 1
-        elif duration > lease_seconds and not kind.affects_redis:
-            away, away_until = node, at_seconds + duration
-        yield Fault(kind, round(at_seconds, 3), node, round(duration, 3))
-
-
-def _fault_duration(rng: random.Random, kind: FaultKind, lease_seconds: float) -> float:
-    """Where a master is replaced, this is the time after that, and for a lagging replica the time before."""
-    match kind:
-        case FaultKind.KILL | FaultKind.TERMINATE:
-            return rng.uniform(0.1, 1.0)
-        case FaultKind.PAUSE | FaultKind.CUT:
-            return lease_seconds + rng.uniform(0.5, 4.0)
-        case FaultKind.REDIS_PAUSE:
-            return rng.uniform(1.0, 4.0)
-        case FaultKind.MASTER_CUT:
-            return min(rng.uniform(1.0, 6.0), lease_seconds)
-        case FaultKind.RESHARD | FaultKind.LAGGING_REPLICA:
-            return rng.uniform(0.3, 1.5)
-        case _:
-            return rng.uniform(0.0, 1.5)

@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.dev.chaos.experiment import Experiment, ExperimentResult, Options
-from app.dev.chaos.plan import RedisKind
+from app.dev.chaos.faults import RedisKind
 from app.dev.chaos.takeover import MARGIN_SECONDS
-from app.dev.chaos.verdict import Verdict, judge, outcomes_asked
+from app.dev.chaos.verdict import Verdict, calls_not_made, judge, outcomes_asked
 from app.server import process
 
 GOOD, BAD, INTERRUPTED = 0, 1, 130
@@ -32,6 +32,8 @@ _LINE_SECONDS = 30.0
 def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
     """All reported figures by name; `--json` prints them."""
     evidence, takeovers = result.evidence, result.evidence.takeovers
+    tools_run = {tool: sum(counts.values()) for tool, counts in evidence.executions.items()}
+    asked = outcomes_asked(evidence.records)
     return {
         "seed": result.options.seed,
         "seconds": round(result.seconds, 1),
@@ -43,22 +45,15 @@ def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
         "nodes": result.options.nodes,
         "lease_seconds": result.options.lease_seconds,
         "faults": dict(sorted(Counter(fault.kind.value for fault in result.injected).items())),
-        "timeline": [
-            {
-                "at_seconds": round(fault.since - result.started_at, 2),
-                "kind": fault.kind.value,
-                "node": fault.node,
-                "lasted_seconds": round(fault.until - fault.since, 2),
-                "outage_seconds": round(fault.outage[1] - fault.outage[0], 2) if fault.outage else 0.0,
-                "replaced_master": fault.replaced_master,
-                "replaced_successor": fault.replaced_successor,
-            }
-            for fault in sorted(result.injected, key=lambda fault: fault.since)
-        ],
+        "timeline": _timeline(result),
         "connections": sum(len(record.connections) for record in evidence.records),
         "events": sum(len(log) for log in evidence.logs.values()),
-        "tools_run": sum(evidence.mails.values()) + sum(evidence.pulls.values()),
-        "outcomes_asked": outcomes_asked(evidence.records),
+        "tools_run": sum(tools_run.values()),
+        "tools_run_by_name": tools_run,
+        "outcomes_asked": asked.total(),
+        "outcomes_asked_by_name": dict(sorted(asked.items())),
+        "has_mcp": evidence.has_mcp,
+        "calls_not_made": calls_not_made(evidence),
         "takeovers": dict(sorted(takeovers.counts.items())),
         "slowest_takeover_seconds": {kind: round(s, 2) for kind, s in sorted(takeovers.slowest_seconds.items())},
         "takeover_bound_seconds": result.options.lease_seconds + MARGIN_SECONDS,
@@ -68,6 +63,22 @@ def figures(result: ExperimentResult, verdict: Verdict) -> dict[str, Any]:
         "findings": verdict.findings,
         "losses": verdict.lost_by_replication,
     }
+
+
+def _timeline(result: ExperimentResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "at_seconds": round(fault.since - result.started_at, 2),
+            "kind": fault.kind.value,
+            "node": fault.node,
+            "lasted_seconds": round(fault.until - fault.since, 2),
+            "outage_seconds": round(fault.outage[1] - fault.outage[0], 2) if fault.outage else 0.0,
+            "replaced_master": fault.replaced_master,
+            "replaced_successor": fault.replaced_successor,
+            "calls_under_way": fault.calls_under_way,
+        }
+        for fault in sorted(result.injected, key=lambda fault: fault.since)
+    ]
 
 
 def _table(found: dict[str, Any], verdict: Verdict) -> Table:
@@ -83,7 +94,10 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
         table.add_row("replicas that acknowledge", str(found["replicas"]))
     table.add_row("faults", f"{sum(found['faults'].values())}: {faults}")
     table.add_row("connections", str(found["connections"]))
-    table.add_row("tools run", f"{found['tools_run']}; outcome unknown, approver asked: {found['outcomes_asked']}")
+    table.add_row("tools run", _counted(found["tools_run"], found["tools_run_by_name"]))
+    table.add_row("outcome unknown, asked", _counted(found["outcomes_asked"], found["outcomes_asked_by_name"]))
+    if found["has_mcp"]:
+        table.add_row("not made, MCP server away", str(found["calls_not_made"]))
     slowest = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in found["slowest_takeover_seconds"].items())
     table.add_row("takeovers", ", ".join(f"{count} {kind}" for kind, count in found["takeovers"].items()) or "none")
     table.add_row(
@@ -96,6 +110,11 @@ def _table(found: dict[str, Any], verdict: Verdict) -> Table:
     for name, count in asdict(verdict.counts).items():
         table.add_row(name.replace("_", " "), f"[{'red' if count else 'green'}]{count}[/]")
     return table
+
+
+def _counted(total: int, by_name: Mapping[str, int]) -> str:
+    named = ", ".join(f"{count} {name}" for name, count in by_name.items() if count)
+    return f"{total}: {named}" if named else str(total)
 
 
 class ProgressLines:
@@ -149,6 +168,9 @@ def run(options: Options, *, as_json: bool) -> int:
     (result,) = results
     verdict = judge(result.evidence)
     _print(console, result, verdict, as_json=as_json)
+    if not result.evidence.has_mcp:
+        extra = 'pip install "aura-platform[mcp]"'
+        console.print(f"aura chaos: no run called an MCP server: its SDK is not installed ({extra})", markup=False)
     if verdict.is_good:
         with contextlib.suppress(OSError):
             shutil.rmtree(result.folder)

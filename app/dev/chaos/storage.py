@@ -13,9 +13,9 @@ import redis
 from redis.crc import key_slot
 
 from app.dev.chaos.abstract_storage import Storage
+from app.dev.chaos.faults import Fault, FaultKind, RedisKind
 from app.dev.chaos.injected import Outage
 from app.dev.chaos.link import Link, Links, SentinelLink
-from app.dev.chaos.plan import Fault, FaultKind, RedisKind
 from app.dev.demo.redis import RedisNotStarted, RedisServer
 from app.dev.demo.redis_deployments import MASTER_NAME, ClusterServers, SentinelServers, execute
 from app.errors import ConfigurationError

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from app.dev.chaos.faults import FaultKind
 from app.dev.chaos.injected import InjectedFault
-from app.dev.chaos.plan import FaultKind
 
 MARGIN_SECONDS = 2.0
 _LINES_SECONDS = 1.0

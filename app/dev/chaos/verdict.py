@@ -10,8 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 from app.dev.chaos.clients import DONE_BODY, Frame, RunRecord
-from app.dev.chaos.plan import RunPlan
+from app.dev.chaos.plan import MCP_TOOL, NOTICE_TOOL, RunKind, RunPlan, did_not_run
 from app.dev.chaos.takeover import Takeovers
+from statemachine.outside_text import WARNING_CODE
 from statemachine.sessions import user_id_of
 
 _EXCERPT_CHARACTERS = 40
@@ -32,6 +33,8 @@ class Counts:
     """Executions of a tool beyond the number of approvals."""
     calls_lost: int = 0
     """Approved tool calls that were neither executed nor requested again."""
+    unguarded_calls: int = 0
+    """Calls that send something after text from outside, about which a person was not asked, or not warned."""
     not_finished: int = 0
     second_ends: int = 0
     runs_too_many: int = 0
@@ -74,8 +77,12 @@ class Evidence:
     planned: int
     logs: Mapping[str, Sequence[Frame]] = field(default_factory=dict)
     """The frames in the Redis Stream of each run, by session id; of an absent run, the stream could not be read."""
-    mails: Mapping[str, int] = field(default_factory=dict)
-    pulls: Mapping[str, int] = field(default_factory=dict)
+    executions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """How often each tool was executed, for each mark of a run (`RunPlan.mark`)."""
+    has_mcp: bool = False
+    """Whether there was an MCP server."""
+    away_times: Sequence[tuple[float, float]] = ()
+    """From when to when (Unix s) some node may have been without the MCP server."""
     stored_runs: frozenset[str] = frozenset()
     node_problems: Sequence[str] = ()
     takeovers: Takeovers = field(default_factory=Takeovers)
@@ -116,23 +123,24 @@ def _judge_run(verdict: Verdict, record: RunRecord, evidence: Evidence) -> bool:
     if record.session_id is None or record.session_id in evidence.logs:
         _judge_stream(found, record, log)
     _judge_end(found, record, log, is_interrupted=evidence.is_interrupted)
-    _judge_failed_calls(found, record, log)
+    _judge_failed_calls(found, record, log, evidence)
     for problem in record.problems:
         found.add("broken", f"{_name(record)}: {problem}")
     tools = Verdict()
     _judge_tool_calls(tools, record, log, evidence)
+    _judge_guard(tools, record, log)
     lost = Verdict()
     for part, is_excused in ((found, _knows_its_end(record)), (tools, not evidence.has_replicas)):
-        (lost if is_excused and _is_lossy(record, evidence) else verdict).merge(part)
+        (lost if is_excused and _overlaps(record, evidence.lossy_times) else verdict).merge(part)
     if not lost.is_good:
         counts = ", ".join(f"{count} {name}" for name, count in asdict(lost.counts).items() if count)
         verdict.lost_by_replication.append(f"{_name(record)}: {counts.replace('_', ' ')}")
     return not lost.is_good
 
 
-def _is_lossy(record: RunRecord, evidence: Evidence) -> bool:
-    """Return whether a failover that may lose writes happened while the run was under way."""
-    return any(since <= record.ended_at and record.started_at <= until for since, until in evidence.lossy_times)
+def _overlaps(record: RunRecord, times: Sequence[tuple[float, float]]) -> bool:
+    """Return whether the run was under way in one of these times, such as when a failover could lose writes."""
+    return any(since <= record.ended_at and record.started_at <= until for since, until in times)
 
 
 def _knows_its_end(record: RunRecord) -> bool:
@@ -204,27 +212,86 @@ def _answer(record: RunRecord) -> str:
 
 
 def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame], evidence: Evidence) -> None:
-    """A tool may run at most once for each approval; in a run that completed, its last approval must be executed."""
+    """A tool may run at most once for each approval, and not for one whose call is reported as not made.
+
+    In a run that completed, the last approval of a tool must be executed, and each call must have its outcome.
+    """
     plan, name = record.plan, _name(record)
     is_completed = any(event["type"] == "end" and event["status"] == "completed" for event in _events(log))
-    executions_by_tool = {
-        "send_email": evidence.mails.get(plan.subject, 0),
-        "github_create_pr": evidence.pulls.get(plan.branch, 0),
-    }
-    for tool, executions in executions_by_tool.items():
+    calls = _calls(log)
+    for tool, executions_by_mark in evidence.executions.items():
+        executions = executions_by_mark.get(plan.mark(tool), 0)
         decisions = [decision.verdict for decision in record.decisions if decision.tool == tool]
         approvals = decisions.count("approved")
-        excess = executions - approvals
-        verdict.add("tools_run_twice", f"{name}: {tool} ran {executions} times, approved {approvals} times", excess)
+        ends = [call.last for call in calls if call.tool == tool]
+        completed, not_made = ends.count("completed"), sum(call.tool == tool and call.was_not_made for call in calls)
+        words = f"approved {approvals} times" + (f", {not_made} of them reported as not made" if not_made else "")
+        excess = executions - max(0, approvals - not_made)
+        verdict.add("tools_run_twice", f"{name}: {tool} ran {executions} times, {words}", excess)
+        reported = f"{name}: {tool} is reported as completed {completed} times, and ran {executions} times"
+        verdict.add("calls_lost", reported, completed - executions)
         is_missing = not decisions or (decisions[-1] == "approved" and not executions)
         if is_completed and tool in plan.kind.tools and is_missing:
             verdict.add("calls_lost", f"{name}: {tool} was {decisions or 'never requested'} and did not run")
+    for call in calls if is_completed else ():
+        if call.last not in _OUTCOMES:
+            verdict.add("calls_lost", f"{name}: {call.tool} has no outcome, its last status is {call.last}")
 
 
-def _judge_failed_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
+_OUTCOMES = ("completed", "failed", "rejected")
+
+
+@dataclass(slots=True)
+class _Call:
+    """What the log says of one call: its last status and error, and whether it was started."""
+
+    tool: str
+    last: str = ""
+    error: str = ""
+    was_started: bool = False
+
+    @property
+    def was_not_made(self) -> bool:
+        """Whether it was started, and then found to be impossible: its MCP server was away."""
+        return self.tool == MCP_TOOL and self.was_started and self.last == "failed" and did_not_run(self.error)
+
+
+def _calls(log: Sequence[Frame]) -> list[_Call]:
+    """Return the calls in the log of a run, in the order in which they first appear."""
+    calls: dict[str, _Call] = {}
+    for event in _events(log):
+        if event["type"] == "tool_execution":
+            call = calls.setdefault(event["toolCallId"], _Call(event["toolName"]))
+            call.last, call.error = event["status"], str(event.get("error") or "")
+            call.was_started |= event["status"] == "executing"
+    return list(calls.values())
+
+
+def _judge_guard(verdict: Verdict, record: RunRecord, log: Sequence[Frame]) -> None:
+    """After text from outside, a person must be asked about a tool that sends something, and must be told why."""
+    if record.plan.kind is not RunKind.OUTSIDE_TEXT:
+        return
+    name, is_asked = _name(record), False
+    for event in _events(log):
+        if event["type"] == "hitl" and event["actionType"] == NOTICE_TOOL:
+            is_asked = True
+            codes = [warning["code"] for warning in event.get("warnings") or ()]
+            if WARNING_CODE not in codes:
+                verdict.add("unguarded_calls", f"{name}: the request for {NOTICE_TOOL} has no warning, but {codes}")
+        started = event["type"] == "tool_execution" and event["status"] in ("executing", "completed")
+        if started and event["toolName"] == NOTICE_TOOL and not is_asked:
+            verdict.add("unguarded_calls", f"{name}: {NOTICE_TOOL} was started, and nobody was asked")
+            return
+
+
+def _judge_failed_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame], evidence: Evidence) -> None:
+    """No call may fail, but one that was not made while its MCP server was away."""
     failed = [event for event in _events(log) if event["type"] == "tool_execution" and event["status"] == "failed"]
     for event in failed if not record.cancelled else ():
-        verdict.add("calls_lost", f"{_name(record)}: {event['toolName']} failed: {event.get('error')}")
+        error = str(event.get("error"))
+        is_honest = event["toolName"] == MCP_TOOL and did_not_run(error)
+        if not (is_honest and _overlaps(record, evidence.away_times)):
+            verdict.add("calls_lost", f"{_name(record)}: {event['toolName']} failed: {error}")
 
 
 def _events(frames: Sequence[Frame]) -> list[dict[str, Any]]:
@@ -246,6 +313,11 @@ def _name(record: RunRecord) -> str:
     return f"run {plan.number} ({plan.kind.value}, {record.session_id})"
 
 
-def outcomes_asked(records: Sequence[RunRecord]) -> int:
-    """How often an approver was asked about a call that may already have been executed."""
-    return sum(decision.outcome_unknown for record in records for decision in record.decisions)
+def outcomes_asked(records: Sequence[RunRecord]) -> Counter[str]:
+    """How often an approver was asked about a call that may already have been executed, for each tool."""
+    return Counter(decision.tool for record in records for decision in record.decisions if decision.outcome_unknown)
+
+
+def calls_not_made(evidence: Evidence) -> int:
+    """How many approved calls are reported as not made, because their MCP server was away."""
+    return sum(call.was_not_made for log in evidence.logs.values() for call in _calls(log))

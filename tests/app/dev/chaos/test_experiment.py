@@ -12,8 +12,8 @@ import pytest
 
 from app.dev.chaos import experiment
 from app.dev.chaos.experiment import Experiment, ExperimentResult, Options
+from app.dev.chaos.faults import FaultKind, RedisKind
 from app.dev.chaos.injected import InjectedFault
-from app.dev.chaos.plan import FaultKind, RedisKind
 from app.dev.chaos.takeover import Takeovers
 
 FOUND = {"logs": {"session": []}, "stored_runs": frozenset({"session"})}
@@ -33,8 +33,8 @@ def fake_processes(monkeypatch: pytest.MonkeyPatch, injected: Sequence[InjectedF
     """Run experiments without processes and clients, in which these faults were injected."""
 
     @asynccontextmanager
-    async def environment(*_: Any) -> AsyncIterator[Any]:
-        yield SimpleNamespace(node_variables=dict, mails=dict, pulls=dict)
+    async def environment(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        yield SimpleNamespace(node_variables=dict, executions=dict, problems=list, mcp=None)
 
     @asynccontextmanager
     async def storage(_: int) -> AsyncIterator[FakeStorage]:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from app.dev.chaos import storage
+from app.dev.chaos.faults import Fault, FaultKind
 from app.dev.chaos.injected import Outage
-from app.dev.chaos.plan import Fault, FaultKind
 from app.dev.chaos.storage import ClusterStorage, SentinelStorage
 from app.dev.demo.redis import RedisServer
 from app.errors import ConfigurationError

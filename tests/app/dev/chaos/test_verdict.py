@@ -1,127 +1,19 @@
-"""The plan, the verdict and the measured takeovers of `aura chaos`."""
+"""The verdict and the measured takeovers of `aura chaos`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import islice, pairwise
 from typing import Any
 
 import pytest
 
-from app.dev.chaos import plan, takeover
-from app.dev.chaos.clients import DONE_BODY, ClientConnection, ClientDecision, Frame, RunRecord, Verdict
+from app.dev.chaos import takeover
+from app.dev.chaos.clients import ClientConnection, RunRecord, Verdict
+from app.dev.chaos.faults import FaultKind
 from app.dev.chaos.injected import InjectedFault
-from app.dev.chaos.plan import Fault, FaultKind, RedisKind, RunKind, RunPlan
+from app.dev.chaos.plan import RunKind
 from app.dev.chaos.takeover import Takeovers
 from app.dev.chaos.verdict import Evidence, judge
-
-# --- the plan ---------------------------------------------------------------------------------------------------------
-
-
-def first_faults(
-    seed: int, count: int = 200, *, nodes: int = 3, lease_seconds: float = 10, redis: RedisKind = RedisKind.SINGLE
-) -> list[Fault]:
-    planned = plan.faults(seed, nodes=nodes, every_seconds=2, lease_seconds=lease_seconds, redis=redis)
-    return list(islice(planned, count))
-
-
-def test_seed_determines_the_plan() -> None:
-    assert plan.runs(7, 50) == plan.runs(7, 50)
-    assert plan.runs(7, 50)[:20] == plan.runs(7, 20)
-    assert plan.runs(7, 50) != plan.runs(8, 50)
-    assert first_faults(7) == first_faults(7)
-    assert first_faults(7) != first_faults(8)
-
-
-def test_plan_contains_every_kind_of_run_and_decision() -> None:
-    runs = plan.runs(1, 300)
-    assert {run.kind for run in runs} == set(RunKind)
-    assert {run.decision_path for run in runs} == set(plan.DecisionPath)
-    assert any(run.rejects for run in runs)
-    assert any(run.cancels_after for run in runs)
-    assert {run.skips_unknown for run in runs} == {True, False}
-    assert len({run.prompt for run in runs}) == len({run.text for run in runs}) == 300
-
-
-ON_ONE_SERVER = {FaultKind.REDIS_RESTART, FaultKind.REDIS_PAUSE}
-ON_SEVERAL_SERVERS = {FaultKind.MASTER_KILL, FaultKind.SEED_KILL, FaultKind.PARTITION, FaultKind.LAGGING_REPLICA}
-ON_A_CLUSTER = {FaultKind.RESHARD, FaultKind.MASTER_CUT}
-
-
-def test_each_kind_of_redis_has_its_own_faults() -> None:
-    kinds = {redis: {fault.kind for fault in first_faults(3, redis=redis)} for redis in RedisKind}
-    assert kinds[RedisKind.SINGLE] == set(FaultKind) - ON_SEVERAL_SERVERS - ON_A_CLUSTER
-    assert kinds[RedisKind.CLUSTER] == set(FaultKind) - ON_ONE_SERVER
-    assert kinds[RedisKind.SENTINEL] == set(FaultKind) - ON_ONE_SERVER - ON_A_CLUSTER
-
-
-@pytest.mark.parametrize("redis", RedisKind)
-def test_faults_are_regular_and_one_node_at_a_time_is_away_longer_than_its_lease(redis: RedisKind) -> None:
-    faults = first_faults(3, redis=redis)
-    assert {fault.node for fault in faults} == {0, 1, 2}
-    assert all(later.at_seconds - earlier.at_seconds == 2 for earlier, later in pairwise(faults))
-    away = [fault for fault in faults if fault.duration_seconds > 10 and not fault.kind.affects_redis]
-    assert all(earlier.at_seconds + earlier.duration_seconds <= later.at_seconds for earlier, later in pairwise(away))
-    for long in away:
-        meanwhile = [f for f in faults if long.at_seconds < f.at_seconds < long.at_seconds + long.duration_seconds]
-        assert all(fault.node != long.node for fault in meanwhile)
-
-
-# --- the verdict ------------------------------------------------------------------------------------------------------
-
-SESSION = "session_chaos1_1795000000_abcd"
-
-
-def frame(id: int, type: str, **fields: Any) -> Frame:
-    return id, f"event: {type}\ndata: {json.dumps({'type': type, **fields})}\n\n".encode()
-
-
-def ended(id: int, status: str = "completed") -> list[Frame]:
-    return [frame(id, "end", status=status), (id + 1, DONE_BODY)]
-
-
-LOG = [frame(1, "start"), frame(2, "content", content="하나 "), frame(3, "content", content="둘"), *ended(4)]
-
-
-def run_plan(kind: RunKind = RunKind.ANSWER) -> RunPlan:
-    return replace(plan.runs(1, 1)[0], kind=kind, text="하나 둘")
-
-
-def count_findings(
-    seen: Sequence[Frame] = LOG,
-    log: Sequence[Frame] = LOG,
-    *,
-    kind: RunKind = RunKind.ANSWER,
-    decisions: Sequence[tuple[str, Verdict]] = (),
-    cancelled: bool = False,
-    mails: int = 0,
-    pulls: int = 0,
-    is_gone: bool = False,
-    **evidence: Any,
-) -> dict[str, int]:
-    """Judge one run, which lasted from second 10 to 20; returns the counts that are not zero."""
-    run = run_plan(kind)
-    client_decisions = [ClientDecision(f"req-{i}", tool, verdict, i > 0) for i, (tool, verdict) in enumerate(decisions)]
-    record = RunRecord(
-        run, SESSION, list(seen), client_decisions, cancelled, started_at=10, ended_at=20, is_gone=is_gone
-    )
-    given: dict[str, Any] = {
-        "records": [record],
-        "logs": {SESSION: log},
-        "mails": {run.subject: mails},
-        "pulls": {run.branch: pulls},
-        "stored_runs": frozenset({SESSION}),
-        "planned": 1,
-        "node_problems": (),
-        "takeovers": Takeovers(),
-    }
-    verdict = judge(Evidence(**{**given, **evidence}))
-    counts = {name: getattr(verdict.counts, name) for name in type(verdict.counts).__slots__}
-    assert verdict.is_good == (not any(counts.values())) == (not verdict.findings)
-    found = {name: count for name, count in counts.items() if count}
-    return found | ({"lost": len(verdict.lost_by_replication)} if verdict.lost_by_replication else {})
+from tests.harness.judged import LOG, SESSION, count_findings, ended, frame, run_plan
 
 
 def test_client_that_received_the_log_has_no_findings() -> None:
@@ -194,14 +86,16 @@ REFUSED: tuple[str, Verdict] = ("send_email", "skipped")
 def test_tool_runs_at_most_once_for_each_approval(
     decisions: list[tuple[str, Verdict]], mails: int, expected: dict[str, int]
 ) -> None:
-    assert count_findings(kind=RunKind.MAIL, decisions=decisions, mails=mails) == expected
+    assert count_findings(kind=RunKind.MAIL, decisions=decisions, executions={"send_email": mails}) == expected
 
 
 def test_rejected_tool_that_ran_is_found() -> None:
     log = [LOG[0], *ended(4, "rejected")]
     decisions: list[tuple[str, Verdict]] = [("github_create_pr", "rejected")]
     assert count_findings(log, log, kind=RunKind.PULL_REQUEST, decisions=decisions) == {}
-    assert count_findings(log, log, kind=RunKind.PULL_REQUEST, decisions=decisions, pulls=1) == {"tools_run_twice": 1}
+    assert count_findings(
+        log, log, kind=RunKind.PULL_REQUEST, decisions=decisions, executions={"github_create_pr": 1}
+    ) == {"tools_run_twice": 1}
 
 
 def test_unknown_runs_missing_runs_and_broken_nodes_are_found() -> None:
@@ -241,7 +135,7 @@ def test_run_that_had_ended_well_before_the_failover_lost_its_end_is_counted_apa
 
 
 def test_call_that_failed_as_its_run_was_lost_is_counted_with_the_run() -> None:
-    failed = frame(2, "tool_execution", toolName="send_email", status="failed")
+    failed = frame(2, "tool_execution", toolName="send_email", toolCallId="call-1", status="failed")
     log = [LOG[0], failed, frame(3, "error", errorType="StorageUnavailable"), *ended(4, "failed")]
     given: dict[str, Any] = {"kind": RunKind.MAIL, "decisions": [SENT], "has_replicas": True}
     assert count_findings(log, log, **given, lossy_times=DURING) == {"lost": 1}
@@ -249,7 +143,7 @@ def test_call_that_failed_as_its_run_was_lost_is_counted_with_the_run() -> None:
 
 
 def test_second_run_of_a_tool_is_a_failure_unless_no_replica_acknowledged_the_first() -> None:
-    given: dict[str, Any] = {"kind": RunKind.MAIL, "decisions": [SENT], "mails": 2}
+    given: dict[str, Any] = {"kind": RunKind.MAIL, "decisions": [SENT], "executions": {"send_email": 2}}
     assert count_findings(**given, lossy_times=DURING, has_replicas=True) == {"tools_run_twice": 1}
     assert count_findings(**given, lossy_times=DURING) == {"lost": 1}
     assert count_findings(**given, lossy_times=BEFORE) == {"tools_run_twice": 1}
@@ -259,7 +153,9 @@ def test_interrupted_experiment_is_judged_by_what_it_has_shown() -> None:
     given: dict[str, Any] = {"planned": 7, "is_interrupted": True}
     assert count_findings(LOG[:3], LOG, **given) == {}
     assert count_findings([LOG[0], LOG[2]], LOG, **given) == {"lost_events": 1, "gaps": 1}
-    assert count_findings(kind=RunKind.MAIL, decisions=[SENT], mails=2, **given) == {"tools_run_twice": 1}
+    assert count_findings(kind=RunKind.MAIL, decisions=[SENT], executions={"send_email": 2}, **given) == {
+        "tools_run_twice": 1
+    }
 
 
 def test_stream_whose_log_could_not_be_read_is_not_compared_with_it() -> None:
