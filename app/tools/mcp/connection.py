@@ -131,7 +131,7 @@ class ServerConnection:
         """List the tools and offer them."""
         began = _now()
         listed = await list_tools(link)
-        tools = offered_tools(self._server, listed, self.call, self._timeout_seconds)
+        tools = await offered_tools(self._server, listed, self.call, self._timeout_seconds)
         self._publish(tools)
         self._list_again_at = _now() + max(_LIST_PAUSE_SECONDS, _LIST_PAUSE_FACTOR * (_now() - began))
         version = link.client.protocol_version

@@ -39,7 +39,7 @@ async def list_tools(link: Link) -> list[ListedTool]:
     raise LinkFailed(f"its list of tools has more than {MAX_PAGES} pages")
 
 
-def offered_tools(
+async def offered_tools(
     server: McpServer, listed: list[ListedTool], call: CallServer, timeout_seconds: float
 ) -> list[McpTool]:
     """Return those of the listed tools that are offered. The log names those that cannot be, with the cause."""
@@ -50,6 +50,7 @@ def offered_tools(
     names = offered_names(server.name, known)
     offered: dict[str, McpTool] = {}
     for tool in allowed[:MAX_TOOLS]:
+        await asyncio.sleep(0)  # checking a large schema takes milliseconds, in which other work can run
         name = names[tool.name]
         try:
             made = McpTool(server, tool, name, call, timeout_seconds)

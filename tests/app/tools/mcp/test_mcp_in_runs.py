@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from app.bootstrap import create_app
 from app.dev.demo.model import ScriptedModelServer
 from app.dev.demo.script import ScriptedTurn
 from app.errors import ConfigurationError
+from app.ports.mcp_servers import McpServer
 from app.settings import Settings
 from tests.harness.frames import check
 from tests.harness.mcp import RAW, raw
+from tests.harness.mcp_sdk import NoteServer, serving
 from tests.harness.service import running
 from tests.harness.tools import calling
 from tests.harness.waiting import eventually
@@ -157,3 +160,17 @@ def test_without_the_sdk_the_start_names_the_extra(settings: MakeSettings, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r'pip install "aura-platform\[mcp\]"'):
         create_app(settings(aura_mcp_servers=(raw(),)))
+
+
+async def test_a_service_that_stops_cancels_calls_at_their_server(
+    settings: MakeSettings, model: ScriptedModelServer
+) -> None:
+    model.play(calling(("notes__wait", {})))
+    notes = NoteServer()
+    async with serving(notes.mcp.streamable_http_app()) as server:
+        remote = McpServer(name="notes", url=server.url, trusted=True, approval=(("wait", False),))
+        async with running(settings(aura_mcp_servers=(remote,))) as aura, aura.stream("해주세요") as stream:
+            await stream.until("tool_execution")
+            await notes.started.wait()
+        async with asyncio.timeout(30):
+            await notes.cancelled.wait()

@@ -173,6 +173,11 @@ def test_an_error_names_the_field_and_not_the_value() -> None:
         ({"type": "object", "properties": {"a": {"type": "nonsense"}}}, "not valid"),
         ({"type": "object", "properties": {"a": {"enum": ["x" * 900] * 20}}}, "more than 16 KiB"),
         ({"type": "object", "properties": {"a\u200bb": {}}}, "characters that nobody sees"),
+        ({"type": "object", "properties": {"a": {"minLength": "x"}}}, "not valid: minLength"),
+        ({"type": "object", "properties": {"a": 7}}, "not valid: a part of it is no schema"),
+        ({"type": "object", "required": "a"}, "not valid: required"),
+        ({"type": "object", "$schema": ["x"]}, "not valid: \\$schema"),
+        ({"type": "object", "anyOf": [{"enum": ["x" * 900] * 40}]}, "more than 32 KiB"),
         ([], "not an object"),
     ],
 )
