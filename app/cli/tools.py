@@ -76,8 +76,12 @@ async def _list(env_file: Path | None, *, as_json: bool) -> None:
     await parts.start_listing(_MCP_SECONDS)
     try:
         found = parts.registry.select()
+        away = {} if parts.mcp_servers is None else parts.mcp_servers.status()
     finally:
         await parts.stop()
+    for server, cause in away.items():
+        if cause:
+            click.echo(f"aura: the MCP server {server} is not connected, so its tools are missing: {cause}", err=True)
     if as_json:
         click.echo(json.dumps([_as_json(tool) for tool in found], ensure_ascii=False, indent=2))
         return
@@ -124,6 +128,7 @@ def _arguments(schema: dict[str, Any]) -> list[tuple[str, str]]:
     shown = []
     for name, field in schema.get("properties", {}).items():
         kind = field.get("type") or ("one of several types" if "anyOf" in field or "oneOf" in field else "any value")
+        kind = kind if isinstance(kind, str) else " or ".join(kind)
         rules = {key: value for key, value in field.items() if key not in ("type", "description", "default", "anyOf")}
         parts = [kind, *(f"{key} {value}" for key, value in rules.items() if not isinstance(value, dict | list))]
         parts += [] if name in required else [f"default {json.dumps(field.get('default'), ensure_ascii=False)}"]

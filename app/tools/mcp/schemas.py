@@ -116,7 +116,10 @@ def _named(schemas: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, schema in schemas.items():
         if any(True for _ in hidden.find_hidden(name)):
             raise SchemaRefused("a name in its schema has characters that nobody sees")
-        yield name, _cleaned(schema)
+        if isinstance(schema, bool):
+            yield name, {} if schema else {"not": {}}  # the same as objects, which each model server accepts
+        else:
+            yield name, _cleaned(schema)
 
 
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:

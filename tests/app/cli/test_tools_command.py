@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import main
+from tests.harness.mcp import RAW
 from tests.harness.service import SECRET
 
 Run = Callable[..., Result]
@@ -103,3 +105,15 @@ def test_a_wrong_setting_is_one_line(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "AURA_TOOLS: nowhere_at_all:tool: there is no module 'nowhere_at_all'" in result.stderr
+
+
+def test_the_list_has_the_tools_of_mcp_servers_and_names_those_that_are_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = {"command": sys.executable, "args": [str(RAW), "2026"], "allow": ["echo"]}
+    monkeypatch.setenv("AURA_MCP_SERVERS", json.dumps({"raw": program, "gone": {"command": "no-such-program"}}))
+    result = run()
+    echo = result.stdout.partition("raw__echo")[2].partition("\n\n")[0]
+    assert "from       mcp:raw" in echo
+    assert "approval   needed: the MCP server 'raw' is not trusted" in echo
+    assert "aura: the MCP server gone is not connected, so its tools are missing: the command" in result.stderr

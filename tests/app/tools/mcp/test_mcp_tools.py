@@ -148,6 +148,11 @@ def test_a_schema_is_offered_as_model_servers_accept_it() -> None:
         args.validate(model, {})
 
 
+def test_properties_that_are_true_or_false_are_offered_as_objects() -> None:
+    offered = args.json_schema(arguments_model({"type": "object", "properties": {"a": True, "b": False}}))
+    assert offered["properties"] == {"a": {}, "b": {"not": {}}}
+
+
 def test_no_schema_at_all_accepts_every_object() -> None:
     assert args.dump(args.validate(arguments_model({}), {"a": [1]})) == ({"a": [1]}, {"a": [1]})
 
