@@ -26,7 +26,7 @@ from app.tools.mcp.stdio import CommandFailed, stdio_transport
 CONNECT_SECONDS = 60.0
 """A command such as npx may have to download its packages first."""
 CHECK_SECONDS = 10.0
-_CLOSE_SECONDS = 8.0
+_CLOSE_SECONDS = 3.0
 _CANCEL_SECONDS = 2.0
 _LISTEN_PAUSE_SECONDS = (2.0, 10.0, 60.0)
 _MAX_CAUSE_CHARACTERS = 300
