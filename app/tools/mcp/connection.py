@@ -113,7 +113,7 @@ class ServerConnection:
             try:
                 await link.open()
                 self._link = link  # the tools may be called as soon as they are offered
-                await self._offer(link)
+                await self._offer(link, "mcp.connected")
             except Exception as error:  # noqa: BLE001 - of whatever kind: it is logged, and the server is tried again
                 self._link = None
                 failures += 1
@@ -127,19 +127,19 @@ class ServerConnection:
             self._end(link)
             await self._pause(failures, lost_at)
 
-    async def _offer(self, link: Link) -> None:
-        """List the tools and offer them."""
+    async def _offer(self, link: Link, event: str) -> None:
+        """List the tools and offer them, and log the event."""
         began = _now()
         listed = await list_tools(link)
         tools = await offered_tools(self._server, listed, self.call, self._timeout_seconds)
         self._publish(tools)
         self._list_again_at = _now() + max(_LIST_PAUSE_SECONDS, _LIST_PAUSE_FACTOR * (_now() - began))
         version = link.client.protocol_version
-        log.info("mcp.connected", server=self._server.name, tools=len(tools), listed=len(listed), protocol=version)
+        log.info(event, server=self._server.name, tools=len(tools), listed=len(listed), protocol=version)
         self.tried.set()
 
     async def _serve(self, link: Link) -> None:
-        """Wait until the connection is lost or the service stops; list the tools again when they have changed."""
+        """Wait until the connection is lost; list the tools again when they have changed."""
         while not link.lost.is_set():
             await self._wake.wait()
             self._wake.clear()
@@ -149,7 +149,7 @@ class ServerConnection:
                 break
             self._tools_changed = False
             try:
-                await self._offer(link)
+                await self._offer(link, "mcp.tools_changed")
             except Exception as error:  # noqa: BLE001 - as there; what is offered stays as it is
                 cause = texts.error(str(error))
                 log.warning("mcp.list_failed", server=self._server.name, cause=cause)

@@ -26,6 +26,7 @@ from app.tools.mcp.inflow import MAX_MESSAGE_BYTES, Flood, Inflow
 _log = logging.getLogger(__name__)
 
 _EXIT_SECONDS = 1.0
+_CODE_SECONDS = 0.2
 _MAX_GARBAGE_LINES = 100
 _MAX_ERROR_LINE_BYTES = 64 * 1024
 _MAX_ERROR_LINES = 2000
@@ -110,7 +111,7 @@ class _Lines:
 
     async def _read(self) -> None:
         """Parse lines until the output ends; closing the stream ends the session, whose calls fail at once."""
-        inflow, garbage, cause = Inflow(), 0, "its process has ended"
+        inflow, garbage = Inflow(), 0
         async with self._received:
             try:
                 while line := await self._process.stdout.readline():
@@ -125,6 +126,7 @@ class _Lines:
                         await asyncio.sleep(0)
                         continue
                     await self._received.send(SessionMessage(message))
+                cause = await self._end()
             except Flood as error:
                 cause = str(error)
             except ValueError:  # readline: the limit
@@ -132,6 +134,13 @@ class _Lines:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 cause = "the connection was closed"
         self._on_lost(cause)
+
+    async def _end(self) -> str:
+        """Return how the process has ended, whose output has."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CODE_SECONDS):
+                return f"its process has ended with the exit code {await self._process.wait()}"
+        return "its process has closed its output"
 
     async def _write(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,14 @@ async def test_a_program_that_does_not_exist_is_a_warning_with_its_remedy(writte
         assert aura.names == []
     (warning, *_) = entries(written, "mcp.unavailable")
     assert warning["cause"] == "the command does not exist; install it, or name it with its whole path"
+
+
+async def test_a_program_that_ends_at_once_is_a_warning_with_its_exit_code(written: Written) -> None:
+    ends = McpServer(name="ends", command=sys.executable, args=("-c", "import sys; sys.exit(7)"))
+    async with connected(ends) as aura:
+        assert aura.names == []
+    (warning, *_) = entries(written, "mcp.unavailable")
+    assert warning["cause"] == "its process has ended with the exit code 7"
 
 
 async def test_a_program_is_ended_with_everything_that_it_started() -> None:
