@@ -25,7 +25,7 @@ from tests.harness.archives import Archives
 pytestmark = pytest.mark.slow
 
 _SECONDS = 60
-_LINKS = ("app", "fixtures", "statemachine", "tests", "pyproject.toml", "requirements.lock")
+_LINKS = ("app", "fixtures", "hypercorn.toml", "statemachine", "tests", "pyproject.toml", "requirements.lock")
 _PROGRAMS = ("curl", "redis-cli")
 _RUN_BY = {"sh": "sh", "bash": "sh", "python": "python", "js": "js", "javascript": "js"}
 _NOT_RUN = {"", "html", "json", "mermaid", "nginx", "text", "ts", "yaml"}
