@@ -44,7 +44,7 @@ class ServiceProcess:
         self._settings: dict[str, Any] = {}
         self._tools: Sequence[Loaded] | None = None
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-        self._clients: dict[str, AuraClient] = {}
+        self._clients: dict[tuple[str | None, ...], AuraClient] = {}
         self._service: Service | None = None
         self._serving = AsyncExitStack()
         self._restart: asyncio.Task[None] | None = None
@@ -87,11 +87,11 @@ class ServiceProcess:
 
     def client(self, **user: str | None) -> AuraClient:
         """Return the client of a user (`make_token`), which lives as long as the process."""
-        token = self.token(**user)
-        if token not in self._clients:
-            credentials = Credentials.from_token(token)
-            self._clients[token] = AuraClient(self.url, credentials, retry_delay_seconds=_RETRY_SECONDS)
-        return self._clients[token]
+        key = tuple(user.get(name) for name in ("user", "tenant", "role", "email"))
+        if key not in self._clients:
+            credentials = Credentials.from_token(self.token(**user))
+            self._clients[key] = AuraClient(self.url, credentials, retry_delay_seconds=_RETRY_SECONDS)
+        return self._clients[key]
 
     def token(self, **user: str | None) -> str:
         given: dict[str, Any] = {name: value for name, value in user.items() if value is not None}
@@ -153,8 +153,10 @@ class ServiceThread:
 
     def close(self) -> None:
         """Stop the service and the model in order, then end the thread."""
-        self._loop.run(self.process.stop())
-        self._loop.close()
+        try:
+            self._loop.run(self.process.stop())
+        finally:
+            self._loop.close()
 
 
 def with_resources(tools: Sequence[Loaded]) -> list[Loaded]:

@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from contextlib import aclosing
 from typing import Any, Self
 
-from app.client import (
-    Content,
-    DecisionReply,
-    End,
-    ErrorRaised,
-    Hitl,
-    Interrupted,
-    ReceivedEvent,
-    RunStream,
-    Thought,
-    TimelineStepUpdated,
-    ToolExecution,
-)
+from app.client import Content, DecisionReply, ErrorRaised
 from app.client.events import Event
-from app.testing.outcomes import Call, JsonObject, OpenRequest, UnexpectedOutcome, call_text, error_text
+from app.testing.outcomes import Call, JsonObject, OpenRequest, UnexpectedOutcome, error_text
 from app.testing.process import ServiceThread
-
-_SHOWN_EVENTS = 5
+from app.testing.reader import RunReader
 
 
 class AuraRun:
     """A run. `approve` and `reject` decide the request for which it waits, and return it when it has gone on."""
 
-    def __init__(self, thread: ServiceThread, prompt: str, user: dict[str, str | None], **start: Any) -> None:
-        """Use `AuraService.run`, which starts it."""
+    def __init__(self, thread: ServiceThread, prompt: str, user: dict[str, str | None]) -> None:
+        """Use `AuraService.run`, which starts it too."""
         self.prompt = prompt
-        self.session_id = ""
-        self.events: list[Event] = []
-        """The events so far (`app.client.events`), without those of a type that this version does not know."""
         self._thread = thread
+        self._user = user
         self._owner = self._decider = thread.process.client(**user)
-        self._waiting: OpenRequest | None = None
-        self._end: End | None = None
-        self._last_event_id: int | None = None
-        self._thread.perform(self._go_on(self._owner.run(prompt, **start)))
+        self._reader = RunReader(thread, self._owner)
+
+    def begin(self, context: JsonObject | None, *, thread_id: str | None, agent: str | None) -> Self:
+        """Start the run, and follow it to its first request or its end."""
+        stream = self._owner.run(self.prompt, context, thread_id=thread_id, agent=agent)
+        self._thread.perform(self._reader.follow(stream))
+        return self
+
+    @property
+    def session_id(self) -> str:
+        return self._reader.session_id
+
+    @property
+    def events(self) -> list[Event]:
+        """The events so far (`app.client.events`), without those of a type that this version does not know."""
+        return self._reader.events
 
     @property
     def waiting(self) -> OpenRequest | None:
         """The request that a person has to decide; None where the run has ended."""
-        return self._waiting
+        return self._reader.waiting
 
     @property
     def status(self) -> str:
         """`waiting`, or how the run has ended: completed, rejected, timed_out, cancelled or failed."""
-        if self._waiting is not None:
+        if self._reader.waiting is not None:
             return "waiting"
-        return "running" if self._end is None else self._end.status
+        return "running" if self._reader.end is None else self._reader.end.status
 
     @property
     def error(self) -> ErrorRaised | None:
@@ -91,8 +86,11 @@ class AuraRun:
         request = self._open_request("rejected")
         return self._decide(self._decider.reject(request.request_id, reason, skip=skip))
 
-    def as_user(self, user: str, *, tenant: str = "tenant1", role: str | None = None, email: str | None = None) -> Self:
-        """Let another person decide from now on. Without this it is the owner of the run."""
+    def as_user(
+        self, user: str, *, role: str | None = None, tenant: str | None = None, email: str | None = None
+    ) -> Self:
+        """Let another person decide from now on, by default of the run's tenant. Without this it is the run's owner."""
+        tenant = tenant or self._user["tenant"]
         self._decider = self._thread.process.client(user=user, tenant=tenant, role=role, email=email)
         return self
 
@@ -103,32 +101,31 @@ class AuraRun:
 
     def go_on(self) -> Self:
         """Follow the run to its next request or its end. It is needed only after a decision that was made elsewhere."""
-        if self._end is None:
-            stream = self._owner.attach(self.session_id, last_event_id=self._last_event_id)
-            self._thread.perform(self._go_on(stream))
+        if self._reader.end is None:
+            self._thread.perform(self._reader.follow())
         return self
 
     def describe(self) -> str:
         """Return in one line for what the run waits, or how it has ended."""
-        if self._waiting is not None:
-            return f"the run waits for a person to decide {self._waiting}; use approve() or reject()"
-        if self._end is None:
-            return f"the run has not ended; {self._last_events()}"
+        if self._reader.waiting is not None:
+            return f"the run waits for a person to decide {self._reader.waiting}; use approve() or reject()"
+        if self._reader.end is None:
+            return f"the run has not ended; {self._reader.last_texts()}"
         causes = [error_text(self.error), *self._thread.model.problems()]
-        return ": ".join([f"the run ended as {self._end.status}", *filter(None, causes)])
+        return ": ".join([f"the run ended as {self._reader.end.status}", *filter(None, causes)])
 
     def event_texts(self) -> list[str]:
         """Return the events so far in few words each."""
-        return [_event_text(event) for event in self.events]
+        return self._reader.texts()
 
     def __repr__(self) -> str:
         return f"<AuraRun {self.prompt!r}: {self.describe()}>"
 
     def _open_request(self, verdict: str) -> OpenRequest:
         __tracebackhide__ = True
-        if self._waiting is None:
+        if self._reader.waiting is None:
             raise UnexpectedOutcome(f"there is nothing that can be {verdict}: {self.describe()}")
-        return self._waiting
+        return self._reader.waiting
 
     def _decide(self, decision: Coroutine[Any, Any, DecisionReply]) -> Self:
         __tracebackhide__ = True
@@ -136,66 +133,3 @@ class AuraRun:
         if not reply.accepted:
             raise UnexpectedOutcome(f"the decision came too late: the request is {reply.status} already")
         return self.go_on()
-
-    async def _go_on(self, stream: RunStream) -> None:
-        """Read the events of a stream, and of those that continue it, up to a request or the end."""
-        self._waiting = None
-        try:
-            async with asyncio.timeout(self._thread.timeout_seconds):
-                while not await self._read(stream):
-                    await self._thread.process.until_running()
-                    stream = self._owner.attach(self.session_id, last_event_id=self._last_event_id)
-        except TimeoutError:
-            limit = f"for {self._thread.timeout_seconds:g} s the run has neither ended nor requested an approval"
-            raise UnexpectedOutcome(": ".join([limit, self._last_events(), *self._thread.model.problems()])) from None
-
-    async def _read(self, stream: RunStream) -> bool:
-        """Read up to a request or the end. Returns False where the connection broke before."""
-        async with aclosing(stream.items()) as items:
-            async for item in items:
-                self.session_id = stream.session_id or self.session_id
-                if isinstance(item, Interrupted) and self.session_id:
-                    return False
-                if isinstance(item, ReceivedEvent) and self._take(item):
-                    return True
-        return True
-
-    def _take(self, received: ReceivedEvent) -> bool:
-        """Keep an event. Returns whether the run waits or has ended with it."""
-        self._last_event_id = received.id
-        if received.event is None:
-            return False
-        self.events.append(received.event)
-        match received.event:
-            case Hitl() as request:
-                self._waiting = OpenRequest.of(request)
-            case End() as end:
-                self._end = end
-            case _:
-                return False
-        return True
-
-    def _last_events(self) -> str:
-        shown = ", ".join(self.event_texts()[-_SHOWN_EVENTS:])
-        return f"its last events are {shown}" if shown else "it has no event yet"
-
-
-def _event_text(event: Event) -> str:
-    """Return an event in few words, such as `tool_execution: order_stock(item="볼트") completed`."""
-    match event:
-        case ToolExecution():
-            call = call_text(event.tool_name, event.tool_args)
-            text = " ".join(filter(None, (call, event.status, event.error)))
-        case Hitl():
-            text = event.message
-        case Content() | Thought():
-            text = event.content
-        case ErrorRaised():
-            text = error_text(event)
-        case TimelineStepUpdated():
-            text = f"{event.metadata['from']} → {event.metadata['to']}"
-        case End():
-            text = event.status
-        case _:
-            text = ""
-    return f"{event.TYPE}: {text}" if text else event.TYPE

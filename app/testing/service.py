@@ -21,8 +21,7 @@ class AuraService:
     """
 
     def __init__(self, redis: RedisServer | None = None, *, timeout_seconds: float | None = 30) -> None:
-        """`redis` is emptied; without it the service starts one of its own. `timeout_seconds` limit each step of a run:
-        None, for a debugger, does not limit it. Raises `RedisNotStarted`."""
+        """`redis` is emptied; without it the service starts one of its own. Raises `RedisNotStarted`."""
         used = redis or RedisServer()
         self._own_redis = used.start() if redis is None else None
         empty(used)
@@ -38,6 +37,15 @@ class AuraService:
         """The script of the model; see `ScriptedModel` for its words."""
         return self._thread.model
 
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The limit of each step of a run; None, for a debugger, is no limit."""
+        return self._thread.timeout_seconds
+
+    @timeout_seconds.setter
+    def timeout_seconds(self, seconds: float | None) -> None:
+        self._thread.timeout_seconds = seconds
+
     def __enter__(self) -> Self:
         return self
 
@@ -48,9 +56,11 @@ class AuraService:
         """Stop the service in order, with the resources of its tools, and its own Redis."""
         for client in self._clients:
             client.close()
-        self._thread.close()
-        if self._own_redis is not None:
-            self._own_redis.stop()
+        try:
+            self._thread.close()
+        finally:
+            if self._own_redis is not None:
+                self._own_redis.stop()
 
     def use(self, *tools: Loaded, **settings: Any) -> Self:
         """Use these tools, resources and settings; the latter by their names in lower case (`aura_on_reject="replan"`).
@@ -83,9 +93,9 @@ class AuraService:
         """
         self.start()
         identity = {"user": user, "tenant": tenant, "role": role, "email": email}
-        run = AuraRun(self._thread, prompt, identity, context=context, thread_id=thread_id, agent=agent)
-        self._runs.append(run)
-        return run
+        run = AuraRun(self._thread, prompt, identity)
+        self._runs.append(run)  # before it starts, so that it is in the report if it takes too long
+        return run.begin(context, thread_id=thread_id, agent=agent)
 
     def start(self) -> Self:
         """Start the service, if it does not run yet. Raises `ConfigurationError` for its tools and settings."""

@@ -30,6 +30,7 @@ def test_a_call_that_a_crash_has_interrupted_is_not_repeated_before_a_person_agr
     assert len(stock.orders) == 1
 
 
+@pytest.mark.slow
 def test_a_call_is_repeated_where_the_person_agrees(aura: AuraService, stock: Stock) -> None:
     aura.use(order_stock)
     aura.model.calls("order_stock", item="볼트", count=3).answers("주문했습니다.")
@@ -39,6 +40,7 @@ def test_a_call_is_repeated_where_the_person_agrees(aura: AuraService, stock: St
     assert len(stock.orders) == 1
 
 
+@pytest.mark.slow
 def test_an_idempotent_call_is_repeated_with_the_same_key(aura: AuraService, stock: Stock) -> None:
     aura.use(reserve).model.calls("reserve", item="볼트").answers("예약했습니다.")
     run = aura.crash(after="reserve").run("예약해줘")
@@ -48,6 +50,18 @@ def test_an_idempotent_call_is_repeated_with_the_same_key(aura: AuraService, sto
     assert [call.status for call in run.calls()] == ["completed"]
 
 
+@pytest.mark.slow
+def test_a_second_process_may_crash_too(aura: AuraService, stock: Stock) -> None:
+    aura.use(reserve, aura_lease_seconds=2).model.calls("reserve", item="볼트").calls("reserve", item="너트").answers(
+        "네."
+    )
+    run = aura.crash(before="reserve").run("예약해줘")
+    aura.crash()
+    assert run.answer == "네."
+    assert [order.item for order in stock.orders] == ["볼트", "너트"]
+
+
+@pytest.mark.slow
 def test_a_run_that_waits_outlives_crashes(aura: AuraService, stock: Stock) -> None:
     aura.use(order_stock)
     aura.model.calls("order_stock", item="볼트", count=3).answers("주문했습니다.")

@@ -13,7 +13,7 @@ from tests.test_architecture import ROOT
 
 pytestmark = pytest.mark.slow
 
-TESTS = '''
+TESTS = """
 import sys
 
 from app.tools import tool
@@ -41,7 +41,7 @@ def test_that_follows(aura):
     aura.model.answers("셋")
     assert aura.run("안녕").answer == "셋"
     assert len(aura.client().runs()["runs"]) == 1
-'''
+"""
 
 
 def test_a_run_without_other_plugins_reports_what_the_service_did(tmp_path: Path) -> None:

@@ -163,6 +163,25 @@ def test_another_person_may_decide_only_as_an_approver(aura: AuraService) -> Non
     assert run.as_user("boss", role="approver").approve().answer == "네."
 
 
+def test_a_run_of_another_tenant_is_decided_in_that_tenant(aura: AuraService) -> None:
+    ordering(aura).model.answers("네.")
+    run = aura.run(PROMPT, user="lee", tenant="acme", email="lee@acme.test")
+    with pytest.raises(ApiError) as refused:
+        run.as_user("boss", role="approver", tenant="tenant1").approve()
+    assert refused.value.status == 404
+    assert run.as_user("boss", role="approver").approve().answer == "네."
+
+
+def test_a_resource_that_does_not_start_is_named(aura: AuraService) -> None:
+    @resource
+    async def broken() -> AsyncIterator[Stock]:
+        raise ConnectionError("no database")
+        yield Stock()
+
+    with pytest.raises(Exception, match=r"broken.*it did not start: ConnectionError: no database"):
+        aura.use(order_stock, broken).start()
+
+
 def test_a_decision_that_another_client_has_made_is_followed(aura: AuraService) -> None:
     ordering(aura).model.answers("네.")
     run = aura.run(PROMPT)
@@ -242,10 +261,13 @@ def test_a_step_that_takes_too_long_names_the_last_events(redis_server: RedisSer
         """Never return."""
         await asyncio.Event().wait()
 
-    with AuraService(redis_server, timeout_seconds=1).use(hang) as aura:
+    with AuraService(redis_server).use(hang) as aura:
+        assert aura.timeout_seconds == 30
+        aura.timeout_seconds = 1
         aura.model.calls("hang")
         with pytest.raises(UnexpectedOutcome, match=r"for 1 s the run has neither .*: hang\(\) executing"):
             aura.run("기다려")
+        assert "tool_execution: hang() executing" in aura.describe()
 
 
 def test_a_refused_run_says_why(aura: AuraService) -> None:
