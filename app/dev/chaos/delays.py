@@ -7,7 +7,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-_SLOWEST_SECONDS = 0.8
+_SLOWEST_SECONDS = 1.5
 
 
 def delay_of(text: str) -> tuple[float, float]:

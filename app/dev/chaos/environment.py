@@ -90,6 +90,10 @@ class Environment:
             **({MCP_TOOL: self.mcp.notes()} if self.mcp is not None else {}),
         }
 
+    def keys(self) -> dict[str, Counter[str]]:
+        """With how many different idempotency keys each tool was executed, of those whose service gets them."""
+        return {ORDER_TOOL: self.warehouse.keys(ORDERS), NOTICE_TOOL: self.warehouse.keys(NOTICES)}
+
     def problems(self) -> list[str]:
         """What went wrong in the services themselves, as texts."""
         return [] if self.mcp is None else list(self.mcp.problems)

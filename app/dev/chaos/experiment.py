@@ -174,6 +174,7 @@ class Experiment:
         return {
             **found,
             "executions": environment.executions(),
+            "keys": environment.keys(),
             "node_problems": [
                 *_node_problems(cluster, texts),
                 *cluster.storage.problems,

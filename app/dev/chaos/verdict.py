@@ -33,6 +33,8 @@ class Counts:
     """Executions of a tool beyond the number of approvals."""
     calls_lost: int = 0
     """Approved tool calls that were neither executed nor requested again."""
+    changed_keys: int = 0
+    """Idempotency keys with which a service got the attempts of a call, beyond one for each call."""
     unguarded_calls: int = 0
     """Calls that send something after text from outside, about which a person was not asked, or not warned."""
     not_finished: int = 0
@@ -79,6 +81,8 @@ class Evidence:
     """The frames in the Redis Stream of each run, by session id; of an absent run, the stream could not be read."""
     executions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """How often each tool was executed, for each mark of a run (`RunPlan.mark`)."""
+    keys: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """With how many different idempotency keys each tool was executed, likewise, where its service gets them."""
     has_mcp: bool = False
     """Whether there was an MCP server."""
     away_times: Sequence[tuple[float, float]] = ()
@@ -228,6 +232,9 @@ def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame],
         words = f"approved {approvals} times" + (f", {not_made} of them reported as not made" if not_made else "")
         excess = executions - max(0, approvals - not_made)
         verdict.add("tools_run_twice", f"{name}: {tool} ran {executions} times, {words}", excess)
+        keys = evidence.keys.get(tool, {}).get(plan.mark(tool), 0)
+        started = sum(call.tool == tool and call.was_started for call in calls)
+        verdict.add("changed_keys", f"{name}: {keys} keys for {started} calls of {tool}", keys - started)
         reported = f"{name}: {tool} is reported as completed {completed} times, and ran {executions} times"
         verdict.add("calls_lost", reported, completed - executions)
         is_missing = not decisions or (decisions[-1] == "approved" and not executions)

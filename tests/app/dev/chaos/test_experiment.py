@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +36,7 @@ def fake_processes(monkeypatch: pytest.MonkeyPatch, injected: Sequence[InjectedF
 
     @asynccontextmanager
     async def environment(*_: Any, **__: Any) -> AsyncIterator[Any]:
-        yield SimpleNamespace(node_variables=dict, executions=dict, problems=list, mcp=None)
+        yield SimpleNamespace(node_variables=dict, executions=dict, keys=dict, problems=list, mcp=None)
 
     @asynccontextmanager
     async def storage(_: int) -> AsyncIterator[FakeStorage]:
@@ -66,6 +68,10 @@ def interrupted_while_reading(monkeypatch: pytest.MonkeyPatch, times: int) -> Ex
 
 def options(replicas: int = 0) -> Options:
     return Options(1, 1.0, 3, 1, 10.0, RedisKind.SENTINEL, replicas)
+
+
+async def no_storage(*_: Any) -> dict[str, Any]:
+    return FOUND
 
 
 async def in_a_task(run: Callable[[], Any]) -> ExperimentResult:
@@ -107,6 +113,25 @@ async def test_only_a_master_that_was_replaced_may_have_lost_writes(
     interrupted_while_reading(monkeypatch, 0)
     result = await in_a_task(Experiment(options(replicas), lambda _: None).run)
     assert result.evidence.lossy_times == lossy
+
+
+async def test_without_the_sdk_of_mcp_no_run_and_no_fault_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_processes(monkeypatch)
+    monkeypatch.setattr(experiment, "is_sdk_installed", lambda: False)
+    found = Experiment(replace(options(), runs=60), lambda _: None)
+    given: list[Any] = []
+
+    async def note(self: Experiment, *_: Any) -> None:
+        given.extend([*self._plans, *islice(self._faults(), 60)])
+
+    monkeypatch.setattr(Experiment, "_run_clients_and_faults", note)
+    monkeypatch.setattr(Experiment, "_read_storage", no_storage)
+    result = await in_a_task(found.run)
+    assert not result.evidence.has_mcp
+    runs, faults = given[:60], given[60:]
+    assert len(faults) == 60
+    assert not [run for run in runs if run.kind.uses_mcp]
+    assert FaultKind.MCP_KILL not in {fault.kind for fault in faults}
 
 
 async def test_redis_that_does_not_come_back_ends_the_collection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.dev.chaos.clients import Frame, Verdict
 from app.dev.chaos.plan import MCP_TOOL, NOTICE_TOOL, ORDER_TOOL, RunKind
-from tests.harness.judged import count_findings, ended, frame
+from tests.harness.judged import count_findings, ended, frame, run_plan
 
 WARNED = {"warnings": [{"code": "outside_text", "field": "", "message": "?"}]}
 AWAY = [(12.0, 15.0)]
@@ -53,6 +53,15 @@ def test_plugged_in_tool_runs_at_most_once_for_each_approval(
 ) -> None:
     decisions = [(tool, verdict) for verdict in verdicts]
     assert findings(statuses(tool, RAN), kind, decisions, executions={tool: executions}) == expected
+
+
+def test_each_call_has_one_idempotency_key_for_all_its_attempts() -> None:
+    decisions: Decisions = [(ORDER_TOOL, "approved"), (ORDER_TOOL, "approved")]
+    log = statuses(ORDER_TOOL, ("pending", "executing", "pending", "executing", "completed"))
+    mark = run_plan(RunKind.ORDER).mark(ORDER_TOOL)
+    for keys, expected in [(1, {}), (2, {"changed_keys": 1})]:
+        given: dict[str, Any] = {"executions": {ORDER_TOOL: 2}, "keys": {ORDER_TOOL: {mark: keys}}}
+        assert findings(log, RunKind.ORDER, decisions, **given) == expected
 
 
 def test_both_tools_of_a_run_are_judged() -> None:
