@@ -48,7 +48,7 @@ def experiment_of(monkeypatch: pytest.MonkeyPatch, folder: Path, *, has_mcp: boo
             return ExperimentResult(options, evidence, injected, 10.0, 5.0, folder)
 
     monkeypatch.setattr(report, "Experiment", Found)
-    monkeypatch.setattr(report.structlog, "configure", lambda **_: None)
+    monkeypatch.setattr("structlog.configure", lambda **_: None)
     return options
 
 
