@@ -44,6 +44,8 @@ _READ_SECONDS = 60.0
 """How long Redis may be unavailable while the evidence is collected (s)."""
 _COME_BACK_SECONDS = 15.0
 """How long a node may need after a fault until it is connected to the MCP server again (s)."""
+_MAX_TURNS = 60
+"""The model calls a tool of the MCP server again while that server starts, which can take long under load."""
 INTERNAL_ERRORS = ("run.failed_unexpectedly", "run.abandoned", "request.crashed")
 """The log events of internal errors, of this release and earlier ones."""
 
@@ -143,6 +145,7 @@ class Experiment:
             "AURA_LEASE_SECONDS": f"{self._options.lease_seconds:g}",
             "AURA_HEARTBEAT_SECONDS": f"{_HEARTBEAT_SECONDS:g}",
             "AURA_REDIS_REPLICAS": str(self._options.replicas),
+            "AURA_MAX_TURNS": str(_MAX_TURNS),
         }
 
     async def _observe(self, cluster: Cluster, environment: Environment) -> dict[str, Any]:

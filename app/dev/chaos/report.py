@@ -170,7 +170,8 @@ def run(options: Options, *, as_json: bool) -> int:
     _print(console, result, verdict, as_json=as_json)
     if not result.evidence.has_mcp:
         extra = 'pip install "aura-platform[mcp]"'
-        console.print(f"aura chaos: no run called an MCP server: its SDK is not installed ({extra})", markup=False)
+        words = f"aura chaos: no run called an MCP server: its SDK is not installed ({extra})"
+        console.print(words, soft_wrap=True, markup=False, highlight=False)
     if verdict.is_good:
         with contextlib.suppress(OSError):
             shutil.rmtree(result.folder)

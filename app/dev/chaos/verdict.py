@@ -239,7 +239,8 @@ def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame],
         verdict.add("calls_lost", reported, completed - executions)
         is_missing = not decisions or (decisions[-1] == "approved" and not executions)
         if is_completed and tool in plan.kind.tools and is_missing:
-            verdict.add("calls_lost", f"{name}: {tool} was {decisions or 'never requested'} and did not run")
+            words = f"{tool} was {decisions or 'never requested'}, and ran {executions} times"
+            verdict.add("calls_lost", f"{name}: {words}")
     for call in calls if is_completed else ():
         if call.last not in _OUTCOMES:
             verdict.add("calls_lost", f"{name}: {call.tool} has no outcome, its last status is {call.last}")

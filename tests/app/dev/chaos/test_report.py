@@ -69,5 +69,6 @@ def test_report_says_where_no_run_could_call_an_mcp_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report.run(experiment_of(monkeypatch, tmp_path, has_mcp=False), as_json=False)
-    errors = " ".join(capsys.readouterr().err.split())
-    assert 'no run called an MCP server: its SDK is not installed (pip install "aura-platform[mcp]")' in errors
+    lines = capsys.readouterr().err.splitlines()
+    words = "no run called an MCP server: its SDK is not installed"
+    assert f'aura chaos: {words} (pip install "aura-platform[mcp]")' in lines
