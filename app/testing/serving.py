@@ -60,7 +60,8 @@ async def serving(app: Quart, listener: socket.socket) -> AsyncIterator[Service]
     It enters when the service has started. Raises what ended the start, such as the error of a resource.
     """
     service: Service = app.extensions["aura"]
-    config = load_config(f"fd://{listener.detach()}")
+    descriptor = listener.detach()
+    config = load_config(f"fd://{descriptor}")
     started, stop = asyncio.Event(), asyncio.Event()
 
     async def trigger() -> None:
@@ -73,7 +74,11 @@ async def serving(app: Quart, listener: socket.socket) -> AsyncIterator[Service]
     await asyncio.wait({serving, start}, return_when=asyncio.FIRST_COMPLETED)
     if not started.is_set():
         start.cancel()
-        await serving  # raises the cause
+        socket.close(descriptor)  # Hypercorn opens it only after the start
+        try:
+            await serving  # raises the cause
+        finally:
+            await service.stop()  # what had started before
         raise RuntimeError("the service ended while it started")
     try:
         yield service
