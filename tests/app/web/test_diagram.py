@@ -96,9 +96,9 @@ def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_check_prints_the_proved_properties() -> None:
     result = aura("diagram", "--check")
     assert result.exit_code == 0
-    assert result.output.count("✔") == 10
+    assert result.output.count("✔") == 11
     assert "✗" not in result.output
-    assert result.output.endswith("10 of 10 properties hold\n")
+    assert result.output.endswith("11 of 11 properties hold\n")
 
 
 @pytest.mark.usefixtures("few_turns")
@@ -111,7 +111,7 @@ def test_check_exits_with_1_and_prints_the_path_to_a_violation(monkeypatch: pyte
     result = aura("diagram", "--check")
     assert result.exit_code == 1
     assert "does not hold: begin → the model requests a risky call → a person approves too late" in result.output
-    assert result.output.endswith("9 of 10 properties hold\n")
+    assert result.output.endswith("10 of 11 properties hold\n")
 
 
 # --- a PNG and its fonts --------------------------------------------------------------------------------------------
