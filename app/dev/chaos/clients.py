@@ -172,6 +172,7 @@ class RunClient:
 
     async def _cancel(self) -> None:
         path, before = f"/aura/runs/{self.record.session_id}/cancel", self._failed_posts
+        self.record.cancelled = True  # where the experiment is interrupted here, the service may have accepted it
         response = await self._post_until_accepted(path, {}, (202, 404, 409))
         self.record.cancelled = response.status_code == 202 or self._failed_posts > before
 

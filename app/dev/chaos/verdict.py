@@ -221,7 +221,8 @@ def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame],
     In a run that completed, the last approval of a tool must be executed, and each call must have its outcome.
     """
     plan, name = record.plan, _name(record)
-    is_completed = any(event["type"] == "end" and event["status"] == "completed" for event in _events(log))
+    ends_of_run = [event["status"] for event in _events(log) if event["type"] == "end"]
+    is_completed = "completed" in ends_of_run
     calls = _calls(log)
     for tool, executions_by_mark in evidence.executions.items():
         executions = executions_by_mark.get(plan.mark(tool), 0)
@@ -234,7 +235,8 @@ def _judge_tool_calls(verdict: Verdict, record: RunRecord, log: Sequence[Frame],
         verdict.add("tools_run_twice", f"{name}: {tool} ran {executions} times, {words}", excess)
         keys = evidence.keys.get(tool, {}).get(plan.mark(tool), 0)
         started = sum(call.tool == tool and call.was_started for call in calls)
-        verdict.add("changed_keys", f"{name}: {keys} keys for {started} calls of {tool}", keys - started)
+        if ends_of_run:  # else a call can have been started after its log was read
+            verdict.add("changed_keys", f"{name}: {keys} keys for {started} calls of {tool}", keys - started)
         reported = f"{name}: {tool} is reported as completed {completed} times, and ran {executions} times"
         verdict.add("calls_lost", reported, completed - executions)
         is_missing = not decisions or (decisions[-1] == "approved" and not executions)

@@ -62,6 +62,9 @@ def test_each_call_has_one_idempotency_key_for_all_its_attempts() -> None:
     for keys, expected in [(1, {}), (2, {"changed_keys": 1})]:
         given: dict[str, Any] = {"executions": {ORDER_TOOL: 2}, "keys": {ORDER_TOOL: {mark: keys}}}
         assert findings(log, RunKind.ORDER, decisions, **given) == expected
+    under_way = [log[0]]  # the experiment was interrupted, and the call was started after the log was read
+    given = {"executions": {ORDER_TOOL: 1}, "keys": {ORDER_TOOL: {mark: 1}}, "is_interrupted": True}
+    assert findings(under_way, RunKind.ORDER, decisions[:1], **given) == {}
 
 
 def test_both_tools_of_a_run_are_judged() -> None:
