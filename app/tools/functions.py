@@ -21,6 +21,7 @@ from app.tools.arguments import json_schema
 from app.tools.definitions import DefinitionInvalid, ResourceDefinition, ToolDefinition, place_of
 
 _CONFIG = ConfigDict(extra="forbid", protected_namespaces=())
+_NO_SCHEMA = (PydanticSchemaGenerationError, PydanticUserError, SchemaError, NameError, TypeError, ValueError)
 _ARGUMENT_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -159,15 +160,32 @@ def _arguments_model(
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[name] = (kind, default)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a parameter may be named `copy` or `json`
-            model: type[BaseModel] = create_model(f"{function.__name__}_arguments", __config__=_CONFIG, **fields)
-        json_schema(model)
-    except (PydanticSchemaGenerationError, PydanticUserError, SchemaError, NameError, TypeError, ValueError) as error:
-        cause = str(error).splitlines()[0]
-        remedy = "use types that JSON has, or decorate with @resource the function that provides such a value"
-        raise DefinitionInvalid(function, f"its arguments have no JSON schema: {cause}; {remedy}") from None
+        return _model_of(f"{function.__name__}_arguments", fields)
+    except _NO_SCHEMA as error:
+        raise DefinitionInvalid(function, _cause_of_no_schema(fields, error)) from None
+
+
+def _model_of(name: str, fields: Mapping[str, Any]) -> type[BaseModel]:
+    """Return a model whose JSON schema can be offered. Raises one of `_NO_SCHEMA`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a parameter may be named `copy` or `json`
+        model: type[BaseModel] = create_model(name, __config__=_CONFIG, **fields)
+    json_schema(model)
     return model
+
+
+def _cause_of_no_schema(fields: Mapping[str, Any], error: Exception) -> str:
+    """Return which parameter cannot be offered to a model, why, and the remedy."""
+    for name, field in fields.items():
+        try:
+            _model_of("arguments", {name: field})
+        except PydanticSchemaGenerationError:
+            kind = getattr(field[0], "__name__", str(field[0]))
+            remedy = "use a type that it has, or decorate with @resource the function that provides the value"
+            return f"the parameter `{name}` has the type {kind}, which JSON does not have: {remedy}"
+        except _NO_SCHEMA as found:
+            return f"the parameter `{name}` has no JSON schema: {str(found).splitlines()[0]}; correct its type"
+    return f"its arguments have no JSON schema: {str(error).splitlines()[0]}; correct their types"
 
 
 def _check_question(function: Callable[..., Any], question: str, names: list[str]) -> None:

@@ -194,8 +194,8 @@ async def bad_default(count: Annotated[int, Field(gt="x")]) -> int:
         (any_names, "the parameter **items: 'str' has no name that a model could give"),
         (private, "the parameter `_item` begins with `_`: rename it"),
         (unknown_type, "the type of a parameter cannot be resolved: NameError"),
-        (needs_pool, "decorate with @resource the function that provides such a value"),
-        (bad_default, "its arguments have no JSON schema"),
+        (needs_pool, "the parameter `pool` has the type Pool, which JSON does not have: use a type that it has, or decorate with"),
+        (bad_default, "the parameter `count` has no JSON schema: "),
     ],
 )
 def test_a_function_that_cannot_be_a_tool_is_named_with_its_line(function: Any, cause: str) -> None:
