@@ -305,7 +305,8 @@ class Settings(PluginSettings, McpSettings, QuotaSettings, ArchiveSettings, Iden
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-            cause = "it is required" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+            missing = "it is required; set it in the environment, or in .env for commands with --env-file"
+            cause = missing if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"{name}: {cause}") from None
 
 

@@ -47,7 +47,7 @@ def test_an_empty_value_is_an_absent_one() -> None:
     settings = read(OPENAI_API_KEY="", HITL_TIMEOUT_SECONDS=" ", AURA_EVENT_SHAPE="", REDIS_URL="")
     assert settings.openai_api_key is None
     assert settings.hitl_timeout_seconds == 300
-    assert refused(JWT_SECRET="").startswith("JWT_SECRET: it is required")
+    assert refused(JWT_SECRET="").startswith("JWT_SECRET: it is required; set it in the environment, or in .env for")
 
 
 def test_white_space_around_values_is_cut_also_around_secrets() -> None:
