@@ -47,7 +47,15 @@ def parse_servers(text: str, environment: Mapping[str, str]) -> tuple[McpServer,
 
     The names in `environment` are in upper case.
     """
-    given = parse_json(text if text.startswith("{") else _read(Path(text)))
+    if text.startswith("{"):
+        return _parse(text, environment)
+    content = _read(Path(text))
+    with _key(text):  # a file of this name exists, so it is no secret
+        return _parse(content, environment)
+
+
+def _parse(text: str, environment: Mapping[str, str]) -> tuple[McpServer, ...]:
+    given = parse_json(text)
     if isinstance(given, dict) and "mcpServers" in given:
         given = given["mcpServers"]
     if not isinstance(given, dict):
@@ -75,6 +83,9 @@ def _read(path: Path) -> str:
         return raw.decode("utf-8-sig").strip()
     except OSError as error:
         cause = error.strerror or "it cannot be read"
+        if path.suffix == ".json":  # else it may be JSON with a mistake, which can hold secrets
+            place = f"the working directory is {Path.cwd()}"
+            raise ValueError(f"{path} cannot be read: {cause} ({place}); correct the path") from None
         raise ValueError(f"JSON that begins with {{ is required, or the path of its file ({cause})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"the file is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None

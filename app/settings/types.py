@@ -251,7 +251,8 @@ def parse_json(text: str) -> Any:
         )
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error.msg} at character {error.pos + 1}") from None
+        line = f"line {error.lineno}, character {error.colno}" if "\n" in text else f"character {error.pos + 1}"
+        raise ValueError(f"it is not JSON: {error.msg} at {line}") from None
     except UnicodeEncodeError:
         raise ValueError("a text in it is half a character (a surrogate)") from None
     except RecursionError:

@@ -49,6 +49,26 @@ def test_the_json_is_inline_or_in_a_file(wrap: Any, tmp_path: Path) -> None:
     assert not files.trusted
 
 
+def test_an_error_in_a_file_names_the_file_and_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "mcp.json"
+    for text, cause in (
+        ('{"files":\n {"command": }}', "it is not JSON: Expecting value at line 2, character 14"),
+        (json.dumps({"files": {"comand": "a"}}), "server files: there is no key 'comand'; did you mean 'command'?"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": str(file)})
+        assert str(caught.value) == f"AURA_MCP_SERVERS: {file}: {cause}"
+
+
+def test_a_file_that_does_not_exist_is_named_but_json_with_a_mistake_is_not() -> None:
+    with pytest.raises(ConfigurationError, match=r"mpc\.json cannot be read: No such file .*; correct the path"):
+        Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": "mpc.json"})
+    with pytest.raises(ConfigurationError, match="JSON that begins with { is required") as caught:
+        Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": '[{"headers": {"Authorization": "sk-4711"}}]'})
+    assert "4711" not in str(caught.value)
+
+
 def test_a_program_gets_three_variables_and_its_own() -> None:
     server = parse({**COMMAND, "env": {"TOKEN": "${GITHUB_PAT}", "REGION": "${env:REGION}"}})
     assert server.environment == {
