@@ -45,6 +45,12 @@ class ToolParts:
         if self.mcp_servers is not None:
             await (self.mcp_servers.start() if mcp_seconds is None else self.mcp_servers.start(mcp_seconds))
 
+    @property
+    def missing_servers(self) -> dict[str, str]:
+        """The MCP servers that are not connected, each with the cause."""
+        causes = {} if self.mcp_servers is None else self.mcp_servers.status()
+        return {server: cause for server, cause in causes.items() if cause}
+
     async def stop(self) -> None:
         if self.mcp_servers is not None:
             await self.mcp_servers.stop()

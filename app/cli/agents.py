@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.options import env_file_option, read_settings
+from app.cli.tools import print_missing_servers
 
 if TYPE_CHECKING:
     from app.agents.definitions import AgentDefinition, Agents
@@ -70,6 +71,7 @@ async def _read(path: str, settings: Settings, *, connect: bool) -> tuple[Agents
         return file.read()
     await tools.start_listing(60)
     try:
+        print_missing_servers(tools)
         return file.read()
     finally:
         await tools.stop()

@@ -76,18 +76,21 @@ async def _list(env_file: Path | None, *, as_json: bool) -> None:
     await parts.start_listing(_MCP_SECONDS)
     try:
         found = parts.registry.select()
-        away = {} if parts.mcp_servers is None else parts.mcp_servers.status()
+        print_missing_servers(parts)
     finally:
         await parts.stop()
-    for server, cause in away.items():
-        if cause:
-            click.echo(f"aura: the MCP server {server} is not connected, so its tools are missing: {cause}", err=True)
     if as_json:
         click.echo(json.dumps([_as_json(tool) for tool in found], ensure_ascii=False, indent=2))
         return
     for tool in found:
         _print_tool(tool)
     click.echo(f"{len(found)} tools; update_plan, which runs nothing, is offered with them")
+
+
+def print_missing_servers(parts: ToolParts) -> None:
+    """Print to stderr which MCP servers are not connected, and why."""
+    for server, cause in parts.missing_servers.items():
+        click.echo(f"aura: the MCP server {server} is not connected, so its tools are missing: {cause}", err=True)
 
 
 def _as_json(tool: RegisteredTool) -> dict[str, Any]:
@@ -144,6 +147,7 @@ async def _call(env_file: Path | None, name: str, arguments: str, call_id: str, 
         requested = parts.registry.resolve(call_id, name, arguments)
         if requested.refusal is not None:
             click.echo(f"aura: {requested.refusal}", err=True)
+            print_missing_servers(parts)  # the tool may be one of theirs
             return _REFUSED
         if not _is_approved(requested, approve=approve):
             click.echo("aura: the tool was not run: the call was not approved", err=True)

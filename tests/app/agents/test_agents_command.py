@@ -151,6 +151,13 @@ def test_the_tools_are_compared_with_those_of_connected_servers(tmp_path: Path) 
     assert "raw__echo" in warning
 
 
+def test_a_server_that_cannot_be_connected_is_named(tmp_path: Path) -> None:
+    servers = json.dumps({"gone": {"command": "no-such-program"}})
+    result = check(tmp_path, "[agents.a]\ntools = ['gone__x']", "--connect", AURA_MCP_SERVERS=servers)
+    assert result.exit_code == 0, result.output
+    assert "aura: the MCP server gone is not connected, so its tools are missing: the command" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "cause"),
     [

@@ -107,7 +107,7 @@ def test_a_wrong_setting_is_one_line(run: Run, tmp_path: Path) -> None:
     assert "AURA_TOOLS: nowhere_at_all:tool: there is no module 'nowhere_at_all'" in result.stderr
 
 
-def test_the_list_has_the_tools_of_mcp_servers_and_names_those_that_are_away(
+def test_the_list_has_the_tools_of_mcp_servers_and_names_those_that_are_missing(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = {"command": sys.executable, "args": [str(RAW), "2026"], "allow": ["echo"]}
@@ -117,3 +117,6 @@ def test_the_list_has_the_tools_of_mcp_servers_and_names_those_that_are_away(
     assert "from       mcp:raw" in echo
     assert "approval   needed: the MCP server 'raw' is not trusted" in echo
     assert "aura: the MCP server gone is not connected, so its tools are missing: the command" in result.stderr
+    called = run("call", "gone__anything")
+    assert "The tool 'gone__anything' does not exist" in called.stderr
+    assert "aura: the MCP server gone is not connected, so its tools are missing: the command" in called.stderr
