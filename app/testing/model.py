@@ -1,4 +1,4 @@
-"""The words in which a test scripts the model: the turns that it answers with, and what it was sent."""
+"""The script of the model in a test: the turns that it answers with, and the requests that it was sent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def calling(*calls: tuple[str, Any], **turn: Any) -> ScriptedTurn:
 
 
 class ScriptedModel:
-    """The model of a test, which answers each request of the service with the next turn. Each word adds one turn, or a
-    part of one, and returns the model, so that words are chained in the order in which they are used.
+    """The model of a test, which answers each request of the service with the next turn. Each method adds one turn,
+    or a part of one, and returns the model, so that calls are chained in the order of the turns.
 
     It is a real HTTP server, and strict: requests without a turn, requests that real servers refuse, and turns that are
     left over at the end fail the test.
@@ -34,7 +34,7 @@ class ScriptedModel:
 
     def __init__(self, server: ScriptedModelServer) -> None:
         self._server = server
-        self._written: list[ScriptedTurn] = []  # not yet sent to the server, so that words can add to the last turn
+        self._written: list[ScriptedTurn] = []  # not yet sent to the server, so that methods can add to the last turn
         self._sent: list[ScriptedTurn] = []
         self._before: JsonObject = {}
 
@@ -75,7 +75,7 @@ class ScriptedModel:
         return self
 
     def play(self, *turns: ScriptedTurn) -> Self:
-        """Add turns that the other words cannot write: broken connections, silence, log-probabilities."""
+        """Add turns that the other methods cannot write: broken connections, silence, log-probabilities."""
         for turn in turns:
             self._add(turn)
         return self
@@ -126,7 +126,7 @@ def _call(name: str, arguments: JsonObject | str | None, named: JsonObject) -> S
 
 
 def _turn_text(turn: ScriptedTurn) -> str:
-    """Return a turn in the words of the script."""
+    """Return a turn as the methods of the script name it."""
     if turn.status != 200:
         return f"fails with HTTP {turn.status}"
     if turn.tool_calls:

@@ -34,7 +34,7 @@ class AuraService:
 
     @property
     def model(self) -> ScriptedModel:
-        """The script of the model; see `ScriptedModel` for its words."""
+        """The script of the model; see `ScriptedModel` for its methods."""
         return self._thread.model
 
     @property

@@ -102,8 +102,8 @@ async def _serve(settings: Settings, port: int, scenarios: Sequence[Scenario]) -
             view.line(line, "dim" if line.startswith("#") else "")
         if services.uses_scripted_model:
             view.line()
-            view.line("The script answers, besides anything else:", "bold")
-            for prompt in _PROMPTS:
+            view.line("The script has turns for prompts such as these, and an answer for all others:", "bold")
+            for prompt in (*(scenario.match[0] for scenario in scenarios if scenario.match), *_PROMPTS):
                 view.line(f"  {prompt}")
         view.line()
         mail_task = asyncio.create_task(_show_received_mails(view, services.mail))
@@ -177,7 +177,7 @@ def _show_console_link(view: View, services: DemoServices, url: str) -> None:
 def _show_services(view: View, services: DemoServices) -> None:
     settings = services.settings
     if services.uses_scripted_model:
-        view.line("  scripted  ", "yellow", "the model: fixtures/model_turns (set OPENAI_API_KEY for a real one)")
+        view.line("  scripted  ", "yellow", "the model: a script plays it (set OPENAI_API_KEY for a real one)")
     else:
         view.line("  real      ", "green", f"the model: {settings.openai_model}")
     stand_ins = (
