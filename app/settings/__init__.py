@@ -55,6 +55,7 @@ from statemachine.frames import Shape
 
 _NOT_SETTINGS = frozenset({"AURA_TOKEN", "AURA_PLATFORM_URI"})
 """Names that others read: the commands that call a service (`app.cli.options`), and the gateway (§8)."""
+_MISSING = "it is required; set it in the environment, or in .env for commands with --env-file"
 
 
 class Settings(PluginSettings, McpSettings, QuotaSettings, ArchiveSettings, IdentitySettings):
@@ -305,8 +306,7 @@ class Settings(PluginSettings, McpSettings, QuotaSettings, ArchiveSettings, Iden
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-            missing = "it is required; set it in the environment, or in .env for commands with --env-file"
-            cause = missing if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+            cause = _MISSING if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"{name}: {cause}") from None
 
 

@@ -64,7 +64,7 @@ def test_an_error_in_a_file_names_the_file_and_the_line(tmp_path: Path) -> None:
 def test_a_file_that_does_not_exist_is_named_but_json_with_a_mistake_is_not() -> None:
     with pytest.raises(ConfigurationError, match=r"mpc\.json cannot be read: No such file .*; correct the path"):
         Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": "mpc.json"})
-    with pytest.raises(ConfigurationError, match="JSON that begins with { is required") as caught:
+    with pytest.raises(ConfigurationError, match=r"^AURA_MCP_SERVERS: JSON that begins") as caught:
         Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": '[{"headers": {"Authorization": "sk-4711"}}]'})
     assert "4711" not in str(caught.value)
 

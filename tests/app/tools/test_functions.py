@@ -194,7 +194,7 @@ async def bad_default(count: Annotated[int, Field(gt="x")]) -> int:
         (any_names, "the parameter **items: 'str' has no name that a model could give"),
         (private, "the parameter `_item` begins with `_`: rename it"),
         (unknown_type, "the type of a parameter cannot be resolved: NameError"),
-        (needs_pool, "the parameter `pool` has the type Pool, which JSON does not have: use a type that it has, or decorate with"),
+        (needs_pool, "the parameter `pool` has the type Pool, which JSON does not have: use a type that it has, or"),
         (bad_default, "the parameter `count` has no JSON schema: "),
     ],
 )
