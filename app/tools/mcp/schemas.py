@@ -7,6 +7,8 @@ checking may cost is bounded: patterns have a time limit, and a limited number o
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -29,6 +31,13 @@ _MAX_WHOLE_BYTES = 2 * MAX_BYTES
 _MAX_RULES = 50_000
 """Rules that are applied in one check, about half a second of them. References can branch without an end."""
 _PATTERN_SECONDS = 0.05
+_ALL_PATTERNS_SECONDS = 0.2
+_MAX_REPETITIONS = 100_000
+"""The library writes each required repetition out, some 300 bytes each: `(?:a{1000}){1000}` takes 300 MB."""
+_REPETITION = regex.compile(r"\{\s*([0-9]+)")
+_ESCAPED = regex.compile(r"(?s)\\.")
+_OTHER_DIALECT = regex.compile(r"\(\?(?![:=!<])")
+"""Flags, recursion and the like, which JSON Schema's patterns do not have."""
 _MAX_ERRORS = 5
 _MAX_RULE_CHARACTERS = 120
 _MAX_TEXT_CHARACTERS = 1024
@@ -138,15 +147,19 @@ class _Check:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         _check_form(schema)
-        kind = validator_for(schema, default=Draft202012Validator)
+        try:
+            kind = validator_for(schema, default=Draft202012Validator)
+        except ValueError:  # of an address that is none
+            raise SchemaRefused("its schema is not valid: $schema") from None
         self._applied = 0
-        rules = {**kind.VALIDATORS, "pattern": _check_pattern}
+        self._pattern_seconds = 0.0
+        rules = {**kind.VALIDATORS, "pattern": self._check_pattern}
         bounded: Any = extend(kind, {name: self._counted(rule) for name, rule in rules.items()})  # type: ignore[no-untyped-call]
         self._validator: Validator = bounded(_without_unbounded_rules(schema), registry=referencing.Registry())
 
     def __call__(self, arguments: dict[str, Any]) -> None:
         """Raise an error with the first causes, without the values of the arguments."""
-        self._applied = 0
+        self._applied, self._pattern_seconds = 0, 0.0
         errors = []
         try:
             for error in self._validator.iter_errors(arguments):
@@ -171,17 +184,33 @@ class _Check:
 
         return counted
 
+    def _check_pattern(self, _: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+        """The check of `pattern`, with a time limit; what is too costly or of another dialect is left to the server."""
+        if not isinstance(instance, str) or not _can_be_compiled(pattern):
+            return
+        if self._pattern_seconds > _ALL_PATTERNS_SECONDS:
+            raise _TooCostly
+        began = time.monotonic()
+        try:
+            found = regex.search(pattern, instance, timeout=_PATTERN_SECONDS)
+        except (regex.error, TimeoutError, RecursionError):
+            return
+        finally:
+            self._pattern_seconds += time.monotonic() - began
+        if not found:
+            yield ValidationError("it does not have the form of the pattern")
 
-def _check_pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    """The check of `pattern`, with a time limit; patterns in another dialect are left to the server."""
-    if not isinstance(instance, str):
-        return
-    try:
-        found = regex.search(pattern, instance, timeout=_PATTERN_SECONDS)
-    except (regex.error, TimeoutError):
-        return
-    if not found:
-        yield ValidationError("it does not have the form of the pattern")
+
+def _can_be_compiled(pattern: str) -> bool:
+    """Whether compiling a pattern takes little memory: a repetition in another one multiplies, so all are multiplied.
+
+    A pattern of forty characters could else take all the memory of the machine.
+    """
+    pattern = _ESCAPED.sub("", pattern)
+    counts = [found[1].lstrip("0") for found in _REPETITION.finditer(pattern)]
+    if any(len(count) > len(str(_MAX_REPETITIONS)) for count in counts):
+        return False
+    return math.prod(int(count or 1) for count in counts) <= _MAX_REPETITIONS and not _OTHER_DIALECT.search(pattern)
 
 
 def _check_form(schema: Any) -> None:

@@ -184,6 +184,7 @@ def test_an_error_names_the_field_and_not_the_value() -> None:
         ({"type": "object", "$schema": ["x"]}, "not valid: \\$schema"),
         ({"type": "object", "anyOf": [{"enum": ["x" * 900] * 40}]}, "more than 32 KiB"),
         ([], "not an object"),
+        ({"$schema": "http://[", "type": "object"}, "not valid"),
     ],
 )
 def test_a_schema_that_cannot_be_offered_is_refused(schema: Any, cause: str) -> None:
@@ -212,10 +213,27 @@ def test_what_a_check_costs_is_bounded() -> None:
     for _ in range(25):
         nested = {"a": nested}
     evil = {"type": "object", "properties": {"a": {"pattern": "^(a|a)*$"}}}
+    slow = {"type": "object", "properties": {"a": {"items": {"pattern": "(a|aa)+$"}}}}
     began = time.process_time()
     args.validate(arguments_model(branching), nested)
     args.validate(arguments_model(evil), {"a": "a" * 60 + "b"})
+    args.validate(arguments_model(slow), {"a": ["a" * 60 + "b"] * 900})  # 45 s, if only each search had a limit
     assert time.process_time() - began < 30  # far below what it would be without a bound
+
+
+@pytest.mark.parametrize("pattern", ["(?:a{1000}){1000}", "a{99999999999}", "(?x)a{9 9 9 9 9 9}", "(?R)"])
+def test_a_pattern_that_would_take_much_memory_is_left_to_the_server(pattern: str) -> None:
+    model = arguments_model({"type": "object", "properties": {"a": {"anyOf": [{"pattern": pattern}, False]}}})
+    args.validate(model, {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^\(?\d{3}\)?$", "^(?<year>[0-9]{4})-(?:[0-9]{2})$", r"^\p{Lu}{8}(-[0-9a-f]{4}){3}$"]
+)
+def test_a_usual_pattern_is_checked(pattern: str) -> None:
+    model = arguments_model({"type": "object", "properties": {"a": {"pattern": pattern}}})
+    with pytest.raises(args.ArgumentsInvalid, match="pattern is"):
+        args.validate(model, {"a": "b"})
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
