@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import to_jsonable_python
 
 from statemachine import strict_json
 from statemachine.masking import MASK
@@ -21,6 +22,8 @@ LIMIT_DEPTH = 32
 _MAX_ERRORS_SHOWN = 5
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_Secret = Secret[Any] | SecretStr | SecretBytes
+_SECRET_TYPES = (Secret, SecretStr, SecretBytes)
 
 
 class ArgumentsInvalid(ValueError):
@@ -75,15 +78,19 @@ def dump(arguments: BaseModel) -> tuple[JsonObject, JsonObject]:
 
     What an approver sees is all that the tool gets: a default that another version of the tool has changes nothing.
 
-    Raises `ArgumentsInvalid` for a number that is not finite: pydantic reads the text "NaN" as a number.
+    Raises `ArgumentsInvalid` for a number that is not finite: pydantic reads the text "NaN" as a number; and where a
+    serializer of the tool fails.
     """
-    dumped = arguments.model_dump(mode="json", by_alias=True)
+    try:
+        dumped = arguments.model_dump(mode="json", by_alias=True)
+        original = arguments.model_dump(by_alias=True)
+    except Exception as error:  # noqa: BLE001 - a tool's own serializer failed on a value that it did not expect
+        raise ArgumentsInvalid(f"the arguments cannot be written as JSON ({type(error).__name__})") from None
     try:
         _encode(dumped)
     except ValueError:
         raise ArgumentsInvalid("the arguments contain a number that is not finite") from None
-    original = arguments.model_dump(by_alias=True)
-    plain = _replace_secrets(dumped, original, lambda secret: secret.get_secret_value())
+    plain = _replace_secrets(dumped, original, _value_of)
     return plain, _replace_secrets(dumped, original, lambda _: MASK)
 
 
@@ -151,9 +158,14 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text.removeprefix(".")
 
 
-def _replace_secrets(dumped: Any, original: Any, replacement: Callable[[SecretStr], str]) -> Any:
-    """Returns `dumped` with a text of our choice for each secret: pydantic itself can only dump its own mask."""
-    if isinstance(original, SecretStr):
+def _value_of(secret: _Secret) -> Any:
+    """Returns the value of a secret as JSON."""
+    return to_jsonable_python(secret.get_secret_value())
+
+
+def _replace_secrets(dumped: Any, original: Any, replacement: Callable[[_Secret], Any]) -> Any:
+    """Returns `dumped` with a value of our choice for each secret: pydantic itself can only dump its own mask."""
+    if isinstance(original, _SECRET_TYPES):
         return replacement(original)
     if isinstance(dumped, dict) and isinstance(original, dict):
         return {
@@ -165,10 +177,10 @@ def _replace_secrets(dumped: Any, original: Any, replacement: Callable[[SecretSt
     return dumped
 
 
-def _secrets(value: Any, path: str = "") -> list[tuple[str, str]]:
+def _secrets(value: Any, path: str = "") -> list[tuple[str, Any]]:
     """Returns `(path, secret)` for each secret inside the value."""
-    if isinstance(value, SecretStr):
-        return [(path, value.get_secret_value())]
+    if isinstance(value, _SECRET_TYPES):
+        return [(path, _value_of(value))]
     if isinstance(value, dict):
         return [found for key, item in value.items() for found in _secrets(item, f"{path}.{key}".removeprefix("."))]
     if isinstance(value, list | tuple | set | frozenset):

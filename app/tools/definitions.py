@@ -86,7 +86,7 @@ class ResourceDefinition(Generic[P, ProvidedT]):
 
 
 def tool(
-    *,
+    *undecorated: Callable[..., Any],
     name: str = "",
     title: str = "",
     description: str = "",
@@ -105,6 +105,8 @@ def tool(
 
     Raises `DefinitionInvalid` where the function cannot be a tool.
     """
+    if undecorated:
+        raise DefinitionInvalid(undecorated[0], "write `@tool()`, with parentheses; it takes arguments by their names")
     marks = ToolMarks(
         name, title, description, question, needs_approval, idempotent, outward, untrusted, timeout_seconds
     )
@@ -113,6 +115,8 @@ def tool(
 
 def _checked(definition: ToolDefinition[P, ResultT]) -> ToolDefinition[P, ResultT]:
     function, seconds = definition.function, definition.marks.timeout_seconds
+    if not hasattr(function, "__name__"):
+        raise DefinitionInvalid(function, "it has no name of its own: write an `async def` that calls it")
     if not inspect.iscoroutinefunction(function):
         raise DefinitionInvalid(function, "a tool is an asynchronous function: write `async def`")
     if not _NAME.fullmatch(definition.name):
@@ -140,7 +144,7 @@ def resource(function: Callable[P, AsyncIterator[ProvidedT]]) -> ResourceDefinit
 
 def place_of(target: Callable[..., Any] | type) -> str:
     """Return where something is defined, such as `shop.tools:order_stock (shop/tools.py line 12)`."""
-    name = f"{target.__module__}:{getattr(target, '__qualname__', repr(target))}"
+    name = f"{getattr(target, '__module__', '?')}:{getattr(target, '__qualname__', repr(target))}"
     try:
         file = inspect.getsourcefile(target)
         _, line = inspect.getsourcelines(target)

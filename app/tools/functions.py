@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import docstring_parser
 from docstring_parser import ParseError
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from pydantic_core import SchemaError
@@ -159,6 +159,7 @@ def _arguments_model(
             kind = Annotated[kind, Field(description=descriptions[name])]
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[name] = (kind, default)
+        _check_default(function, name, kind, default)
     try:
         return _model_of(f"{function.__name__}_arguments", fields)
     except _NO_SCHEMA as error:
@@ -186,6 +187,23 @@ def _cause_of_no_schema(fields: Mapping[str, Any], error: Exception) -> str:
         except _NO_SCHEMA as found:
             return f"the parameter `{name}` has no JSON schema: {str(found).splitlines()[0]}; correct its type"
     return f"its arguments have no JSON schema: {str(error).splitlines()[0]}; correct their types"
+
+
+def _check_default(function: Callable[..., Any], name: str, kind: Any, default: Any) -> None:
+    """Refuse a default that the function could not get: it is checked like what the model writes, at each call."""
+    if default is ... or isinstance(default, FieldInfo):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            adapter = TypeAdapter(kind)
+    except _NO_SCHEMA:
+        return  # the model of all arguments has the same fault
+    try:
+        adapter.validate_python(default)
+    except ValidationError as error:
+        cause = f"the default of `{name}` does not fit its type: {error.errors()[0]['msg']}"
+        raise DefinitionInvalid(function, f"{cause}; correct it, or write `{name}: … | None`") from None
 
 
 def _check_question(function: Callable[..., Any], question: str, names: list[str]) -> None:

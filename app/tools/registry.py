@@ -264,7 +264,9 @@ class ToolRegistry:
             if task is None or task.cancelling():
                 raise
             raise self._log_crash(tool, call_id, error) from error  # raised inside the tool: the run is not cancelled
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # also SystemExit, which would end the service, and groups of such errors
             if isinstance(error, TimeoutError) and limit.expired():
                 doubt = "" if tool.idempotent else "; it may have taken effect all the same"
                 raise ToolError(f"{tool.name} did not finish within {seconds:g} s{doubt}") from None
@@ -311,5 +313,5 @@ def _json_text(edited: JsonObject) -> str:
 def _json_result(result: Any) -> Any:
     try:
         return to_json(result)
-    except ValueError as error:
+    except Exception as error:  # a result may run code of the tool: a generator, a serializer
         raise ToolError("the tool finished, but its result is not JSON and cannot be shown") from error

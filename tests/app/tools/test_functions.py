@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr, field_serializer
 
 from app.errors import ConfigurationError
 from app.ports.clock import Clock
@@ -22,6 +23,16 @@ from statemachine.stored import digest
 from tests.harness.tools import NoteTool
 
 CONTEXT = ToolContext(session_id="s1", tenant_id="t1", user_id="kim", idempotency_key="s1:c1")
+
+
+class Period(BaseModel):
+    """An argument whose serializer fails for 0 days."""
+
+    days: int
+
+    @field_serializer("days")
+    def _serialize(self, days: int) -> int:
+        return 365 // days
 
 
 class Pool:
@@ -122,6 +133,27 @@ async def test_secrets_are_masked_and_reach_the_function() -> None:
     assert finished.result == "hunter2-hunter2!"
 
 
+async def test_secrets_of_every_type_are_masked_and_reach_the_function() -> None:
+    @tool()
+    async def sign(key: SecretBytes, pin: Secret[int], more: list[Secret[str]]) -> int:
+        return len(key.get_secret_value()) + pin.get_secret_value() + len(more[0].get_secret_value())
+
+    registry = ToolRegistry([made(sign)])
+    requested = registry.resolve("c1", "sign", '{"key": "abc", "pin": 40, "more": ["four"]}')
+    assert requested.shown_arguments == {"key": "***", "pin": "***", "more": ["***"]}
+    assert (await execute(registry, "sign", '{"key": "abc", "pin": 40, "more": ["four"]}')).result == 47
+
+
+def test_arguments_whose_serializer_fails_are_refused_to_the_model() -> None:
+    @tool()
+    async def forecast(period: Period) -> int:
+        return period.days
+
+    requested = ToolRegistry([made(forecast)]).resolve("c1", "forecast", '{"period": {"days": 0}}')
+    assert requested.refusal is not None
+    assert "cannot be written as JSON (PydanticSerializationError)" in requested.refusal
+
+
 def test_the_question_has_the_arguments() -> None:
     requested = ToolRegistry([made(order_stock, Pool)]).resolve("c1", "order_stock", '{"item": "볼트", "count": 3}')
     assert requested.question == "재고를 3개 주문하시겠습니까?"
@@ -205,7 +237,44 @@ def test_a_function_that_cannot_be_a_tool_is_named_with_its_line(function: Any, 
     assert cause in raised.value.cause
 
 
+@pytest.mark.parametrize(
+    ("default", "cause"),
+    [
+        (None, r"the default of `note` does not fit its type: .*string; correct it, or write `note: … \| None`"),
+        (7, "the default of `note` does not fit its type"),
+        (lambda: "now", "the default of `note` does not fit its type"),
+    ],
+)
+def test_a_default_that_does_not_fit_its_type_is_refused(default: Any, cause: str) -> None:
+    async def write(note: str = default) -> str:
+        return note
+
+    with pytest.raises(DefinitionInvalid, match=cause):
+        made(tool()(write))
+
+
+def test_a_default_of_any_kind_that_fits_is_accepted() -> None:
+    @tool()
+    async def write(
+        note: str | None = None,
+        tags: list[str] = Field(default_factory=list),  # noqa: B008 - what is tested
+        period: Period = Period(days=1),  # noqa: B008
+    ) -> str:
+        return f"{note} {tags} {period.days}"
+
+    assert ToolRegistry([made(write)]).resolve("c1", "write", "{}").arguments == {
+        "note": None,
+        "tags": [],
+        "period": {"days": 365},
+    }
+
+
 def test_decorators_refuse_what_they_cannot_use() -> None:
+    with pytest.raises(DefinitionInvalid, match=r"write `@tool\(\)`, with parentheses"):
+        tool(private)
+    with pytest.raises(DefinitionInvalid, match="it has no name of its own: write an `async def` that calls it"):
+        tool()(functools.partial(private, "x"))
+
     def plain() -> None: ...
 
     async def fine(count: int) -> int:

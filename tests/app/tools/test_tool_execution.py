@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -214,6 +214,14 @@ async def test_cancellation_raised_inside_a_tool_is_an_error(context: ToolContex
     assert finished.answer == "The tool failed: note failed with an unexpected CancelledError"
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), BaseExceptionGroup("two", [asyncio.CancelledError()])])
+async def test_an_exception_that_would_end_the_process_or_its_task_is_an_error(
+    context: ToolContext, error: BaseException
+) -> None:
+    finished = await ToolRegistry([tool_raising(error)]).execute(started(), context)
+    assert finished.answer == f"The tool failed: note failed with an unexpected {type(error).__name__}"
+
+
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +260,15 @@ async def test_result_that_is_not_json_is_an_error(context: ToolContext) -> None
     cyclic.append(cyclic)
     finished = await ToolRegistry([tool_returning(cyclic)]).execute(started(), context)
     assert "the tool finished, but its result is not JSON" in finished.answer
+
+
+async def test_a_result_whose_own_code_fails_is_an_error(context: ToolContext) -> None:
+    def lines() -> Iterator[str]:
+        yield "first"
+        raise RuntimeError("hunter2")
+
+    finished = await ToolRegistry([tool_returning(lines())]).execute(started(), context)
+    assert finished.answer == "The tool failed: the tool finished, but its result is not JSON and cannot be shown"
 
 
 async def test_deep_result_fits_into_a_checkpoint(context: ToolContext) -> None:
