@@ -85,7 +85,13 @@ class ToolResources:
             return
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._hold(started))
-        await started
+        seconds = _START_SECONDS * (len(self._definitions) + len(self._managers)) + _STOP_SECONDS
+        done, _ = await asyncio.wait({started}, timeout=seconds)
+        if not done:
+            raise ConfigurationError(
+                "a resource of the tools did not start in time, and goes on although it is cancelled"
+            )
+        started.result()
 
     async def _hold(self, started: asyncio.Future[None]) -> None:
         """Enter everything, wait for the stop, and leave everything."""
@@ -98,7 +104,7 @@ class ToolResources:
                     return
                 started.set_result(None)
                 await self._stopping.wait()
-        except Exception as error:  # noqa: BLE001 - of other people's code, at its end
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of other people's code, at its end
             log.error("resource.failed", cause=f"{type(error).__name__}: {error}")  # noqa: TRY400 - one line
 
     async def _enter_all(self, stack: AsyncExitStack) -> None:
@@ -120,7 +126,7 @@ class ToolResources:
         if not self._task.done():
             log.error("resource.failed", cause=f"it did not end within {_STOP_SECONDS:g} s, and was cancelled")
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_STOP_SECONDS)  # one that goes on must not hold up the stop
 
 
 async def _enter(stack: AsyncExitStack, context: AbstractAsyncContextManager[Any], place: str) -> Any:
@@ -129,5 +135,8 @@ async def _enter(stack: AsyncExitStack, context: AbstractAsyncContextManager[Any
             return await stack.enter_async_context(context)
     except TimeoutError:
         raise ConfigurationError(f"{place}: it did not start within {_START_SECONDS:g} s") from None
-    except Exception as error:
+    except BaseException as error:  # also SystemExit and cancellations of its own: nobody else would learn of them
+        task = asyncio.current_task()
+        if isinstance(error, KeyboardInterrupt) or (task is not None and task.cancelling()):
+            raise
         raise ConfigurationError(f"{place}: it did not start: {type(error).__name__}: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr, field_ser
 
 from app.errors import ConfigurationError
 from app.ports.clock import Clock
-from app.tools import ToolContext, resource, tool
+from app.tools import ToolContext, resource, resources, tool
 from app.tools.definitions import DefinitionInvalid, ToolDefinition
 from app.tools.functions import FunctionTool, Resources
 from app.tools.loading import plug_in
@@ -73,11 +75,11 @@ async def sign_in(password: SecretStr, copy: bool = False) -> str:
 
 
 def made(definition: ToolDefinition[..., Any], *provided: type) -> FunctionTool:
-    resources = Resources({})
+    values = Resources({})
     for kind in provided:
-        resources.declare(kind)
-        resources.put(kind, kind())
-    return FunctionTool(definition, resources)
+        values.declare(kind)
+        values.put(kind, kind())
+    return FunctionTool(definition, values)
 
 
 async def execute(registry: ToolRegistry, name: str, arguments: str) -> ToolFinished:
@@ -366,6 +368,58 @@ async def test_a_resource_that_does_not_start_ends_the_start_and_is_named() -> N
         await plugged_in.resources.start()
     assert ended == ["pool"]
     await plugged_in.resources.stop()
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(1), BaseExceptionGroup("two", [SystemExit(1)])])
+async def test_a_resource_that_raises_what_is_no_exception_ends_the_start_and_is_named(error: BaseException) -> None:
+    @resource
+    async def pool() -> AsyncIterator[Pool]:
+        raise error
+        yield Pool()
+
+    @tool()
+    async def count(pool: Pool) -> int:
+        return pool.size
+
+    plugged_in = plug_in([pool, count], {})
+    with pytest.raises(ConfigurationError, match=rf"pool \(.*\): it did not start: {type(error).__name__}"):
+        await plugged_in.resources.start()
+    await plugged_in.resources.stop()
+
+
+async def test_a_resource_that_goes_on_although_it_is_cancelled_does_not_hold_up_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resources, "_START_SECONDS", 0.01)
+    monkeypatch.setattr(resources, "_STOP_SECONDS", 0.01)
+    may_end = asyncio.Event()
+
+    async def refuse_to_end() -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    @resource
+    async def slow_start() -> AsyncIterator[Pool]:
+        await refuse_to_end()
+        yield Pool()
+
+    @resource
+    async def slow_end() -> AsyncIterator[Pool]:
+        yield Pool()
+        await refuse_to_end()
+
+    @tool()
+    async def count(pool: Pool) -> int:
+        return pool.size
+
+    never_started, never_ended = plug_in([slow_start, count], {}).resources, plug_in([slow_end, count], {}).resources
+    with pytest.raises(ConfigurationError, match="goes on although it is cancelled"):
+        await never_started.start()
+    await never_ended.start()
+    await never_ended.stop()
+    may_end.set()
+    await never_started.stop()
 
 
 async def test_a_tool_that_is_a_context_manager_is_entered_and_left() -> None:
