@@ -347,10 +347,13 @@ _MARKS_OUTSIDE_TEXT = 6
 
 
 def _distrusted(saved: Checkpoint) -> Checkpoint:
-    """Return a run of an older release with the results of all its tools marked as text from outside."""
+    """Return a run of an older release with the results of all its tools, and of those in the history of its thread,
+    marked as text from outside."""
     calls = [replace(call, untrusted=True) for call in saved.calls]
+    earlier = saved.messages[1 : 1 + saved.history_messages]
+    in_history = [call["function"]["name"] for message in earlier for call in message.get("tool_calls") or ()]
     ended = [call.name for call in calls if call.status in (CallStatus.COMPLETED, CallStatus.FAILED)]
-    return replace(saved, calls=calls, outside_text=tuple(dict.fromkeys(ended)))
+    return replace(saved, calls=calls, outside_text=tuple(dict.fromkeys([*in_history, *ended])))
 
 
 def _complete(saved: Checkpoint, shared: Mapping[str, str]) -> Checkpoint:

@@ -127,6 +127,20 @@ def test_results_of_older_releases_count_as_text_from_outside() -> None:
     assert all(call.untrusted for call in loaded.calls)
 
 
+def test_the_history_of_a_run_of_an_older_release_counts_as_text_from_outside() -> None:
+    saved = json.loads((SAVED / "v5_planning.json").read_text(encoding="utf-8"))
+    call = {"id": "c0", "type": "function", "function": {"name": "search_workspace", "arguments": "{}"}}
+    earlier = [
+        {"role": "user", "content": "찾아줘"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c0", "content": "found"},
+        {"role": "assistant", "content": "찾았습니다"},
+    ]
+    messages = [saved["messages"][0], *earlier, *saved["messages"][1:]]
+    changed = {**saved, "messages": messages, "history_messages": 4, "calls": []}
+    assert Checkpoint.from_json(json.dumps(changed)).outside_text == ("search_workspace",)
+
+
 # --- calls with an unknown outcome ------------------------------------------------------------------------------------
 
 
