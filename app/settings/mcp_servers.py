@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -241,6 +242,14 @@ def _approval(entry: dict[str, Any], trusted: bool) -> tuple[tuple[str, bool], .
             'approval: false is possible only for a trusted server: remove it, or set "trusted": true if you trust'
             " this server with what its tools can do"
         )
+    without = [pattern for pattern, needed in given.items() if not needed]
+    for place, pattern in enumerate(given):
+        wider = [each for each in list(given)[:place] if each in without and fnmatchcase(pattern, each)]
+        if given[pattern] and wider:
+            raise ValueError(
+                f"approval: {pattern[:60]!r} never counts, because {wider[0][:60]!r} stands before it and matches the"
+                " same names: the first that matches counts, so put it first"
+            )
     return tuple(given.items())
 
 

@@ -134,6 +134,10 @@ def test_grants_of_other_clients_grant_nothing_and_the_log_says_so() -> None:
         ({**COMMAND, "timeout_second": 3}, "did you mean 'timeout_seconds'?"),
         ({**COMMAND, "trusted": "yes"}, "trusted: true or false is required"),
         (
+            {**COMMAND, "trusted": True, "approval": {"*": False, "delete_*": True}},
+            "approval: 'delete_*' never counts, because '*' stands before it and matches the same names",
+        ),
+        (
             {**COMMAND, "approval": {"x": False}},
             'only for a trusted server: remove it, or set "trusted": true',
         ),
