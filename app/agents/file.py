@@ -75,7 +75,7 @@ def _parse(path: str) -> JsonObject:
         return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise AgentsInvalid([f"{path}: it is not UTF-8 (its byte {error.start} is not); save it as UTF-8"]) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no `TOMLDecodeError`
         raise AgentsInvalid([f"{path}: it is not TOML: {error or 'it is nested too deeply'}"]) from None
 
 

@@ -156,6 +156,7 @@ def test_the_version_depends_on_what_a_run_gets_and_on_nothing_else(tmp_path: Pa
             "tenants.t.default: t may not use 'a'; add it to agents.a.tenants, or name another agent",
         ),
         ("[agents.a", "it is not TOML: "),
+        pytest.param(f"[agents.a.limits]\nturns = {'1' * 5000}", "it is not TOML: ", id="a number of 5,000 digits"),
         ("[agents.a]\n[agents.a]", "it is not TOML: "),
     ],
 )
