@@ -18,7 +18,7 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 ProvidedT = TypeVar("ProvidedT")
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class DefinitionInvalid(ConfigurationError):
@@ -119,11 +119,11 @@ def _checked(definition: ToolDefinition[P, ResultT]) -> ToolDefinition[P, Result
         raise DefinitionInvalid(function, "it has no name of its own: write an `async def` that calls it")
     if not inspect.iscoroutinefunction(function):
         raise DefinitionInvalid(function, "a tool is an asynchronous function: write `async def`")
-    if not _NAME.fullmatch(definition.name):
+    if not NAME.fullmatch(definition.name):
         cause = f"the name {definition.name!r} cannot be offered to models: use up to 64 of a–z A–Z 0–9 _ -"
         raise DefinitionInvalid(function, cause)
-    if seconds is not None and seconds <= 0:
-        raise DefinitionInvalid(function, f"timeout_seconds is {seconds:g}: it must be more than 0")
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        raise DefinitionInvalid(function, f"timeout_seconds is {seconds!r}: it must be a number above 0")
     return definition
 
 

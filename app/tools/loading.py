@@ -17,9 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel
+
 from app.errors import ConfigurationError
 from app.ports.tools import Tool
-from app.tools.definitions import ResourceDefinition, ToolDefinition, place_of
+from app.tools.definitions import NAME, ResourceDefinition, ToolDefinition, place_of
 from app.tools.functions import FunctionTool, Resources
 from app.tools.resources import ToolResources
 
@@ -82,11 +84,11 @@ def _import(name: str, label: str) -> ModuleType:
             cause = f"there is no module {error.name!r} (the working directory {Path.cwd()} is searched too)"
             raise ConfigurationError(f"{label}: {cause}; correct the name or install its package") from None
         raise ConfigurationError(f"{label}: {_where(error)}{error}; install it") from None
-    except Exception as error:  # the module is other people's code
+    except (Exception, SystemExit) as error:  # the module is other people's code
         raise ConfigurationError(f"{label}: {_where(error)}{type(error).__name__}: {error}") from error
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """Return the file and line in which the import of a module failed."""
     if isinstance(error, SyntaxError):
         return f"{Path(error.filename or '?').name} line {error.lineno}: "
@@ -123,8 +125,22 @@ def _checked(target: Any, label: str) -> Loaded:
     if missing:
         cause = f"{place_of(type(target))} is no tool: it has no {', '.join(missing)} (app/ports/tools.py)"
         raise ConfigurationError(f"{label}: {cause}")
+    if wrong := _wrong_attribute(target):
+        raise ConfigurationError(f"{label}: {place_of(type(target))}: {wrong}")
     tool: Tool = target
     return tool
+
+
+def _wrong_attribute(target: Any) -> str:
+    """Return what is wrong with the attributes of a tool, and the remedy; empty if nothing is."""
+    if not isinstance(target.name, str) or not NAME.fullmatch(target.name):
+        return f"the name {target.name!r} cannot be offered to models: use up to 64 of a–z A–Z 0–9 _ -"
+    if not inspect.isclass(target.arguments) or not issubclass(target.arguments, BaseModel):
+        return "its arguments are no class of pydantic's BaseModel: name the class itself"
+    seconds = target.timeout_seconds
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        return f"timeout_seconds is {seconds!r}: a number above 0 is required, or None"
+    return ""
 
 
 def plug_in(loaded: Sequence[Loaded], parts: Mapping[type, Any]) -> PluggedIn:

