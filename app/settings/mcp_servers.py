@@ -242,7 +242,8 @@ def _approval(entry: dict[str, Any], trusted: bool) -> tuple[tuple[str, bool], .
             'approval: false is possible only for a trusted server: remove it, or set "trusted": true if you trust'
             " this server with what its tools can do"
         )
-    without = [pattern for pattern, needed in given.items() if not needed]
+    # A pattern that has `*` alone matches all that the patterns match which it matches as texts.
+    without = [pattern for pattern, needed in given.items() if not needed and not {"?", "["} & set(pattern)]
     for place, pattern in enumerate(given):
         wider = [each for each in list(given)[:place] if each in without and fnmatchcase(pattern, each)]
         if given[pattern] and wider:
