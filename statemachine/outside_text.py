@@ -25,7 +25,7 @@ def needs_approval(checkpoint: Checkpoint, call: ResolvedCall) -> bool:
 
 
 def guarded(checkpoint: Checkpoint, call: ToolCall) -> ToolCall:
-    """Return the call with the need of an approval that the run adds, and with the warning that says why."""
+    """Return the call with the need of an approval that the run adds, and with the warning that names the cause."""
     if not call.outward or not checkpoint.outside_text:
         return call
     return replace(call, needs_approval=True, warnings=(_warning(checkpoint.outside_text), *call.warnings))

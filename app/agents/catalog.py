@@ -64,13 +64,13 @@ class AgentCatalog:
 
     async def reload(self) -> bool:
         """Read the file again, for the runs that start from now on. Returns False, and keeps what it had, where the
-        file cannot be used: the log says why."""
+        file cannot be used: the log has the cause."""
         if self._file is None:
             return False
         async with self._reading:  # of two reloads the later one reads what the file has last
             try:
                 self._use("agents.reloaded", *await asyncio.to_thread(self._file.read))
-            except AgentsInvalid as error:  # its cause is the file; where this was found says nothing
+            except AgentsInvalid as error:  # its cause is the file; the place in the code adds nothing
                 log.error("agents.reload_failed", cause=error.log_cause, agents=self._agents.versions)  # noqa: TRY400
                 return False
         return True

@@ -1,4 +1,4 @@
-"""Reads a file of agents (TOML) and the prompt files that it names, and checks what they say.
+"""Reads a file of agents (TOML) and the prompt files that it names, and checks their content.
 
 A file with a problem defines nothing: `AgentsInvalid` names all of its problems.
 """
@@ -27,7 +27,7 @@ _MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an agent has where its file says nothing: the instructions, the limits and the options of the settings."""
+    """What an agent has where its file sets nothing: the instructions, the limits and the options of the settings."""
 
     limits: Limits
     instructions: str = field(repr=False)

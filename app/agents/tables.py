@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from app.settings.prompt_file import MAX_PROMPT_BYTES
 from app.settings.types import parse_options
 from statemachine.stored import JsonObject
 
-MAX_PROMPT_BYTES = 64 * 1024
 _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOOL_PATTERN = re.compile(r"[A-Za-z0-9_.*-]{1,128}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")

@@ -25,7 +25,7 @@ class KnownTools:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinding:
-    """A name or pattern to which no tool belongs. It is no error where a tool may come later."""
+    """A name or pattern to which no tool belongs. It is not an error where a tool may come later."""
 
     agent: str
     text: str

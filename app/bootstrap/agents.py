@@ -42,7 +42,7 @@ def agents_file(path: str, settings: Settings, toolbox: ToolRegistry) -> AgentsF
 
 
 def basis_of(settings: Settings) -> Basis:
-    """Return what an agent has where its file says nothing, and what a run without an agent has."""
+    """Return what an agent has where its file sets nothing, and what a run without an agent has."""
     prompt_file = settings.aura_system_prompt_file
     instructions = INSTRUCTIONS if prompt_file is None else prompt_file.text
     return Basis(settings.limits, instructions, settings.aura_model_options)

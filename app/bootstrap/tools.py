@@ -41,7 +41,7 @@ class ToolParts:
         await self.start_listing(mcp_seconds)
 
     async def start_listing(self, mcp_seconds: float | None = None) -> None:
-        """Start only what tells which tools there are: wait at most so long for MCP servers (None: their default)."""
+        """Start only what is needed to list the tools: wait at most so long for MCP servers (None: their default)."""
         if self.mcp_servers is not None:
             await (self.mcp_servers.start() if mcp_seconds is None else self.mcp_servers.start(mcp_seconds))
 

@@ -51,7 +51,7 @@ def parse_servers(text: str, environment: Mapping[str, str]) -> tuple[McpServer,
     if text.startswith("{"):
         return _parse(text, environment)
     content = _read(Path(text))
-    with _key(text):  # a file of this name exists, so it is no secret
+    with _key(text):  # a file of this name exists, so it is not a secret
         return _parse(content, environment)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-_MAX_BYTES = 64 * 1024
+MAX_PROMPT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,10 @@ class PromptFile:
         """Read a UTF-8 text file. Raises `ValueError` with the file, the cause and the remedy."""
         path = path.strip()
         content = _read_bytes(path)
-        if len(content) > _MAX_BYTES:
-            raise ValueError(f"{path} has more than {_MAX_BYTES} bytes; shorten it: each request to the model has it")
+        if len(content) > MAX_PROMPT_BYTES:
+            raise ValueError(
+                f"{path} has more than {MAX_PROMPT_BYTES} bytes; shorten it: each request to the model has it"
+            )
         try:
             text = content.decode("utf-8-sig").replace("\r\n", "\n").strip()
         except UnicodeDecodeError as error:
@@ -45,7 +47,7 @@ def _read_bytes(path: str) -> bytes:
         if not Path(path).is_file():  # a pipe or a device could be endless
             raise ValueError(f"{path} is not a file; name a text file")
         with Path(path).open("rb") as file:
-            return file.read(_MAX_BYTES + 1)
+            return file.read(MAX_PROMPT_BYTES + 1)
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); give the service a file that it may read"

@@ -1,6 +1,6 @@
 """Replaces `${NAME}`, `${NAME:-default}` and `${env:NAME}` in the texts of a server by variables of the environment.
 
-It remembers which values are secret: those of variables and fields whose names say so.
+It remembers which values are secret: those of variables and fields with names of secrets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MIN_SECRET_CHARACTERS = 6
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the name of a variable, a field or a header says that its value is a secret."""
+    """Whether a variable, a field or a header of this name has a secret as its value."""
     return _SECRET_NAME.search(name) is not None
 
 

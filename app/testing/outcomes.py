@@ -13,7 +13,7 @@ JsonObject = dict[str, Any]
 
 
 class UnexpectedOutcome(AssertionError):
-    """The run, or the model, is not where the test expects it. The message says where it is, and what to write."""
+    """The run, or the model, is not where the test expects it. The message names its state and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

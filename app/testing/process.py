@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal, TypeVar
@@ -20,9 +19,9 @@ from app.dev.demo.model import ScriptedModelServer
 from app.testing.clock import ClockAhead
 from app.testing.model import ScriptedModel
 from app.testing.serving import make_settings, make_token, serving
-from app.tools.definitions import ResourceDefinition, ToolDefinition
+from app.tools.definitions import ResourceDefinition
 from app.tools.functions import provided_type
-from app.tools.loading import Loaded
+from app.tools.loading import Loaded, resources_beside
 
 T = TypeVar("T")
 _BACKLOG = 128
@@ -104,7 +103,7 @@ class ServiceProcess:
         self._service = await self._serving.enter_async_context(serving(app, self._listener.dup()))
 
     def _watch_calls(self, service: Service) -> None:
-        """Let the process crash where a tool runs, if the test has said so."""
+        """Let the process crash where a tool runs, if the test requires it."""
         registry = service.tools.registry
         execute = registry.execute
 
@@ -165,11 +164,5 @@ def with_resources(tools: Sequence[Loaded]) -> list[Loaded]:
     A resource among `tools` takes the place of those that provide the same type, so that a test can replace them.
     """
     given = {provided_type(item) for item in tools if isinstance(item, ResourceDefinition)}
-    beside = [
-        item
-        for tool in tools
-        if isinstance(tool, ToolDefinition)
-        for item in vars(sys.modules[tool.function.__module__]).values()
-        if isinstance(item, ResourceDefinition) and provided_type(item) not in given
-    ]
+    beside = [item for tool in tools for item in resources_beside(tool) if provided_type(item) not in given]
     return list({id(item): item for item in (*beside, *tools)}.values())

@@ -39,7 +39,7 @@ class AuraService:
 
     @property
     def timeout_seconds(self) -> float | None:
-        """The limit of each step of a run; None, for a debugger, is no limit."""
+        """The limit of each step of a run; None, for a debugger: without a limit."""
         return self._thread.timeout_seconds
 
     @timeout_seconds.setter

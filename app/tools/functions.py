@@ -96,7 +96,7 @@ class Resources:
 
 
 class _Documentation(typing.NamedTuple):
-    """What a docstring says: its first paragraph, and the descriptions of the parameters by their names."""
+    """The content of a docstring: its first paragraph, and the descriptions of the parameters by their names."""
 
     summary: str
     parameters: Mapping[str, str]
@@ -129,7 +129,7 @@ def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def provided_type(definition: ResourceDefinition[..., Any]) -> type:
-    """Return the type of what a resource yields. Raises `DefinitionInvalid` where its return type does not say it."""
+    """Return the type of what a resource yields. Raises `DefinitionInvalid` where its return type does not name it."""
     function = definition.function
     try:
         returned = typing.get_type_hints(function).get("return")
@@ -210,10 +210,10 @@ def _check_question(function: Callable[..., Any], question: str, names: list[str
     try:
         used = [name for _, name, _, _ in string.Formatter().parse(question) if name is not None]
     except ValueError as error:
-        raise DefinitionInvalid(function, f"the question {question!r} is no format text: {error}") from None
+        raise DefinitionInvalid(function, f"the question {question!r} is not a format text: {error}") from None
     for name in used:
         if name.split(".")[0].split("[")[0] not in names:
             known = ", ".join(f"{{{each}}}" for each in names) or "none"
             raise DefinitionInvalid(
-                function, f"the question names {{{name}}}, which is no argument; there are: {known}"
+                function, f"the question names {{{name}}}, which is not an argument; there are: {known}"
             )

@@ -71,14 +71,14 @@ def _load(name: str, label: str) -> list[Loaded]:
         if not hasattr(target, part):
             raise ConfigurationError(f"{label}: {module_name} has no {attribute!r}{_similar(module, attribute)}")
         target = getattr(target, part)
-    return [*_resources_beside(target), _checked(target, label)]
+    return [*resources_beside(target), _checked(target, label)]
 
 
 def _import(name: str, label: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ConfigurationError:
-        raise  # a decorator in the module has refused a function, and says where
+        raise  # a decorator in the module has refused a function, and its message names the place
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             cause = f"there is no module {error.name!r} (the working directory {Path.cwd()} is searched too)"
@@ -101,8 +101,8 @@ def _similar(module: ModuleType, attribute: str) -> str:
     return f"; its tools are {', '.join(tools)}" if tools else f"; decorate {attribute} with @tool"
 
 
-def _resources_beside(target: Any) -> list[Loaded]:
-    """Return the resources in the module of a tool: it may need them, and nobody has to name them."""
+def resources_beside(target: Any) -> list[ResourceDefinition[..., Any]]:
+    """Return the resources in the module of a tool: the tool may need them without naming them in a setting."""
     if not isinstance(target, ToolDefinition):
         return []
     module = sys.modules[target.function.__module__]
@@ -123,7 +123,7 @@ def _checked(target: Any, label: str) -> Loaded:
         raise ConfigurationError(f"{label}: {place_of(target)} has no @tool: decorate it")
     missing = [name for name in _TOOL_ATTRIBUTES if not hasattr(target, name)]
     if missing:
-        cause = f"{place_of(type(target))} is no tool: it has no {', '.join(missing)} (app/ports/tools.py)"
+        cause = f"{place_of(type(target))} is not a tool: it has no {', '.join(missing)} (app/ports/tools.py)"
         raise ConfigurationError(f"{label}: {cause}")
     if wrong := _wrong_attribute(target):
         raise ConfigurationError(f"{label}: {place_of(type(target))}: {wrong}")
@@ -136,7 +136,7 @@ def _wrong_attribute(target: Any) -> str:
     if not isinstance(target.name, str) or not NAME.fullmatch(target.name):
         return f"the name {target.name!r} cannot be offered to models: use up to 64 of a–z A–Z 0–9 _ -"
     if not inspect.isclass(target.arguments) or not issubclass(target.arguments, BaseModel):
-        return "its arguments are no class of pydantic's BaseModel: name the class itself"
+        return "its arguments are not a class of pydantic's BaseModel: name the class itself"
     seconds = target.timeout_seconds
     if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
         return f"timeout_seconds is {seconds!r}: a number above 0 is required, or None"

@@ -26,7 +26,7 @@ _DIGEST_CHARACTERS = 16
 class RegisteredTool:
     """A tool with all of its marks. `schema` is its entry of the `tools` array of a request to the model.
 
-    `approval_reason` says why it needs an approval; it is empty where it needs none. `definition` is a digest of what
+    `approval_reason` is why it needs an approval; else it is empty. `definition` is a digest of what
     the model and people know of the tool, where that may change while the service runs; else it is empty.
     """
 
@@ -49,7 +49,7 @@ class RegisteredTool:
 
 
 class ToolSet:
-    """All tools, of all sources. `update_plan`, which is no tool, is always offered with them."""
+    """All tools, of all sources. `update_plan`, which is not a tool, is always offered with them."""
 
     def __init__(self, approval_required: Collection[str] = ()) -> None:
         """`approval_required` are names, or patterns such as `crm__*`, of tools that need an approval in addition."""

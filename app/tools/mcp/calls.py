@@ -48,7 +48,7 @@ class SessionEnded(Exception):
 async def run_call(link: Link, call: Call, states: RequestStates) -> CallToolResult:
     """Send the call and return its result.
 
-    Raises `SessionEnded`; `OutcomeUnknown` if the call was sent and nobody knows whether it ran, unless repeating it
+    Raises `SessionEnded`; `OutcomeUnknown` if the call was sent and it is not known whether it ran, unless repeating it
     has no effect; and `ToolError` in every other case.
     """
     deadline = asyncio.get_running_loop().time() + call.timeout_seconds

@@ -61,7 +61,7 @@ class RemoteTransport(httpx2.AsyncBaseTransport):
         return data if isinstance(data, dict) and data.get("mark") == self._mark else None
 
     async def _refusal(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
-        """Return the error answer; one that is no JSON-RPC is replaced by one that has its status and its headers."""
+        """Return the error answer; one that is not JSON-RPC is replaced by one that has its status and its headers."""
         try:
             body = await response.aread()
         except httpx2.HTTPError:

@@ -11,7 +11,7 @@ _MAX_BYTES = 32 * 1024 * 1024
 
 
 class Flood(Exception):
-    """The server sends more than it may; the message says what."""
+    """The server sends more than it may; the message names the limit."""
 
 
 class Inflow:

@@ -41,7 +41,7 @@ class LinkFailed(Exception):
 
 
 class CallTimedOut(Exception):
-    """There was no answer in time. The server was notified that nobody waits for it any more."""
+    """There was no answer in time. The server was notified that the call is cancelled."""
 
 
 class Link:
@@ -231,7 +231,7 @@ class Link:
 
 
 async def _decline(context: Any, params: Any) -> ElicitResult:  # noqa: ARG001 - the SDK's signature
-    """The answer to a server that asks for input during a call, as those before 2026 do."""
+    """The answer to a server that requests input during a call, as those before 2026 do."""
     return ElicitResult(action="decline")
 
 

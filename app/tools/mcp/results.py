@@ -72,7 +72,7 @@ def _short(text: str) -> str:
 
 
 def _repeats(text: str, structured: Any) -> bool:
-    """Whether the text says what the structured content does: as its JSON, or as the one text in it."""
+    """Whether the text repeats the structured content: as its JSON, or as the one text in it."""
     if structured is None:
         return False
     if isinstance(structured, dict) and list(structured.values()) == [text]:

@@ -1,6 +1,6 @@
 """What a tool of an MCP server may do without a person: nothing, unless its server is trusted.
 
-The hints of a tool are texts of its server. They count only if the settings say `"trusted": true`.
+The hints of a tool are texts of its server. They count only if the settings have `"trusted": true`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from app.ports.mcp_servers import McpServer
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a server says of its tool, with the defaults of the protocol."""
+    """What a server declares of its tool, with the defaults of the protocol."""
 
     read_only: bool = False
     idempotent: bool = False

@@ -110,7 +110,7 @@ def _cleaned(schema: Any) -> Any:
         if key in _NOT_OFFERED:
             continue
         if any(True for _ in hidden.find_hidden(key)):
-            raise SchemaRefused("a name in its schema has characters that nobody sees")
+            raise SchemaRefused("a name in its schema has hidden characters")
         if key in _NAMED_SCHEMAS and isinstance(value, dict):
             cleaned[key] = dict(_named(value))
         else:
@@ -124,7 +124,7 @@ def _named(schemas: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the schemas of properties, of which any name is possible, also one such as `$id`."""
     for name, schema in schemas.items():
         if any(True for _ in hidden.find_hidden(name)):
-            raise SchemaRefused("a name in its schema has characters that nobody sees")
+            raise SchemaRefused("a name in its schema has hidden characters")
         if isinstance(schema, bool):
             yield name, {} if schema else {"not": {}}  # the same as objects, which each model server accepts
         else:
@@ -221,7 +221,7 @@ def _check_form(schema: Any) -> None:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        raise SchemaRefused("its schema is not valid: a part of it is no schema")
+        raise SchemaRefused("its schema is not valid: a part of it is not a schema")
     for rule, given in schema.items():
         if rule in _FORMS and not _FORMS[rule](given):
             raise SchemaRefused(f"its schema is not valid: {rule}")

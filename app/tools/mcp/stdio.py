@@ -92,7 +92,7 @@ class _Lines:
         self._tasks = [asyncio.create_task(each) for each in work]  # a task group would cancel the task that entered it
 
     async def close(self) -> None:
-        """End the process: politely by the end of its input, then with its whole group."""
+        """End the process: first by closing its input, then by killing its whole group."""
         self._process.stdin.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_EXIT_SECONDS):
@@ -120,9 +120,11 @@ class _Lines:
                         message = jsonrpc_message_adapter.validate_json(line, by_name=False)
                     except ValueError:
                         garbage += 1
-                        _log.debug("MCP server %s wrote a line that is no message", self._name)
+                        _log.debug("MCP server %s wrote a line that is not a message", self._name)
                         if garbage > _MAX_GARBAGE_LINES:
-                            raise Flood(f"it wrote more than {_MAX_GARBAGE_LINES} lines that are no messages") from None
+                            raise Flood(
+                                f"it wrote more than {_MAX_GARBAGE_LINES} lines that are not messages"
+                            ) from None
                         await asyncio.sleep(0)
                         continue
                     await self._received.send(SessionMessage(message))

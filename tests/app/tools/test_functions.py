@@ -283,10 +283,10 @@ def test_decorators_refuse_what_they_cannot_use() -> None:
     with pytest.raises(DefinitionInvalid, match="timeout_seconds is 0: it must be a number above 0"):
         tool(timeout_seconds=0)(fine)
     with pytest.raises(
-        DefinitionInvalid, match=r"the question names \{item\}, which is no argument; there are: \{count\}"
+        DefinitionInvalid, match=r"the question names \{item\}, which is not an argument; there are: \{count\}"
     ):
         made(tool(question="{item}?")(fine))
-    with pytest.raises(DefinitionInvalid, match="is no format text"):
+    with pytest.raises(DefinitionInvalid, match="is not a format text"):
         made(tool(question="{count")(fine))
     not_a_generator: Any = fine
     with pytest.raises(DefinitionInvalid, match="a resource is an asynchronous generator"):
