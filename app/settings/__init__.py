@@ -297,17 +297,22 @@ class Settings(PluginSettings, McpSettings, QuotaSettings, ArchiveSettings, Iden
         known = {name.upper() for name in cls.model_fields}
         for name in values:
             if name.startswith("AURA_") and name not in known | _NOT_SETTINGS:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigurationError(f"{name}: there is no such setting{hint}")
+                raise ConfigurationError(f"{name}: {_unknown(name)}")
         settings = {name.lower(): value for name, value in values.items() if name in known and value}
         try:
             return cls.model_validate({**settings, **overrides}, context={"environment": values})
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-            cause = _MISSING if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+            causes = {"missing": _MISSING, "extra_forbidden": _unknown(name)}
+            cause = causes.get(first["type"], first["msg"].removeprefix("Value error, "))
             raise ConfigurationError(f"{name}: {cause}") from None
+
+
+def _unknown(name: str) -> str:
+    """Return the cause and the remedy of a setting that does not exist."""
+    near = difflib.get_close_matches(name, [known.upper() for known in Settings.model_fields], n=1)
+    return f"there is no such setting{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def environment_of_process() -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Self
 
-from app.client import Content, DecisionReply, ErrorRaised
+from app.client import Content, DecisionReply, ErrorRaised, ToolExecution
 from app.client.events import Event
 from app.testing.outcomes import Call, JsonObject, OpenRequest, UnexpectedOutcome, error_text
 from app.testing.process import ServiceThread
@@ -111,7 +111,9 @@ class AuraRun:
             return f"the run waits for a person to decide {self._reader.waiting}; use approve() or reject()"
         if self._reader.end is None:
             return f"the run has not ended; {self._reader.last_texts()}"
-        causes = [error_text(self.error), *self._thread.model.problems()]
+        failed = [event for event in self.events if isinstance(event, ToolExecution) and event.status == "failed"]
+        causes = [f"{event.tool_name} failed: {event.error}" for event in failed]
+        causes += [error_text(self.error), *self._thread.model.problems()]
         return ": ".join([f"the run ended as {self._reader.end.status}", *filter(None, causes)])
 
     def event_texts(self) -> list[str]:

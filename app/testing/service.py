@@ -10,7 +10,7 @@ from app.testing.model import ScriptedModel
 from app.testing.outcomes import JsonObject, UnexpectedOutcome
 from app.testing.process import ServiceThread, with_resources
 from app.testing.run import AuraRun
-from app.tools.loading import Loaded
+from app.tools.loading import Loaded, checked
 
 
 class AuraService:
@@ -66,11 +66,12 @@ class AuraService:
         """Use these tools, resources and settings; the latter by their names in lower case (`aura_on_reject="replan"`).
 
         A tool comes with the resources of its module; a resource that is named here replaces those of the same type.
-        Without any tool the service has those of its settings. Raises `RuntimeError` where the service runs already.
+        Without any tool the service has those of its settings. Raises `RuntimeError` where the service runs already,
+        and `ConfigurationError` for what is not a tool.
         """
         if self._process.is_started:
             raise RuntimeError("the service runs already: use() comes before the first run")
-        self._tools += tools
+        self._tools += [checked(tool, "aura.use()") for tool in tools]
         self._settings |= settings
         return self
 

@@ -71,7 +71,7 @@ def _load(name: str, label: str) -> list[Loaded]:
         if not hasattr(target, part):
             raise ConfigurationError(f"{label}: {module_name} has no {attribute!r}{_similar(module, attribute)}")
         target = getattr(target, part)
-    return [*resources_beside(target), _checked(target, label)]
+    return [*resources_beside(target), checked(target, label)]
 
 
 def _import(name: str, label: str) -> ModuleType:
@@ -109,7 +109,7 @@ def resources_beside(target: Any) -> list[ResourceDefinition[..., Any]]:
     return [item for item in vars(module).values() if isinstance(item, ResourceDefinition)]
 
 
-def _checked(target: Any, label: str) -> Loaded:
+def checked(target: Any, label: str) -> Loaded:
     """Return a tool or a resource, or an object of a tool class. Raises `ConfigurationError`."""
     if isinstance(target, ToolDefinition | ResourceDefinition):
         return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -221,6 +222,27 @@ def test_a_run_that_has_ended_cannot_be_approved(aura: AuraService) -> None:
         run.approve()
     with pytest.raises(UnexpectedOutcome, match="nothing that can be rejected"):
         run.reject()
+
+
+def test_a_call_of_a_tool_that_does_not_exist_is_named_where_the_run_differs(aura: AuraService) -> None:
+    aura.use(order_stock)
+    aura.model.calls("order_stick", item="볼트").answers("네.")
+    run = aura.run(PROMPT)
+    with pytest.raises(
+        UnexpectedOutcome, match=r"completed: order_stick failed: The tool 'order_stick' does not exist"
+    ):
+        run.approve()
+
+
+def test_what_is_not_a_tool_and_a_setting_that_does_not_exist_are_named(aura: AuraService) -> None:
+    not_a_tool: Any = "shop"
+    with pytest.raises(ConfigurationError, match=r"aura\.use\(\): builtins:str is not a tool"):
+        aura.use(not_a_tool)
+    aura.use(order_stock, aura_on_rejct="replan")
+    with pytest.raises(
+        ConfigurationError, match=r"AURA_ON_REJCT: there is no such setting; did you mean AURA_ON_REJECT"
+    ):
+        aura.run(PROMPT)
 
 
 def test_a_request_to_the_model_without_a_turn_is_named_in_the_error(redis_server: RedisServer) -> None:
