@@ -111,7 +111,7 @@ def _print_tool(tool: RegisteredTool) -> None:
     click.secho(tool.name, bold=True, nl=False)
     click.echo(f"  {tool.tool.title}")
     click.echo(f"  from       {tool.source}")
-    click.echo(f"  says       {tool.description}")
+    click.echo(f"  meaning    {tool.description}")
     for name, text in _arguments(tool.schema["function"]["parameters"]):
         click.echo(f"  argument   {name}: {text}")
     approval = f"needed: {tool.approval_reason}" if tool.needs_approval else "not needed"
