@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import stat
 import sys
 import time
@@ -33,11 +34,17 @@ env_file_option = click.option(
 
 
 def read_settings(env_file: Path | None) -> Settings:
-    """Return the settings as `aura serve` reads them. Raises `ConfigurationError`."""
+    """Return the settings as `aura serve` reads them, for a command that only shows what they offer.
+
+    Such a command neither issues nor checks a token, so it needs no `JWT_SECRET`. Raises `ConfigurationError`.
+    """
     from app.cli.env_file import with_env_file
     from app.settings import Settings, environment_of_process
 
-    return Settings.from_environment(with_env_file(environment_of_process(), env_file))
+    environment = with_env_file(environment_of_process(), env_file)
+    if not any(name.upper() == "JWT_SECRET" and value for name, value in environment.items()):
+        environment["JWT_SECRET"] = secrets.token_hex(32)
+    return Settings.from_environment(environment)
 
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -153,6 +153,8 @@ def _arguments_model(
             continue
         if name.startswith("_"):
             raise DefinitionInvalid(function, f"the parameter `{name}` begins with `_`: rename it")
+        if name.startswith("model_") and hasattr(BaseModel, name):
+            raise DefinitionInvalid(function, f"the parameter `{name}` has a name that pydantic uses: rename it")
         is_described = any(isinstance(it, FieldInfo) and it.description for it in typing.get_args(types[name])[1:])
         kind = types[name]
         if descriptions.get(name) and not is_described:

@@ -79,15 +79,16 @@ class ToolSet:
             raise ConfigurationError(f"two tools have the name {tool.name!r}: {other}, {source}; rename one")
         description = _description(tool)
         schema = _schema(tool.name, description, args.json_schema(tool.arguments))
-        marks = [tool.title, tool.needs_approval, tool.idempotent]
+        outward, untrusted = bool(getattr(tool, "outward", False)), bool(getattr(tool, "untrusted", False))
+        marks = [tool.title, tool.needs_approval, tool.idempotent, outward, untrusted]
         tools[tool.name] = RegisteredTool(
             tool,
             source,
             description,
             schema,
             self._approval_reason(tool),
-            outward=bool(getattr(tool, "outward", False)),
-            untrusted=bool(getattr(tool, "untrusted", False)),
+            outward=outward,
+            untrusted=untrusted,
             definition=digest([schema, marks])[:_DIGEST_CHARACTERS] if is_pinned else "",
         )
 

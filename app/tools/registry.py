@@ -167,9 +167,13 @@ class ToolRegistry:
         """Returns validated arguments, the paths of the secrets in them, and the warnings about them.
 
         Raises `ArgumentsInvalid` if a secret of the service is in them: people would see a mask, and the tool would
-        send the secret.
+        send the secret; and if the tool cannot take them back once they were stored: nobody shall approve them in vain.
         """
         arguments, shown = args.dump(checked)
+        try:
+            args.validate(type(checked), arguments)
+        except ArgumentsInvalid as error:
+            raise ArgumentsInvalid(f"the tool's arguments cannot be stored as JSON and read again ({error})") from None
         if self._mask.finds_secret(arguments):
             raise ArgumentsInvalid(_REFUSED_TEXT)
         return CheckedArguments(arguments, tuple(find_masked(arguments, shown)), find_warnings(shown, checked))
@@ -265,22 +269,14 @@ class ToolRegistry:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise self._log_crash(tool, call_id, error) from error  # raised inside the tool: the run is not cancelled
+            raise _log_crash(tool, call_id, error) from error  # raised inside the tool: the run is not cancelled
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit, which would end the service, and groups of such errors
             if isinstance(error, TimeoutError) and limit.expired():
                 doubt = "" if tool.idempotent else "; it may have taken effect all the same"
                 raise ToolError(f"{tool.name} did not finish within {seconds:g} s{doubt}") from None
-            raise self._log_crash(tool, call_id, error) from error
-
-    def _log_crash(self, tool: Tool, call_id: str, error: BaseException) -> ToolError:
-        """Logs an unexpected exception. Returns an error that names only its class: its message may hold a secret."""
-        frames = traceback.extract_tb(error.__traceback__)[-3:]
-        place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-        kind = type(error).__name__
-        _log.error("tool %s crashed in call %s: %s in %s", tool.name, call_id, kind, place)
-        return ToolError(f"{tool.name} failed with an unexpected {kind}")
+            raise _log_crash(tool, call_id, error) from error
 
     def _answer(self, call: ToolCall, text: str) -> str:
         if call.grant is None or not call.grant.edited:
@@ -288,6 +284,15 @@ class ToolRegistry:
         shown = truncate(canonical_json(self._mask.json(call.shown_arguments)), self._result_limit_bytes // 4)
         note = f"A person changed the arguments before approving. What ran: {call.name}({shown})\n"
         return note + truncate(text, self._result_limit_bytes - len(note.encode()))
+
+
+def _log_crash(tool: Tool, call_id: str, error: BaseException) -> ToolError:
+    """Logs an unexpected exception. Returns an error that names only its class: its message may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+    kind = type(error).__name__
+    _log.error("tool %s crashed in call %s: %s in %s", tool.name, call_id, kind, place)
+    return ToolError(f"{tool.name} failed with an unexpected {kind}")
 
 
 def _plan_call(call_id: str, raw_arguments: str, arguments: JsonObject) -> RequestedCall:

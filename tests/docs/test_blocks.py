@@ -28,7 +28,7 @@ _SECONDS = 60
 _LINKS = ("app", "fixtures", "hypercorn.toml", "statemachine", "tests", "pyproject.toml", "requirements.lock")
 _PROGRAMS = ("curl", "redis-cli")
 _RUN_BY = {"sh": "sh", "bash": "sh", "python": "python", "js": "js", "javascript": "js"}
-_NOT_RUN = {"", "html", "json", "mermaid", "nginx", "text", "ts", "yaml"}
+_NOT_RUN = {"toml", "", "html", "json", "mermaid", "nginx", "text", "ts", "yaml"}
 
 FILES = {path: text for readme in READMES for path, text in files_of(readme).items()}
 BLOCKS = [block for readme in READMES for block in blocks_of(readme)]

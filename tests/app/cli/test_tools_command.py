@@ -120,3 +120,8 @@ def test_the_list_has_the_tools_of_mcp_servers_and_names_those_that_are_missing(
     called = run("call", "gone__anything")
     assert "The tool 'gone__anything' does not exist" in called.stderr
     assert "aura: the MCP server gone is not connected, so its tools are missing: the command" in called.stderr
+
+
+def test_the_tools_are_listed_without_a_secret(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.env").write_text("AURA_TOOLS=stock_tools_of_test\n", encoding="utf-8")
+    assert run("--env-file", "other.env").exit_code == 0

@@ -182,6 +182,23 @@ def test_a_style_of_docstring_that_is_unknown_describes_nothing() -> None:
     assert made(search).description == "Search."
 
 
+class Stored(BaseModel):
+    """It has a part that is never written, so nobody can read it again."""
+
+    kept: str
+    lost: str = Field(exclude=True)
+
+
+def test_arguments_that_cannot_be_read_again_are_refused_before_anybody_approves_them() -> None:
+    @tool(needs_approval=True)
+    async def keep(value: Stored) -> str:
+        return value.lost
+
+    requested = ToolRegistry([made(keep)]).resolve("c1", "keep", '{"value": {"kept": "a", "lost": "b"}}')
+    assert requested.refusal is not None
+    assert "cannot be stored as JSON and read again (value.lost: Field required)" in requested.refusal
+
+
 # --- what cannot be a tool --------------------------------------------------------------------------------------------
 
 
@@ -209,6 +226,10 @@ async def needs_pool(pool: Pool) -> str:
     return str(pool)
 
 
+async def reserved(model_config: str) -> str:
+    return model_config
+
+
 async def bad_default(count: Annotated[int, Field(gt="x")]) -> int:
     return count
 
@@ -220,6 +241,7 @@ async def bad_default(count: Annotated[int, Field(gt="x")]) -> int:
         (many, "the parameter *items: 'str' has no name that a model could give"),
         (any_names, "the parameter **items: 'str' has no name that a model could give"),
         (private, "the parameter `_item` begins with `_`: rename it"),
+        (reserved, "the parameter `model_config` has a name that pydantic uses: rename it"),
         (unknown_type, "the type of a parameter cannot be resolved: NameError"),
         (needs_pool, "the parameter `pool` has the type Pool, which JSON does not have: use a type that it has, or"),
         (bad_default, "the parameter `count` has no JSON schema: "),

@@ -51,8 +51,8 @@ async def test_a_call_is_not_run_where_its_tool_has_another_definition_now() -> 
     call = started(registry.resolve("c1", "crm__write", ARGUMENTS))
     registry.replace("crm", [NoteTool("crm__write", idempotent=True)])  # the same again, as after a reconnection
     assert (await registry.execute(call, CONTEXT)).error is None
-    changed = NoteTool("crm__write", idempotent=True)
-    changed.title = "다른 일"
+    changed: Any = NoteTool("crm__write", idempotent=True)
+    changed.outward = True
     registry.replace("crm", [changed])
     finished = await registry.execute(call, CONTEXT)
     assert "the tool has changed since it was called" in (finished.error or "")
