@@ -12,11 +12,14 @@ from app.ports.mcp_servers import McpServer
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a server declares of its tool, with the defaults of the protocol."""
+    """What a server declares of its tool. `open_world`: it reaches others than the server itself, such as web pages.
+
+    Each is False where the server does not declare it.
+    """
 
     read_only: bool = False
     idempotent: bool = False
-    open_world: bool = True
+    open_world: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ def rights_of(server: McpServer, tool: str, hints: Hints) -> Rights:
         needs_approval=bool(reason),
         approval_reason=reason,
         idempotent=server.trusted and (hints.read_only or hints.idempotent),
+        # The protocol's default of the last hint is True, which servers that only read rarely correct.
         outward=not (server.trusted and hints.read_only and not hints.open_world),
     )
 

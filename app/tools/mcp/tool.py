@@ -66,14 +66,14 @@ def source_of(server: str) -> str:
 
 
 def hints_of(listed: ListedTool) -> Hints:
-    """Return the hints of a tool, with the defaults of the protocol for those that are missing."""
+    """Return the hints of a tool that its server declares."""
     given = listed.annotations
     if given is None:
         return Hints()
     return Hints(
         read_only=given.read_only_hint is True,
         idempotent=given.idempotent_hint is True,
-        open_world=given.open_world_hint is not False,
+        open_world=given.open_world_hint is True,
     )
 
 

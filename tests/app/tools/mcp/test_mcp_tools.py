@@ -86,15 +86,15 @@ def test_only_a_trusted_server_can_do_without_an_approval(
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_only_reading_at_a_trusted_server_of_a_closed_world_sends_nothing_out(trusted: bool) -> None:
+def test_only_reading_at_a_trusted_server_that_reaches_nobody_else_sends_nothing_out(trusted: bool) -> None:
     server = McpServer(name="files", trusted=trusted)
-    assert rights_of(server, "read", Hints(read_only=True, open_world=False)).outward is not trusted
-    assert rights_of(server, "read", Hints(read_only=True)).outward
-    assert rights_of(server, "write", Hints(open_world=False)).outward
+    assert rights_of(server, "read", Hints(read_only=True)).outward is not trusted
+    assert rights_of(server, "read", Hints(read_only=True, open_world=True)).outward
+    assert rights_of(server, "write", Hints(idempotent=True)).outward
 
 
 def test_the_registry_gets_the_marks_of_a_tool() -> None:
-    annotations = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    annotations = ToolAnnotations(read_only_hint=True)
     listed = Tool(name="read", description="Read.", input_schema={"type": "object"}, annotations=annotations)
     registry = ToolRegistry([])
     registry.replace("mcp:files", [tool(listed, McpServer(name="files", trusted=True))])
