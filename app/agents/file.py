@@ -14,8 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.agents.definitions import AgentDefinition, Agents, AgentsInvalid
-from app.agents.tables import AgentsTable, AgentTable, did_you_mean, problems_of
+from app.agents.tables import AgentsTable, AgentTable, problems_of
 from app.settings.prompt_file import PromptFile
+from app.settings.text_files import did_you_mean, read_text
 from app.settings.types import token_limit
 from statemachine.agent import Agent
 from statemachine.checkpoint import Limits
@@ -61,20 +62,11 @@ def read_agents(path: str, basis: Basis) -> Agents:
 def _parse(path: str) -> JsonObject:
     """Return the content of a TOML file. Raises `AgentsInvalid`."""
     try:
-        if not Path(path).is_file():  # a pipe or a device could be endless
-            cause = "is not a file" if Path(path).exists() else "does not exist"
-            raise AgentsInvalid([f"{path}: it {cause} (the working directory is {Path.cwd()}); correct the path"])
-        with Path(path).open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        cause = f"it cannot be read ({error.strerror}); give the service a file that it may read"
-        raise AgentsInvalid([f"{path}: {cause}"]) from None
-    if len(content) > _MAX_BYTES:
-        raise AgentsInvalid([f"{path}: it has more than {_MAX_BYTES} bytes; move the prompts into files of their own"])
+        text = read_text(path, _MAX_BYTES, "move the prompts into files of their own")
+    except ValueError as error:
+        raise AgentsInvalid([str(error)]) from None
     try:
-        return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
-    except UnicodeDecodeError as error:
-        raise AgentsInvalid([f"{path}: it is not UTF-8 (its byte {error.start} is not); save it as UTF-8"]) from None
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is no `TOMLDecodeError`
         raise AgentsInvalid([f"{path}: it is not TOML: {error or 'it is nested too deeply'}"]) from None
 

@@ -5,7 +5,6 @@ The bounds of the limits are those of the settings. What concerns several tables
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from app.settings.prompt_file import MAX_PROMPT_BYTES
+from app.settings.text_files import did_you_mean
 from app.settings.types import parse_options
 from statemachine.stored import JsonObject
 
@@ -141,9 +141,3 @@ def _cause(kind: str, message: str, place: tuple[str, ...]) -> str:
     known = list(_TABLES[wanted].model_fields)
     near = did_you_mean(key, known)
     return f"there is no such key{near or '; possible are ' + ', '.join(known)}"
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """Return the end of a message that names what is spelled nearly the same, empty where there is nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""

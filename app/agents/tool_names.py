@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from app.agents.definitions import Agents
-from app.agents.tables import did_you_mean
+from app.settings.text_files import did_you_mean
 
 _SEPARATOR = "__"
 """It is between the name of an MCP server and that of its tool: `crm__find_customer`."""

@@ -7,7 +7,6 @@ is cut; an empty value is an absent one.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -28,6 +27,7 @@ from app.ports.mcp_servers import McpServer
 from app.settings.identity import ArchiveSettings, IdentitySettings
 from app.settings.prompt_file import PromptFile
 from app.settings.quotas import QuotaSettings
+from app.settings.text_files import did_you_mean
 from app.settings.tools import McpSettings, PluginSettings
 from app.settings.types import (
     EVENT_CHANNELS,
@@ -311,8 +311,7 @@ class Settings(PluginSettings, McpSettings, QuotaSettings, ArchiveSettings, Iden
 
 def _unknown(name: str) -> str:
     """Return the cause and the remedy of a setting that does not exist."""
-    near = difflib.get_close_matches(name, [known.upper() for known in Settings.model_fields], n=1)
-    return f"there is no such setting{f'; did you mean {near[0]}?' if near else ''}"
+    return f"there is no such setting{did_you_mean(name, (known.upper() for known in Settings.model_fields))}"
 
 
 def environment_of_process() -> Mapping[str, str]:

@@ -6,7 +6,6 @@ be a secret.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from app.ports.mcp_servers import ClientCredentials, McpServer
+from app.settings.text_files import did_you_mean, read_text
 from app.settings.types import check_base_url, check_header_value, parse_json, secrets_in_url
 from app.settings.variables import Variables, is_secret_name
 
@@ -76,20 +76,16 @@ def _parse(text: str, environment: Mapping[str, str]) -> tuple[McpServer, ...]:
 
 
 def _read(path: Path) -> str:
+    if path.suffix != ".json" and not _is_file(path):  # it may be JSON with a mistake, which can hold secrets
+        raise ValueError("JSON that begins with { is required, or the path of its file; there is no such file")
+    return read_text(str(path), _MAX_FILE_BYTES, "no list of servers has so many").strip()
+
+
+def _is_file(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_FILE_BYTES + 1)
-        if len(raw) > _MAX_FILE_BYTES:
-            raise ValueError("the file has more than 1 MiB, which no list of servers has")
-        return raw.decode("utf-8-sig").strip()
-    except OSError as error:
-        cause = error.strerror or "it cannot be read"
-        if path.suffix == ".json":  # else it may be JSON with a mistake, which can hold secrets
-            place = f"the working directory is {Path.cwd()}"
-            raise ValueError(f"{path} cannot be read: {cause} ({place}); correct the path") from None
-        raise ValueError(f"JSON that begins with {{ is required, or the path of its file ({cause})") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the file is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+        return path.is_file()
+    except OSError:  # JSON is too long for a name
+        return False
 
 
 def _check_name(name: str) -> None:
@@ -134,8 +130,8 @@ def _check_keys(entry: dict[str, Any]) -> tuple[str, ...]:
                 f"{key} of other clients grants nothing here: tools need approval, unless the server is trusted and"
                 " approval says otherwise"
             )
-        elif near := difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.75):
-            raise ValueError(f"there is no key {key[:40]!r}; did you mean {near[0]!r}?")
+        elif near := did_you_mean(key.lower(), _KEYS, cutoff=0.75):
+            raise ValueError(f"there is no key {key[:40]!r}{near}")
         else:
             ignored.append(key[:40])
     if ignored:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
+
+from app.settings.text_files import read_text
 
 MAX_PROMPT_BYTES = 64 * 1024
 
@@ -20,15 +21,7 @@ class PromptFile:
     def read(cls, path: str) -> Self:
         """Read a UTF-8 text file. Raises `ValueError` with the file, the cause and the remedy."""
         path = path.strip()
-        content = _read_bytes(path)
-        if len(content) > MAX_PROMPT_BYTES:
-            raise ValueError(
-                f"{path} has more than {MAX_PROMPT_BYTES} bytes; shorten it: each request to the model has it"
-            )
-        try:
-            text = content.decode("utf-8-sig").replace("\r\n", "\n").strip()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text (its byte {error.start} is not); save it as UTF-8") from None
+        text = read_text(path, MAX_PROMPT_BYTES, "shorten it: each request to the model has it").strip()
         if not text:
             raise ValueError(f"{path} is empty; write the instructions into it, or name no file")
         return cls(path, text)
@@ -37,18 +30,3 @@ class PromptFile:
     def of_setting(cls, value: Any) -> Any:
         """Read the file where the value of a setting is a path; other values are left to its type."""
         return cls.read(value) if isinstance(value, str) else value
-
-
-def _read_bytes(path: str) -> bytes:
-    """Return the content of a file, at most one byte more than a prompt may have. Raises `ValueError`."""
-    try:
-        if not Path(path).exists():
-            raise ValueError(f"{path} does not exist (the working directory is {Path.cwd()}); correct the path")
-        if not Path(path).is_file():  # a pipe or a device could be endless
-            raise ValueError(f"{path} is not a file; name a text file")
-        with Path(path).open("rb") as file:
-            return file.read(MAX_PROMPT_BYTES + 1)
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}); give the service a file that it may read"
-        ) from None

@@ -53,7 +53,7 @@ def test_an_error_in_a_file_names_the_file_and_the_line(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
     for text, cause in (
         ('{"files":\n {"command": }}', "it is not JSON: Expecting value at line 2, character 14"),
-        (json.dumps({"files": {"comand": "a"}}), "server files: there is no key 'comand'; did you mean 'command'?"),
+        (json.dumps({"files": {"comand": "a"}}), "server files: there is no key 'comand'; did you mean command?"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigurationError) as caught:
@@ -62,10 +62,13 @@ def test_an_error_in_a_file_names_the_file_and_the_line(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_exist_is_named_but_json_with_a_mistake_is_not() -> None:
-    with pytest.raises(ConfigurationError, match=r"mpc\.json cannot be read: No such file .*; correct the path"):
+    with pytest.raises(ConfigurationError, match=r"mpc\.json does not exist .*; correct the path"):
         Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": "mpc.json"})
     with pytest.raises(ConfigurationError, match=r"^AURA_MCP_SERVERS: JSON that begins") as caught:
         Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": '[{"headers": {"Authorization": "sk-4711"}}]'})
+    assert "4711" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match=r"^AURA_MCP_SERVERS: JSON that begins") as caught:
+        Settings.from_environment({**ENVIRONMENT, "AURA_MCP_SERVERS": f'[{{"key": "{"sk-4711" * 100}"}}]'})
     assert "4711" not in str(caught.value)
 
 
@@ -136,8 +139,8 @@ def test_grants_of_other_clients_grant_nothing_and_the_log_says_so() -> None:
         ({**URL, "type": "stdio"}, "type: it does not fit url"),
         ({**COMMAND, "transport": "http"}, "transport: it does not fit command"),
         ({**COMMAND, "headers": {}}, "headers: it does not fit command"),
-        ({**COMMAND, "trustd": True}, "there is no key 'trustd'; did you mean 'trusted'?"),
-        ({**COMMAND, "timeout_second": 3}, "did you mean 'timeout_seconds'?"),
+        ({**COMMAND, "trustd": True}, "there is no key 'trustd'; did you mean trusted?"),
+        ({**COMMAND, "timeout_second": 3}, "did you mean timeout_seconds?"),
         ({**COMMAND, "trusted": "yes"}, "trusted: true or false is required"),
         (
             {**COMMAND, "trusted": True, "approval": {"*": False, "delete_*": True}},

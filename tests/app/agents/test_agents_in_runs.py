@@ -333,7 +333,7 @@ async def test_a_run_whose_definition_is_gone_or_changed_ends_and_runs_nothing(
     [
         ("[agents.mail]\nmodle = 'x'", "agents.mail.modle: there is no such key; did you mean model?"),
         ("[agents.mail]\ntools = ['send_nota']", "'send_nota' is not a tool; did you mean send_note?"),
-        (None, "it does not exist"),
+        (None, "does not exist"),
     ],
 )
 async def test_a_file_that_cannot_be_used_keeps_the_agents_as_they_were(

@@ -194,7 +194,7 @@ def test_an_app_chooses_one_agent_of_a_tenant(tmp_path: Path, tenants: str, othe
 def test_a_file_that_is_not_text_or_too_large_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "agents.toml"
     path.write_bytes(content)
-    with pytest.raises(AgentsInvalid, match=r"it is not UTF-8 .*save it as UTF-8|it has more than 1048576 bytes; move"):
+    with pytest.raises(AgentsInvalid, match=r"is not UTF-8 text .*save it as UTF-8|has more than 1048576 bytes; move"):
         read_agents(str(path), BASIS)
 
 
@@ -208,11 +208,11 @@ def test_what_is_no_file_is_refused_with_the_cause(tmp_path: Path) -> None:
     missing, pipe, private = tmp_path / "none.toml", tmp_path / "pipe", tmp_path / "private.toml"
     os.mkfifo(pipe)
     private.touch(mode=0)
-    for path, cause in ((missing, "it does not exist"), (pipe, "it is not a file")):
+    for path, cause in ((missing, "does not exist"), (pipe, "is not a file")):
         with pytest.raises(AgentsInvalid, match=cause):
             read_agents(str(path), BASIS)
     if os.geteuid() != 0:  # root may read every file
-        with pytest.raises(AgentsInvalid, match="it cannot be read"):
+        with pytest.raises(AgentsInvalid, match="cannot be read"):
             read_agents(str(private), BASIS)
 
 
