@@ -24,6 +24,9 @@ FITTING = (  # a schema cannot say that `params` must match the tool and `userId
     "[[operations]]",  # nor that `argumentsDigest` must be that of the request
     'include-name = "POST /aura/approvals/{requestId}/approve"',
     'checks.positive_data_acceptance.expected-statuses = ["200", "400", "403", "409"]',
+    "[[operations]]",  # nor that an `agent` must exist, and an `Idempotency-Key` belong to the same request
+    'include-path = "/aura/test/stream"',
+    'checks.positive_data_acceptance.expected-statuses = ["200", "204", "400", "403", "404", "409", "429"]',
 )
 
 
