@@ -66,4 +66,4 @@ async def test_a_file_that_cannot_be_used_stops_the_start(nodes: Nodes, tmp_path
     node = nodes.create(AURA_AGENTS=tmp_path / "none.toml")
     node.start()
     assert await node.wait_for_exit() == 2
-    assert f"aura: AURA_AGENTS: {tmp_path}/none.toml: it does not exist" in node.output
+    assert f"aura: AURA_AGENTS: {tmp_path}/none.toml does not exist" in node.output
