@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 
@@ -24,7 +25,8 @@ def cluster() -> Iterator[ClusterServers]:
 @pytest.fixture
 async def connection(cluster: ClusterServers) -> AsyncIterator[Connection]:
     connection = Connection(cluster.url, timeout_seconds=1)
-    await retry_until_available(lambda: connection.execute("PING"))
+    for key in two_keys(cluster):  # the servers may not know yet of each other who serves which slot
+        await retry_until_available(partial(connection.execute, "GET", key))
     yield connection
     await connection.close()
 
