@@ -182,24 +182,6 @@ class PendingApproval(TypedDict):
     total: int
 
 
-class PendingRequest(TypedDict):
-    """An open approval request, with the session id of the run that waits for it."""
-
-    requestId: str
-    actionType: str
-    message: str
-    context: dict[str, Any]
-    warnings: list[ArgumentWarning]
-    expiresAt: int
-    secondsLeft: float
-    outcomeUnknown: bool
-    queued: int
-    argumentsDigest: str
-    position: int
-    total: int
-    sessionId: str
-
-
 class PlanStep(TypedDict):
     """One step of the plan: declared by the model (`update_plan`) or, without such a plan, made from a tool call."""
 
@@ -218,47 +200,6 @@ class RequestPage(TypedDict):
 
     requests: list[PendingRequest]
     nextOffset: NotRequired[int]
-
-
-class RunDetails(TypedDict):
-    """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service.
-
-    `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an
-    estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the
-    agent's definition with which the run began and ends.
-    """
-
-    sessionId: str
-    threadId: str
-    userId: str
-    traceId: str
-    state: State
-    createdAt: float
-    updatedAt: float
-    ageSeconds: float
-    promptHead: str
-    agentId: NotRequired[str]
-    agent: NotRequired[str]
-    pendingApproval: NotRequired[PendingApproval]
-    agentVersion: str | None
-    taskId: str | None
-    schemaVersion: int
-    prompt: str
-    context: dict[str, Any]
-    turn: int
-    history: ThreadHistory
-    plan: list[PlanStep]
-    ledger: list[ToolCallRecord]
-    modelTurns: list[ModelTurnRecord]
-    path: list[TransitionRecord]
-    answer: str | None
-    usage: TokenUsage
-    spentTokens: int
-    reservedTokens: int
-    limits: Limits
-    ending: Ending | None
-    cancelledBy: str | None
-    runDeadlineAt: float
 
 
 class RunPage(TypedDict):
@@ -408,3 +349,38 @@ class TransitionRecord(TypedDict):
     source: State
     dest: State
     at: float
+
+
+class PendingRequest(PendingApproval):
+    """An open approval request, with the session id of the run that waits for it."""
+
+    sessionId: str
+
+
+class RunDetails(RunSummary):
+    """A complete run: its checkpoint without secrets. `taskId` is its task in the Main Service.
+
+    `spentTokens` counts against the run's token budget: the reported tokens and, where a model turn has no report, an
+    estimate. `reservedTokens` is the estimate for the model turn in progress. `agentVersion` is the digest of the
+    agent's definition with which the run began and ends.
+    """
+
+    agentVersion: str | None
+    taskId: str | None
+    schemaVersion: int
+    prompt: str
+    context: dict[str, Any]
+    turn: int
+    history: ThreadHistory
+    plan: list[PlanStep]
+    ledger: list[ToolCallRecord]
+    modelTurns: list[ModelTurnRecord]
+    path: list[TransitionRecord]
+    answer: str | None
+    usage: TokenUsage
+    spentTokens: int
+    reservedTokens: int
+    limits: Limits
+    ending: Ending | None
+    cancelledBy: str | None
+    runDeadlineAt: float

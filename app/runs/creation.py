@@ -26,7 +26,7 @@ _SEED_BYTES = 8
 class StartRun:
     """A checked request for a run (CONTRACT §1.1, §1.2).
 
-    `agent` is the name of the agent that it asks for; `agent_id` is the browser's agent session.
+    `agent` is the name of the agent that it requests; `agent_id` is the browser's agent session.
     """
 
     prompt: str

@@ -63,7 +63,7 @@ class ScriptedModel:
         self._before["reasoning"] = text
         return self
 
-    def says(self, text: str) -> Self:
+    def writes(self, text: str) -> Self:
         """Let the next turn have a text before its calls."""
         self._before["text_before_tools"] = text
         return self
@@ -105,7 +105,7 @@ class ScriptedModel:
             requests = f"the service sent {len(self.requests)} request(s)"
             found.append(f"{len(left)} turn(s) of the scripted model were not used ({requests}): {turns}")
         if self._before:
-            found.append("thinks() and says() begin a turn: write answers() or calls() after them")
+            found.append("thinks() and writes() begin a turn: write answers() or calls() after them")
         if found:
             raise UnexpectedOutcome("\n".join(found))
 

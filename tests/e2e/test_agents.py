@@ -22,7 +22,7 @@ def write(folder: Path, model: str) -> Path:
     return path
 
 
-async def ask(node: ServeProcess, model: ScriptedModelServer) -> Any:
+async def requested_model(node: ServeProcess, model: ScriptedModelServer) -> Any:
     """Run a prompt, and return the name of the model that was requested."""
     model.play(ScriptedTurn(text="안녕하세요."))
     async with node.stream("질문") as stream:
@@ -32,16 +32,16 @@ async def ask(node: ServeProcess, model: ScriptedModelServer) -> Any:
 
 async def test_sighup_reads_the_file_again(nodes: Nodes, model: ScriptedModelServer, tmp_path: Path) -> None:
     node = await nodes.start(AURA_AGENTS=write(tmp_path, "first"))
-    assert await ask(node, model) == "first"
+    assert await requested_model(node, model) == "first"
     write(tmp_path, "second")
-    assert await ask(node, model) == "first"
+    assert await requested_model(node, model) == "first"
     node.signal(signal.SIGHUP)
     await eventually(lambda: node.logged("agents.reloaded"))
-    assert await ask(node, model) == "second"
+    assert await requested_model(node, model) == "second"
     (tmp_path / "agents.toml").write_text("[agents.a]\nmodle = 'third'", encoding="utf-8")
     node.signal(signal.SIGHUP)
     await eventually(lambda: node.logged("agents.reload_failed"))
-    assert await ask(node, model) == "second"
+    assert await requested_model(node, model) == "second"
     node.terminate()
     assert await node.wait_for_exit() == 0
 

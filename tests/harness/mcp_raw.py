@@ -125,12 +125,12 @@ def call(name: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[s
     if name == "fail":
         return text_result(f"it does not work with {os.environ.get('API_KEY', 'no key')}", isError=True)
     if name == "ask" and PROTOCOL == "2026":
-        return ask(params)
+        return request_input(params)
     work = WORK.get(name)
     return text_result(arguments.get("text", "ok") if work is None else work(arguments))
 
 
-def ask(params: dict[str, Any]) -> dict[str, Any]:
+def request_input(params: dict[str, Any]) -> dict[str, Any]:
     """Request input; go on without it if the arguments say `once`, else request it again and again."""
     if params.get("inputResponses") and params["arguments"].get("text") == "once":
         return text_result(json.dumps([params["inputResponses"], params.get("requestState")]))

@@ -1,4 +1,4 @@
-"""The journal of the MCP server: what its process has begun, written and ended, whoever has ended the process. Pure."""
+"""The journal of the MCP server: what its process has begun, written and ended. Pure."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import inspect
 import json
 import keyword
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
 from msgspec import NODEFAULT, Struct, structs
@@ -61,18 +61,53 @@ def generate_responses() -> str:
     for name, schema in definitions.items():
         if "properties" not in schema:
             parts += [*_wrapped(f"{name} = {_type(schema, 'list[{}]')}"), *_docstring(schema.get("description"), "")]
-    for name, schema in definitions.items():
-        if "properties" in schema:
-            required = set(schema.get("required", ()))
-            parts += ["", "", f"class {name}(TypedDict):", *_class_docstring(schema.get("description"))]
-            for field, of in schema["properties"].items():
-                type = _type(of, "list[{}]")
-                parts += _wrapped(f"    {_checked(field)}: {type if field in required else f'NotRequired[{type}]'}")
+    objects = {name: schema for name, schema in definitions.items() if "properties" in schema}
+    bases = {name: _base(schema, objects) for name, schema in objects.items()}
+    for name in sorted(objects, key=lambda name: _depth(name, bases)):  # a class follows its base
+        parts += _typed_dict(name, objects[name], bases[name], objects)
     return "\n".join(parts) + "\n"
 
 
 MODULES: dict[str, Callable[[], str]] = {"events": generate_events, "response_types": generate_responses}
 """The generated modules in `app/client`, and what generates each."""
+
+
+_MIN_SHARED_FIELDS = 5
+"""Fewer fields are in two objects by chance."""
+
+
+def _base(schema: JsonObject, objects: dict[str, JsonObject]) -> str | None:
+    """Return the name of the largest object whose fields the schema has all, with the same types; None without one."""
+    own = _fields(schema)
+    shared = [
+        name
+        for name, other in objects.items()
+        if _MIN_SHARED_FIELDS <= len(_fields(other)) < len(own) and _fields(other).items() <= own.items()
+    ]
+    return max(shared, key=lambda name: len(_fields(objects[name])), default=None)
+
+
+def _depth(name: str, bases: Mapping[str, str | None]) -> int:
+    """Return how many classes are above a class."""
+    base = bases[name]
+    return 0 if base is None else 1 + _depth(base, bases)
+
+
+def _fields(schema: JsonObject) -> dict[str, str]:
+    """Return the types of the fields of an object by their names."""
+    required = set(schema.get("required", ()))
+    types = {name: _type(of, "list[{}]") for name, of in schema["properties"].items()}
+    return {name: type if name in required else f"NotRequired[{type}]" for name, type in types.items()}
+
+
+def _typed_dict(name: str, schema: JsonObject, base: str | None, objects: dict[str, JsonObject]) -> Iterator[str]:
+    """Yield the lines of a `TypedDict`, without the fields that its base has."""
+    yield from ("", "", f"class {name}({base or 'TypedDict'}):")
+    yield from _class_docstring(schema.get("description"))
+    inherited = {} if base is None else _fields(objects[base])
+    for field, type in _fields(schema).items():
+        if field not in inherited:
+            yield from _wrapped(f"    {_checked(field)}: {type}")
 
 
 def _nested_structs(struct: type[Struct]) -> Iterator[type[Struct]]:

@@ -136,7 +136,7 @@ def test_a_tool_of_the_test_and_the_failure_of_a_tool(aura: AuraService) -> None
 
 def test_the_model_thinks_and_says_something_before_its_call(aura: AuraService) -> None:
     aura.use(reserve)
-    aura.model.thinks("재고를 봅니다").says("확인하겠습니다.").calls("reserve", item="볼트").answers("네.")
+    aura.model.thinks("재고를 봅니다").writes("확인하겠습니다.").calls("reserve", item="볼트").answers("네.")
     run = aura.run("예약")
     thoughts = [event.content for event in run.events if isinstance(event, Thought)]
     assert "재고를 봅니다" in "".join(thoughts)
