@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from app.agents.definitions import Agents
+from app.ports.mcp_servers import SEPARATOR
 from app.settings.text_files import did_you_mean
-
-_SEPARATOR = "__"
-"""It is between the name of an MCP server and that of its tool: `crm__find_customer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +48,11 @@ def _cause(pattern: str, known: KnownTools) -> tuple[str, bool] | None:
     if _matches(pattern, known.configurable):
         return "is not offered here: its service is not configured", False
     servers = [server for server in known.servers if _may_be_of(pattern, server)]
-    if not servers and _SEPARATOR in pattern:
-        server = pattern.partition(_SEPARATOR)[0]
+    if not servers and SEPARATOR in pattern:
+        server = pattern.partition(SEPARATOR)[0]
         return f"is a tool of the MCP server {server!r}, which is not in AURA_MCP_SERVERS", False
     if servers:
-        listed = [name for name in known.offered if name.partition(_SEPARATOR)[0] in servers]
+        listed = [name for name in known.offered if name.partition(SEPARATOR)[0] in servers]
         if not listed:
             return None
         return f"is not offered at this moment; the MCP server offers {', '.join(sorted(listed))}", False
@@ -63,8 +61,8 @@ def _cause(pattern: str, known: KnownTools) -> tuple[str, bool] | None:
 
 
 def _may_be_of(pattern: str, server: str) -> bool:
-    prefix, separator, _ = pattern.partition(_SEPARATOR)
-    return fnmatchcase(server, prefix) if separator else fnmatchcase(f"{server}{_SEPARATOR}", pattern)
+    prefix, separator, _ = pattern.partition(SEPARATOR)
+    return fnmatchcase(server, prefix) if separator else fnmatchcase(f"{server}{SEPARATOR}", pattern)
 
 
 def _matches(pattern: str, names: Collection[str]) -> bool:

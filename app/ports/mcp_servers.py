@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
+SEPARATOR = "__"
+"""It is between the name of a server and that of its tool, as the tool is offered: `crm__find_customer`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:

@@ -28,7 +28,7 @@ _ARGUMENT_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KE
 class FunctionTool:
     """One decorated function (`ports.tools.Tool`)."""
 
-    def __init__(self, definition: ToolDefinition[..., Any], resources: Resources) -> None:
+    def __init__(self, definition: ToolDefinition[..., Any], resources: Dependencies) -> None:
         """`resources` has the types of the dependencies now, and their values once they have started.
 
         Raises `DefinitionInvalid`.
@@ -72,7 +72,7 @@ class FunctionTool:
         return await self._function(**{name: getattr(arguments, name) for name in self._names}, **filled_in)
 
 
-class Resources:
+class Dependencies:
     """What the service fills in for parameters, by their types. The values are there once they have started."""
 
     def __init__(self, values: Mapping[type, Any]) -> None:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from app.errors import ConfigurationError
 from app.ports.tools import Tool
 from app.tools.definitions import NAME, ResourceDefinition, ToolDefinition, place_of
-from app.tools.functions import FunctionTool, Resources
+from app.tools.functions import Dependencies, FunctionTool
 from app.tools.resources import ToolResources
 
 ENTRY_POINTS = "aura.tools"
@@ -35,7 +35,7 @@ class PluggedIn:
     """The tools of other packages, in the order in which they are offered, and their resources."""
 
     tools: list[Tool] = field(default_factory=list)
-    resources: ToolResources = field(default_factory=lambda: ToolResources(Resources({})))
+    resources: ToolResources = field(default_factory=lambda: ToolResources(Dependencies({})))
 
 
 def load(names: Iterable[str], *, with_entry_points: bool) -> list[Loaded]:
@@ -148,7 +148,7 @@ def plug_in(loaded: Sequence[Loaded], parts: Mapping[type, Any]) -> PluggedIn:
 
     Raises `ConfigurationError`.
     """
-    resources = Resources(parts)
+    resources = Dependencies(parts)
     lifecycle = ToolResources(resources)
     lifecycle.add([item for item in loaded if isinstance(item, ResourceDefinition)])
     tools: list[Tool] = []

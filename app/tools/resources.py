@@ -15,10 +15,11 @@ import structlog
 
 from app.errors import ConfigurationError
 from app.tools.definitions import DefinitionInvalid, ResourceDefinition, place_of
-from app.tools.functions import Resources, parameter_types, provided_type
+from app.tools.functions import Dependencies, parameter_types, provided_type
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_ENDED = "a resource was cancelled while the service runs; its tools go on without it"
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 class ToolResources:
     """Starts and stops resources, and the tools that are asynchronous context managers themselves."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Dependencies) -> None:
         """`resources` gets the value of each resource when it has started."""
         self._resources = resources
         self._definitions: list[tuple[type, ResourceDefinition[..., Any]]] = []
@@ -104,6 +105,10 @@ class ToolResources:
                     return
                 started.set_result(None)
                 await self._stopping.wait()
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                log.error("resource.failed", cause=_ENDED)  # noqa: TRY400 - one line
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - of other people's code, at its end
             log.error("resource.failed", cause=f"{type(error).__name__}: {error}")  # noqa: TRY400 - one line
 

@@ -17,13 +17,13 @@ from app.tools.mcp.tool import CallServer, McpTool
 log = structlog.get_logger(__name__)
 
 MAX_PAGES = 20
-MAX_TOOLS = 128
+MAX_LISTED_TOOLS = 128
 LIST_SECONDS = 30.0
 _MAX_NAME_CHARACTERS = 200
 
 
 async def list_tools(link: Link) -> list[ListedTool]:
-    """Return the tools that the server lists, at most `MAX_TOOLS`. Raises `LinkFailed`, and what the SDK raises."""
+    """Return at most `MAX_LISTED_TOOLS` tools that the server lists. Raises `LinkFailed`, and what the SDK raises."""
     listed: list[ListedTool] = []
     cursor: str | None = None
     try:
@@ -32,7 +32,7 @@ async def list_tools(link: Link) -> list[ListedTool]:
                 page = await link.client.list_tools(cursor=cursor, cache_mode="refresh")
                 listed += page.tools
                 cursor = page.next_cursor
-                if cursor is None or len(listed) > MAX_TOOLS:
+                if cursor is None or len(listed) > MAX_LISTED_TOOLS:
                     return listed
     except TimeoutError:
         raise LinkFailed(f"it did not list its tools within {LIST_SECONDS:g} s") from None
@@ -45,11 +45,11 @@ async def offered_tools(
     """Return those of the listed tools that are offered. The log names those that cannot be, with the cause."""
     known = {tool.name: tool for tool in listed if 0 < len(tool.name) <= _MAX_NAME_CHARACTERS}
     allowed = [tool for tool in known.values() if server.offers(tool.name)]
-    if len(allowed) > MAX_TOOLS:
-        log.warning("mcp.tools_left_out", server=server.name, limit=MAX_TOOLS, remedy="choose some with allow")
+    if len(allowed) > MAX_LISTED_TOOLS:
+        log.warning("mcp.tools_left_out", server=server.name, limit=MAX_LISTED_TOOLS, remedy="choose some with allow")
     names = offered_names(server.name, known)
     offered: dict[str, McpTool] = {}
-    for tool in allowed[:MAX_TOOLS]:
+    for tool in allowed[:MAX_LISTED_TOOLS]:
         await asyncio.sleep(0)  # checking a large schema takes milliseconds, in which other work can run
         name = names[tool.name]
         try:

@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-SEPARATOR = "__"
+from app.ports.mcp_servers import SEPARATOR
+
 MAX_CHARACTERS = 64
 _DIGEST_CHARACTERS = 8
 _OTHER = re.compile(r"[^a-zA-Z0-9_-]")

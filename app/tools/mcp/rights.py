@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mcp_types import Tool as ListedTool
+
 from app.ports.mcp_servers import McpServer
 
 
@@ -20,6 +22,18 @@ class Hints:
     read_only: bool = False
     idempotent: bool = False
     open_world: bool = False
+
+
+def hints_of(listed: ListedTool) -> Hints:
+    """Return the hints of a tool that its server declares."""
+    given = listed.annotations
+    if given is None:
+        return Hints()
+    return Hints(
+        read_only=given.read_only_hint is True,
+        idempotent=given.idempotent_hint is True,
+        open_world=given.open_world_hint is True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from app.tools.mcp.tool import McpTool, source_of
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 10.0
-MAX_TOOLS = 112
+MAX_OFFERED_TOOLS = 112
 """Model servers accept 128 tools in a request; the rest is for the tools of the service."""
 
 
@@ -78,9 +78,9 @@ class McpServers:
     def _publish(self, server: McpServer, tools: Sequence[McpTool]) -> None:
         """Put the tools of a server into the registry, as many as all servers together may offer."""
         others = sum(len(offered) for name, offered in self._offered.items() if name != server.name)
-        room = max(0, MAX_TOOLS - others)
+        room = max(0, MAX_OFFERED_TOOLS - others)
         if len(tools) > room:
             remedy = "choose the tools of each server with allow in AURA_MCP_SERVERS"
-            log.warning("mcp.tools_left_out", server=server.name, limit=MAX_TOOLS, offered=room, remedy=remedy)
+            log.warning("mcp.tools_left_out", server=server.name, limit=MAX_OFFERED_TOOLS, offered=room, remedy=remedy)
         self._offered[server.name] = tools[:room]
         self._replace(source_of(server.name), tools[:room])

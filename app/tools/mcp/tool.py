@@ -10,11 +10,10 @@ from mcp_types import Tool as ListedTool
 from pydantic import BaseModel
 
 from app.errors import ToolError
-from app.ports.mcp_servers import McpServer
+from app.ports.mcp_servers import SEPARATOR, McpServer
 from app.ports.tools import ToolContext
 from app.tools.mcp import results, texts
-from app.tools.mcp.names import SEPARATOR
-from app.tools.mcp.rights import Hints, rights_of
+from app.tools.mcp.rights import hints_of, rights_of
 from app.tools.mcp.schemas import ServerArguments, arguments_model
 from statemachine.stored import JsonObject
 
@@ -63,18 +62,6 @@ class McpTool:
 def source_of(server: str) -> str:
     """Return where the tools of a server are from, as the registry and `aura tools` name it."""
     return f"mcp:{server}"
-
-
-def hints_of(listed: ListedTool) -> Hints:
-    """Return the hints of a tool that its server declares."""
-    given = listed.annotations
-    if given is None:
-        return Hints()
-    return Hints(
-        read_only=given.read_only_hint is True,
-        idempotent=given.idempotent_hint is True,
-        open_world=given.open_world_hint is True,
-    )
 
 
 def _title(listed: ListedTool) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr, field_ser
 
 from app.tools import ToolContext, resource, tool
 from app.tools.definitions import DefinitionInvalid, ToolDefinition
-from app.tools.functions import FunctionTool, Resources
+from app.tools.functions import Dependencies, FunctionTool
 from app.tools.registry import ToolRegistry
 from statemachine.call import CallStatus, Confidence, Grant, ToolCall
 from statemachine.messages import ToolFinished
@@ -68,7 +68,7 @@ async def sign_in(password: SecretStr, copy: bool = False) -> str:
 
 
 def made(definition: ToolDefinition[..., Any], *provided: type) -> FunctionTool:
-    values = Resources({})
+    values = Dependencies({})
     for kind in provided:
         values.declare(kind)
         values.put(kind, kind())

@@ -16,6 +16,7 @@ from app.ports.tools import ToolContext
 from app.tools import resource, resources, tool
 from app.tools.definitions import DefinitionInvalid
 from app.tools.loading import plug_in
+from tests.harness.logged import Written, entries
 from tests.harness.tools import NoteTool
 
 CONTEXT = ToolContext(session_id="s1", tenant_id="t1", user_id="kim", idempotency_key="s1:c1")
@@ -191,3 +192,26 @@ def test_resources_whose_needs_cannot_be_met_are_named() -> None:
         plug_in([third, first], {})
     with pytest.raises(DefinitionInvalid, match=r"its return type must name what it provides"):
         plug_in([untyped], {})
+
+
+async def test_a_resource_that_is_cancelled_while_the_service_runs_is_logged(written: Written) -> None:
+    owners: list[asyncio.Task[None] | None] = []
+
+    @resource
+    async def pool() -> AsyncIterator[Pool]:
+        owners.append(asyncio.current_task())
+        yield Pool()
+
+    @tool()
+    async def count(pool: Pool) -> int:
+        return pool.size
+
+    plugged_in = plug_in([pool, count], {})
+    await plugged_in.resources.start()
+    (owner,) = owners
+    assert owner is not None
+    owner.cancel()
+    await asyncio.wait([owner])
+    (line,) = entries(written, "resource.failed")
+    assert "was cancelled while the service runs" in line["cause"]
+    await plugged_in.resources.stop()
