@@ -29,6 +29,7 @@ http {{
 # The default of nginx without settings for streams: HTTP/1.0 to the service, and buffering.
 _NGINX_PLAIN = "server {{ listen 127.0.0.1:{port}; location /api/aura/ {{ proxy_pass http://{aura}/aura/; }} }}"
 
+_PORT_TAKEN = "ddress already in use"
 KINDS = ("nginx", "plain nginx", "haproxy")
 
 
@@ -48,18 +49,26 @@ class ProxyClient(Client):
 @asynccontextmanager
 async def run_proxy(kind: str, url: str, folder: Path) -> AsyncIterator[ProxyClient]:
     """Run the proxy in front of the service at `url` until the context exits."""
-    port, log = free_port(), folder / "proxy.log"
-    process = _start(kind, urlsplit(url).netloc, port, folder, log)
-    browser = ProxyClient(f"http://127.0.0.1:{port}")
-    try:
-        async with browser.client:
-            while not await _is_up(browser):
-                assert process.poll() is None, log.read_text(errors="replace")
-                await asyncio.sleep(0.01)
-            yield browser
-    finally:
-        process.kill()
-        await asyncio.to_thread(process.wait)
+    log = folder / "proxy.log"
+    while True:
+        port = free_port()
+        process = _start(kind, urlsplit(url).netloc, port, folder, log)
+        browser = ProxyClient(f"http://127.0.0.1:{port}")
+        try:
+            async with browser.client:
+                while not await _is_up(browser):
+                    if process.poll() is not None:
+                        break
+                    await asyncio.sleep(0.01)
+                text = log.read_text(errors="replace")
+                if process.poll() is not None and _PORT_TAKEN in text:  # by another test, since it was free
+                    continue
+                assert process.poll() is None, text
+                yield browser
+                return
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.wait)
 
 
 def _start(kind: str, aura: str, port: int, folder: Path, log: Path) -> subprocess.Popen[bytes]:
